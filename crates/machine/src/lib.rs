@@ -1,2 +1,6 @@
+//! A software Arm machine with poisonable memory, in the shape of KVM.
 #![forbid(unsafe_code)]
-//! placeholder
+
+pub mod memory;
+mod poison;
+pub mod walk;

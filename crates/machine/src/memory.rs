@@ -1,0 +1,489 @@
+//! Guest RAM: one run of little-endian bytes at a physical address, with poison at 64-byte lines.
+//!
+//! Two kinds of access. The CPU works with **offsets** from the base of RAM and the fixed-size
+//! [`Memory::read`] and [`Memory::write`], which look at nothing but bounds; it keeps pages with
+//! [`page_flags`] set out of its fast path, and asks [`Memory::poisoned`] in the slow one. The host
+//! uses **physical addresses** and [`Memory::load`]/[`Memory::store`], which ignore poison: a
+//! debugger must be able to look at a bad line.
+//!
+//! Untouched RAM costs no host memory, and clean RAM pays nothing for poison.
+
+use std::ops::Range;
+
+use crate::poison::Poison;
+pub use crate::poison::{LINE_SIZE, PAGE_SIZE};
+
+/// Physical addresses have at most this many bits: ID_AA64MMFR0_EL1.PARange says 48.
+pub const PA_BITS: u32 = 48;
+/// log2 of [`PAGE_SIZE`].
+pub const PAGE_SHIFT: u32 = 12;
+
+/// What is special about a 4 KiB page of RAM: a bit set in a byte. 0 means that the CPU's fast path
+/// may have it.
+pub mod page_flags {
+    /// At least one line of the page is poisoned. Kept by [`super::Memory`].
+    pub const HAS_POISON: u8 = 1 << 0;
+    /// The CPU holds decoded instructions of this page: writes must drop them. Set and cleared by
+    /// the CPU.
+    pub const HAS_CODE: u8 = 1 << 1;
+    /// Reserved for snapshots: the page was written since the last one.
+    pub const DIRTY: u8 = 1 << 2;
+}
+
+/// Why RAM cannot do what the host asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// RAM must be whole 4 KiB pages below 2^48.
+    #[error(
+        "RAM must be whole 4 KiB pages within 48 bits of physical address, got {size:#x} bytes at {base:#x}"
+    )]
+    Shape {
+        /// Physical address asked for.
+        base: u64,
+        /// Bytes asked for.
+        size: u64,
+    },
+    /// The host has no memory left for so much RAM.
+    #[error("the host cannot give {size:#x} bytes for RAM")]
+    HostMemory {
+        /// Bytes asked for.
+        size: u64,
+    },
+    /// A host-side access, or a poison range, is not wholly in RAM.
+    #[error("expected a range inside RAM {ram_start:#x}..{ram_end:#x}, got {start:#x}..{end:#x}")]
+    OutsideRam {
+        /// First address asked for.
+        start: u64,
+        /// Address after the last one asked for.
+        end: u64,
+        /// Base of RAM.
+        ram_start: u64,
+        /// Address after the last byte of RAM.
+        ram_end: u64,
+    },
+    /// A poison range holds no byte.
+    #[error("expected a range of at least one byte, got {start:#x}..{end:#x}")]
+    EmptyRange {
+        /// First address asked for.
+        start: u64,
+        /// Address after the last one asked for.
+        end: u64,
+    },
+}
+
+/// Guest RAM with its page flags and its poison.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    base: u64,
+    ram: Vec<u8>,
+    flags: Vec<u8>,
+    poison: Poison,
+    poison_generation: u64,
+    stale_code: Vec<usize>,
+}
+
+impl Memory {
+    /// RAM of `size` zero bytes at physical address `base`.
+    ///
+    /// # Errors
+    /// [`MemoryError::Shape`] unless base and size are whole pages, at least one, below 2^48;
+    /// [`MemoryError::HostMemory`] if the host refuses.
+    pub fn new(base: u64, size: u64) -> Result<Self, MemoryError> {
+        let fits = base.checked_add(size).is_some_and(|end| end <= 1 << PA_BITS);
+        if size == 0 || base % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || !fits {
+            return Err(MemoryError::Shape { base, size });
+        }
+        let bytes = usize::try_from(size).map_err(|_| MemoryError::HostMemory { size })?;
+        // A refused `vec![0; n]` ends the process; ask first. The probe is given back untouched.
+        Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| MemoryError::HostMemory { size })?;
+        Ok(Self {
+            base,
+            ram: vec![0; bytes],
+            flags: vec![0; bytes >> PAGE_SHIFT],
+            poison: Poison::default(),
+            poison_generation: 0,
+            stale_code: Vec::new(),
+        })
+    }
+
+    /// Physical address of the first byte.
+    #[inline]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Bytes of RAM.
+    #[inline]
+    pub fn size(&self) -> u64 {
+        self.ram.len() as u64
+    }
+
+    /// The physical addresses that are RAM.
+    pub fn range(&self) -> Range<u64> {
+        self.base..self.base + self.size()
+    }
+
+    /// Offset of physical address `pa` in RAM, or `None` if there is no RAM.
+    #[inline]
+    pub fn offset(&self, pa: u64) -> Option<usize> {
+        let offset = pa.wrapping_sub(self.base);
+        (offset < self.ram.len() as u64).then_some(offset as usize)
+    }
+
+    /// Offset of the `len` bytes at `pa`, or `None` if not all of them are RAM.
+    #[inline]
+    pub fn offset_of(&self, pa: u64, len: u64) -> Option<usize> {
+        let offset = pa.wrapping_sub(self.base);
+        let size = self.ram.len() as u64;
+        (offset <= size && len <= size - offset).then_some(offset as usize)
+    }
+
+    /// The `N` bytes at `offset`, poisoned or not; `None` past the end.
+    #[inline]
+    pub fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.ram.get(offset..)?.first_chunk().copied()
+    }
+
+    /// Puts `bytes` at `offset`; `None` past the end. Looks at no flag: a page with
+    /// [`page_flags::HAS_CODE`] is the caller's to handle.
+    #[inline]
+    pub fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        *self.ram.get_mut(offset..)?.first_chunk_mut()? = bytes;
+        Some(())
+    }
+
+    /// All of RAM, for the CPU's own fast paths.
+    #[inline]
+    pub fn ram(&self) -> &[u8] {
+        &self.ram
+    }
+
+    /// All of RAM, writable; the same care as with [`Memory::write`].
+    #[inline]
+    pub fn ram_mut(&mut self) -> &mut [u8] {
+        &mut self.ram
+    }
+
+    /// The [`page_flags`] of the page at `offset`; 0 outside RAM.
+    #[inline]
+    pub fn flags(&self, offset: usize) -> u8 {
+        self.flags.get(offset >> PAGE_SHIFT).copied().unwrap_or(0)
+    }
+
+    /// Sets [`page_flags::HAS_CODE`] on the page at `offset`: the CPU now holds decoded
+    /// instructions of it.
+    #[inline]
+    pub fn set_has_code(&mut self, offset: usize) {
+        if let Some(flags) = self.flags.get_mut(offset >> PAGE_SHIFT) {
+            *flags |= page_flags::HAS_CODE;
+        }
+    }
+
+    /// Clears [`page_flags::HAS_CODE`] on the page at `offset`: the CPU dropped what it held.
+    #[inline]
+    pub fn clear_has_code(&mut self, offset: usize) {
+        if let Some(flags) = self.flags.get_mut(offset >> PAGE_SHIFT) {
+            *flags &= !page_flags::HAS_CODE;
+        }
+    }
+
+    /// Copies the bytes at `pa` into `into`, whatever their poison.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutsideRam`]; nothing is copied then.
+    pub fn load(&self, pa: u64, into: &mut [u8]) -> Result<(), MemoryError> {
+        let offset = self.checked(pa, into.len())?;
+        if let Some(bytes) = self.ram.get(offset..offset + into.len()) {
+            into.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// Puts `bytes` at `pa`, whatever the poison, which stays. Pages with decoded instructions
+    /// become stale code.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutsideRam`]; nothing is written then.
+    pub fn store(&mut self, pa: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        let offset = self.checked(pa, bytes.len())?;
+        if let Some(ram) = self.ram.get_mut(offset..offset + bytes.len()) {
+            ram.copy_from_slice(bytes);
+        }
+        if !bytes.is_empty() {
+            self.note_code_overwritten(offset, offset + bytes.len());
+        }
+        Ok(())
+    }
+
+    /// Whether somebody other than the CPU's own store path wrote over decoded instructions: see
+    /// [`Memory::take_stale_code`].
+    #[inline]
+    pub fn has_stale_code(&self) -> bool {
+        !self.stale_code.is_empty()
+    }
+
+    /// Page numbers (offset / 4096) whose decoded instructions the host, or the table walker, wrote
+    /// over since the last call. Their [`page_flags::HAS_CODE`] is already clear.
+    pub fn take_stale_code(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.stale_code)
+    }
+
+    /// Records that `[start, end)` (offsets) was written by something that is not the CPU's store
+    /// path.
+    pub(crate) fn note_code_overwritten(&mut self, start: usize, end: usize) {
+        for page in start >> PAGE_SHIFT..=(end - 1) >> PAGE_SHIFT {
+            if let Some(flags) = self.flags.get_mut(page) {
+                if *flags & page_flags::HAS_CODE != 0 {
+                    *flags &= !page_flags::HAS_CODE;
+                    self.stale_code.push(page);
+                }
+            }
+        }
+    }
+
+    /// Poisons every line that `range` (physical addresses) touches; gives how many of them were
+    /// clean before. The bytes stay as they are.
+    ///
+    /// # Errors
+    /// [`MemoryError::EmptyRange`] and [`MemoryError::OutsideRam`]; nothing is poisoned then.
+    pub fn poison(&mut self, range: Range<u64>) -> Result<u64, MemoryError> {
+        let (start, end) = self.poison_offsets(&range)?;
+        let added = self.poison.add(start, end);
+        self.refresh_poison_flags(start, end);
+        Ok(added)
+    }
+
+    /// Heals every line that `range` (physical addresses) touches; gives how many of them were
+    /// poisoned. The bytes stay as they are.
+    ///
+    /// # Errors
+    /// [`MemoryError::EmptyRange`] and [`MemoryError::OutsideRam`]; nothing is healed then.
+    pub fn heal(&mut self, range: Range<u64>) -> Result<u64, MemoryError> {
+        let (start, end) = self.poison_offsets(&range)?;
+        let removed = self.poison.remove(start, end);
+        self.refresh_poison_flags(start, end);
+        Ok(removed)
+    }
+
+    /// Zeroes the whole line at `pa` and heals it, as DC ZVA does: all of it is overwritten at
+    /// once, so nothing bad is left in it. `None` if there is no RAM. Pages with decoded
+    /// instructions become stale code.
+    pub fn clean_line(&mut self, pa: u64) -> Option<()> {
+        let offset = self.offset(pa)? & !(LINE_SIZE as usize - 1);
+        self.write(offset, [0; LINE_SIZE as usize])?;
+        let end = offset + LINE_SIZE as usize;
+        self.note_code_overwritten(offset, end);
+        if self.flags(offset) & page_flags::HAS_POISON != 0 {
+            self.poison.remove(offset as u64, end as u64);
+            self.refresh_poison_flags(offset as u64, end as u64);
+        }
+        Some(())
+    }
+
+    /// Whether one of the `len` bytes at `pa` lies in a poisoned line. Bytes outside RAM are not
+    /// poisoned.
+    #[inline]
+    pub fn poisoned(&self, pa: u64, len: u64) -> bool {
+        if self.poison.lines() == 0 {
+            return false;
+        }
+        let start = pa.max(self.base);
+        let end = pa.saturating_add(len).min(self.base + self.size());
+        start < end && self.poison.touches(start - self.base, end - self.base)
+    }
+
+    /// Whether the page at `offset` has a poisoned line.
+    #[inline]
+    pub fn page_has_poison(&self, offset: usize) -> bool {
+        self.flags(offset) & page_flags::HAS_POISON != 0
+    }
+
+    /// Poisoned lines in all of RAM.
+    pub fn poisoned_lines(&self) -> u64 {
+        self.poison.lines()
+    }
+
+    /// The poisoned physical address ranges, whole lines, in rising order, neighbours joined.
+    pub fn poisoned_ranges(&self) -> Vec<Range<u64>> {
+        self.poison.ranges().into_iter().map(|range| range.start + self.base..range.end + self.base).collect()
+    }
+
+    /// A number that changes whenever a page gets its first poisoned line, or loses its last: a TLB
+    /// that cached "clean" must be flushed then.
+    #[inline]
+    pub fn poison_generation(&self) -> u64 {
+        self.poison_generation
+    }
+
+    /// Brings HAS_POISON of the pages in `[start, end)` (offsets) in line with the masks.
+    fn refresh_poison_flags(&mut self, start: u64, end: u64) {
+        let pages = (start / PAGE_SIZE) as usize..=((end - 1) / PAGE_SIZE) as usize;
+        for page in pages {
+            let has_poison = if self.poison.in_page(page) { page_flags::HAS_POISON } else { 0 };
+            if let Some(flags) = self.flags.get_mut(page) {
+                if *flags & page_flags::HAS_POISON != has_poison {
+                    *flags ^= page_flags::HAS_POISON;
+                    self.poison_generation += 1;
+                }
+            }
+        }
+    }
+
+    /// Offset of `len` bytes at `pa`, all in RAM.
+    fn checked(&self, pa: u64, len: usize) -> Result<usize, MemoryError> {
+        self.offset_of(pa, len as u64).ok_or_else(|| self.outside(pa, pa.saturating_add(len as u64)))
+    }
+
+    /// Offsets of a non-empty range of physical addresses, all in RAM.
+    fn poison_offsets(&self, range: &Range<u64>) -> Result<(u64, u64), MemoryError> {
+        if range.start >= range.end {
+            return Err(MemoryError::EmptyRange { start: range.start, end: range.end });
+        }
+        let len = range.end - range.start;
+        let start =
+            self.offset_of(range.start, len).ok_or_else(|| self.outside(range.start, range.end))? as u64;
+        Ok((start, start + len))
+    }
+
+    fn outside(&self, start: u64, end: u64) -> MemoryError {
+        MemoryError::OutsideRam { start, end, ram_start: self.base, ram_end: self.base + self.size() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0x4000_0000;
+
+    fn memory() -> Memory {
+        Memory::new(BASE, 0x4000).expect("four pages")
+    }
+
+    #[test]
+    fn ram_is_whole_pages_below_48_bits() {
+        for (base, size) in
+            [(0, 0), (1, 4096), (0, 4097), (1 << 48, 4096), ((1 << 48) - 4096, 8192), (u64::MAX - 4095, 4096)]
+        {
+            assert_eq!(
+                Memory::new(base, size).err(),
+                Some(MemoryError::Shape { base, size }),
+                "{base:#x} {size:#x}"
+            );
+        }
+        assert!(Memory::new((1 << 48) - 4096, 4096).is_ok());
+    }
+
+    #[test]
+    fn more_ram_than_the_host_has_is_an_error_not_an_abort() {
+        let size = 1 << 47;
+        assert_eq!(Memory::new(0, size).err(), Some(MemoryError::HostMemory { size }));
+    }
+
+    #[test]
+    fn offsets_exist_only_inside_ram() {
+        let memory = memory();
+        assert_eq!(memory.offset(BASE), Some(0));
+        assert_eq!(memory.offset(BASE + 0x3fff), Some(0x3fff));
+        assert_eq!(memory.offset(BASE + 0x4000), None);
+        assert_eq!(memory.offset(BASE - 1), None);
+        assert_eq!(memory.offset_of(BASE + 0x3ff8, 8), Some(0x3ff8));
+        assert_eq!(memory.offset_of(BASE + 0x3ff9, 8), None);
+        assert_eq!(memory.offset_of(u64::MAX, 2), None);
+    }
+
+    #[test]
+    fn reads_and_writes_stop_at_the_end_of_ram() {
+        let mut memory = memory();
+        assert_eq!(memory.write(0x3ffc, 0x1234_5678_u32.to_le_bytes()), Some(()));
+        assert_eq!(memory.read::<2>(0x3ffc), Some([0x78, 0x56]));
+        assert_eq!(memory.read::<8>(0x3ffc), None);
+        assert_eq!(memory.write(0x3ffd, [0; 4]), None);
+        assert_eq!(memory.read::<1>(usize::MAX), None);
+    }
+
+    #[test]
+    fn host_access_outside_ram_says_what_was_expected_and_what_came() {
+        let mut memory = memory();
+        let error = memory.store(BASE + 0x3fff, &[1, 2]).expect_err("one byte too far");
+        assert_eq!(
+            error.to_string(),
+            "expected a range inside RAM 0x40000000..0x40004000, got 0x40003fff..0x40004001"
+        );
+        assert_eq!(memory.read::<1>(0x3fff), Some([0]));
+        let error = memory.poison(BASE - 1..BASE + 1).expect_err("one byte too low");
+        assert_eq!(
+            error.to_string(),
+            "expected a range inside RAM 0x40000000..0x40004000, got 0x3fffffff..0x40000001"
+        );
+        assert_eq!(memory.poisoned_lines(), 0);
+        let error = memory.heal(BASE..BASE).expect_err("nothing to heal");
+        assert_eq!(error.to_string(), "expected a range of at least one byte, got 0x40000000..0x40000000");
+    }
+
+    #[test]
+    fn poison_rounds_out_to_lines_and_marks_pages() {
+        let mut memory = memory();
+        assert_eq!(memory.poison(BASE + 0xfff..BASE + 0x1001), Ok(2));
+        assert_eq!(memory.poisoned_ranges(), [BASE + 0xfc0..BASE + 0x1040]);
+        assert!(
+            memory.page_has_poison(0xf00)
+                && memory.page_has_poison(0x1000)
+                && !memory.page_has_poison(0x2000)
+        );
+        assert!(memory.poisoned(BASE + 0xfb9, 8));
+        assert!(!memory.poisoned(BASE + 0xfb8, 8));
+        assert!(!memory.poisoned(BASE + 0x4000, 64));
+        assert!(!memory.poisoned(0, 64));
+    }
+
+    #[test]
+    fn the_host_sees_through_poison_and_does_not_heal_it() {
+        let mut memory = memory();
+        memory.poison(BASE..BASE + 64).expect("in RAM");
+        memory.store(BASE, &[7; 64]).expect("in RAM");
+        let mut byte = [0];
+        memory.load(BASE + 63, &mut byte).expect("in RAM");
+        assert_eq!(byte, [7]);
+        assert!(memory.poisoned(BASE, 1));
+    }
+
+    #[test]
+    fn overwriting_a_whole_line_heals_it_and_no_other() {
+        let mut memory = memory();
+        memory.poison(BASE..BASE + 128).expect("in RAM");
+        memory.store(BASE, &[7; 128]).expect("in RAM");
+        assert_eq!(memory.clean_line(BASE + 70), Some(()));
+        assert_eq!(memory.read::<2>(63), Some([7, 0]));
+        assert_eq!(memory.poisoned_ranges(), [BASE..BASE + 64]);
+        assert_eq!(memory.clean_line(BASE + 0x4000), None);
+    }
+
+    #[test]
+    fn poison_generation_changes_only_when_a_page_changes_sides() {
+        let mut memory = memory();
+        let start = memory.poison_generation();
+        memory.poison(BASE..BASE + 1).expect("in RAM");
+        let poisoned = memory.poison_generation();
+        assert_ne!(start, poisoned);
+        memory.poison(BASE + 64..BASE + 65).expect("in RAM");
+        memory.heal(BASE..BASE + 1).expect("in RAM");
+        assert_eq!(memory.poison_generation(), poisoned);
+        memory.heal(BASE..BASE + 0x4000).expect("in RAM");
+        assert_ne!(memory.poison_generation(), poisoned);
+        assert!(!memory.page_has_poison(0));
+    }
+
+    #[test]
+    fn a_host_store_over_decoded_code_reports_the_page_once() {
+        let mut memory = memory();
+        memory.set_has_code(0x1004);
+        memory.store(BASE + 0xfff, &[1, 2]).expect("in RAM");
+        memory.store(BASE + 0x1000, &[1, 2]).expect("in RAM");
+        assert!(memory.has_stale_code());
+        assert_eq!(memory.take_stale_code(), [1]);
+        assert_eq!(memory.flags(0x1000), 0);
+        assert!(!memory.has_stale_code());
+    }
+}

@@ -1,0 +1,1 @@
+//! What the walker promises, one literal table at a time.
