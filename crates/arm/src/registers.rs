@@ -1,0 +1,138 @@
+//! The registers that exceptions read and write, by name.
+
+/// A register of an Arm vCPU, as far as aborts, their delivery and their observers need it.
+///
+/// `*El2` registers are those of a guest hypervisor at virtual EL2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reg {
+    /// `X0` to `X30`. In AArch32 state the banked registers are seen here as DDI 0487 D1.20.2 maps
+    /// them: `LR_abt` is `X20`. A number above 30 reads as zero and ignores writes, like `XZR`.
+    X(u8),
+    /// Program counter.
+    Pc,
+    /// PSTATE, in the format of `SPSR_ELx`.
+    Pstate,
+    /// `SP_EL0`.
+    SpEl0,
+    /// `SP_EL1`.
+    SpEl1,
+    /// `ELR_EL1`.
+    ElrEl1,
+    /// `SPSR_EL1`.
+    SpsrEl1,
+    /// `SPSR_abt`.
+    SpsrAbt,
+    /// `ESR_EL1`; in AArch32 state, `DFSR`.
+    EsrEl1,
+    /// `FAR_EL1`; in AArch32 state, `IFAR` in [63:32] and `DFAR` in [31:0].
+    FarEl1,
+    /// `IFSR32_EL2`: the AArch32 `IFSR`.
+    Ifsr32,
+    /// `VBAR_EL1`.
+    VbarEl1,
+    /// `SCTLR_EL1`.
+    SctlrEl1,
+    /// `SCTLR2_EL1`.
+    Sctlr2El1,
+    /// `TCR_EL1`; in AArch32 state, `TTBCR`.
+    TcrEl1,
+    /// `TTBR0_EL1`.
+    Ttbr0El1,
+    /// `TTBR1_EL1`.
+    Ttbr1El1,
+    /// `MAIR_EL1`.
+    MairEl1,
+    /// `CPACR_EL1`.
+    CpacrEl1,
+    /// `CONTEXTIDR_EL1`.
+    ContextidrEl1,
+    /// `TPIDR_EL0`.
+    TpidrEl0,
+    /// `TPIDR_EL1`.
+    TpidrEl1,
+    /// `DISR_EL1`.
+    DisrEl1,
+    /// `ELR_EL2`.
+    ElrEl2,
+    /// `SPSR_EL2`.
+    SpsrEl2,
+    /// `ESR_EL2`.
+    EsrEl2,
+    /// `FAR_EL2`.
+    FarEl2,
+    /// `VBAR_EL2`.
+    VbarEl2,
+    /// `SCTLR_EL2`.
+    SctlrEl2,
+    /// `SCTLR2_EL2`.
+    Sctlr2El2,
+    /// `HCR_EL2`.
+    HcrEl2,
+    /// `HCRX_EL2`.
+    HcrxEl2,
+}
+
+/// Access to a vCPU's registers. A register that the vCPU does not have reads as zero and ignores
+/// writes.
+pub trait Registers {
+    /// The value of a register.
+    fn reg(&self, reg: Reg) -> u64;
+
+    /// Sets a register.
+    fn set_reg(&mut self, reg: Reg, value: u64);
+}
+
+/// Bits of `SCTLR_EL1`, `SCTLR_EL2` and the AArch32 `SCTLR` that exception entry reads.
+pub mod sctlr {
+    /// AArch32 V, [13]: vectors at 0xffff_0000.
+    pub const V: u64 = 1 << 13;
+    /// SPAN, [23]: PSTATE.PAN is left alone on exception entry.
+    pub const SPAN: u64 = 1 << 23;
+    /// AArch32 EE, [25]: data accesses of the handler are big-endian.
+    pub const EE: u64 = 1 << 25;
+    /// AArch32 TE, [30]: the handler runs in T32.
+    pub const TE: u64 = 1 << 30;
+    /// AArch32 DSSBS, [31]: PSTATE.SSBS on exception entry.
+    pub const DSSBS32: u64 = 1 << 31;
+    /// DSSBS, [44]: PSTATE.SSBS on exception entry.
+    pub const DSSBS: u64 = 1 << 44;
+    /// SPINTMASK, [62]: PSTATE.ALLINT is cleared, not set, on exception entry.
+    pub const SPINTMASK: u64 = 1 << 62;
+}
+
+/// Bits of `SCTLR2_ELx` (`FEAT_SCTLR2`, `FEAT_DoubleFault2`).
+pub mod sctlr2 {
+    /// NMEA, [2]: PSTATE.A does not mask SErrors.
+    pub const NMEA: u64 = 1 << 2;
+    /// EASE, [5]: synchronous external aborts are taken at the SError vector.
+    pub const EASE: u64 = 1 << 5;
+}
+
+/// Bits of `HCR_EL2`.
+pub mod hcr {
+    /// AMO, [5]: physical SErrors are routed to EL2, virtual ones are enabled.
+    pub const AMO: u64 = 1 << 5;
+    /// VSE, [8]: a virtual SError is pending.
+    pub const VSE: u64 = 1 << 8;
+    /// TGE, [27]: exceptions to EL1 are routed to EL2.
+    pub const TGE: u64 = 1 << 27;
+    /// E2H, [34]: EL2 hosts an operating system.
+    pub const E2H: u64 = 1 << 34;
+    /// TEA, [37]: synchronous external aborts are routed to EL2.
+    pub const TEA: u64 = 1 << 37;
+}
+
+/// Bits of `HCRX_EL2`.
+pub mod hcrx {
+    /// SCTLR2En, [15]: `SCTLR2_EL1` has its effect and is not trapped.
+    pub const SCTLR2EN: u64 = 1 << 15;
+    /// TMEA, [19]: masked external aborts are routed to EL2.
+    pub const TMEA: u64 = 1 << 19;
+}
+
+/// Bits of `TCR_EL1`.
+pub mod tcr {
+    /// AArch32 `TTBCR.EAE`, [31]: the guest uses the long-descriptor (LPAE) format.
+    pub const EAE: u64 = 1 << 31;
+}
