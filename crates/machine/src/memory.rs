@@ -361,6 +361,10 @@ mod tests {
         Memory::new(BASE, 0x4000).expect("four pages")
     }
 
+    fn one(range: Range<u64>) -> Vec<Range<u64>> {
+        std::iter::once(range).collect()
+    }
+
     #[test]
     fn ram_is_whole_pages_below_48_bits() {
         for (base, size) in
@@ -426,7 +430,7 @@ mod tests {
     fn poison_rounds_out_to_lines_and_marks_pages() {
         let mut memory = memory();
         assert_eq!(memory.poison(BASE + 0xfff..BASE + 0x1001), Ok(2));
-        assert_eq!(memory.poisoned_ranges(), [BASE + 0xfc0..BASE + 0x1040]);
+        assert_eq!(memory.poisoned_ranges(), one(BASE + 0xfc0..BASE + 0x1040));
         assert!(
             memory.page_has_poison(0xf00)
                 && memory.page_has_poison(0x1000)
@@ -456,7 +460,7 @@ mod tests {
         memory.store(BASE, &[7; 128]).expect("in RAM");
         assert_eq!(memory.clean_line(BASE + 70), Some(()));
         assert_eq!(memory.read::<2>(63), Some([7, 0]));
-        assert_eq!(memory.poisoned_ranges(), [BASE..BASE + 64]);
+        assert_eq!(memory.poisoned_ranges(), one(BASE..BASE + 64));
         assert_eq!(memory.clean_line(BASE + 0x4000), None);
     }
 
