@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::FaultStatus;
-use crate::bits::{bit, field, set_bit};
+use crate::bits::{bit, field};
 
 /// How an FSR encodes its fault: by `TTBCR.EAE`, repeated in bit [9] of the FSR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,17 +236,6 @@ impl Dfsr {
     /// Domain, [7:4]: in the short-descriptor format only.
     pub const fn domain(self) -> u8 {
         field(self.0 as u64, 7, 4) as u8
-    }
-
-    /// The same with FnV, AET, CM, ExT and WnR set so.
-    #[must_use]
-    pub const fn with_flags(self, fnv: bool, aet: u8, cm: bool, ext: bool, wnr: bool) -> Self {
-        let flags = set_bit(16, fnv)
-            | ((aet & 3) as u64) << 14
-            | set_bit(13, cm)
-            | set_bit(12, ext)
-            | set_bit(11, wnr);
-        Self(self.0 & !0x0001_f800 | flags as u32)
     }
 }
 

@@ -1,0 +1,88 @@
+//! Events without a layout, and the layouts that carry them.
+
+use zerocopy::transmute;
+
+use crate::Refusal;
+use crate::wire::{MainlineEvents, PostedEvents, TrailingEvents, VCPU_EVENTS_SIZE};
+
+/// Where the proposal's `ext_abt_esr` lies in the 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Layout {
+    /// As posted on 2025-07-31: at 16, `reserved` moves to 24.
+    #[default]
+    Posted,
+    /// The thread's other candidate: `reserved` stays at 16, `ext_abt_esr` is the last word, at 56.
+    Trailing,
+}
+
+/// Which `struct kvm_vcpu_events` a VM speaks, and with it which rules apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Abi {
+    /// Linux as it is: data aborts only, no ESR for them, and checks that come after effects.
+    Mainline,
+    /// The proposal: instruction aborts, an ESR for either, and every check before any effect.
+    Extended(Layout),
+}
+
+impl Abi {
+    /// All of them.
+    pub const ALL: [Self; 3] =
+        [Self::Mainline, Self::Extended(Layout::Posted), Self::Extended(Layout::Trailing)];
+}
+
+/// The content of `struct kvm_vcpu_events`, whatever its layout.
+///
+/// As in the kernel, a flag is true if its byte is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct VcpuEvents {
+    /// An SError is to be injected (SET) or is pending (GET).
+    pub serror_pending: bool,
+    /// `serror_esr` counts; on GET, the host has RAS.
+    pub serror_has_esr: bool,
+    /// An external data abort is to be injected; always false on GET.
+    pub ext_dabt_pending: bool,
+    /// An external instruction abort is to be injected (extended ABI); always false on GET.
+    pub ext_iabt_pending: bool,
+    /// `ext_abt_esr` counts (extended ABI); always false on GET.
+    pub ext_abt_has_esr: bool,
+    /// ISS of the SError, [24:0].
+    pub serror_esr: u64,
+    /// ISS of the external abort, [24:0] (extended ABI).
+    pub ext_abt_esr: u64,
+}
+
+impl VcpuEvents {
+    /// Reads the events from the bytes of a system call.
+    ///
+    /// # Errors
+    /// EINVAL if a reserved word, then if a pad byte, is not zero: in [`Abi::Mainline`] the bytes of
+    /// the proposal's fields are such.
+    pub fn from_bytes(abi: Abi, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Self, Refusal> {
+        match abi {
+            Abi::Mainline => {
+                let wire: MainlineEvents = transmute!(*bytes);
+                wire.events()
+            }
+            Abi::Extended(Layout::Posted) => {
+                let wire: PostedEvents = transmute!(*bytes);
+                wire.events()
+            }
+            Abi::Extended(Layout::Trailing) => {
+                let wire: TrailingEvents = transmute!(*bytes);
+                wire.events()
+            }
+        }
+    }
+
+    /// Writes the events as a system call wants them.
+    ///
+    /// # Errors
+    /// [`Refusal::NotInMainline`] if the events have what [`Abi::Mainline`] cannot say.
+    pub fn to_bytes(&self, abi: Abi) -> Result<[u8; VCPU_EVENTS_SIZE], Refusal> {
+        Ok(match abi {
+            Abi::Mainline => transmute!(MainlineEvents::new(self)?),
+            Abi::Extended(Layout::Posted) => transmute!(PostedEvents::new(self)),
+            Abi::Extended(Layout::Trailing) => transmute!(TrailingEvents::new(self)),
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! Why a vCPU came back to its VMM.
+
+use seawall_arm::{Esr, FaultStatus, Syndrome};
+
+use crate::wire::KVM_EXIT_ARM_SEA_FLAG_GPA_VALID;
+
+/// Why [`Vcpu::run`](crate::Vcpu::run) returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// `KVM_EXIT_ARM_SEA`: the guest consumed memory that the hardware could not correct.
+    Sea(SeaExit),
+    /// `KVM_EXIT_MMIO`: an access outside RAM with a syndrome that describes it.
+    Mmio(MmioExit),
+    /// `KVM_EXIT_ARM_NISV`: an access outside RAM that the syndrome does not describe.
+    Nisv(NisvExit),
+    /// `KVM_EXIT_SYSTEM_EVENT`: the guest asked by PSCI.
+    SystemEvent(SystemEvent),
+    /// The run was interrupted: by a signal, or because its budget of instructions is spent.
+    Intr,
+    /// The guest waits for an interrupt, and nothing can raise one. KVM blocks here; the software
+    /// machine, which knows all its sources, says so.
+    Idle,
+}
+
+/// What PSCI was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SystemEvent {
+    /// `KVM_SYSTEM_EVENT_SHUTDOWN`: `SYSTEM_OFF`.
+    Shutdown,
+    /// `KVM_SYSTEM_EVENT_RESET`: `SYSTEM_RESET`.
+    Reset,
+    /// `KVM_SYSTEM_EVENT_CRASH`.
+    Crash,
+    /// Any other type, as it came.
+    Other(u32),
+}
+
+/// `KVM_EXIT_ARM_SEA`: nothing is pended and PC has not moved, so running again repeats the access.
+///
+/// Source: api.rst, `KVM_EXIT_ARM_SEA`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SeaExit {
+    /// Bit 0: `gpa` is valid. No other bit is defined.
+    pub flags: u64,
+    /// EC, IL, FnV, EA, CM, WnR and FSC of `ESR_EL2`, and SET if the VM has RAS.
+    pub esr: Esr,
+    /// Guest virtual address; valid if and only if FnV is 0.
+    pub gva: u64,
+    /// Guest physical address, page aligned; valid if [`SeaExit::gpa_valid`].
+    pub gpa: u64,
+}
+
+impl SeaExit {
+    /// EC [31:26], IL [25], FnV [10], EA [9], CM [8], WnR [6], FSC [5:0].
+    pub const ESR_MASK: u64 = 0xfe00_0000 | 1 << 10 | 1 << 9 | 1 << 8 | 1 << 6 | 0x3f;
+    /// SET [12:11], given only if the VM has RAS.
+    pub const ESR_SET_MASK: u64 = 3 << 11;
+
+    /// The exit that KVM makes of what the hardware reported at EL2.
+    ///
+    /// `far` is `FAR_EL2`. `ipa` is the page of `HPFAR_EL2` if the hardware gave one; it is not valid
+    /// for an abort on a table walk, nor for one without a FAR.
+    pub const fn from_hardware(esr: Esr, far: u64, ipa: Option<u64>, guest_has_ras: bool) -> Self {
+        let mask = if guest_has_ras { Self::ESR_MASK | Self::ESR_SET_MASK } else { Self::ESR_MASK };
+        let fnv = esr.bits() >> 10 & 1 != 0;
+        let on_walk = !matches!(
+            FaultStatus::from_bits(esr.bits() as u8 & 0x3f),
+            FaultStatus::External | FaultStatus::Ecc
+        );
+        let (flags, gpa) = match ipa {
+            Some(ipa) if !on_walk && !fnv => (KVM_EXIT_ARM_SEA_FLAG_GPA_VALID, ipa & !0xfff),
+            _ => (0, 0),
+        };
+        Self { flags, esr: Esr::from_bits(esr.bits() & mask), gva: if fnv { 0 } else { far }, gpa }
+    }
+
+    /// The guest physical address, if the exit has one.
+    pub const fn gpa_valid(&self) -> Option<u64> {
+        if self.flags & KVM_EXIT_ARM_SEA_FLAG_GPA_VALID != 0 { Some(self.gpa) } else { None }
+    }
+
+    /// The guest virtual address, if FnV is 0.
+    pub const fn gva_valid(&self) -> Option<u64> {
+        if self.esr.bits() >> 10 & 1 == 0 { Some(self.gva) } else { None }
+    }
+
+    /// Whether the guest was fetching an instruction.
+    pub const fn is_fetch(&self) -> bool {
+        matches!(self.esr.syndrome(), Syndrome::InstructionAbort(_))
+    }
+
+    /// DFSC or IFSC.
+    pub const fn fault_status(&self) -> FaultStatus {
+        FaultStatus::from_bits(self.esr.bits() as u8 & 0x3f)
+    }
+}
+
+/// `KVM_EXIT_MMIO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MmioExit {
+    /// Guest physical address.
+    pub phys_addr: u64,
+    /// The data written, little-endian; zero for a read.
+    pub data: [u8; 8],
+    /// Length in bytes: 1, 2, 4 or 8.
+    pub len: u32,
+    /// A write, not a read.
+    pub is_write: bool,
+}
+
+/// `KVM_EXIT_ARM_NISV`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NisvExit {
+    /// ISS of `ESR_EL2`, ISV 0.
+    pub esr_iss: u64,
+    /// The faulting guest physical address.
+    pub fault_ipa: u64,
+}

@@ -1,0 +1,224 @@
+//! Building the exceptions: which Exception level, which ESR, and the entry itself.
+
+use seawall_arm::{
+    Abort32, EntryContext, Esr, Exception, ExceptionClass, ExceptionLevel, FaultStatus, Mode, Pstate, Reg,
+    Target, Vector, hcr, hcrx, sctlr2, synchronous_abort_vector, take_abort32, take_exception, tcr,
+};
+
+use crate::{VcpuState, VirtualSError};
+
+/// What became of an external abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AbortDelivery {
+    /// The guest is at the first instruction of its handler.
+    Delivered(Target),
+    /// The last exit was a stage 2 fault on the guest's own table walk, and the walk does not come past
+    /// that descriptor any more: KVM takes the error for transient and changes nothing.
+    NotDelivered,
+}
+
+/// What became of an SError.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SErrorDelivery {
+    /// The guest is at the first instruction of its handler.
+    Delivered(Target),
+    /// PSTATE.A masks it: the CPU takes it when the guest clears it.
+    Pending,
+    /// Virtual EL2 can not take it now: the host tries again at each run.
+    HeldForEl2,
+    /// An unmasked SError into AArch32 EL1 is lost; `DFSR` holds its ESR.
+    Lost,
+}
+
+/// Which abort, and the ISS to OR into its ESR.
+#[derive(Clone, Copy)]
+pub(crate) struct Abort {
+    pub(crate) is_instruction: bool,
+    pub(crate) iss: u64,
+}
+
+/// Injects an external abort at the FAR of the last exit and commits it.
+pub(crate) fn external_abort(vcpu: &mut impl VcpuState, abort: Abort) -> AbortDelivery {
+    let config = vcpu.config();
+    let far = vcpu.last_fault().far;
+    if config.el2 && !is_hyp_context(vcpu) && abort_goes_to_el2(vcpu) {
+        let class = abort_class(abort.is_instruction, true);
+        let esr = abort_esr(class, FaultStatus::External, abort.iss);
+        enter(vcpu, Target::El2, Vector::Synchronous, esr, Some(far));
+        return AbortDelivery::Delivered(Target::El2);
+    }
+    if config.el1_aarch32 {
+        take_abort32(vcpu, aarch32_abort(vcpu.reg(Reg::TcrEl1), abort.is_instruction, far));
+        vcpu.drop_mmio();
+        return AbortDelivery::Delivered(Target::El1);
+    }
+    let Some(status) = abort_status(vcpu) else {
+        return AbortDelivery::NotDelivered;
+    };
+    let target = exception_target(vcpu);
+    let pstate = pstate(vcpu);
+    let from_lower = pstate.is_aarch32() || pstate.masked(0xf) == Mode::El0t.bits().into();
+    let esr = abort_esr(abort_class(abort.is_instruction, from_lower), status, abort.iss);
+    let vector = synchronous_abort_vector(effective_sctlr2(vcpu));
+    enter(vcpu, target, vector, esr, Some(far));
+    AbortDelivery::Delivered(target)
+}
+
+/// Injects an SError with this ISS: taken at once if it is unmasked, made pending if not.
+pub(crate) fn serror(vcpu: &mut impl VcpuState, iss: u64) -> SErrorDelivery {
+    let esr = Esr::new(ExceptionClass::SERROR, true, iss as u32);
+    if vcpu.config().el2 {
+        if !is_hyp_context(vcpu) && serror_goes_to_el2(vcpu) {
+            enter(vcpu, Target::El2, Vector::SError, esr, None);
+            return SErrorDelivery::Delivered(Target::El2);
+        }
+        let hcr = vcpu.reg(Reg::HcrEl2);
+        let deliverable = hcr & hcr::TGE != 0 || effective_amo(vcpu);
+        if is_el2(vcpu) && !deliverable {
+            vcpu.set_serror(VirtualSError { vsesr: iss, held_for_el2: true, ..vcpu.serror() });
+            return SErrorDelivery::HeldForEl2;
+        }
+    }
+    if serror_is_masked(vcpu) {
+        vcpu.set_serror(VirtualSError { vsesr: iss & Esr::ISS_MASK, pending: true, ..vcpu.serror() });
+        return SErrorDelivery::Pending;
+    }
+    if vcpu.config().el1_aarch32 {
+        // DFSR is ESR_EL1. KVM writes it, then has no AArch32 entry for an SError.
+        vcpu.set_reg(Reg::EsrEl1, esr.bits());
+        vcpu.drop_mmio();
+        return SErrorDelivery::Lost;
+    }
+    let target = exception_target(vcpu);
+    enter(vcpu, target, Vector::SError, esr, None);
+    SErrorDelivery::Delivered(target)
+}
+
+/// Exception entry as KVM emulates it, and the MMIO access that it cuts short.
+pub(crate) fn enter(vcpu: &mut impl VcpuState, target: Target, vector: Vector, esr: Esr, far: Option<u64>) {
+    // KVM goes by the mode for the vector group, honours SCTLR_EL2.SPAN whatever E2H and TGE say, and
+    // does not know ALLINT.
+    let context =
+        EntryContext { mte: vcpu.config().mte, nmi: false, span_at_el2: true, el1_is_aarch64: false };
+    take_exception(vcpu, &Exception { target, vector, esr: Some(esr), far }, context);
+    vcpu.drop_mmio();
+}
+
+/// Whether PSTATE.A holds SErrors back; `SCTLR2_ELx.NMEA` says that it does not.
+pub(crate) fn serror_is_masked(vcpu: &impl VcpuState) -> bool {
+    pstate(vcpu).has(Pstate::A) && effective_sctlr2(vcpu) & sctlr2::NMEA == 0
+}
+
+pub(crate) fn pstate(vcpu: &impl VcpuState) -> Pstate {
+    Pstate::from_bits(vcpu.reg(Reg::Pstate))
+}
+
+/// FSC 0x10; after a stage 2 fault on the stage 1 walk 0x14 + the level that a new walk finds, and
+/// `None` if it does not find the descriptor.
+fn abort_status(vcpu: &impl VcpuState) -> Option<FaultStatus> {
+    let fault = vcpu.last_fault();
+    let s1ptw = fault.esr.bits() >> 7 & 1 != 0;
+    if !s1ptw {
+        return Some(FaultStatus::External);
+    }
+    let level = vcpu.walk_level(fault.far, fault.ipa?)?;
+    Some(FaultStatus::ExternalOnWalk { level })
+}
+
+fn abort_class(is_instruction: bool, from_lower: bool) -> ExceptionClass {
+    match (is_instruction, from_lower) {
+        (true, true) => ExceptionClass::INSTRUCTION_ABORT_LOWER,
+        (true, false) => ExceptionClass::INSTRUCTION_ABORT_SAME,
+        (false, true) => ExceptionClass::DATA_ABORT_LOWER,
+        (false, false) => ExceptionClass::DATA_ABORT_SAME,
+    }
+}
+
+fn abort_esr(class: ExceptionClass, status: FaultStatus, iss: u64) -> Esr {
+    Esr::new(class, true, u32::from(status.bits()) | (iss & Esr::ISS_MASK) as u32)
+}
+
+fn aarch32_abort(ttbcr: u64, is_instruction: bool, far: u64) -> Abort32 {
+    // LPAE: STATUS 0x10 with bit [9]. Short descriptors: FS 0x08.
+    let fsr = if ttbcr & tcr::EAE != 0 { 0x210 } else { 0x08 };
+    if is_instruction {
+        Abort32::Prefetch { ifsr: fsr, ifar: far as u32 }
+    } else {
+        Abort32::Data { dfsr: fsr, dfar: Some(far as u32) }
+    }
+}
+
+/// The mode is one of EL2's.
+fn is_el2(vcpu: &impl VcpuState) -> bool {
+    let pstate = pstate(vcpu);
+    !pstate.is_aarch32() && pstate.exception_level() == ExceptionLevel::El2
+}
+
+/// The guest hypervisor itself runs, or its user space (TGE).
+fn is_hyp_context(vcpu: &impl VcpuState) -> bool {
+    is_el2(vcpu) || vcpu.reg(Reg::HcrEl2) & hcr::TGE != 0
+}
+
+/// Where an exception goes that changes no context.
+fn exception_target(vcpu: &impl VcpuState) -> Target {
+    if !vcpu.config().el2 {
+        return Target::El1;
+    }
+    let tge = vcpu.reg(Reg::HcrEl2) & hcr::TGE != 0;
+    match pstate(vcpu).exception_level() {
+        ExceptionLevel::El2 | ExceptionLevel::El3 => Target::El2,
+        ExceptionLevel::El0 if tge => Target::El2,
+        _ => Target::El1,
+    }
+}
+
+/// `SCTLR2_ELx` of the Exception level that takes exceptions; 0 where it has no effect.
+fn effective_sctlr2(vcpu: &impl VcpuState) -> u64 {
+    let config = vcpu.config();
+    if !config.sctlr2 {
+        return 0;
+    }
+    let nested = config.el2 && !is_hyp_context(vcpu);
+    if nested && vcpu.reg(Reg::HcrxEl2) & hcrx::SCTLR2EN == 0 {
+        return 0;
+    }
+    match exception_target(vcpu) {
+        Target::El1 => vcpu.reg(Reg::Sctlr2El1),
+        Target::El2 => vcpu.reg(Reg::Sctlr2El2),
+    }
+}
+
+/// Of a nested guest: its hypervisor asked for external aborts, or for those that EL1 masks.
+fn abort_goes_to_el2(vcpu: &impl VcpuState) -> bool {
+    if vcpu.reg(Reg::HcrEl2) & (hcr::TGE | hcr::TEA) != 0 {
+        return true;
+    }
+    is_privileged(vcpu) && pstate(vcpu).has(Pstate::A) && tmea(vcpu)
+}
+
+/// Of a nested guest: its hypervisor asked for SErrors, or for those that are masked. At EL1 NMEA does
+/// not count as unmasking; at EL0 it does.
+fn serror_goes_to_el2(vcpu: &impl VcpuState) -> bool {
+    if effective_amo(vcpu) {
+        return true;
+    }
+    if !tmea(vcpu) {
+        return false;
+    }
+    if is_privileged(vcpu) { pstate(vcpu).has(Pstate::A) } else { serror_is_masked(vcpu) }
+}
+
+fn tmea(vcpu: &impl VcpuState) -> bool {
+    vcpu.reg(Reg::HcrxEl2) & hcrx::TMEA != 0
+}
+
+fn is_privileged(vcpu: &impl VcpuState) -> bool {
+    pstate(vcpu).exception_level() != ExceptionLevel::El0
+}
+
+/// `HCR_EL2.AMO`, which KVM takes for 1 at EL2 with E2H set and TGE clear.
+fn effective_amo(vcpu: &impl VcpuState) -> bool {
+    let hcr = vcpu.reg(Reg::HcrEl2);
+    let host_kernel = is_el2(vcpu) && hcr & (hcr::E2H | hcr::TGE) == hcr::E2H;
+    host_kernel || hcr & hcr::AMO != 0
+}

@@ -1,0 +1,90 @@
+//! Why a call was refused: an errno for programs, a reason for people.
+
+use thiserror::Error;
+
+/// The errnos of the two ioctls, with Linux's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum Errno {
+    /// `ENOEXEC`.
+    Enoexec = 8,
+    /// `EFAULT`.
+    Efault = 14,
+    /// `EINVAL`.
+    Einval = 22,
+}
+
+impl Errno {
+    /// The number, positive.
+    pub const fn number(self) -> i32 {
+        self as i32
+    }
+}
+
+/// Why events were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Refusal {
+    /// ENOEXEC.
+    #[error("the vCPU is not initialised: expected KVM_ARM_VCPU_INIT first")]
+    NotInitialised,
+    /// EFAULT.
+    #[error("the 64 bytes of kvm_vcpu_events cannot be read")]
+    Unreadable,
+    /// EINVAL.
+    #[error("the reserved word at offset {offset} is not zero")]
+    ReservedNotZero {
+        /// Offset in `struct kvm_vcpu_events`, bytes.
+        offset: usize,
+    },
+    /// EINVAL.
+    #[error("the pad byte at offset {offset} is not zero")]
+    PadNotZero {
+        /// Offset in `struct kvm_vcpu_events`, bytes.
+        offset: usize,
+    },
+    /// EINVAL.
+    #[error("an ESR was given for an SError, but the host has no RAS")]
+    SErrorEsrWithoutRas,
+    /// EINVAL.
+    #[error("an ESR was given for an external abort, but the host has no RAS")]
+    AbortEsrWithoutRas,
+    /// EINVAL.
+    #[error("serror_esr is {0:#x}: expected an ISS, bits [24:0] only")]
+    SErrorEsrOutsideIss(u64),
+    /// EINVAL.
+    #[error("ext_abt_esr is {0:#x}: expected an ISS, bits [24:0] only")]
+    AbortEsrOutsideIss(u64),
+    /// EINVAL.
+    #[error("a data abort and an instruction abort in one call: expected at most one")]
+    BothAborts,
+    /// EINVAL.
+    #[error("mainline's kvm_vcpu_events has no instruction abort and no ESR for an abort")]
+    NotInMainline,
+}
+
+impl Refusal {
+    /// The errno that the ioctl fails with.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::NotInitialised => Errno::Enoexec,
+            Self::Unreadable => Errno::Efault,
+            _ => Errno::Einval,
+        }
+    }
+}
+
+/// A refusal by [`set_events`](crate::set_events), and whether the guest was changed all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("{refusal}{}", if *.abort_delivered { " (the external abort of the same call was delivered)" } else { "" })]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// Mainline looks at the SError's arguments after it delivered the abort of the same call.
+    pub abort_delivered: bool,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, abort_delivered: false }
+    }
+}

@@ -1,0 +1,71 @@
+//! What `KVM_RUN` does about a pending SError.
+
+use seawall_arm::{Abort32, Esr, ExceptionClass, Pstate, Reg, Target, Vector, take_abort32, tcr};
+
+use crate::inject::{self, SErrorDelivery};
+use crate::{VcpuState, VirtualSError};
+
+/// What became of a pending SError at the start of a run, or after the guest unmasked it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PendingSError {
+    /// None is pending.
+    None,
+    /// It is masked still.
+    Waits,
+    /// The guest is at the first instruction of its handler.
+    Taken(Target),
+}
+
+/// Takes the pending SError if the guest can take it now.
+///
+/// In hardware the CPU does this at any point after the guest clears PSTATE.A; a software CPU calls it
+/// before the next instruction. One that the host held back for virtual EL2 is tried again first.
+///
+/// Source: DDI 0487, `TakePendingInterrupts`, `AArch64.TakeVirtualSErrorException`,
+/// `AArch32.TakeVirtualSErrorException`.
+pub fn prepare_run(vcpu: &mut impl VcpuState) -> PendingSError {
+    let serror = vcpu.serror();
+    if serror.held_for_el2 {
+        vcpu.set_serror(VirtualSError { held_for_el2: false, ..serror });
+        if let SErrorDelivery::Delivered(target) = inject::serror(vcpu, serror.vsesr) {
+            return PendingSError::Taken(target);
+        }
+    }
+    let serror = vcpu.serror();
+    if serror.held_for_el2 {
+        return PendingSError::Waits;
+    }
+    if !serror.pending {
+        return PendingSError::None;
+    }
+    if masked_in_hardware(vcpu) {
+        return PendingSError::Waits;
+    }
+    vcpu.set_serror(VirtualSError { pending: false, ..serror });
+    if vcpu.config().el1_aarch32 {
+        take_asynchronous_abort32(vcpu, serror.vsesr);
+    } else {
+        let esr = Esr::new(ExceptionClass::SERROR, true, serror.vsesr as u32);
+        inject::enter(vcpu, Target::El1, Vector::SError, esr, None);
+    }
+    PendingSError::Taken(Target::El1)
+}
+
+/// A virtual SError goes to EL1: at EL2 it waits, below it PSTATE.A (less NMEA) decides.
+fn masked_in_hardware(vcpu: &impl VcpuState) -> bool {
+    let pstate = inject::pstate(vcpu);
+    if vcpu.config().el1_aarch32 {
+        return pstate.has(Pstate::A);
+    }
+    pstate.exception_level() >= seawall_arm::ExceptionLevel::El2 || inject::serror_is_masked(vcpu)
+}
+
+/// AET and ExT of `VDFSR` and the code for an asynchronous SError, by `TTBCR.EAE`.
+fn take_asynchronous_abort32(vcpu: &mut impl VcpuState, vdfsr: u64) {
+    const AET_EXT: u64 = 0xd000;
+    let lpae = vcpu.reg(Reg::TcrEl1) & tcr::EAE != 0;
+    // STATUS 0b010001 with bit [9]; FS 0b10110.
+    let code = if lpae { 0x211 } else { 0x406 };
+    take_abort32(vcpu, Abort32::Data { dfsr: (vdfsr & AET_EXT) as u32 | code, dfar: None });
+    vcpu.drop_mmio();
+}

@@ -1,0 +1,74 @@
+//! The host's side of a guest's external abort: exit to user space, or fall back to an SError.
+
+use seawall_arm::{Esr, ExceptionLevel, FaultStatus, Reg, hcr};
+
+use crate::inject::{self, Abort};
+use crate::{AbortDelivery, SErrorDelivery, SeaExit, VcpuState};
+
+/// What decides between exit and fallback, beyond the vCPU itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SeaPolicy {
+    /// User space enabled `KVM_CAP_ARM_SEA_TO_USER` for the VM.
+    pub to_user: bool,
+    /// The guest has RAS: the exit gives SET.
+    pub guest_has_ras: bool,
+}
+
+/// The host did not exit: it gave the guest an SError with ISS bit 24, which makes Linux panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HostFallback {
+    /// What became of the SError.
+    pub serror: SErrorDelivery,
+}
+
+/// Whether an ESR taken to EL2 is a synchronous external abort: FSC 0x10, 0x13..=0x18, 0x1b..=0x1f.
+pub const fn is_sea(esr: Esr) -> bool {
+    let is_abort = esr.ec().is_data_abort() || esr.ec().is_instruction_abort();
+    is_abort && matches!(esr.bits() & 0x3f, 0x10 | 0x13..=0x18 | 0x1b..=0x1f)
+}
+
+/// What KVM does with the external abort that [`VcpuState::last_fault`] holds, if firmware (APEI) did
+/// not claim it before: the exit, or the fallback if the abort is the host's own or user space did not
+/// opt in.
+///
+/// Source: api.rst, `KVM_EXIT_ARM_SEA`.
+///
+/// # Errors
+/// [`HostFallback`]: the guest was given an SError instead.
+pub fn handle_guest_sea(vcpu: &mut impl VcpuState, policy: SeaPolicy) -> Result<SeaExit, HostFallback> {
+    let fault = vcpu.last_fault();
+    if host_owns(vcpu, fault.esr) || !policy.to_user {
+        return Err(HostFallback { serror: inject::serror(vcpu, 1 << 24) });
+    }
+    Ok(SeaExit::from_hardware(fault.esr, fault.far, fault.ipa, policy.guest_has_ras))
+}
+
+/// A fetch from an address without memory: KVM injects an external instruction abort by itself.
+pub fn inject_fetch_from_hole(vcpu: &mut impl VcpuState) -> AbortDelivery {
+    inject::external_abort(vcpu, Abort { is_instruction: true, iss: 0 })
+}
+
+/// A table walk that came to an address without memory (a stage 2 fault with S1PTW): KVM injects the
+/// abort by itself, as data or instruction abort by what the walk was for.
+pub fn inject_walk_abort(vcpu: &mut impl VcpuState) -> AbortDelivery {
+    let is_instruction = vcpu.last_fault().esr.ec().is_instruction_abort();
+    inject::external_abort(vcpu, Abort { is_instruction, iss: 0 })
+}
+
+/// Memory of the host's own: without RAS nothing else aborts to EL2; a stage 2 table; the `VNCR_EL2`
+/// page while the guest hypervisor itself runs.
+fn host_owns(vcpu: &impl VcpuState, esr: Esr) -> bool {
+    const VNCR: u64 = 1 << 13;
+    const S1PTW: u64 = 1 << 7;
+    if !vcpu.config().ras {
+        return true;
+    }
+    let pstate = inject::pstate(vcpu);
+    let at_el2 = !pstate.is_aarch32() && pstate.exception_level() == ExceptionLevel::El2;
+    let hyp_context = vcpu.config().el2 && (at_el2 || vcpu.reg(Reg::HcrEl2) & hcr::TGE != 0);
+    if hyp_context && esr.bits() & VNCR != 0 {
+        return true;
+    }
+    let status = FaultStatus::from_bits(esr.bits() as u8 & 0x3f);
+    matches!(status, FaultStatus::ExternalOnWalk { .. }) && esr.bits() & S1PTW != 0
+}
