@@ -1,2 +1,44 @@
+//! Containment: from a memory error that reached a guest to the smallest loss, for VMM authors.
+//!
+//! - [`MemoryError`]: what a SEA exit says, with what the vCPU was doing
+//! - [`Policy`]: what to do about it; [`SError`] is what KVM does today, [`Mainline`] what user space can
+//!   ask of a stock kernel, [`Full`] what the hardware would have done to a bare-metal system
+//! - [`Injection`]: an abort or SError that the ABI accepts; what it forbids cannot be built
+//! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
+//! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_events::Vcpu), with an [`Outcome`]
+//!   that says what the guest saw
+//!
+//! ```no_run
+//! use seawall::{Action, Containment, Full};
+//! use seawall_events::{Exit, Vcpu};
+//!
+//! fn run<V: Vcpu>(vcpu: &mut V) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut containment = Containment::new(Full);
+//!     loop {
+//!         match vcpu.run()? {
+//!             Exit::Sea(sea) => {
+//!                 let outcome = containment.handle(vcpu, &sea)?;
+//!                 eprintln!("{outcome}");
+//!                 if let Action::Stop(reason) = outcome.action {
+//!                     return Err(reason.into());
+//!                 }
+//!             }
+//!             // MMIO, PSCI and the rest are as they were.
+//!             _ => return Ok(()),
+//!         }
+//!     }
+//! }
+//! ```
 #![forbid(unsafe_code)]
-//! placeholder
+
+mod containment;
+mod error;
+mod injection;
+mod policy;
+mod storm;
+
+pub use containment::{Action, ContainError, Containment, GuestState, Outcome};
+pub use error::{Access, MemoryError};
+pub use injection::{ExternalAbort, Injection, Iss, SErrorInjection};
+pub use policy::{Full, Mainline, Policy, SError, builtin};
+pub use storm::{StopReason, StormGuard};

@@ -1,0 +1,97 @@
+//! What to do about a memory error.
+
+use seawall_arm::{DataAbort, InstructionAbort, Syndrome};
+
+use crate::{Injection, MemoryError};
+
+/// Decides what a guest gets for a memory error that it consumed.
+pub trait Policy {
+    /// The name by which people choose it.
+    fn name(&self) -> &'static str;
+
+    /// What to inject.
+    fn decide(&self, error: &MemoryError) -> Injection;
+}
+
+impl<P: Policy + ?Sized> Policy for &P {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn decide(&self, error: &MemoryError) -> Injection {
+        (**self).decide(error)
+    }
+}
+
+/// What KVM does when nobody handles the error: an SError without an ESR. Linux panics on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SError;
+
+impl Policy for SError {
+    fn name(&self) -> &'static str {
+        "serror"
+    }
+
+    fn decide(&self, _: &MemoryError) -> Injection {
+        Injection::serror().into()
+    }
+}
+
+/// What user space can ask of a stock kernel: a data abort without an ESR, whatever happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mainline;
+
+impl Policy for Mainline {
+    fn name(&self) -> &'static str {
+        "mainline"
+    }
+
+    fn decide(&self, _: &MemoryError) -> Injection {
+        Injection::data_abort().into()
+    }
+}
+
+/// The abort as it happened: data or instruction, with the ISS that the hardware gave. FnV is kept, so
+/// that a guest does not trust a FAR that means nothing; so is the level of a walk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Full;
+
+impl Policy for Full {
+    fn name(&self) -> &'static str {
+        "full"
+    }
+
+    fn decide(&self, error: &MemoryError) -> Injection {
+        match error.esr.syndrome() {
+            Syndrome::InstructionAbort(abort) => {
+                Injection::instruction_abort().iss(replay_instruction(&abort)).into()
+            }
+            Syndrome::DataAbort(abort) => Injection::data_abort().iss(replay_data(&abort)).into(),
+            // Not an abort: no SEA exit of KVM's says so. There is nothing to replay.
+            _ => Injection::serror().into(),
+        }
+    }
+}
+
+/// FnV, EA, SET, WnR, CM and the fault status: what a SEA exit gives.
+fn replay_data(abort: &DataAbort) -> DataAbort {
+    DataAbort {
+        set: abort.set,
+        fnv: abort.fnv,
+        ea: abort.ea,
+        cm: abort.cm,
+        wnr: abort.wnr,
+        ..DataAbort::new(abort.dfsc)
+    }
+}
+
+/// FnV, EA, SET and the fault status.
+fn replay_instruction(abort: &InstructionAbort) -> InstructionAbort {
+    InstructionAbort { set: abort.set, fnv: abort.fnv, ea: abort.ea, ..InstructionAbort::new(abort.ifsc) }
+}
+
+/// The policy with this name: `serror`, `mainline` or `full`.
+pub fn builtin(name: &str) -> Option<&'static dyn Policy> {
+    const ALL: [&dyn Policy; 3] = [&SError, &Mainline, &Full];
+    ALL.into_iter().find(|policy| policy.name() == name)
+}
