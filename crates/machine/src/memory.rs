@@ -216,6 +216,30 @@ impl Memory {
         Ok(())
     }
 
+    /// Checks that the `len` bytes at `pa` are RAM.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutsideRam`].
+    pub fn require(&self, pa: u64, len: u64) -> Result<(), MemoryError> {
+        self.offset_of(pa, len).map(|_| ()).ok_or_else(|| self.outside(pa, pa.saturating_add(len)))
+    }
+
+    /// Zeroes the `len` bytes at `pa` as [`Memory::store`] would.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutsideRam`]; nothing is written then.
+    pub fn zero(&mut self, pa: u64, len: u64) -> Result<(), MemoryError> {
+        self.require(pa, len)?;
+        if let Some(start) = self.offset(pa).filter(|_| len != 0) {
+            let end = start + len as usize;
+            if let Some(ram) = self.ram.get_mut(start..end) {
+                ram.fill(0);
+            }
+            self.note_code_overwritten(start, end);
+        }
+        Ok(())
+    }
+
     /// Whether somebody other than the CPU's own store path wrote over decoded instructions: see
     /// [`Memory::take_stale_code`].
     #[inline]
