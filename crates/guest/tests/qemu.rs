@@ -1,0 +1,142 @@
+//! The demo guest on QEMU's software CPU: an implementation of the architecture that is not ours.
+//!
+//! QEMU cannot poison memory, but a load from, fetch from or walk through a physical address where there is nothing
+//! is an external abort there, taken straight to EL1.
+
+use seawall_guest::{
+    Access, Checksum, Counters, DemoOptions, Hole, HoleUnder, KernelEnd, Report, TaskState, bench, demo_with,
+};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Beyond the 128 MiB of RAM that QEMU's `virt` has unless told otherwise: nothing is there.
+const HOLE: u64 = 0x9000_0000;
+
+/// Runs an image; gives its console, or nothing where QEMU is not installed.
+fn qemu(name: &str, bytes: &[u8]) -> Option<String> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    if Command::new("qemu-system-aarch64").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("skipped {name}: qemu-system-aarch64 is not installed");
+        return None;
+    }
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("seawall-guest-{}-{count}.bin", std::process::id()));
+    std::fs::write(&path, bytes).expect("the temporary directory can be written");
+    let output = Command::new("timeout")
+        .args(["20", "qemu-system-aarch64", "-M", "virt", "-cpu", "max", "-nic", "none", "-display", "none"])
+        .args(["-monitor", "none", "-serial", "stdio", "-kernel"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .output()
+        .expect("QEMU can be started");
+    std::fs::remove_file(&path).expect("the image was there");
+    let console = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "SYSTEM_OFF must end QEMU with 0: {output:?}");
+    Some(console)
+}
+
+/// Runs the demo guest with a hole under a piece of it.
+fn demo_on_qemu(name: &str, under: Option<HoleUnder>) -> Option<Report> {
+    let hole = under.map(|under| Hole { pa: HOLE, under });
+    let console = qemu(name, &demo_with(&DemoOptions { rounds: 8, hole }).bytes)?;
+    print!("{console}");
+    Some(Report::parse(&console).expect("the guest reports"))
+}
+
+/// Every task but `victim` ran all 8 rounds and was right each time.
+fn assert_all_well_but(report: &Report, victim: Option<&str>) {
+    assert_eq!(report.kernel, KernelEnd::Ok);
+    assert_eq!(
+        report.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(),
+        ["web", "db", "batch", "log"]
+    );
+    for task in &report.tasks {
+        if Some(task.name.as_str()) == victim {
+            assert_eq!((task.state, task.rounds, task.checksum), (TaskState::Killed, 0, Checksum::None));
+        } else {
+            assert_eq!((task.state, task.rounds, task.checksum), (TaskState::Alive, 8, Checksum::Ok));
+        }
+    }
+}
+
+#[test]
+fn demo_guest_runs_four_tasks_to_the_end() {
+    let Some(report) = demo_on_qemu("demo_guest_runs_four_tasks_to_the_end", None) else { return };
+    assert_all_well_but(&report, None);
+    assert!(report.ready);
+    assert_eq!(report.counters, Some(Counters { retired: 0, recovered: 0, killed: 0, seas: 0, serrors: 0 }));
+}
+
+#[test]
+fn fetch_abort_in_text_loses_nothing() {
+    let Some(report) = demo_on_qemu("fetch_abort_in_text_loses_nothing", Some(HoleUnder::Text(1))) else {
+        return;
+    };
+    assert_all_well_but(&report, None);
+    assert_eq!(report.counters, Some(Counters { retired: 1, recovered: 1, killed: 0, seas: 1, serrors: 0 }));
+    let [sea] = report.seas.as_slice() else { panic!("one abort: {:?}", report.seas) };
+    assert_eq!((sea.task, sea.access, sea.esr, sea.far), (1, Access::Fetch, 0x8200_0010, Some(0x40_1040)));
+    assert_eq!((sea.retired, sea.clean), (Some(HOLE), Some(0x400b_8000)));
+}
+
+#[test]
+fn load_from_a_hole_kills_only_that_task() {
+    let Some(report) = demo_on_qemu("load_from_a_hole_kills_only_that_task", Some(HoleUnder::Data(2))) else {
+        return;
+    };
+    assert_all_well_but(&report, Some("db"));
+    assert_eq!(report.counters, Some(Counters { retired: 1, recovered: 0, killed: 1, seas: 1, serrors: 0 }));
+    let [sea] = report.seas.as_slice() else { panic!("one abort: {:?}", report.seas) };
+    assert_eq!((sea.task, sea.access, sea.esr, sea.far), (2, Access::Load, 0x9200_0010, Some(0x41_0000)));
+    assert_eq!((sea.retired, sea.clean), (Some(HOLE), None));
+}
+
+#[test]
+fn store_to_a_hole_kills_only_that_task_and_is_told_by_wnr() {
+    let name = "store_to_a_hole_kills_only_that_task_and_is_told_by_wnr";
+    let Some(report) = demo_on_qemu(name, Some(HoleUnder::Data(4))) else { return };
+    assert_all_well_but(&report, Some("log"));
+    let [sea] = report.seas.as_slice() else { panic!("one abort: {:?}", report.seas) };
+    assert_eq!((sea.task, sea.access, sea.esr, sea.far), (4, Access::Store, 0x9200_0050, Some(0x41_0000)));
+}
+
+#[test]
+fn abort_on_a_table_walk_kills_the_task_and_retires_nothing() {
+    let name = "abort_on_a_table_walk_kills_the_task_and_retires_nothing";
+    let Some(report) = demo_on_qemu(name, Some(HoleUnder::Tables(3))) else { return };
+    assert_all_well_but(&report, Some("batch"));
+    assert_eq!(report.counters, Some(Counters { retired: 0, recovered: 0, killed: 1, seas: 1, serrors: 0 }));
+    let [sea] = report.seas.as_slice() else { panic!("one abort: {:?}", report.seas) };
+    assert_eq!((sea.task, sea.access, sea.esr, sea.retired), (3, Access::Fetch, 0x8200_0017, None));
+}
+
+#[test]
+fn abort_in_the_kernel_panics_and_ends_even_if_the_panic_aborts_too() {
+    let name = "abort_in_the_kernel_panics_and_ends_even_if_the_panic_aborts_too";
+    let Some(report) = demo_on_qemu(name, Some(HoleUnder::KernelData)) else { return };
+    assert_eq!(report.kernel, KernelEnd::Panic);
+    assert_eq!(report.counters, None);
+    let [first, second] = report.panics.as_slice() else { panic!("two panics: {:?}", report.panics) };
+    assert_eq!(
+        (first.reason.as_str(), first.vector, first.esr),
+        ("external abort in the kernel", 0x200, 0x9600_0010)
+    );
+    assert_eq!(
+        (second.reason.as_str(), second.vector, second.esr),
+        ("again while panicking", 0x200, 0x9600_0010)
+    );
+}
+
+#[test]
+fn bench_loops_run_to_their_end_with_the_result_that_qemu_has() {
+    let name = "bench_loops_run_to_their_end_with_the_result_that_qemu_has";
+    let Some(alu) = qemu(name, &bench::alu_loop(1000).bytes) else { return };
+    assert_eq!(alu, "bench: alu_loop iterations=1000 result=0x19f429913fe9160a\n");
+    let load_store = qemu(name, &bench::load_store_loop(1000).bytes);
+    assert_eq!(
+        load_store.as_deref(),
+        Some("bench: load_store_loop iterations=1000 result=0x1652dfdf16bb02a9\n")
+    );
+    let sea = qemu(name, &bench::sea_loop(1000, HOLE).bytes);
+    assert_eq!(sea.as_deref(), Some("bench: sea_loop iterations=1000 seas=1000 esr=0x96000010\n"));
+}
