@@ -154,6 +154,22 @@ fn a_table_smaller_than_a_granule_is_aligned_to_its_own_size() {
 }
 
 #[test]
+fn the_index_in_a_small_upper_half_leaves_out_the_sign_bits() {
+    // T1SZ 22: the top of the address space is the last of eight descriptors.
+    let regime = regime(5 << 32 | 0b10 << 30 | 22 << 16 | 16);
+    let descriptors = [(0x4000_0038, 0x4000_1003), (0x4000_1ff8, 0x8000_0000 | BLOCK)];
+    assert_eq!(arrives(&descriptors, &regime, 0xffff_ffff_ffff_f123), (0xbfff_f123, 30, 1));
+}
+
+#[test]
+fn the_asid_is_no_part_of_the_tables_address() {
+    let mut regime = regime(TCR_4K);
+    regime.ttbr0 |= 0xffff << 48;
+    let descriptors = [(0x4000_0000, 0x4000_1003), (0x4000_1000, 0x8000_0000 | BLOCK)];
+    assert_eq!(arrives(&descriptors, &regime, 0x1234), (0x8000_1234, 30, 1));
+}
+
+#[test]
 fn bit_55_chooses_the_table_and_the_granule() {
     let mut regime = regime(5 << 32 | 0b11 << 30 | 16 << 16 | 16);
     regime.ttbr1 = 0x4001_0000;

@@ -61,6 +61,15 @@ fn dbm_without_hd_or_hd_without_ha_is_read_only() {
 }
 
 #[test]
+fn hd_leaves_a_read_only_page_without_dbm_read_only() {
+    let mut memory = with_leaf(0x8000_07c5);
+    let fault = translate(&mut memory, &regime(TCR_4K | HA | HD), 0, WRITE).expect_err("read only");
+    assert_eq!(fault.status, FaultStatus::Permission { level: 1 });
+    let read = translate(&mut memory, &regime(TCR_4K | HA | HD), 0, READ).expect("maps");
+    assert!(!read.writable_clean && !read.el1.write);
+}
+
+#[test]
 fn a_read_only_table_above_keeps_a_dbm_page_from_being_written() {
     let mut memory = tables(&[(0x4000_0000, 1 << 62 | 0x4000_1003), (0x4000_1000, CLEAN)]);
     let fault = translate(&mut memory, &regime(TCR_4K | HA | HD), 0, WRITE).expect_err("read only");
