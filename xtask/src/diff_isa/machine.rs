@@ -1,0 +1,193 @@
+//! The other side: the same image at EL0 of the software Arm machine, with the MMU on, over a tiny EL1 that does what
+//! the Linux kernel does for the process: it answers the few system calls, and turns faults into notes.
+
+use dynasmrt::aarch64::Aarch64Relocation;
+use dynasmrt::{DynasmApi, DynasmError, DynasmLabelApi, VecAssembler, dynasm};
+use seawall_arm::Reg;
+use seawall_events::{Exit, SystemEvent, Vcpu as _};
+use seawall_machine::{Config, Vm};
+
+use super::case::Outcome;
+use super::image::{self, EXIT, FaultCode, Image};
+use super::layout::{self, record};
+
+/// RAM: from 0x4000_0000 to `layout::UNMAPPED`.
+const RAM_BASE: u64 = 0x4000_0000;
+const RAM_SIZE: u64 = layout::UNMAPPED - RAM_BASE;
+/// EL1's code: the vector table, then the handler.
+const VECTORS: u64 = RAM_BASE;
+/// EL1's stack grows down from here.
+const STACK_TOP: u64 = RAM_BASE + 0x10_0000;
+/// Translation tables: levels 1, 2 and 3.
+const TABLES: [u64; 3] = [RAM_BASE + 0x10_0000, RAM_BASE + 0x10_1000, RAM_BASE + 0x10_2000];
+
+/// SCTLR_EL1: M, C, I on; EL0 may use DC and IC and read CTR (UCI, UCT, DZE); nothing traps (nTWI, nTWE); no alignment
+/// checks (A, SA, SA0 clear), as in a Linux process but for SP, which QEMU's user mode does not check.
+const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26;
+/// TCR_EL1: 39-bit TTBR0 region, 4 KiB granule, write-back, inner shareable, TBI0, no TTBR1, 40-bit IPA.
+const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32 | 1 << 37;
+/// MAIR_EL1: attribute 0 is normal write-back memory.
+const MAIR: u64 = 0xff;
+
+/// PSCI functions that end a run.
+const SYSTEM_OFF: u32 = 0x8400_0008;
+const SYSTEM_RESET: u32 = 0x8400_0009;
+
+/// Steps after which a run is given up.
+const BUDGET: u64 = 200_000_000;
+
+/// Runs an image to its end.
+pub(super) fn run(image: &Image) -> Result<Vec<Outcome>, String> {
+    let mut vm = Vm::new(Config { memory_size: RAM_SIZE, ..Config::default() })
+        .map_err(|e| format!("machine: {e}"))?;
+    let kernel = kernel(image.store_state).map_err(|e| format!("cannot assemble EL1: {e}"))?;
+    let memory = vm.memory_mut();
+    for (address, bytes) in [
+        (VECTORS, kernel.as_slice()),
+        (TABLES[0], &table(level_1)),
+        (TABLES[1], &table(level_2)),
+        (TABLES[2], &table(|i| level_3(i, image))),
+        (layout::CODE, &image.code),
+        (layout::RECORDS, &image.records),
+    ] {
+        memory.store(address, bytes).map_err(|e| format!("machine: cannot load {address:#x}: {e}"))?;
+    }
+    start(&mut vm, image)?;
+
+    let mut records = vec![0; image.records.len()];
+    vm.memory_mut().load(layout::RECORDS, &mut records).map_err(|e| format!("machine: {e}"))?;
+    Ok(image::outcomes(&records, FaultCode::Syndrome))
+}
+
+/// Runs from `image.entry` at EL0 until EL1 asks for SYSTEM_OFF.
+fn start(vm: &mut Vm, image: &Image) -> Result<(), String> {
+    let mut vcpu = vm.vcpu(0).map_err(|e| format!("machine: {e}"))?;
+    for (reg, value) in [
+        (Reg::MairEl1, MAIR),
+        (Reg::TcrEl1, TCR),
+        (Reg::Ttbr0El1, TABLES[0]),
+        (Reg::SctlrEl1, SCTLR),
+        (Reg::VbarEl1, VECTORS),
+        (Reg::SpEl1, STACK_TOP),
+        (Reg::Pstate, 0),
+        (Reg::Pc, image.entry),
+    ] {
+        vcpu.set_reg(reg, value).map_err(|e| format!("machine: {reg:?}: {e}"))?;
+    }
+    vcpu.set_budget(Some(BUDGET));
+    let exit = vcpu.run().map_err(|e| format!("machine: {e}"))?;
+    let pc = vcpu.reg(Reg::Pc).unwrap_or_default();
+    let esr = vcpu.reg(Reg::EsrEl1).unwrap_or_default();
+    match exit {
+        Exit::SystemEvent(SystemEvent::Shutdown) => Ok(()),
+        Exit::SystemEvent(SystemEvent::Reset) => {
+            let elr = vcpu.reg(Reg::ElrEl1).unwrap_or_default();
+            Err(format!("machine: unexpected exception, ESR_EL1 {esr:#x}, ELR_EL1 {elr:#x}"))
+        }
+        exit => Err(format!("machine: unexpected exit {exit:?} at pc {pc:#x}, ESR_EL1 {esr:#x}")),
+    }
+}
+
+/// The vector table and the handler of synchronous exceptions from EL0.
+fn kernel(store_state: u64) -> Result<Vec<u8>, DynasmError> {
+    const ESR_EL1: u32 = 0x4290;
+    const ELR_EL1: u32 = 0x4201;
+    const FAR_EL1: u32 = 0x4300;
+    const EC_SVC64: u32 = 0x15;
+    let mut ops: VecAssembler<Aarch64Relocation> = VecAssembler::new(VECTORS as usize);
+    for offset in (0..0x800).step_by(0x80) {
+        if offset == 0x400 {
+            dynasm!(ops ; .arch aarch64 ; b ->from_el0);
+        } else {
+            dynasm!(ops
+                ; .arch aarch64
+                ; movz x0, SYSTEM_RESET & 0xffff
+                ; movk x0, SYSTEM_RESET >> 16, lsl 16
+                ; hvc 0
+            );
+        }
+        dynasm!(ops ; .arch aarch64 ; .align 0x80);
+    }
+    dynasm!(ops
+        ; .arch aarch64
+        ; ->from_el0:
+        ; sub sp, sp, 32
+        ; stp x0, x1, [sp]
+        ; stp x2, x3, [sp, 16]
+        ; mrs x0, ESR_EL1
+        ; lsr x1, x0, 26
+        ; cmp x1, EC_SVC64
+        ; b.eq ->system_call
+        ; movz x2, (layout::RUNNING as u32) & 0xffff
+        ; movk x2, (layout::RUNNING >> 16) as u32, lsl 16
+        ; ldr x2, [x2]
+        ; str x0, [x2, record::FAULT as u32]
+        ; mrs x1, ELR_EL1
+        ; str x1, [x2, record::FAULT_PC as u32]
+        ; mrs x1, FAR_EL1
+        ; str x1, [x2, record::FAULT_ADDRESS as u32]
+        ; movz x1, (store_state as u32) & 0xffff
+        ; movk x1, (store_state >> 16) as u32, lsl 16
+        ; msr ELR_EL1, x1
+        ; ldp x2, x3, [sp, 16]
+        ; ldp x0, x1, [sp]
+        ; add sp, sp, 32
+        ; eret
+        // Any system call but exit returns 0.
+        ; ->system_call:
+        ; cmp x8, EXIT
+        ; b.eq ->off
+        ; ldp x2, x3, [sp, 16]
+        ; ldp x0, x1, [sp]
+        ; add sp, sp, 32
+        ; movz x0, 0
+        ; eret
+        ; ->off:
+        ; movz x0, SYSTEM_OFF & 0xffff
+        ; movk x0, SYSTEM_OFF >> 16, lsl 16
+        ; hvc 0
+        ; b ->off
+    );
+    ops.finalize()
+}
+
+/// 512 descriptors.
+fn table(descriptor: impl Fn(u64) -> u64) -> Vec<u8> {
+    (0..512).flat_map(|i| descriptor(i).to_le_bytes()).collect()
+}
+
+const TABLE: u64 = 3;
+/// A block or page: valid, AF, inner shareable, attribute 0. EL1 read-write, not executable at EL0.
+const BLOCK: u64 = 1 | 1 << 10 | 3 << 8 | UXN;
+const PAGE: u64 = BLOCK | 2;
+const UXN: u64 = 1 << 54;
+const PXN: u64 = 1 << 53;
+/// AP[1]: EL0 has access. AP[2]: read-only.
+const EL0: u64 = 1 << 6;
+const READ_ONLY: u64 = 1 << 7;
+
+/// The gibibyte of RAM.
+fn level_1(i: u64) -> u64 {
+    if i == RAM_BASE >> 30 { TABLES[1] | TABLE } else { 0 }
+}
+
+/// EL1's 2 MiB, and the 2 MiB of the image.
+fn level_2(i: u64) -> u64 {
+    match RAM_BASE + (i << 21) {
+        RAM_BASE => RAM_BASE | BLOCK,
+        layout::CODE => TABLES[2] | TABLE,
+        _ => 0,
+    }
+}
+
+/// The image: code up to its end, data up to `layout::END`, both as the ELF file has them.
+fn level_3(i: u64, image: &Image) -> u64 {
+    let address = layout::CODE + (i << 12);
+    if address < layout::CODE + image.code.len() as u64 {
+        (address | PAGE | EL0 | READ_ONLY | PXN) & !UXN
+    } else if (layout::DATA..layout::END).contains(&address) {
+        address | PAGE | EL0 | PXN
+    } else {
+        0
+    }
+}

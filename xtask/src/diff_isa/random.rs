@@ -1,0 +1,70 @@
+//! A random source whose streams never change: the seed in a report finds the same sequences next year.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// ChaCha8 with a few ways to draw from it. Only raw 64-bit draws are used, as their values are promised to be stable.
+pub(super) struct Random(ChaCha8Rng);
+
+impl Random {
+    /// The stream of `batch` under `seed`. Each batch has its own, so that one can be run again alone.
+    pub(super) fn new(seed: u64, batch: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(batch);
+        Self(rng)
+    }
+
+    /// 64 random bits.
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// 32 random bits.
+    pub(super) fn word(&mut self) -> u32 {
+        (self.bits() >> 32) as u32
+    }
+
+    /// A number in `0..n`; 0 if `n` is 0.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        if n == 0 { 0 } else { (self.bits() % n as u64) as usize }
+    }
+
+    /// True once in `n` times.
+    pub(super) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of a list that must not be empty.
+    pub(super) fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+
+    /// A register value that finds errors: zero, all ones, sign boundaries of each size, small numbers, runs of ones, noise.
+    pub(super) fn nasty(&mut self) -> u64 {
+        const EDGES: [u64; 16] = [
+            0,
+            1,
+            u64::MAX,
+            0x7f,
+            0x80,
+            0x7fff,
+            0x8000,
+            0x7fff_ffff,
+            0x8000_0000,
+            0xffff_ffff,
+            0x1_0000_0000,
+            0x7fff_ffff_ffff_ffff,
+            0x8000_0000_0000_0000,
+            0xffff_ffff_8000_0000,
+            0xffff_ffff_7fff_ffff,
+            0xaaaa_aaaa_5555_5555,
+        ];
+        match self.below(8) {
+            0..3 => *self.pick(&EDGES),
+            3 => self.bits() & 0x7f,
+            4 => (self.bits() & 0x7f).wrapping_neg(),
+            5 => (u64::MAX >> self.below(64)).rotate_left(self.below(64) as u32),
+            _ => self.bits(),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! From a differing sequence to the shortest one that still differs.
+
+use super::case::{Case, Outcome};
+use super::generate::Cpu;
+use super::report::Mismatch;
+use super::{Plan, Sides, image, layout};
+
+/// The mismatch of case `at` of a batch, made as small as it gets.
+pub(super) fn mismatch(sides: &Sides, plan: &Plan, at: usize, pair: &(Outcome, Outcome)) -> Mismatch {
+    let original = &plan.cases[at];
+    let Some((case, pair)) = smallest(sides, original, plan.cpu) else {
+        // It differs only after the sequences before it. Show it as it was.
+        return describe(plan, at, original, pair, false);
+    };
+    describe(plan, at, &case, &pair, true)
+}
+
+/// For a batch that one side could not run: which case it is.
+pub(super) fn locate_error(sides: &Sides, plan: &Plan, error: &str) -> String {
+    let guilty = plan.cases.iter().position(|case| sides.run(std::slice::from_ref(case), plan.cpu).is_err());
+    match guilty {
+        None => format!("batch {}: {error}", plan.index),
+        Some(at) => {
+            let words = plan.cases[at].words(layout::CODE);
+            let words: Vec<String> = words.iter().map(|w| format!("{w:08x}")).collect();
+            format!("batch {}, sequence {at}: {error}; words: {}", plan.index, words.join(" "))
+        }
+    }
+}
+
+/// Tries all ways to make the case simpler, in one image at a time, until none of them still differs.
+fn smallest(sides: &Sides, case: &Case, cpu: Cpu) -> Option<(Case, (Outcome, Outcome))> {
+    const ROUNDS: usize = 200;
+    let mut best = first_differing(sides, vec![case.clone()], cpu)?;
+    for _ in 0..ROUNDS {
+        match first_differing(sides, simpler(&best.0), cpu) {
+            Some(found) => best = found,
+            None => break,
+        }
+    }
+    Some(best)
+}
+
+fn first_differing(sides: &Sides, mut candidates: Vec<Case>, cpu: Cpu) -> Option<(Case, (Outcome, Outcome))> {
+    candidates.truncate(layout::CAPACITY);
+    let pairs = sides.run(&candidates, cpu).ok()?;
+    let differing = candidates.into_iter().zip(pairs);
+    differing.into_iter().find(|(_, (machine, qemu))| machine.difference(qemu).is_some())
+}
+
+/// Cases with fewer units, largest cuts first, then with fewer registers set, then with plain memory.
+fn simpler(case: &Case) -> Vec<Case> {
+    let mut candidates = Vec::new();
+    let count = case.units.len();
+    let mut cut = count / 2;
+    while cut > 0 {
+        for start in (0..=count - cut).step_by(cut) {
+            let mut shorter = case.clone();
+            shorter.units.drain(start..start + cut);
+            candidates.push(shorter);
+        }
+        cut /= 2;
+    }
+    for i in 0..case.initial.x.len() {
+        if case.initial.x[i] != 0 {
+            let mut simple = case.clone();
+            simple.initial.x[i] = 0;
+            candidates.push(simple);
+        }
+    }
+    let mut simple = case.clone();
+    simple.initial.nzcv = 0;
+    simple.initial.sp = 0;
+    if simple.initial != case.initial {
+        candidates.push(simple.clone());
+    }
+    if simple.initial.buffer.iter().any(|&byte| byte != 0) {
+        simple.initial.buffer.fill(0);
+        candidates.push(simple);
+    }
+    candidates
+}
+
+fn describe(plan: &Plan, at: usize, case: &Case, pair: &(Outcome, Outcome), shrunk: bool) -> Mismatch {
+    let address =
+        image::build(std::slice::from_ref(case), plan.cpu).ok().and_then(|i| i.sequences.first().copied());
+    let (what, machine, qemu) = pair.0.difference(&pair.1).unwrap_or_default();
+    let registers = case.initial.x.iter().enumerate().filter(|&(_, &x)| x != 0);
+    Mismatch {
+        batch: plan.index,
+        sequence: at,
+        cpu: plan.cpu.option(),
+        shrunk,
+        units: case.units.iter().map(|unit| unit.name).collect(),
+        address: address.unwrap_or(layout::CODE),
+        words: case.words(address.unwrap_or(layout::CODE)),
+        registers: registers.map(|(i, &x)| (format!("x{i}"), x)).collect(),
+        nzcv: case.initial.nzcv,
+        sp: case.initial.sp,
+        what,
+        machine,
+        qemu,
+    }
+}
