@@ -62,7 +62,7 @@
 //!
 //! # Bench images
 //!
-//! [`bench`] has loops of known length: arithmetic, loads and stores with the MMU on, and synchronous external aborts.
+//! [`bench`](mod@bench) has loops of known length: arithmetic, loads and stores with the MMU on, and synchronous external aborts.
 
 mod asm;
 pub mod bench;
