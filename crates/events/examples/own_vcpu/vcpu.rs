@@ -1,0 +1,87 @@
+//! A vCPU of a hypervisor's own: all that the kernel half asks for.
+
+use seawall_events::{LastFault, Reg, Registers, VcpuConfig, VcpuState, VirtualSError};
+
+/// Guest state, as a hypervisor would keep it between runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Vcpu {
+    pub(crate) regs: [u64; 54],
+    pub(crate) config: VcpuConfig,
+    pub(crate) last_fault: LastFault,
+    pub(crate) serror: VirtualSError,
+    /// An MMIO read was handed to user space and waits for its data.
+    pub(crate) mmio_waits: bool,
+    /// What a walk of the guest's tables for the S1PTW rule finds.
+    pub(crate) walk_level: Option<i8>,
+}
+
+/// Where a register is kept; `None` if this hypervisor's guests do not have it.
+fn index(reg: Reg) -> Option<usize> {
+    const SYSTEM: [Reg; 23] = [
+        Reg::Pc,
+        Reg::Pstate,
+        Reg::ElrEl1,
+        Reg::SpsrEl1,
+        Reg::EsrEl1,
+        Reg::FarEl1,
+        Reg::VbarEl1,
+        Reg::SctlrEl1,
+        Reg::Sctlr2El1,
+        Reg::TcrEl1,
+        Reg::SpsrAbt,
+        Reg::Ifsr32,
+        Reg::ElrEl2,
+        Reg::SpsrEl2,
+        Reg::EsrEl2,
+        Reg::FarEl2,
+        Reg::VbarEl2,
+        Reg::SctlrEl2,
+        Reg::Sctlr2El2,
+        Reg::HcrEl2,
+        Reg::HcrxEl2,
+        Reg::SpEl0,
+        Reg::SpEl1,
+    ];
+    match reg {
+        Reg::X(n) if n <= 30 => Some(usize::from(n)),
+        _ => SYSTEM.iter().position(|system| *system == reg).map(|n| 31 + n),
+    }
+}
+
+impl Registers for Vcpu {
+    fn reg(&self, reg: Reg) -> u64 {
+        index(reg).and_then(|n| self.regs.get(n)).copied().unwrap_or(0)
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) {
+        if let Some(slot) = index(reg).and_then(|n| self.regs.get_mut(n)) {
+            *slot = value;
+        }
+    }
+}
+
+impl VcpuState for Vcpu {
+    fn config(&self) -> VcpuConfig {
+        self.config
+    }
+
+    fn last_fault(&self) -> LastFault {
+        self.last_fault
+    }
+
+    fn walk_level(&self, _va: u64, _descriptor_ipa: u64) -> Option<i8> {
+        self.walk_level
+    }
+
+    fn drop_mmio(&mut self) {
+        self.mmio_waits = false;
+    }
+
+    fn serror(&self) -> VirtualSError {
+        self.serror
+    }
+
+    fn set_serror(&mut self, serror: VirtualSError) {
+        self.serror = serror;
+    }
+}
