@@ -1,0 +1,304 @@
+//! The state of one CPU: registers, PSTATE, translation context, and why it last stopped.
+
+use seawall_arm::{Pstate, Reg, Registers};
+use seawall_events::{LastFault, VirtualSError};
+
+use crate::decode::{Kind, insn};
+use crate::sysreg::SysRegs;
+use crate::tlb::{Tlb, View};
+use crate::trap::Trap;
+use crate::vm::{Config, StorePolicy};
+use crate::walk::Regime;
+
+/// Bits of physical address that the CPU has (ID_AA64MMFR0_EL1.PARange = 5).
+pub(crate) const PA_BITS: u32 = 48;
+
+/// PSTATE, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// N Z C V, bits 3 to 0.
+    pub(crate) nzcv: u8,
+    /// Exception level, 0 or 1.
+    pub(crate) el: u8,
+    /// SPSel: EL1 uses SP_EL1.
+    pub(crate) sp_el1: bool,
+    /// BTYPE, bits 1 and 0.
+    pub(crate) btype: u8,
+    /// All other bits, in the format of SPSR_ELx: DIT, UAO, PAN, SS, IL, SSBS, DAIF.
+    pub(crate) rest: u64,
+}
+
+/// The PSTATE bits that are kept in [`State::rest`].
+const REST: u64 =
+    Pstate::DIT | Pstate::UAO | Pstate::PAN | Pstate::SS | Pstate::IL | Pstate::SSBS | Pstate::DAIF;
+
+/// The exclusive monitor: what the last load-exclusive marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Monitor {
+    /// Physical address of the first byte.
+    pub(crate) pa: u64,
+    /// Bytes marked.
+    pub(crate) size: u64,
+    /// What was there. A store-exclusive fails if it is not there any more.
+    pub(crate) value: u128,
+}
+
+/// An MMIO access that the host was asked to do: the instruction completes at the next run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PendingMmio {
+    /// The register and what it gets; a store has nothing to get.
+    pub(crate) kind: Kind,
+    pub(crate) rd: u8,
+    /// What the device answered, little-endian.
+    pub(crate) data: [u8; 8],
+}
+
+/// One CPU.
+#[derive(Clone, Debug)]
+pub(crate) struct Cpu {
+    /// Register slots: X0 to X30, zero, the current SP, the sink; the rest make the index a mask.
+    pub(crate) regs: [u64; 64],
+    /// Address of the instruction to execute next.
+    pub(crate) pc: u64,
+    pub(crate) state: State,
+    /// The stack pointers of EL0 and EL1; that of the current one is stale, it is in `regs`.
+    pub(crate) banked_sp: [u64; 2],
+    pub(crate) sys: SysRegs,
+    pub(crate) tlb: Tlb,
+    /// With whose rights loads and stores go: an index into the TLB's arrays.
+    pub(crate) view: View,
+    /// SCTLR_EL1.SA for the current EL: SP must be aligned when it is a base.
+    pub(crate) sp_must_align: bool,
+    pub(crate) monitor: Option<Monitor>,
+    /// Steps done before the interpreter was entered; see [`crate::Vcpu::instructions`].
+    pub(crate) steps: u64,
+    /// Steps done since then, where an instruction reads a counter.
+    pub(crate) elapsed: u64,
+    /// The interpreter leaves when the budget left is not above this: 0, or the most there is to
+    /// make it leave after the current instruction.
+    pub(crate) attention: u64,
+    /// Why the current instruction did not complete.
+    pub(crate) trap: Trap,
+    /// Bytes written in pages with decoded instructions: offset in RAM and length, 0 if none.
+    pub(crate) written_code: [(usize, usize); 2],
+    /// All decoded instructions are to be dropped (IC IALLU).
+    pub(crate) drop_code: bool,
+    /// After how many steps the last indirect branch landed, and its BTYPE: BRK's SPSR keeps it.
+    pub(crate) landing: (u64, u8),
+    /// HCR_EL2.VSE and VSESR_EL2: the virtual SError that waits.
+    pub(crate) serror: VirtualSError,
+    /// ESR_EL2, FAR_EL2 and HPFAR_EL2 of the last abort that the host saw.
+    pub(crate) last_fault: LastFault,
+    /// An MMIO access that waits for the host's answer.
+    pub(crate) mmio: Option<PendingMmio>,
+    /// Stores to poisoned lines abort.
+    pub(crate) stores_abort: bool,
+    /// The CPU has FEAT_RAS.
+    pub(crate) ras: bool,
+    /// Steps that the host still allows.
+    pub(crate) budget: Option<u64>,
+    /// The host may have changed bytes or poison since the last run.
+    pub(crate) host_touched_memory: bool,
+}
+
+impl Cpu {
+    /// A CPU as it comes out of reset: EL1h, DAIF set, MMU off, all else 0.
+    pub(crate) fn new(mpidr: u64, config: &Config) -> Self {
+        let mut cpu = Self {
+            regs: [0; 64],
+            pc: 0,
+            state: State { nzcv: 0, el: 1, sp_el1: true, btype: 0, rest: Pstate::DAIF },
+            banked_sp: [0; 2],
+            sys: SysRegs::new(mpidr),
+            tlb: Tlb::new(),
+            view: View::El1,
+            sp_must_align: false,
+            monitor: None,
+            steps: 0,
+            elapsed: 0,
+            attention: 0,
+            trap: Trap::None,
+            written_code: [(0, 0); 2],
+            drop_code: false,
+            landing: (0, 0),
+            serror: VirtualSError::default(),
+            last_fault: LastFault::default(),
+            mmio: None,
+            stores_abort: config.store_policy == StorePolicy::Abort,
+            ras: config.ras,
+            budget: None,
+            host_touched_memory: true,
+        };
+        cpu.context_changed();
+        cpu
+    }
+
+    /// A register slot.
+    #[inline(always)]
+    pub(crate) fn slot(&self, n: u8) -> u64 {
+        self.regs[n as usize & 63]
+    }
+
+    /// Set a register slot.
+    #[inline(always)]
+    pub(crate) fn set_slot(&mut self, n: u8, value: u64) {
+        self.regs[n as usize & 63] = value;
+    }
+
+    /// Leave the interpreter after the current instruction.
+    pub(crate) fn call_attention(&mut self) {
+        self.attention = u64::MAX;
+    }
+
+    /// PSTATE in the format of SPSR_ELx.
+    pub(crate) fn pstate(&self) -> u64 {
+        let state = &self.state;
+        let mode = u64::from(state.el) << 2 | u64::from(state.sp_el1);
+        u64::from(state.nzcv) << 28 | state.rest | u64::from(state.btype) << 10 | mode
+    }
+
+    /// Set all of PSTATE; bits that this CPU does not have are dropped. The mode must be EL0t,
+    /// EL1t or EL1h.
+    pub(crate) fn set_pstate(&mut self, value: u64) {
+        self.save_sp();
+        self.state = State {
+            nzcv: (value >> 28 & 15) as u8,
+            el: (value >> 2 & 1) as u8,
+            sp_el1: value >> 2 & 1 == 1 && value & 1 == 1,
+            btype: (value >> 10 & 3) as u8,
+            rest: value & REST,
+        };
+        self.load_sp();
+        self.context_changed();
+    }
+
+    /// Switch between SP_EL0 and SP_EL1 at EL1 (PSTATE.SP).
+    pub(crate) fn select_sp(&mut self, el1: bool) {
+        self.save_sp();
+        self.state.sp_el1 = el1;
+        self.load_sp();
+    }
+
+    fn save_sp(&mut self) {
+        self.banked_sp[usize::from(self.state.sp_el1)] = self.slot(insn::SP);
+    }
+
+    fn load_sp(&mut self) {
+        self.set_slot(insn::SP, self.banked_sp[usize::from(self.state.sp_el1)]);
+    }
+
+    /// SP_EL0 or SP_EL1.
+    pub(crate) fn sp(&self, el1: bool) -> u64 {
+        if self.state.sp_el1 == el1 {
+            self.slot(insn::SP)
+        } else {
+            self.banked_sp[usize::from(el1)]
+        }
+    }
+
+    /// Set SP_EL0 or SP_EL1.
+    pub(crate) fn set_sp(&mut self, el1: bool, value: u64) {
+        if self.state.sp_el1 == el1 {
+            self.set_slot(insn::SP, value);
+        } else {
+            self.banked_sp[usize::from(el1)] = value;
+        }
+    }
+
+    /// Bring up to date what is derived from PSTATE and SCTLR_EL1.
+    pub(crate) fn context_changed(&mut self) {
+        let is_el0 = self.state.el == 0;
+        self.view = match (is_el0, self.state.rest & Pstate::PAN != 0) {
+            (true, _) => View::El0,
+            (false, false) => View::El1,
+            (false, true) => View::El1Pan,
+        };
+        self.sp_must_align = self.sys.sctlr >> if is_el0 { 4 } else { 3 } & 1 != 0;
+    }
+
+    /// MPIDR_EL1.
+    pub(crate) fn mpidr(&self) -> u64 {
+        self.sys.mpidr
+    }
+
+    /// The registers of translation.
+    pub(crate) fn regime(&self) -> Regime {
+        Regime {
+            sctlr: self.sys.sctlr,
+            tcr: self.sys.tcr,
+            ttbr0: self.sys.ttbr0,
+            ttbr1: self.sys.ttbr1,
+            mair: self.sys.mair,
+            pa_bits: PA_BITS,
+        }
+    }
+}
+
+impl Registers for Cpu {
+    fn reg(&self, reg: Reg) -> u64 {
+        let sys = &self.sys;
+        match reg {
+            Reg::X(n @ 0..=30) => self.slot(n),
+            Reg::Pc => self.pc,
+            Reg::Pstate => self.pstate(),
+            Reg::SpEl0 => self.sp(false),
+            Reg::SpEl1 => self.sp(true),
+            Reg::ElrEl1 => sys.elr,
+            Reg::SpsrEl1 => sys.spsr,
+            Reg::EsrEl1 => sys.esr,
+            Reg::FarEl1 => sys.far,
+            Reg::VbarEl1 => sys.vbar,
+            Reg::SctlrEl1 => sys.sctlr,
+            Reg::TcrEl1 => sys.tcr,
+            Reg::Ttbr0El1 => sys.ttbr0,
+            Reg::Ttbr1El1 => sys.ttbr1,
+            Reg::MairEl1 => sys.mair,
+            Reg::ContextidrEl1 => sys.contextidr,
+            Reg::TpidrEl0 => sys.tpidr_el0,
+            Reg::TpidrEl1 => sys.tpidr_el1,
+            Reg::DisrEl1 => sys.disr,
+            _ => 0,
+        }
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) {
+        match reg {
+            Reg::X(n @ 0..=30) => self.set_slot(n, value),
+            Reg::Pc => self.pc = value,
+            Reg::Pstate => self.set_pstate(value),
+            Reg::SpEl0 => self.set_sp(false, value),
+            Reg::SpEl1 => self.set_sp(true, value),
+            Reg::ElrEl1 => self.sys.elr = value,
+            Reg::SpsrEl1 => self.sys.spsr = value,
+            Reg::EsrEl1 => self.sys.esr = value,
+            Reg::FarEl1 => self.sys.far = value,
+            Reg::VbarEl1 => self.sys.vbar = value,
+            Reg::ContextidrEl1 => self.sys.contextidr = value,
+            Reg::TpidrEl0 => self.sys.tpidr_el0 = value,
+            Reg::TpidrEl1 => self.sys.tpidr_el1 = value,
+            Reg::DisrEl1 => self.sys.disr = value,
+            Reg::SctlrEl1 => {
+                self.sys.sctlr = value;
+                self.tlb.clear();
+                self.context_changed();
+            }
+            Reg::TcrEl1 => {
+                self.sys.tcr = value;
+                self.tlb.clear();
+            }
+            Reg::Ttbr0El1 => {
+                self.sys.ttbr0 = value;
+                self.tlb.clear();
+            }
+            Reg::Ttbr1El1 => {
+                self.sys.ttbr1 = value;
+                self.tlb.clear();
+            }
+            Reg::MairEl1 => {
+                self.sys.mair = value;
+                self.tlb.clear();
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Loads and stores: the fast path through the software TLB, and the slow one that translates,
+//! looks for poison and finds holes.
+
+use seawall_arm::FaultStatus;
+
+use crate::cpu::Cpu;
+use crate::memory::{Memory, PAGE_SIZE, page_flags};
+use crate::tlb::{Fill, View};
+use crate::trap::{HostAbort, Intent, Trap};
+use crate::walk::{self, Access};
+
+/// SCTLR_EL1.A: every unaligned access faults.
+const SCTLR_A: u64 = 1 << 1;
+/// SCTLR_EL1.nAA: unaligned acquire and release accesses may cross a 16-byte boundary.
+const SCTLR_NAA: u64 = 1 << 6;
+
+/// How an access must be aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alignment {
+    /// Only if SCTLR_EL1.A, or the memory is Device.
+    Plain,
+    /// Acquire or release: within 16 bytes (FEAT_LSE2), unless SCTLR_EL1.nAA.
+    Ordered,
+    /// Exclusive or atomic: within 16 bytes (FEAT_LSE2).
+    Atomic,
+}
+
+/// What is asked of [`probe`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) va: u64,
+    /// Bytes, 1 to 16.
+    pub(super) size: u64,
+    /// Bytes of one element: what alignment is about.
+    pub(super) element: u64,
+    pub(super) write: bool,
+    pub(super) view: View,
+    pub(super) alignment: Alignment,
+}
+
+/// Where the bytes of an access are in RAM: one piece, or two if it crosses a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    first: usize,
+    first_len: usize,
+    second: usize,
+    len: usize,
+}
+
+impl Place {
+    /// Offset in RAM of the first byte.
+    pub(super) fn offset(&self) -> usize {
+        self.first
+    }
+
+    /// The bytes, zero-extended.
+    pub(super) fn read(&self, memory: &Memory) -> u128 {
+        let mut bytes = [0; 16];
+        let (head, tail) = bytes.split_at_mut(self.first_len);
+        copy(head, memory.ram(), self.first);
+        if let Some(tail) = tail.get_mut(..self.len - self.first_len) {
+            copy(tail, memory.ram(), self.second);
+        }
+        u128::from_le_bytes(bytes)
+    }
+
+    /// Put the low bytes of `value` there.
+    pub(super) fn write(&self, cpu: &mut Cpu, memory: &mut Memory, value: u128) {
+        let bytes = value.to_le_bytes();
+        let (head, tail) = bytes.split_at(self.first_len);
+        put(cpu, memory, self.first, head);
+        if let Some(tail) = tail.get(..self.len - self.first_len) {
+            if !tail.is_empty() {
+                put(cpu, memory, self.second, tail);
+            }
+        }
+    }
+}
+
+fn copy(to: &mut [u8], ram: &[u8], offset: usize) {
+    if let Some(from) = ram.get(offset..).and_then(|ram| ram.get(..to.len())) {
+        to.copy_from_slice(from);
+    }
+}
+
+fn put(cpu: &mut Cpu, memory: &mut Memory, offset: usize, bytes: &[u8]) {
+    if let Some(to) = memory.ram_mut().get_mut(offset..).and_then(|ram| ram.get_mut(..bytes.len()))
+    {
+        to.copy_from_slice(bytes);
+    }
+    if memory.flags(offset) & page_flags::HAS_CODE != 0 {
+        cpu.note_code_written(offset, bytes.len());
+    }
+}
+
+impl Cpu {
+    /// Remember that bytes of a page with decoded instructions were written.
+    pub(super) fn note_code_written(&mut self, offset: usize, len: usize) {
+        let slot = usize::from(self.written_code[0].1 != 0);
+        self.written_code[slot] = (offset, len);
+        self.call_attention();
+    }
+
+    /// EL0's rights for unprivileged accesses, unless PSTATE.UAO.
+    pub(super) fn unprivileged_view(&self) -> View {
+        if self.state.rest & seawall_arm::Pstate::UAO == 0 { View::El0 } else { self.view }
+    }
+}
+
+/// Load `N` bytes.
+#[inline(always)]
+pub(super) fn load<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<[u8; N]> {
+    let entry = cpu.tlb.read[cpu.view as usize & 3].entry(va);
+    if entry.covers(va, N as u64) {
+        if let Some(bytes) = memory.read::<N>(entry.offset(va)) {
+            return Some(bytes);
+        }
+    }
+    let value = load_slow(cpu, memory, va, N as u64, N as u64)?;
+    value.to_le_bytes().first_chunk().copied()
+}
+
+/// Load a pair of elements, `N` bytes together.
+#[inline(always)]
+pub(super) fn load_pair<const N: usize>(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    va: u64,
+) -> Option<[u8; N]> {
+    let entry = cpu.tlb.read[cpu.view as usize & 3].entry(va);
+    if entry.covers(va, N as u64) {
+        if let Some(bytes) = memory.read::<N>(entry.offset(va)) {
+            return Some(bytes);
+        }
+    }
+    let value = load_slow(cpu, memory, va, N as u64, N as u64 / 2)?;
+    value.to_le_bytes().first_chunk().copied()
+}
+
+/// Store `N` bytes made of elements of `element` bytes.
+#[inline(always)]
+pub(super) fn store<const N: usize>(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    va: u64,
+    bytes: [u8; N],
+    element: u64,
+) -> Option<()> {
+    let entry = cpu.tlb.write[cpu.view as usize & 3].entry(va);
+    if entry.covers(va, N as u64) && memory.write(entry.offset(va), bytes).is_some() {
+        return Some(());
+    }
+    let mut wide = [0; 16];
+    wide.first_chunk_mut::<N>()?.copy_from_slice(&bytes);
+    store_slow(cpu, memory, va, u128::from_le_bytes(wide), N as u64, element)
+}
+
+#[cold]
+#[inline(never)]
+fn load_slow(cpu: &mut Cpu, memory: &mut Memory, va: u64, size: u64, element: u64) -> Option<u128> {
+    let view = cpu.view;
+    let alignment = Alignment::Plain;
+    let request = Request { va, size, element, write: false, view, alignment };
+    Some(probe(cpu, memory, &request)?.read(memory))
+}
+
+#[cold]
+#[inline(never)]
+fn store_slow(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    va: u64,
+    value: u128,
+    size: u64,
+    element: u64,
+) -> Option<()> {
+    let view = cpu.view;
+    let alignment = Alignment::Plain;
+    let request = Request { va, size, element, write: true, view, alignment };
+    probe(cpu, memory, &request)?.write(cpu, memory, value);
+    Some(())
+}
+
+/// Translate an access, byte by byte if need be, with all its checks, and change nothing that
+/// the guest can see but the tables' access flags. `None`: the CPU's trap says why not.
+///
+/// In the order of priority: alignment (SCTLR_EL1.A), then for each page translation, Device
+/// alignment, hole, poison.
+pub(super) fn probe(cpu: &mut Cpu, memory: &mut Memory, request: &Request) -> Option<Place> {
+    let &Request { va, size, element, write, .. } = request;
+    let intent = if write { Intent::STORE } else { Intent::LOAD };
+    if va & (element - 1) != 0 && misalignment_faults(cpu, request) {
+        cpu.raise_abort(FaultStatus::Alignment, va, intent);
+        return None;
+    }
+    let first_len = size.min(PAGE_SIZE - (va & (PAGE_SIZE - 1)));
+    let first = probe_page(cpu, memory, request, va, first_len)?;
+    let second = if first_len < size {
+        probe_page(cpu, memory, request, va.wrapping_add(first_len), size - first_len)?
+    } else {
+        0
+    };
+    Some(Place { first, first_len: first_len as usize, second, len: size as usize })
+}
+
+/// Whether an access that is not aligned to its element faults whatever the memory.
+fn misalignment_faults(cpu: &Cpu, request: &Request) -> bool {
+    let sctlr = cpu.sys.sctlr;
+    let within_16 = (request.va & 15) + request.size <= 16;
+    sctlr & SCTLR_A != 0
+        || match request.alignment {
+            Alignment::Plain => false,
+            Alignment::Ordered => !within_16 && sctlr & SCTLR_NAA == 0,
+            Alignment::Atomic => !within_16,
+        }
+}
+
+/// The part of [`probe`] that is about one page.
+fn probe_page(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    request: &Request,
+    va: u64,
+    len: u64,
+) -> Option<usize> {
+    let &Request { size, element, write, view, .. } = request;
+    let intent = if write { Intent::STORE } else { Intent::LOAD };
+    let access = Access::data(write, view != View::El0, view == View::El1Pan);
+    let translation = match walk::translate(memory, &cpu.regime(), va, access) {
+        Ok(translation) => translation,
+        Err(fault) => {
+            cpu.raise_fault(&fault, va, intent, size);
+            return None;
+        }
+    };
+    if memory.has_stale_code() {
+        cpu.call_attention();
+    }
+    let is_device = translation.attributes.is_device();
+    if is_device && request.va & (element - 1) != 0 {
+        cpu.raise_abort(FaultStatus::Alignment, va, intent);
+        return None;
+    }
+    let pa = translation.pa;
+    let abort = HostAbort { intent, va, pa, walk_level: None, size };
+    let Some(offset) = memory.offset(pa) else {
+        cpu.trap = Trap::Hole(abort);
+        return None;
+    };
+    let flags = memory.flags(offset);
+    let consumes = !write || cpu.stores_abort;
+    let has_poison = flags & page_flags::HAS_POISON != 0;
+    if consumes && has_poison && memory.poisoned(pa, len) {
+        cpu.trap = Trap::Poison(abort);
+        return None;
+    }
+    let fill = Fill {
+        va,
+        page: (offset as u64 / PAGE_SIZE) as u32,
+        strict: if is_device || cpu.sys.sctlr & SCTLR_A != 0 { u32::MAX } else { 0 },
+        shift: translation.shift,
+        global: translation.asid.is_none(),
+    };
+    if write {
+        if flags & page_flags::HAS_CODE == 0 && !(has_poison && cpu.stores_abort) {
+            cpu.tlb.fill_write(view, fill);
+        }
+    } else if !has_poison {
+        cpu.tlb.fill_read(view, fill);
+    }
+    Some(offset)
+}

@@ -1,0 +1,256 @@
+//! PSTATE, exception return, and the system instructions: cache maintenance, address translation,
+//! TLB maintenance.
+
+use seawall_arm::{ExceptionClass, FaultStatus, Pstate};
+
+use crate::cpu::Cpu;
+use crate::memory::Memory;
+use crate::sysreg::{id, sctlr};
+use crate::tlb::View;
+use crate::trap::{HostAbort, Intent, Trap};
+use crate::walk::{self, Access, AccessKind, FaultKind};
+
+const IC_IALLUIS: u16 = id(1, 0, 7, 1, 0);
+const IC_IALLU: u16 = id(1, 0, 7, 5, 0);
+const IC_IVAU: u16 = id(1, 3, 7, 5, 1);
+const DC_IVAC: u16 = id(1, 0, 7, 6, 1);
+const DC_ISW: u16 = id(1, 0, 7, 6, 2);
+const DC_CSW: u16 = id(1, 0, 7, 10, 2);
+const DC_CISW: u16 = id(1, 0, 7, 14, 2);
+const DC_ZVA: u16 = id(1, 3, 7, 4, 1);
+const DC_CVAC: u16 = id(1, 3, 7, 10, 1);
+const DC_CVAU: u16 = id(1, 3, 7, 11, 1);
+const DC_CVAP: u16 = id(1, 3, 7, 12, 1);
+const DC_CIVAC: u16 = id(1, 3, 7, 14, 1);
+const AT_S1E1R: u16 = id(1, 0, 7, 8, 0);
+const AT_S1E1W: u16 = id(1, 0, 7, 8, 1);
+const AT_S1E0R: u16 = id(1, 0, 7, 8, 2);
+const AT_S1E0W: u16 = id(1, 0, 7, 8, 3);
+const AT_S1E1RP: u16 = id(1, 0, 7, 9, 0);
+const AT_S1E1WP: u16 = id(1, 0, 7, 9, 1);
+
+/// SYS. `None`: it traps.
+#[inline(never)]
+pub(super) fn system_instruction(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    id: u16,
+    rt: u8,
+) -> Option<()> {
+    el0_may(cpu, id, rt)?;
+    let value = cpu.slot(rt);
+    match id {
+        DC_ZVA => return zero_line(cpu, memory, value),
+        DC_CVAC | DC_CVAU | DC_CVAP | DC_CIVAC | IC_IVAU => {
+            return maintain(cpu, memory, value, AccessKind::CacheClean);
+        }
+        DC_IVAC => return maintain(cpu, memory, value, AccessKind::CacheInvalidate),
+        DC_ISW | DC_CSW | DC_CISW => {}
+        IC_IALLU | IC_IALLUIS => {
+            cpu.drop_code = true;
+            cpu.call_attention();
+        }
+        AT_S1E1R | AT_S1E1W | AT_S1E0R | AT_S1E0W | AT_S1E1RP | AT_S1E1WP => {
+            return translate_address(cpu, memory, id, value);
+        }
+        _ => {
+            if !invalidate_tlb(cpu, id, value) {
+                cpu.raise_system_undefined(id, rt, false);
+                return None;
+            }
+        }
+    }
+    Some(())
+}
+
+/// The rights of EL0: SCTLR_EL1.DZE and UCI.
+fn el0_may(cpu: &mut Cpu, id: u16, rt: u8) -> Option<()> {
+    if cpu.state.el != 0 {
+        return Some(());
+    }
+    let enable = match id {
+        DC_ZVA => sctlr::DZE,
+        DC_CVAC | DC_CVAU | DC_CVAP | DC_CIVAC | IC_IVAU => sctlr::UCI,
+        _ => {
+            cpu.raise_system_undefined(id, rt, false);
+            return None;
+        }
+    };
+    if cpu.sys.sctlr & enable == 0 {
+        cpu.raise_system_trap(id, rt, false);
+        return None;
+    }
+    Some(())
+}
+
+/// TLBI VMALLE1, VAE1, ASIDE1, VAAE1, VALE1, VAALE1 and their IS forms. Whether `id` is one.
+fn invalidate_tlb(cpu: &mut Cpu, instruction: u16, value: u64) -> bool {
+    const LOCAL: u16 = id(1, 0, 8, 7, 0);
+    const INNER_SHAREABLE: u16 = id(1, 0, 8, 3, 0);
+    if !matches!(instruction & !7, LOCAL | INNER_SHAREABLE) {
+        return false;
+    }
+    match instruction & 7 {
+        0 => cpu.tlb.clear(),
+        // Only the current ASID has entries.
+        2 => cpu.tlb.drop_address_space(),
+        // VA[55:12] is in the register's low bits; entries of other ASIDs are not there.
+        1 | 3 | 5 | 7 => cpu.tlb.drop_address(value << 12),
+        _ => return false,
+    }
+    cpu.call_attention();
+    true
+}
+
+/// Cache maintenance by address: there is no cache, but the address must translate.
+fn maintain(cpu: &mut Cpu, memory: &mut Memory, va: u64, kind: AccessKind) -> Option<()> {
+    let access = Access { kind, privileged: cpu.view != View::El0, pan: false };
+    match walk::translate(memory, &cpu.regime(), va, access) {
+        Ok(_) => Some(()),
+        Err(fault) => {
+            cpu.raise_fault(&fault, va, Intent::MAINTENANCE, 0);
+            None
+        }
+    }
+}
+
+/// DC ZVA: the whole line is overwritten, which cleans it of poison.
+fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
+    let access = Access::data(true, cpu.view != View::El0, cpu.view == View::El1Pan);
+    let translation = match walk::translate(memory, &cpu.regime(), va, access) {
+        Ok(translation) => translation,
+        Err(fault) => {
+            cpu.raise_fault(&fault, va, Intent::STORE, 64);
+            return None;
+        }
+    };
+    if translation.attributes.is_device() {
+        cpu.raise_abort(FaultStatus::Alignment, va, Intent::STORE);
+        return None;
+    }
+    let pa = translation.pa;
+    if memory.clean_line(pa).is_none() {
+        let intent = Intent::STORE;
+        cpu.trap = Trap::Hole(HostAbort { intent, va, pa, walk_level: None, size: 64 });
+        return None;
+    }
+    if memory.has_stale_code() {
+        cpu.call_attention();
+    }
+    Some(())
+}
+
+/// AT: the result goes to PAR_EL1. An external abort on the walk is one, and not in PAR_EL1.
+/// Source: `AArch64.AT`, `AArch64.EncodePAR`.
+fn translate_address(cpu: &mut Cpu, memory: &mut Memory, id: u16, va: u64) -> Option<()> {
+    let write = matches!(id, AT_S1E1W | AT_S1E0W | AT_S1E1WP);
+    let access = Access {
+        kind: if write {
+            AccessKind::AddressTranslationWrite
+        } else {
+            AccessKind::AddressTranslationRead
+        },
+        privileged: !matches!(id, AT_S1E0R | AT_S1E0W),
+        pan: matches!(id, AT_S1E1RP | AT_S1E1WP) && cpu.state.rest & Pstate::PAN != 0,
+    };
+    const RES1: u64 = 1 << 11;
+    cpu.sys.par = match walk::translate(memory, &cpu.regime(), va, access) {
+        Ok(translation) => {
+            let attributes = translation.attributes;
+            RES1 | u64::from(attributes.mair) << 56
+                | translation.pa & 0x000f_ffff_ffff_f000
+                | u64::from(attributes.shareability) << 7
+        }
+        Err(fault) if fault.kind == FaultKind::Stage1 => {
+            RES1 | u64::from(fault.status.bits()) << 1 | 1
+        }
+        Err(fault) => {
+            // Reported like a fault of cache maintenance: CM and WnR set.
+            cpu.raise_fault(&fault, va, Intent::MAINTENANCE, 0);
+            return None;
+        }
+    };
+    Some(())
+}
+
+impl Cpu {
+    /// MSR (immediate). `field` is op1:op2, `value` CRm.
+    #[inline(never)]
+    pub(super) fn write_pstate_field(&mut self, field: u16, value: u8) -> Option<()> {
+        let low = value & 1 != 0;
+        let all = |set: bool| if set { u64::MAX } else { 0 };
+        let daif = u64::from(value) << 6;
+        let is_daif = matches!(field, 0o36 | 0o37);
+        let unprivileged = matches!(field, 0o31 | 0o32);
+        if self.state.el == 0 && !unprivileged {
+            let system = crate::sysreg::id(0, field >> 3, 4, u16::from(value), field & 7);
+            if is_daif && self.sys.sctlr & sctlr::UMA == 0 {
+                self.raise_system_trap(system, 31, false);
+                return None;
+            }
+            if !is_daif {
+                self.raise_system_undefined(system, 31, false);
+                return None;
+            }
+        }
+        match field {
+            0o03 => self.set_rest(Pstate::UAO, all(low)),
+            0o04 => self.set_rest(Pstate::PAN, all(low)),
+            0o05 => self.select_sp(low),
+            0o31 => self.set_rest(Pstate::SSBS, all(low)),
+            0o32 => self.set_rest(Pstate::DIT, all(low)),
+            0o36 => self.set_rest(daif, u64::MAX),
+            _ => self.set_rest(daif, 0),
+        }
+        Some(())
+    }
+
+    /// Where a branch goes: with TBI the tag is replaced by the sign. Source: `AArch64.BranchAddr`.
+    pub(super) fn branch_address(&self, target: u64) -> u64 {
+        if !matches!(target >> 55, 0 | 0x1ff) && self.regime().top_byte_ignored(target) {
+            return ((target << 8) as i64 >> 8) as u64;
+        }
+        target
+    }
+
+    /// ERET. `None` at EL0, where it is UNDEFINED.
+    /// Source: `AArch64.ExceptionReturn`, `SetPSTATEFromPSR`, `IllegalExceptionReturn`.
+    #[inline(never)]
+    pub(super) fn exception_return(&mut self) -> Option<()> {
+        if self.state.el == 0 {
+            self.trap = Trap::Undefined(0xd69f_03e0);
+            return None;
+        }
+        let (spsr, target) = (self.sys.spsr, self.sys.elr);
+        self.monitor = None;
+        let is_legal = matches!(spsr & 0x1f, 0b00000 | 0b00100 | 0b00101);
+        if is_legal {
+            self.set_pstate(spsr & !Pstate::SS);
+        } else {
+            // Mode, UAO, SS and BTYPE stay; the rest is taken over, and IL is set.
+            let kept = Pstate::M | Pstate::SS | Pstate::UAO | Pstate::BTYPE | Pstate::IL;
+            self.set_pstate(self.pstate() & kept | spsr & !kept | Pstate::IL);
+        }
+        self.pc = self.branch_address(target);
+        Some(())
+    }
+
+    /// WFI at EL0 may be trapped (SCTLR_EL1.nTWI).
+    pub(super) fn check_wfi(&mut self) -> Option<()> {
+        if self.state.el == 0 && self.sys.sctlr & sctlr::NTWI == 0 {
+            self.raise(ExceptionClass::WFX, 0x1e0_0000, None);
+            return None;
+        }
+        Some(())
+    }
+
+    /// ESB: a pending virtual SError that is masked is put off into DISR_EL1. Without FEAT_RAS a NOP.
+    /// Source: `AArch64.vESBOperation`.
+    pub(super) fn error_synchronization_barrier(&mut self) {
+        if !self.ras || !self.serror.pending || self.state.rest & Pstate::A == 0 {
+            return;
+        }
+        self.sys.disr = 1 << 31 | self.serror.vsesr & 0x1ff_ffff;
+        self.serror.pending = false;
+    }
+}

@@ -1,0 +1,158 @@
+//! Decoded instructions, cached per physical page and decoded line by line.
+//!
+//! A line is 64 bytes, as poison is: reading a line that is poisoned is an abort, so no other line
+//! may be read along with it. Writes to a decoded line, and IC instructions, drop it.
+
+use crate::decode::{Insn, decode};
+use crate::memory::{LINE_SIZE, Memory, PAGE_SHIFT, PAGE_SIZE};
+
+/// Instructions in a page.
+pub(crate) const INSNS_PER_PAGE: usize = 1024;
+/// Instructions in a line.
+const INSNS_PER_LINE: usize = 16;
+/// Decoded pages kept; when there are more all are dropped. 16 KiB each.
+const MAX_PAGES: usize = 8192;
+/// A page of RAM that has no decoded page.
+const ABSENT: u32 = u32::MAX;
+
+/// The decoded instructions of one page; `Op::Pending` where a line is not decoded.
+pub(crate) type Page = [Insn; INSNS_PER_PAGE];
+
+/// All decoded pages.
+#[derive(Clone, Debug)]
+pub(crate) struct ICache {
+    pages: Vec<Box<Page>>,
+    /// Which lines of each decoded page are decoded, one bit each.
+    lines: Vec<u64>,
+    /// The page of RAM that each decoded page is of.
+    owner: Vec<u32>,
+    /// The decoded page of each page of RAM, or `ABSENT`.
+    by_ram_page: Vec<u32>,
+}
+
+impl ICache {
+    /// A cache for this much RAM, in bytes.
+    pub(crate) fn new(ram_size: u64) -> Self {
+        Self {
+            pages: Vec::new(),
+            lines: Vec::new(),
+            owner: Vec::new(),
+            by_ram_page: vec![ABSENT; (ram_size / PAGE_SIZE) as usize],
+        }
+    }
+
+    /// The decoded page with this number.
+    #[inline]
+    pub(crate) fn page(&self, slot: u32) -> Option<&Page> {
+        self.pages.get(slot as usize).map(AsRef::as_ref)
+    }
+
+    /// The number of the decoded page for the page of RAM at `offset`, and whether numbers that
+    /// were given out before are void now.
+    pub(crate) fn slot(&mut self, memory: &mut Memory, offset: usize) -> Option<(u32, bool)> {
+        let ram_page = offset >> PAGE_SHIFT;
+        let found = *self.by_ram_page.get(ram_page)?;
+        if found != ABSENT {
+            return Some((found, false));
+        }
+        let is_full = self.pages.len() >= MAX_PAGES;
+        if is_full {
+            self.clear(memory);
+        }
+        let slot = self.pages.len() as u32;
+        self.pages.push(Box::new([Insn::PENDING; INSNS_PER_PAGE]));
+        self.lines.push(0);
+        self.owner.push(ram_page as u32);
+        if let Some(entry) = self.by_ram_page.get_mut(ram_page) {
+            *entry = slot;
+        }
+        Some((slot, is_full))
+    }
+
+    /// Decode the line of page `slot` that holds `va`. Gives the page of RAM if it had no decoded
+    /// line before: stores to it must be noticed from now on.
+    pub(crate) fn decode_line(&mut self, memory: &mut Memory, slot: u32, va: u64) -> Option<u32> {
+        let slot = slot as usize;
+        let line = (va & (PAGE_SIZE - 1)) / LINE_SIZE;
+        let ram_page = *self.owner.get(slot)?;
+        let start = ((ram_page as usize) << PAGE_SHIFT) + (line * LINE_SIZE) as usize;
+        let bytes: [u8; LINE_SIZE as usize] = memory.read(start)?;
+        let first = line as usize * INSNS_PER_LINE;
+        let target = self.pages.get_mut(slot)?.get_mut(first..first + INSNS_PER_LINE)?;
+        for (insn, word) in target.iter_mut().zip(bytes.chunks_exact(4)) {
+            *insn = word.first_chunk().map_or(Insn::PENDING, |word| decode(u32::from_le_bytes(*word)));
+        }
+        let lines = self.lines.get_mut(slot)?;
+        let was_empty = *lines == 0;
+        *lines |= 1 << line;
+        if !was_empty {
+            return None;
+        }
+        memory.set_has_code(start);
+        Some(ram_page)
+    }
+
+    /// Bytes of RAM were written: drop the lines they are in.
+    pub(crate) fn written(&mut self, offset: usize, len: usize) {
+        let line_size = LINE_SIZE as usize;
+        for line in offset / line_size..=(offset + len.max(1) - 1) / line_size {
+            self.drop_line(line);
+        }
+    }
+
+    /// Drop one line, by its number in RAM.
+    fn drop_line(&mut self, ram_line: usize) {
+        let lines_per_page = (PAGE_SIZE / LINE_SIZE) as usize;
+        let (ram_page, line) = (ram_line / lines_per_page, ram_line % lines_per_page);
+        let Some(&slot) = self.by_ram_page.get(ram_page) else { return };
+        let slot = slot as usize;
+        let (Some(lines), Some(page)) = (self.lines.get_mut(slot), self.pages.get_mut(slot)) else {
+            return;
+        };
+        if *lines >> line & 1 == 0 {
+            return;
+        }
+        *lines &= !(1 << line);
+        if let Some(insns) = page.get_mut(line * INSNS_PER_LINE..(line + 1) * INSNS_PER_LINE) {
+            insns.fill(Insn::PENDING);
+        }
+    }
+
+    /// Drop all lines of a page of RAM.
+    pub(crate) fn drop_page(&mut self, ram_page: usize) {
+        let Some(&slot) = self.by_ram_page.get(ram_page) else { return };
+        let slot = slot as usize;
+        if let (Some(lines), Some(page)) = (self.lines.get_mut(slot), self.pages.get_mut(slot)) {
+            *lines = 0;
+            page.fill(Insn::PENDING);
+        }
+    }
+
+    /// Offset in RAM of the page that a decoded page is of.
+    pub(crate) fn ram_offset(&self, slot: u32) -> Option<usize> {
+        self.owner.get(slot as usize).map(|ram_page| (*ram_page as usize) << PAGE_SHIFT)
+    }
+
+    /// Drop the decoded pages that have poison: it may have come after they were decoded.
+    pub(crate) fn drop_poisoned(&mut self, memory: &Memory) {
+        for slot in 0..self.owner.len() {
+            let Some(ram_page) = self.owner.get(slot).map(|page| *page as usize) else { continue };
+            if memory.page_has_poison(ram_page << PAGE_SHIFT) {
+                self.drop_page(ram_page);
+            }
+        }
+    }
+
+    /// Drop everything; page numbers become void.
+    pub(crate) fn clear(&mut self, memory: &mut Memory) {
+        for ram_page in &self.owner {
+            memory.clear_has_code((*ram_page as usize) << PAGE_SHIFT);
+            if let Some(entry) = self.by_ram_page.get_mut(*ram_page as usize) {
+                *entry = ABSENT;
+            }
+        }
+        self.pages.clear();
+        self.lines.clear();
+        self.owner.clear();
+    }
+}

@@ -1,0 +1,56 @@
+//! The identification registers: exactly what this CPU has, nothing more.
+//!
+//! Source: DDI 0487, D24.2, the registers by name.
+
+/// Log2 of the words (4 bytes) of a cache line and of a DC ZVA block: 64 bytes.
+const LINE_WORDS_LOG2: u64 = 4;
+
+/// MIDR_EL1: implementer 0x53 ("S", no one's), variant 0, architecture 0xf (by ID registers),
+/// part 0x5ea, revision 1.
+pub(crate) const MIDR: u64 = 0x53 << 24 | 0xf << 16 | 0x5ea << 4 | 1;
+
+/// CTR_EL0: 64-byte lines, PIPT instruction cache, RES1 bit 31; the guest must do the cache
+/// maintenance that the architecture asks for (IDC and DIC are 0).
+pub(crate) const CTR: u64 = 1 << 31
+    | LINE_WORDS_LOG2 << 24
+    | LINE_WORDS_LOG2 << 20
+    | LINE_WORDS_LOG2 << 16
+    | 3 << 14
+    | LINE_WORDS_LOG2;
+
+/// DCZID_EL0: DC ZVA writes 64 bytes.
+pub(crate) const DCZID: u64 = LINE_WORDS_LOG2;
+
+/// CLIDR_EL1: separate level 1 caches, unification and coherency at level 1.
+pub(crate) const CLIDR: u64 = 3 | 1 << 21 | 1 << 24 | 1 << 27;
+
+/// CCSIDR_EL1 of either cache: 32 KiB, 4 ways, 128 sets, 64-byte lines.
+pub(crate) const CCSIDR: u64 = 2 | 3 << 3 | 127 << 13;
+
+/// ID_AA64PFR0_EL1: EL0 and EL1 in AArch64 only; no FP, no AdvSIMD; DIT; RAS if the VM has it.
+pub(crate) const fn aa64pfr0(ras: bool) -> u64 {
+    0x1 | 0x1 << 4 | 0xf << 16 | 0xf << 20 | (ras as u64) << 28 | 0x1 << 48
+}
+
+/// ID_AA64PFR1_EL1: BTI, SSBS with its MSR and MRS.
+pub(crate) const AA64PFR1: u64 = 0x1 | 0x2 << 4;
+
+/// ID_AA64DFR0_EL1: Armv8 debug, two breakpoints and two watchpoints (the fewest that there can be),
+/// no PMU, no trace.
+pub(crate) const AA64DFR0: u64 = 0x6 | 0x1 << 12 | 0x1 << 20 | 0x1 << 28;
+
+/// ID_AA64ISAR0_EL1: CRC32, LSE atomics, FlagM. No cryptography.
+pub(crate) const AA64ISAR0: u64 = 0x1 << 16 | 0x2 << 20 | 0x1 << 52;
+
+/// ID_AA64ISAR1_EL1: DC CVAP, LRCPC2, SB.
+pub(crate) const AA64ISAR1: u64 = 0x1 | 0x2 << 20 | 0x1 << 36;
+
+/// ID_AA64MMFR0_EL1: 48 bits of physical address, 16 bits of ASID, all three granules.
+pub(crate) const AA64MMFR0: u64 = 0x5 | 0x2 << 4 | 0x1 << 20;
+
+/// ID_AA64MMFR1_EL1: hardware access flag and dirty state, hierarchical permission disables, PAN
+/// with its AT instructions.
+pub(crate) const AA64MMFR1: u64 = 0x2 | 0x1 << 12 | 0x2 << 20;
+
+/// ID_AA64MMFR2_EL1: UAO, small translation tables, LSE2 (AT).
+pub(crate) const AA64MMFR2: u64 = 0x1 << 4 | 0x1 << 28 | 0x1 << 32;

@@ -1,0 +1,465 @@
+//! The run loop: what happens between pages of instructions, and what traps lead to.
+//!
+//! The host that KVM is on hardware is here: an access that the guest's own tables allow but that
+//! meets poison or a hole comes to EL2, which is this module and `seawall_events`.
+
+use seawall_arm::{
+    EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Target, Vector,
+    take_exception,
+};
+use seawall_events::{
+    Exit, LastFault, MmioExit, NisvExit, PendingSError, SeaPolicy, VcpuConfig, VcpuState, VirtualSError,
+    handle_guest_sea, inject_fetch_from_hole, inject_walk_abort, prepare_run,
+};
+
+use crate::cpu::{Cpu, PendingMmio};
+use crate::decode::branch::LANDING_PACIASP;
+use crate::decode::{Insn, Kind, Op};
+use crate::exec::{Code, Leave, run_page};
+use crate::icache::{ICache, INSNS_PER_PAGE};
+use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE};
+use crate::psci;
+use crate::tlb::Fill;
+use crate::trap::{HostAbort, Intent, Trap};
+use crate::vm::{Config, Error, UndefinedLog};
+use crate::walk::{self, Access};
+
+/// One CPU with what it needs to run.
+pub(crate) struct Runner<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) cpu: &'a mut Cpu,
+    pub(crate) memory: &'a mut Memory,
+    pub(crate) icache: &'a mut ICache,
+    pub(crate) undefined: &'a mut UndefinedLog,
+}
+
+/// A CPU as the kernel half sees it.
+pub(crate) struct Kernel<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) cpu: &'a mut Cpu,
+    pub(crate) memory: &'a Memory,
+}
+
+impl Registers for Kernel<'_> {
+    fn reg(&self, reg: Reg) -> u64 {
+        self.cpu.reg(reg)
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) {
+        self.cpu.set_reg(reg, value);
+    }
+}
+
+impl VcpuState for Kernel<'_> {
+    fn config(&self) -> VcpuConfig {
+        VcpuConfig { ras: self.config.ras, ..VcpuConfig::default() }
+    }
+
+    fn last_fault(&self) -> LastFault {
+        self.cpu.last_fault
+    }
+
+    fn walk_level(&self, va: u64, descriptor_ipa: u64) -> Option<i8> {
+        walk::descriptor_level(self.memory, &self.cpu.regime(), va, descriptor_ipa)
+    }
+
+    fn drop_mmio(&mut self) {
+        self.cpu.mmio = None;
+    }
+
+    fn serror(&self) -> VirtualSError {
+        self.cpu.serror
+    }
+
+    fn set_serror(&mut self, serror: VirtualSError) {
+        self.cpu.serror = serror;
+    }
+}
+
+/// ISS bits of the syndromes that the host sees.
+mod iss {
+    /// S1PTW: a stage 2 fault on a stage 1 walk.
+    pub(super) const S1PTW: u32 = 1 << 7;
+    /// EA: the memory system reported an error.
+    pub(super) const EA: u32 = 1 << 9;
+    /// Where SET begins.
+    pub(super) const SET_SHIFT: u32 = 11;
+    /// ISV: [23:14] describe the access.
+    pub(super) const ISV: u32 = 1 << 24;
+    /// Stage 2 translation fault, level 3: there is no memory.
+    pub(super) const STAGE2_TRANSLATION: u32 = 0x07;
+}
+
+/// CPUs are interrupted after this many steps if nobody set a budget.
+const NO_BUDGET: u64 = u64::MAX;
+
+impl Runner<'_> {
+    fn kernel(&mut self) -> Kernel<'_> {
+        Kernel { config: self.config, cpu: self.cpu, memory: self.memory }
+    }
+
+    /// Run until the host is needed.
+    pub(crate) fn run(&mut self) -> Result<Exit, Error> {
+        self.complete_mmio();
+        if self.cpu.host_touched_memory {
+            self.host_touched_memory();
+        }
+        let budget = self.cpu.budget.unwrap_or(NO_BUDGET);
+        let mut left = budget;
+        let result = self.run_for(&mut left);
+        if self.cpu.budget.is_some() {
+            self.cpu.budget = Some(left);
+        }
+        result
+    }
+
+    fn run_for(&mut self, left: &mut u64) -> Result<Exit, Error> {
+        loop {
+            if self.cpu.attention != 0 {
+                self.attend();
+            }
+            if self.cpu.serror.pending
+                && matches!(prepare_run(&mut self.kernel()), PendingSError::Taken(_))
+            {
+                self.step(left, 0);
+            }
+            if *left == 0 {
+                return Ok(Exit::Intr);
+            }
+            if let Some(exit) = self.run_once(left)? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Count steps.
+    fn step(&mut self, left: &mut u64, done: u64) {
+        // An exception is a step too, so that a guest that does nothing else uses up its budget.
+        let done = done.max(1).min(*left);
+        *left -= done;
+        self.cpu.steps += done;
+    }
+
+    /// Run in the page that the PC is in, and deal with why it stopped.
+    fn run_once(&mut self, left: &mut u64) -> Result<Option<Exit>, Error> {
+        let Some((slot, guarded)) = self.fetch() else {
+            return self.take_trap(left, None);
+        };
+        let unusual = self.cpu.state.btype != 0 || self.cpu.state.rest & Pstate::IL != 0;
+        if unusual && self.before_first_instruction(slot, guarded).is_none() {
+            return self.take_trap(left, None);
+        }
+        let Some(page) = self.icache.page(slot) else { return Ok(None) };
+        let (leave, done) = run_page(self.cpu, self.memory, Code { page, guarded }, *left);
+        self.cpu.elapsed = 0;
+        self.cpu.steps += done;
+        *left -= done;
+        match leave {
+            Leave::Resume => Ok(None),
+            Leave::Pending => match self.decode_line(slot) {
+                Some(()) => Ok(None),
+                None => self.take_trap(left, None),
+            },
+            Leave::Trap => {
+                let index = (self.cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1);
+                let insn = self.icache.page(slot).and_then(|page| page.get(index)).copied();
+                self.take_trap(left, insn)
+            }
+        }
+    }
+
+    /// The decoded page for the PC, and whether it is guarded. `None`: the fetch traps.
+    #[inline]
+    fn fetch(&mut self) -> Option<(u32, bool)> {
+        let pc = self.cpu.pc;
+        let entry = self.cpu.tlb.fetch[self.cpu.state.el as usize & 1].entry(pc);
+        if entry.covers(pc, 1) && entry.page != u32::MAX && pc & 3 == 0 {
+            return Some((entry.page, entry.strict != 0));
+        }
+        self.fetch_slow(pc)
+    }
+
+    #[cold]
+    fn fetch_slow(&mut self, pc: u64) -> Option<(u32, bool)> {
+        if pc & 3 != 0 {
+            self.cpu.raise(ExceptionClass::PC_ALIGNMENT, 0, Some(pc));
+            return None;
+        }
+        let el = self.cpu.state.el;
+        let regime = self.cpu.regime();
+        let translation = match walk::translate(self.memory, &regime, pc, Access::fetch(el != 0)) {
+            Ok(translation) => translation,
+            Err(fault) => {
+                self.cpu.raise_fault(&fault, pc, Intent::FETCH, 4);
+                return None;
+            }
+        };
+        if self.memory.has_stale_code() {
+            self.cpu.call_attention();
+        }
+        let pa = translation.pa;
+        let Some(offset) = self.memory.offset(pa) else {
+            let intent = Intent::FETCH;
+            self.cpu.trap = Trap::Hole(HostAbort { intent, va: pc, pa, walk_level: None, size: 4 });
+            return None;
+        };
+        let (slot, others_void) = self.icache.slot(self.memory, offset)?;
+        if others_void {
+            self.cpu.tlb.clear_fetch();
+        }
+        let fill = Fill {
+            va: pc,
+            page: slot,
+            strict: u32::from(translation.guarded),
+            shift: translation.shift,
+            global: translation.asid.is_none(),
+        };
+        self.cpu.tlb.fill_fetch(el, fill);
+        Some((slot, translation.guarded))
+    }
+
+    /// Decode the line that the PC is in. `None`: it is poisoned.
+    fn decode_line(&mut self, slot: u32) -> Option<()> {
+        let pc = self.cpu.pc;
+        let in_page = (pc & (PAGE_SIZE - 1)) as usize;
+        let offset = self.icache.ram_offset(slot)? + in_page;
+        if self.memory.page_has_poison(offset) {
+            let pa = self.memory.base() + offset as u64;
+            if self.memory.poisoned(pa & !(LINE_SIZE - 1), LINE_SIZE) {
+                let intent = Intent::FETCH;
+                self.cpu.trap =
+                    Trap::Poison(HostAbort { intent, va: pc, pa, walk_level: None, size: 4 });
+                return None;
+            }
+        }
+        if let Some(ram_page) = self.icache.decode_line(self.memory, slot, pc) {
+            self.cpu.tlb.drop_writes_to(ram_page);
+        }
+        Some(())
+    }
+
+    /// What is checked before an instruction that a branch landed at, or with PSTATE.IL set: the
+    /// fetch itself, then the state, then the landing pad (FEAT_BTI). `None`: it traps.
+    #[cold]
+    fn before_first_instruction(&mut self, slot: u32, guarded: bool) -> Option<()> {
+        let index = (self.cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1);
+        let mut insn = *self.icache.page(slot)?.get(index)?;
+        if insn.op == Op::Pending {
+            self.decode_line(slot)?;
+            insn = *self.icache.page(slot)?.get(index)?;
+        }
+        if self.cpu.state.rest & Pstate::IL != 0 {
+            self.cpu.raise(ExceptionClass::ILLEGAL_STATE, 0, None);
+            return None;
+        }
+        let btype = self.cpu.state.btype;
+        if guarded && !is_landing_pad(self.cpu, &insn, btype) {
+            self.cpu.raise(ExceptionClass::BTI, u32::from(btype), None);
+            return None;
+        }
+        self.cpu.landing = (self.cpu.steps, btype);
+        self.cpu.state.btype = 0;
+        Some(())
+    }
+
+    /// Do what made the interpreter leave after an instruction.
+    #[cold]
+    fn attend(&mut self) {
+        self.cpu.attention = 0;
+        for (offset, len) in std::mem::take(&mut self.cpu.written_code) {
+            if len != 0 {
+                self.icache.written(offset, len);
+            }
+        }
+        if self.memory.has_stale_code() {
+            for page in self.memory.take_stale_code() {
+                self.icache.drop_page(page);
+            }
+        }
+        if std::mem::take(&mut self.cpu.drop_code) {
+            self.icache.clear(self.memory);
+            self.cpu.tlb.clear_fetch();
+        }
+    }
+
+    /// The host may have written to RAM or poisoned it.
+    fn host_touched_memory(&mut self) {
+        self.cpu.host_touched_memory = false;
+        self.cpu.tlb.clear();
+        self.attend();
+        if self.memory.poisoned_lines() > 0 {
+            self.icache.drop_poisoned(self.memory);
+        }
+    }
+
+    /// KVM_RUN first completes an MMIO access: the register gets its value, the PC moves on.
+    fn complete_mmio(&mut self) {
+        let Some(PendingMmio { kind, rd, data }) = self.cpu.mmio.take() else { return };
+        if !kind.is_store() {
+            self.cpu.set_slot(rd, kind.extend(u64::from_le_bytes(data)));
+        }
+        self.cpu.pc = self.cpu.pc.wrapping_add(4);
+        self.cpu.steps += 1;
+        self.cpu.budget = self.cpu.budget.map(|budget| budget.saturating_sub(1));
+    }
+
+    /// Deal with the CPU's trap. `insn` is the instruction at the PC, if it was fetched.
+    fn take_trap(&mut self, left: &mut u64, insn: Option<Insn>) -> Result<Option<Exit>, Error> {
+        match std::mem::replace(&mut self.cpu.trap, Trap::None) {
+            Trap::None => {}
+            Trap::Exception { class, iss, far } => {
+                if class == ExceptionClass::BRK64 && self.cpu.landing.0 == self.cpu.steps {
+                    self.cpu.state.btype = self.cpu.landing.1;
+                }
+                self.enter(class, iss, far);
+                self.step(left, 1);
+            }
+            Trap::Undefined(word) => {
+                self.undefined.record(word);
+                self.enter(ExceptionClass::UNKNOWN, 0, None);
+                self.step(left, 1);
+            }
+            Trap::Svc(immediate) => {
+                self.cpu.pc = self.cpu.pc.wrapping_add(4);
+                self.enter(ExceptionClass::SVC64, u32::from(immediate), None);
+                self.step(left, 1);
+            }
+            Trap::Hvc(_) => {
+                self.cpu.pc = self.cpu.pc.wrapping_add(4);
+                self.step(left, 1);
+                let arguments = [self.cpu.slot(0), self.cpu.slot(1), self.cpu.slot(2)];
+                let answer = psci::call(arguments, self.cpu.mpidr());
+                self.cpu.set_slot(0, answer.x0);
+                return Ok(answer.event.map(Exit::SystemEvent));
+            }
+            Trap::Wfi => {
+                self.cpu.pc = self.cpu.pc.wrapping_add(4);
+                self.step(left, 1);
+                // A pending SError wakes, masked or not.
+                return Ok((!self.cpu.serror.pending).then_some(Exit::Idle));
+            }
+            Trap::Poison(abort) => return Ok(self.poison(left, &abort)),
+            Trap::Hole(abort) => return self.hole(left, &abort, insn),
+        }
+        Ok(None)
+    }
+
+    /// An exception to EL1 at the PC.
+    fn enter(&mut self, class: ExceptionClass, iss: u32, far: Option<u64>) {
+        let esr = Some(Esr::new(class, true, iss));
+        let exception = Exception { target: Target::El1, vector: Vector::Synchronous, esr, far };
+        take_exception(self.cpu, &exception, EntryContext::default());
+    }
+
+    /// Poison was consumed: the host sees an SEA.
+    fn poison(&mut self, left: &mut u64, abort: &HostAbort) -> Option<Exit> {
+        let set = u32::from(self.config.error_state.bits()) << iss::SET_SHIFT;
+        let status = match abort.walk_level {
+            Some(level) => seawall_arm::FaultStatus::ExternalOnWalk { level },
+            None => seawall_arm::FaultStatus::External,
+        };
+        let iss = set | iss::EA | abort.intent.iss() | u32::from(status.bits());
+        let ipa = abort.walk_level.is_none().then_some(abort.pa);
+        self.remember(abort, iss, ipa);
+        let policy =
+            SeaPolicy { to_user: self.config.sea_to_user, guest_has_ras: self.config.ras };
+        match handle_guest_sea(&mut self.kernel(), policy) {
+            Ok(exit) => Some(Exit::Sea(exit)),
+            Err(_) => {
+                self.step(left, 1);
+                None
+            }
+        }
+    }
+
+    /// There is no RAM: a device, or a mistake of the guest.
+    fn hole(
+        &mut self,
+        left: &mut u64,
+        abort: &HostAbort,
+        insn: Option<Insn>,
+    ) -> Result<Option<Exit>, Error> {
+        let iss = abort.intent.iss() | iss::STAGE2_TRANSLATION;
+        if abort.walk_level.is_some() {
+            self.remember(abort, iss | iss::S1PTW, Some(abort.pa));
+            inject_walk_abort(&mut self.kernel());
+            self.step(left, 1);
+            return Ok(None);
+        }
+        if abort.intent.fetch {
+            self.remember(abort, iss, Some(abort.pa));
+            inject_fetch_from_hole(&mut self.kernel());
+            self.step(left, 1);
+            return Ok(None);
+        }
+        if let Some((insn, kind, ordered)) =
+            insn.and_then(|insn| insn.syndrome_kind().map(|(kind, ordered)| (insn, kind, ordered)))
+        {
+            self.remember(abort, iss | access_iss(&insn, kind, ordered), Some(abort.pa));
+            return Ok(Some(Exit::Mmio(self.mmio(&insn, kind, abort.pa))));
+        }
+        self.remember(abort, iss, Some(abort.pa));
+        if self.config.nisv_to_user {
+            let exit = NisvExit { esr_iss: u64::from(iss), fault_ipa: abort.pa };
+            return Ok(Some(Exit::Nisv(exit)));
+        }
+        Err(Error::NoSyndrome { pc: self.cpu.pc, ipa: abort.pa })
+    }
+
+    /// ESR_EL2, FAR_EL2 and HPFAR_EL2. The guest is always at a lower level than the host.
+    fn remember(&mut self, abort: &HostAbort, iss: u32, ipa: Option<u64>) {
+        let class = if abort.intent.fetch {
+            ExceptionClass::INSTRUCTION_ABORT_LOWER
+        } else {
+            ExceptionClass::DATA_ABORT_LOWER
+        };
+        let ipa = ipa.map(|ipa| ipa & !(PAGE_SIZE - 1));
+        self.cpu.last_fault = LastFault { esr: Esr::new(class, true, iss), far: abort.va, ipa };
+    }
+
+    /// Ask the host for an MMIO access.
+    fn mmio(&mut self, insn: &Insn, kind: Kind, phys_addr: u64) -> MmioExit {
+        let len = 1 << kind.size();
+        let mut data = [0; 8];
+        if kind.is_store() {
+            let value = self.cpu.slot(insn.rd).to_le_bytes();
+            for (to, from) in data.iter_mut().zip(value).take(len as usize) {
+                *to = from;
+            }
+        }
+        self.cpu.mmio = Some(PendingMmio { kind, rd: insn.rd, data: [0; 8] });
+        MmioExit { phys_addr, data, len, is_write: kind.is_store() }
+    }
+}
+
+/// ISV, SAS, SSE, SRT, SF and AR. Source: DDI 0487, `ESR_EL2`, ISS of a data abort.
+fn access_iss(insn: &Insn, kind: Kind, ordered: bool) -> u32 {
+    let register = if insn.rd > 31 { 31 } else { u32::from(insn.rd) };
+    iss::ISV
+        | kind.size() << 22
+        | u32::from(kind.is_signed()) << 21
+        | register << 16
+        | u32::from(kind.is_64()) << 15
+        | u32::from(ordered) << 14
+}
+
+/// Whether an instruction in a guarded page may be branched to with this BTYPE (0 always may).
+/// Source: `BTypeCompatible_BTI`, `BTypeCompatible_PACIXSP`.
+fn is_landing_pad(cpu: &Cpu, insn: &Insn, btype: u8) -> bool {
+    match insn.op {
+        _ if btype == 0 => true,
+        Op::Brk => true,
+        Op::Bti => match insn.x {
+            0 => false,
+            1 => btype != 3,
+            2 => btype != 2,
+            LANDING_PACIASP if btype == 3 => {
+                // SCTLR_EL1.BT0 and BT1.
+                let position = if cpu.state.el == 0 { 35 } else { 36 };
+                cpu.sys.sctlr >> position & 1 == 0
+            }
+            _ => true,
+        },
+        _ => false,
+    }
+}

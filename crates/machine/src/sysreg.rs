@@ -1,0 +1,507 @@
+//! System registers: MRS, MSR and the rights of EL0.
+//!
+//! Source: DDI 0487, D24.2, the accessor pseudocode of each register. A register is named by the
+//! number that its instruction encodes, op0:op1:CRn:CRm:op2, as in KVM's ONE_REG.
+
+use seawall_arm::{ExceptionClass, Pstate};
+
+use crate::cpu::Cpu;
+use crate::decode::insn::SINK;
+use crate::idregs;
+use crate::trap::Trap;
+
+/// Frequency of the counter, Hz. See [`INSTRUCTIONS_PER_TICK`].
+pub(crate) const COUNTER_HZ: u64 = 62_500_000;
+/// How many instructions make a tick of the counter: 16, so that the counter's second is a billion
+/// instructions. Time in the machine is instructions executed, and nothing else.
+pub(crate) const INSTRUCTIONS_PER_TICK: u64 = 16;
+
+/// The number of a register or system instruction.
+pub(crate) const fn id(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
+    op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
+}
+
+const MDSCR_EL1: u16 = id(2, 0, 0, 2, 2);
+const MDCCINT_EL1: u16 = id(2, 0, 0, 2, 0);
+const OSLAR_EL1: u16 = id(2, 0, 1, 0, 4);
+const OSLSR_EL1: u16 = id(2, 0, 1, 1, 4);
+const OSDLR_EL1: u16 = id(2, 0, 1, 3, 4);
+const MDRAR_EL1: u16 = id(2, 0, 1, 0, 0);
+const DBGPRCR_EL1: u16 = id(2, 0, 1, 4, 4);
+const DBGAUTHSTATUS_EL1: u16 = id(2, 0, 7, 14, 6);
+const MDCCSR_EL0: u16 = id(2, 3, 0, 1, 0);
+const MIDR_EL1: u16 = id(3, 0, 0, 0, 0);
+const MPIDR_EL1: u16 = id(3, 0, 0, 0, 5);
+const REVIDR_EL1: u16 = id(3, 0, 0, 0, 6);
+const ID_FIRST: u16 = id(3, 0, 0, 1, 0);
+const ID_LAST: u16 = id(3, 0, 0, 7, 7);
+const ID_AA64PFR0_EL1: u16 = id(3, 0, 0, 4, 0);
+const ID_AA64PFR1_EL1: u16 = id(3, 0, 0, 4, 1);
+const ID_AA64DFR0_EL1: u16 = id(3, 0, 0, 5, 0);
+const ID_AA64ISAR0_EL1: u16 = id(3, 0, 0, 6, 0);
+const ID_AA64ISAR1_EL1: u16 = id(3, 0, 0, 6, 1);
+const ID_AA64MMFR0_EL1: u16 = id(3, 0, 0, 7, 0);
+const ID_AA64MMFR1_EL1: u16 = id(3, 0, 0, 7, 1);
+const ID_AA64MMFR2_EL1: u16 = id(3, 0, 0, 7, 2);
+pub(crate) const SCTLR_EL1: u16 = id(3, 0, 1, 0, 0);
+const ACTLR_EL1: u16 = id(3, 0, 1, 0, 1);
+const CPACR_EL1: u16 = id(3, 0, 1, 0, 2);
+const TTBR0_EL1: u16 = id(3, 0, 2, 0, 0);
+const TTBR1_EL1: u16 = id(3, 0, 2, 0, 1);
+const TCR_EL1: u16 = id(3, 0, 2, 0, 2);
+const SPSR_EL1: u16 = id(3, 0, 4, 0, 0);
+const ELR_EL1: u16 = id(3, 0, 4, 0, 1);
+const SP_EL0: u16 = id(3, 0, 4, 1, 0);
+const SPSEL: u16 = id(3, 0, 4, 2, 0);
+const CURRENT_EL: u16 = id(3, 0, 4, 2, 2);
+const PAN: u16 = id(3, 0, 4, 2, 3);
+const UAO: u16 = id(3, 0, 4, 2, 4);
+const AFSR0_EL1: u16 = id(3, 0, 5, 1, 0);
+const AFSR1_EL1: u16 = id(3, 0, 5, 1, 1);
+const ESR_EL1: u16 = id(3, 0, 5, 2, 0);
+const ERRIDR_EL1: u16 = id(3, 0, 5, 3, 0);
+const ERRSELR_EL1: u16 = id(3, 0, 5, 3, 1);
+const FAR_EL1: u16 = id(3, 0, 6, 0, 0);
+const PAR_EL1: u16 = id(3, 0, 7, 4, 0);
+const MAIR_EL1: u16 = id(3, 0, 10, 2, 0);
+const AMAIR_EL1: u16 = id(3, 0, 10, 3, 0);
+const VBAR_EL1: u16 = id(3, 0, 12, 0, 0);
+const ISR_EL1: u16 = id(3, 0, 12, 1, 0);
+const DISR_EL1: u16 = id(3, 0, 12, 1, 1);
+const CONTEXTIDR_EL1: u16 = id(3, 0, 13, 0, 1);
+const TPIDR_EL1: u16 = id(3, 0, 13, 0, 4);
+const CNTKCTL_EL1: u16 = id(3, 0, 14, 1, 0);
+const CCSIDR_EL1: u16 = id(3, 1, 0, 0, 0);
+const CLIDR_EL1: u16 = id(3, 1, 0, 0, 1);
+const AIDR_EL1: u16 = id(3, 1, 0, 0, 7);
+const CSSELR_EL1: u16 = id(3, 2, 0, 0, 0);
+const CTR_EL0: u16 = id(3, 3, 0, 0, 1);
+const DCZID_EL0: u16 = id(3, 3, 0, 0, 7);
+const NZCV: u16 = id(3, 3, 4, 2, 0);
+const DAIF: u16 = id(3, 3, 4, 2, 1);
+const DIT: u16 = id(3, 3, 4, 2, 5);
+const SSBS: u16 = id(3, 3, 4, 2, 6);
+const FPCR: u16 = id(3, 3, 4, 4, 0);
+const FPSR: u16 = id(3, 3, 4, 4, 1);
+const TPIDR_EL0: u16 = id(3, 3, 13, 0, 2);
+const TPIDRRO_EL0: u16 = id(3, 3, 13, 0, 3);
+const CNTFRQ_EL0: u16 = id(3, 3, 14, 0, 0);
+const CNTPCT_EL0: u16 = id(3, 3, 14, 0, 1);
+const CNTVCT_EL0: u16 = id(3, 3, 14, 0, 2);
+const CNTP_TVAL_EL0: u16 = id(3, 3, 14, 2, 0);
+const CNTP_CTL_EL0: u16 = id(3, 3, 14, 2, 1);
+const CNTP_CVAL_EL0: u16 = id(3, 3, 14, 2, 2);
+const CNTV_TVAL_EL0: u16 = id(3, 3, 14, 3, 0);
+const CNTV_CTL_EL0: u16 = id(3, 3, 14, 3, 1);
+const CNTV_CVAL_EL0: u16 = id(3, 3, 14, 3, 2);
+
+/// Bits of SCTLR_EL1 that this CPU looks at outside translation.
+pub(crate) mod sctlr {
+    /// EL0 may read and write DAIF.
+    pub(crate) const UMA: u64 = 1 << 9;
+    /// EL0 may use DC ZVA.
+    pub(crate) const DZE: u64 = 1 << 14;
+    /// EL0 may read CTR_EL0.
+    pub(crate) const UCT: u64 = 1 << 15;
+    /// EL0's WFI is not trapped.
+    pub(crate) const NTWI: u64 = 1 << 16;
+    /// EL0 may do cache maintenance by address.
+    pub(crate) const UCI: u64 = 1 << 26;
+    /// Big-endian data at EL0 and EL1: not there, RES0.
+    pub(crate) const ENDIAN: u64 = 1 << 24 | 1 << 25;
+    /// What is set after reset: the RES1 bits, SPAN, nTWE, nTWI, SA0, SA.
+    pub(crate) const RESET: u64 = 0x30d5_0998;
+}
+
+/// One of the two timers of EL1.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timer {
+    /// ENABLE and IMASK.
+    control: u64,
+    /// When it fires, in ticks.
+    compare: u64,
+}
+
+impl Timer {
+    fn control(self, now: u64) -> u64 {
+        let fires = self.control & 1 != 0 && now >= self.compare;
+        self.control | u64::from(fires) << 2
+    }
+
+    /// TVAL: a signed 32-bit distance from now.
+    fn value(self, now: u64) -> u64 {
+        self.compare.wrapping_sub(now) & 0xffff_ffff
+    }
+
+    fn set_value(&mut self, now: u64, value: u64) {
+        self.compare = now.wrapping_add(value as u32 as i32 as u64);
+    }
+}
+
+/// The registers that hold state.
+#[derive(Clone, Debug)]
+pub(crate) struct SysRegs {
+    pub(crate) sctlr: u64,
+    pub(crate) tcr: u64,
+    pub(crate) ttbr0: u64,
+    pub(crate) ttbr1: u64,
+    pub(crate) mair: u64,
+    pub(crate) vbar: u64,
+    pub(crate) esr: u64,
+    pub(crate) far: u64,
+    pub(crate) elr: u64,
+    pub(crate) spsr: u64,
+    pub(crate) par: u64,
+    pub(crate) disr: u64,
+    pub(crate) contextidr: u64,
+    pub(crate) tpidr_el0: u64,
+    pub(crate) tpidrro_el0: u64,
+    pub(crate) tpidr_el1: u64,
+    afsr: [u64; 2],
+    amair: u64,
+    cntkctl: u64,
+    csselr: u64,
+    mdscr: u64,
+    mdccint: u64,
+    os_lock: bool,
+    os_double_lock: u64,
+    pub(crate) mpidr: u64,
+    physical_timer: Timer,
+    virtual_timer: Timer,
+}
+
+impl SysRegs {
+    /// As they are after reset.
+    pub(crate) fn new(mpidr: u64) -> Self {
+        Self {
+            sctlr: sctlr::RESET,
+            tcr: 0,
+            ttbr0: 0,
+            ttbr1: 0,
+            mair: 0,
+            vbar: 0,
+            esr: 0,
+            far: 0,
+            elr: 0,
+            spsr: 0,
+            par: 0,
+            disr: 0,
+            contextidr: 0,
+            tpidr_el0: 0,
+            tpidrro_el0: 0,
+            tpidr_el1: 0,
+            afsr: [0; 2],
+            amair: 0,
+            cntkctl: 0,
+            csselr: 0,
+            mdscr: 0,
+            mdccint: 0,
+            os_lock: true,
+            os_double_lock: 0,
+            mpidr,
+            physical_timer: Timer::default(),
+            virtual_timer: Timer::default(),
+        }
+    }
+}
+
+/// What EL0 may do with a register that it has.
+enum Right {
+    Yes,
+    /// Trapped to EL1 with EC 0x18 unless this holds.
+    If(bool),
+    /// UNDEFINED.
+    No,
+}
+
+impl Cpu {
+    /// The counter, in ticks.
+    pub(crate) fn counter(&self) -> u64 {
+        (self.steps + self.elapsed) / INSTRUCTIONS_PER_TICK
+    }
+
+    /// Record that a system register access or system instruction is UNDEFINED.
+    #[cold]
+    pub(crate) fn raise_system_undefined(&mut self, id: u16, rt: u8, is_read: bool) {
+        let rt = if rt == SINK { 31 } else { u32::from(rt) };
+        let word = 0xd500_0000 | u32::from(is_read) << 21 | u32::from(id) << 5 | rt;
+        self.trap = Trap::Undefined(word);
+    }
+
+    /// Record that it is trapped to EL1 (EC 0x18). Source: `AArch64.SystemAccessTrapSyndrome`.
+    #[cold]
+    pub(crate) fn raise_system_trap(&mut self, id: u16, rt: u8, is_read: bool) {
+        let id = u32::from(id);
+        let rt = if rt == SINK { 31 } else { u32::from(rt) };
+        let (op0, op1, crn) = (id >> 14, id >> 11 & 7, id >> 7 & 15);
+        let (crm, op2) = (id >> 3 & 15, id & 7);
+        let iss = op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | u32::from(is_read);
+        self.raise(ExceptionClass::SYSREG, iss, None);
+    }
+
+    /// At EL0: whether the access goes on; if not, the trap is recorded.
+    fn el0_may(&mut self, id: u16, rt: u8, is_read: bool) -> Option<()> {
+        if self.state.el != 0 {
+            return Some(());
+        }
+        let (sctlr, kctl) = (self.sys.sctlr, self.sys.cntkctl);
+        let right = match id {
+            NZCV | DIT | SSBS | TPIDR_EL0 | FPCR | FPSR => Right::Yes,
+            DCZID_EL0 | TPIDRRO_EL0 | MDCCSR_EL0 if is_read => Right::Yes,
+            CTR_EL0 if is_read => Right::If(sctlr & sctlr::UCT != 0),
+            DAIF => Right::If(sctlr & sctlr::UMA != 0),
+            CNTFRQ_EL0 if is_read => Right::If(kctl & 0b11 != 0),
+            CNTPCT_EL0 if is_read => Right::If(kctl & 1 != 0),
+            CNTVCT_EL0 if is_read => Right::If(kctl & 2 != 0),
+            CNTP_TVAL_EL0 | CNTP_CTL_EL0 | CNTP_CVAL_EL0 => Right::If(kctl >> 9 & 1 != 0),
+            CNTV_TVAL_EL0 | CNTV_CTL_EL0 | CNTV_CVAL_EL0 => Right::If(kctl >> 8 & 1 != 0),
+            _ => Right::No,
+        };
+        match right {
+            Right::Yes | Right::If(true) => Some(()),
+            Right::If(false) => {
+                self.raise_system_trap(id, rt, is_read);
+                None
+            }
+            Right::No => {
+                self.raise_system_undefined(id, rt, is_read);
+                None
+            }
+        }
+    }
+
+    /// MRS. `None`: it traps.
+    #[inline(never)]
+    pub(crate) fn read_system_register(&mut self, id: u16, rt: u8) -> Option<u64> {
+        self.el0_may(id, rt, true)?;
+        let value = match id {
+            FPCR | FPSR => {
+                self.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
+                return None;
+            }
+            _ => self.identification(id).or_else(|| self.value(id)),
+        };
+        if value.is_none() {
+            self.raise_system_undefined(id, rt, true);
+        }
+        value
+    }
+
+    /// The registers that say what the CPU is.
+    fn identification(&self, id: u16) -> Option<u64> {
+        Some(match id {
+            MIDR_EL1 => idregs::MIDR,
+            MPIDR_EL1 => self.sys.mpidr,
+            REVIDR_EL1 | AIDR_EL1 => 0,
+            ID_AA64PFR0_EL1 => idregs::aa64pfr0(self.ras),
+            ID_AA64PFR1_EL1 => idregs::AA64PFR1,
+            ID_AA64DFR0_EL1 => idregs::AA64DFR0,
+            ID_AA64ISAR0_EL1 => idregs::AA64ISAR0,
+            ID_AA64ISAR1_EL1 => idregs::AA64ISAR1,
+            ID_AA64MMFR0_EL1 => idregs::AA64MMFR0,
+            ID_AA64MMFR1_EL1 => idregs::AA64MMFR1,
+            ID_AA64MMFR2_EL1 => idregs::AA64MMFR2,
+            // The rest of the space, AArch32's included, reads as zero: nothing is there.
+            ID_FIRST..=ID_LAST => 0,
+            CTR_EL0 => idregs::CTR,
+            CLIDR_EL1 => idregs::CLIDR,
+            // Level 1 data (0) and instruction (1) caches.
+            CCSIDR_EL1 if self.sys.csselr <= 1 => idregs::CCSIDR,
+            CCSIDR_EL1 => 0,
+            DCZID_EL0 => {
+                let prohibited = self.state.el == 0 && self.sys.sctlr & sctlr::DZE == 0;
+                idregs::DCZID | u64::from(prohibited) << 4
+            }
+            _ => return None,
+        })
+    }
+
+    /// The registers that hold state.
+    fn value(&self, id: u16) -> Option<u64> {
+        let sys = &self.sys;
+        let now = self.counter();
+        Some(match id {
+            SCTLR_EL1 => sys.sctlr,
+            TTBR0_EL1 => sys.ttbr0,
+            TTBR1_EL1 => sys.ttbr1,
+            TCR_EL1 => sys.tcr,
+            SPSR_EL1 => sys.spsr,
+            ELR_EL1 => sys.elr,
+            SP_EL0 if self.state.sp_el1 => self.sp(false),
+            SPSEL => u64::from(self.state.sp_el1),
+            CURRENT_EL => u64::from(self.state.el) << 2,
+            PAN => self.state.rest & Pstate::PAN,
+            UAO => self.state.rest & Pstate::UAO,
+            DIT => self.state.rest & Pstate::DIT,
+            SSBS => self.state.rest & Pstate::SSBS,
+            DAIF => self.state.rest & Pstate::DAIF,
+            NZCV => u64::from(self.state.nzcv) << 28,
+            AFSR0_EL1 => sys.afsr[0],
+            AFSR1_EL1 => sys.afsr[1],
+            ESR_EL1 => sys.esr,
+            FAR_EL1 => sys.far,
+            PAR_EL1 => sys.par,
+            MAIR_EL1 => sys.mair,
+            AMAIR_EL1 => sys.amair,
+            VBAR_EL1 => sys.vbar,
+            // Bit 8: an SError is pending.
+            ISR_EL1 => u64::from(self.serror.pending) << 8,
+            // No error records.
+            ERRIDR_EL1 | ERRSELR_EL1 if self.ras => 0,
+            DISR_EL1 if self.ras => sys.disr,
+            CONTEXTIDR_EL1 => sys.contextidr,
+            TPIDR_EL0 => sys.tpidr_el0,
+            TPIDRRO_EL0 => sys.tpidrro_el0,
+            TPIDR_EL1 => sys.tpidr_el1,
+            CNTKCTL_EL1 => sys.cntkctl,
+            CSSELR_EL1 => sys.csselr,
+            CNTFRQ_EL0 => COUNTER_HZ,
+            CNTPCT_EL0 | CNTVCT_EL0 => now,
+            CNTP_TVAL_EL0 => sys.physical_timer.value(now),
+            CNTP_CTL_EL0 => sys.physical_timer.control(now),
+            CNTP_CVAL_EL0 => sys.physical_timer.compare,
+            CNTV_TVAL_EL0 => sys.virtual_timer.value(now),
+            CNTV_CTL_EL0 => sys.virtual_timer.control(now),
+            CNTV_CVAL_EL0 => sys.virtual_timer.compare,
+            MDSCR_EL1 => sys.mdscr,
+            MDCCINT_EL1 => sys.mdccint,
+            // OSLM = 0b10: the OS lock is there.
+            OSLSR_EL1 => 1 << 3 | u64::from(sys.os_lock) << 1,
+            OSDLR_EL1 => sys.os_double_lock,
+            // CPACR_EL1.FPEN and all else in it: RAZ/WI without FP.
+            CPACR_EL1 | ACTLR_EL1 | MDRAR_EL1 | DBGPRCR_EL1 | DBGAUTHSTATUS_EL1 | MDCCSR_EL0 => 0,
+            _ if is_breakpoint(id) => 0,
+            _ => return None,
+        })
+    }
+
+    /// MSR (register). `None`: it traps.
+    #[inline(never)]
+    pub(crate) fn write_system_register(&mut self, id: u16, rt: u8) -> Option<()> {
+        self.el0_may(id, rt, false)?;
+        if matches!(id, FPCR | FPSR) {
+            self.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
+            return None;
+        }
+        let value = self.slot(rt);
+        if self.set_translation(id, value) || self.set_state(id, value) || self.set_plain(id, value) {
+            return Some(());
+        }
+        self.raise_system_undefined(id, rt, false);
+        None
+    }
+
+    /// The registers that translation depends on. Whether `id` is one.
+    fn set_translation(&mut self, id: u16, value: u64) -> bool {
+        const ASID: u64 = 0xffff << 48;
+        let sys = &mut self.sys;
+        match id {
+            SCTLR_EL1 => {
+                let value = value & !sctlr::ENDIAN;
+                if sys.sctlr != value {
+                    sys.sctlr = value;
+                    self.tlb.clear();
+                    self.context_changed();
+                }
+            }
+            TCR_EL1 => {
+                if sys.tcr != value {
+                    sys.tcr = value;
+                    self.tlb.clear();
+                }
+            }
+            MAIR_EL1 => {
+                if sys.mair != value {
+                    sys.mair = value;
+                    self.tlb.clear();
+                }
+            }
+            TTBR0_EL1 => {
+                if sys.ttbr0 != value {
+                    sys.ttbr0 = value;
+                    self.tlb.drop_address_space();
+                }
+            }
+            TTBR1_EL1 => {
+                let change = sys.ttbr1 ^ value;
+                sys.ttbr1 = value;
+                if change & !ASID != 0 {
+                    self.tlb.clear();
+                } else if change != 0 {
+                    self.tlb.drop_address_space();
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The registers that are views of PSTATE, and the stack pointer of EL0.
+    fn set_state(&mut self, id: u16, value: u64) -> bool {
+        match id {
+            NZCV => self.state.nzcv = (value >> 28 & 15) as u8,
+            DAIF => self.set_rest(Pstate::DAIF, value),
+            DIT => self.set_rest(Pstate::DIT, value),
+            SSBS => self.set_rest(Pstate::SSBS, value),
+            PAN => self.set_rest(Pstate::PAN, value),
+            UAO => self.set_rest(Pstate::UAO, value),
+            SPSEL => self.select_sp(value & 1 != 0),
+            SP_EL0 if self.state.sp_el1 => self.set_sp(false, value),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Set the PSTATE bits in `mask` from `value`, and look at what may be unmasked by it.
+    pub(crate) fn set_rest(&mut self, mask: u64, value: u64) {
+        self.state.rest = self.state.rest & !mask | value & mask;
+        self.context_changed();
+        self.call_attention();
+    }
+
+    /// The registers that just hold a value.
+    fn set_plain(&mut self, id: u16, value: u64) -> bool {
+        let now = self.counter();
+        let sys = &mut self.sys;
+        match id {
+            SPSR_EL1 => sys.spsr = value,
+            ELR_EL1 => sys.elr = value,
+            AFSR0_EL1 => sys.afsr[0] = value,
+            AFSR1_EL1 => sys.afsr[1] = value,
+            ESR_EL1 => sys.esr = value,
+            FAR_EL1 => sys.far = value,
+            PAR_EL1 => sys.par = value,
+            AMAIR_EL1 => sys.amair = value,
+            VBAR_EL1 => sys.vbar = value & !0x7ff,
+            DISR_EL1 if self.ras => sys.disr = value & (1 << 31 | 0x1ff_ffff),
+            ERRSELR_EL1 if self.ras => {}
+            CONTEXTIDR_EL1 => sys.contextidr = value & 0xffff_ffff,
+            TPIDR_EL0 => sys.tpidr_el0 = value,
+            TPIDRRO_EL0 => sys.tpidrro_el0 = value,
+            TPIDR_EL1 => sys.tpidr_el1 = value,
+            CNTKCTL_EL1 => sys.cntkctl = value & 0x3ff,
+            CSSELR_EL1 => sys.csselr = value & 0xf,
+            CNTP_TVAL_EL0 => sys.physical_timer.set_value(now, value),
+            CNTP_CTL_EL0 => sys.physical_timer.control = value & 3,
+            CNTP_CVAL_EL0 => sys.physical_timer.compare = value,
+            CNTV_TVAL_EL0 => sys.virtual_timer.set_value(now, value),
+            CNTV_CTL_EL0 => sys.virtual_timer.control = value & 3,
+            CNTV_CVAL_EL0 => sys.virtual_timer.compare = value,
+            MDSCR_EL1 => sys.mdscr = value & 0xffff_ffff,
+            MDCCINT_EL1 => sys.mdccint = value & 0xffff_ffff,
+            OSLAR_EL1 => sys.os_lock = value & 1 != 0,
+            OSDLR_EL1 => sys.os_double_lock = value & 1,
+            CPACR_EL1 | ACTLR_EL1 | DBGPRCR_EL1 => {}
+            _ if is_breakpoint(id) => {}
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// DBGBVRn, DBGBCRn, DBGWVRn, DBGWCRn: RAZ/WI, nothing is ever matched.
+fn is_breakpoint(register: u16) -> bool {
+    const FIRST: u16 = id(2, 0, 0, 0, 4);
+    const LAST: u16 = id(2, 0, 0, 15, 7);
+    (FIRST..=LAST).contains(&register) && register & 7 >= 4
+}

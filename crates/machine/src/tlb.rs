@@ -1,0 +1,271 @@
+//! The software TLB: direct-mapped, one 4 KiB page an entry.
+//!
+//! There is one array per kind of access (load, store, fetch) and per [`View`]: the rights are in
+//! which array holds the page, so that a hit is one comparison. A page with poison is never in
+//! an array of loads, a page with decoded instructions never in one of stores, so neither costs
+//! clean memory anything.
+//!
+//! An entry may go at any time; it may stay only as long as the architecture lets a TLB keep it.
+//! Entries of another ASID never are in here: changing the ASID drops those that are not global.
+
+use crate::memory::PAGE_SHIFT;
+
+/// Entries in an array.
+const SETS: usize = 256;
+/// Bytes of a page less one.
+const PAGE_MASK: u64 = (1 << PAGE_SHIFT) - 1;
+
+/// With whose rights data is accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// EL0's, also for LDTR and STTR at EL1.
+    El0,
+    /// EL1's with PSTATE.PAN clear.
+    El1,
+    /// EL1's with PSTATE.PAN set.
+    El1Pan,
+}
+
+/// One page. 16 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// The virtual address of the page, tag byte included.
+    tag: u64,
+    /// Data: the page's number in RAM. Fetch: the number of the decoded page.
+    pub(crate) page: u32,
+    /// Data: all ones if unaligned accesses fault (Device memory, SCTLR_EL1.A). Fetch: 1 if guarded.
+    pub(crate) strict: u32,
+}
+
+impl Entry {
+    /// No page: the number is not that of any page, and the address is not one that translates.
+    const NONE: Entry = Entry { tag: 0x0055_0000_0000_0000, page: u32::MAX, strict: 0 };
+
+    /// Whether the `size` bytes at `va` all lie in this page and are aligned if they must be.
+    #[inline(always)]
+    pub(crate) fn covers(&self, va: u64, size: u64) -> bool {
+        let last = va.wrapping_add(size - 1);
+        let outside = (va ^ self.tag | last ^ self.tag) & !PAGE_MASK;
+        outside | va & (size - 1) & u64::from(self.strict) == 0
+    }
+
+    /// Offset in RAM of `va`.
+    #[inline(always)]
+    pub(crate) fn offset(&self, va: u64) -> usize {
+        ((u64::from(self.page) << PAGE_SHIFT) | va & PAGE_MASK) as usize
+    }
+}
+
+/// What invalidation must know of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    /// log2 of the bytes that the translation spans.
+    shift: u8,
+    /// Valid for every ASID.
+    global: bool,
+}
+
+/// One array.
+#[derive(Clone, Debug)]
+pub(crate) struct Array {
+    entries: Box<[Entry; SETS]>,
+    scopes: Box<[Scope; SETS]>,
+}
+
+impl Array {
+    fn new() -> Self {
+        Self {
+            entries: Box::new([Entry::NONE; SETS]),
+            scopes: Box::new([Scope { shift: 12, global: true }; SETS]),
+        }
+    }
+
+    /// The entry that would hold `va`.
+    #[inline(always)]
+    pub(crate) fn entry(&self, va: u64) -> &Entry {
+        // The mask is SETS - 1, so the index is in bounds, which the compiler sees.
+        &self.entries[(va >> PAGE_SHIFT) as usize & (SETS - 1)]
+    }
+
+    fn insert(&mut self, va: u64, page: u32, strict: u32, scope: Scope) {
+        let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
+        self.entries[set] = Entry { tag: va & !PAGE_MASK, page, strict };
+        self.scopes[set] = scope;
+    }
+
+    fn clear(&mut self) {
+        self.entries.fill(Entry::NONE);
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Entry, Scope) -> bool) {
+        for (entry, scope) in self.entries.iter_mut().zip(self.scopes.iter()) {
+            if entry.page != u32::MAX && !keep(entry, *scope) {
+                *entry = Entry::NONE;
+            }
+        }
+    }
+}
+
+/// All arrays of one CPU.
+#[derive(Clone, Debug)]
+pub(crate) struct Tlb {
+    /// Loads, by [`View`]; the fourth is never filled and makes the index a mask.
+    pub(crate) read: [Array; 4],
+    /// Stores, by [`View`].
+    pub(crate) write: [Array; 4],
+    /// Fetches at EL0 and EL1.
+    pub(crate) fetch: [Array; 2],
+    /// For each half of the address space, whether a translation larger than 4 KiB may be cached.
+    large: [bool; 2],
+}
+
+/// What the CPU knows of a page that it puts into the TLB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fill {
+    /// Virtual address, of any byte of the page.
+    pub(crate) va: u64,
+    /// As [`Entry::page`].
+    pub(crate) page: u32,
+    /// As [`Entry::strict`].
+    pub(crate) strict: u32,
+    /// log2 of the bytes that the translation spans.
+    pub(crate) shift: u32,
+    /// Whether it holds for every ASID.
+    pub(crate) global: bool,
+}
+
+/// Which half of the address space an address is in.
+fn half(va: u64) -> usize {
+    (va >> 55 & 1) as usize
+}
+
+impl Tlb {
+    pub(crate) fn new() -> Self {
+        Self {
+            read: std::array::from_fn(|_| Array::new()),
+            write: std::array::from_fn(|_| Array::new()),
+            fetch: std::array::from_fn(|_| Array::new()),
+            large: [false; 2],
+        }
+    }
+
+    fn arrays(&mut self) -> impl Iterator<Item = &mut Array> {
+        self.read.iter_mut().chain(&mut self.write).chain(&mut self.fetch)
+    }
+
+    fn scope(&mut self, fill: &Fill) -> Scope {
+        if fill.shift > PAGE_SHIFT {
+            self.large[half(fill.va)] = true;
+        }
+        Scope { shift: fill.shift as u8, global: fill.global }
+    }
+
+    pub(crate) fn fill_read(&mut self, view: View, fill: Fill) {
+        let scope = self.scope(&fill);
+        self.read[view as usize & 3].insert(fill.va, fill.page, fill.strict, scope);
+    }
+
+    pub(crate) fn fill_write(&mut self, view: View, fill: Fill) {
+        let scope = self.scope(&fill);
+        self.write[view as usize & 3].insert(fill.va, fill.page, fill.strict, scope);
+    }
+
+    pub(crate) fn fill_fetch(&mut self, el: u8, fill: Fill) {
+        let scope = self.scope(&fill);
+        self.fetch[el as usize & 1].insert(fill.va, fill.page, fill.strict, scope);
+    }
+
+    /// Drop everything.
+    pub(crate) fn clear(&mut self) {
+        self.arrays().for_each(Array::clear);
+        self.large = [false; 2];
+    }
+
+    /// Drop the fetches: decoded pages were given new numbers, or dropped.
+    pub(crate) fn clear_fetch(&mut self) {
+        self.fetch.iter_mut().for_each(Array::clear);
+    }
+
+    /// Drop all stores to a page of RAM: it has got decoded instructions.
+    pub(crate) fn drop_writes_to(&mut self, page: u32) {
+        self.write.iter_mut().for_each(|array| array.retain(|entry, _| entry.page != page));
+    }
+
+    /// Drop what a change of ASID or table makes invalid: all that is not global, and the lower
+    /// half of the address space.
+    pub(crate) fn drop_address_space(&mut self) {
+        self.arrays().for_each(|array| {
+            array.retain(|entry, scope| scope.global && half(entry.tag) == 1);
+        });
+    }
+
+    /// TLBI by address: drop the translations that `va` (bits [55:12]; the tag byte is not looked
+    /// at) falls into, in whatever granule or block they are.
+    pub(crate) fn drop_address(&mut self, va: u64) {
+        let differs = |tag: u64, shift: u8| (tag ^ va) << 8 >> 8 >> shift != 0;
+        if self.large[half(va)] {
+            self.arrays()
+                .for_each(|array| array.retain(|entry, scope| differs(entry.tag, scope.shift)));
+            return;
+        }
+        let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
+        for array in self.arrays() {
+            if !differs(array.entries[set].tag, 12) {
+                array.entries[set] = Entry::NONE;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(va: u64, page: u32, shift: u32, global: bool) -> Fill {
+        Fill { va, page, strict: 0, shift, global }
+    }
+
+    fn holds(tlb: &Tlb, va: u64) -> bool {
+        tlb.read[View::El1 as usize].entry(va).covers(va, 1)
+    }
+
+    #[test]
+    fn an_access_that_leaves_the_page_is_not_covered() {
+        let mut tlb = Tlb::new();
+        tlb.fill_read(View::El1, fill(0x1000, 7, 12, true));
+        let entry = tlb.read[View::El1 as usize].entry(0x1ffc);
+        assert!(entry.covers(0x1ffc, 4));
+        assert!(!entry.covers(0x1ffd, 4));
+        assert_eq!(entry.offset(0x1ffc), 0x7ffc);
+    }
+
+    #[test]
+    fn invalidation_by_address_drops_every_piece_of_a_block() {
+        let mut tlb = Tlb::new();
+        tlb.fill_read(View::El1, fill(0x20_1000, 1, 21, true));
+        tlb.fill_read(View::El1, fill(0x20_3000, 3, 21, true));
+        tlb.fill_read(View::El1, fill(0x40_4000, 4, 12, true));
+        tlb.drop_address(0x3f_f000);
+        assert!(!holds(&tlb, 0x20_1000) && !holds(&tlb, 0x20_3000));
+        assert!(holds(&tlb, 0x40_4000));
+    }
+
+    #[test]
+    fn a_tagged_address_is_dropped_with_its_page() {
+        let mut tlb = Tlb::new();
+        tlb.fill_read(View::El1, fill(0x5a00_0000_0000_1000, 1, 12, false));
+        tlb.drop_address(0x1000);
+        assert!(!holds(&tlb, 0x5a00_0000_0000_1000));
+    }
+
+    #[test]
+    fn a_new_address_space_keeps_only_global_kernel_pages() {
+        let mut tlb = Tlb::new();
+        tlb.fill_read(View::El1, fill(0xffff_8000_0000_1000, 1, 12, true));
+        tlb.fill_read(View::El1, fill(0xffff_8000_0000_2000, 2, 12, false));
+        tlb.fill_read(View::El1, fill(0x3000, 3, 12, true));
+        tlb.drop_address_space();
+        assert!(holds(&tlb, 0xffff_8000_0000_1000));
+        assert!(!holds(&tlb, 0xffff_8000_0000_2000) && !holds(&tlb, 0x3000));
+    }
+}

@@ -1,0 +1,196 @@
+//! A CPU as its VMM sees it: KVM's vCPU.
+
+use seawall_arm::{Pstate, Reg, Registers};
+use seawall_events::wire::VCPU_EVENTS_SIZE;
+use seawall_events::{Abi, Applied, Exit, VcpuEvents};
+
+use crate::cpu::Cpu;
+use crate::run::{Kernel, Runner};
+use crate::vm::{Error, Vm, mpidr};
+
+/// One CPU of a [`Vm`].
+#[derive(Debug)]
+pub struct Vcpu<'a> {
+    vm: &'a mut Vm,
+    index: usize,
+}
+
+impl<'a> Vcpu<'a> {
+    pub(crate) fn new(vm: &'a mut Vm, index: usize) -> Result<Self, Error> {
+        let count = vm.cpus.len();
+        if index >= count {
+            return Err(Error::NoCpu { index, count });
+        }
+        Ok(Self { vm, index })
+    }
+
+    fn cpu(&self) -> Result<&Cpu, Error> {
+        let count = self.vm.cpus.len();
+        self.vm.cpus.get(self.index).ok_or(Error::NoCpu { index: self.index, count })
+    }
+
+    fn cpu_mut(&mut self) -> Result<&mut Cpu, Error> {
+        let count = self.vm.cpus.len();
+        self.vm.cpus.get_mut(self.index).ok_or(Error::NoCpu { index: self.index, count })
+    }
+
+    /// The machine that the CPU is in.
+    pub fn vm(&self) -> &Vm {
+        self.vm
+    }
+
+    /// The machine that the CPU is in, for instance to change its memory between runs.
+    pub fn vm_mut(&mut self) -> &mut Vm {
+        self.vm
+    }
+
+    /// How many steps the CPU may do from now on, over all runs: when they are used up a run ends with
+    /// [`Exit::Intr`]. A step is an instruction that completes, or an exception taken to EL1; a SEA
+    /// exit is none. `None`: no limit, as it is at first.
+    pub fn set_budget(&mut self, budget: Option<u64>) {
+        if let Ok(cpu) = self.cpu_mut() {
+            cpu.budget = budget;
+        }
+    }
+
+    /// Steps left of the budget.
+    pub fn budget(&self) -> Option<u64> {
+        self.cpu().ok().and_then(|cpu| cpu.budget)
+    }
+
+    /// Steps done since the machine was made: instructions completed, and exceptions taken to EL1.
+    /// Sixteen of them are a tick of the counter (CNTVCT_EL0, 62.5 MHz).
+    pub fn instructions(&self) -> u64 {
+        self.cpu().map_or(0, |cpu| cpu.steps)
+    }
+
+    /// What the device answered to a load that ended a run with [`Exit::Mmio`], little-endian. The next
+    /// run completes the load with it; without an answer it reads zero.
+    pub fn answer_mmio(&mut self, data: [u8; 8]) {
+        if let Ok(cpu) = self.cpu_mut() {
+            if let Some(mmio) = &mut cpu.mmio {
+                mmio.data = data;
+            }
+        }
+    }
+
+    /// `KVM_ARM_VCPU_INIT`: the CPU as it comes out of reset (EL1h, DAIF set, MMU off, PC and all general
+    /// registers 0). Steps and budget stay.
+    ///
+    /// # Errors
+    /// [`Error::NoCpu`].
+    pub fn reset(&mut self) -> Result<(), Error> {
+        let config = self.vm.config;
+        let mpidr = mpidr(self.index as u64);
+        let cpu = self.cpu_mut()?;
+        let (steps, budget) = (cpu.steps, cpu.budget);
+        *cpu = Cpu { steps, budget, ..Cpu::new(mpidr, &config) };
+        Ok(())
+    }
+
+    /// The CPU as the kernel half sees it.
+    fn kernel(&mut self) -> Result<Kernel<'_>, Error> {
+        let count = self.vm.cpus.len();
+        let Vm { config, memory, cpus, .. } = &mut *self.vm;
+        let cpu = cpus.get_mut(self.index).ok_or(Error::NoCpu { index: self.index, count })?;
+        Ok(Kernel { config, cpu, memory })
+    }
+
+    /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call, in the layout of the VM's ABI.
+    ///
+    /// # Errors
+    /// [`Error::Events`] with the kernel's errno.
+    pub fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Applied, Error> {
+        let abi = self.vm.config.abi;
+        let applied =
+            seawall_events::set_events_bytes(&mut self.kernel()?, abi, || Some(*bytes))?;
+        Ok(applied)
+    }
+
+    /// `KVM_GET_VCPU_EVENTS` as bytes.
+    ///
+    /// # Errors
+    /// [`Error::Events`] with the kernel's errno.
+    pub fn events_bytes(&mut self) -> Result<[u8; VCPU_EVENTS_SIZE], Error> {
+        let abi = self.vm.config.abi;
+        let bytes = seawall_events::get_events_bytes(&self.kernel()?, abi);
+        bytes.map_err(|refusal| Error::Events(refusal.into()))
+    }
+}
+
+/// Whether this CPU has a register.
+fn has(reg: Reg) -> bool {
+    matches!(
+        reg,
+        Reg::X(0..=30)
+            | Reg::Pc
+            | Reg::Pstate
+            | Reg::SpEl0
+            | Reg::SpEl1
+            | Reg::ElrEl1
+            | Reg::SpsrEl1
+            | Reg::EsrEl1
+            | Reg::FarEl1
+            | Reg::VbarEl1
+            | Reg::SctlrEl1
+            | Reg::TcrEl1
+            | Reg::Ttbr0El1
+            | Reg::Ttbr1El1
+            | Reg::MairEl1
+            | Reg::CpacrEl1
+            | Reg::ContextidrEl1
+            | Reg::TpidrEl0
+            | Reg::TpidrEl1
+            | Reg::DisrEl1
+    )
+}
+
+impl seawall_events::Vcpu for Vcpu<'_> {
+    type Error = Error;
+
+    fn run(&mut self) -> Result<Exit, Error> {
+        let count = self.vm.cpus.len();
+        let Vm { config, memory, icache, cpus, undefined } = &mut *self.vm;
+        let cpu = cpus.get_mut(self.index).ok_or(Error::NoCpu { index: self.index, count })?;
+        Runner { config, cpu, memory, icache, undefined }.run()
+    }
+
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<(), Error> {
+        let abi = self.vm.config.abi;
+        seawall_events::set_events(&mut self.kernel()?, abi, events)?;
+        Ok(())
+    }
+
+    fn events(&self) -> Result<VcpuEvents, Error> {
+        let serror = self.cpu()?.serror;
+        let ras = self.vm.config.ras;
+        Ok(VcpuEvents {
+            serror_pending: serror.pending,
+            serror_has_esr: ras,
+            serror_esr: if serror.pending && ras { serror.vsesr } else { 0 },
+            ..VcpuEvents::default()
+        })
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        if !has(reg) {
+            return Err(Error::NoRegister(reg));
+        }
+        Ok(self.cpu()?.reg(reg))
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        if !has(reg) {
+            return Err(Error::NoRegister(reg));
+        }
+        if reg == Reg::Pstate && !matches!(value & Pstate::M, 0b00000 | 0b00100 | 0b00101) {
+            return Err(Error::Mode(value));
+        }
+        self.cpu_mut()?.set_reg(reg, value);
+        Ok(())
+    }
+
+    fn abi(&self) -> Abi {
+        self.vm.config.abi
+    }
+}

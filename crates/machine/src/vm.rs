@@ -1,0 +1,215 @@
+//! The virtual machine: what it was created with, its memory and its CPUs.
+
+use std::ops::Range;
+
+use seawall_arm::{ErrorState, Reg};
+use seawall_events::{Abi, Layout, Refused};
+
+use crate::cpu::Cpu;
+use crate::icache::ICache;
+use crate::memory::{Memory, MemoryError};
+use crate::vcpu::Vcpu;
+
+/// Physical address at which RAM begins, as on QEMU's `virt`.
+pub const RAM_BASE: u64 = 0x4000_0000;
+
+/// What a store to a poisoned line does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StorePolicy {
+    /// Nothing: as with a deferred error the line stays poisoned, only a load consumes it.
+    #[default]
+    Defer,
+    /// It aborts, with WnR = 1.
+    Abort,
+}
+
+/// What a [`Vm`] is created with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// RAM, bytes: whole 4 KiB pages, from [`RAM_BASE`] on.
+    pub memory_size: u64,
+    /// Which `struct kvm_vcpu_events` the VM speaks.
+    pub abi: Abi,
+    /// Host and guest have FEAT_RAS.
+    pub ras: bool,
+    /// `KVM_CAP_ARM_SEA_TO_USER` is enabled: an SEA becomes [`seawall_events::Exit::Sea`]. If not, the
+    /// guest gets an SError.
+    pub sea_to_user: bool,
+    /// `KVM_CAP_ARM_NISV_TO_USER` is enabled: an access outside RAM that no syndrome describes becomes
+    /// [`seawall_events::Exit::Nisv`]. If not, the run fails with [`Error::NoSyndrome`].
+    pub nisv_to_user: bool,
+    /// What a store to a poisoned line does.
+    pub store_policy: StorePolicy,
+    /// ISS.SET of an SEA: in what state the error left the CPU.
+    pub error_state: ErrorState,
+}
+
+impl Default for Config {
+    /// 128 MiB, the extended ABI as posted, RAS, both exits enabled, deferred stores, SET = 0.
+    fn default() -> Self {
+        Self {
+            memory_size: 128 << 20,
+            abi: Abi::Extended(Layout::Posted),
+            ras: true,
+            sea_to_user: true,
+            nisv_to_user: true,
+            store_policy: StorePolicy::Defer,
+            error_state: ErrorState::Recoverable,
+        }
+    }
+}
+
+/// What can go wrong on the host's side. Nothing that a guest does is among it but
+/// [`Error::NoSyndrome`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// RAM could not be made, or a range is not in it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// There is no such CPU.
+    #[error("expected a CPU below {count}, got {index}")]
+    NoCpu {
+        /// The CPU asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// ENOENT: the CPU does not have this register.
+    #[error("this CPU has no register {0:?}")]
+    NoRegister(Reg),
+    /// EINVAL: a register cannot hold the value.
+    #[error("expected a PSTATE with mode EL0t, EL1t or EL1h, got {0:#x}")]
+    Mode(u64),
+    /// `KVM_SET_VCPU_EVENTS` was refused.
+    #[error(transparent)]
+    Events(#[from] Refused),
+    /// ENOSYS: the guest accessed memory that is not there by an instruction whose syndrome does not
+    /// say what it does, and `nisv_to_user` is off.
+    #[error("the access to {ipa:#x} by the instruction at {pc:#x} has no syndrome (ENOSYS)")]
+    NoSyndrome {
+        /// Virtual address of the instruction.
+        pc: u64,
+        /// Guest physical address accessed.
+        ipa: u64,
+    },
+}
+
+/// The instructions that were UNDEFINED.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct UndefinedLog {
+    count: u64,
+    last: [u32; UndefinedLog::KEPT],
+}
+
+impl UndefinedLog {
+    /// How many words are kept.
+    const KEPT: usize = 8;
+
+    pub(crate) fn record(&mut self, word: u32) {
+        let slot = (self.count % Self::KEPT as u64) as usize;
+        if let Some(kept) = self.last.get_mut(slot) {
+            *kept = word;
+        }
+        self.count += 1;
+    }
+
+    /// How many were executed.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The last of them, at most 8, oldest first.
+    pub fn last(&self) -> impl Iterator<Item = u32> + '_ {
+        let kept = self.count.min(Self::KEPT as u64);
+        (self.count - kept..self.count)
+            .filter_map(|n| self.last.get((n % Self::KEPT as u64) as usize).copied())
+    }
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    pub(crate) config: Config,
+    pub(crate) memory: Memory,
+    pub(crate) icache: ICache,
+    pub(crate) cpus: Vec<Cpu>,
+    pub(crate) undefined: UndefinedLog,
+}
+
+impl Vm {
+    /// A machine with zeroed RAM and one CPU as it comes out of reset, PC = 0.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if RAM of this size cannot be made.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let memory = Memory::new(RAM_BASE, config.memory_size)?;
+        let icache = ICache::new(config.memory_size);
+        let cpus = vec![Cpu::new(mpidr(0), &config)];
+        Ok(Self { config, memory, icache, cpus, undefined: UndefinedLog::default() })
+    }
+
+    /// What the machine was created with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// RAM.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// RAM, for the host to write to. Write with [`Memory::store`], which tells the CPU of code that
+    /// it must decode anew.
+    pub fn memory_mut(&mut self) -> &mut Memory {
+        self.host_touches_memory();
+        &mut self.memory
+    }
+
+    /// Poisons every line that `range` (physical addresses) touches; gives how many were clean. The
+    /// very next access consumes it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the range is empty or not in RAM.
+    pub fn poison(&mut self, range: Range<u64>) -> Result<u64, Error> {
+        self.host_touches_memory();
+        Ok(self.memory.poison(range)?)
+    }
+
+    /// Heals every line that `range` (physical addresses) touches; gives how many were poisoned.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the range is empty or not in RAM.
+    pub fn heal(&mut self, range: Range<u64>) -> Result<u64, Error> {
+        self.host_touches_memory();
+        Ok(self.memory.heal(range)?)
+    }
+
+    /// How many CPUs there are.
+    pub fn cpu_count(&self) -> usize {
+        self.cpus.len()
+    }
+
+    /// A CPU, to run it and to get at its registers.
+    ///
+    /// # Errors
+    /// [`Error::NoCpu`].
+    pub fn vcpu(&mut self, index: usize) -> Result<Vcpu<'_>, Error> {
+        Vcpu::new(self, index)
+    }
+
+    /// The UNDEFINED instructions that the guest executed.
+    pub fn undefined(&self) -> &UndefinedLog {
+        &self.undefined
+    }
+
+    /// The host may change bytes or poison: before a CPU runs again it must look.
+    fn host_touches_memory(&mut self) {
+        self.cpus.iter_mut().for_each(|cpu| cpu.host_touched_memory = true);
+    }
+}
+
+/// MPIDR_EL1 of a CPU: affinity level 0, RES1 bit 31.
+pub(crate) fn mpidr(index: u64) -> u64 {
+    1 << 31 | index
+}
