@@ -114,7 +114,7 @@ const SYSREG: &[Layout] = &[
 ];
 const ERET: &[Layout] = &[("ERET", 1, 1), ("ERETA", 0, 0)];
 const TSTART: &[Layout] = &[("Rd", 9, 5)];
-const PAC_FAIL: &[Layout] = &[("DnI", 1, 1), ("BnA", 0, 0)];
+const PAC_FAIL: &[Layout] = &[("IorD", 1, 1), ("AorB", 0, 0)];
 const SME: &[Layout] = &[("SMTC", 2, 0)];
 const GPC: &[Layout] = &[
     ("S2PTW", 21, 21),
