@@ -85,7 +85,9 @@ impl Place {
     fn address(self, random: &mut Random, bytes: u64, aligned: bool) -> u64 {
         let address = match self {
             Place::Fault if random.one_in(2) => layout::UNMAPPED + 0x800 + random.bits() % 256,
-            Place::Fault => layout::END - random.bits() % bytes,
+            // Never readable: a store may write its first bytes before it faults, or none (QEMU does both).
+            Place::Fault if aligned => layout::END,
+            Place::Fault => return layout::END - random.bits() % bytes,
             Place::Buffer if random.one_in(4) => layout::MIDDLE - random.bits() % (bytes + 1),
             Place::Buffer => layout::BUFFER + random.bits() % (layout::BUFFER_SIZE - bytes + 1),
         };

@@ -70,7 +70,11 @@ impl Plan {
         let mut random = Random::new(options.seed, index);
         let cpu = if index % 4 == 3 && !options.undefined { Cpu::NeoverseN1 } else { Cpu::Max };
         let cases = (0..size).map(|_| {
-            if options.undefined { undefined::case(&mut random) } else { generate::case(&mut random, cpu, options.length.into()) }
+            if options.undefined {
+                undefined::case(&mut random)
+            } else {
+                generate::case(&mut random, cpu, options.length.into())
+            }
         });
         Self { index, cpu, cases: cases.collect() }
     }

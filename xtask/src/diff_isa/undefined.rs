@@ -96,10 +96,11 @@ fn system(word: u32) -> bool {
             (4, 0, 1 | 2) | (4, 3, 4) => false,
             _ => true,
         },
-        // SYS with op1 = 3 is what EL0 has. Left out: prediction restriction (CRm 3), tag and CVADP forms, the block
-        // size of DC ZVA, and XZR, an address at which QEMU's user mode does not fault.
+        // SYS with op1 = 3 is what EL0 has. Left out: prediction restriction (CRm 3), tag forms, CVAP and
+        // CVADP (QEMU's user mode lacks them), the block size of DC ZVA, and XZR, an address at which QEMU's
+        // user mode does not fault.
         1 if op1 == 3 && crn == 7 && !read => {
-            op2 == 1 && !matches!(crm, 3 | 4 | 13) && field(word, 4, 0) != 31
+            op2 == 1 && !matches!(crm, 3 | 4 | 12 | 13) && field(word, 4, 0) != 31
         }
         1 => true,
         // EL0's registers: only those that both sides have in the same way.

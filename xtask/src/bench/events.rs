@@ -1,0 +1,158 @@
+//! The kernel half and the decoder: nanoseconds per call.
+
+use super::{Figure, Promise, median};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use seawall_arm::{Esr, Reg, Registers};
+use seawall_events::{Abi, LastFault, Layout, VcpuConfig, VcpuState, VirtualSError, set_events_bytes};
+use std::fmt::Write;
+use std::hint::black_box;
+use std::time::Instant;
+
+pub(crate) const SET_EVENTS: &str = "set_events, bytes to guest state";
+pub(crate) const DECODE: &str = "ESR decode to fields";
+pub(crate) const TEXT: &str = "ESR decode to text";
+
+/// Calls in one measurement.
+const CALLS: u32 = 1_000_000;
+
+/// Nanoseconds per call of `call`, which gets the number of the call.
+fn nanoseconds(mut call: impl FnMut(usize)) -> f64 {
+    let start = Instant::now();
+    for n in 0..CALLS as usize {
+        call(n);
+    }
+    start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+}
+
+/// `KVM_SET_VCPU_EVENTS` with an instruction abort and a data abort in turn, each with an ESR, into a task at EL0.
+pub(crate) fn set_events(repeat: u32) -> Figure {
+    let mut instruction_abort = [0; 64];
+    instruction_abort[3] = 1; // ext_iabt_pending
+    instruction_abort[4] = 1; // ext_abt_has_esr
+    instruction_abort[17] = 2; // ext_abt_esr: EA
+    let mut data_abort = instruction_abort;
+    data_abort.swap(2, 3); // ext_dabt_pending
+    let calls = [instruction_abort, data_abort];
+    let value = median(repeat, || {
+        let mut vcpu = BenchVcpu::default();
+        let mut refused = 0;
+        let time = nanoseconds(|n| {
+            vcpu.set_reg(Reg::Pc, 0x40_1040);
+            vcpu.set_reg(Reg::Pstate, 0); // EL0t
+            let bytes = black_box(calls[n % 2]);
+            refused += u32::from(set_events_bytes(&mut vcpu, ABI, || Some(bytes)).is_err());
+            black_box(&vcpu);
+        });
+        let delivered = refused == 0 && vcpu.reg(Reg::EsrEl1) == 0x9200_0210;
+        delivered.then_some(time).ok_or_else(|| "the abort was not delivered".to_owned())
+    });
+    Figure { name: SET_EVENTS, unit: "ns", value, promise: Promise::AtMost(100.0), peer: None }
+}
+
+/// Syndromes of aborts and SErrors, and some of everything else.
+fn syndromes() -> Vec<u64> {
+    let mut random = StdRng::seed_from_u64(1);
+    let classes = [0x20, 0x21, 0x24, 0x25, 0x2f, 0x15, 0x18, 0x3c];
+    (0..1024).map(|n| classes[n % classes.len()] << 26 | 1 << 25 | random.random::<u64>() & 0x1ff_ffff).collect()
+}
+
+/// Every field of the syndrome of an abort or an SError.
+pub(crate) fn decode(repeat: u32) -> Figure {
+    let esrs = syndromes();
+    let value = median(repeat, || {
+        Ok(nanoseconds(|n| {
+            black_box(Esr::from_bits(black_box(esrs[n % esrs.len()])).syndrome());
+        }))
+    });
+    Figure { name: DECODE, unit: "ns", value, promise: Promise::AtMost(10.0), peer: None }
+}
+
+/// The text of a log line; the peer makes text fields of a tree.
+pub(crate) fn text(repeat: u32) -> Figure {
+    let esrs = syndromes();
+    let value = median(repeat, || {
+        let mut line = String::with_capacity(256);
+        Ok(nanoseconds(|n| {
+            line.clear();
+            let _ = write!(line, "{}", Esr::from_bits(black_box(esrs[n % esrs.len()])));
+            black_box(&line);
+        }))
+    });
+    let peer = median(repeat, || {
+        Ok(nanoseconds(|n| {
+            let _ = black_box(aarch64_esr_decoder::decode(black_box(esrs[n % esrs.len()])));
+        }))
+    });
+    let peer = Some(("aarch64-esr-decoder", peer));
+    Figure { name: TEXT, unit: "ns", value, promise: Promise::AtMost(1000.0), peer }
+}
+
+const ABI: Abi = Abi::Extended(Layout::Posted);
+
+/// A vCPU as a small hypervisor has it: a register file, and what the last abort was.
+#[derive(Default)]
+struct BenchVcpu {
+    pc: u64,
+    pstate: u64,
+    elr: u64,
+    spsr: u64,
+    esr: u64,
+    far: u64,
+    serror: VirtualSError,
+    mmio_waits: bool,
+}
+
+impl Registers for BenchVcpu {
+    fn reg(&self, reg: Reg) -> u64 {
+        match reg {
+            Reg::Pc => self.pc,
+            Reg::Pstate => self.pstate,
+            Reg::ElrEl1 => self.elr,
+            Reg::SpsrEl1 => self.spsr,
+            Reg::EsrEl1 => self.esr,
+            Reg::FarEl1 => self.far,
+            Reg::VbarEl1 => 0xffff_8000_0001_0800,
+            Reg::SctlrEl1 => 0x30d0_181d,
+            _ => 0,
+        }
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) {
+        match reg {
+            Reg::Pc => self.pc = value,
+            Reg::Pstate => self.pstate = value,
+            Reg::ElrEl1 => self.elr = value,
+            Reg::SpsrEl1 => self.spsr = value,
+            Reg::EsrEl1 => self.esr = value,
+            Reg::FarEl1 => self.far = value,
+            _ => {}
+        }
+    }
+}
+
+impl VcpuState for BenchVcpu {
+    fn config(&self) -> VcpuConfig {
+        VcpuConfig { ras: true, ..VcpuConfig::default() }
+    }
+
+    fn last_fault(&self) -> LastFault {
+        LastFault { esr: Esr::from_bits(0x8200_0210), far: 0x40_1040, ipa: Some(0x8020_1000) }
+    }
+
+    fn walk_level(&self, _va: u64, _descriptor_ipa: u64) -> Option<i8> {
+        None
+    }
+
+    fn drop_mmio(&mut self) {
+        self.mmio_waits = false;
+    }
+
+    fn serror(&self) -> VirtualSError {
+        self.serror
+    }
+
+    fn set_serror(&mut self, serror: VirtualSError) {
+        self.serror = serror;
+    }
+}

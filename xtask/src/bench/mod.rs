@@ -1,0 +1,136 @@
+//! `cargo xtask bench`: the figures that the project promises, measured, each beside its peer's from the same run.
+//!
+//! A CPU's speed is taken from two runs of one loop with different iteration counts, as the difference of iterations
+//! over the difference of wall time: start-up, image loading and exit cancel. Every figure is the median of several
+//! such measurements. QEMU runs the same flat images where `qemu-system-aarch64` is installed.
+
+use std::process::{Command, ExitCode};
+
+mod demo;
+mod events;
+mod guest;
+mod peer;
+mod table;
+
+/// What to print, and what to make of it.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    /// Exit with 1 if a promised figure is missed or could not be measured
+    #[arg(long)]
+    check: bool,
+    /// How often each figure is measured; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Measure only the figures whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// What is promised of a figure.
+#[derive(Clone, Copy)]
+pub(crate) enum Promise {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Promise {
+    fn is_kept_by(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => value >= least,
+            Self::AtMost(most) => value <= most,
+        }
+    }
+}
+
+/// One measured figure.
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    /// The value, or why there is none.
+    pub(crate) value: Result<f64, String>,
+    pub(crate) promise: Promise,
+    /// The peer's name and value, from the same run.
+    pub(crate) peer: Option<(&'static str, Result<f64, String>)>,
+}
+
+impl Figure {
+    /// Whether the promise is kept; a figure that could not be measured keeps nothing.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.value.as_ref().is_ok_and(|value| self.promise.is_kept_by(*value))
+    }
+
+    /// How many times better than the peer: more of a rate, less of a time.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        let ours = self.value.as_ref().ok()?;
+        let peers = self.peer.as_ref()?.1.as_ref().ok()?;
+        Some(match self.promise {
+            Promise::AtLeast(_) => ours / peers,
+            Promise::AtMost(_) => peers / ours,
+        })
+    }
+}
+
+/// A figure that can be measured: its name, and how, given the number of repetitions.
+type Measurement = (&'static str, fn(u32) -> Figure);
+
+const MEASUREMENTS: [Measurement; 7] = [
+    (guest::ALU, guest::alu),
+    (guest::LOAD_STORE, guest::load_store),
+    (guest::SEA, guest::sea),
+    (events::SET_EVENTS, events::set_events),
+    (events::DECODE, events::decode),
+    (events::TEXT, events::text),
+    (demo::DEMO, demo::demo),
+];
+
+/// Runs the task.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    if cfg!(debug_assertions) {
+        return run_released(options);
+    }
+    let wanted = MEASUREMENTS.iter().filter(|(name, _)| name.contains(&options.only));
+    let figures: Vec<Figure> = wanted
+        .map(|(name, measure)| {
+            eprintln!("measuring: {name}");
+            measure(options.repeat)
+        })
+        .collect();
+    if options.json {
+        println!("{}", table::json(&figures));
+    } else {
+        print!("{}", table::text(&figures));
+    }
+    if options.check && !(figures.iter().all(Figure::is_kept) && !figures.is_empty()) {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Figures of a debug build mean nothing: runs the same in a release build.
+fn run_released(options: &Options) -> ExitCode {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["run", "--release", "--quiet", "--package", "xtask", "--", "bench"]);
+    cargo.args(["--repeat", &options.repeat.to_string(), "--only", &options.only]);
+    cargo.args(options.json.then_some("--json")).args(options.check.then_some("--check"));
+    match cargo.status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cannot start cargo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The median of what `measure` gives, `repeat` times; the first error ends it.
+pub(crate) fn median(
+    repeat: u32,
+    mut measure: impl FnMut() -> Result<f64, String>,
+) -> Result<f64, String> {
+    let mut values = (0..repeat).map(|_| measure()).collect::<Result<Vec<f64>, String>>()?;
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().ok_or_else(|| "measured no times".to_owned())
+}
