@@ -1,0 +1,258 @@
+//! From a SEA exit to what the guest sees, over a vCPU that is nothing but the kernel half.
+
+#[path = "../../events/examples/own_vcpu/vcpu.rs"]
+mod vcpu;
+
+use seawall::{
+    Access, Action, ContainError, Containment, Full, GuestState, Injection, Iss, Mainline, MemoryError,
+    Policy, SError, StopReason, StormGuard, builtin,
+};
+use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
+use seawall_events::{
+    Abi, Exit, LastFault, Layout, Refusal, Refused, Reg, Registers, SeaExit, SeaPolicy, VcpuConfig,
+    VcpuEvents, VirtualSError, get_events, handle_guest_sea, set_events,
+};
+
+const PC: u64 = 0x40_1040;
+const VBAR: u64 = 0xffff_8000_1000_0800;
+
+/// A vCPU whose every run meets the same error.
+struct Guest {
+    vcpu: vcpu::Vcpu,
+    abi: Abi,
+    exit: SeaExit,
+}
+
+impl seawall_events::Vcpu for Guest {
+    type Error = Refused;
+
+    fn run(&mut self) -> Result<Exit, Refused> {
+        Ok(Exit::Sea(self.exit))
+    }
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<(), Refused> {
+        set_events(&mut self.vcpu, self.abi, events).map(|_| ())
+    }
+    fn events(&self) -> Result<VcpuEvents, Refused> {
+        get_events(&self.vcpu).map_err(Refused::from)
+    }
+    fn reg(&self, reg: Reg) -> Result<u64, Refused> {
+        Ok(self.vcpu.reg(reg))
+    }
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Refused> {
+        self.vcpu.set_reg(reg, value);
+        Ok(())
+    }
+    fn abi(&self) -> Abi {
+        self.abi
+    }
+}
+
+/// A guest in `pstate` whose access at PC was answered by the hardware with `esr`.
+fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
+    let mut vcpu = vcpu::Vcpu {
+        regs: [0; 54],
+        config: VcpuConfig { ras: true, ..VcpuConfig::default() },
+        last_fault: LastFault { esr: Esr::from_bits(esr), far: 0x50_0123, ipa: Some(0x4021_0000) },
+        serror: VirtualSError::default(),
+        mmio_waits: false,
+        walk_level: None,
+    };
+    vcpu.set_reg(Reg::Pc, PC);
+    vcpu.set_reg(Reg::Pstate, pstate);
+    vcpu.set_reg(Reg::VbarEl1, VBAR);
+    let exit = handle_guest_sea(&mut vcpu, SeaPolicy { to_user: true, guest_has_ras: true }).unwrap();
+    Guest { vcpu, abi, exit }
+}
+
+const POSTED: Abi = Abi::Extended(Layout::Posted);
+
+/// Handles the error once; gives the injection and where the guest is.
+fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, GuestState) {
+    let exit = guest.exit;
+    let outcome = Containment::new(policy).handle(guest, &exit).unwrap();
+    match outcome.action {
+        Action::Injected { injection, guest } => (injection, guest),
+        Action::Stop(reason) => panic!("{reason}"),
+    }
+}
+
+#[test]
+fn full_replays_a_fetch_as_an_instruction_abort_with_its_iss() {
+    let (_, state) = handle(Full, &mut guest(0x8200_0210, 0, POSTED));
+    let expected = GuestState::AtVector {
+        target: Target::El1,
+        pc: VBAR + 0x400,
+        esr: Esr::from_bits(0x8200_0210),
+        far: 0x50_0123,
+    };
+    assert_eq!(state, expected);
+}
+
+#[test]
+fn full_replays_each_bit_that_the_exit_gives() {
+    for (hardware, pstate, seen) in [
+        (0x9200_0210, 0, 0x9200_0210), // EA
+        (0x9200_0610, 0, 0x9200_0610), // FnV
+        (0x9200_0250, 0, 0x9200_0250), // WnR
+        (0x9200_0310, 0, 0x9200_0310), // CM
+        (0x9200_1a10, 0, 0x9200_1a10), // SET
+        (0x9200_0217, 0, 0x9200_0217), // a walk at level 3
+        (0x9200_0213, 5, 0x9600_0213), // level -1, from EL1
+        (0x9200_0218, 5, 0x9600_0218), // ECC
+        (0x8200_1e10, 5, 0x8600_1e10), // a fetch of EL1: SET, FnV, EA
+        (0x8200_0215, 0, 0x8200_0215), // a fetch, walk at level 1
+    ] {
+        let (_, state) = handle(Full, &mut guest(hardware, pstate, POSTED));
+        let GuestState::AtVector { esr, .. } = state else { panic!("{state:?}") };
+        assert_eq!(esr.bits(), seen, "{hardware:#x}");
+    }
+}
+
+#[test]
+fn full_works_in_the_other_layout_too() {
+    let (_, state) = handle(Full, &mut guest(0x8200_0210, 0, Abi::Extended(Layout::Trailing)));
+    assert!(matches!(state, GuestState::AtVector { esr, .. } if esr.bits() == 0x8200_0210));
+}
+
+#[test]
+fn mainline_makes_a_data_abort_of_everything_and_gives_no_esr() {
+    for hardware in [0x8200_0210, 0x9200_0650] {
+        let (injection, state) = handle(Mainline, &mut guest(hardware, 0, Abi::Mainline));
+        assert_eq!(injection, Injection::data_abort().into());
+        assert!(matches!(state, GuestState::AtVector { esr, .. } if esr.bits() == 0x9200_0010));
+    }
+}
+
+#[test]
+fn serror_is_what_kvm_does_by_itself() {
+    let (injection, state) = handle(SError, &mut guest(0x9200_0210, 0, Abi::Mainline));
+    assert_eq!(injection, Injection::serror().into());
+    assert!(matches!(state, GuestState::AtVector { esr, pc, .. }
+        if esr.bits() == 0xbf00_0000 && pc == VBAR + 0x580));
+}
+
+#[test]
+fn a_masked_serror_is_reported_as_pending() {
+    let (_, state) = handle(SError, &mut guest(0x9200_0210, 0x3c5, Abi::Mainline));
+    assert_eq!(state, GuestState::SErrorPending);
+}
+
+#[test]
+fn what_the_kernel_did_not_deliver_is_reported() {
+    let mut guest = guest(0x9200_0210, 5, POSTED);
+    guest.vcpu.last_fault.esr = Esr::from_bits(0x9200_0087); // S1PTW, and no walk finds it
+    let (_, state) = handle(Full, &mut guest);
+    assert_eq!(state, GuestState::NotDelivered);
+}
+
+#[test]
+fn a_vector_that_is_itself_bad_is_still_a_delivery() {
+    // The fetch at the vector aborts: after the injection PC is where it was.
+    let mut guest = guest(0x8200_0210, 0x3c5, POSTED);
+    guest.vcpu.set_reg(Reg::Pc, VBAR + 0x200);
+    for _ in 0..2 {
+        let (_, state) = handle(Full, &mut guest);
+        assert!(matches!(state, GuestState::AtVector { pc, .. } if pc == VBAR + 0x200), "{state:?}");
+    }
+}
+
+#[test]
+fn a_decision_that_the_abi_cannot_say_is_an_error_and_leaves_the_guest() {
+    let mut guest = guest(0x8200_0210, 0, Abi::Mainline);
+    let (before, exit) = (guest.vcpu.clone(), guest.exit);
+    let error = Containment::new(Full).handle(&mut guest, &exit).unwrap_err();
+    assert!(matches!(error, ContainError::NotInAbi { policy: "full", refusal: Refusal::NotInMainline, .. }));
+    assert!(error.to_string().contains("choose the policy `mainline`"), "{error}");
+    assert_eq!(guest.vcpu, before);
+}
+
+#[test]
+fn aarch32_aborts_are_read_back_from_their_own_registers() {
+    for (hardware, fsr, pc) in [(0x9200_0210, 0x08, 0x1010), (0x8200_0210, 0x08, 0x100c)] {
+        let mut guest = guest(hardware, 0x10, POSTED);
+        guest.vcpu.config.el1_aarch32 = true;
+        guest.vcpu.set_reg(Reg::VbarEl1, 0x1000);
+        let (_, state) = handle(Full, &mut guest);
+        assert!(matches!(state, GuestState::AtVector { pc: at, esr, .. } if at == pc && esr.bits() == fsr));
+    }
+}
+
+#[test]
+fn a_storm_at_one_pc_is_stopped_with_the_reason() {
+    let mut guest = guest(0x9200_0210, 0x3c5, POSTED);
+    let mut containment = Containment::new(Full).with_storm_guard(StormGuard::new(3));
+    let mut actions = Vec::new();
+    for _ in 0..4 {
+        guest.vcpu.set_reg(Reg::Pc, PC); // the guest returns to the access
+        let exit = guest.exit;
+        actions.push(containment.handle(&mut guest, &exit).unwrap().action);
+    }
+    assert!(actions[..3].iter().all(|action| matches!(action, Action::Injected { .. })));
+    let reason = StopReason::Storm { pc: PC, gva: Some(0x50_0123), times: 4 };
+    assert_eq!(actions[3], Action::Stop(reason));
+    assert!(reason.to_string().contains("4 times at PC 0x401040, address 0x500123"), "{reason}");
+    assert_eq!(guest.vcpu.reg(Reg::Pc), PC, "nothing was injected");
+}
+
+#[test]
+fn a_storm_of_two_in_turn_is_a_storm_and_one_pc_over_many_addresses_is_not() {
+    let error = |pc, gva| MemoryError {
+        gpa: None,
+        gva: Some(gva),
+        access: Access::Load,
+        walk_level: None,
+        level: ExceptionLevel::El0,
+        pc,
+        esr: Esr::from_bits(0x9200_0210),
+    };
+    let mut guard = StormGuard::new(8);
+    let turns = (0..100).take_while(|n| guard.note(&error(0x1000 + 8 * (n % 2), 0x5000)).is_ok()).count();
+    assert_eq!(turns, 16);
+    let mut guard = StormGuard::new(8);
+    assert!((0..1000).all(|n| guard.note(&error(0x1000, 0x5000 + 64 * n)).is_ok()));
+}
+
+#[test]
+fn memory_error_says_what_the_exit_says() {
+    let of = |esr, pstate| {
+        let exit = SeaExit::from_hardware(Esr::from_bits(esr), 0x50_0123, Some(0x4021_0000), true);
+        MemoryError::from_sea(&exit, PC, Pstate::from_bits(pstate))
+    };
+    let load = of(0x9200_0210, 0);
+    assert_eq!((load.access, load.gva, load.gpa), (Access::Load, Some(0x50_0123), Some(0x4021_0000)));
+    assert_eq!((load.level, load.walk_level, load.pc), (ExceptionLevel::El0, None, PC));
+    assert_eq!(load.to_string(), "load at EL0, PC 0x401040: gva 0x500123, gpa 0x40210000");
+    assert_eq!(of(0x9200_0250, 5).access, Access::Store);
+    assert_eq!(of(0x9200_0310, 5).access, Access::Maintenance);
+    let walk = of(0x8200_0215, 5);
+    assert_eq!((walk.access, walk.walk_level, walk.gpa), (Access::Fetch, Some(1), None));
+    assert_eq!(walk.to_string(), "fetch at EL1, PC 0x401040: gva 0x500123, on the table walk at level 1");
+    let unknown = of(0x9200_0610, 0);
+    assert_eq!((unknown.gva, unknown.gpa), (None, None));
+}
+
+#[test]
+fn an_iss_has_25_bits() {
+    assert_eq!(Iss::new(0x01ff_ffff).map(Iss::bits), Some(0x01ff_ffff));
+    assert_eq!(Iss::new(0x0200_0000), None);
+    assert_eq!(Iss::of(Esr::from_bits(0x9200_0210)).bits(), 0x210);
+}
+
+#[test]
+fn an_abort_and_an_serror_go_in_one_call() {
+    let injection = Injection::data_abort()
+        .iss(Iss::new(0x200).unwrap())
+        .and_serror(Injection::serror().iss(Iss::new(0x11).unwrap()));
+    let events = injection.events();
+    assert!(events.ext_dabt_pending && !events.ext_iabt_pending && events.serror_pending);
+    assert_eq!((events.ext_abt_esr, events.serror_esr), (0x200, 0x11));
+    assert_eq!(injection.to_string(), "data abort, ISS 0x200 and SError, ISS 0x11");
+}
+
+#[test]
+fn policies_go_by_name() {
+    for name in ["serror", "mainline", "full"] {
+        assert_eq!(builtin(name).map(Policy::name), Some(name));
+    }
+    assert!(builtin("none").is_none());
+}
