@@ -8,8 +8,8 @@ pub(super) const DATA: u64 = 0x4108_0000;
 pub(super) const RUNNING: u64 = DATA;
 /// The structures for sigaltstack and `rt_sigaction`.
 pub(super) const SIGNAL_ARGUMENTS: u64 = DATA + 0x100;
-/// The signal stack.
-pub(super) const SIGNAL_STACK: u64 = DATA + 0x1000;
+/// The signal stack. Base registers, so also SP, never come so far from `MIDDLE`: a fault with SP in it would not switch to it.
+pub(super) const SIGNAL_STACK: u64 = MIDDLE + 0x1_0000;
 /// Bytes of the signal stack.
 pub(super) const SIGNAL_STACK_SIZE: u64 = 0x4000;
 /// A page boundary in the middle of the buffer.
