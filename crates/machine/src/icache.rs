@@ -93,15 +93,15 @@ impl ICache {
     }
 
     /// Bytes of RAM were written: drop the lines they are in.
-    pub(crate) fn written(&mut self, offset: usize, len: usize) {
+    pub(crate) fn written(&mut self, memory: &mut Memory, offset: usize, len: usize) {
         let line_size = LINE_SIZE as usize;
         for line in offset / line_size..=(offset + len.max(1) - 1) / line_size {
-            self.drop_line(line);
+            self.drop_line(memory, line);
         }
     }
 
     /// Drop one line, by its number in RAM.
-    fn drop_line(&mut self, ram_line: usize) {
+    fn drop_line(&mut self, memory: &mut Memory, ram_line: usize) {
         let lines_per_page = (PAGE_SIZE / LINE_SIZE) as usize;
         let (ram_page, line) = (ram_line / lines_per_page, ram_line % lines_per_page);
         let Some(&slot) = self.by_ram_page.get(ram_page) else { return };
@@ -115,6 +115,9 @@ impl ICache {
         *lines &= !(1 << line);
         if let Some(insns) = page.get_mut(line * INSNS_PER_LINE..(line + 1) * INSNS_PER_LINE) {
             insns.fill(Insn::PENDING);
+        }
+        if *lines == 0 {
+            memory.clear_has_code(ram_page << PAGE_SHIFT);
         }
     }
 

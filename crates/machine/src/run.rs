@@ -118,13 +118,14 @@ impl Runner<'_> {
             if self.cpu.attention != 0 {
                 self.attend();
             }
+            if *left == 0 {
+                return Ok(Exit::Intr);
+            }
             if self.cpu.serror.pending
                 && matches!(prepare_run(&mut self.kernel()), PendingSError::Taken(_))
             {
-                self.step(left, 0);
-            }
-            if *left == 0 {
-                return Ok(Exit::Intr);
+                self.step(left, 1);
+                continue;
             }
             if let Some(exit) = self.run_once(left)? {
                 return Ok(exit);
@@ -149,7 +150,10 @@ impl Runner<'_> {
         if unusual && self.before_first_instruction(slot, guarded).is_none() {
             return self.take_trap(left, None);
         }
-        let Some(page) = self.icache.page(slot) else { return Ok(None) };
+        let Some(page) = self.icache.page(slot) else {
+            self.cpu.tlb.clear_fetch();
+            return Ok(None);
+        };
         let (leave, done) = run_page(self.cpu, self.memory, Code { page, guarded }, *left);
         self.cpu.elapsed = 0;
         self.cpu.steps += done;
@@ -268,7 +272,7 @@ impl Runner<'_> {
         self.cpu.attention = 0;
         for (offset, len) in std::mem::take(&mut self.cpu.written_code) {
             if len != 0 {
-                self.icache.written(offset, len);
+                self.icache.written(self.memory, offset, len);
             }
         }
         if self.memory.has_stale_code() {

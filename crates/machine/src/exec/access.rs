@@ -187,8 +187,14 @@ fn store_slow(
 /// In the order of priority: alignment (SCTLR_EL1.A), then for each page translation, Device
 /// alignment, hole, poison.
 pub(super) fn probe(cpu: &mut Cpu, memory: &mut Memory, request: &Request) -> Option<Place> {
-    let &Request { va, size, element, write, .. } = request;
+    let &Request { va, size, element, write, view, .. } = request;
     let intent = if write { Intent::STORE } else { Intent::LOAD };
+    let arrays = if write { &cpu.tlb.write } else { &cpu.tlb.read };
+    let entry = arrays[view as usize & 3].entry(va);
+    if entry.covers(va, size) && va & (size - 1) == 0 {
+        let first = entry.offset(va);
+        return Some(Place { first, first_len: size as usize, second: 0, len: size as usize });
+    }
     if va & (element - 1) != 0 && misalignment_faults(cpu, request) {
         cpu.raise_abort(FaultStatus::Alignment, va, intent);
         return None;
