@@ -21,7 +21,7 @@ pub(super) struct State {
 pub(super) enum Fix {
     /// The last word branches over this many of the units that follow.
     Branch(BranchOffset, usize),
-    /// The last-but-one word is an ADR of the place after this many of the units that follow.
+    /// The first word is an ADR of the place after this many of the units that follow.
     Adr(usize),
     /// The last word is a PC-relative literal access to this address.
     Literal(u64),
@@ -104,8 +104,9 @@ impl Case {
                     words[last] = offset.set(words[last], (target(skip) - last) as u32);
                 }
                 Some(Fix::Adr(skip)) => {
-                    let bytes = (target(skip) - (last - 1)) as u32 * 4;
-                    words[last - 1] |= (bytes & 3) << 29 | (bytes >> 2) << 5;
+                    // ADR's immediate in words is [23:5], as a conditional branch's.
+                    let first = starts[i];
+                    words[first] = BranchOffset::Imm19.set(words[first], (target(skip) - first) as u32);
                 }
                 Some(Fix::Literal(address)) => {
                     let from = pc + last as u64 * 4;

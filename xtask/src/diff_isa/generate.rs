@@ -39,10 +39,12 @@ pub(super) fn case(random: &mut Random, cpu: Cpu, length: usize) -> Case {
         rows.iter().copied().filter(|t| matches!(t.class, Class::Access(_))).collect();
     let mut units = Vec::with_capacity(length + 1);
     for _ in 0..length {
-        units.push(match random.below(16) {
-            0 => exclusive(random),
-            1 => constant(random),
-            2..6 => {
+        units.push(match random.below(32) {
+            0 | 1 => exclusive(random),
+            2 | 3 => constant(random),
+            4 => counted_loop(random),
+            5 => system_call(random),
+            6..12 => {
                 let row = *random.pick(&accesses);
                 unit(random, row, Place::Buffer)
             }
@@ -91,7 +93,9 @@ impl Place {
             Place::Buffer if random.one_in(4) => layout::MIDDLE - random.bits() % (bytes + 1),
             Place::Buffer => layout::BUFFER + random.bits() % (layout::BUFFER_SIZE - bytes + 1),
         };
-        if aligned || random.one_in(2) { address & !(bytes - 1) } else { address }
+        let address = if aligned || random.one_in(2) { address & !(bytes - 1) } else { address };
+        // Linux has TBI on for processes: the top byte is no part of the address.
+        if self == Place::Buffer && random.one_in(8) { address | random.bits() << 56 } else { address }
     }
 }
 
@@ -107,13 +111,17 @@ fn unit(random: &mut Random, row: &Template, place: Place) -> Unit {
             words.push(word);
             (words, None)
         }
-        Class::Literal => (vec![word], Some(Fix::Literal(Place::Buffer.address(random, 8, false) & !3))),
+        Class::Literal => {
+            (vec![word], Some(Fix::Literal(Place::Buffer.address(random, 8, false) & ADDRESS & !3)))
+        }
         Class::Branch(offset) => (vec![word], Some(Fix::Branch(offset, random.below(4)))),
-        Class::BranchRegister => (vec![ADR | field(word, 9, 5), word], Some(Fix::Adr(random.below(4)))),
+        Class::BranchRegister => (branch_register(random, word), Some(Fix::Adr(random.below(4)))),
     };
     Unit { name: row.name, words, fix }
 }
 
+/// An address without its tag.
+const ADDRESS: u64 = u64::MAX >> 8;
 const ADR: u32 = 0x1000_0000;
 const CLREX: u32 = 0xd503_3f5f;
 
@@ -124,11 +132,52 @@ fn constant(random: &mut Random) -> Unit {
     Unit { name: "constant", words: set_register(register, value), fix: None }
 }
 
-/// BRK or UDF with any immediate.
+/// ADR into the branch's register, sometimes with a tag in the top byte that the branch must drop (TBI), then the branch.
+fn branch_register(random: &mut Random, branch: u32) -> Vec<u32> {
+    const ORR_TAG: u32 = 0xb248_1c00; // orr x0, x0, #0xff00000000000000
+    let register = field(branch, 9, 5);
+    let tag = random.one_in(4).then_some(ORR_TAG | register << 5 | register);
+    [ADR | register].into_iter().chain(tag).chain([branch]).collect()
+}
+
+/// A backward branch: a few turns of EOR, SUBS and B.NE.
+fn counted_loop(random: &mut Random) -> Unit {
+    let counter = random.below(31) as u32;
+    let (a, b) =
+        ((counter + 1 + random.below(15) as u32) % 31, (counter + 16 + random.below(15) as u32) % 31);
+    let mut words = set_register(counter, 1 + random.bits() % 9);
+    words.extend([
+        0xca80_0000 | b << 16 | 7 << 10 | a << 5 | a, // eor a, a, b, asr #7
+        0xf100_0400 | counter << 5 | counter,         // subs counter, counter, #1
+        0x54ff_ffc1,                                  // b.ne back two
+    ]);
+    Unit { name: "loop", words, fix: None }
+}
+
+/// `sched_yield`, which returns 0 and does nothing else: an exception and its return in the midst of a sequence.
+fn system_call(random: &mut Random) -> Unit {
+    const SCHED_YIELD: u64 = 124;
+    let mut words = set_register(8, SCHED_YIELD);
+    words.push(0xd400_0001 | (random.word() & 0xffff) << 5);
+    Unit { name: "svc", words, fix: None }
+}
+
+/// The end of a sequence: BRK or UDF with any immediate, or a jump to a place from which nothing can be fetched.
 fn trap(random: &mut Random) -> Unit {
     let immediate = random.word() & 0xffff;
-    let word = if random.one_in(2) { 0xd420_0000 | immediate << 5 } else { immediate };
-    Unit { name: "trap", words: vec![word], fix: None }
+    let words = match random.below(4) {
+        0 => vec![0xd420_0000 | immediate << 5],
+        1 => vec![immediate],
+        kind => {
+            let register = random.below(31) as u32;
+            let target =
+                if kind == 2 { layout::MIDDLE } else { layout::UNMAPPED + 4 * u64::from(immediate & 0xff) };
+            let mut words = set_register(register, target);
+            words.push([0xd61f_0000, 0xd63f_0000, 0xd65f_0000][random.below(3)] | register << 5);
+            words
+        }
+    };
+    Unit { name: "trap", words, fix: None }
 }
 
 /// MOVZ or MOVN, then MOVK until the register (0..=30) has the value.
