@@ -1,8 +1,11 @@
 //! Bit fields, written as the manual writes them: `[msb:lsb]`.
 
 /// The field `[msb:lsb]` of `value`, right-aligned.
+///
+/// The positions come from tables: arithmetic that wraps keeps them from being a path to a panic where
+/// overflow is checked, as in Linux.
 pub(crate) const fn field(value: u64, msb: u32, lsb: u32) -> u64 {
-    (value >> lsb) & mask(msb - lsb + 1)
+    value.wrapping_shr(lsb) & mask(msb.wrapping_sub(lsb).wrapping_add(1))
 }
 
 /// Whether bit `n` of `value` is set.
@@ -17,5 +20,5 @@ pub(crate) const fn set_bit(n: u32, on: bool) -> u64 {
 
 /// `width` ones.
 const fn mask(width: u32) -> u64 {
-    if width >= 64 { u64::MAX } else { (1 << width) - 1 }
+    if width >= 64 { u64::MAX } else { !(u64::MAX << width) }
 }

@@ -117,8 +117,10 @@ impl fmt::Display for Esr {
             Syndrome::InstructionAbort(abort) => write!(f, ", {abort}")?,
             Syndrome::SError(serror) => write!(f, ", {serror}")?,
             Syndrome::Other(_) => {
-                for (n, field) in self.fields().filter(|field| field.lsb < 32).enumerate() {
-                    write!(f, "{} {field}", if n == 0 { "," } else { "" })?;
+                let mut separator = ",";
+                for field in self.fields().filter(|field| field.lsb < 32) {
+                    write!(f, "{separator} {field}")?;
+                    separator = "";
                 }
             }
         }
