@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod diff_isa;
 
 #[derive(Parser)]
@@ -16,12 +17,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// The figures that are promised, measured, beside QEMU's from the same run
+    Bench(bench::Options),
     /// Random instruction sequences on the machine's CPU and on qemu-aarch64: registers, flags, memory and faults compared
     DiffIsa(diff_isa::Options),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().task {
+        Task::Bench(options) => bench::run(&options),
         Task::DiffIsa(options) => diff_isa::run(&options),
     }
 }

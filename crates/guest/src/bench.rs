@@ -38,9 +38,9 @@ pub struct BenchLoop {
     /// Times that the loop runs.
     pub iterations: u64,
     /// Instructions executed in one iteration; in [`sea_loop`] with the handler's.
-    pub instructions: u64,
+    pub instructions: u32,
     /// Of these, loads and stores.
-    pub accesses: u64,
+    pub accesses: u32,
 }
 
 /// Arithmetic and logic in registers, and one branch: 10 instructions.

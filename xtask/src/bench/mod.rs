@@ -103,10 +103,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     } else {
         print!("{}", table::text(&figures));
     }
-    if options.check && !(figures.iter().all(Figure::is_kept) && !figures.is_empty()) {
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
+    let all_kept = !figures.is_empty() && figures.iter().all(Figure::is_kept);
+    if options.check && !all_kept { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Figures of a debug build mean nothing: runs the same in a release build.
@@ -126,10 +124,7 @@ fn run_released(options: &Options) -> ExitCode {
 }
 
 /// The median of what `measure` gives, `repeat` times; the first error ends it.
-pub(crate) fn median(
-    repeat: u32,
-    mut measure: impl FnMut() -> Result<f64, String>,
-) -> Result<f64, String> {
+pub(crate) fn median(repeat: u32, mut measure: impl FnMut() -> Result<f64, String>) -> Result<f64, String> {
     let mut values = (0..repeat).map(|_| measure()).collect::<Result<Vec<f64>, String>>()?;
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().ok_or_else(|| "measured no times".to_owned())

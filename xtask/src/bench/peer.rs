@@ -10,8 +10,8 @@ pub(crate) const QEMU: &str = "qemu";
 /// Beyond the 128 MiB of RAM that QEMU's `virt` has unless told otherwise: a load there aborts.
 pub(crate) const HOLE: u64 = 0x9000_0000;
 
-/// Runs an image to its SYSTEM_OFF; gives the wall time of the whole process. Its console must be `console`.
-pub(crate) fn run(image: &[u8], console: &str) -> Result<Duration, String> {
+/// Runs an image to its SYSTEM_OFF; gives the wall time of the whole process and the console.
+pub(crate) fn run(image: &[u8]) -> Result<(Duration, String), String> {
     let file = Image::write(image)?;
     let start = Instant::now();
     let output = Command::new("qemu-system-aarch64")
@@ -22,11 +22,10 @@ pub(crate) fn run(image: &[u8], console: &str) -> Result<Duration, String> {
         .output()
         .map_err(|_| "not installed".to_owned())?;
     let elapsed = start.elapsed();
-    let found = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() || found != console {
-        return Err(format!("said {found:?}, not {console:?}"));
+    if !output.status.success() {
+        return Err(format!("ended with {}", output.status));
     }
-    Ok(elapsed)
+    Ok((elapsed, String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// A file that goes when it is not needed any more.
