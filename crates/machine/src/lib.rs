@@ -1,6 +1,7 @@
 //! A software Arm machine with poisonable memory, in the shape of KVM.
 #![forbid(unsafe_code)]
 
+pub mod board;
 mod cpu;
 mod decode;
 mod exec;

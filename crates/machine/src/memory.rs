@@ -79,7 +79,6 @@ pub struct Memory {
     ram: Vec<u8>,
     flags: Vec<u8>,
     poison: Poison,
-    poison_generation: u64,
     stale_code: Vec<usize>,
 }
 
@@ -102,7 +101,6 @@ impl Memory {
             ram: vec![0; bytes],
             flags: vec![0; bytes >> PAGE_SHIFT],
             poison: Poison::default(),
-            poison_generation: 0,
             stale_code: Vec::new(),
         })
     }
@@ -333,23 +331,13 @@ impl Memory {
         self.poison.ranges().into_iter().map(|range| range.start + self.base..range.end + self.base).collect()
     }
 
-    /// A number that changes whenever a page gets its first poisoned line, or loses its last: a TLB
-    /// that cached "clean" must be flushed then.
-    #[inline]
-    pub fn poison_generation(&self) -> u64 {
-        self.poison_generation
-    }
-
     /// Brings HAS_POISON of the pages in `[start, end)` (offsets) in line with the masks.
     fn refresh_poison_flags(&mut self, start: u64, end: u64) {
         let pages = (start / PAGE_SIZE) as usize..=((end - 1) / PAGE_SIZE) as usize;
         for page in pages {
             let has_poison = if self.poison.in_page(page) { page_flags::HAS_POISON } else { 0 };
             if let Some(flags) = self.flags.get_mut(page) {
-                if *flags & page_flags::HAS_POISON != has_poison {
-                    *flags ^= page_flags::HAS_POISON;
-                    self.poison_generation += 1;
-                }
+                *flags = *flags & !page_flags::HAS_POISON | has_poison;
             }
         }
     }
@@ -489,17 +477,12 @@ mod tests {
     }
 
     #[test]
-    fn poison_generation_changes_only_when_a_page_changes_sides() {
+    fn a_page_is_marked_until_its_last_line_is_healed() {
         let mut memory = memory();
-        let start = memory.poison_generation();
-        memory.poison(BASE..BASE + 1).expect("in RAM");
-        let poisoned = memory.poison_generation();
-        assert_ne!(start, poisoned);
-        memory.poison(BASE + 64..BASE + 65).expect("in RAM");
+        memory.poison(BASE..BASE + 65).expect("in RAM");
         memory.heal(BASE..BASE + 1).expect("in RAM");
-        assert_eq!(memory.poison_generation(), poisoned);
-        memory.heal(BASE..BASE + 0x4000).expect("in RAM");
-        assert_ne!(memory.poison_generation(), poisoned);
+        assert!(memory.page_has_poison(0));
+        assert_eq!(memory.heal(BASE..BASE + 0x4000), Ok(1));
         assert!(!memory.page_has_poison(0));
     }
 

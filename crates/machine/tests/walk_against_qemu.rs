@@ -1,13 +1,14 @@
 //! The stage-1 walk against an implementation that is not ours: a bare-metal guest executes AT
 //! instructions over random tables on `qemu-system-aarch64`, prints each PAR_EL1, and [`probe`]
-//! must say the same.
+//! must say the same, and so must the AT instructions of our own CPU.
 //!
 //! Skipped, and said so, where `qemu-system-aarch64` is not installed.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+mod qemu;
 
+use seawall_events::{Exit, SystemEvent};
+use seawall_machine::Config;
+use seawall_machine::board::Board;
 use seawall_machine::loader::{FLAT_OFFSET, load_flat};
 use seawall_machine::memory::Memory;
 use seawall_machine::walk::{Access, AccessKind, FaultKind, Regime, probe};
@@ -22,6 +23,8 @@ const TABLES: usize = 0x8_0000;
 /// level.
 const TABLE_COUNT: u64 = 24;
 const TABLE_SIZE: u64 = 0x1_0000;
+/// TCR_EL1 of the lower half: T0SZ 25, 4 KiB granule: its walk starts at level 1.
+const LOWER_HALF: u64 = 0x19;
 /// MAIR_EL1: the four Device types, non-cacheable, write-back, write-through.
 const MAIR: u64 = 0xaa_ff_44_44_0c_08_04_00;
 
@@ -164,7 +167,7 @@ fn record(random: &mut Random, wide: bool) -> Record {
     let size = 16 + random.below(24);
     let start = 3 - (63 - size - shift) / (shift - 3);
     let ips = if wide { 5 } else { random.below(5) };
-    let mut tcr = 25 | size << 16 | encoding << 30 | ips << 32;
+    let mut tcr = LOWER_HALF | size << 16 | encoding << 30 | ips << 32;
     for (bit, one_in) in [(23, 16), (38, 2), (42, 4)] {
         tcr |= u64::from(random.one_in(one_in)) << bit;
     }
@@ -190,7 +193,9 @@ fn image(random: &mut Random, wide: bool, records: &[Record]) -> Vec<u8> {
         image.extend(word.to_le_bytes());
     }
     for record in records {
-        [record.tcr, record.ttbr1, record.va].iter().for_each(|word| image.extend(word.to_le_bytes()));
+        for word in [record.tcr, record.ttbr1, record.va] {
+            image.extend(word.to_le_bytes());
+        }
     }
     assert!(image.len() <= TABLES, "too many records");
     image.resize(TABLES, 0);
@@ -202,31 +207,13 @@ fn image(random: &mut Random, wide: bool, records: &[Record]) -> Vec<u8> {
     image
 }
 
-/// The console of `image` on QEMU; `None` if QEMU is not installed.
-fn on_qemu(image: &[u8], name: &str) -> Option<String> {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let console = path.with_extension("console");
-    std::fs::write(&path, image).expect("a writable target directory");
-    let child = Command::new("qemu-system-aarch64")
-        .args(["-M", "virt", "-cpu", "neoverse-n1", "-m", "128M", "-nic", "none", "-display", "none"])
-        .args(["-monitor", "none", "-serial", &format!("file:{}", console.display()), "-kernel"])
-        .arg(&path)
-        .stdin(Stdio::null())
-        .spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => panic!("qemu-system-aarch64: {error}"),
-    };
-    for _ in 0..600 {
-        if let Some(status) = child.try_wait().expect("a child") {
-            assert!(status.success(), "qemu-system-aarch64: {status}");
-            return Some(std::fs::read_to_string(console).expect("hex"));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    child.kill().expect("a child");
-    panic!("the guest did not stop in 60 s: {}", path.display());
+/// The console of `image` on the board, whose CPU executes the AT instructions.
+fn on_board(image: &[u8]) -> String {
+    let mut board = Board::new(Config::default()).expect("128 MiB");
+    board.load(image, None).expect("fits");
+    board.set_budget(Some(100_000_000));
+    assert_eq!(board.run(), Ok(Exit::SystemEvent(SystemEvent::Shutdown)));
+    String::from_utf8(board.take_console()).expect("hex")
 }
 
 /// What of QEMU's PAR_EL1 counts: not NS [9] and the RES1 bit [11], and SH [8:7] only of cacheable
@@ -267,27 +254,26 @@ fn translations_and_faults_are_those_of_qemus_at_instructions() {
         let (mut random, wide) = (Random(seed), seed % 2 == 0);
         let records: Vec<Record> = (0..1500).map(|_| record(&mut random, wide)).collect();
         let image = image(&mut random, wide, &records);
-        let Some(console) = on_qemu(&image, &format!("walk_{seed}.bin")) else {
-            eprintln!(
-                "skipped: translations_and_faults_are_those_of_qemus_at_instructions: qemu-system-aarch64 is not installed"
-            );
-            return;
+        let Some(on_qemu) = qemu::console(&image, &format!("walk_{seed}")) else {
+            return qemu::skipped("translations_and_faults_are_those_of_qemus_at_instructions");
         };
+        let on_board = on_board(&image);
         let mut memory = Memory::new(RAM, 128 << 20).expect("128 MiB");
         load_flat(&mut memory, &image, IMAGE).expect("fits");
-        let mut lines = console.lines();
+        let (mut qemu_lines, mut board_lines) = (on_qemu.lines(), on_board.lines());
         for (number, record) in records.iter().enumerate() {
+            let next = |lines: &mut std::str::Lines<'_>| {
+                let line =
+                    lines.next().unwrap_or_else(|| panic!("seed {seed}: ended before record {number}"));
+                comparable(u64::from_str_radix(line.trim(), 16).expect("hex"))
+            };
             for access in ACCESSES {
-                let line = lines
-                    .next()
-                    .unwrap_or_else(|| panic!("seed {seed}: the guest stopped before record {number}"));
-                let qemu = u64::from_str_radix(line.trim(), 16).expect("hex");
-                let qemu = comparable(qemu);
+                let (qemu, cpu) = (next(&mut qemu_lines), next(&mut board_lines));
                 let ours = comparable(par(&memory, record, access));
                 let Record { tcr, ttbr1, va } = record;
                 assert_eq!(
-                    format!("{ours:#018x}"),
-                    format!("{qemu:#018x}"),
+                    format!("walk {ours:#018x}, CPU {cpu:#018x}"),
+                    format!("walk {qemu:#018x}, CPU {qemu:#018x}"),
                     "seed {seed} record {number}: tcr {tcr:#x} ttbr1 {ttbr1:#x} va {va:#x} {access:?}"
                 );
                 let kind =

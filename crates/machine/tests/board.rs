@@ -1,0 +1,225 @@
+//! What a user of the board does: load an image, run it, read its console; the same image on QEMU
+//! says the same.
+
+mod qemu;
+
+use seawall_arm::Esr;
+use seawall_events::{Exit, MmioExit, Reg, SystemEvent, Vcpu as _};
+use seawall_machine::Config;
+use seawall_machine::board::{Board, Guest};
+
+const OFF: Exit = Exit::SystemEvent(SystemEvent::Shutdown);
+
+/// Writes "hello, fdt ", the first word of what X0 points to, and powers off.
+const HELLO: [u32; 27] = [
+    0xd2a12013, // mov x19, #0x9000000
+    0xb9400014, // ldr w20, [x0]
+    0x100002c1, // adr x1, message
+    0x38401422, // next: ldrb w2, [x1], #1
+    0x340000a2, // cbz w2, fdt
+    0xb9401a63, // full: ldr w3, [x19, #0x18]
+    0x372fffe3, // tbnz w3, #5, full
+    0x39000262, // strb w2, [x19]
+    0x17fffffb, // b next
+    0x5ac00a94, // fdt: rev w20, w20
+    0x52800404, // mov w4, #32
+    0x51001084, // digit: sub w4, w4, #4
+    0x1ac42685, // lsr w5, w20, w4
+    0x12000ca5, // and w5, w5, #0xf
+    0x1100c0a6, // add w6, w5, #'0'
+    0x11015ca7, // add w7, w5, #'a' - 10
+    0x710028bf, // cmp w5, #10
+    0x1a8730c6, // csel w6, w6, w7, lo
+    0xb9000266, // str w6, [x19]
+    0x35ffff04, // cbnz w4, digit
+    0x52800100, // mov w0, #0x8
+    0x72b08000, // movk w0, #0x8400, lsl #16 (SYSTEM_OFF)
+    0xd4000002, // hvc #0
+    0x14000000, // b .
+    0x6c6c6568, // message: "hell"
+    0x66202c6f, // "o, f"
+    0x00207464, // "dt \0"
+];
+
+/// Writes what registers of the UART read, each by a load of 4, 1, 2 and 8 bytes, and powers off.
+/// All are aligned: with the MMU off data is Device memory.
+const UART_DUMP: [u32; 41] = [
+    0xd2a12013, // mov x19, #0x9000000
+    0x10000434, // adr x20, list
+    0x52800f08, // mov w8, #'x'
+    0xb9000268, // str w8, [x19]
+    0x78402695, // next: ldrh w21, [x20], #2
+    0x713ffebf, // cmp w21, #0xfff
+    0x54000160, // b.eq off
+    0x8b150276, // add x22, x19, x21
+    0xb94002c0, // ldr w0, [x22]
+    0x9400000c, // bl hex
+    0x394002c0, // ldrb w0, [x22]
+    0x9400000a, // bl hex
+    0x794002c0, // ldrh w0, [x22]
+    0x94000008, // bl hex
+    0xf94002c0, // ldr x0, [x22]
+    0x94000006, // bl hex
+    0x17fffff4, // b next
+    0x52800100, // off: mov w0, #0x8
+    0x72b08000, // movk w0, #0x8400, lsl #16 (SYSTEM_OFF)
+    0xd4000002, // hvc #0
+    0x14000000, // b .
+    0x52800804, // hex: mov w4, #64
+    0x51001084, // digit: sub w4, w4, #4
+    0x9ac42405, // lsr x5, x0, x4
+    0x12000ca5, // and w5, w5, #0xf
+    0x1100c0a6, // add w6, w5, #'0'
+    0x11015ca7, // add w7, w5, #'a' - 10
+    0x710028bf, // cmp w5, #10
+    0x1a8730c6, // csel w6, w6, w7, lo
+    0xb9000266, // str w6, [x19]
+    0x35ffff04, // cbnz w4, digit
+    0x52800146, // mov w6, #'\n'
+    0xb9000266, // str w6, [x19]
+    0xd65f03c0, // ret
+    0x00200018, // list: FR, ILPR
+    0x00300028, // FBRD, CR
+    0x00400038, // IMSC, MIS
+    0x01000048, // DMACR, none
+    0x0fe80fe0, // PeriphID0, PeriphID2
+    0x0ff80ff0, // PCellID0, PCellID2
+    0x00000fff, // end
+];
+
+fn bytes(code: &[u32]) -> Vec<u8> {
+    code.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn board() -> Board {
+    let mut board = Board::new(Config::default()).expect("128 MiB");
+    board.set_budget(Some(1_000_000));
+    board
+}
+
+/// Runs a flat image to its power-off; gives its console.
+#[track_caller]
+fn console(code: &[u32]) -> String {
+    let mut board = board();
+    board.load(&bytes(code), None).expect("fits");
+    assert_eq!(board.run(), Ok(OFF));
+    String::from_utf8(board.take_console()).expect("ASCII")
+}
+
+#[test]
+fn a_flat_image_finds_its_device_tree_in_x0() {
+    assert_eq!(console(&HELLO), "hello, fdt d00dfeed");
+}
+
+#[test]
+fn a_flat_image_says_the_same_on_qemu() {
+    match qemu::console(&bytes(&HELLO), "hello") {
+        Some(qemu) => assert_eq!(console(&HELLO), qemu),
+        None => qemu::skipped("a_flat_image_says_the_same_on_qemu"),
+    }
+}
+
+#[test]
+fn the_uarts_registers_read_the_same_on_qemu_at_every_access_size() {
+    match qemu::console(&bytes(&UART_DUMP), "uart_dump") {
+        Some(qemu) => assert_eq!(console(&UART_DUMP), qemu),
+        None => qemu::skipped("the_uarts_registers_read_the_same_on_qemu_at_every_access_size"),
+    }
+}
+
+#[test]
+fn a_doubleword_load_reads_two_registers_of_the_uart() {
+    let console = console(&UART_DUMP);
+    assert_eq!(console.lines().nth(35), Some("0000001000000011"), "PeriphID0 and 1");
+}
+
+#[test]
+fn loading_puts_entry_and_device_tree_where_qemus_virt_does() {
+    let mut board = board();
+    let placement = board.load(&bytes(&HELLO), None).expect("fits");
+    assert_eq!((placement.image.entry, placement.fdt.start), (0x4008_0000, 0x4400_0000));
+    let mut magic = [0; 4];
+    board.vm().memory().load(0x4400_0000, &mut magic).expect("in RAM");
+    assert_eq!(magic, [0xd0, 0x0d, 0xfe, 0xed]);
+    let cpu = board.vcpu().expect("a CPU");
+    let read = |reg| cpu.reg(reg).expect("a register");
+    assert_eq!((read(Reg::Pc), read(Reg::X(0)), read(Reg::X(1))), (0x4008_0000, 0x4400_0000, 0));
+    assert_eq!(read(Reg::Pstate) & 0x3df, 0x3c5);
+}
+
+#[test]
+fn command_line_and_initrd_reach_the_guest_through_the_tree() {
+    let mut board = board();
+    let image = bytes(&HELLO);
+    let guest = Guest { image: &image, address: None, bootargs: Some("quiet"), initrd: Some(b"cpio") };
+    let placement = board.start(&guest).expect("fits");
+    assert_eq!(placement.initrd, Some(0x4400_0000..0x4400_0004));
+    assert_eq!(placement.fdt.start, 0x4420_0000);
+    let mut tree = vec![0; (placement.fdt.end - placement.fdt.start) as usize];
+    board.vm().memory().load(placement.fdt.start, &mut tree).expect("in RAM");
+    assert!(tree.windows(6).any(|window| window == b"quiet\0"));
+    assert!(tree.windows(18).any(|window| window == b"linux,initrd-start"));
+    let mut initrd = [0; 4];
+    board.vm().memory().load(0x4400_0000, &mut initrd).expect("in RAM");
+    assert_eq!(&initrd, b"cpio");
+}
+
+#[test]
+fn a_load_from_a_poisoned_line_stops_the_guest_and_goes_on_when_it_is_healed() {
+    let mut board = board();
+    board.load(&bytes(&HELLO), None).expect("fits");
+    // Past `ldr w20, [x0]` the tree itself becomes the message: its own line is all that goes bad.
+    board.set_budget(Some(3));
+    assert_eq!(board.run(), Ok(Exit::Intr));
+    board.set_budget(Some(1_000_000));
+    board.vm_mut().poison(0x4400_0000..0x4400_0001).expect("in RAM");
+    board.vcpu().expect("a CPU").set_reg(Reg::X(1), 0x4400_0000).expect("a register");
+    let Ok(Exit::Sea(sea)) = board.run() else { panic!("expected an SEA exit") };
+    assert_eq!(
+        (sea.esr, sea.flags, sea.gva, sea.gpa),
+        (Esr::from_bits(0x9200_0210), 1, 0x4400_0000, 0x4400_0000)
+    );
+    assert_eq!(board.take_console(), b"");
+    board.vm_mut().heal(0x4400_0000..0x4400_0001).expect("in RAM");
+    assert_eq!(board.run(), Ok(OFF));
+    assert_eq!(board.take_console(), b"\xd0\x0d\xfe\xedd00dfeed");
+}
+
+#[test]
+fn an_access_where_the_board_has_nothing_comes_back_to_the_caller() {
+    let mut board = board();
+    // mov x1, #0x0a000000; mov w2, #0x55; strb w2, [x1, #4]
+    board.load(&bytes(&[0xd2a14001, 0x52800aa2, 0x39001022]), None).expect("fits");
+    let expected =
+        MmioExit { phys_addr: 0x0a00_0004, data: [0x55, 0, 0, 0, 0, 0, 0, 0], len: 1, is_write: true };
+    assert_eq!(board.run(), Ok(Exit::Mmio(expected)));
+}
+
+#[test]
+fn a_guest_that_does_not_end_stops_at_its_budget() {
+    let mut board = board();
+    board.load(&bytes(&[0x14000000]), None).expect("fits");
+    let before = board.instructions();
+    assert_eq!(board.run(), Ok(Exit::Intr));
+    assert_eq!(board.instructions() - before, 1_000_000);
+}
+
+#[test]
+fn an_image_that_does_not_fit_leaves_the_cpu_and_says_why() {
+    let mut board = Board::new(Config { memory_size: 1 << 20, ..Config::default() }).expect("1 MiB");
+    let error = board.load(&vec![0; 1 << 20], None).expect_err("too big");
+    assert_eq!(
+        error.to_string(),
+        "the image does not fit: expected a range inside RAM 0x40000000..0x40100000, got 0x40080000..0x40180000"
+    );
+    let error = board.load(&vec![0; 0x8_0000], None).expect_err("no room for the tree");
+    assert!(error.to_string().starts_with("expected 0x"), "{error}");
+    assert!(
+        error.to_string().ends_with(
+            "bytes of RAM 0x40000000..0x40100000 free for the device tree, but the image takes 0x40080000..0x40100000"
+        ),
+        "{error}"
+    );
+    let cpu = board.vcpu().expect("a CPU");
+    assert_eq!((cpu.reg(Reg::Pc), cpu.reg(Reg::X(0))), (Ok(0), Ok(0)));
+}
