@@ -3,9 +3,12 @@
 //! QEMU cannot poison memory, but a load from, fetch from or walk through a physical address where there is nothing
 //! is an external abort there, taken straight to EL1.
 
+mod host;
+
 use seawall_guest::{
     Access, Checksum, Counters, DemoOptions, Hole, HoleUnder, KernelEnd, Report, TaskState, bench, demo_with,
 };
+use seawall_machine::Config;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -139,4 +142,18 @@ fn bench_loops_run_to_their_end_with_the_result_that_qemu_has() {
     );
     let sea = qemu(name, &bench::sea_loop(1000, HOLE).bytes);
     assert_eq!(sea.as_deref(), Some("bench: sea_loop iterations=1000 seas=1000 esr=0x96000010\n"));
+}
+
+#[test]
+fn demo_guest_says_the_same_on_qemu_and_on_our_machine_to_the_byte() {
+    let name = "demo_guest_says_the_same_on_qemu_and_on_our_machine_to_the_byte";
+    let holes = [HoleUnder::Text(2), HoleUnder::Data(2), HoleUnder::Tables(4), HoleUnder::KernelData];
+    for under in holes.into_iter().map(Some).chain([None]) {
+        let hole = under.map(|under| Hole { pa: HOLE, under });
+        let image = demo_with(&DemoOptions { rounds: 8, hole });
+        let Some(qemu) = qemu(name, &image.bytes) else { return };
+        let ours = host::run(&image, Config::default(), |_| {}, |_, _| panic!("no poison, no SEA"));
+        assert_eq!(ours.console, qemu, "{under:?}");
+        assert!(ours.exits.is_empty());
+    }
 }

@@ -129,3 +129,52 @@ pub(crate) fn median(repeat: u32, mut measure: impl FnMut() -> Result<f64, Strin
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().ok_or_else(|| "measured no times".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(value: Result<f64, String>, promise: Promise, peer: Option<f64>) -> Figure {
+        Figure { name: "figure", unit: "ns", value, promise, peer: peer.map(|value| ("peer", Ok(value))) }
+    }
+
+    #[test]
+    fn promise_is_kept_at_its_bound_and_missed_beyond() {
+        assert!(figure(Ok(2.0), Promise::AtLeast(2.0), None).is_kept());
+        assert!(!figure(Ok(1.9), Promise::AtLeast(2.0), None).is_kept());
+        assert!(figure(Ok(2.0), Promise::AtMost(2.0), None).is_kept());
+        assert!(!figure(Ok(2.1), Promise::AtMost(2.0), None).is_kept());
+    }
+
+    #[test]
+    fn figure_that_could_not_be_measured_keeps_nothing_and_says_why() {
+        let failed = figure(Err("no such thing".to_owned()), Promise::AtMost(2.0), Some(1.0));
+        assert!(!failed.is_kept());
+        assert_eq!(failed.ratio(), None);
+        let table = table::text(&[failed]);
+        assert!(table.contains("no such thing") && table.contains("MISSED"), "{table}");
+    }
+
+    #[test]
+    fn ratio_above_one_is_better_than_the_peer_for_rates_and_for_times() {
+        assert_eq!(figure(Ok(6.0), Promise::AtLeast(1.0), Some(2.0)).ratio(), Some(3.0));
+        assert_eq!(figure(Ok(2.0), Promise::AtMost(9.0), Some(6.0)).ratio(), Some(3.0));
+        assert_eq!(figure(Ok(2.0), Promise::AtMost(9.0), None).ratio(), None);
+    }
+
+    #[test]
+    fn median_is_the_middle_value_and_the_first_error_ends_it() {
+        let mut values = [5.0, 1.0, 3.0].into_iter();
+        assert_eq!(median(3, || values.next().ok_or_else(String::new)), Ok(3.0));
+        assert_eq!(median(2, || Err("broken".to_owned())), Err("broken".to_owned()));
+    }
+
+    #[test]
+    fn json_has_the_value_the_promise_and_the_peer() {
+        let json = table::json(&[figure(Ok(2.0), Promise::AtMost(4.0), Some(8.0))]);
+        assert_eq!(
+            json.to_string(),
+            r#"{"figures":[{"error":null,"kept":true,"name":"figure","peer":{"error":null,"name":"peer","value":8.0},"promise":{"at_most":4.0},"ratio":4.0,"unit":"ns","value":2.0}]}"#
+        );
+    }
+}
