@@ -40,8 +40,8 @@ fn measure(name: &str, image: &[u8]) -> Result<(), Box<dyn Error>> {
             exit => return Err(format!("unexpected {exit:?}, console: {console}").into()),
         }
     }
-    let (seconds, instructions) = (start.elapsed().as_secs_f64(), vcpu.instructions());
+    let (micros, instructions) = (start.elapsed().as_micros().max(1), vcpu.instructions());
     println!("{}", console.trim());
-    println!("{name}: {instructions} instructions, {:.1} M/s", instructions as f64 / seconds / 1e6);
+    println!("{name}: {instructions} instructions, {} M/s", u128::from(instructions) / micros);
     Ok(())
 }

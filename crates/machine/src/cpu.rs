@@ -1,5 +1,8 @@
 //! The state of one CPU: registers, PSTATE, translation context, and why it last stopped.
 
+// On the path of every load and store.
+#![allow(clippy::inline_always)]
+
 use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::{LastFault, VirtualSError};
 
@@ -189,11 +192,7 @@ impl Cpu {
 
     /// SP_EL0 or SP_EL1.
     pub(crate) fn sp(&self, el1: bool) -> u64 {
-        if self.state.sp_el1 == el1 {
-            self.slot(insn::SP)
-        } else {
-            self.banked_sp[usize::from(el1)]
-        }
+        if self.state.sp_el1 == el1 { self.slot(insn::SP) } else { self.banked_sp[usize::from(el1)] }
     }
 
     /// Set SP_EL0 or SP_EL1.

@@ -58,8 +58,8 @@ fn affinity_info(target: u64, lowest_level: u64, mpidr: u64) -> u64 {
 
 fn features(function: u64) -> u64 {
     match function {
-        SMCCC_VERSION | PSCI_VERSION | AFFINITY_INFO | AFFINITY_INFO_64 | MIGRATE_INFO_TYPE
-        | SYSTEM_OFF | SYSTEM_RESET | PSCI_FEATURES => 0,
+        SMCCC_VERSION | PSCI_VERSION | AFFINITY_INFO | AFFINITY_INFO_64 | MIGRATE_INFO_TYPE | SYSTEM_OFF
+        | SYSTEM_RESET | PSCI_FEATURES => 0,
         _ => NOT_SUPPORTED,
     }
 }

@@ -4,8 +4,7 @@
 //! meets poison or a hole comes to EL2, which is this module and `seawall_events`.
 
 use seawall_arm::{
-    EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Target, Vector,
-    take_exception,
+    EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Target, Vector, take_exception,
 };
 use seawall_events::{
     Exit, LastFault, MmioExit, NisvExit, PendingSError, SeaPolicy, VcpuConfig, VcpuState, VirtualSError,
@@ -121,9 +120,7 @@ impl Runner<'_> {
             if *left == 0 {
                 return Ok(Exit::Intr);
             }
-            if self.cpu.serror.pending
-                && matches!(prepare_run(&mut self.kernel()), PendingSError::Taken(_))
-            {
+            if self.cpu.serror.pending && matches!(prepare_run(&mut self.kernel()), PendingSError::Taken(_)) {
                 self.step(left, 1);
                 continue;
             }
@@ -177,7 +174,7 @@ impl Runner<'_> {
     fn fetch(&mut self) -> Option<(u32, bool)> {
         let pc = self.cpu.pc;
         let entry = self.cpu.tlb.fetch[self.cpu.state.el as usize & 1].entry(pc);
-        if entry.covers(pc, 1) && entry.page != u32::MAX && pc & 3 == 0 {
+        if entry.covers(pc, 1) && entry.page != u32::MAX && pc.trailing_zeros() >= 2 {
             return Some((entry.page, entry.strict != 0));
         }
         self.fetch_slow(pc)
@@ -231,8 +228,7 @@ impl Runner<'_> {
             let pa = self.memory.base() + offset as u64;
             if self.memory.poisoned(pa & !(LINE_SIZE - 1), LINE_SIZE) {
                 let intent = Intent::FETCH;
-                self.cpu.trap =
-                    Trap::Poison(HostAbort { intent, va: pc, pa, walk_level: None, size: 4 });
+                self.cpu.trap = Trap::Poison(HostAbort { intent, va: pc, pa, walk_level: None, size: 4 });
                 return None;
             }
         }
@@ -365,24 +361,17 @@ impl Runner<'_> {
         let iss = set | iss::EA | abort.intent.iss() | u32::from(status.bits());
         let ipa = abort.walk_level.is_none().then_some(abort.pa);
         self.remember(abort, iss, ipa);
-        let policy =
-            SeaPolicy { to_user: self.config.sea_to_user, guest_has_ras: self.config.ras };
-        match handle_guest_sea(&mut self.kernel(), policy) {
-            Ok(exit) => Some(Exit::Sea(exit)),
-            Err(_) => {
-                self.step(left, 1);
-                None
-            }
+        let policy = SeaPolicy { to_user: self.config.sea_to_user, guest_has_ras: self.config.ras };
+        if let Ok(exit) = handle_guest_sea(&mut self.kernel(), policy) {
+            return Some(Exit::Sea(exit));
         }
+        // The host gave the guest an SError instead.
+        self.step(left, 1);
+        None
     }
 
     /// There is no RAM: a device, or a mistake of the guest.
-    fn hole(
-        &mut self,
-        left: &mut u64,
-        abort: &HostAbort,
-        insn: Option<Insn>,
-    ) -> Result<Option<Exit>, Error> {
+    fn hole(&mut self, left: &mut u64, abort: &HostAbort, insn: Option<Insn>) -> Result<Option<Exit>, Error> {
         let iss = abort.intent.iss() | iss::STAGE2_TRANSLATION;
         if abort.walk_level.is_some() {
             self.remember(abort, iss | iss::S1PTW, Some(abort.pa));
@@ -450,20 +439,18 @@ fn access_iss(insn: &Insn, kind: Kind, ordered: bool) -> u32 {
 /// Whether an instruction in a guarded page may be branched to with this BTYPE (0 always may).
 /// Source: `BTypeCompatible_BTI`, `BTypeCompatible_PACIXSP`.
 fn is_landing_pad(cpu: &Cpu, insn: &Insn, btype: u8) -> bool {
-    match insn.op {
-        _ if btype == 0 => true,
-        Op::Brk => true,
-        Op::Bti => match insn.x {
-            0 => false,
-            1 => btype != 3,
-            2 => btype != 2,
-            LANDING_PACIASP if btype == 3 => {
-                // SCTLR_EL1.BT0 and BT1.
-                let position = if cpu.state.el == 0 { 35 } else { 36 };
-                cpu.sys.sctlr >> position & 1 == 0
-            }
-            _ => true,
-        },
-        _ => false,
+    if btype == 0 || insn.op != Op::Bti {
+        return btype == 0 || insn.op == Op::Brk;
+    }
+    match insn.x {
+        0 => false,
+        1 => btype != 3,
+        2 => btype != 2,
+        LANDING_PACIASP if btype == 3 => {
+            // SCTLR_EL1.BT0 and BT1.
+            let position = if cpu.state.el == 0 { 35 } else { 36 };
+            cpu.sys.sctlr >> position & 1 == 0
+        }
+        _ => true,
     }
 }

@@ -292,7 +292,6 @@ impl Cpu {
         Some(match id {
             MIDR_EL1 => idregs::MIDR,
             MPIDR_EL1 => self.sys.mpidr,
-            REVIDR_EL1 | AIDR_EL1 => 0,
             ID_AA64PFR0_EL1 => idregs::aa64pfr0(self.ras),
             ID_AA64PFR1_EL1 => idregs::AA64PFR1,
             ID_AA64DFR0_EL1 => idregs::AA64DFR0,
@@ -302,12 +301,17 @@ impl Cpu {
             ID_AA64MMFR1_EL1 => idregs::AA64MMFR1,
             ID_AA64MMFR2_EL1 => idregs::AA64MMFR2,
             // The rest of the space, AArch32's included, reads as zero: nothing is there.
-            ID_FIRST..=ID_LAST => 0,
+            REVIDR_EL1 | AIDR_EL1 | ID_FIRST..=ID_LAST => 0,
             CTR_EL0 => idregs::CTR,
             CLIDR_EL1 => idregs::CLIDR,
             // Level 1 data (0) and instruction (1) caches.
-            CCSIDR_EL1 if self.sys.csselr <= 1 => idregs::CCSIDR,
-            CCSIDR_EL1 => 0,
+            CCSIDR_EL1 => {
+                if self.sys.csselr <= 1 {
+                    idregs::CCSIDR
+                } else {
+                    0
+                }
+            }
             DCZID_EL0 => {
                 let prohibited = self.state.el == 0 && self.sys.sctlr & sctlr::DZE == 0;
                 idregs::DCZID | u64::from(prohibited) << 4

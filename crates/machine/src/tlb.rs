@@ -8,6 +8,9 @@
 //! An entry may go at any time; it may stay only as long as the architecture lets a TLB keep it.
 //! Entries of another ASID never are in here: changing the ASID drops those that are not global.
 
+// On the path of every load and store.
+#![allow(clippy::inline_always)]
+
 use crate::memory::PAGE_SHIFT;
 
 /// Entries in an array.
@@ -204,8 +207,7 @@ impl Tlb {
     pub(crate) fn drop_address(&mut self, va: u64) {
         let differs = |tag: u64, shift: u8| (tag ^ va) << 8 >> 8 >> shift != 0;
         if self.large[half(va)] {
-            self.arrays()
-                .for_each(|array| array.retain(|entry, scope| differs(entry.tag, scope.shift)));
+            self.arrays().for_each(|array| array.retain(|entry, scope| differs(entry.tag, scope.shift)));
             return;
         }
         let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);

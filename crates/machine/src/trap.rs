@@ -48,11 +48,7 @@ pub(crate) enum Trap {
     /// It did.
     None,
     /// The guest takes an exception to EL1; the return address is this instruction.
-    Exception {
-        class: ExceptionClass,
-        iss: u32,
-        far: Option<u64>,
-    },
+    Exception { class: ExceptionClass, iss: u32, far: Option<u64> },
     /// UNDEFINED; the word, for the record.
     Undefined(u32),
     /// SVC with this immediate: the return address is the next instruction.

@@ -102,8 +102,7 @@ impl<'a> Vcpu<'a> {
     /// [`Error::Events`] with the kernel's errno.
     pub fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Applied, Error> {
         let abi = self.vm.config.abi;
-        let applied =
-            seawall_events::set_events_bytes(&mut self.kernel()?, abi, || Some(*bytes))?;
+        let applied = seawall_events::set_events_bytes(&mut self.kernel()?, abi, || Some(*bytes))?;
         Ok(applied)
     }
 

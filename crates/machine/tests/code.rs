@@ -195,10 +195,7 @@ fn a_reset_cpu_starts_anew() {
 #[test]
 fn a_vcpu_that_is_not_there_is_an_error() {
     let mut guest = Guest::new(&[NOP]);
-    assert_eq!(
-        guest.vm.vcpu(1).err(),
-        Some(seawall_machine::Error::NoCpu { index: 1, count: 1 })
-    );
+    assert_eq!(guest.vm.vcpu(1).err(), Some(seawall_machine::Error::NoCpu { index: 1, count: 1 }));
     let mut vcpu = guest.vm.vcpu(0).expect("CPU 0");
     assert_eq!(vcpu.set_reg(Reg::Pstate, 0x1d3), Err(seawall_machine::Error::Mode(0x1d3)));
     assert_eq!(vcpu.reg(Reg::HcrEl2), Err(seawall_machine::Error::NoRegister(Reg::HcrEl2)));

@@ -136,10 +136,9 @@ fn stores_abort_if_the_policy_says_so_but_not_on_the_clean_lines_of_the_page() {
 
 #[test]
 fn the_vms_set_bits_are_in_the_exit_only_with_ras() {
-    for (ras, state, esr) in [
-        (true, ErrorState::Restartable, 0x92001a10),
-        (true, ErrorState::Uncontainable, 0x92001210),
-    ] {
+    for (ras, state, esr) in
+        [(true, ErrorState::Restartable, 0x92001a10), (true, ErrorState::Uncontainable, 0x92001210)]
+    {
         let config = Config { ras, error_state: state, ..Config::default() };
         let mut guest = Guest::with(&[LDR], config);
         guest.set(Reg::X(1), DATA);

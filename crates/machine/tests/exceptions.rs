@@ -26,9 +26,7 @@ fn esr_at_el1(word: u32) -> u64 {
 #[test]
 fn undefined_instructions_are_undef_and_counted() {
     // udf #0; hlt #0; smc #0; mrs x0 of no register; paciza x0; ld64b x0, [x1]; a reserved word
-    for word in
-        [0x0000_0000, 0xd440_0000, 0xd400_0003, 0xd538_ffe0, 0xdac1_23e0, 0xf83f_d020, 0x6000_0000]
-    {
+    for word in [0x0000_0000, 0xd440_0000, 0xd400_0003, 0xd538_ffe0, 0xdac1_23e0, 0xf83f_d020, 0x6000_0000] {
         let mut guest = Guest::new(&[word]);
         guest.steps(1);
         assert_eq!(guest.taken(), [VECTORS + 0x200, 0x02000000, 0, CODE, EL1H], "{word:#x}");

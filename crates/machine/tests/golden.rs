@@ -96,7 +96,7 @@ fn a_fetch_from_where_there_is_no_ram_is_an_external_abort_by_the_host() {
 fn table_in_a_hole(code: &[u32]) -> Guest {
     let mut guest = Guest::mapped(code);
     // TTBR1: 39 bits, 4 KiB granule (TG1 = 0b10), table in the hole; EPD1 clear.
-    guest.set(Reg::TcrEl1, support::TCR & !(1 << 23) | 25 << 16 | 2 << 30);
+    guest.set(Reg::TcrEl1, support::TCR & !(1 << 23) | 0x19 << 16 | 2 << 30);
     guest.set(Reg::Ttbr1El1, HOLE);
     guest
 }

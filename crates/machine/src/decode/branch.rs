@@ -28,11 +28,7 @@ fn immediate(word: u32) -> Insn {
 }
 
 fn conditional(word: u32) -> Insn {
-    Insn {
-        imm: offset(bits(word, 23, 5), 19),
-        x: condition_mask(bits(word, 3, 0)),
-        ..Insn::new(Op::BCond)
-    }
+    Insn { imm: offset(bits(word, 23, 5), 19), x: condition_mask(bits(word, 3, 0)), ..Insn::new(Op::BCond) }
 }
 
 fn compare_and_branch(word: u32) -> Insn {
@@ -48,12 +44,7 @@ fn compare_and_branch(word: u32) -> Insn {
 fn test_and_branch(word: u32) -> Insn {
     let op = if bit(word, 24) { Op::Tbnz } else { Op::Tbz };
     let position = bits(word, 31, 31) << 5 | bits(word, 23, 19);
-    Insn {
-        rn: reg(word, 0),
-        x: position as u16,
-        imm: offset(bits(word, 18, 5), 14),
-        ..Insn::new(op)
-    }
+    Insn { rn: reg(word, 0), x: position as u16, imm: offset(bits(word, 18, 5), 14), ..Insn::new(op) }
 }
 
 fn register(word: u32) -> Option<Insn> {
@@ -99,8 +90,7 @@ fn system_op0_0(word: u32) -> Option<Insn> {
     if reg(word, 0) != 31 {
         return None;
     }
-    let (op1, crn, crm, op2) =
-        (bits(word, 18, 16), bits(word, 15, 12), bits(word, 11, 8), bits(word, 7, 5));
+    let (op1, crn, crm, op2) = (bits(word, 18, 16), bits(word, 15, 12), bits(word, 11, 8), bits(word, 7, 5));
     match (op1, crn) {
         (3, 2) => Some(hint(crm << 3 | op2)),
         (3, 3) => barrier(crm, op2),

@@ -146,11 +146,5 @@ fn extract(word: u32) -> Option<Insn> {
         return None;
     }
     let op = if sf { Op::Extr64 } else { Op::Extr32 };
-    Some(Insn {
-        rd: dest(reg(word, 0)),
-        rn: reg(word, 5),
-        rm: reg(word, 16),
-        x: lsb as u16,
-        ..Insn::new(op)
-    })
+    Some(Insn { rd: dest(reg(word, 0)), rn: reg(word, 5), rm: reg(word, 16), x: lsb as u16, ..Insn::new(op) })
 }

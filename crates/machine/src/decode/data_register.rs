@@ -70,11 +70,7 @@ fn logical(word: u32) -> Option<Insn> {
     if shift != 0 {
         return Some(general(word, operation, shift as u8, amount, invert));
     }
-    let insn = Insn {
-        x: amount as u16,
-        imm: invert,
-        ..three_registers(word, by_width(word, op64, op32))
-    };
+    let insn = Insn { x: amount as u16, imm: invert, ..three_registers(word, by_width(word, op64, op32)) };
     let is_move = insn.op == Op::Orr64 && insn.rn == ZR && amount == 0 && invert == 0;
     Some(if is_move { Insn { op: Op::Mov64, ..insn } } else { insn })
 }

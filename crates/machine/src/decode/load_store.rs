@@ -77,7 +77,7 @@ pub(super) fn decode(word: u32) -> Option<Insn> {
     }
     match (bits(word, 29, 28), bits(word, 25, 24)) {
         (0b00, 0b00) => exclusive_or_ordered(word),
-        (0b01, 0b00) => literal(word),
+        (0b01, 0b00) => Some(literal(word)),
         (0b01, 0b01) if !bit(word, 21) && bits(word, 11, 10) == 0 => ordered_unscaled(word),
         (0b10, _) => pair(word),
         (0b11, 0b01 | 0b11) => unsigned_offset(word),
@@ -172,15 +172,16 @@ fn register_offset(word: u32) -> Option<Insn> {
     })
 }
 
-fn literal(word: u32) -> Option<Insn> {
+fn literal(word: u32) -> Insn {
     let op = match bits(word, 31, 30) {
         0 => Op::LdrWLit,
         1 => Op::LdrXLit,
         2 => Op::LdrSwLit,
-        _ => return Some(Insn::new(Op::Nop)),
+        // PRFM (literal).
+        _ => return Insn::new(Op::Nop),
     };
     let offset = sign_extend(bits(word, 23, 5), 19) << 2;
-    Some(Insn { rd: dest(reg(word, 0)), imm: offset as u64, ..Insn::new(op) })
+    Insn { rd: dest(reg(word, 0)), imm: offset as u64, ..Insn::new(op) }
 }
 
 fn pair(word: u32) -> Option<Insn> {
@@ -224,9 +225,7 @@ fn exclusive_or_ordered(word: u32) -> Option<Insn> {
         (false, true) if size >= 2 && is_load => {
             Some(Insn { op: Op::Ldxp, rd: dest(rt), ra: dest(rt2), ..insn })
         }
-        (false, true) if size >= 2 => {
-            Some(Insn { op: Op::Stxp, rd: rt, ra: rt2, rm: dest(rs), ..insn })
-        }
+        (false, true) if size >= 2 => Some(Insn { op: Op::Stxp, rd: rt, ra: rt2, rm: dest(rs), ..insn }),
         (false, true) if rt2 == 31 && rs & 1 == 0 && rt & 1 == 0 => {
             Some(Insn { op: Op::Casp, rd: rt, rm: rs, x: size as u16 + 2, ..insn })
         }

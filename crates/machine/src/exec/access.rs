@@ -84,8 +84,7 @@ fn copy(to: &mut [u8], ram: &[u8], offset: usize) {
 }
 
 fn put(cpu: &mut Cpu, memory: &mut Memory, offset: usize, bytes: &[u8]) {
-    if let Some(to) = memory.ram_mut().get_mut(offset..).and_then(|ram| ram.get_mut(..bytes.len()))
-    {
+    if let Some(to) = memory.ram_mut().get_mut(offset..).and_then(|ram| ram.get_mut(..bytes.len())) {
         to.copy_from_slice(bytes);
     }
     if memory.flags(offset) & page_flags::HAS_CODE != 0 {
@@ -122,11 +121,7 @@ pub(super) fn load<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, va: u64) 
 
 /// Load a pair of elements, `N` bytes together.
 #[inline(always)]
-pub(super) fn load_pair<const N: usize>(
-    cpu: &mut Cpu,
-    memory: &mut Memory,
-    va: u64,
-) -> Option<[u8; N]> {
+pub(super) fn load_pair<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<[u8; N]> {
     let entry = cpu.tlb.read[cpu.view as usize & 3].entry(va);
     if entry.covers(va, N as u64) {
         if let Some(bytes) = memory.read::<N>(entry.offset(va)) {
@@ -222,13 +217,7 @@ fn misalignment_faults(cpu: &Cpu, request: &Request) -> bool {
 }
 
 /// The part of [`probe`] that is about one page.
-fn probe_page(
-    cpu: &mut Cpu,
-    memory: &mut Memory,
-    request: &Request,
-    va: u64,
-    len: u64,
-) -> Option<usize> {
+fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, len: u64) -> Option<usize> {
     let &Request { size, element, write, view, .. } = request;
     let intent = if write { Intent::STORE } else { Intent::LOAD };
     let access = Access::data(write, view != View::El0, view == View::El1Pan);

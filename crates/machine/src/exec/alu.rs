@@ -3,9 +3,7 @@
 //! Flags are a 4-bit number, N Z C V from bit 3 down.
 
 use crate::decode::Insn;
-use crate::decode::data_register::{
-    EXTEND, GEN_ADD, GEN_ADDS, GEN_AND, GEN_ANDS, GEN_EOR, GEN_ORR, GEN_SUB,
-};
+use crate::decode::data_register::{EXTEND, GEN_ADD, GEN_ADDS, GEN_AND, GEN_ANDS, GEN_EOR, GEN_ORR, GEN_SUB};
 
 /// N and Z of a result.
 #[inline(always)]
@@ -220,9 +218,7 @@ mod tests {
     #[test]
     fn crc32_of_123456789_is_the_check_value_of_the_catalogue() {
         let run = |polynomial| {
-            b"123456789"
-                .iter()
-                .fold(u32::MAX, |crc, byte| crc32(crc, u64::from(*byte), 1, polynomial) as u32)
+            b"123456789".iter().fold(u32::MAX, |crc, byte| crc32(crc, u64::from(*byte), 1, polynomial) as u32)
         };
         assert_eq!(!run(0xedb8_8320), 0xcbf4_3926);
         assert_eq!(!run(0x82f6_3b78), 0xe306_9283);

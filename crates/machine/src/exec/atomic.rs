@@ -65,19 +65,11 @@ pub(super) fn store_exclusive_pair(cpu: &mut Cpu, memory: &mut Memory, insn: &In
     store_if_marked(cpu, memory, insn, 2 * element, value)
 }
 
-fn store_if_marked(
-    cpu: &mut Cpu,
-    memory: &mut Memory,
-    insn: &Insn,
-    size: u64,
-    value: u128,
-) -> Option<()> {
+fn store_if_marked(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, size: u64, value: u128) -> Option<()> {
     let va = base(cpu, insn)?;
     let place = place(cpu, memory, va, size, true)?;
     let passes = cpu.monitor.is_some_and(|monitor| {
-        monitor.pa == place.offset() as u64
-            && monitor.size == size
-            && monitor.value == place.read(memory)
+        monitor.pa == place.offset() as u64 && monitor.size == size && monitor.value == place.read(memory)
     });
     cpu.monitor = None;
     if passes {

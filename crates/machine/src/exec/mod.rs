@@ -3,6 +3,9 @@
 //! `cpu.pc` and `cpu.steps` are up to date only when [`run_page`] is not running; instructions that
 //! need them go through functions that are given them.
 
+// The hit path of a load or store must be in the loop itself: that is what makes it fast.
+#![allow(clippy::inline_always)]
+
 pub(crate) mod access;
 mod alu;
 mod atomic;
@@ -58,12 +61,7 @@ pub(crate) struct Code<'a> {
 
 /// Run from the CPU's PC, which lies in `code`, for at most `budget` instructions. Gives why it
 /// stopped and how many instructions completed.
-pub(crate) fn run_page(
-    cpu: &mut Cpu,
-    memory: &mut Memory,
-    code: Code<'_>,
-    budget: u64,
-) -> (Leave, u64) {
+pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budget: u64) -> (Leave, u64) {
     let page = code.page;
     let page_va = cpu.pc & !0xfff;
     let mut index = (cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1);
@@ -99,7 +97,7 @@ pub(crate) fn run_page(
     }
     macro_rules! condition {
         ($insn:ident) => {
-            $insn.x >> (cpu.state.nzcv & 15) & 1 != 0
+            $insn.x >> (cpu.state.nzcv & 15) & 1 == 1
         };
     }
     macro_rules! pc {
@@ -213,8 +211,7 @@ pub(crate) fn run_page(
                 cpu.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
                 break Leave::Trap;
             }
-            Op::Nop | Op::Wfe => {}
-            Op::Bti => {}
+            Op::Nop | Op::Wfe | Op::Bti => {}
 
             Op::Adr => set!(insn, pc!().wrapping_add(insn.imm)),
             Op::Adrp => set!(insn, page_va.wrapping_add(insn.imm)),
@@ -496,7 +493,7 @@ pub(crate) fn run_page(
             }
             Op::Ret => {
                 let target = r!(insn.rn);
-                if (target ^ page_va) >> 12 == 0 && target & 3 == 0 {
+                if (target ^ page_va) >> 12 == 0 && target.trailing_zeros() >= 2 {
                     index = (target >> 2) as usize & (INSNS_PER_PAGE - 1);
                     left -= 1;
                     continue;
@@ -628,13 +625,7 @@ pub(crate) fn run_page(
 
 /// A single-register access out of the ordinary: unprivileged, or with acquire or release.
 #[inline(never)]
-fn single(
-    cpu: &mut Cpu,
-    memory: &mut Memory,
-    insn: &Insn,
-    view: View,
-    alignment: Alignment,
-) -> Option<()> {
+fn single(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, view: View, alignment: Alignment) -> Option<()> {
     let kind = Kind::from_number(insn.x);
     let va = base(cpu, insn)?.wrapping_add(insn.imm);
     let size = 1 << kind.size();

@@ -29,14 +29,12 @@ const AT_S1E0W: u16 = id(1, 0, 7, 8, 3);
 const AT_S1E1RP: u16 = id(1, 0, 7, 9, 0);
 const AT_S1E1WP: u16 = id(1, 0, 7, 9, 1);
 
+/// PAR_EL1 bit 11, RES1 in either format.
+const PAR_RES1: u64 = 1 << 11;
+
 /// SYS. `None`: it traps.
 #[inline(never)]
-pub(super) fn system_instruction(
-    cpu: &mut Cpu,
-    memory: &mut Memory,
-    id: u16,
-    rt: u8,
-) -> Option<()> {
+pub(super) fn system_instruction(cpu: &mut Cpu, memory: &mut Memory, id: u16, rt: u8) -> Option<()> {
     el0_may(cpu, id, rt)?;
     let value = cpu.slot(rt);
     match id {
@@ -145,25 +143,19 @@ fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
 fn translate_address(cpu: &mut Cpu, memory: &mut Memory, id: u16, va: u64) -> Option<()> {
     let write = matches!(id, AT_S1E1W | AT_S1E0W | AT_S1E1WP);
     let access = Access {
-        kind: if write {
-            AccessKind::AddressTranslationWrite
-        } else {
-            AccessKind::AddressTranslationRead
-        },
+        kind: if write { AccessKind::AddressTranslationWrite } else { AccessKind::AddressTranslationRead },
         privileged: !matches!(id, AT_S1E0R | AT_S1E0W),
         pan: matches!(id, AT_S1E1RP | AT_S1E1WP) && cpu.state.rest & Pstate::PAN != 0,
     };
-    const RES1: u64 = 1 << 11;
     cpu.sys.par = match walk::translate(memory, &cpu.regime(), va, access) {
         Ok(translation) => {
             let attributes = translation.attributes;
-            RES1 | u64::from(attributes.mair) << 56
+            PAR_RES1
+                | u64::from(attributes.mair) << 56
                 | translation.pa & 0x000f_ffff_ffff_f000
                 | u64::from(attributes.shareability) << 7
         }
-        Err(fault) if fault.kind == FaultKind::Stage1 => {
-            RES1 | u64::from(fault.status.bits()) << 1 | 1
-        }
+        Err(fault) if fault.kind == FaultKind::Stage1 => PAR_RES1 | u64::from(fault.status.bits()) << 1 | 1,
         Err(fault) => {
             // Reported like a fault of cache maintenance: CM and WnR set.
             cpu.raise_fault(&fault, va, Intent::MAINTENANCE, 0);

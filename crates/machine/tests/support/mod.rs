@@ -22,7 +22,7 @@ pub(crate) const SCTLR_ON: u64 = 0x30d5_0998 | 0x1005;
 /// SCTLR_EL1.SPAN.
 pub(crate) const SPAN: u64 = 1 << 23;
 /// TCR_EL1: 39-bit TTBR0 region, 4 KiB granule, no TTBR1, 40-bit addresses.
-pub(crate) const TCR: u64 = 25 | 1 << 23 | 2 << 32;
+pub(crate) const TCR: u64 = 0x19 | 1 << 23 | 2 << 32;
 /// TCR_EL1.HA and HD.
 pub(crate) const HARDWARE_UPDATE: u64 = 3 << 39;
 
