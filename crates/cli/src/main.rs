@@ -1,2 +1,89 @@
 //! The `seawall` command.
-fn main() {}
+
+mod decode;
+mod demo;
+mod parse;
+mod run;
+mod session;
+mod style;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Contain uncorrectable memory errors in Arm virtual machines.
+///
+/// When an Arm VM touches memory that the hardware could not correct, KVM by default panics the whole
+/// guest. Seawall injects the abort as it happened, so that only what used the memory is lost. This
+/// command shows it on a software Arm machine with memory that can go bad: no Arm hardware, no root.
+#[derive(Parser)]
+#[command(name = "seawall", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Start here:
+  seawall demo                            what survives, under three policies, side by side
+  seawall decode 0x92000210               an ESR in words
+  seawall run --machine guest.elf --poison 0x40210000@100000
+                                          your own bare-metal guest, with memory that goes bad
+
+Exit codes:
+  0  done; the guest powered itself off    5  the guest hung: limit reached, or idle for ever
+  1  an outcome was not what it must be    6  stopped: the guest took the same abort for ever
+  2  wrong usage                           7  the guest needs what the machine does not have
+  3  a file cannot be read or loaded       8  the guest asked for a reset
+  4  a range is not in memory";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one guest three times with the same two memory errors, and show what survived each policy.
+    Demo(demo::Args),
+    /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
+    Decode(decode::Args),
+    /// Run a bare-metal guest of your own, with poison where and when you say.
+    Run(run::Args),
+}
+
+/// The exit codes; `AFTER_HELP` explains them.
+mod exit {
+    pub(crate) const UNEXPECTED: u8 = 1;
+    pub(crate) const USAGE: u8 = 2;
+    pub(crate) const FILE: u8 = 3;
+    pub(crate) const RANGE: u8 = 4;
+    pub(crate) const HUNG: u8 = 5;
+    pub(crate) const STORM: u8 = 6;
+    pub(crate) const UNSUPPORTED: u8 = 7;
+    pub(crate) const RESET: u8 = 8;
+}
+
+/// What a command failed with: an exit code, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::main(&args),
+        Command::Decode(args) => decode::main(&args),
+        Command::Run(args) => run::main(&args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            anstream::eprintln!("{}: {failure}", style::bad("error"));
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `seawall demo`: the same guest and the same two errors under three policies.
+
+mod scenario;
+mod screen;
+
+use seawall::{Full, Mainline, Policy, SError};
+use serde_json::{Value, json};
+
+use crate::run::outcome_json;
+use crate::{Failure, exit};
+use scenario::Run;
+
+/// Runs a small operating system with four programs three times on the software machine. Each time the
+/// same two lines of its memory go bad: one in the code of `web`, one in the data of `db`. What survives
+/// depends on what the hypervisor injects, and is read from the guest's own report.
+#[derive(clap::Args)]
+#[command(after_help = "\
+The exit code is 0 only if each policy's outcome is what it must be.")]
+pub(crate) struct Args {
+    /// One JSON object on stdout instead of the table.
+    #[arg(long, conflicts_with = "trace")]
+    json: bool,
+    /// Show each run step by step: the guest's console, the exits, the injections.
+    #[arg(long)]
+    trace: bool,
+}
+
+/// The policies in the order of the columns, with what each stands for.
+const POLICIES: [(&dyn Policy, &str, &str); 3] = [
+    (&SError, "SError", "what KVM does today"),
+    (&Mainline, "mainline", "data abort, no ESR"),
+    (&Full, "full", "abort as it happened"),
+];
+
+pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+    let mut runs = Vec::new();
+    for (policy, ..) in POLICIES {
+        if args.trace {
+            screen::trace_head(policy.name());
+        }
+        let run = scenario::run(policy, args.trace)
+            .map_err(|error| Failure::new(exit::UNEXPECTED, format!("policy {}: {error}", policy.name())))?;
+        runs.push(run);
+    }
+    let wrong: Vec<String> = runs.iter().flat_map(|run| scenario::check(run)).collect();
+    if args.json {
+        anstream::println!("{}", to_json(&runs, &wrong));
+    } else {
+        screen::show(&runs);
+        for line in &wrong {
+            anstream::eprintln!("{}: {line}", crate::style::bad("unexpected"));
+        }
+    }
+    Ok(if wrong.is_empty() { 0 } else { exit::UNEXPECTED })
+}
+
+fn to_json(runs: &[Run], wrong: &[String]) -> Value {
+    let runs: Vec<Value> = runs
+        .iter()
+        .map(|run| {
+            let tasks: Vec<Value> = run
+                .report
+                .tasks
+                .iter()
+                .map(|task| {
+                    json!({
+                        "name": task.name,
+                        "state": format!("{:?}", task.state).to_lowercase(),
+                        "rounds": task.rounds,
+                        "checksum": format!("{:?}", task.checksum).to_lowercase(),
+                    })
+                })
+                .collect();
+            json!({
+                "policy": run.policy,
+                "kernel": format!("{:?}", run.report.kernel).to_lowercase(),
+                "survived": run.survivors(),
+                "tasks": tasks,
+                "errors": run.errors.iter().map(outcome_json).collect::<Vec<_>>(),
+                "guest_saw": run.saw().iter().map(|saw| json!({
+                    "esr": format!("{:#x}", saw.esr),
+                    "far": saw.far.map(|far| format!("{far:#x}")),
+                    "did": saw.did,
+                })).collect::<Vec<_>>(),
+                "instructions": run.instructions,
+                "console": run.console,
+            })
+        })
+        .collect();
+    json!({ "runs": runs, "as_expected": wrong.is_empty(), "unexpected": wrong })
+}

@@ -1,0 +1,196 @@
+//! One run of the demo's guest, and what must come of it.
+
+use seawall::{Outcome, Policy};
+use seawall_events::{Abi, Layout};
+use seawall_guest::{Checksum, KernelEnd, READY, Report, TaskState};
+use seawall_machine::Config;
+use seawall_machine::board::Board;
+
+use super::screen;
+use crate::session::{End, Pause, Session};
+
+/// The guest says that it is ready within so many instructions, and ends within so many.
+const LIMIT: u64 = 200_000_000;
+/// Instructions between two looks at the console while it boots.
+const SLICE: u64 = 2_000;
+
+/// The task whose code goes bad.
+pub(super) const CODE_VICTIM: &str = "web";
+/// The task whose data goes bad.
+pub(super) const DATA_VICTIM: &str = "db";
+
+/// What one run came to.
+pub(super) struct Run {
+    pub(super) policy: &'static str,
+    pub(super) report: Report,
+    pub(super) errors: Vec<Outcome>,
+    pub(super) console: String,
+    pub(super) instructions: u64,
+}
+
+/// An abort or SError as the guest's own handler saw it.
+pub(super) struct Saw {
+    pub(super) esr: u64,
+    pub(super) far: Option<u64>,
+    pub(super) did: String,
+}
+
+impl Run {
+    /// How many tasks the guest itself reports alive, with right results.
+    pub(super) fn survivors(&self) -> usize {
+        let alive = |task: &&seawall_guest::TaskReport| {
+            task.state == TaskState::Alive && task.checksum == Checksum::Ok
+        };
+        self.report.tasks.iter().filter(alive).count()
+    }
+
+    /// What the guest's handlers saw, from its console.
+    pub(super) fn saw(&self) -> Vec<Saw> {
+        let aborts =
+            self.report.seas.iter().map(|sea| Saw { esr: sea.esr, far: sea.far, did: sea.text.clone() });
+        let panics = self.report.panics.iter().map(|panic| Saw {
+            esr: panic.esr,
+            // FAR_EL1 is not set by an SError.
+            far: None,
+            did: format!("kernel panic: {}", panic.reason),
+        });
+        aborts.chain(panics).collect()
+    }
+}
+
+/// Runs the guest: to its ready line, then with one line of `web`'s code and one of `db`'s data bad.
+pub(super) fn run(policy: &'static dyn Policy, trace: bool) -> Result<Run, Box<dyn std::error::Error>> {
+    let image = seawall_guest::demo();
+    let layout = &image.layout;
+    let code = layout.task(CODE_VICTIM).ok_or("the guest has no task `web`")?.work_line;
+    let data = layout.task(DATA_VICTIM).ok_or("the guest has no task `db`")?.data;
+
+    // Mainline's struct is what there is today; the whole abort needs the extended one.
+    let abi = if policy.name() == "full" { Abi::Extended(Layout::Posted) } else { Abi::Mainline };
+    let mut board = Board::new(Config { memory_size: 16 << 20, abi, ..Config::default() })?;
+    board.load(&image.bytes, Some(image.load_address))?;
+    let mut session = Session::new(board, policy, Vec::new());
+
+    let mut console = String::new();
+    let mut errors = Vec::new();
+    let mut poisoned = false;
+    let end = loop {
+        let pause = session.run(if poisoned { LIMIT } else { SLICE }, LIMIT)?;
+        let new = String::from_utf8_lossy(&session.console()).into_owned();
+        if trace {
+            screen::trace_console(&new);
+        }
+        console.push_str(&new);
+        match pause {
+            Pause::Slice => {}
+            Pause::Error(outcome) => {
+                if trace {
+                    screen::trace_error(&outcome);
+                }
+                errors.push(outcome);
+            }
+            Pause::End(end) => break end,
+        }
+        if !poisoned && console.contains(READY) {
+            for place in [code.pa..code.pa + code.len, data.pa..data.pa + seawall_guest::LINE] {
+                if trace {
+                    screen::trace_poison(&place, session.instructions());
+                }
+                session.board().vm_mut().poison(place)?;
+            }
+            poisoned = true;
+        }
+    };
+    if end != End::PowerOff {
+        return Err(format!("the guest ended with {end:?}, not by powering off").into());
+    }
+    let report = Report::parse(&console)?;
+    let instructions = session.instructions();
+    Ok(Run { policy: policy.name(), report, errors, console, instructions })
+}
+
+/// What must come of a run under a policy: kernel, tasks, and the ESRs that its handlers saw.
+struct Expected {
+    kernel: KernelEnd,
+    tasks: [(&'static str, TaskState); 4],
+    esrs: &'static [u64],
+}
+
+fn expected(policy: &str) -> Expected {
+    use TaskState::{Alive, Killed, Lost};
+    match policy {
+        "serror" => Expected {
+            kernel: KernelEnd::Panic,
+            tasks: [("web", Lost), ("db", Lost), ("batch", Lost), ("log", Lost)],
+            esrs: &[0xbf00_0000],
+        },
+        "mainline" => Expected {
+            kernel: KernelEnd::Ok,
+            tasks: [("web", Killed), ("db", Killed), ("batch", Alive), ("log", Alive)],
+            esrs: &[0x9200_0010, 0x9200_0010],
+        },
+        _ => Expected {
+            kernel: KernelEnd::Ok,
+            tasks: [("web", Alive), ("db", Killed), ("batch", Alive), ("log", Alive)],
+            esrs: &[0x8200_0210, 0x9200_0210],
+        },
+    }
+}
+
+/// What of a run is not what it must be; empty if all is.
+pub(super) fn check(run: &Run) -> Vec<String> {
+    let expected = expected(run.policy);
+    let mut wrong = Vec::new();
+    let mut expect = |what: String, right: String, found: String| {
+        if right != found {
+            wrong.push(format!("policy {}: {what}: expected {right}, found {found}", run.policy));
+        }
+    };
+    expect("kernel".into(), format!("{:?}", expected.kernel), format!("{:?}", run.report.kernel));
+    for (name, state) in expected.tasks {
+        let task = run.report.task(name);
+        expect(
+            format!("task {name}"),
+            format!("{:?}", Some(state)),
+            format!("{:?}", task.map(|task| task.state)),
+        );
+        if state == TaskState::Alive {
+            let checksum = task.map(|task| task.checksum);
+            expect(format!("results of {name}"), "Some(Ok)".into(), format!("{checksum:?}"));
+        }
+    }
+    let esrs: Vec<u64> = run.saw().iter().map(|saw| saw.esr).collect();
+    expect("ESRs that the guest saw".into(), format!("{:x?}", expected.esrs), format!("{esrs:x?}"));
+    expect("memory errors".into(), expected.esrs.len().to_string(), run.errors.len().to_string());
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seawall::{Full, Mainline, SError};
+
+    #[test]
+    fn each_policy_comes_to_what_it_must() {
+        for (policy, survivors) in [(&SError as &'static dyn Policy, 0), (&Mainline, 2), (&Full, 3)] {
+            let run = run(policy, false).unwrap();
+            assert_eq!(check(&run), Vec::<String>::new());
+            assert_eq!(run.survivors(), survivors, "{}", policy.name());
+        }
+    }
+
+    #[test]
+    fn an_outcome_that_must_not_be_is_said() {
+        let mut run = run(&Full, false).unwrap();
+        run.policy = "serror";
+        let wrong = check(&run);
+        assert!(wrong.iter().any(|line| line.contains("kernel: expected Panic, found Ok")), "{wrong:?}");
+        assert!(wrong.iter().any(|line| line.contains("task log")), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_run_is_the_same_to_the_instruction() {
+        let (first, second) = (run(&Full, false).unwrap(), run(&Full, false).unwrap());
+        assert_eq!((first.console, first.instructions), (second.console, second.instructions));
+    }
+}

@@ -1,0 +1,116 @@
+//! Numbers, sizes and ranges as people type them.
+
+use std::ops::Range;
+
+/// A number: `0x` hexadecimal (with or without `_`), or decimal.
+pub(crate) fn number(text: &str) -> Result<u64, String> {
+    let digits = text.replace('_', "");
+    let parsed = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => digits.parse(),
+    };
+    parsed.map_err(|_| format!("expected a number such as 0x40080000 or 4096, got `{text}`"))
+}
+
+/// A size in bytes, with an optional suffix K, M or G (powers of 1024).
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.trim_end_matches(['B', 'b', 'i']).char_indices().last() {
+        Some((n, 'K' | 'k')) => (&text[..n], 10),
+        Some((n, 'M' | 'm')) => (&text[..n], 20),
+        Some((n, 'G' | 'g')) => (&text[..n], 30),
+        _ => (text, 0),
+    };
+    let value =
+        number(digits).map_err(|_| format!("expected a size such as 64M or 0x100000, got `{text}`"))?;
+    match value.checked_shl(shift) {
+        Some(size) if size >> shift == value => Ok(size),
+        _ => Err(format!("a size of {text} does not fit 64 bits")),
+    }
+}
+
+/// Where and when memory goes bad: `ADDR[+LEN][@COUNT]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Poison {
+    /// Physical addresses.
+    pub(crate) range: Range<u64>,
+    /// After so many instructions; 0 is before the first.
+    pub(crate) after: u64,
+}
+
+/// `ADDR[+LEN][@COUNT]`; LEN is 64 if it is not given.
+pub(crate) fn poison(text: &str) -> Result<Poison, String> {
+    let expected =
+        |reason: String| format!("expected ADDR[+LEN][@COUNT], such as 0x40210000+64@1000: {reason}");
+    let (place, after) = match text.split_once('@') {
+        Some((place, after)) => (place, number(after).map_err(expected)?),
+        None => (text, 0),
+    };
+    let (start, len) = match place.split_once('+') {
+        Some((start, len)) => (number(start).map_err(expected)?, size(len).map_err(expected)?),
+        None => (number(place).map_err(expected)?, 64),
+    };
+    if len == 0 {
+        return Err(expected("LEN is 0".into()));
+    }
+    let end = start.checked_add(len).ok_or_else(|| expected("the range ends past 2^64".into()))?;
+    Ok(Poison { range: start..end, after })
+}
+
+/// Bytes in hexadecimal; blanks, colons and underscores between digits are skipped.
+pub(crate) fn bytes(text: &str) -> Option<Vec<u8>> {
+    let text = text.strip_prefix("0x").unwrap_or(text);
+    let digits: Vec<u32> = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && !matches!(c, ':' | '_' | ','))
+        .map(|c| c.to_digit(16))
+        .collect::<Option<_>>()?;
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    Some(digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_hexadecimal_with_0x_and_decimal_without() {
+        assert_eq!(number("0x4008_0000"), Ok(0x4008_0000));
+        assert_eq!(number("4096"), Ok(4096));
+        assert_eq!(number("10"), Ok(10));
+        assert!(number("0x").unwrap_err().contains("got `0x`"));
+        assert!(number("-1").is_err());
+    }
+
+    #[test]
+    fn sizes_have_binary_suffixes() {
+        assert_eq!(size("64M"), Ok(64 << 20));
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("1G"), Ok(1 << 30));
+        assert_eq!(size("0x1000"), Ok(4096));
+        assert_eq!(size("512"), Ok(512));
+        assert!(size("17179869184G").unwrap_err().contains("does not fit"));
+        assert!(size("M").is_err());
+    }
+
+    #[test]
+    fn poison_is_a_line_now_unless_said_otherwise() {
+        assert_eq!(poison("0x40210000"), Ok(Poison { range: 0x4021_0000..0x4021_0040, after: 0 }));
+        assert_eq!(
+            poison("0x40210000+4K@100000"),
+            Ok(Poison { range: 0x4021_0000..0x4021_1000, after: 100_000 })
+        );
+        for wrong in ["", "x", "0x40210000+0", "0xffffffffffffffff+64", "0x40210000@", "0x40210000+64@x"] {
+            assert!(poison(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bytes_may_be_grouped() {
+        assert_eq!(bytes("00 01:0a_ff"), Some(vec![0, 1, 10, 255]));
+        assert_eq!(bytes("0x0102"), Some(vec![1, 2]));
+        assert_eq!(bytes("012"), None);
+        assert_eq!(bytes("0g"), None);
+    }
+}
