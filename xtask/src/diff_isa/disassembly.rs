@@ -4,18 +4,19 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 /// One line per word, or None if neither `aarch64-linux-gnu-objdump` nor `llvm-mc` can be run. Aliases are not used,
-/// so that the mnemonic is the encoding's own.
-pub(super) fn disassemble(words: &[u32]) -> Option<Vec<String>> {
-    objdump(words).or_else(|| llvm_mc(words))
+/// so that the mnemonic is the encoding's own. The first word is at `address`.
+pub(super) fn disassemble(words: &[u32], address: u64) -> Option<Vec<String>> {
+    objdump(words, address).or_else(|| llvm_mc(words))
 }
 
-fn objdump(words: &[u32]) -> Option<Vec<String>> {
+fn objdump(words: &[u32], address: u64) -> Option<Vec<String>> {
     let path =
         std::env::temp_dir().join(format!("seawall-disassembly-{}-{:p}.bin", std::process::id(), words));
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
     std::fs::write(&path, bytes).ok()?;
     let output = Command::new("aarch64-linux-gnu-objdump")
         .args(["-D", "-z", "-b", "binary", "-m", "aarch64", "-M", "no-aliases"])
+        .arg(format!("--adjust-vma={address:#x}"))
         .arg(&path)
         .stderr(Stdio::null())
         .output();

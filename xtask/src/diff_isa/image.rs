@@ -3,6 +3,7 @@
 //! For each sequence: copy its record's buffer to the buffer, load its registers, run it, store the registers and
 //! the buffer back into the record. A fault's handler (a signal handler in the process, the EL1 vectors in the
 //! machine) notes it in the record and goes on with the storing. At the end all records are written to standard output.
+#![allow(clippy::unnecessary_semicolon, clippy::used_underscore_binding, reason = "in what dynasm! makes")]
 
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynasmApi, DynasmError, DynasmLabelApi, VecAssembler, dynasm};
@@ -53,8 +54,9 @@ const NZCV: u32 = 0x5a10;
 /// The initial TPIDR_EL0.
 const TPIDR: u64 = 0x5ea_0a11_0000_7154;
 
-/// Assembles `cases` (at most `layout::CAPACITY`) into one image.
-pub(super) fn build(cases: &[Case], cpu: Cpu) -> Result<Image, DynasmError> {
+/// Assembles `cases` (at most `layout::CAPACITY`) into one image. With `first`, the first case's words stand at that
+/// address, or as soon after it as they can.
+pub(super) fn build(cases: &[Case], cpu: Cpu, first: Option<u64>) -> Result<Image, DynasmError> {
     let mut ops: VecAssembler<Aarch64Relocation> = VecAssembler::new(layout::CODE as usize);
     let records_size = cases.len() as u64 * record::SIZE;
 
@@ -149,6 +151,13 @@ pub(super) fn build(cases: &[Case], cpu: Cpu) -> Result<Image, DynasmError> {
 
     let entry = layout::CODE + ops.offset().0 as u64;
     install_handlers(&mut ops);
+    if let Some(first) = first {
+        dynasm!(ops ; .arch aarch64 ; b ->first);
+        while layout::CODE + (ops.offset().0 as u64) + PROLOGUE < first {
+            ops.push_u32(0);
+        }
+        dynasm!(ops ; .arch aarch64 ; ->first:);
+    }
     let mut sequences = Vec::with_capacity(cases.len());
     for (i, case) in cases.iter().enumerate() {
         let record = layout::RECORDS + i as u64 * record::SIZE;
@@ -194,6 +203,9 @@ pub(super) fn build(cases: &[Case], cpu: Cpu) -> Result<Image, DynasmError> {
     );
     Ok(Image { code, records: records(cases), entry, store_state, sequences })
 }
+
+/// Bytes of code before a sequence's own words.
+const PROLOGUE: u64 = 7 * 4;
 
 /// MSR DIT, #0.
 const MSR_DIT_0: u32 = 0xd503_405f;

@@ -1,5 +1,6 @@
 //! The other side: the same image at EL0 of the software Arm machine, with the MMU on, over a tiny EL1 that does what
 //! the Linux kernel does for the process: it answers the few system calls, and turns faults into notes.
+#![allow(clippy::unnecessary_semicolon, clippy::used_underscore_binding, reason = "in what dynasm! makes")]
 
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynasmApi, DynasmError, DynasmLabelApi, VecAssembler, dynasm};
@@ -25,7 +26,8 @@ const TABLES: [u64; 3] = [RAM_BASE + 0x10_0000, RAM_BASE + 0x10_1000, RAM_BASE +
 /// checks (A, SA, SA0 clear), as in a Linux process but for SP, which QEMU's user mode does not check.
 const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26;
 /// TCR_EL1: 39-bit TTBR0 region, 4 KiB granule, write-back, inner shareable, TBI0, no TTBR1, 40-bit IPA.
-const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32 | 1 << 37;
+const TCR: u64 = T0SZ_39_BITS | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32 | 1 << 37;
+const T0SZ_39_BITS: u64 = 64 - 39;
 /// MAIR_EL1: attribute 0 is normal write-back memory.
 const MAIR: u64 = 0xff;
 
@@ -189,5 +191,57 @@ fn level_3(i: u64, image: &Image) -> u64 {
         address | PAGE | EL0 | PXN
     } else {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::case::{Case, Fault, FaultKind, State, Unit};
+    use super::super::generate::Cpu;
+    use super::*;
+
+    /// Runs words from registers that are all 0 but X1, and an empty buffer.
+    fn end_of(x1: u64, words: &[u32]) -> Outcome {
+        let mut x = [0; 31];
+        x[1] = x1;
+        let initial = State { x, sp: 0, nzcv: 0, buffer: vec![0; layout::BUFFER_SIZE as usize] };
+        let units = vec![Unit { name: "", words: words.to_vec(), fix: None }];
+        let image = image::build(&[Case { initial, units }], Cpu::Max, Some(0x4100_1000)).unwrap();
+        assert_eq!(image.sequences, [0x4100_1000]);
+        run(&image).unwrap().remove(0)
+    }
+
+    #[test]
+    fn a_sequence_leaves_its_registers_flags_and_memory_in_the_outcome() {
+        // str w1, [x1]; subs x2, x1, x1; mov sp, x1
+        let end = end_of(0x4108_7f04, &[0xb900_0021, 0xeb01_0022, 0x9100_003f]);
+        assert_eq!(end.fault, None);
+        assert_eq!((end.state.x[1], end.state.x[2], end.state.sp), (0x4108_7f04, 0, 0x4108_7f04));
+        assert_eq!(end.state.nzcv, 0x6000_0000);
+        assert_eq!(end.state.buffer[..9], [0, 0, 0, 0, 0x04, 0x7f, 0x08, 0x41, 0]);
+    }
+
+    #[test]
+    fn a_fault_ends_a_sequence_with_its_kind_pc_and_address() {
+        let fault = |x1, word| end_of(x1, &[0xd503_201f, word]).fault;
+        // ldr x3, [x1]; udf #0; brk #0; br x1; br to an odd address
+        for (x1, word, kind, pc, address) in [
+            (0x4200_0123, 0xf940_0023, FaultKind::Memory, 0x4100_1004, 0x4200_0123),
+            (0, 0x0000_0000, FaultKind::Undefined, 0x4100_1004, 0),
+            (0, 0xd420_0000, FaultKind::Breakpoint, 0x4100_1004, 0),
+            (0x4108_8000, 0xd61f_0020, FaultKind::Memory, 0x4108_8000, 0x4108_8000),
+            (0x4100_1002, 0xd61f_0020, FaultKind::Alignment, 0x4100_1002, 0),
+        ] {
+            assert_eq!(fault(x1, word), Some(Fault { kind, pc, address }), "{word:#010x}");
+        }
+    }
+
+    #[test]
+    fn outcomes_of_different_ends_differ_in_the_first_register_that_does() {
+        // movz x5, #1; movz x9, #2
+        let (one, other) = (end_of(0, &[0xd280_0025]), end_of(0, &[0xd280_0025, 0xd280_0049]));
+        assert_eq!(one.difference(&one), None);
+        let (what, ..) = one.difference(&other).unwrap();
+        assert_eq!(what, "x9");
     }
 }

@@ -1,7 +1,10 @@
 //! What a run says, to a person or as JSON.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
+use super::case::Case;
 use super::disassembly::disassemble;
 use super::{Options, Pairs};
 
@@ -14,6 +17,8 @@ pub(super) struct Summary {
     pub(super) compared: usize,
     /// Of them, how many ended in the same fault on both sides.
     pub(super) faults: usize,
+    /// How often each group of instructions was in a sequence that was compared.
+    pub(super) groups: BTreeMap<&'static str, usize>,
     /// Wall time.
     pub(super) seconds: f64,
     /// The first sequence that ended differently.
@@ -51,10 +56,14 @@ pub(super) fn skipped(options: &Options) {
 
 impl Summary {
     /// Counts a batch.
-    pub(super) fn add(&mut self, pairs: &Pairs) {
-        let alike = |(machine, qemu): &&(super::Outcome, super::Outcome)| machine.difference(qemu).is_none();
-        self.compared += pairs.iter().filter(alike).count();
-        self.faults += pairs.iter().filter(alike).filter(|(machine, _)| machine.fault.is_some()).count();
+    pub(super) fn add(&mut self, cases: &[Case], pairs: &Pairs) {
+        for (case, (machine, qemu)) in cases.iter().zip(pairs) {
+            if machine.difference(qemu).is_none() {
+                self.compared += 1;
+                self.faults += usize::from(machine.fault.is_some());
+                case.units.iter().for_each(|unit| *self.groups.entry(unit.name).or_default() += 1);
+            }
+        }
     }
 
     /// All that was run agrees.
@@ -63,7 +72,8 @@ impl Summary {
     }
 
     fn rate(&self) -> f64 {
-        if self.seconds > 0.0 { self.compared as f64 / self.seconds } else { 0.0 }
+        let compared = f64::from(u32::try_from(self.compared).unwrap_or(u32::MAX));
+        if self.seconds > 0.0 { compared / self.seconds } else { 0.0 }
     }
 
     /// Prints the end of a run.
@@ -88,6 +98,11 @@ impl Summary {
             self.seconds,
             self.rate()
         );
+        if let (false, Some((group, times))) =
+            (options.undefined, self.groups.iter().min_by_key(|(_, n)| **n))
+        {
+            println!("  {} groups of instructions, the rarest `{group}`, {times} times", self.groups.len());
+        }
     }
 
     fn json(&self, options: &Options) -> serde_json::Value {
@@ -98,6 +113,7 @@ impl Summary {
             "agree": self.agree(),
             "compared": self.compared,
             "faults": self.faults,
+            "groups": self.groups,
             "seconds": self.seconds,
             "per_second": self.rate(),
             "qemu": self.qemu,
@@ -127,7 +143,7 @@ impl Mismatch {
             println!("  {register:>4} = {value:#018x}");
         }
         println!("    sp = {:#018x}, nzcv = {:#010x}", self.sp, self.nzcv);
-        let text = disassemble(&self.words);
+        let text = disassemble(&self.words, self.address);
         for (i, word) in self.words.iter().enumerate() {
             let line = text.as_ref().and_then(|lines| lines.get(i)).map_or("", String::as_str);
             println!("  {:#010x}: {word:08x}  {line}", self.address + i as u64 * 4);
@@ -145,7 +161,7 @@ impl Mismatch {
             "shrunk": self.shrunk,
             "address": self.address,
             "words": self.words.iter().map(|w| format!("{w:08x}")).collect::<Vec<_>>(),
-            "registers": self.registers.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "registers": self.registers.iter().cloned().collect::<BTreeMap<_, _>>(),
             "sp": self.sp,
             "nzcv": self.nzcv,
             "what": self.what,

@@ -223,8 +223,7 @@ fn barrier(word: u32) -> bool {
 /// Size and opc of a single-register access are allocated; PRFM where it exists.
 fn single(word: u32) -> bool {
     match field(word, 23, 22) {
-        0 | 1 => true,
-        2 => true,
+        0..=2 => true,
         _ => word >> 30 < 2,
     }
 }
@@ -410,7 +409,7 @@ mod tests {
         let drawn: Vec<_> =
             TEMPLATES.iter().flat_map(|row| [row; 64]).map(|row| (row, row.draw(&mut random))).collect();
         let words: Vec<u32> = drawn.iter().map(|&(_, word)| word).collect();
-        let Some(lines) = disassemble(&words) else {
+        let Some(lines) = disassemble(&words, 0) else {
             eprintln!("skipped: neither aarch64-linux-gnu-objdump nor llvm-mc is installed");
             return;
         };

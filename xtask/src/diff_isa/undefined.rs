@@ -127,13 +127,13 @@ fn load_store(word: u32) -> bool {
             let (load, writeback) = (field(word, 22, 22) == 1, field(word, 23, 23) == 1);
             // STGP: FEAT_MTE.
             let tags = word >> 30 == 1 && !load;
-            !tags && !(load && t == u) && !(writeback && n != 31 && (n == t || n == u))
+            !(tags || load && t == u || writeback && n != 31 && (n == t || n == u))
         }
         0b111000 => {
             let writeback = field(word, 21, 21) == 0 && field(word, 10, 10) == 1;
             // LDAPR with a register where ones should be.
             let ldapr = field(word, 21, 21) == 1 && field(word, 15, 10) == 0b110000;
-            !(writeback && n == t && n != 31) && !(ldapr && s != 31)
+            !(writeback && n == t && n != 31 || ldapr && s != 31)
         }
         _ => true,
     }
@@ -152,10 +152,48 @@ fn exclusive(word: u32, t: u32, n: u32, u: u32, s: u32) -> bool {
         // LDLAR, STLLR (o0 = 0): FEAT_LOR, which QEMU has and the machine not. Others: ones where ones should be.
         return o0 && s == 31 && u == 31;
     }
-    if (o2 || !(word >> 31 == 1)) && o1 {
+    if (o2 || word >> 31 == 0) && o1 {
         return true; // CAS and CASP: nothing unpredictable.
     }
     let status_clash = !load && (s == t || (s == n && n != 31) || (pair && s == u));
     let should_be_ones = (load && s != 31) || (!pair && u != 31);
-    !status_clash && !should_be_ones && !(load && pair && t == u)
+    !(status_clash || should_be_ones || load && pair && t == u)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_would_leave_the_program_or_wait_are_not_run() {
+        for word in [
+            0xd400_0001, // svc #0
+            0xd45e_0000, // hlt #0xf000: semihosting
+            0xd503_207f, // wfi
+            0xd53b_e040, // mrs x0, cntvct_el0
+            0xd538_0000, // mrs x0, midr_el1: Linux answers it
+            0x1e20_2800, // fadd s0, s0, s0
+        ] {
+            assert_eq!(comparable(word), None, "{word:#010x}");
+        }
+    }
+
+    #[test]
+    fn unallocated_words_are_run() {
+        for word in [
+            0x0000_0000, // udf #0
+            0xd400_0002, // hvc #0, at EL0
+            0x0480_0000, // SVE
+            0xdac1_0000, // pacia x0, x0: no pointer authentication on either side
+        ] {
+            assert_eq!(comparable(word), Some(word), "{word:#010x}");
+        }
+    }
+
+    #[test]
+    fn direct_branches_go_to_the_next_word() {
+        assert_eq!(comparable(0x17ff_ffff), Some(0x1400_0001)); // b back
+        assert_eq!(comparable(0x54ff_ffe0), Some(0x5400_0020)); // b.eq back
+        assert_eq!(comparable(0x3607_ffe0), Some(0x3600_0020)); // tbz back
+    }
 }
