@@ -1,4 +1,51 @@
 //! A software Arm machine with poisonable memory, in the shape of KVM.
+//!
+//! - [`Vm`]: RAM from 0x4000_0000 with poison at 64-byte lines, and a CPU; [`Config`] says how it behaves
+//! - [`Vcpu`]: run, registers, events: it implements [`seawall_events::Vcpu`], so what drives `/dev/kvm` drives it
+//! - [`memory`], [`walk`]: RAM and poison; stage 1 translation
+//! - [`board`], [`fdt`], [`loader`], [`uart`]: what QEMU's `virt` has around the CPU
+//!
+//! The CPU has EL0 and EL1 in AArch64 state, Armv8.5 without FP: all of the base instruction set, LSE and LSE2, LRCPC2, CRC32,
+//! FlagM, BTI, PAN, UAO, DIT, SSBS, hardware access flag and dirty state, and RAS if the VM has it. Its ID registers
+//! say exactly that. There is no EL2 inside: the host is it. An access that the guest's own tables allow, but
+//! that meets poison or a place without RAM, comes out of [`Vcpu::run`](seawall_events::Vcpu::run) as KVM would
+//! bring it: [`Sea`](seawall_events::Exit::Sea), [`Mmio`](seawall_events::Exit::Mmio),
+//! [`Nisv`](seawall_events::Exit::Nisv); or the host injects by itself what KVM injects by itself.
+//!
+//! # How it works
+//!
+//! The guest's code is decoded once, by lines of 64 bytes as poison is, into 16-byte instructions that are kept
+//! per physical page. The interpreter runs within a page; it leaves it when the PC does, or when the instruction
+//! called for attention. Loads and stores hit in a software TLB by one comparison. A page with poison is not in the TLB's arrays of
+//! loads and a page with decoded code not in those of stores, so clean memory pays for neither.
+//!
+//! # Invariants
+//!
+//! No wall clock and no randomness: the same inputs make the same run, to the bit, however it is cut into budgets.
+//! The counter counts instructions. No guest can make the host panic.
+//!
+//! ```
+//! use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+//! use seawall_machine::{Config, RAM_BASE, Vm};
+//! use seawall_arm::Reg;
+//!
+//! let mut vm = Vm::new(Config { memory_size: 1 << 20, ..Config::default() })?;
+//! vm.memory_mut().store(RAM_BASE, &0xf940_0020_u32.to_le_bytes())?; // ldr x0, [x1]
+//! vm.poison(RAM_BASE + 0x1000..RAM_BASE + 0x1040)?;
+//!
+//! let mut vcpu = vm.vcpu(0)?;
+//! vcpu.set_reg(Reg::Pc, RAM_BASE)?;
+//! vcpu.set_reg(Reg::VbarEl1, RAM_BASE + 0x8000)?;
+//! vcpu.set_reg(Reg::X(1), RAM_BASE + 0x1008)?;
+//! let Exit::Sea(sea) = vcpu.run()? else { panic!() };
+//! assert_eq!((sea.esr.bits(), sea.gva), (0x9200_0210, RAM_BASE + 0x1008));
+//!
+//! // The guest is at its abort handler as soon as the abort is injected.
+//! vcpu.set_events(&VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() })?;
+//! assert_eq!(vcpu.reg(Reg::Pc)?, RAM_BASE + 0x8200);
+//! assert_eq!(vcpu.reg(Reg::EsrEl1)?, 0x9600_0010);
+//! # Ok::<(), seawall_machine::Error>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod board;

@@ -1,5 +1,6 @@
 //! The virtual machine: what it was created with, its memory and its CPUs.
 
+use std::fmt;
 use std::ops::Range;
 
 use seawall_arm::{ErrorState, Reg};
@@ -127,8 +128,8 @@ impl UndefinedLog {
     }
 }
 
-/// A virtual machine.
-#[derive(Clone, Debug)]
+/// A virtual machine. A clone of it runs on by itself, from the same state.
+#[derive(Clone)]
 pub struct Vm {
     pub(crate) config: Config,
     pub(crate) memory: Memory,
@@ -206,6 +207,16 @@ impl Vm {
     /// The host may change bytes or poison: before a CPU runs again it must look.
     fn host_touches_memory(&mut self) {
         self.cpus.iter_mut().for_each(|cpu| cpu.host_touched_memory = true);
+    }
+}
+
+impl fmt::Debug for Vm {
+    /// What it was created with, not all of RAM.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vm")
+            .field("config", &self.config)
+            .field("undefined", &self.undefined)
+            .finish_non_exhaustive()
     }
 }
 

@@ -57,8 +57,8 @@ fn svc_returns_after_itself_and_brk_to_itself() {
 fn an_illegal_return_sets_il_and_the_next_instruction_is_an_illegal_state_exception() {
     let mut guest = Guest::new(&[ERET, NOP]);
     guest.set(Reg::ElrEl1, CODE + 4);
-    // EL2h: there is none.
-    guest.set(Reg::SpsrEl1, 0x8000_03c9);
+    // EL2h: there is none. The flags, PAN and DAIF are taken over, UAO, DIT and BTYPE are not.
+    guest.set(Reg::SpsrEl1, 0x8180_0fc9);
     guest.steps(1);
     assert_eq!(guest.get(Reg::Pstate), 0x8010_03c5);
     guest.steps(1);

@@ -219,8 +219,8 @@ impl Cpu {
         if is_legal {
             self.set_pstate(spsr & !Pstate::SS);
         } else {
-            // Mode, UAO, SS and BTYPE stay; the rest is taken over, and IL is set.
-            let kept = Pstate::M | Pstate::SS | Pstate::UAO | Pstate::BTYPE | Pstate::IL;
+            // Only the flags, PAN and DAIF are taken over, and IL is set.
+            let kept = !(Pstate::NZCV | Pstate::PAN | Pstate::DAIF);
             self.set_pstate(self.pstate() & kept | spsr & !kept | Pstate::IL);
         }
         self.pc = self.branch_address(target);

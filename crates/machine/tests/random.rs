@@ -1,0 +1,110 @@
+//! Whatever a guest executes, the host goes on: random words, random registers, at EL0 and EL1, MMU on and off.
+
+mod support;
+
+use proptest::prelude::*;
+use seawall_arm::Reg;
+use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+use seawall_machine::{Config, StorePolicy};
+use support::{CODE, DATA, EL0, Guest, HARDWARE_UPDATE, HOLE, TABLES, TCR};
+
+/// Words that are often real instructions: random ones with their major opcode from a list.
+fn word() -> impl Strategy<Value = u32> {
+    // Data processing, branches, system, loads and stores (exclusive, pair, immediate, register).
+    let major = prop::sample::select(vec![
+        0x1100_0000_u32,
+        0x1200_0000,
+        0x1300_0000,
+        0x1a00_0000,
+        0x0b00_0000,
+        0x1400_0000,
+        0x3400_0000,
+        0x5400_0000,
+        0xd400_0000,
+        0xd500_0000,
+        0xd518_0000,
+        0xd538_0000,
+        0xd508_0000,
+        0xd600_0000,
+        0x0800_0000,
+        0x2800_0000,
+        0x3800_0000,
+        0x3900_0000,
+        0x3820_0000,
+        0xf800_0000,
+        0x1900_0000,
+    ]);
+    prop_oneof![
+        any::<u32>(),
+        (major, any::<u32>()).prop_map(|(major, rest)| major & 0x7f38_0000 | rest & 0x80df_ffff | major),
+    ]
+}
+
+/// Addresses where something happens, and others.
+fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        any::<u64>(),
+        Just(HOLE),
+        (0..0x2000_u64).prop_map(|offset| DATA + offset),
+        (0..0x1000_u64).prop_map(|offset| CODE + offset),
+        (0..0x3000_u64).prop_map(|offset| TABLES[0] + offset),
+        0..64_u64,
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn no_guest_can_make_the_host_panic(
+        code in prop::collection::vec(word(), 1..64),
+        registers in prop::collection::vec(value(), 31),
+        at_el0 in any::<bool>(),
+        mapped in any::<bool>(),
+        stores_abort in any::<bool>(),
+        poison in prop::collection::vec(value(), 0..4),
+    ) {
+        let store_policy = if stores_abort { StorePolicy::Abort } else { StorePolicy::Defer };
+        let mut guest = Guest::with(&code, Config { store_policy, ..Config::default() });
+        if mapped {
+            guest = guest.map();
+            guest.set(Reg::TcrEl1, TCR | HARDWARE_UPDATE);
+            guest.change_page(DATA, EL0, 0);
+            guest.code_at(DATA, &code);
+        }
+        if at_el0 {
+            guest.set(Reg::Pstate, 0);
+            guest.set(Reg::Pc, DATA);
+        }
+        for (n, value) in registers.iter().enumerate() {
+            guest.set(Reg::X(n as u8), *value);
+        }
+        for pa in poison {
+            // Poison outside RAM is refused.
+            let _ = guest.vm.poison(pa..pa.saturating_add(1));
+        }
+        let mut vcpu = guest.vm.vcpu(0).expect("CPU 0");
+        vcpu.set_budget(Some(2000));
+        for _ in 0..50 {
+            match vcpu.run() {
+                Ok(Exit::Intr | Exit::SystemEvent(_)) => break,
+                Ok(Exit::Sea(exit)) => {
+                    let events = VcpuEvents {
+                        ext_iabt_pending: exit.is_fetch(),
+                        ext_dabt_pending: !exit.is_fetch(),
+                        ..VcpuEvents::default()
+                    };
+                    prop_assert!(vcpu.set_events(&events).is_ok());
+                }
+                Ok(Exit::Nisv(_)) => {
+                    let pc = vcpu.reg(Reg::Pc).expect("PC");
+                    prop_assert!(vcpu.set_reg(Reg::Pc, pc.wrapping_add(4)).is_ok());
+                }
+                Ok(Exit::Mmio(_)) => vcpu.answer_mmio([0xa5; 8]),
+                Ok(_) => {}
+                Err(error) => prop_assert!(false, "{error}"),
+            }
+        }
+        prop_assert!(vcpu.instructions() <= 2000);
+    }
+}
