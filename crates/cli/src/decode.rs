@@ -71,12 +71,6 @@ fn explain_all(args: &Args) -> Result<Vec<Explained>, Failure> {
     if let Some(Ok(bytes)) = parse::bytes(&joined).map(<[u8; 64]>::try_from) {
         return Ok(vec![explain_events(&bytes)]);
     }
-    let explain = match (args.dfsr, args.ifsr, args.spsr) {
-        (true, ..) => explain_dfsr,
-        (_, true, _) => explain_ifsr,
-        (.., true) => explain_spsr,
-        _ => explain_esr,
-    };
     args.values
         .iter()
         .map(|value| {
@@ -84,9 +78,18 @@ fn explain_all(args: &Args) -> Result<Vec<Explained>, Failure> {
                 let hint = "; a kvm_vcpu_events is 64 bytes, 128 hex digits";
                 Failure::new(exit::USAGE, format!("{reason}{hint}"))
             })?;
-            explain(number).map_err(|reason| Failure::new(exit::USAGE, reason))
+            explain(args, number).map_err(|reason| Failure::new(exit::USAGE, reason))
         })
         .collect()
+}
+
+fn explain(args: &Args, value: u64) -> Result<Explained, String> {
+    match (args.dfsr, args.ifsr, args.spsr) {
+        (true, ..) => explain_dfsr(value),
+        (_, true, _) => explain_ifsr(value),
+        (.., true) => Ok(explain_spsr(value)),
+        _ => Ok(explain_esr(value)),
+    }
 }
 
 fn print(one: &Explained) {
@@ -116,7 +119,7 @@ fn register_json(kind: &str, value: u64, text: &str, rows: &[Row]) -> Value {
     json!({ "kind": kind, "value": format!("{value:#x}"), "text": text, "fields": fields })
 }
 
-fn explain_esr(value: u64) -> Result<Explained, String> {
+fn explain_esr(value: u64) -> Explained {
     let esr = Esr::from_bits(value);
     let il = if esr.il() { "32-bit instruction, or no instruction" } else { "16-bit instruction" };
     let mut rows = vec![
@@ -128,7 +131,7 @@ fn explain_esr(value: u64) -> Result<Explained, String> {
     }
     let text = esr.to_string();
     let json = register_json("esr", value, &text, &rows);
-    Ok(Explained { text, rows, json })
+    Explained { text, rows, json }
 }
 
 /// What a field of a data abort, an instruction abort or an SError means; empty if its name says it.
@@ -207,7 +210,7 @@ fn fsr_status(value: u64, meaning: String) -> [Row; 2] {
     }
 }
 
-fn explain_spsr(value: u64) -> Result<Explained, String> {
+fn explain_spsr(value: u64) -> Explained {
     let pstate = Pstate::from_bits(value);
     let common: &[(&str, u8, u8, &str)] = &[
         ("N", 31, 31, "negative"),
@@ -258,7 +261,7 @@ fn explain_spsr(value: u64) -> Result<Explained, String> {
     rows.push(row("M", 4, 0, value & Pstate::M, pstate.mode().to_string()));
     let text = format!("{value:#x} {pstate}");
     let json = register_json("spsr", value, &text, &rows);
-    Ok(Explained { text, rows, json })
+    Explained { text, rows, json }
 }
 
 /// The three readings of one struct: what each ABI makes of these bytes.

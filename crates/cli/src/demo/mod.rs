@@ -42,7 +42,7 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
             .map_err(|error| Failure::new(exit::UNEXPECTED, format!("policy {}: {error}", policy.name())))?;
         runs.push(run);
     }
-    let wrong: Vec<String> = runs.iter().flat_map(|run| scenario::check(run)).collect();
+    let wrong: Vec<String> = runs.iter().flat_map(scenario::check).collect();
     if args.json {
         anstream::println!("{}", to_json(&runs, &wrong));
     } else {
