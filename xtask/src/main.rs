@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod diff_isa;
+mod kernel_fit;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer tasks of Seawall")]
@@ -21,11 +22,14 @@ enum Task {
     Bench(bench::Options),
     /// Random instruction sequences on the machine's CPU and on qemu-aarch64: registers, flags, memory and faults compared
     DiffIsa(diff_isa::Options),
+    /// Whether the kernel half is fit to run inside a kernel: no path to a panic, no heap, no floats, a bounded stack
+    KernelFit,
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().task {
         Task::Bench(options) => bench::run(&options),
         Task::DiffIsa(options) => diff_isa::run(&options),
+        Task::KernelFit => kernel_fit::run(),
     }
 }

@@ -1,0 +1,237 @@
+//! What an object file says of its functions: their frames, what they refer to, and every name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gimli::{
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, LittleEndian, UnwindContext, UnwindSection,
+};
+use object::read::archive::ArchiveFile;
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, Relocation, RelocationKind, RelocationTarget,
+    SectionIndex, SectionKind, SymbolIndex, SymbolKind,
+};
+
+/// A function of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Function {
+    /// Its demangled name.
+    pub(crate) name: String,
+    /// What other functions refer to it by.
+    pub(crate) key: Key,
+    /// Its stack frame with the return address, in bytes; `None` if the unwind information has none, or one that is
+    /// not constant.
+    pub(crate) frame: Option<u64>,
+    /// What it calls, or takes the address of.
+    pub(crate) refers_to: BTreeSet<Key>,
+}
+
+/// A function, across objects.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// By its mangled name.
+    Global(String),
+    /// By object and symbol.
+    Local(String, usize),
+}
+
+/// An object file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Code {
+    pub(crate) functions: Vec<Function>,
+    /// Every name in the symbol table, demangled, that the object defines.
+    pub(crate) defined: BTreeSet<String>,
+    /// Every name that it leaves open: mangled, demangled.
+    pub(crate) open: BTreeMap<String, String>,
+}
+
+/// All objects of an archive (`.rlib`).
+pub(crate) fn read_archive(data: &[u8]) -> Result<Vec<Code>, String> {
+    let archive = ArchiveFile::parse(data).map_err(|error| error.to_string())?;
+    let mut codes = Vec::new();
+    for member in archive.members() {
+        let member = member.map_err(|error| error.to_string())?;
+        let name = String::from_utf8_lossy(member.name()).into_owned();
+        if name.ends_with(".o") {
+            let data = member.data(data).map_err(|error| error.to_string())?;
+            codes.push(read_object(&name, data)?);
+        }
+    }
+    if codes.is_empty() { Err("the archive has no object".into()) } else { Ok(codes) }
+}
+
+/// One object; `name` tells its local functions from those of others.
+pub(crate) fn read_object(name: &str, data: &[u8]) -> Result<Code, String> {
+    let file = object::File::parse(data).map_err(|error| format!("{name}: {error}"))?;
+    let reader = Reader { name, functions: functions_by_place(&file), file };
+    reader.read()
+}
+
+/// Section and offset.
+type Place = (usize, u64);
+
+struct Reader<'data> {
+    name: &'data str,
+    file: object::File<'data>,
+    functions: BTreeMap<Place, Vec<SymbolIndex>>,
+}
+
+/// The compiler folds functions of the same code: a place may have several names.
+fn functions_by_place(file: &object::File<'_>) -> BTreeMap<Place, Vec<SymbolIndex>> {
+    let mut functions: BTreeMap<Place, Vec<SymbolIndex>> = BTreeMap::new();
+    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
+    {
+        if let Some(section) = symbol.section_index() {
+            functions.entry((section.0, symbol.address())).or_default().push(symbol.index());
+        }
+    }
+    functions
+}
+
+impl Reader<'_> {
+    fn read(&self) -> Result<Code, String> {
+        let mut code = Code::default();
+        for symbol in self
+            .file
+            .symbols()
+            .filter(|symbol| !matches!(symbol.kind(), SymbolKind::File | SymbolKind::Section))
+        {
+            let mangled = symbol.name().map_err(|error| error.to_string())?;
+            if mangled.is_empty() {
+                continue;
+            }
+            if symbol.is_undefined() {
+                code.open.insert(mangled.into(), demangle(mangled));
+            } else {
+                code.defined.insert(demangle(mangled));
+            }
+        }
+        let frames = self.frames()?;
+        for (place, symbol) in
+            self.functions.iter().flat_map(|(place, names)| names.iter().map(move |n| (place, n)))
+        {
+            let symbol = self.file.symbol_by_index(*symbol).map_err(|error| error.to_string())?;
+            code.functions.push(Function {
+                name: demangle(symbol.name().unwrap_or_default()),
+                key: self.key(&symbol),
+                frame: frames.get(place).copied().flatten(),
+                refers_to: self.refers_to(*place, symbol.size()),
+            });
+        }
+        Ok(code)
+    }
+
+    fn key(&self, symbol: &object::Symbol<'_, '_>) -> Key {
+        if symbol.is_local() {
+            Key::Local(self.name.into(), symbol.index().0)
+        } else {
+            Key::Global(symbol.name().unwrap_or_default().into())
+        }
+    }
+
+    /// What the code at `place` refers to, directly or by pointers in constants: tables of functions are such.
+    fn refers_to(&self, place: Place, size: u64) -> BTreeSet<Key> {
+        let mut found = BTreeSet::new();
+        let mut constants = Vec::new();
+        let mut seen = BTreeSet::new();
+        let Ok(section) = self.file.section_by_index(SectionIndex(place.0)) else { return found };
+        for (offset, relocation) in section.relocations() {
+            if (place.1..place.1 + size).contains(&offset) {
+                self.follow(&relocation, true, &mut found, &mut constants);
+            }
+        }
+        while let Some(index) = constants.pop() {
+            let Ok(section) = self.file.section_by_index(index) else { continue };
+            if seen.insert(index.0) {
+                for (_, relocation) in section.relocations() {
+                    self.follow(&relocation, false, &mut found, &mut constants);
+                }
+            }
+        }
+        found
+    }
+
+    fn follow(
+        &self,
+        relocation: &Relocation,
+        from_code: bool,
+        found: &mut BTreeSet<Key>,
+        constants: &mut Vec<SectionIndex>,
+    ) {
+        let RelocationTarget::Symbol(index) = relocation.target() else { return };
+        let Ok(symbol) = self.file.symbol_by_index(index) else { return };
+        let Some(section) = symbol.section_index() else {
+            found.insert(self.key(&symbol));
+            return;
+        };
+        let is_text =
+            self.file.section_by_index(section).is_ok_and(|section| section.kind() == SectionKind::Text);
+        if !is_text {
+            constants.push(section);
+            return;
+        }
+        // A relative entry in a constant is one of a jump table: it leads into the function that uses it.
+        if !from_code && relocation.kind() != RelocationKind::Absolute {
+            return;
+        }
+        let offset = if symbol.kind() == SymbolKind::Section {
+            // A relative address counts from the end of its field of four bytes.
+            let bias = if relocation.kind() == RelocationKind::Absolute { 0 } else { 4 };
+            relocation.addend().saturating_add(bias)
+        } else {
+            symbol.address() as i64
+        };
+        let function = u64::try_from(offset).ok().and_then(|offset| self.functions.get(&(section.0, offset)));
+        if let Some(function) = function.and_then(|names| self.file.symbol_by_index(*names.first()?).ok()) {
+            found.insert(self.key(&function));
+        }
+    }
+
+    /// The frame of each function, by the unwind information: the farthest that the canonical frame address (CFA) lies
+    /// above the stack pointer. It includes the return address.
+    fn frames(&self) -> Result<BTreeMap<Place, Option<u64>>, String> {
+        let mut frames = BTreeMap::new();
+        let Some(section) = self.file.section_by_name(".eh_frame") else { return Ok(frames) };
+        let data = section.data().map_err(|error| error.to_string())?;
+        let starts: BTreeMap<u64, Relocation> = section.relocations().collect();
+        let unwind = EhFrame::from(EndianSlice::new(data, LittleEndian));
+        let bases = BaseAddresses::default().set_eh_frame(0);
+        let mut context = UnwindContext::new();
+        let mut entries = unwind.entries(&bases);
+        while let Some(entry) = entries.next().map_err(|error| error.to_string())? {
+            let CieOrFde::Fde(partial) = entry else { continue };
+            let fde = partial.parse(EhFrame::cie_from_offset).map_err(|error| error.to_string())?;
+            // Length and CIE pointer, four bytes each, come before the function's address.
+            let start =
+                starts.get(&(fde.offset() as u64 + 8)).and_then(|relocation| self.start_of(relocation));
+            let mut rows = fde.rows(&unwind, &bases, &mut context).map_err(|error| error.to_string())?;
+            let mut frame = Some(0);
+            while let Some(row) = rows.next_row().map_err(|error| error.to_string())? {
+                frame = match row.cfa() {
+                    CfaRule::RegisterAndOffset { register, offset } if *register == gimli::X86_64::RSP => {
+                        frame.max(u64::try_from(*offset).ok())
+                    }
+                    _ => None,
+                };
+                if frame.is_none() {
+                    break;
+                }
+            }
+            if let Some(start) = start {
+                frames.insert(start, frame);
+            }
+        }
+        Ok(frames)
+    }
+
+    fn start_of(&self, relocation: &Relocation) -> Option<Place> {
+        let RelocationTarget::Symbol(index) = relocation.target() else { return None };
+        let symbol = self.file.symbol_by_index(index).ok()?;
+        let offset = (symbol.address() as i64).checked_add(relocation.addend())?;
+        Some((symbol.section_index()?.0, u64::try_from(offset).ok()?))
+    }
+}
+
+/// Without the hash at its end.
+pub(crate) fn demangle(mangled: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(mangled))
+}

@@ -1,0 +1,91 @@
+//! Which symbols an object that runs inside a kernel may refer to.
+
+/// Why a symbol has no place in a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Offence {
+    /// A path to a panic, or what unwinds one.
+    Panic,
+    /// Memory of a heap.
+    Allocator,
+    /// Arithmetic on floats by the compiler's runtime, or their text.
+    FloatingPoint,
+    /// Anything that neither these objects define nor every kernel has.
+    Unknown,
+}
+
+impl Offence {
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Panic => "a path to a panic",
+            Self::Allocator => "an allocator",
+            Self::FloatingPoint => "floating point",
+            Self::Unknown => "a symbol that no kernel has to have",
+        }
+    }
+}
+
+/// Parts of names that lead to a panic. `core`'s own text of panics, indices, slices and `unwrap` all go
+/// through one of them.
+const PANICS: [&str; 14] = [
+    "panicking",
+    "panic_",
+    "rust_panic",
+    "rust_begin_unwind",
+    "rust_eh_personality",
+    "_Unwind_",
+    "unwrap_failed",
+    "expect_failed",
+    "assert_failed",
+    "_index_fail",
+    "_len_fail",
+    "_order_fail",
+    "len_mismatch_fail",
+    "slice_error_fail",
+];
+
+const ALLOCATORS: [&str; 8] = [
+    "__rust_alloc",
+    "__rust_dealloc",
+    "__rust_realloc",
+    "__rdl_",
+    "__rg_",
+    "alloc::",
+    "malloc",
+    "handle_alloc_error",
+];
+
+/// The compiler's runtime names its helpers by type: `__addsf3`, `__floatundidf`, `__extendhfsf2`.
+const FLOATS: [&str; 10] = ["sf2", "df2", "tf2", "hf2", "sf3", "df3", "tf3", "__float", "__fix", "f64>::"];
+
+/// What the objects may leave open: memory functions that rustc expects of every target, and the
+/// formatting machinery of `core`, which `Display` needs and no entry point calls.
+const MEMORY: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
+
+/// What is wrong with a name, whether it is defined in the objects or not.
+pub(crate) fn offence(name: &str) -> Option<Offence> {
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    let runtime_float = name.starts_with("__") && has(&FLOATS);
+    if has(&PANICS) {
+        Some(Offence::Panic)
+    } else if has(&ALLOCATORS) {
+        Some(Offence::Allocator)
+    } else if runtime_float || name.contains("<f32 as") || name.contains("<f64 as") {
+        Some(Offence::FloatingPoint)
+    } else {
+        None
+    }
+}
+
+/// What is wrong with a name that no object defines.
+pub(crate) fn external_offence(name: &str) -> Option<Offence> {
+    if let Some(offence) = offence(name) {
+        return Some(offence);
+    }
+    let allowed = MEMORY.contains(&name) || is_formatting(name);
+    if allowed { None } else { Some(Offence::Unknown) }
+}
+
+/// `core::fmt`: its functions, and what it does for the primitive types.
+pub(crate) fn is_formatting(name: &str) -> bool {
+    name.starts_with("core::fmt::") || name.starts_with("<core::fmt::") || name.contains(" as core::fmt::")
+}
