@@ -24,14 +24,16 @@ pub enum StopReason {
     },
 }
 
-/// Notices storms: the same PC and address, so many times among the last errors.
+/// Notices storms: the same PC, address and page, so many times among the last errors.
 ///
 /// A handler that is itself bad aborts at one PC for ever; two tasks that retry in turn, at two. So the
-/// guard looks at the last [`StormGuard::WINDOW`] errors, not only at the last one.
+/// guard looks at the last [`StormGuard::WINDOW`] errors, not only at the last one. A guest that moves on, be
+/// it to another page under the same address, is not in a storm.
 #[derive(Clone, Debug)]
 pub struct StormGuard {
     limit: usize,
-    recent: VecDeque<(u64, Option<u64>)>,
+    /// PC, gva and gpa of each.
+    recent: VecDeque<(u64, Option<u64>, Option<u64>)>,
 }
 
 impl StormGuard {
@@ -50,7 +52,7 @@ impl StormGuard {
     /// # Errors
     /// [`StopReason::Storm`] if the same came more often than the limit.
     pub fn note(&mut self, error: &MemoryError) -> Result<(), StopReason> {
-        let key = (error.pc, error.gva);
+        let key = (error.pc, error.gva, error.gpa);
         if self.recent.len() == Self::WINDOW {
             self.recent.pop_front();
         }
