@@ -236,6 +236,49 @@ mod tests {
         }
     }
 
+    /// What `undefined::comparable` leaves out because QEMU has the feature, and more of the kind.
+    #[test]
+    fn words_of_features_that_the_id_registers_do_not_name_are_undefined() {
+        for (word, what) in [
+            (0x9181_0420, "FEAT_MTE: addg x0, x1, #16, #1"),
+            (0xd181_0420, "FEAT_MTE: subg x0, x1, #16, #1"),
+            (0x9adf_1020, "FEAT_MTE: irg x0, x1"),
+            (0x9ac2_1420, "FEAT_MTE: gmi x0, x1, x2"),
+            (0x9ac2_0020, "FEAT_MTE: subp x0, x1, x2"),
+            (0xbac2_0020, "FEAT_MTE: subps x0, x1, x2"),
+            (0xd920_0821, "FEAT_MTE: stg x1, [x1]"),
+            (0xd960_0020, "FEAT_MTE: ldg x0, [x1]"),
+            (0x6900_0820, "FEAT_MTE: stgp x0, x2, [x1]"),
+            (0xd9a0_1421, "FEAT_MTE: st2g x1, [x1], #16"),
+            (0xd503_419f, "FEAT_MTE: msr tco, #1"),
+            (0xd50b_7461, "FEAT_MTE: dc gva, x1"),
+            (0xd50b_7481, "FEAT_MTE: dc gzva, x1"),
+            (0xd50b_7a61, "FEAT_MTE: dc cgvac, x1"),
+            (0xc8df_7c20, "FEAT_LOR: ldlar x0, [x1]"),
+            (0xc89f_7c20, "FEAT_LOR: stllr x0, [x1]"),
+            (0xd500_403f, "FEAT_FlagM2: xaflag"),
+            (0xd500_405f, "FEAT_FlagM2: axflag"),
+            (0xd50b_7381, "FEAT_SPECRES: cfp rctx, x1"),
+            (0xd50b_7d21, "FEAT_DPB2: dc cvadp, x1"),
+            (0xd53b_2400, "FEAT_RNG: mrs x0, rndr"),
+            (0xdac1_0020, "FEAT_PAuth: pacia x0, x1"),
+            (0x9ac2_3020, "FEAT_PAuth: pacga x0, x1, x2"),
+            (0xd71f_0822, "FEAT_PAuth: braa x1, x2"),
+            (0xf820_0420, "FEAT_PAuth: ldraa x0, [x1]"),
+            (0xdac0_2020, "FEAT_CSSC: abs x0, x1"),
+            (0x5400_0030, "FEAT_HBC: bc.eq"),
+            (0xf83f_d020, "FEAT_LS64: ld64b x0, [x1]"),
+            (0xd503_1000, "FEAT_WFxT: wfet x0"),
+            (0xd503_323f, "FEAT_XS: dsb oshnxs"),
+            (0x1e20_2820, "no FP: fadd s0, s1, s0"),
+            (0x0480_0000, "no SVE"),
+            (0xc080_0000, "no SME"),
+        ] {
+            let expected = Fault { kind: FaultKind::Undefined, pc: 0x4100_1000, address: 0 };
+            assert_eq!(end_of(layout::MIDDLE, &[word]).fault, Some(expected), "{what}");
+        }
+    }
+
     #[test]
     fn outcomes_of_different_ends_differ_in_the_first_register_that_does() {
         // movz x5, #1; movz x9, #2
