@@ -10,6 +10,9 @@
 //! | Linux `Image` | 0x4020_0000 (text offset 0) | the same; with an initrd it lies there, and the tree behind it | device tree |
 //! | ELF | its physical addresses | RAM base, if it fits below the image; else there is none | 0 |
 //!
+//! An image for `-device loader` on QEMU must stay clear of the first MiB of RAM: QEMU's own device
+//! tree is there, and takes all of it.
+//!
 //! This machine differs in two things: X0 points to the tree for an ELF too, and where QEMU has no
 //! room for a tree it lies at the top of RAM.
 

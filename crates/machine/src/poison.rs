@@ -113,6 +113,37 @@ fn mask_in_page(page: usize, start: u64, end: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        /// Against the plainest model there is: a set of line numbers.
+        #[test]
+        fn any_sequence_of_poisoning_and_healing_leaves_the_lines_that_a_set_of_lines_has(
+            steps in prop::collection::vec((any::<bool>(), 0..0x4000_u64, 1..0x1800_u64), 1..20),
+            (asked, len) in (0..0x5800_u64, 1..300_u64),
+        ) {
+            let (mut poison, mut model) = (Poison::default(), BTreeSet::new());
+            for (add, start, len) in steps {
+                let lines = start / 64..=(start + len - 1) / 64;
+                if add {
+                    let clean = lines.filter(|line| model.insert(*line)).count();
+                    prop_assert_eq!(poison.add(start, start + len), clean as u64);
+                } else {
+                    let poisoned = lines.filter(|line| model.remove(line)).count();
+                    prop_assert_eq!(poison.remove(start, start + len), poisoned as u64);
+                }
+            }
+            prop_assert_eq!(poison.lines(), model.len() as u64);
+            let touched = (asked / 64..=(asked + len - 1) / 64).any(|line| model.contains(&line));
+            prop_assert_eq!(poison.touches(asked, asked + len), touched);
+            prop_assert_eq!(poison.in_page((asked / 4096) as usize), model.iter().any(|line| line / 64 == asked / 4096));
+            let ranges = poison.ranges();
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start), "joined and in order");
+            let lines: Vec<u64> = ranges.iter().flat_map(|range| range.start / 64..range.end / 64).collect();
+            prop_assert!(lines.iter().eq(model.iter()));
+        }
+    }
 
     #[test]
     fn a_range_rounds_out_to_the_lines_it_touches() {

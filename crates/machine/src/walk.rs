@@ -206,9 +206,8 @@ pub fn descriptor_level(memory: &Memory, regime: &Regime, va: u64, descriptor_ip
             return Some(lookup.level);
         }
         let (_, descriptor) = read_descriptor(memory, lookup.descriptor_pa, lookup.level).ok()?;
-        match lookup.resolve(descriptor).ok()? {
-            Resolved::Table(next) => lookup = next,
-            Resolved::Leaf(_) => return None,
+        if lookup.resolve(descriptor).ok()?.is_some() {
+            return None;
         }
     }
 }
@@ -256,9 +255,8 @@ fn walk(
     let mut lookup = Lookup::start(regime, va).map_err(Fault::stage1)?;
     loop {
         let (offset, descriptor) = read_descriptor(memory, lookup.descriptor_pa, lookup.level)?;
-        match lookup.resolve(descriptor).map_err(Fault::stage1)? {
-            Resolved::Table(next) => lookup = next,
-            Resolved::Leaf(leaf) => return leaf.grant(regime, access, offset).map_err(Fault::stage1),
+        if let Some(leaf) = lookup.resolve(descriptor).map_err(Fault::stage1)? {
+            return leaf.grant(regime, access, offset).map_err(Fault::stage1);
         }
     }
 }
@@ -293,6 +291,7 @@ fn mmu_off(regime: &Regime, va: u64, access: Access) -> Result<Translation, Faul
 }
 
 /// Reads the descriptor at `pa` for a lookup at `level`; gives its RAM offset and value.
+#[inline]
 fn read_descriptor(memory: &Memory, pa: u64, level: i8) -> Result<(usize, u64), Fault> {
     let external = |cause| Fault {
         status: FaultStatus::ExternalOnWalk { level },
@@ -307,7 +306,6 @@ fn read_descriptor(memory: &Memory, pa: u64, level: i8) -> Result<(usize, u64), 
 }
 
 /// One lookup of a walk: which descriptor to read next (`TTWState`).
-#[derive(Clone, Copy)]
 struct Lookup {
     range: TableRange,
     va: u64,
@@ -315,12 +313,6 @@ struct Lookup {
     descriptor_pa: u64,
     /// APTable, UXNTable and PXNTable of the tables so far, ORed, as bits of a table descriptor.
     limits: u64,
-}
-
-/// What a descriptor turned out to be.
-enum Resolved {
-    Table(Lookup),
-    Leaf(Leaf),
 }
 
 impl Lookup {
@@ -334,7 +326,8 @@ impl Lookup {
     }
 
     /// Goes one level down, or arrives.
-    fn resolve(self, descriptor: u64) -> Result<Resolved, FaultStatus> {
+    #[inline]
+    fn resolve(&mut self, descriptor: u64) -> Result<Option<Leaf>, FaultStatus> {
         let level = self.level;
         let granule = self.range.granule;
         let is_leaf = match (descriptor & 3, level) {
@@ -350,26 +343,24 @@ impl Lookup {
         }
         if is_leaf {
             let pa = address | (self.va & !(u64::MAX << shift));
-            return Ok(Resolved::Leaf(Leaf { lookup: self, descriptor, pa, shift }));
+            return Ok(Some(Leaf { descriptor, pa, shift, level, limits: self.limits }));
         }
-        let limits =
-            if self.range.hierarchical_permissions { self.limits | (descriptor & TABLE_LIMITS) } else { 0 };
-        let index = self.range.index(self.va, level + 1);
-        Ok(Resolved::Table(Self {
-            level: level + 1,
-            descriptor_pa: address + index * DESCRIPTOR_SIZE as u64,
-            limits,
-            ..self
-        }))
+        if self.range.hierarchical_permissions {
+            self.limits |= descriptor & TABLE_LIMITS;
+        }
+        self.level += 1;
+        self.descriptor_pa = address + self.range.index(self.va, self.level) * DESCRIPTOR_SIZE as u64;
+        Ok(None)
     }
 }
 
 /// A block or page descriptor at the end of a walk.
 struct Leaf {
-    lookup: Lookup,
     descriptor: u64,
     pa: u64,
     shift: u32,
+    level: i8,
+    limits: u64,
 }
 
 impl Leaf {
@@ -380,7 +371,7 @@ impl Leaf {
         access: Access,
         offset: usize,
     ) -> Result<(Translation, Option<Update>), FaultStatus> {
-        let level = self.lookup.level;
+        let level = self.level;
         if self.descriptor & AF == 0 && !regime.hardware_access_flag() {
             return Err(FaultStatus::AccessFlag { level });
         }
@@ -424,7 +415,7 @@ impl Leaf {
 
     /// `AArch64.S1DirectBasePermissions`, for EL0 and EL1, PAN left out.
     fn permissions(&self, descriptor: u64, wxn: bool) -> (Permissions, Permissions) {
-        let limits = self.lookup.limits;
+        let limits = self.limits;
         let el0_access = descriptor & AP_EL0 != 0 && limits & AP_TABLE_NO_EL0 == 0;
         let writable = descriptor & AP_READ_ONLY == 0 && limits & AP_TABLE_READ_ONLY == 0;
         let uxn = descriptor & UXN != 0 || limits & UXN_TABLE != 0;
