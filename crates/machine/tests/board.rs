@@ -133,6 +133,43 @@ fn a_doubleword_load_reads_two_registers_of_the_uart() {
     assert_eq!(console.lines().nth(35), Some("0000001000000011"), "PeriphID0 and 1");
 }
 
+/// An ELF that runs `code` from 0x4040_0000.
+fn elf(code: &[u32]) -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // e_type EXEC, e_machine AArch64, e_version; e_entry, e_phoff; e_shoff; one program header of 56 bytes.
+    file.extend([2, 0, 183, 0, 1, 0, 0, 0]);
+    for word in [0x4040_0000_u64, 64, 0] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0]);
+    // p_type LOAD, p_flags RWX; p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align.
+    file.extend([1, 0, 0, 0, 7, 0, 0, 0]);
+    let size = code.len() as u64 * 4;
+    for word in [120_u64, 0x4040_0000, 0x4040_0000, size, size, 8] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend(bytes(code));
+    file
+}
+
+#[test]
+fn an_elf_finds_the_device_tree_at_the_base_of_ram_as_on_qemu() {
+    // mov x0, #0x40000000: QEMU gives an ELF no X0.
+    let mut code = vec![0xd2a80000];
+    code.extend(HELLO);
+    let image = elf(&code);
+    let mut board = board();
+    let placement = board.load(&image, None).expect("fits");
+    assert_eq!((placement.image.entry, placement.fdt.start), (0x4040_0000, 0x4000_0000));
+    assert_eq!(board.run(), Ok(OFF));
+    let console = String::from_utf8(board.take_console()).expect("ASCII");
+    assert_eq!(console, "hello, fdt d00dfeed");
+    match qemu::console(&image, "hello_elf") {
+        Some(qemu) => assert_eq!(console, qemu),
+        None => qemu::skipped("an_elf_finds_the_device_tree_at_the_base_of_ram_as_on_qemu"),
+    }
+}
+
 #[test]
 fn loading_puts_entry_and_device_tree_where_qemus_virt_does() {
     let mut board = board();

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// What `image` (flat) writes to the console of QEMU's `virt` with 128 MiB before it powers off;
-/// `None` if QEMU is not installed. `name` names the files in the target directory.
+/// What `image` (flat or ELF) writes to the console of QEMU's `virt` with 128 MiB before it powers
+/// off; `None` if QEMU is not installed. `name` names the files in the target directory.
 pub(crate) fn console(image: &[u8], name: &str) -> Option<String> {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("bin");
     let console = path.with_extension("console");
