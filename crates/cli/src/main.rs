@@ -9,7 +9,7 @@ mod style;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Contain uncorrectable memory errors in Arm virtual machines.
 ///
@@ -17,10 +17,10 @@ use clap::{Parser, Subcommand};
 /// guest. Seawall injects the abort as it happened, so that only what used the memory is lost. This
 /// command shows it on a software Arm machine with memory that can go bad: no Arm hardware, no root.
 #[derive(Parser)]
-#[command(name = "seawall", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+#[command(name = "seawall", version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 const AFTER_HELP: &str = "\
@@ -73,11 +73,19 @@ impl Failure {
     }
 }
 
+/// `seawall` alone: what it can do.
+fn help() -> Result<u8, Failure> {
+    let printed = Cli::command().print_help();
+    printed.map_err(|error| Failure::new(exit::UNEXPECTED, format!("cannot write to stdout: {error}")))?;
+    Ok(0)
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Demo(args) => demo::main(&args),
-        Command::Decode(args) => decode::main(&args),
-        Command::Run(args) => run::main(&args),
+        Some(Command::Demo(args)) => demo::main(&args),
+        Some(Command::Decode(args)) => decode::main(&args),
+        Some(Command::Run(args)) => run::main(&args),
+        None => help(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

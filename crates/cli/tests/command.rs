@@ -291,6 +291,9 @@ fn help_teaches_and_wrong_usage_is_2() {
     for part in ["seawall demo", "seawall decode 0x92000210", "Exit codes:"] {
         assert!(help.contains(part), "{part}");
     }
+    let alone = seawall(&[]);
+    assert_eq!(alone.status.code(), Some(0));
+    assert!(text(&alone.stdout).contains("Start here:"));
     assert_eq!(seawall(&["run"]).status.code(), Some(2));
     assert_eq!(seawall(&["run", "--machine", "x", "--policy", "none"]).status.code(), Some(2));
     assert_eq!(seawall(&["demo", "--json", "--trace"]).status.code(), Some(2));
