@@ -176,6 +176,8 @@ mod tests {
             r"/#address-cells = \x00\x00\x00\x02",
             r"/memory@40000000/device_type = memory\x00",
             r"/memory@40000000/reg = \x00\x00\x00\x00@\x00\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00",
+            r"/cpus/#address-cells = \x00\x00\x00\x01",
+            r"/cpus/#size-cells = \x00\x00\x00\x00",
             r"/cpus/cpu@0/device_type = cpu\x00",
             r"/cpus/cpu@0/enable-method = psci\x00",
             r"/cpus/cpu@0/reg = \x00\x00\x00\x00",

@@ -279,6 +279,27 @@ mod tests {
     }
 
     #[test]
+    fn a_linux_image_that_tells_no_size_is_flat_and_one_longer_than_it_tells_counts_whole() {
+        let mut image = vec![0; 64];
+        image[56..60].copy_from_slice(b"ARM\x64");
+        assert_eq!(load(&mut memory(), &image, None).expect("loads").kind, ImageKind::Flat);
+        image[16] = 1;
+        assert_eq!(load(&mut memory(), &image, None).expect("loads").range, 0x4020_0000..0x4020_0040);
+        image[20] = 1;
+        refused(
+            &image,
+            None,
+            "the image does not fit: expected a range inside RAM 0x40000000..0x41000000, got 0x40200000..0x140200001",
+        );
+    }
+
+    #[test]
+    fn a_segment_of_no_bytes_is_left_out() {
+        let image = elf(BASE, &[(0, 0, b""), (BASE, 4, b"code")]);
+        assert_eq!(load(&mut memory(), &image, None).expect("loads").range, BASE..BASE + 4);
+    }
+
+    #[test]
     fn elf_segments_go_to_their_physical_addresses_and_the_rest_is_zeroed() {
         let mut memory = memory();
         let image = elf(0x4000_1004, &[(0x4000_1000, 8, b"textcode"), (0x4020_0000, 16, b"data")]);

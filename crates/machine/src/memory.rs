@@ -497,4 +497,19 @@ mod tests {
         assert_eq!(memory.flags(0x1000), 0);
         assert!(!memory.has_stale_code());
     }
+
+    #[test]
+    fn zeroing_over_decoded_code_reports_the_page_and_its_neighbours_stay() {
+        let mut memory = memory();
+        for page in 0..4 {
+            memory.set_has_code(page << 12);
+        }
+        memory.zero(BASE + 0xff8, 8).expect("in RAM");
+        assert_eq!(memory.take_stale_code(), [0]);
+        memory.clean_line(BASE + 0x1fff).expect("in RAM");
+        assert_eq!(memory.take_stale_code(), [1]);
+        memory.store(BASE + 0x3000, &[]).expect("nothing to do");
+        memory.zero(BASE + 0x3000, 0).expect("nothing to do");
+        assert!(!memory.has_stale_code());
+    }
 }

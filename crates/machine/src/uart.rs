@@ -169,8 +169,17 @@ mod tests {
         assert_eq!((uart.read(0x3c), uart.read(0x40), uart.interrupt()), (0x20, 0, false));
         uart.write(0x38, 0xffff_ffff);
         assert_eq!((uart.read(0x38), uart.read(0x40), uart.interrupt()), (0x7ff, 0x20, true));
+        uart.write(0x44, 0x7df);
+        assert!(uart.interrupt(), "another interrupt was cleared");
         uart.write(0x44, 0x20);
         assert_eq!((uart.read(0x3c), uart.interrupt()), (0, false));
+    }
+
+    #[test]
+    fn any_byte_of_a_register_is_the_register() {
+        let mut uart = Pl011::new();
+        uart.write(3, 0x41);
+        assert_eq!((uart.sent(), uart.read(0x1b)), (&b"A"[..], 0x90));
     }
 
     #[test]
