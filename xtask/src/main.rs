@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod ci;
 mod diff_isa;
 mod kernel_fit;
 
@@ -20,6 +21,8 @@ struct Arguments {
 enum Task {
     /// The figures that are promised, measured, beside QEMU's from the same run
     Bench(bench::Options),
+    /// Everything that a change must pass: the README's test command
+    Ci(ci::Options),
     /// Random instruction sequences on the machine's CPU and on qemu-aarch64: registers, flags, memory and faults compared
     DiffIsa(diff_isa::Options),
     /// Whether the kernel half is fit to run inside a kernel: no path to a panic, no heap, no floats, a bounded stack
@@ -29,6 +32,7 @@ enum Task {
 fn main() -> ExitCode {
     match Arguments::parse().task {
         Task::Bench(options) => bench::run(&options),
+        Task::Ci(options) => ci::run(&options),
         Task::DiffIsa(options) => diff_isa::run(&options),
         Task::KernelFit => kernel_fit::run(),
     }

@@ -99,6 +99,8 @@ fn rlib(messages: &str, name: &str) -> Result<PathBuf, String> {
     let mut of_crate = artifacts
         .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == name);
     let files = of_crate.find_map(|message| message["filenames"].as_array().cloned()).unwrap_or_default();
-    let mut archives = files.iter().filter_map(Value::as_str).filter(|file| file.ends_with(".rlib"));
-    archives.next().map(PathBuf::from).ok_or_else(|| format!("cargo built no archive of {name}"))
+    let mut files = files.iter().filter_map(Value::as_str).map(PathBuf::from);
+    files
+        .find(|file| file.extension().is_some_and(|extension| extension == "rlib"))
+        .ok_or_else(|| format!("cargo built no archive of {name}"))
 }

@@ -51,7 +51,7 @@ pub(crate) fn read_archive(data: &[u8]) -> Result<Vec<Code>, String> {
     for member in archive.members() {
         let member = member.map_err(|error| error.to_string())?;
         let name = String::from_utf8_lossy(member.name()).into_owned();
-        if name.ends_with(".o") {
+        if member.name().ends_with(b".o") {
             let data = member.data(data).map_err(|error| error.to_string())?;
             codes.push(read_object(&name, data)?);
         }

@@ -1,0 +1,46 @@
+//! What is installed here.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The workspace.
+pub(super) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Whether a program runs and exits with 0; what it says is not shown.
+pub(super) fn works(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Whether cargo has a subcommand.
+pub(super) fn cargo_has(subcommand: &str) -> bool {
+    works("cargo", &[subcommand, "--version"])
+}
+
+/// Whether there is a nightly toolchain whose cargo has a subcommand.
+pub(super) fn nightly_has(subcommand: &str) -> bool {
+    works("cargo", &["+nightly", subcommand, "--version"])
+}
+
+/// Whether a program is on the PATH.
+pub(super) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// The names of a folder's files without their extensions, sorted; none if there is no such folder.
+pub(super) fn file_stems(folder: &Path) -> Vec<String> {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let stems = entries.filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_string()));
+    let mut stems: Vec<String> = stems.collect();
+    stems.sort();
+    stems
+}
