@@ -208,7 +208,7 @@ fn fields_never_overlap_and_go_down() {
 }
 
 /// Miri looks for undefined behaviour, and takes a thousand times as long.
-const CASES: u32 = if cfg!(miri) { 200 } else { 100_000 };
+const CASES: u32 = if cfg!(miri) { 16 } else { 100_000 };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]

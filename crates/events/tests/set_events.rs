@@ -22,8 +22,9 @@ fn check_refused(vcpu: &Vcpu, abi: Abi, events: &VcpuEvents, refusal: Refusal) {
     assert_eq!(&after, vcpu, "{abi:?} {events:?}");
 }
 
-fn without_ras(vcpu: Vcpu) -> Vcpu {
-    Vcpu { config: VcpuConfig { ras: false, ..vcpu.config }, ..vcpu }
+fn without_ras(mut vcpu: Vcpu) -> Vcpu {
+    vcpu.config.ras = false;
+    vcpu
 }
 
 /// A vCPU before KVM_ARM_VCPU_INIT.
