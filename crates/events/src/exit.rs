@@ -59,17 +59,19 @@ impl SeaExit {
 
     /// The exit that KVM makes of what the hardware reported at EL2.
     ///
-    /// `far` is `FAR_EL2`. `ipa` is the page of `HPFAR_EL2` if the hardware gave one; it is not valid
-    /// for an abort on a table walk, nor for one without a FAR.
+    /// `far` is `FAR_EL2`. `ipa` is the page of `HPFAR_EL2`, or of a translation of the FAR, if there is
+    /// one; it is not valid for an abort on a table walk, nor for fault status 0x10 with FnV. For 0x18
+    /// KVM gives what it has, FnV or not: a VMM should trust no `gpa` of an exit with FnV.
     pub const fn from_hardware(esr: Esr, far: u64, ipa: Option<u64>, guest_has_ras: bool) -> Self {
         let mask = if guest_has_ras { Self::ESR_MASK | Self::ESR_SET_MASK } else { Self::ESR_MASK };
         let fnv = esr.bits() >> 10 & 1 != 0;
-        let on_walk = !matches!(
-            FaultStatus::from_bits(esr.bits() as u8 & 0x3f),
-            FaultStatus::External | FaultStatus::Ecc
-        );
+        let may_have_gpa = match FaultStatus::from_bits(esr.bits() as u8 & 0x3f) {
+            FaultStatus::External => !fnv,
+            FaultStatus::Ecc => true,
+            _ => false,
+        };
         let (flags, gpa) = match ipa {
-            Some(ipa) if !on_walk && !fnv => (KVM_EXIT_ARM_SEA_FLAG_GPA_VALID, ipa & !0xfff),
+            Some(ipa) if may_have_gpa => (KVM_EXIT_ARM_SEA_FLAG_GPA_VALID, ipa & !0xfff),
             _ => (0, 0),
         };
         Self { flags, esr: Esr::from_bits(esr.bits() & mask), gva: if fnv { 0 } else { far }, gpa }

@@ -56,7 +56,7 @@ pub fn inject_walk_abort(vcpu: &mut impl VcpuState) -> AbortDelivery {
 }
 
 /// Memory of the host's own: without RAS nothing else aborts to EL2; a stage 2 table; the `VNCR_EL2`
-/// page while the guest hypervisor itself runs.
+/// page while the guest hypervisor itself runs (a data abort: bit \[13] of a fetch's ISS is RES0).
 fn host_owns(vcpu: &impl VcpuState, esr: Esr) -> bool {
     const VNCR: u64 = 1 << 13;
     const S1PTW: u64 = 1 << 7;
@@ -66,7 +66,7 @@ fn host_owns(vcpu: &impl VcpuState, esr: Esr) -> bool {
     let pstate = inject::pstate(vcpu);
     let at_el2 = !pstate.is_aarch32() && pstate.exception_level() == ExceptionLevel::El2;
     let hyp_context = vcpu.config().el2 && (at_el2 || vcpu.reg(Reg::HcrEl2) & hcr::TGE != 0);
-    if hyp_context && esr.bits() & VNCR != 0 {
+    if hyp_context && esr.ec().is_data_abort() && esr.bits() & VNCR != 0 {
         return true;
     }
     let status = FaultStatus::from_bits(esr.bits() as u8 & 0x3f);
