@@ -19,26 +19,20 @@ pub enum PendingSError {
 /// Takes the pending SError if the guest can take it now.
 ///
 /// In hardware the CPU does this at any point after the guest clears PSTATE.A; a software CPU calls it
-/// before the next instruction. One that the host held back for virtual EL2 is tried again first.
+/// before the next instruction. With a guest hypervisor the host decides anew each time where the
+/// SError goes, as HCR_EL2, HCRX_EL2 or the Exception level may have changed since it was made pending.
 ///
 /// Source: DDI 0487, `TakePendingInterrupts`, `AArch64.TakeVirtualSErrorException`,
-/// `AArch32.TakeVirtualSErrorException`.
+/// `AArch32.TakeVirtualSErrorException`; what KVM does about a nested vCPU's SError around each run.
 pub fn prepare_run(vcpu: &mut impl VcpuState) -> PendingSError {
     let serror = vcpu.serror();
-    if serror.held_for_el2 {
-        vcpu.set_serror(VirtualSError { held_for_el2: false, ..serror });
-        if let SErrorDelivery::Delivered(target) = inject::serror(vcpu, serror.vsesr) {
-            return PendingSError::Taken(target);
-        }
-    }
-    let serror = vcpu.serror();
-    if serror.held_for_el2 {
-        return PendingSError::Waits;
-    }
-    if !serror.pending {
+    if !serror.pending && !serror.held_for_el2 {
         return PendingSError::None;
     }
-    if masked_in_hardware(vcpu) {
+    if vcpu.config().el2 {
+        return inject_again(vcpu, serror);
+    }
+    if !serror.pending || masked_in_hardware(vcpu) {
         return PendingSError::Waits;
     }
     vcpu.set_serror(VirtualSError { pending: false, ..serror });
@@ -51,13 +45,22 @@ pub fn prepare_run(vcpu: &mut impl VcpuState) -> PendingSError {
     PendingSError::Taken(Target::El1)
 }
 
-/// A virtual SError goes to EL1: at EL2 it waits, below it PSTATE.A (less NMEA) decides.
-fn masked_in_hardware(vcpu: &impl VcpuState) -> bool {
-    let pstate = inject::pstate(vcpu);
-    if vcpu.config().el1_aarch32 {
-        return pstate.has(Pstate::A);
+/// Of a guest with EL2: as if the SError were injected now.
+fn inject_again(vcpu: &mut impl VcpuState, serror: VirtualSError) -> PendingSError {
+    vcpu.set_serror(VirtualSError { pending: false, held_for_el2: false, ..serror });
+    match inject::serror(vcpu, serror.vsesr) {
+        SErrorDelivery::Delivered(target) => PendingSError::Taken(target),
+        SErrorDelivery::Pending | SErrorDelivery::HeldForEl2 => PendingSError::Waits,
+        SErrorDelivery::Lost => PendingSError::None,
     }
-    pstate.exception_level() >= seawall_arm::ExceptionLevel::El2 || inject::serror_is_masked(vcpu)
+}
+
+/// PSTATE.A (less NMEA, which AArch32 does not have) decides.
+fn masked_in_hardware(vcpu: &impl VcpuState) -> bool {
+    if vcpu.config().el1_aarch32 {
+        return inject::pstate(vcpu).has(Pstate::A);
+    }
+    inject::serror_is_masked(vcpu)
 }
 
 /// AET and ExT of `VDFSR` and the code for an asynchronous SError, by `TTBCR.EAE`.

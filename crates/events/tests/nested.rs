@@ -172,3 +172,37 @@ fn a_host_kernel_at_el2_takes_serrors_as_if_amo_were_set() {
     set_events(&mut vcpu, POSTED, &serror()).unwrap();
     check(&vcpu, &[(Reg::EsrEl2, 0xbf00_0000), (Reg::Pc, VBAR_EL2 + 0x380)]);
 }
+
+#[test]
+fn an_serror_that_el2_masked_is_taken_at_el2_once_it_is_unmasked() {
+    let mut vcpu = nested(9 | A, AMO);
+    let applied = set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
+    assert_eq!(applied.serror, Some(SErrorDelivery::Pending));
+    assert_eq!(prepare_run(&mut vcpu), PendingSError::Waits);
+    vcpu.set_reg(Reg::Pstate, 9);
+    assert_eq!(prepare_run(&mut vcpu), PendingSError::Taken(Target::El2));
+    check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0011), (Reg::Pc, VBAR_EL2 + 0x380), (Reg::EsrEl1, 0)]);
+    assert!(!get_events(&vcpu).unwrap().serror_pending);
+}
+
+#[test]
+fn a_pending_serror_is_routed_anew_when_the_guest_hypervisor_enters_its_guest() {
+    let mut vcpu = nested(9 | A, AMO);
+    set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
+    // It runs its guest now, and asked for SErrors: they are not the guest's.
+    vcpu.set_reg(Reg::Pstate, 5);
+    assert_eq!(prepare_run(&mut vcpu), PendingSError::Taken(Target::El2));
+    check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0011), (Reg::Pc, VBAR_EL2 + 0x580), (Reg::EsrEl1, 0)]);
+}
+
+#[test]
+fn a_pending_serror_is_held_once_the_guest_hypervisor_does_not_route_it_any_more() {
+    let mut vcpu = nested(9 | A, AMO);
+    set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
+    vcpu.set_reg(Reg::HcrEl2, 0);
+    vcpu.set_reg(Reg::Pstate, 9);
+    assert_eq!(prepare_run(&mut vcpu), PendingSError::Waits);
+    check(&vcpu, &[(Reg::Pc, PC)]);
+    let events = get_events(&vcpu).unwrap();
+    assert_eq!((events.serror_pending, events.serror_esr), (true, 0x11));
+}
