@@ -20,7 +20,7 @@ pub enum ErrorState {
 }
 
 impl ErrorState {
-    /// The state for a 2-bit value; bits [7:2] are ignored.
+    /// The state for a 2-bit value; bits `[7:2]` are ignored.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 3 {
             0 => Self::Recoverable,
@@ -67,7 +67,7 @@ pub enum AccessSize {
 }
 
 impl AccessSize {
-    /// The size for a 2-bit value; bits [7:2] are ignored.
+    /// The size for a 2-bit value; bits `[7:2]` are ignored.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 3 {
             0 => Self::Byte,
@@ -97,33 +97,33 @@ impl AccessSize {
 /// `AArch64.AbortSyndrome`, `LSInstructionSyndrome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DataAbort {
-    /// ISV, [24]: the fields `sas` to `ar` describe the access.
+    /// ISV, `[24]`: the fields `sas` to `ar` describe the access.
     pub isv: bool,
-    /// SAS, [23:22]: access size.
+    /// SAS, `[23:22]`: access size.
     pub sas: AccessSize,
-    /// SSE, [21]: the loaded value is sign-extended.
+    /// SSE, `[21]`: the loaded value is sign-extended.
     pub sse: bool,
-    /// SRT, [20:16]: the register transferred, 0 to 31.
+    /// SRT, `[20:16]`: the register transferred, 0 to 31.
     pub srt: u8,
-    /// SF, [15]: the register is 64 bits wide. With `isv` clear: FnP, the FAR is not precise.
+    /// SF, `[15]`: the register is 64 bits wide. With `isv` clear: FnP, the FAR is not precise.
     pub sf: bool,
-    /// AR, [14]: acquire or release semantics. With `isv` clear: PFV, `PFAR_ELx` is valid.
+    /// AR, `[14]`: acquire or release semantics. With `isv` clear: PFV, `PFAR_ELx` is valid.
     pub ar: bool,
-    /// VNCR, [13]: the access came through `VNCR_EL2`.
+    /// VNCR, `[13]`: the access came through `VNCR_EL2`.
     pub vncr: bool,
-    /// SET, [12:11]: error state of an external abort (for other faults: LST, the kind of access).
+    /// SET, `[12:11]`: error state of an external abort (for other faults: LST, the kind of access).
     pub set: ErrorState,
-    /// FnV, [10]: the FAR is not valid.
+    /// FnV, `[10]`: the FAR is not valid.
     pub fnv: bool,
-    /// EA, [9]: IMPLEMENTATION DEFINED classification of an external abort.
+    /// EA, `[9]`: IMPLEMENTATION DEFINED classification of an external abort.
     pub ea: bool,
-    /// CM, [8]: a cache maintenance or address translation instruction.
+    /// CM, `[8]`: a cache maintenance or address translation instruction.
     pub cm: bool,
-    /// S1PTW, [7]: a stage 2 fault on the stage 1 table walk.
+    /// S1PTW, `[7]`: a stage 2 fault on the stage 1 table walk.
     pub s1ptw: bool,
-    /// WnR, [6]: a write, not a read.
+    /// WnR, `[6]`: a write, not a read.
     pub wnr: bool,
-    /// DFSC, [5:0]: fault status.
+    /// DFSC, `[5:0]`: fault status.
     pub dfsc: FaultStatus,
 }
 
@@ -133,7 +133,7 @@ impl DataAbort {
         Self::from_iss(dfsc.bits() as u32)
     }
 
-    /// Takes `ISS[24:0]` apart; bits [31:25] are ignored.
+    /// Takes `ISS[24:0]` apart; bits `[31:25]` are ignored.
     pub const fn from_iss(iss: u32) -> Self {
         let iss = iss as u64;
         Self {
@@ -178,19 +178,19 @@ impl DataAbort {
 /// Source: DDI 0487, `ESR_EL1`, "ISS encoding for an exception from an Instruction Abort".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InstructionAbort {
-    /// PFV, [14]: `PFAR_ELx` is valid.
+    /// PFV, `[14]`: `PFAR_ELx` is valid.
     pub pfv: bool,
-    /// SET, [12:11]: error state of an external abort.
+    /// SET, `[12:11]`: error state of an external abort.
     pub set: ErrorState,
-    /// FnV, [10]: the FAR is not valid.
+    /// FnV, `[10]`: the FAR is not valid.
     pub fnv: bool,
-    /// EA, [9]: IMPLEMENTATION DEFINED classification of an external abort.
+    /// EA, `[9]`: IMPLEMENTATION DEFINED classification of an external abort.
     pub ea: bool,
-    /// S1PTW, [7]: a stage 2 fault on the stage 1 table walk.
+    /// S1PTW, `[7]`: a stage 2 fault on the stage 1 table walk.
     pub s1ptw: bool,
-    /// IFSC, [5:0]: fault status.
+    /// IFSC, `[5:0]`: fault status.
     pub ifsc: FaultStatus,
-    /// The bits that DDI 0487 leaves RES0, in place: [24:15], [13], [8], [6].
+    /// The bits that DDI 0487 leaves RES0, in place: `[24:15]`, `[13]`, `[8]`, `[6]`.
     pub res0: u32,
 }
 
@@ -202,7 +202,7 @@ impl InstructionAbort {
         Self::from_iss(ifsc.bits() as u32)
     }
 
-    /// Takes `ISS[24:0]` apart; bits [31:25] are ignored.
+    /// Takes `ISS[24:0]` apart; bits `[31:25]` are ignored.
     pub const fn from_iss(iss: u32) -> Self {
         Self {
             pfv: bit(iss as u64, 14),

@@ -133,7 +133,7 @@ classes! {
 }
 
 impl ExceptionClass {
-    /// The class with this value; only bits [5:0] are kept.
+    /// The class with this value; only bits `[5:0]` are kept.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits & 0x3f)
     }

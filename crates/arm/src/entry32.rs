@@ -26,7 +26,7 @@ pub enum Abort32 {
 ///
 /// The CPSR that the handler starts with: NZCV, Q, GE, DIT, F and PAN kept (PAN set if `SCTLR.SPAN` is
 /// 0); E from `SCTLR.EE`, T from `SCTLR.TE`, SSBS from `SCTLR.DSSBS`; IT, IL and SS 0; A and I set.
-/// `SPSR_abt` has DIT at [21], where AArch32 has it.
+/// `SPSR_abt` has DIT at `[21]`, where AArch32 has it.
 ///
 /// Source: DDI 0487, `AArch32.TakePrefetchAbortException`, `AArch32.TakeDataAbortException`,
 /// `AArch32.EnterMode`.

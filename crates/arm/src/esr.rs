@@ -8,7 +8,7 @@ use crate::{ExceptionClass, Fields, SError};
 
 /// `ESR_ELx`: why an exception was taken.
 ///
-/// EC [31:26], IL [25], ISS [24:0], ISS2 [55:32]. Source: DDI 0487, D24.2 `ESR_EL1`.
+/// EC `[31:26]`, IL `[25]`, ISS `[24:0]`, ISS2 `[55:32]`. Source: DDI 0487, D24.2 `ESR_EL1`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub struct Esr(u64);
@@ -27,11 +27,11 @@ pub enum Syndrome {
 }
 
 impl Esr {
-    /// The ISS, [24:0].
+    /// The ISS, `[24:0]`.
     pub const ISS_MASK: u64 = 0x01ff_ffff;
-    /// ISS2, [55:32].
+    /// ISS2, `[55:32]`.
     pub const ISS2_MASK: u64 = 0x00ff_ffff_0000_0000;
-    /// IL, [25]: the instruction is 32 bits long.
+    /// IL, `[25]`: the instruction is 32 bits long.
     pub const IL: u64 = 1 << 25;
 
     /// The ESR with these bits.
@@ -39,7 +39,7 @@ impl Esr {
         Self(bits)
     }
 
-    /// An ESR of its parts; bits [31:25] of `iss` are ignored.
+    /// An ESR of its parts; bits `[31:25]` of `iss` are ignored.
     pub const fn new(class: ExceptionClass, il: bool, iss: u32) -> Self {
         Self((class.bits() as u64) << 26 | set_bit(25, il) | iss as u64 & Self::ISS_MASK)
     }
@@ -49,27 +49,27 @@ impl Esr {
         self.0
     }
 
-    /// EC, [31:26].
+    /// EC, `[31:26]`.
     pub const fn ec(self) -> ExceptionClass {
         ExceptionClass::from_bits(field(self.0, 31, 26) as u8)
     }
 
-    /// IL, [25].
+    /// IL, `[25]`.
     pub const fn il(self) -> bool {
         bit(self.0, 25)
     }
 
-    /// ISS, [24:0].
+    /// ISS, `[24:0]`.
     pub const fn iss(self) -> u32 {
         (self.0 & Self::ISS_MASK) as u32
     }
 
-    /// ISS2, [55:32], right-aligned: 24 bits.
+    /// ISS2, `[55:32]`, right-aligned: 24 bits.
     pub const fn iss2(self) -> u32 {
         field(self.0, 55, 32) as u32
     }
 
-    /// The same ESR with another ISS2, 24 bits; bits [31:24] of `iss2` are ignored.
+    /// The same ESR with another ISS2, 24 bits; bits `[31:24]` of `iss2` are ignored.
     #[must_use]
     pub const fn with_iss2(self, iss2: u32) -> Self {
         Self(self.0 & !Self::ISS2_MASK | (iss2 as u64) << 32 & Self::ISS2_MASK)

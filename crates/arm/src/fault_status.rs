@@ -68,7 +68,7 @@ pub enum FaultStatus {
 }
 
 impl FaultStatus {
-    /// The meaning of a 6-bit code; bits [7:6] are ignored.
+    /// The meaning of a 6-bit code; bits `[7:6]` are ignored.
     pub const fn from_bits(bits: u8) -> Self {
         let bits = bits & 0x3f;
         let low = (bits & 3) as i8;
@@ -162,7 +162,7 @@ impl FaultStatus {
     }
 }
 
-/// Bits [1:0] of the codes that hold a level.
+/// Bits `[1:0]` of the codes that hold a level.
 const fn level_0_to_3(level: i8) -> u8 {
     match level {
         ..=0 => 0,

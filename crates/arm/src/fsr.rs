@@ -5,12 +5,12 @@ use core::fmt;
 use crate::FaultStatus;
 use crate::bits::{bit, field};
 
-/// How an FSR encodes its fault: by `TTBCR.EAE`, repeated in bit [9] of the FSR.
+/// How an FSR encodes its fault: by `TTBCR.EAE`, repeated in bit `[9]` of the FSR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FsrFormat {
     /// Short descriptors: FS is `{[10], [3:0]}`.
     Short,
-    /// Long descriptors (LPAE): STATUS is [5:0], coded as in AArch64.
+    /// Long descriptors (LPAE): STATUS is `[5:0]`, coded as in AArch64.
     Lpae,
 }
 
@@ -37,7 +37,7 @@ pub enum FsrStatus {
 }
 
 impl FsrStatus {
-    /// The meaning of the 5-bit FS of the short-descriptor format; bits [7:5] are ignored.
+    /// The meaning of the 5-bit FS of the short-descriptor format; bits `[7:5]` are ignored.
     ///
     /// Source: DDI 0487, G8.2 `DFSR` and `IFSR`, field FS.
     pub const fn from_short(fs: u8) -> Self {
@@ -102,7 +102,7 @@ impl FsrStatus {
         })
     }
 
-    /// The meaning of the 6-bit STATUS of the long-descriptor format; bits [7:6] are ignored.
+    /// The meaning of the 6-bit STATUS of the long-descriptor format; bits `[7:6]` are ignored.
     pub const fn from_lpae(status: u8) -> Self {
         match status & 0x3f {
             0x11 => Self::AsynchronousSError,
@@ -144,7 +144,7 @@ impl fmt::Display for FsrStatus {
     }
 }
 
-/// Bit [9]: LPAE. The rest of an FSR's fault goes by it.
+/// Bit `[9]`: LPAE. The rest of an FSR's fault goes by it.
 const LPAE: u32 = 1 << 9;
 
 const fn format(bits: u32) -> FsrFormat {
@@ -198,7 +198,7 @@ impl Dfsr {
         self.0
     }
 
-    /// LPAE, [9]: the format.
+    /// LPAE, `[9]`: the format.
     pub const fn format(self) -> FsrFormat {
         format(self.0)
     }
@@ -208,32 +208,32 @@ impl Dfsr {
         status(self.0)
     }
 
-    /// FnV, [16]: `DFAR` is not valid.
+    /// FnV, `[16]`: `DFAR` is not valid.
     pub const fn fnv(self) -> bool {
         bit(self.0 as u64, 16)
     }
 
-    /// AET, [15:14]: asynchronous error type (`FEAT_RAS`).
+    /// AET, `[15:14]`: asynchronous error type (`FEAT_RAS`).
     pub const fn aet(self) -> u8 {
         field(self.0 as u64, 15, 14) as u8
     }
 
-    /// CM, [13]: cache maintenance.
+    /// CM, `[13]`: cache maintenance.
     pub const fn cm(self) -> bool {
         bit(self.0 as u64, 13)
     }
 
-    /// ExT, [12]: IMPLEMENTATION DEFINED classification of an external abort.
+    /// ExT, `[12]`: IMPLEMENTATION DEFINED classification of an external abort.
     pub const fn ext(self) -> bool {
         bit(self.0 as u64, 12)
     }
 
-    /// WnR, [11]: a write, not a read.
+    /// WnR, `[11]`: a write, not a read.
     pub const fn wnr(self) -> bool {
         bit(self.0 as u64, 11)
     }
 
-    /// Domain, [7:4]: in the short-descriptor format only.
+    /// Domain, `[7:4]`: in the short-descriptor format only.
     pub const fn domain(self) -> u8 {
         field(self.0 as u64, 7, 4) as u8
     }
@@ -282,7 +282,7 @@ impl Ifsr {
         self.0
     }
 
-    /// LPAE, [9]: the format.
+    /// LPAE, `[9]`: the format.
     pub const fn format(self) -> FsrFormat {
         format(self.0)
     }
@@ -292,12 +292,12 @@ impl Ifsr {
         status(self.0)
     }
 
-    /// FnV, [16]: `IFAR` is not valid.
+    /// FnV, `[16]`: `IFAR` is not valid.
     pub const fn fnv(self) -> bool {
         bit(self.0 as u64, 16)
     }
 
-    /// ExT, [12]: IMPLEMENTATION DEFINED classification of an external abort.
+    /// ExT, `[12]`: IMPLEMENTATION DEFINED classification of an external abort.
     pub const fn ext(self) -> bool {
         bit(self.0 as u64, 12)
     }

@@ -24,7 +24,7 @@ pub enum ExceptionLevel {
     El3,
 }
 
-/// PSTATE.M[4:0]: execution state, Exception level and stack pointer or AArch32 mode.
+/// `PSTATE.M[4:0]`: execution state, Exception level and stack pointer or AArch32 mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// AArch64 at EL0.
@@ -64,7 +64,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The mode that M[4:0] names.
+    /// The mode that `M[4:0]` names.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 0x1f {
             0x00 => Self::El0t,
@@ -87,7 +87,7 @@ impl Mode {
         }
     }
 
-    /// M[4:0].
+    /// `M[4:0]`.
     pub const fn bits(self) -> u8 {
         match self {
             Self::El0t => 0x00,
@@ -147,51 +147,51 @@ impl fmt::Display for Mode {
 }
 
 impl Pstate {
-    /// N, Z, C and V, [31:28].
+    /// N, Z, C and V, `[31:28]`.
     pub const NZCV: u64 = 0xf << 28;
-    /// AArch32 Q, [27].
+    /// AArch32 Q, `[27]`.
     pub const Q: u64 = 1 << 27;
-    /// AArch32 IT[1:0] at [26:25] and IT[7:2] at [15:10].
+    /// AArch32 `IT[1:0]` at `[26:25]` and `IT[7:2]` at `[15:10]`.
     pub const IT: u64 = 0x0600_fc00;
-    /// AArch32 GE, [19:16].
+    /// AArch32 GE, `[19:16]`.
     pub const GE: u64 = 0xf << 16;
-    /// AArch32 SSBS, [23].
+    /// AArch32 SSBS, `[23]`.
     pub const SSBS32: u64 = 1 << 23;
-    /// AArch32 E (big-endian data), [9].
+    /// AArch32 E (big-endian data), `[9]`.
     pub const E: u64 = 1 << 9;
-    /// AArch32 T (T32), [5].
+    /// AArch32 T (T32), `[5]`.
     pub const T: u64 = 1 << 5;
-    /// Tag check override, [25] in AArch64 state.
+    /// Tag check override, `[25]` in AArch64 state.
     pub const TCO: u64 = 1 << 25;
-    /// Data independent timing, [24].
+    /// Data independent timing, `[24]`.
     pub const DIT: u64 = 1 << 24;
-    /// User access override, [23] in AArch64 state.
+    /// User access override, `[23]` in AArch64 state.
     pub const UAO: u64 = 1 << 23;
-    /// Privileged access never, [22].
+    /// Privileged access never, `[22]`.
     pub const PAN: u64 = 1 << 22;
-    /// Software step, [21].
+    /// Software step, `[21]`.
     pub const SS: u64 = 1 << 21;
-    /// Illegal Execution state, [20].
+    /// Illegal Execution state, `[20]`.
     pub const IL: u64 = 1 << 20;
-    /// All interrupt mask, [13] in AArch64 state (`FEAT_NMI`).
+    /// All interrupt mask, `[13]` in AArch64 state (`FEAT_NMI`).
     pub const ALLINT: u64 = 1 << 13;
-    /// Speculative store bypass safe, [12] in AArch64 state.
+    /// Speculative store bypass safe, `[12]` in AArch64 state.
     pub const SSBS: u64 = 1 << 12;
-    /// Branch type, [11:10] in AArch64 state.
+    /// Branch type, `[11:10]` in AArch64 state.
     pub const BTYPE: u64 = 3 << 10;
-    /// Debug mask, [9] in AArch64 state.
+    /// Debug mask, `[9]` in AArch64 state.
     pub const D: u64 = 1 << 9;
-    /// SError mask, [8].
+    /// SError mask, `[8]`.
     pub const A: u64 = 1 << 8;
-    /// IRQ mask, [7].
+    /// IRQ mask, `[7]`.
     pub const I: u64 = 1 << 7;
-    /// FIQ mask, [6].
+    /// FIQ mask, `[6]`.
     pub const F: u64 = 1 << 6;
     /// All of D, A, I and F.
     pub const DAIF: u64 = 0xf << 6;
-    /// nRW, [4]: AArch32 state.
+    /// nRW, `[4]`: AArch32 state.
     pub const NRW: u64 = 1 << 4;
-    /// M[4:0], nRW included.
+    /// `M[4:0]`, nRW included.
     pub const M: u64 = 0x1f;
 
     /// The PSTATE with these bits.
@@ -214,7 +214,7 @@ impl Pstate {
         self.0 & mask != 0
     }
 
-    /// M[4:0].
+    /// `M[4:0]`.
     pub const fn mode(self) -> Mode {
         Mode::from_bits((self.0 & Self::M) as u8)
     }
@@ -224,7 +224,7 @@ impl Pstate {
         self.has(Self::NRW)
     }
 
-    /// The Exception level: by M[3:2] in AArch64 state, so that reserved modes have one too; in
+    /// The Exception level: by `M[3:2]` in AArch64 state, so that reserved modes have one too; in
     /// AArch32 state EL0 for User, EL2 for Hyp, EL3 for Monitor and EL1 for all else.
     pub const fn exception_level(self) -> ExceptionLevel {
         if self.is_aarch32() {
@@ -241,7 +241,7 @@ impl Pstate {
         }
     }
 
-    /// The same PSTATE as an AArch32 `SPSR_abt` holds it: DIT is [21] there, [24] is J and zero.
+    /// The same PSTATE as an AArch32 `SPSR_abt` holds it: DIT is `[21]` there, `[24]` is J and zero.
     ///
     /// Source: DDI 0487, G8.2 `SPSR_abt`.
     pub const fn to_aarch32_spsr(self) -> u64 {

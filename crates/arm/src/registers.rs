@@ -25,7 +25,7 @@ pub enum Reg {
     SpsrAbt,
     /// `ESR_EL1`; in AArch32 state, `DFSR`.
     EsrEl1,
-    /// `FAR_EL1`; in AArch32 state, `IFAR` in [63:32] and `DFAR` in [31:0].
+    /// `FAR_EL1`; in AArch32 state, `IFAR` in `[63:32]` and `DFAR` in `[31:0]`.
     FarEl1,
     /// `IFSR32_EL2`: the AArch32 `IFSR`.
     Ifsr32,
@@ -85,54 +85,54 @@ pub trait Registers {
 
 /// Bits of `SCTLR_EL1`, `SCTLR_EL2` and the AArch32 `SCTLR` that exception entry reads.
 pub mod sctlr {
-    /// AArch32 V, [13]: vectors at 0xffff_0000.
+    /// AArch32 V, `[13]`: vectors at 0xffff_0000.
     pub const V: u64 = 1 << 13;
-    /// SPAN, [23]: PSTATE.PAN is left alone on exception entry.
+    /// SPAN, `[23]`: PSTATE.PAN is left alone on exception entry.
     pub const SPAN: u64 = 1 << 23;
-    /// AArch32 EE, [25]: data accesses of the handler are big-endian.
+    /// AArch32 EE, `[25]`: data accesses of the handler are big-endian.
     pub const EE: u64 = 1 << 25;
-    /// AArch32 TE, [30]: the handler runs in T32.
+    /// AArch32 TE, `[30]`: the handler runs in T32.
     pub const TE: u64 = 1 << 30;
-    /// AArch32 DSSBS, [31]: PSTATE.SSBS on exception entry.
+    /// AArch32 DSSBS, `[31]`: PSTATE.SSBS on exception entry.
     pub const DSSBS32: u64 = 1 << 31;
-    /// DSSBS, [44]: PSTATE.SSBS on exception entry.
+    /// DSSBS, `[44]`: PSTATE.SSBS on exception entry.
     pub const DSSBS: u64 = 1 << 44;
-    /// SPINTMASK, [62]: PSTATE.ALLINT is cleared, not set, on exception entry.
+    /// SPINTMASK, `[62]`: PSTATE.ALLINT is cleared, not set, on exception entry.
     pub const SPINTMASK: u64 = 1 << 62;
 }
 
 /// Bits of `SCTLR2_ELx` (`FEAT_SCTLR2`, `FEAT_DoubleFault2`).
 pub mod sctlr2 {
-    /// NMEA, [2]: PSTATE.A does not mask SErrors.
+    /// NMEA, `[2]`: PSTATE.A does not mask SErrors.
     pub const NMEA: u64 = 1 << 2;
-    /// EASE, [5]: synchronous external aborts are taken at the SError vector.
+    /// EASE, `[5]`: synchronous external aborts are taken at the SError vector.
     pub const EASE: u64 = 1 << 5;
 }
 
 /// Bits of `HCR_EL2`.
 pub mod hcr {
-    /// AMO, [5]: physical SErrors are routed to EL2, virtual ones are enabled.
+    /// AMO, `[5]`: physical SErrors are routed to EL2, virtual ones are enabled.
     pub const AMO: u64 = 1 << 5;
-    /// VSE, [8]: a virtual SError is pending.
+    /// VSE, `[8]`: a virtual SError is pending.
     pub const VSE: u64 = 1 << 8;
-    /// TGE, [27]: exceptions to EL1 are routed to EL2.
+    /// TGE, `[27]`: exceptions to EL1 are routed to EL2.
     pub const TGE: u64 = 1 << 27;
-    /// E2H, [34]: EL2 hosts an operating system.
+    /// E2H, `[34]`: EL2 hosts an operating system.
     pub const E2H: u64 = 1 << 34;
-    /// TEA, [37]: synchronous external aborts are routed to EL2.
+    /// TEA, `[37]`: synchronous external aborts are routed to EL2.
     pub const TEA: u64 = 1 << 37;
 }
 
 /// Bits of `HCRX_EL2`.
 pub mod hcrx {
-    /// SCTLR2En, [15]: `SCTLR2_EL1` has its effect and is not trapped.
+    /// SCTLR2En, `[15]`: `SCTLR2_EL1` has its effect and is not trapped.
     pub const SCTLR2EN: u64 = 1 << 15;
-    /// TMEA, [19]: masked external aborts are routed to EL2.
+    /// TMEA, `[19]`: masked external aborts are routed to EL2.
     pub const TMEA: u64 = 1 << 19;
 }
 
 /// Bits of `TCR_EL1`.
 pub mod tcr {
-    /// AArch32 `TTBCR.EAE`, [31]: the guest uses the long-descriptor (LPAE) format.
+    /// AArch32 `TTBCR.EAE`, `[31]`: the guest uses the long-descriptor (LPAE) format.
     pub const EAE: u64 = 1 << 31;
 }

@@ -24,7 +24,7 @@ pub enum AsynchronousErrorType {
 }
 
 impl AsynchronousErrorType {
-    /// The type for a 3-bit value; bits [7:3] are ignored.
+    /// The type for a 3-bit value; bits `[7:3]` are ignored.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 7 {
             0 => Self::Uncontainable,
@@ -67,24 +67,24 @@ impl fmt::Display for AsynchronousErrorType {
 /// Source: DDI 0487, `ESR_EL1`, "ISS encoding for an SError exception".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SError {
-    /// IDS, [24]: the rest is IMPLEMENTATION DEFINED. KVM sets it alone for an SError without an ESR.
+    /// IDS, `[24]`: the rest is IMPLEMENTATION DEFINED. KVM sets it alone for an SError without an ESR.
     pub ids: bool,
-    /// IESB, [13]: synchronised by an implicit error synchronisation event.
+    /// IESB, `[13]`: synchronised by an implicit error synchronisation event.
     pub iesb: bool,
-    /// AET, [12:10]: asynchronous error type.
+    /// AET, `[12:10]`: asynchronous error type.
     pub aet: AsynchronousErrorType,
-    /// EA, [9]: IMPLEMENTATION DEFINED classification of an external abort.
+    /// EA, `[9]`: IMPLEMENTATION DEFINED classification of an external abort.
     pub ea: bool,
-    /// DFSC, [5:0]: 0x11 for an asynchronous SError, 0 for an uncategorised one.
+    /// DFSC, `[5:0]`: 0x11 for an asynchronous SError, 0 for an uncategorised one.
     pub dfsc: u8,
-    /// The bits that `FEAT_RAS` leaves RES0 (later extensions use some), in place: [23:14], [8:6].
+    /// The bits that `FEAT_RAS` leaves RES0 (later extensions use some), in place: `[23:14]`, `[8:6]`.
     pub rest: u32,
 }
 
 impl SError {
     const REST: u32 = 0x00ff_c1c0;
 
-    /// Takes `ISS[24:0]` apart; bits [31:25] are ignored.
+    /// Takes `ISS[24:0]` apart; bits `[31:25]` are ignored.
     pub const fn from_iss(iss: u32) -> Self {
         Self {
             ids: bit(iss as u64, 24),

@@ -7,7 +7,9 @@
 #[path = "own_vcpu/vcpu.rs"]
 mod vcpu;
 
-use seawall_arm::{DataAbort, Dfsr, Esr, Field, FsrFormat, FsrStatus, Ifsr, InstructionAbort, SError, Syndrome};
+use seawall_arm::{
+    DataAbort, Dfsr, Esr, Field, FsrFormat, FsrStatus, Ifsr, InstructionAbort, SError, Syndrome,
+};
 use seawall_events::wire::{ArmNisv, ArmSea, Mmio, one_reg_id};
 use seawall_events::{
     Abi, AbortDelivery, Applied, HostFallback, LastFault, MmioExit, NisvExit, PendingSError, Refusal,

@@ -45,9 +45,9 @@ pub struct VcpuEvents {
     pub ext_iabt_pending: bool,
     /// `ext_abt_esr` counts (extended ABI); always false on GET.
     pub ext_abt_has_esr: bool,
-    /// ISS of the SError, [24:0].
+    /// ISS of the SError, `[24:0]`.
     pub serror_esr: u64,
-    /// ISS of the external abort, [24:0] (extended ABI).
+    /// ISS of the external abort, `[24:0]` (extended ABI).
     pub ext_abt_esr: u64,
 }
 

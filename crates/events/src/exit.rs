@@ -52,9 +52,9 @@ pub struct SeaExit {
 }
 
 impl SeaExit {
-    /// EC [31:26], IL [25], FnV [10], EA [9], CM [8], WnR [6], FSC [5:0].
+    /// EC `[31:26]`, IL `[25]`, FnV `[10]`, EA `[9]`, CM `[8]`, WnR `[6]`, FSC `[5:0]`.
     pub const ESR_MASK: u64 = 0xfe00_0000 | 1 << 10 | 1 << 9 | 1 << 8 | 1 << 6 | 0x3f;
-    /// SET [12:11], given only if the VM has RAS.
+    /// SET `[12:11]`, given only if the VM has RAS.
     pub const ESR_SET_MASK: u64 = 3 << 11;
 
     /// The exit that KVM makes of what the hardware reported at EL2.

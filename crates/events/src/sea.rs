@@ -56,7 +56,7 @@ pub fn inject_walk_abort(vcpu: &mut impl VcpuState) -> AbortDelivery {
 }
 
 /// Memory of the host's own: without RAS nothing else aborts to EL2; a stage 2 table; the `VNCR_EL2`
-/// page while the guest hypervisor itself runs (a data abort: bit \[13] of a fetch's ISS is RES0).
+/// page while the guest hypervisor itself runs (a data abort: bit \`[13]` of a fetch's ISS is RES0).
 fn host_owns(vcpu: &impl VcpuState, esr: Esr) -> bool {
     const VNCR: u64 = 1 << 13;
     const S1PTW: u64 = 1 << 7;

@@ -33,7 +33,7 @@ pub struct LastFault {
 pub struct VirtualSError {
     /// `HCR_EL2.VSE` as the host runs the guest with it: the CPU takes the SError once it is unmasked.
     pub pending: bool,
-    /// `VSESR_EL2`, [24:0].
+    /// `VSESR_EL2`, `[24:0]`.
     pub vsesr: u64,
     /// Held back by the host because virtual EL2 cannot take it yet; tried again at each run.
     pub held_for_el2: bool,

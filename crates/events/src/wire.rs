@@ -362,9 +362,9 @@ pub const fn one_reg_id(reg: crate::Reg) -> Option<u64> {
 
 /// The ONE_REG id of `VSESR_EL2`.
 pub const VSESR_EL2_ID: u64 = SYSREG + 0xe293;
-/// The ONE_REG id of `ID_AA64PFR0_EL1`: RAS is [31:28].
+/// The ONE_REG id of `ID_AA64PFR0_EL1`: RAS is `[31:28]`.
 pub const ID_AA64PFR0_EL1_ID: u64 = SYSREG + 0xc020;
-/// The ONE_REG id of `ID_AA64PFR1_EL1`: DF2 is [59:56].
+/// The ONE_REG id of `ID_AA64PFR1_EL1`: DF2 is `[59:56]`.
 pub const ID_AA64PFR1_EL1_ID: u64 = SYSREG + 0xc021;
-/// The ONE_REG id of `ID_AA64MMFR3_EL1`: SCTLRX is [7:4].
+/// The ONE_REG id of `ID_AA64MMFR3_EL1`: SCTLRX is `[7:4]`.
 pub const ID_AA64MMFR3_EL1_ID: u64 = SYSREG + 0xc03b;

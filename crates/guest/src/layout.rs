@@ -123,7 +123,7 @@ pub(crate) mod tcb {
     /// 0 at first: EL0t, nothing masked. Stored and loaded together with PC.
     #[allow(dead_code, reason = "the pair (PC, PSTATE) is addressed by its first word")]
     pub(crate) const PSTATE: u32 = 0x108;
-    /// TTBR0_EL1, the ASID in [63:48].
+    /// TTBR0_EL1, the ASID in `[63:48]`.
     pub(crate) const TTBR0: u32 = 0x110;
     /// Physical address of the level 3 table.
     pub(crate) const L3: u32 = 0x118;

@@ -26,7 +26,7 @@ mod bit {
     pub(super) const FNV: u32 = 10;
     pub(super) const WNR: u32 = 6;
 }
-/// SET, ESR_EL1[12:11]: uncontainable.
+/// SET, `ESR_EL1[12:11]`: uncontainable.
 const UNCONTAINABLE: u64 = 0b10;
 /// xFSC: synchronous external abort, not on a table walk. The only one with FnV and SET.
 const EXTERNAL: u32 = 0x10;
@@ -41,7 +41,7 @@ const NOT_EXTERNAL: u64 = 0;
 const ON_ACCESS: u64 = 1;
 const ON_WALK: u64 = 2;
 
-/// Bits [47:12] of a descriptor: the output address.
+/// Bits `[47:12]` of a descriptor: the output address.
 const OUTPUT_ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 /// Size of the 2 MiB region that one level 3 table maps.
 const REGION: u32 = 21;

@@ -5,9 +5,9 @@
 
 use crate::layout::PAGE;
 
-/// Descriptor bits [1:0]: a table (levels 1, 2) or a page (level 3).
+/// Descriptor bits `[1:0]`: a table (levels 1, 2) or a page (level 3).
 const TABLE_OR_PAGE: u64 = 0b11;
-/// Descriptor bits [1:0]: a block (levels 1, 2).
+/// Descriptor bits `[1:0]`: a block (levels 1, 2).
 const BLOCK: u64 = 0b01;
 const NORMAL: u64 = 0 << 2;
 const DEVICE: u64 = 1 << 2;

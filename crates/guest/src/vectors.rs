@@ -11,7 +11,7 @@ use dynasmrt::{DynasmApi, DynasmLabelApi};
 /// PSTATE.A, as MSR DAIFSet and DAIFClr take it.
 pub(crate) const DAIF_A: u32 = 0b0100;
 
-/// Exception classes, ESR_ELx[31:26].
+/// Exception classes, `ESR_ELx[31:26]`.
 mod class {
     pub(super) const SVC64: u32 = 0x15;
     pub(super) const INSTRUCTION_ABORT_LOWER: u32 = 0x20;

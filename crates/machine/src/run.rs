@@ -83,7 +83,7 @@ mod iss {
     pub(super) const EA: u32 = 1 << 9;
     /// Where SET begins.
     pub(super) const SET_SHIFT: u32 = 11;
-    /// ISV: [23:14] describe the access.
+    /// ISV: `[23:14]` describe the access.
     pub(super) const ISV: u32 = 1 << 24;
     /// Stage 2 translation fault, level 3: there is no memory.
     pub(super) const STAGE2_TRANSLATION: u32 = 0x07;

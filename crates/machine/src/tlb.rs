@@ -202,7 +202,7 @@ impl Tlb {
         });
     }
 
-    /// TLBI by address: drop the translations that `va` (bits [55:12]; the tag byte is not looked
+    /// TLBI by address: drop the translations that `va` (bits `[55:12]`; the tag byte is not looked
     /// at) falls into, in whatever granule or block they are.
     pub(crate) fn drop_address(&mut self, va: u64) {
         let differs = |tag: u64, shift: u8| (tag ^ va) << 8 >> 8 >> shift != 0;

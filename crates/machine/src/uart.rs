@@ -70,7 +70,7 @@ impl Pl011 {
         }
     }
 
-    /// What the register at byte `offset` of the window reads; 0 where there is none. Bits [1:0] of
+    /// What the register at byte `offset` of the window reads; 0 where there is none. Bits `[1:0]` of
     /// the offset are ignored.
     pub fn read(&self, offset: u64) -> u32 {
         match offset & !3 {
@@ -92,7 +92,7 @@ impl Pl011 {
         }
     }
 
-    /// Writes the register at byte `offset` of the window; ignored where there is none. Bits [1:0]
+    /// Writes the register at byte `offset` of the window; ignored where there is none. Bits `[1:0]`
     /// of the offset are ignored. A byte written to UARTDR is sent whether or not UARTCR enables
     /// the UART, as QEMU does: early guest code often does not.
     pub fn write(&mut self, offset: u64, value: u32) {

@@ -234,7 +234,7 @@ const AP_TABLE_NO_EL0: u64 = 1 << 61;
 const AP_TABLE_READ_ONLY: u64 = 1 << 62;
 const TABLE_LIMITS: u64 = PXN_TABLE | UXN_TABLE | AP_TABLE_NO_EL0 | AP_TABLE_READ_ONLY;
 
-/// A leaf descriptor that the hardware changes: AF set, or AP[2] cleared.
+/// A leaf descriptor that the hardware changes: AF set, or `AP[2]` cleared.
 struct Update {
     /// RAM offset of the descriptor.
     offset: usize,

@@ -216,7 +216,7 @@ fn on_board(image: &[u8]) -> String {
     String::from_utf8(board.take_console()).expect("hex")
 }
 
-/// What of QEMU's PAR_EL1 counts: not NS [9] and the RES1 bit [11], and SH [8:7] only of cacheable
+/// What of QEMU's PAR_EL1 counts: not NS `[9]` and the RES1 bit `[11]`, and SH `[8:7]` only of cacheable
 /// memory. Of Device and non-cacheable memory DDI 0487 wants SH = 0b10 (PAR_EL1, field SH), which
 /// QEMU 7.2 does not do.
 fn comparable(par: u64) -> u64 {

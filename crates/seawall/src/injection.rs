@@ -10,7 +10,7 @@ use seawall_events::{Abi, Refusal, VcpuEvents};
 pub struct Iss(u32);
 
 impl Iss {
-    /// An ISS; `None` if a bit outside [24:0] is set.
+    /// An ISS; `None` if a bit outside `[24:0]` is set.
     pub const fn new(iss: u32) -> Option<Self> {
         if iss as u64 & !Esr::ISS_MASK == 0 { Some(Self(iss)) } else { None }
     }
@@ -20,7 +20,7 @@ impl Iss {
         Self(esr.iss())
     }
 
-    /// The bits, [24:0].
+    /// The bits, `[24:0]`.
     pub const fn bits(self) -> u32 {
         self.0
     }

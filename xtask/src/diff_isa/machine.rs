@@ -164,7 +164,7 @@ const BLOCK: u64 = 1 | 1 << 10 | 3 << 8 | UXN;
 const PAGE: u64 = BLOCK | 2;
 const UXN: u64 = 1 << 54;
 const PXN: u64 = 1 << 53;
-/// AP[1]: EL0 has access. AP[2]: read-only.
+/// `AP[1]`: EL0 has access. `AP[2]`: read-only.
 const EL0: u64 = 1 << 6;
 const READ_ONLY: u64 = 1 << 7;
 

@@ -355,7 +355,7 @@ impl Kind {
     }
 }
 
-/// The read-modify-write operations of FEAT_LSE, as bits [15:12] of the encoding number them.
+/// The read-modify-write operations of FEAT_LSE, as bits `[15:12]` of the encoding number them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Rmw {

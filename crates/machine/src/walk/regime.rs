@@ -102,7 +102,7 @@ impl Regime {
         self.sctlr & 1 != 0
     }
 
-    /// TCR_EL1.TBI0 or TBI1, by bit 55: address bits [63:56] are a tag.
+    /// TCR_EL1.TBI0 or TBI1, by bit 55: address bits `[63:56]` are a tag.
     pub fn top_byte_ignored(&self, va: u64) -> bool {
         self.tcr >> (37 + upper_half(va)) & 1 != 0
     }

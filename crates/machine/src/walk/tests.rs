@@ -15,7 +15,7 @@ const TCR_16K: u64 = 5 << 32 | 0b01 << 30 | 16 << 16 | 0b10 << 14 | 16;
 /// The same with 64 KiB granules (TG1 = 11, TG0 = 01).
 const TCR_64K: u64 = 5 << 32 | 0b11 << 30 | 16 << 16 | 0b01 << 14 | 16;
 
-/// A page that EL0 and EL1 may read and write: AF, inner shareable, AP[1], AttrIndx 1, valid, page.
+/// A page that EL0 and EL1 may read and write: AF, inner shareable, `AP[1]`, AttrIndx 1, valid, page.
 const PAGE: u64 = 0x747;
 /// The same as a block.
 const BLOCK: u64 = 0x745;
