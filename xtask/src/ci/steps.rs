@@ -103,7 +103,7 @@ fn miri() -> Plan {
     }
     let call =
         Call::cargo(&["+nightly", "miri", "test", "--package", "seawall-arm", "--package", "seawall-events"]);
-    // The tests read files (the audit) and the clock (proptest).
+    // proptest reads the clock and the environment.
     Plan::Run(vec![call.with("MIRIFLAGS", "-Zmiri-disable-isolation")])
 }
 
