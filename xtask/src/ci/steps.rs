@@ -110,6 +110,8 @@ fn miri() -> Plan {
 /// The folders with fuzz targets, and how long each target runs.
 const FUZZED: [&str; 2] = ["crates/events/fuzz", "crates/machine/fuzz"];
 const FUZZ_SECONDS: &str = "-max_total_time=10";
+/// No line for each input that is new.
+const FUZZ_QUIETLY: &str = "-verbosity=0";
 
 fn fuzz() -> Plan {
     if !nightly_has("fuzz") {
@@ -132,6 +134,8 @@ fn fuzz() -> Plan {
                 &target,
                 "--",
                 FUZZ_SECONDS,
+                FUZZ_QUIETLY,
+                "-print_final_stats=1",
             ]));
         }
     }
