@@ -70,6 +70,26 @@ fn a_form_without_a_code_for_a_fault_says_so() {
 }
 
 #[test]
+fn lpae_has_no_level_0_nor_what_only_aarch64_has() {
+    // STATUS 0b000000 is the address size fault of the table base register; no other fault has a level 0.
+    assert_eq!(FsrStatus::from_lpae(0x00), FsrStatus::Fault(FaultStatus::AddressSize { level: 0 }));
+    assert_eq!(FsrStatus::from_lpae(0x04), FsrStatus::Reserved(0x04));
+    for fault in [
+        FaultStatus::Translation { level: 0 },
+        FaultStatus::AccessFlag { level: 0 },
+        FaultStatus::Permission { level: 0 },
+        FaultStatus::ExternalOnWalk { level: -1 },
+        // Its code, 0x11, is the asynchronous SError's there.
+        FaultStatus::TagCheck,
+        FaultStatus::GranuleProtection,
+        FaultStatus::UnsupportedAtomicUpdate,
+    ] {
+        assert_eq!(FsrStatus::Fault(fault).to_lpae(), None, "{fault}");
+        assert_eq!(Dfsr::new(FsrFormat::Lpae, FsrStatus::Fault(fault)), None, "{fault}");
+    }
+}
+
+#[test]
 fn text_names_form_flags_and_fault() {
     for (dfsr, text) in [
         (0x0000_0008, "DFSR 0x8 short-descriptor, synchronous external abort"),
