@@ -49,7 +49,7 @@ pub enum GuestState {
         pc: u64,
         /// `ESR_ELx` as the handler will read it; in AArch32 state, `DFSR` or `IFSR`.
         esr: Esr,
-        /// `FAR_ELx` as the handler will read it.
+        /// `FAR_ELx` as the handler will read it; in AArch32 state, `DFAR` or `IFAR`.
         far: u64,
     },
     /// The SError waits for the guest to unmask it.
@@ -124,10 +124,13 @@ fn guest_state<V: Vcpu>(vcpu: &V, pc: u64, was_fetch: bool) -> Result<GuestState
     let now = vcpu.reg(Reg::Pc)?;
     let pstate = Pstate::from_bits(vcpu.reg(Reg::Pstate)?);
     if pstate.mode() == Mode::Abort && is_abort32_return(vcpu.reg(Reg::X(20))?, pc) {
-        // Vector 0x0c is the prefetch abort's, whose status is IFSR; DFSR is ESR_EL1.
-        let fsr = if was_fetch && now & 0x1f == 0x0c { Reg::Ifsr32 } else { Reg::EsrEl1 };
-        let esr = Esr::from_bits(vcpu.reg(fsr)?);
-        return Ok(GuestState::AtVector { target: Target::El1, pc: now, esr, far: vcpu.reg(Reg::FarEl1)? });
+        // Vector 0x0c is the prefetch abort's: IFSR, and IFAR in FAR_EL1[63:32]. The data abort's are DFSR,
+        // which is ESR_EL1, and DFAR in [31:0].
+        let is_prefetch = was_fetch && now & 0x1f == 0x0c;
+        let esr = Esr::from_bits(vcpu.reg(if is_prefetch { Reg::Ifsr32 } else { Reg::EsrEl1 })?);
+        let far = vcpu.reg(Reg::FarEl1)?;
+        let far = if is_prefetch { far >> 32 } else { far & 0xffff_ffff };
+        return Ok(GuestState::AtVector { target: Target::El1, pc: now, esr, far });
     }
     let (target, elr, vbar, esr, far) = match pstate.exception_level() {
         ExceptionLevel::El2 => (Target::El2, Reg::ElrEl2, Reg::VbarEl2, Reg::EsrEl2, Reg::FarEl2),

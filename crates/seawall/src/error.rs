@@ -21,7 +21,7 @@ pub enum Access {
 /// An uncorrectable memory error that a guest consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryError {
-    /// The guest page, 4 KiB aligned, if the exit gave it.
+    /// The guest page, 4 KiB aligned, if the exit gave it and FnV was 0.
     pub gpa: Option<u64>,
     /// The guest virtual address, if FnV was 0: exact to the byte.
     pub gva: Option<u64>,
@@ -51,7 +51,8 @@ impl MemoryError {
             _ => None,
         };
         Self {
-            gpa: exit.gpa_valid(),
+            // The gpa is a translation of the FAR: worth nothing if that is not valid, whatever the flags say.
+            gpa: exit.gva_valid().and(exit.gpa_valid()),
             gva: exit.gva_valid(),
             access,
             walk_level,
