@@ -109,7 +109,9 @@ impl FsrStatus {
             0x19 => Self::AsynchronousEcc,
             0x22 => Self::Debug,
             // AArch32 has levels 1 to 3 for these and no negative levels; the codes stay raw.
-            code @ (0x04 | 0x08 | 0x0c | 0x12..=0x14 | 0x1b | 0x1c | 0x23..=0x2c | 0x31) => Self::Reserved(code),
+            code @ (0x04 | 0x08 | 0x0c | 0x12..=0x14 | 0x1b | 0x1c | 0x23..=0x2c | 0x31) => {
+                Self::Reserved(code)
+            }
             code => match FaultStatus::from_bits(code) {
                 FaultStatus::Reserved(code) => Self::Reserved(code),
                 fault => Self::Fault(fault),
