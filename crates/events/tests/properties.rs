@@ -79,7 +79,7 @@ fn any_sound_vcpu() -> impl Strategy<Value = Vcpu> {
 }
 
 /// Miri looks for undefined behaviour, and takes a thousand times as long.
-const CASES: u32 = if cfg!(miri) { 32 } else { 4096 };
+const CASES: u32 = if cfg!(miri) { 8 } else { 4096 };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
