@@ -77,7 +77,8 @@ pub const fn synchronous_abort_vector(sctlr2: u64) -> Vector {
 ///
 /// The PSTATE that the handler starts with: NZCV, DIT and PAN kept (PAN set if `SCTLR.SPAN` is 0);
 /// SSBS from `SCTLR.DSSBS`; TCO and ALLINT by [`EntryContext`]; UAO, SS, IL and BTYPE 0; D, A, I and F
-/// set; mode `ELxh`.
+/// set; mode `ELxh`. Bits `[63:32]` are 0: what `FEAT_GCS` (EXLOCK) and `FEAT_EBEP` (PM) do on entry is
+/// not modelled.
 ///
 /// Source: DDI 0487, `AArch64.TakeException`.
 pub fn take_exception(cpu: &mut impl Registers, exception: &Exception, context: EntryContext) {

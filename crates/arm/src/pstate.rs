@@ -147,6 +147,16 @@ impl fmt::Display for Mode {
 }
 
 impl Pstate {
+    /// Injected undefined instruction, `[36]` in AArch64 state (`FEAT_UINJ`).
+    pub const UINJ: u64 = 1 << 36;
+    /// The PC is mixed into pointer authentication, `[35]` in AArch64 state (`FEAT_PAuth_LR`).
+    pub const PACM: u64 = 1 << 35;
+    /// Exception return state lock, `[34]` in AArch64 state (`FEAT_GCS`).
+    pub const EXLOCK: u64 = 1 << 34;
+    /// Profiling exception pending, `[33]` in AArch64 state (`FEAT_SEBEP`).
+    pub const PPEND: u64 = 1 << 33;
+    /// Profiling exception mask, `[32]` in AArch64 state (`FEAT_EBEP`).
+    pub const PM: u64 = 1 << 32;
     /// N, Z, C and V, `[31:28]`.
     pub const NZCV: u64 = 0xf << 28;
     /// AArch32 Q, `[27]`.
@@ -265,6 +275,8 @@ impl fmt::Display for Pstate {
             self.write_set(f, &[("SS", Self::SS), ("IL", Self::IL)])?;
         } else {
             write!(f, " {}{}{}{}", flag(9, 'D'), flag(8, 'A'), flag(7, 'I'), flag(6, 'F'))?;
+            self.write_set(f, &[("UINJ", Self::UINJ), ("PACM", Self::PACM), ("EXLOCK", Self::EXLOCK)])?;
+            self.write_set(f, &[("PPEND", Self::PPEND), ("PM", Self::PM)])?;
             self.write_set(f, &[("TCO", Self::TCO), ("DIT", Self::DIT), ("UAO", Self::UAO)])?;
             self.write_set(f, &[("PAN", Self::PAN), ("SS", Self::SS), ("IL", Self::IL)])?;
             self.write_set(f, &[("ALLINT", Self::ALLINT), ("SSBS", Self::SSBS)])?;

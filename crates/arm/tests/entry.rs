@@ -152,6 +152,7 @@ fn pstate_reads_like_a_kernel_prints_it() {
         (0x03b0_2000, "nzcv daif TCO DIT UAO SS IL ALLINT EL0t"),
         (0x8000_01d3, "Nzcvq AIF A32 LE IT=0x00 GE=0x0 Supervisor"),
         (0x0600_fe30, "nzcvq aif T32 BE IT=0xff GE=0x0 User"),
+        (0x1f_0000_03c5, "nzcv DAIF UINJ PACM EXLOCK PPEND PM EL1h"),
         (0x02, "nzcv daif reserved mode 0x02"),
     ] {
         assert_eq!(Pstate::from_bits(bits).to_string(), text);
