@@ -7,7 +7,7 @@ use seawall_events::{Abi, Layout, VcpuEvents};
 use serde_json::{Value, json};
 
 use crate::style::{dim, head};
-use crate::{Failure, exit, parse};
+use crate::{Failure, exit, out, parse};
 
 /// Explains syndrome values, field by field.
 #[derive(clap::Args)]
@@ -15,9 +15,12 @@ use crate::{Failure, exit, parse};
 Examples:
   seawall decode 0x92000210
   seawall decode --spsr 0x3c5
-  seawall decode 000101 00…             64 bytes of kvm_vcpu_events in hex, as one argument or several")]
+  seawall decode 0000000096000210       as a kernel prints it
+  seawall decode 0000000100$(printf %0118d)
+                                        64 bytes of kvm_vcpu_events in hex, as one argument or several")]
 pub(crate) struct Args {
-    /// Values: 0x hexadecimal or decimal; or 64 bytes of kvm_vcpu_events as 128 hex digits.
+    /// Values: 0x hexadecimal, decimal, or 8 or 16 bare hex digits; or 64 bytes of kvm_vcpu_events as 128
+    /// hex digits.
     #[arg(required = true, value_name = "VALUE")]
     values: Vec<String>,
     /// The values are AArch32 data fault status registers.
@@ -53,15 +56,11 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     let explained = explain_all(args)?;
     if args.json {
         let all: Vec<Value> = explained.into_iter().map(|one| one.json).collect();
-        anstream::println!("{}", Value::Array(all));
+        out::stdout(&format!("{}\n", Value::Array(all)))?;
         return Ok(0);
     }
-    for (n, one) in explained.iter().enumerate() {
-        if n > 0 {
-            anstream::println!();
-        }
-        print(one);
-    }
+    let texts: Vec<String> = explained.iter().map(in_words).collect();
+    out::stdout(&texts.join("\n"))?;
     Ok(0)
 }
 
@@ -74,7 +73,7 @@ fn explain_all(args: &Args) -> Result<Vec<Explained>, Failure> {
     args.values
         .iter()
         .map(|value| {
-            let number = parse::number(value).map_err(|reason| {
+            let number = parse::register(value).map_err(|reason| {
                 let hint = "; a kvm_vcpu_events is 64 bytes, 128 hex digits";
                 Failure::new(exit::USAGE, format!("{reason}{hint}"))
             })?;
@@ -92,14 +91,20 @@ fn explain(args: &Args, value: u64) -> Result<Explained, String> {
     }
 }
 
-fn print(one: &Explained) {
-    anstream::println!("{}", head(&one.text));
+/// The text, and a line for each field.
+fn in_words(one: &Explained) -> String {
+    let mut text = format!("{}\n", head(&one.text));
     let width = |pick: fn(&Row) -> &String| one.rows.iter().map(|row| pick(row).len()).max().unwrap_or(0);
     let (name, bits, value) = (width(|row| &row.name), width(|row| &row.bits), width(|row| &row.value));
     for row in &one.rows {
         let line = format!("  {:name$}  {:bits$}  {:value$}", row.name, row.bits, row.value);
-        anstream::println!("{line}  {}", dim(&row.meaning));
+        if row.meaning.is_empty() {
+            let _ = writeln!(text, "{}", line.trim_end());
+        } else {
+            let _ = writeln!(text, "{line}  {}", dim(&row.meaning));
+        }
     }
+    text
 }
 
 fn row(name: &str, msb: u8, lsb: u8, value: u64, meaning: impl Into<String>) -> Row {
@@ -221,12 +226,14 @@ fn explain_spsr(value: u64) -> Explained {
     let own: &[(&str, u8, u8, &str)] = if pstate.is_aarch32() {
         &[
             ("Q", 27, 27, "saturation"),
+            ("IT[1:0]", 26, 25, "if-then state"),
             ("DIT", 24, 24, "data independent timing"),
             ("SSBS", 23, 23, "speculative store bypass safe"),
             ("PAN", 22, 22, "privileged access never"),
             ("SS", 21, 21, "software step"),
             ("IL", 20, 20, "illegal execution state"),
             ("GE", 19, 16, "greater than or equal"),
+            ("IT[7:2]", 15, 10, "if-then state"),
             ("E", 9, 9, "big-endian data"),
             ("A", 8, 8, "SError masked"),
             ("I", 7, 7, "IRQ masked"),
@@ -250,8 +257,16 @@ fn explain_spsr(value: u64) -> Explained {
             ("F", 6, 6, "FIQ masked"),
         ]
     };
-    let mut rows: Vec<Row> = common
-        .iter()
+    let high: &[(&str, u8, u8, &str)] = &[
+        ("UINJ", 36, 36, "injected undefined instruction"),
+        ("PACM", 35, 35, "PC is mixed into pointer authentication"),
+        ("EXLOCK", 34, 34, "exception return state is locked"),
+        ("PPEND", 33, 33, "profiling exception pending"),
+        ("PM", 32, 32, "profiling exceptions masked"),
+    ];
+    let high = high.iter().filter(|field| !pstate.is_aarch32() && value >> field.1 & 1 == 1);
+    let mut rows: Vec<Row> = high
+        .chain(common)
         .chain(own)
         .map(|&(name, msb, lsb, meaning)| {
             let mask = (1_u64 << (msb - lsb + 1)) - 1;

@@ -2,6 +2,7 @@
 
 mod decode;
 mod demo;
+mod out;
 mod parse;
 mod run;
 mod session;
@@ -34,7 +35,7 @@ Exit codes:
   0  done; the guest powered itself off    5  the guest hung: limit reached, or idle for ever
   1  an outcome was not what it must be    6  stopped: the guest took the same abort for ever
   2  wrong usage                           7  the guest needs what the machine does not have
-  3  a file cannot be read or loaded       8  the guest asked for a reset
+  3  a file cannot be read or written      8  the guest asked for a reset
   4  a range is not in memory";
 
 #[derive(Subcommand)]
@@ -75,8 +76,7 @@ impl Failure {
 
 /// `seawall` alone: what it can do.
 fn help() -> Result<u8, Failure> {
-    let printed = Cli::command().print_help();
-    printed.map_err(|error| Failure::new(exit::UNEXPECTED, format!("cannot write to stdout: {error}")))?;
+    out::stdout(&Cli::command().render_help().ansi().to_string())?;
     Ok(0)
 }
 
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            anstream::eprintln!("{}: {failure}", style::bad("error"));
+            out::stderr(format!("{}: {failure}", style::bad("error")));
             ExitCode::from(failure.code)
         }
     }

@@ -1,5 +1,6 @@
 //! Numbers, sizes and ranges as people type them.
 
+use std::num::IntErrorKind;
 use std::ops::Range;
 
 /// A number: `0x` hexadecimal (with or without `_`), or decimal.
@@ -9,7 +10,21 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => digits.parse(),
     };
-    parsed.map_err(|_| format!("expected a number such as 0x40080000 or 4096, got `{text}`"))
+    match parsed {
+        // from_str takes a sign.
+        Ok(number) if !text.contains('+') => Ok(number),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            Err(format!("expected a number of at most 64 bits, got `{text}`"))
+        }
+        _ => Err(format!("expected a number such as 0x40080000 or 4096, got `{text}`")),
+    }
+}
+
+/// The value of a register: a [`number`], or 8 or 16 hexadecimal digits without `0x`, as kernels print a
+/// syndrome (`Internal error: synchronous external abort: 0000000096000210`).
+pub(crate) fn register(text: &str) -> Result<u64, String> {
+    let is_bare = matches!(text.len(), 8 | 16) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_bare { number(&format!("0x{text}")) } else { number(text) }
 }
 
 /// A size in bytes, with an optional suffix K, M or G (powers of 1024).
@@ -80,7 +95,20 @@ mod tests {
         assert_eq!(number("4096"), Ok(4096));
         assert_eq!(number("10"), Ok(10));
         assert!(number("0x").unwrap_err().contains("got `0x`"));
-        assert!(number("-1").is_err());
+        for wrong in ["-1", "+5", "0x+5", ""] {
+            assert!(number(wrong).is_err(), "{wrong}");
+        }
+        assert!(number("0x1ffffffffffffffff").unwrap_err().contains("at most 64 bits"));
+    }
+
+    #[test]
+    fn registers_may_be_bare_as_a_kernel_prints_them() {
+        for text in ["0x96000210", "96000210", "0000000096000210", "2516582928"] {
+            assert_eq!(register(text), Ok(0x9600_0210), "{text}");
+        }
+        assert_eq!(register("BE000C11"), Ok(0xbe00_0c11));
+        assert_eq!(register("101"), Ok(101));
+        assert!(register("be00").is_err());
     }
 
     #[test]

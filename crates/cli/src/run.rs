@@ -1,7 +1,8 @@
 //! `seawall run`: a bare-metal guest of the user's own.
 
+use std::fmt::Display;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use crate::parse::{self, Poison};
 use crate::session::{End, Pause, Session};
 use crate::style::dim;
-use crate::{Failure, exit};
+use crate::{Failure, exit, out};
 
 /// Instructions between two looks at the console.
 const SLICE: u64 = 5_000_000;
@@ -39,8 +40,8 @@ pub(crate) struct Args {
     /// RAM, from 0x40000000.
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse::size)]
     memory: u64,
-    /// Memory that goes bad: LEN bytes (64 if not given) at physical address ADDR, after COUNT
-    /// instructions (at the start if not given). May be given again.
+    /// Memory that goes bad: LEN bytes (64 if not given) at physical address ADDR, in whole lines of 64,
+    /// after COUNT instructions (at the start if not given). May be given again.
     #[arg(long, value_name = "ADDR[+LEN][@COUNT]", value_parser = parse::poison)]
     poison: Vec<Poison>,
     /// What the guest gets for it: the abort as it happened, a data abort without an ESR, or an SError.
@@ -64,7 +65,7 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
         let pause = session
             .run(SLICE, args.max_insns)
             .map_err(|error| Failure::new(exit::UNSUPPORTED, error.to_string()))?;
-        output.console(&session.console(), session.instructions());
+        output.console(&session.console(), session.instructions())?;
         match pause {
             Pause::Slice => {}
             Pause::Error(outcome) => output.error(outcome),
@@ -104,7 +105,7 @@ fn exit_code(end: &End) -> u8 {
     match end {
         End::PowerOff => 0,
         End::Reset => exit::RESET,
-        End::Limit | End::Idle => exit::HUNG,
+        End::Limit | End::Idle | End::BadVector { .. } => exit::HUNG,
         End::Storm(_) => exit::STORM,
         End::NoDevice(_) | End::NoSyndrome(_) | End::Event(_) => exit::UNSUPPORTED,
     }
@@ -124,6 +125,10 @@ fn explain(end: &End, pc: u64, instructions: u64) -> String {
              PSCI SYSTEM_OFF"
         ),
         End::Storm(reason) => format!("{reason}"),
+        End::BadVector { pc, esr } => format!(
+            "the guest took an exception at its own vector {pc:#x}, and does so for ever: ESR_EL1 {esr}. Set \
+             VBAR_EL1 to vectors that it can execute"
+        ),
         End::NoDevice(mmio) => format!(
             "the guest {} {} bytes at {:#x} (PC {pc:#x}), where this machine has neither RAM nor a device",
             if mmio.is_write { "wrote" } else { "read" },
@@ -143,6 +148,8 @@ fn explain(end: &End, pc: u64, instructions: u64) -> String {
 struct Output {
     json: bool,
     console: Vec<u8>,
+    /// The guest's console stands in the middle of a line.
+    is_mid_line: bool,
     errors: Vec<Outcome>,
     progress: Option<ProgressBar>,
     started: Instant,
@@ -151,24 +158,38 @@ struct Output {
 impl Output {
     fn new(json: bool) -> Self {
         let console = Vec::new();
-        Self { json, console, errors: Vec::new(), progress: None, started: Instant::now() }
+        Self {
+            json,
+            console,
+            is_mid_line: false,
+            errors: Vec::new(),
+            progress: None,
+            started: Instant::now(),
+        }
     }
 
-    fn console(&mut self, bytes: &[u8], instructions: u64) {
+    fn console(&mut self, bytes: &[u8], instructions: u64) -> Result<(), Failure> {
         if self.json {
             self.console.extend_from_slice(bytes);
-        } else if !bytes.is_empty() {
-            let write = || {
-                let mut stdout = std::io::stdout().lock();
-                // A reader that went away is its own affair.
-                let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
-            };
+        } else if let Some(last) = bytes.last() {
+            self.is_mid_line = *last != b'\n';
             match &self.progress {
-                Some(bar) => bar.suspend(write),
-                None => write(),
+                Some(bar) => bar.suspend(|| out::stdout_bytes(bytes))?,
+                None => out::stdout_bytes(bytes)?,
             }
         }
         self.progress(instructions);
+        Ok(())
+    }
+
+    /// A line of our own, on stderr; not behind half a line of the guest's.
+    fn note(&mut self, text: impl Display) {
+        let line_break = if std::mem::take(&mut self.is_mid_line) { "\n" } else { "" };
+        let write = || out::stderr(format!("{line_break}{}", dim(format!("seawall: {text}"))));
+        match &self.progress {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
     }
 
     /// Over two seconds, and only for a person.
@@ -187,24 +208,26 @@ impl Output {
 
     fn error(&mut self, outcome: Outcome) {
         if !self.json {
-            let write = || anstream::eprintln!("{}", dim(format!("seawall: {outcome}")));
-            match &self.progress {
-                Some(bar) => bar.suspend(write),
-                None => write(),
-            }
+            self.note(outcome);
         }
         self.errors.push(outcome);
     }
 
-    fn end(self, session: &mut Session<'_>, policy: &dyn Policy, end: &End) -> Result<(), Failure> {
+    fn end(mut self, session: &mut Session<'_>, policy: &dyn Policy, end: &End) -> Result<(), Failure> {
         if let Some(bar) = &self.progress {
             bar.finish_and_clear();
         }
         let instructions = session.instructions();
         let pc = session.pc().map_err(|error| Failure::new(exit::UNSUPPORTED, error.to_string()))?;
         let text = explain(end, pc, instructions);
+        let to_come = session.poison_to_come();
         if !self.json {
-            anstream::eprintln!("{}", dim(format!("seawall: {text}")));
+            self.note(text);
+            if to_come > 0 {
+                self.note(format!(
+                    "{to_come} of the --poison ranges did not go bad: the guest ended before their @COUNT"
+                ));
+            }
             return Ok(());
         }
         let undefined = session.board().vm().undefined().count();
@@ -215,11 +238,11 @@ impl Output {
             "pc": format!("{pc:#x}"),
             "instructions": instructions,
             "undefined_instructions": undefined,
+            "poison_to_come": to_come,
             "errors": self.errors.iter().map(outcome_json).collect::<Vec<_>>(),
             "console": String::from_utf8_lossy(&self.console),
         });
-        anstream::println!("{report}");
-        Ok(())
+        out::stdout(&format!("{report}\n"))
     }
 }
 
@@ -230,6 +253,7 @@ fn name(end: &End) -> &'static str {
         End::Limit => "instruction-limit",
         End::Idle => "idle",
         End::Storm(_) => "storm",
+        End::BadVector { .. } => "bad-vector",
         End::NoDevice(_) => "no-device",
         End::NoSyndrome(_) => "no-syndrome",
         End::Event(_) => "system-event",

@@ -1,7 +1,8 @@
 //! One guest on the software machine, with its memory errors and what is done about them.
 
 use seawall::{Action, ContainError, Containment, Outcome, Policy, StopReason};
-use seawall_events::{Exit, MmioExit, NisvExit, SystemEvent, Vcpu};
+use seawall_arm::Esr;
+use seawall_events::{Exit, MmioExit, NisvExit, Reg, SystemEvent, Vcpu};
 use seawall_machine::Error;
 use seawall_machine::board::Board;
 
@@ -20,6 +21,13 @@ pub(crate) enum End {
     Idle,
     /// The guest took the same abort for ever.
     Storm(StopReason),
+    /// The guest takes an exception at the first instruction of its own vector, for ever.
+    BadVector {
+        /// PC, `ELR_EL1` and the vector: all the same address.
+        pc: u64,
+        /// `ESR_EL1`.
+        esr: Esr,
+    },
     /// The guest accessed a device that is not there.
     NoDevice(MmioExit),
     /// The same, by an instruction whose syndrome does not say what it does.
@@ -82,7 +90,10 @@ impl<'p> Session<'p> {
         let next_poison = self.poison.first().map_or(u64::MAX, |next| next.after - now);
         self.board.set_budget(Some(slice.min(limit - now).min(next_poison)));
         let end = match self.board.run()? {
-            Exit::Intr => return Ok(Pause::Slice),
+            Exit::Intr => match self.bad_vector().map_err(ContainError::Vcpu)? {
+                Some(end) => end,
+                None => return Ok(Pause::Slice),
+            },
             Exit::Sea(sea) => {
                 let outcome = self.containment.handle(&mut self.board.vcpu()?, &sea)?;
                 match outcome.action {
@@ -100,8 +111,27 @@ impl<'p> Session<'p> {
         Ok(Pause::End(end))
     }
 
+    /// Whether the guest is at a vector that itself aborts: PC is in the vectors and `ELR_EL1` is PC. The
+    /// same exception comes again then, and nothing changes but by poison that is still to come.
+    fn bad_vector(&mut self) -> Result<Option<End>, Error> {
+        const FROM_SAME_LEVEL: [u64; 2] = [0x000, 0x200];
+        let no_poison_to_come = self.poison.is_empty();
+        let vcpu = self.board.vcpu()?;
+        let (pc, elr, vbar) = (vcpu.reg(Reg::Pc)?, vcpu.reg(Reg::ElrEl1)?, vcpu.reg(Reg::VbarEl1)?);
+        let at_own_vector = FROM_SAME_LEVEL.contains(&pc.wrapping_sub(vbar & !0x7ff));
+        if pc != elr || !at_own_vector || !no_poison_to_come {
+            return Ok(None);
+        }
+        Ok(Some(End::BadVector { pc, esr: Esr::from_bits(vcpu.reg(Reg::EsrEl1)?) }))
+    }
+
+    /// How many ranges have not gone bad yet.
+    pub(crate) fn poison_to_come(&self) -> usize {
+        self.poison.len()
+    }
+
     /// PC, to say where a guest is that does not go on.
     pub(crate) fn pc(&mut self) -> Result<u64, Error> {
-        self.board.vcpu()?.reg(seawall_events::Reg::Pc)
+        self.board.vcpu()?.reg(Reg::Pc)
     }
 }

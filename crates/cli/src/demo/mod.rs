@@ -7,7 +7,7 @@ use seawall::{Full, Mainline, Policy, SError};
 use serde_json::{Value, json};
 
 use crate::run::outcome_json;
-use crate::{Failure, exit};
+use crate::{Failure, exit, out};
 use scenario::Run;
 
 /// Runs a small operating system with four programs three times on the software machine. Each time the
@@ -44,11 +44,11 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     }
     let wrong: Vec<String> = runs.iter().flat_map(scenario::check).collect();
     if args.json {
-        anstream::println!("{}", to_json(&runs, &wrong));
+        out::stdout(&format!("{}\n", to_json(&runs, &wrong)))?;
     } else {
-        screen::show(&runs);
+        out::stdout(&screen::screen(&runs))?;
         for line in &wrong {
-            anstream::eprintln!("{}: {line}", crate::style::bad("unexpected"));
+            out::stderr(format!("{}: {line}", crate::style::bad("unexpected")));
         }
     }
     Ok(if wrong.is_empty() { 0 } else { exit::UNEXPECTED })

@@ -2,41 +2,45 @@
 
 use std::ops::Range;
 
-use anstream::{eprintln, println};
 use seawall::{Access, Action, GuestState, Outcome};
 use seawall_arm::{Esr, FaultStatus};
 use seawall_guest::{Checksum, KernelEnd, TaskState};
 
 use super::POLICIES;
 use super::scenario::{CODE_VICTIM, DATA_VICTIM, Run};
+use crate::out::stderr;
 use crate::style::{bad, dim, good, head};
 
 const NAME: usize = 8;
 const COLUMN: usize = 22;
 
-pub(super) fn show(runs: &[Run]) {
-    println!(
-        "A guest runs four programs. Two lines of its memory go bad: one in the code of `{CODE_VICTIM}`, one in"
-    );
-    println!(
-        "the data of `{DATA_VICTIM}`; both are used again. What survives is up to what the hypervisor injects.\n"
-    );
-    row("", runs, |n, _| (POLICIES[n].1.to_string(), Tone::Head));
-    row("", runs, |n, _| (POLICIES[n].2.to_string(), Tone::Dim));
-    for name in ["web", "db", "batch", "log"] {
-        row(name, runs, |_, run| task(run, name));
-    }
-    row("kernel", runs, |_, run| match run.report.kernel {
+/// The whole screen; no line wider than 80 columns.
+pub(super) fn screen(runs: &[Run]) -> String {
+    let mut lines = vec![
+        "A guest runs four programs. Two lines of its memory go bad: one in the code of".into(),
+        format!(
+            "`{CODE_VICTIM}`, one in the data of `{DATA_VICTIM}`; both are used again. What survives is up to what"
+        ),
+        "the hypervisor injects.".into(),
+        String::new(),
+        row("", runs, |n, _| (POLICIES[n].1.to_string(), Tone::Head)),
+        row("", runs, |n, _| (POLICIES[n].2.to_string(), Tone::Dim)),
+    ];
+    lines.extend(["web", "db", "batch", "log"].map(|name| row(name, runs, |_, run| task(run, name))));
+    lines.push(row("kernel", runs, |_, run| match run.report.kernel {
         KernelEnd::Ok => ("ok".into(), Tone::Good),
         KernelEnd::Panic => ("PANIC".into(), Tone::Bad),
-    });
-    println!();
-    row("survived", runs, |_, run| (format!("{} of 4", run.survivors()), Tone::Head));
-    println!();
+    }));
+    lines.push(String::new());
+    lines.push(row("survived", runs, |_, run| (format!("{} of 4", run.survivors()), Tone::Head)));
+    lines.push(String::new());
     for access in [Access::Fetch, Access::Load] {
-        errors(runs, access);
+        lines.extend(errors(runs, access));
     }
-    println!("{}", dim("seawall demo --trace shows each step; seawall run takes a guest of your own."));
+    lines.push(
+        dim("seawall demo --trace shows each step; seawall run takes a guest of your own.\n").to_string(),
+    );
+    lines.join("\n")
 }
 
 #[derive(Clone, Copy)]
@@ -47,7 +51,7 @@ enum Tone {
     Dim,
 }
 
-fn row(name: &str, runs: &[Run], cell: impl Fn(usize, &Run) -> (String, Tone)) {
+fn row(name: &str, runs: &[Run], cell: impl Fn(usize, &Run) -> (String, Tone)) -> String {
     let mut line = format!("  {name:NAME$}  ");
     for (n, run) in runs.iter().enumerate() {
         let (text, tone) = cell(n, run);
@@ -60,7 +64,7 @@ fn row(name: &str, runs: &[Run], cell: impl Fn(usize, &Run) -> (String, Tone)) {
             Tone::Dim => dim(text).to_string(),
         };
     }
-    println!("{line}");
+    line
 }
 
 fn task(run: &Run, name: &str) -> (String, Tone) {
@@ -76,26 +80,34 @@ fn task(run: &Run, name: &str) -> (String, Tone) {
     }
 }
 
-/// The error of one kind, and what each policy made of it.
-fn errors(runs: &[Run], access: Access) {
+/// The error of one kind, and what each policy made of it, with an empty line after it.
+fn errors(runs: &[Run], access: Access) -> Vec<String> {
     let of = |run: &Run| run.errors.iter().find(|outcome| outcome.error.access == access).copied();
-    let Some(outcome) = runs.iter().find_map(of) else { return };
-    let (what, whose) = match access {
-        Access::Fetch => ("fetch", format!("{CODE_VICTIM}'s code")),
-        _ => ("load", format!("{DATA_VICTIM}'s data")),
+    let Some(outcome) = runs.iter().find_map(of) else { return Vec::new() };
+    let (what, abort, whose) = match access {
+        Access::Fetch => ("fetch", "instruction abort", format!("{CODE_VICTIM}'s code")),
+        _ => ("load", "data abort", format!("{DATA_VICTIM}'s data")),
     };
     let hex = |value: Option<u64>| value.map_or("unknown".into(), |value| format!("{value:#x}"));
-    println!("{} from {whose}: gva {}, gpa {}", head(what), hex(outcome.error.gva), hex(outcome.error.gpa));
     let esr = outcome.error.esr;
-    println!("  {:NAME$}  {:#010x} {}: {}", "the exit", esr.bits(), esr.ec(), status(esr));
+    let mut lines = vec![
+        format!(
+            "{} from {whose}: gva {}, gpa {}",
+            head(what),
+            hex(outcome.error.gva),
+            hex(outcome.error.gpa)
+        ),
+        format!("  {:NAME$}  {:#010x} {abort}, {}", "the exit", esr.bits(), status(esr)),
+    ];
     for (n, run) in runs.iter().enumerate() {
-        let name = POLICIES[n].1;
-        match of(run) {
-            Some(outcome) => println!("  {name:NAME$}  {}", delivered(run, &outcome)),
-            None => println!("  {name:NAME$}  {}", dim("the guest did not live to meet it")),
-        }
+        let became = match of(run) {
+            Some(outcome) => delivered(run, &outcome),
+            None => dim("the guest did not live to meet it").to_string(),
+        };
+        lines.push(format!("  {:NAME$}  {became}", POLICIES[n].1));
     }
-    println!();
+    lines.push(String::new());
+    lines
 }
 
 fn status(esr: Esr) -> FaultStatus {
@@ -128,24 +140,27 @@ fn far(outcome: &Outcome, esr: u64) -> Option<u64> {
 }
 
 pub(super) fn trace_head(policy: &str) {
-    eprintln!("{}", head(format!("--- policy {policy}")));
+    stderr(head(format!("--- policy {policy}")));
 }
 
 pub(super) fn trace_console(text: &str) {
     for line in text.lines() {
-        eprintln!("  guest    {line}");
+        stderr(format!("  guest    {line}"));
     }
 }
 
 pub(super) fn trace_poison(place: &Range<u64>, instructions: u64) {
-    eprintln!("  memory   {:#x}..{:#x} goes bad after {instructions} instructions", place.start, place.end);
+    stderr(format!(
+        "  memory   {:#x}..{:#x} goes bad after {instructions} instructions",
+        place.start, place.end
+    ));
 }
 
 pub(super) fn trace_error(outcome: &Outcome) {
-    eprintln!("  exit     KVM_EXIT_ARM_SEA {}", outcome.error.esr);
-    eprintln!("  error    {}", outcome.error);
+    stderr(format!("  exit     KVM_EXIT_ARM_SEA {}", outcome.error.esr));
+    stderr(format!("  error    {}", outcome.error));
     if let Action::Injected { injection, guest } = &outcome.action {
-        eprintln!("  inject   {injection}");
-        eprintln!("  state    {guest}");
+        stderr(format!("  inject   {injection}"));
+        stderr(format!("  state    {guest}"));
     }
 }
