@@ -33,7 +33,8 @@ pub fn set_events(vcpu: &mut impl VcpuState, abi: Abi, events: &VcpuEvents) -> R
         return Err(Refusal::NotInitialised.into());
     }
     match abi {
-        Abi::Mainline if events.ext_iabt_pending || events.ext_abt_has_esr => {
+        // From bytes these would be pad and reserved, and come here as EINVAL already.
+        Abi::Mainline if events.ext_iabt_pending || events.ext_abt_has_esr || events.ext_abt_esr != 0 => {
             return Err(Refusal::NotInMainline.into());
         }
         Abi::Mainline => {}

@@ -162,6 +162,9 @@ fn mainline_makes_a_data_abort_even_after_a_fetch() {
 fn mainline_refuses_the_fields_of_the_proposal() {
     check_refused(&el1(), Abi::Mainline, &iabt(), Refusal::NotInMainline);
     check_refused(&el1(), Abi::Mainline, &with_abort_esr(dabt(), 0), Refusal::NotInMainline);
+    // The word where the proposal has ext_abt_esr is reserved in mainline.
+    let esr_alone = VcpuEvents { ext_abt_esr: 1, ..dabt() };
+    check_refused(&el1(), Abi::Mainline, &esr_alone, Refusal::NotInMainline);
 }
 
 #[test]
