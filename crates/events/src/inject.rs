@@ -155,7 +155,7 @@ fn is_el2(vcpu: &impl VcpuState) -> bool {
 }
 
 /// The guest hypervisor itself runs, or its user space (TGE).
-fn is_hyp_context(vcpu: &impl VcpuState) -> bool {
+pub(crate) fn is_hyp_context(vcpu: &impl VcpuState) -> bool {
     is_el2(vcpu) || vcpu.reg(Reg::HcrEl2) & hcr::TGE != 0
 }
 

@@ -10,7 +10,7 @@
 //! - [`Vcpu`]: a vCPU as a VMM sees it, implemented by the software machine and by `/dev/kvm`
 //!
 //! It is fit to run inside a kernel: `no_std`, no allocation, no floating point, no recursion, and no
-//! path to a panic; `cargo xtask kernel-fit` checks the built objects. `examples/own_vcpu.rs` embeds it.
+//! path to a panic; `cargo xtask kernel-fit` checks the built objects. `examples/own_vcpu` embeds it.
 #![no_std]
 #![forbid(unsafe_code)]
 

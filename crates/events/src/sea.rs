@@ -1,6 +1,6 @@
 //! The host's side of a guest's external abort: exit to user space, or fall back to an SError.
 
-use seawall_arm::{Esr, ExceptionLevel, FaultStatus, Reg, hcr};
+use seawall_arm::{Esr, FaultStatus};
 
 use crate::inject::{self, Abort};
 use crate::{AbortDelivery, SErrorDelivery, SeaExit, VcpuState};
@@ -63,9 +63,7 @@ fn host_owns(vcpu: &impl VcpuState, esr: Esr) -> bool {
     if !vcpu.config().ras {
         return true;
     }
-    let pstate = inject::pstate(vcpu);
-    let at_el2 = !pstate.is_aarch32() && pstate.exception_level() == ExceptionLevel::El2;
-    let hyp_context = vcpu.config().el2 && (at_el2 || vcpu.reg(Reg::HcrEl2) & hcr::TGE != 0);
+    let hyp_context = vcpu.config().el2 && inject::is_hyp_context(vcpu);
     if hyp_context && esr.ec().is_data_abort() && esr.bits() & VNCR != 0 {
         return true;
     }
