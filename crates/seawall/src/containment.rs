@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use seawall_arm::{Esr, ExceptionLevel, Mode, Pstate, Target};
+use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target};
 use seawall_events::{Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
 
@@ -49,7 +49,7 @@ pub enum GuestState {
         pc: u64,
         /// `ESR_ELx` as the handler will read it; in AArch32 state, `DFSR` or `IFSR`.
         esr: Esr,
-        /// `FAR_ELx` as the handler will read it; in AArch32 state, `DFAR` or `IFAR`.
+        /// `FAR_ELx` as the handler will read it (after an SError, of another exception); in AArch32 state, `DFAR` or `IFAR`.
         far: u64,
     },
     /// The SError waits for the guest to unmask it.
@@ -168,7 +168,9 @@ impl fmt::Display for GuestState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtVector { pc, esr, far, .. } => {
-                write!(f, "guest at vector {pc:#x}, ESR {:#x}, FAR {far:#x}", esr.bits())
+                write!(f, "guest at vector {pc:#x}, ESR {:#x}", esr.bits())?;
+                // An SError leaves the FAR of another exception there.
+                if esr.ec() == ExceptionClass::SERROR { Ok(()) } else { write!(f, ", FAR {far:#x}") }
             }
             Self::SErrorPending => f.write_str("pending until the guest unmasks it"),
             Self::NotDelivered => f.write_str("not delivered: the kernel took the error for transient"),

@@ -52,7 +52,9 @@ pub struct ExternalAbort {
 }
 
 impl ExternalAbort {
-    /// The ISS to OR into the ESR that the kernel builds (EC, IL and FSC 0x10 are the kernel's).
+    /// The ISS to OR into the ESR that the kernel builds (EC, IL and FSC 0x10 are the kernel's). Its fault
+    /// status is ORed with 0x10 too: that of an external abort, on a walk or not, comes out as it is; that
+    /// of any other fault does not (a translation fault at level 3, 0x07, becomes 0x17).
     #[must_use]
     pub fn iss(self, iss: impl Into<Iss>) -> Self {
         Self { iss: Some(iss.into()), ..self }

@@ -267,3 +267,11 @@ fn policies_go_by_name() {
     }
     assert!(builtin("none").is_none());
 }
+
+#[test]
+fn an_outcome_names_a_far_only_where_the_exception_has_one() {
+    let (_, abort) = handle(Full, &mut guest(0x9200_0210, 0, POSTED));
+    assert_eq!(abort.to_string(), "guest at vector 0xffff800010000c00, ESR 0x92000210, FAR 0x500123");
+    let (_, serror) = handle(SError, &mut guest(0x9200_0210, 0, POSTED));
+    assert_eq!(serror.to_string(), "guest at vector 0xffff800010000d80, ESR 0xbf000000");
+}
