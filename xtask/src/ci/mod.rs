@@ -198,17 +198,21 @@ mod tests {
         run_step(&Step { name: "test", about: "a step of a test", plan })
     }
 
+    fn succeeds() -> Call {
+        Call::new("sh", &["-c", "exit 0"])
+    }
+
     #[test]
     fn a_step_passes_if_every_call_exits_with_0() {
-        let entry = step(|| Plan::Run(vec![Call::new("true", &[]), Call::new("true", &[])]));
+        let entry = step(|| Plan::Run(vec![succeeds(), succeeds()]));
         assert_eq!((entry.outcome, entry.note.as_str()), (Outcome::Passed, ""));
-        let entry = step(|| Plan::RunInstead(vec![Call::new("true", &[])], "otherwise".into()));
+        let entry = step(|| Plan::RunInstead(vec![succeeds()], "otherwise".into()));
         assert_eq!((entry.outcome, entry.note.as_str()), (Outcome::Passed, "otherwise"));
     }
 
     #[test]
     fn a_step_fails_with_its_first_call_that_fails() {
-        let entry = step(|| Plan::Run(vec![Call::new("true", &[]), Call::new("sh", &["-c", "exit 3"])]));
+        let entry = step(|| Plan::Run(vec![succeeds(), Call::new("sh", &["-c", "exit 3"])]));
         assert_eq!(entry.outcome, Outcome::Failed);
         assert_eq!(entry.note, "`sh -c exit 3`: exit status: 3");
         let entry = step(|| Plan::Run(vec![Call::new("sh", &["-c", "echo why; exit 1"]).quietly()]));
