@@ -113,7 +113,7 @@ impl fmt::Display for SError {
             return write!(f, "IDS implementation defined syndrome {:#x}", self.iss() & 0x00ff_ffff);
         }
         if self.rest != 0 {
-            write!(f, "RES0={:#x} ", self.rest)?;
+            write!(f, "rest={:#x} ", self.rest)?;
         }
         if self.iesb {
             f.write_str("IESB ")?;

@@ -24,7 +24,7 @@ fn golden_values_read_as_they_were_measured() {
         0x8200_0215,
         "0x82000215 instruction abort from a lower EL, IL, EA IFSC 0x15 synchronous external abort on table walk, level 1",
     );
-    check_text(0xbe10_0c11, "0xbe100c11 SError, IL, RES0=0x100000 AET=UER DFSC 0x11 asynchronous SError");
+    check_text(0xbe10_0c11, "0xbe100c11 SError, IL, rest=0x100000 AET=UER DFSC 0x11 asynchronous SError");
     check_text(0xbf00_0000, "0xbf000000 SError, IL, IDS implementation defined syndrome 0x0");
     check_text(
         0x97c0_c710,

@@ -1,5 +1,7 @@
 //! One guest on the software machine, with its memory errors and what is done about them.
 
+use std::time::Duration;
+
 use seawall::{Action, ContainError, Containment, Outcome, Policy, StopReason};
 use seawall_arm::Esr;
 use seawall_events::{Exit, MmioExit, NisvExit, Reg, SystemEvent, Vcpu};
@@ -95,7 +97,9 @@ impl<'p> Session<'p> {
                 None => return Ok(Pause::Slice),
             },
             Exit::Sea(sea) => {
-                let outcome = self.containment.handle(&mut self.board.vcpu()?, &sea)?;
+                // A step is a nanosecond of the guest's own clock.
+                let now = Duration::from_nanos(self.instructions());
+                let outcome = self.containment.handle(&mut self.board.vcpu()?, &sea, now)?;
                 match outcome.action {
                     Action::Stop(reason) => End::Storm(reason),
                     Action::Injected { .. } => return Ok(Pause::Error(outcome)),

@@ -2,6 +2,8 @@
 
 mod host;
 
+use std::time::Duration;
+
 use TaskState::{Alive, Killed, Lost};
 use host::Run;
 use seawall::{Containment, Full, Mainline, Policy, SError, StormGuard};
@@ -12,11 +14,17 @@ use seawall_guest::{
 };
 use seawall_machine::{Config, StorePolicy, Vcpu, Vm};
 
+/// Contains an SEA, at the guest's own time: a step is a nanosecond.
+fn contain(containment: &mut Containment<impl Policy>, vcpu: &mut Vcpu<'_>, exit: &SeaExit) {
+    let now = Duration::from_nanos(vcpu.instructions());
+    containment.handle(vcpu, exit, now).unwrap();
+}
+
 /// The demo guest with poison at `places` from the time it is ready, SEAs contained by `policy`.
 fn contained(policy: impl Policy, places: impl FnOnce(&Layout) -> Vec<Place>) -> (Report, Run) {
     let mut containment = Containment::new(policy);
     poisoned(places, |vcpu, exit| {
-        containment.handle(vcpu, exit).unwrap();
+        contain(&mut containment, vcpu, exit);
     })
 }
 
@@ -157,7 +165,7 @@ fn both_pages_of_every_text_can_be_lost() {
 #[test]
 fn text_lost_more_often_than_there_are_spare_frames_kills_the_task() {
     // The same PC and address each time, but another page: no storm.
-    let mut containment = Containment::new(Full).with_storm_guard(StormGuard::new(64));
+    let mut containment = Containment::new(Full).with_storm_guard(StormGuard::new(64, Duration::MAX));
     let mut spare = None;
     let image = demo();
     let spares = image.layout.spares;
@@ -167,7 +175,7 @@ fn text_lost_more_often_than_there_are_spare_frames_kills_the_task() {
     };
     // Each spare frame that web gets goes bad in its turn, as soon as web's old one was found bad.
     let run = host::run(&image, Config::default(), at_ready, |vcpu, exit| {
-        containment.handle(vcpu, exit).unwrap();
+        contain(&mut containment, vcpu, exit);
         let next = spare.map_or(spares.pa, |last: u64| last + 0x1000);
         if spares.contains(next) {
             spare = Some(next);
@@ -202,7 +210,7 @@ fn poison_in_a_task_s_table_kills_it_and_retires_nothing() {
     };
     let run = host::run(&image, Config::default(), at_ready, |vcpu, exit| {
         assert_eq!((exit.esr.bits() & 0x3f, exit.flags), (0x17, 0));
-        containment.handle(vcpu, exit).unwrap();
+        contain(&mut containment, vcpu, exit);
     });
     println!("{}", run.console);
     let report = Report::parse(&run.console).unwrap();
@@ -336,7 +344,7 @@ fn store_to_poison_waits_for_the_load_unless_stores_abort() {
         let data = image.layout.tasks[3].data.pa;
         let at_ready = |vm: &mut Vm| assert_eq!(vm.poison(data..data + 64), Ok(1));
         let run = host::run(&image, config, at_ready, |vcpu, exit| {
-            containment.handle(vcpu, exit).unwrap();
+            contain(&mut containment, vcpu, exit);
         });
         let report = Report::parse(&run.console).unwrap();
         assert_eq!(states(&report), [Alive, Alive, Alive, Killed]);

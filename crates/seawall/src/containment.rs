@@ -1,6 +1,7 @@
 //! One call from a SEA exit to a guest that goes on.
 
 use std::fmt;
+use std::time::Duration;
 
 use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target};
 use seawall_events::{Refusal, Reg, SeaExit, Vcpu};
@@ -94,17 +95,20 @@ impl<P: Policy> Containment<P> {
 
     /// Handles one SEA exit: decides, injects, and reads back what the guest will see.
     ///
+    /// `now` is for the storm guard: how long the guest has been running, by any clock that does not go back.
+    ///
     /// # Errors
     /// [`ContainError`]; nothing was injected then, unless the backend failed after it.
     pub fn handle<V: Vcpu>(
         &mut self,
         vcpu: &mut V,
         exit: &SeaExit,
+        now: Duration,
     ) -> Result<Outcome, ContainError<V::Error>> {
         let pc = vcpu.reg(Reg::Pc)?;
         let pstate = Pstate::from_bits(vcpu.reg(Reg::Pstate)?);
         let error = MemoryError::from_sea(exit, pc, pstate);
-        if let Err(reason) = self.storm.note(&error) {
+        if let Err(reason) = self.storm.note(&error, now) {
             return Ok(Outcome { error, action: Action::Stop(reason) });
         }
         let injection = self.policy.decide(&error);

@@ -14,10 +14,11 @@
 //!
 //! fn run<V: Vcpu>(vcpu: &mut V) -> Result<(), Box<dyn std::error::Error>> {
 //!     let mut containment = Containment::new(Full);
+//!     let started = std::time::Instant::now();
 //!     loop {
 //!         match vcpu.run()? {
 //!             Exit::Sea(sea) => {
-//!                 let outcome = containment.handle(vcpu, &sea)?;
+//!                 let outcome = containment.handle(vcpu, &sea, started.elapsed())?;
 //!                 eprintln!("{outcome}");
 //!                 if let Action::Stop(reason) = outcome.action {
 //!                     return Err(reason.into());

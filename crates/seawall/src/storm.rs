@@ -1,6 +1,7 @@
 //! A guest that takes the same abort again and again.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -19,45 +20,56 @@ pub enum StopReason {
         pc: u64,
         /// The address, if known.
         gva: Option<u64>,
-        /// How often, among the errors remembered.
+        /// How often, within the guard's period.
         times: usize,
     },
 }
 
-/// Notices storms: the same PC, address and page, so many times among the last errors.
+/// Notices storms: the same PC, address and page, too often within a period.
 ///
-/// A handler that is itself bad aborts at one PC for ever; two tasks that retry in turn, at two. So the
-/// guard looks at the last [`StormGuard::WINDOW`] errors, not only at the last one. A guest that moves on, be
-/// it to another page under the same address, is not in a storm.
+/// A handler that is itself bad aborts at one PC for ever; two tasks that retry in turn, at two. So the guard
+/// looks at all errors of the period, not only at the last one. Neither a guest that moves on, be it to another
+/// page under the same address, nor a service that is restarted now and then and meets the same bad page each
+/// time, is in a storm.
 #[derive(Clone, Debug)]
 pub struct StormGuard {
     limit: usize,
-    /// PC, gva and gpa of each.
-    recent: VecDeque<(u64, Option<u64>, Option<u64>)>,
+    period: Duration,
+    recent: VecDeque<(Duration, Key)>,
 }
 
-impl StormGuard {
-    /// How many errors are remembered.
-    pub const WINDOW: usize = 64;
-    /// How often the same abort may come among them, if nothing else is said.
-    pub const LIMIT: usize = 16;
+/// PC, gva and gpa.
+type Key = (u64, Option<u64>, Option<u64>);
 
-    /// A guard that allows the same abort `limit` times (at least once) in the window.
-    pub fn new(limit: usize) -> Self {
-        Self { limit: limit.clamp(1, Self::WINDOW), recent: VecDeque::with_capacity(Self::WINDOW) }
+impl StormGuard {
+    /// How many errors are remembered at most, and so how many may be allowed.
+    pub const MEMORY: usize = 64;
+    /// How often the same abort may come within the period, if nothing else is said.
+    pub const LIMIT: usize = 16;
+    /// The period, if nothing else is said.
+    pub const PERIOD: Duration = Duration::from_secs(10);
+
+    /// A guard that allows the same abort `limit` times (1 to [`StormGuard::MEMORY`]) within `period`.
+    pub fn new(limit: usize, period: Duration) -> Self {
+        let limit = limit.clamp(1, Self::MEMORY);
+        Self { limit, period, recent: VecDeque::with_capacity(Self::MEMORY + 1) }
     }
 
-    /// Takes note of an error.
+    /// Takes note of an error at the time `now`, read from a clock that does not go back.
     ///
     /// # Errors
     /// [`StopReason::Storm`] if the same came more often than the limit.
-    pub fn note(&mut self, error: &MemoryError) -> Result<(), StopReason> {
+    pub fn note(&mut self, error: &MemoryError, now: Duration) -> Result<(), StopReason> {
         let key = (error.pc, error.gva, error.gpa);
-        if self.recent.len() == Self::WINDOW {
+        while let Some((then, _)) = self.recent.front() {
+            let is_old = now.saturating_sub(*then) > self.period;
+            if !is_old && self.recent.len() <= Self::MEMORY {
+                break;
+            }
             self.recent.pop_front();
         }
-        self.recent.push_back(key);
-        let times = self.recent.iter().filter(|seen| **seen == key).count();
+        self.recent.push_back((now, key));
+        let times = self.recent.iter().filter(|(_, seen)| *seen == key).count();
         if times > self.limit {
             return Err(StopReason::Storm { pc: error.pc, gva: error.gva, times });
         }
@@ -67,6 +79,6 @@ impl StormGuard {
 
 impl Default for StormGuard {
     fn default() -> Self {
-        Self::new(Self::LIMIT)
+        Self::new(Self::LIMIT, Self::PERIOD)
     }
 }

@@ -3,6 +3,8 @@
 #[path = "../../events/examples/own_vcpu/vcpu.rs"]
 mod vcpu;
 
+use std::time::Duration;
+
 use seawall::{
     Access, Action, ContainError, Containment, Full, GuestState, Injection, Iss, Mainline, MemoryError,
     Policy, SError, StopReason, StormGuard, builtin,
@@ -13,6 +15,9 @@ use seawall_events::{
     VcpuEvents, VirtualSError, get_events, handle_guest_sea, set_events,
 };
 
+/// For tests in which time does not matter.
+const NOW: Duration = Duration::ZERO;
+const PERIOD: Duration = Duration::from_secs(10);
 const PC: u64 = 0x40_1040;
 const VBAR: u64 = 0xffff_8000_1000_0800;
 
@@ -69,7 +74,7 @@ const POSTED: Abi = Abi::Extended(Layout::Posted);
 /// Handles the error once; gives the injection and where the guest is.
 fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, GuestState) {
     let exit = guest.exit;
-    let outcome = Containment::new(policy).handle(guest, &exit).unwrap();
+    let outcome = Containment::new(policy).handle(guest, &exit, NOW).unwrap();
     match outcome.action {
         Action::Injected { injection, guest } => (injection, guest),
         Action::Stop(reason) => panic!("{reason}"),
@@ -160,7 +165,7 @@ fn a_vector_that_is_itself_bad_is_still_a_delivery() {
 fn a_decision_that_the_abi_cannot_say_is_an_error_and_leaves_the_guest() {
     let mut guest = guest(0x8200_0210, 0, Abi::Mainline);
     let (before, exit) = (guest.vcpu.clone(), guest.exit);
-    let error = Containment::new(Full).handle(&mut guest, &exit).unwrap_err();
+    let error = Containment::new(Full).handle(&mut guest, &exit, NOW).unwrap_err();
     assert!(matches!(error, ContainError::NotInAbi { policy: "full", refusal: Refusal::NotInMainline, .. }));
     assert!(error.to_string().contains("choose the policy `mainline`"), "{error}");
     assert_eq!(guest.vcpu, before);
@@ -184,12 +189,12 @@ fn aarch32_aborts_are_read_back_from_their_own_registers() {
 #[test]
 fn a_storm_at_one_pc_is_stopped_with_the_reason() {
     let mut guest = guest(0x9200_0210, 0x3c5, POSTED);
-    let mut containment = Containment::new(Full).with_storm_guard(StormGuard::new(3));
+    let mut containment = Containment::new(Full).with_storm_guard(StormGuard::new(3, PERIOD));
     let mut actions = Vec::new();
     for _ in 0..4 {
         guest.vcpu.set_reg(Reg::Pc, PC); // the guest returns to the access
         let exit = guest.exit;
-        actions.push(containment.handle(&mut guest, &exit).unwrap().action);
+        actions.push(containment.handle(&mut guest, &exit, NOW).unwrap().action);
     }
     assert!(actions[..3].iter().all(|action| matches!(action, Action::Injected { .. })));
     let reason = StopReason::Storm { pc: PC, gva: Some(0x50_0123), times: 4 };
@@ -209,15 +214,36 @@ fn a_storm_of_two_in_turn_is_a_storm_and_one_pc_over_many_addresses_or_pages_is_
         pc,
         esr: Esr::from_bits(0x9200_0210),
     };
-    let mut guard = StormGuard::new(8);
-    let turns =
-        (0..100).take_while(|n| guard.note(&error(0x1000 + 8 * (n % 2), 0x5000, 0x8000)).is_ok()).count();
+    let mut guard = StormGuard::new(8, PERIOD);
+    let turns = (0..100)
+        .take_while(|n| guard.note(&error(0x1000 + 8 * (n % 2), 0x5000, 0x8000), NOW).is_ok())
+        .count();
     assert_eq!(turns, 16);
-    let mut guard = StormGuard::new(8);
-    assert!((0..1000).all(|n| guard.note(&error(0x1000, 0x5000 + 64 * n, 0x8000)).is_ok()));
+    let mut guard = StormGuard::new(8, PERIOD);
+    assert!((0..1000).all(|n| guard.note(&error(0x1000, 0x5000 + 64 * n, 0x8000), NOW).is_ok()));
     // Each page that the guest brings the text back to goes bad in turn: it gets on all the same.
-    let mut guard = StormGuard::new(8);
-    assert!((0..1000).all(|n| guard.note(&error(0x1000, 0x1000, 0x8000 + 0x1000 * n)).is_ok()));
+    let mut guard = StormGuard::new(8, PERIOD);
+    assert!((0..1000).all(|n| guard.note(&error(0x1000, 0x1000, 0x8000 + 0x1000 * n), NOW).is_ok()));
+}
+
+#[test]
+fn a_service_that_meets_the_same_bad_page_at_each_restart_is_no_storm() {
+    let error = MemoryError {
+        gpa: Some(0x8000),
+        gva: Some(0x5000),
+        access: Access::Load,
+        walk_level: None,
+        level: ExceptionLevel::El0,
+        pc: 0x1000,
+        esr: Esr::from_bits(0x9200_0210),
+    };
+    // systemd's default: five starts in ten seconds.
+    let mut guard = StormGuard::default();
+    assert!((0..1000).all(|n| guard.note(&error, Duration::from_secs(2 * n)).is_ok()));
+    // Sixteen in ten seconds are allowed, not seventeen.
+    let mut guard = StormGuard::default();
+    let times = (0..100).take_while(|n| guard.note(&error, Duration::from_millis(600 * n)).is_ok()).count();
+    assert_eq!(times, 16);
 }
 
 #[test]

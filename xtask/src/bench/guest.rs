@@ -110,8 +110,9 @@ fn run_on(
     if let Some(pa) = poison {
         vm.poison(pa..pa + 1)?;
     }
-    // The same abort a million times is no storm here.
-    let mut containment = Containment::new(Full).with_storm_guard(StormGuard::new(StormGuard::WINDOW));
+    // The same abort a million times is no storm here: each is noted at a time of its own.
+    let storm = StormGuard::new(StormGuard::MEMORY, Duration::ZERO);
+    let mut containment = Containment::new(Full).with_storm_guard(storm);
     let mut vcpu = vm.vcpu(0)?;
     vcpu.set_reg(Reg::Pc, image.entry)?;
     let mut console = Pl011::new();
@@ -119,7 +120,8 @@ fn run_on(
     loop {
         match vcpu.run()? {
             Exit::Sea(sea) => {
-                containment.handle(&mut vcpu, &sea)?;
+                let now = Duration::from_nanos(vcpu.instructions());
+                containment.handle(&mut vcpu, &sea, now)?;
             }
             Exit::Mmio(access) if (uart::BASE..uart::BASE + uart::SIZE).contains(&access.phys_addr) => {
                 let offset = access.phys_addr - uart::BASE;
