@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use seawall::{Action, Outcome, Policy, builtin};
+use seawall_arm::ExceptionClass;
 use seawall_events::{Abi, Layout};
 use seawall_machine::board::Board;
 use seawall_machine::{Config, RAM_BASE};
@@ -271,7 +272,9 @@ pub(crate) fn outcome_json(outcome: &Outcome) -> Value {
     };
     let (state, esr, far) = match guest {
         Some(seawall::GuestState::AtVector { esr, far, .. }) => {
-            ("at-vector", Some(hex(esr.bits())), Some(hex(*far)))
+            // An SError does not set FAR: what it holds is of an earlier abort.
+            let far = (esr.ec() != ExceptionClass::SERROR).then(|| hex(*far));
+            ("at-vector", Some(hex(esr.bits())), far)
         }
         Some(seawall::GuestState::SErrorPending) => ("serror-pending", None, None),
         Some(seawall::GuestState::NotDelivered) => ("not-delivered", None, None),
