@@ -25,7 +25,7 @@ impl Guest {
     #[inline(never)]
     pub fn new(config: VcpuConfig) -> Self {
         Self(vcpu::Vcpu {
-            regs: [0; 54],
+            regs: [0; 52],
             config,
             last_fault: LastFault::default(),
             serror: VirtualSError::default(),

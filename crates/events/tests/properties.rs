@@ -42,7 +42,7 @@ prop_compose! {
 
 prop_compose! {
     fn any_vcpu()(
-        regs in proptest::collection::vec(any::<u64>(), 54),
+        regs in proptest::collection::vec(any::<u64>(), 52),
         config in any_config(),
         esr: u64,
         far: u64,

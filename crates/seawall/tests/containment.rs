@@ -55,7 +55,7 @@ impl seawall_events::Vcpu for Guest {
 /// A guest in `pstate` whose access at PC was answered by the hardware with `esr`.
 fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
     let mut vcpu = vcpu::Vcpu {
-        regs: [0; 54],
+        regs: [0; 52],
         config: VcpuConfig { ras: true, ..VcpuConfig::default() },
         last_fault: LastFault { esr: Esr::from_bits(esr), far: 0x50_0123, ipa: Some(0x4021_0000) },
         serror: VirtualSError::default(),

@@ -34,7 +34,7 @@ fn trap_from_hardware(vcpu: &mut Vcpu) -> Option<SeaExit> {
 
 fn main() {
     let mut vcpu = Vcpu {
-        regs: [0; 54],
+        regs: [0; 52],
         config: VcpuConfig { ras: true, ..VcpuConfig::default() },
         last_fault: LastFault::default(),
         serror: VirtualSError::default(),

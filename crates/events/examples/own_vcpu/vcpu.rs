@@ -5,7 +5,7 @@ use seawall_events::{LastFault, Reg, Registers, VcpuConfig, VcpuState, VirtualSE
 /// Guest state, as a hypervisor would keep it between runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Vcpu {
-    pub(crate) regs: [u64; 54],
+    pub(crate) regs: [u64; 52],
     pub(crate) config: VcpuConfig,
     pub(crate) last_fault: LastFault,
     pub(crate) serror: VirtualSError,
@@ -17,30 +17,11 @@ pub(crate) struct Vcpu {
 
 /// Where a register is kept; `None` if this hypervisor's guests do not have it.
 fn index(reg: Reg) -> Option<usize> {
-    const SYSTEM: [Reg; 23] = [
-        Reg::Pc,
-        Reg::Pstate,
-        Reg::ElrEl1,
-        Reg::SpsrEl1,
-        Reg::EsrEl1,
-        Reg::FarEl1,
-        Reg::VbarEl1,
-        Reg::SctlrEl1,
-        Reg::Sctlr2El1,
-        Reg::TcrEl1,
-        Reg::SpsrAbt,
-        Reg::Ifsr32,
-        Reg::ElrEl2,
-        Reg::SpsrEl2,
-        Reg::EsrEl2,
-        Reg::FarEl2,
-        Reg::VbarEl2,
-        Reg::SctlrEl2,
-        Reg::Sctlr2El2,
-        Reg::HcrEl2,
-        Reg::HcrxEl2,
-        Reg::SpEl0,
-        Reg::SpEl1,
+    #[rustfmt::skip]
+    const SYSTEM: [Reg; 21] = [
+        Reg::Pc, Reg::Pstate, Reg::ElrEl1, Reg::SpsrEl1, Reg::EsrEl1, Reg::FarEl1, Reg::VbarEl1,
+        Reg::SctlrEl1, Reg::Sctlr2El1, Reg::TcrEl1, Reg::SpsrAbt, Reg::Ifsr32, Reg::ElrEl2, Reg::SpsrEl2,
+        Reg::EsrEl2, Reg::FarEl2, Reg::VbarEl2, Reg::SctlrEl2, Reg::Sctlr2El2, Reg::HcrEl2, Reg::HcrxEl2,
     ];
     match reg {
         Reg::X(n) if n <= 30 => Some(usize::from(n)),

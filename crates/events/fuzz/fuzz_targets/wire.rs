@@ -64,7 +64,7 @@ fn any_guest(input: &mut Unstructured<'_>) -> Result<Vcpu> {
     };
     let mode = *input.choose(modes)?;
     let mut vcpu =
-        Vcpu { regs: [0; 54], config, last_fault, serror, mmio_waits: input.arbitrary()?, walk_level };
+        Vcpu { regs: [0; 52], config, last_fault, serror, mmio_waits: input.arbitrary()?, walk_level };
     for reg in &mut vcpu.regs {
         *reg = input.arbitrary()?;
     }

@@ -21,7 +21,7 @@ pub(crate) const SPAN: u64 = 1 << 23;
 /// A guest on a host with RAS, stopped in `pstate` by a load from bad memory.
 pub(crate) fn guest(pstate: u64) -> Vcpu {
     let mut vcpu = Vcpu {
-        regs: [0; 54],
+        regs: [0; 52],
         config: VcpuConfig { ras: true, ..VcpuConfig::default() },
         last_fault: LastFault { esr: Esr::from_bits(0x9200_0210), far: FAR, ipa: Some(0x8020_0000) },
         serror: VirtualSError::default(),
