@@ -178,6 +178,51 @@ const fn encode(format: FsrFormat, status: FsrStatus) -> Option<u32> {
     }
 }
 
+/// What both registers have.
+macro_rules! common_fields {
+    ($register:ident, $far:literal) => {
+        impl $register {
+            /// The register with these bits.
+            pub const fn from_bits(bits: u32) -> Self {
+                Self(bits)
+            }
+
+            /// The register with a status and nothing else; `None` if the format has no code for it.
+            pub const fn new(format: FsrFormat, status: FsrStatus) -> Option<Self> {
+                match encode(format, status) {
+                    Some(bits) => Some(Self(bits)),
+                    None => None,
+                }
+            }
+
+            /// The bits.
+            pub const fn bits(self) -> u32 {
+                self.0
+            }
+
+            /// LPAE, `[9]`: the format.
+            pub const fn format(self) -> FsrFormat {
+                format(self.0)
+            }
+
+            /// FS or STATUS, by format.
+            pub const fn status(self) -> FsrStatus {
+                status(self.0)
+            }
+
+            #[doc = concat!("FnV, `[16]`: `", $far, "` is not valid.")]
+            pub const fn fnv(self) -> bool {
+                bit(self.0 as u64, 16)
+            }
+
+            /// ExT, `[12]`: IMPLEMENTATION DEFINED classification of an external abort.
+            pub const fn ext(self) -> bool {
+                bit(self.0 as u64, 12)
+            }
+        }
+    };
+}
+
 /// `DFSR`, the data fault status register (architecturally `ESR_EL1[31:0]` seen from AArch32).
 ///
 /// Source: DDI 0487, G8.2 `DFSR`.
@@ -185,40 +230,9 @@ const fn encode(format: FsrFormat, status: FsrStatus) -> Option<u32> {
 #[repr(transparent)]
 pub struct Dfsr(u32);
 
+common_fields!(Dfsr, "DFAR");
+
 impl Dfsr {
-    /// The register with these bits.
-    pub const fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// A `DFSR` with a status and nothing else; `None` if the format has no code for it.
-    pub const fn new(format: FsrFormat, status: FsrStatus) -> Option<Self> {
-        match encode(format, status) {
-            Some(bits) => Some(Self(bits)),
-            None => None,
-        }
-    }
-
-    /// The bits.
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// LPAE, `[9]`: the format.
-    pub const fn format(self) -> FsrFormat {
-        format(self.0)
-    }
-
-    /// FS or STATUS, by format.
-    pub const fn status(self) -> FsrStatus {
-        status(self.0)
-    }
-
-    /// FnV, `[16]`: `DFAR` is not valid.
-    pub const fn fnv(self) -> bool {
-        bit(self.0 as u64, 16)
-    }
-
     /// AET, `[15:14]`: asynchronous error type (`FEAT_RAS`).
     pub const fn aet(self) -> u8 {
         field(self.0 as u64, 15, 14) as u8
@@ -227,11 +241,6 @@ impl Dfsr {
     /// CM, `[13]`: cache maintenance.
     pub const fn cm(self) -> bool {
         bit(self.0 as u64, 13)
-    }
-
-    /// ExT, `[12]`: IMPLEMENTATION DEFINED classification of an external abort.
-    pub const fn ext(self) -> bool {
-        bit(self.0 as u64, 12)
     }
 
     /// WnR, `[11]`: a write, not a read.
@@ -269,45 +278,7 @@ impl fmt::Display for Dfsr {
 #[repr(transparent)]
 pub struct Ifsr(u32);
 
-impl Ifsr {
-    /// The register with these bits.
-    pub const fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// An `IFSR` with a status and nothing else; `None` if the format has no code for it.
-    pub const fn new(format: FsrFormat, status: FsrStatus) -> Option<Self> {
-        match encode(format, status) {
-            Some(bits) => Some(Self(bits)),
-            None => None,
-        }
-    }
-
-    /// The bits.
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// LPAE, `[9]`: the format.
-    pub const fn format(self) -> FsrFormat {
-        format(self.0)
-    }
-
-    /// FS or STATUS, by format.
-    pub const fn status(self) -> FsrStatus {
-        status(self.0)
-    }
-
-    /// FnV, `[16]`: `IFAR` is not valid.
-    pub const fn fnv(self) -> bool {
-        bit(self.0 as u64, 16)
-    }
-
-    /// ExT, `[12]`: IMPLEMENTATION DEFINED classification of an external abort.
-    pub const fn ext(self) -> bool {
-        bit(self.0 as u64, 12)
-    }
-}
+common_fields!(Ifsr, "IFAR");
 
 impl fmt::Display for Ifsr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
