@@ -1,4 +1,5 @@
 //! The `seawall` command.
+#![forbid(unsafe_code)]
 
 mod decode;
 mod demo;

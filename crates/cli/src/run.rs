@@ -234,7 +234,7 @@ impl Output {
         let undefined = session.board().vm().undefined().count();
         let report = json!({
             "policy": policy.name(),
-            "end": name(end),
+            "outcome": name(end),
             "text": text,
             "pc": format!("{pc:#x}"),
             "instructions": instructions,

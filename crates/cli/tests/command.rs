@@ -175,7 +175,7 @@ fn run_gives_the_guest_s_console_on_stdout_and_nothing_else() {
     assert!(text(&output.stderr).contains("powered off after 8 instructions"));
     let output = seawall(&["run", "--machine", image.path(), "--load", "0x40000000", "--json"]);
     let report = json(&output);
-    assert_eq!((&report["console"], &report["end"]), (&Value::from("hi"), &Value::from("power-off")));
+    assert_eq!((&report["console"], &report["outcome"]), (&Value::from("hi"), &Value::from("power-off")));
     assert_eq!(report["instructions"], 8);
 }
 
