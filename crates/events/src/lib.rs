@@ -26,12 +26,12 @@ mod vcpu;
 pub mod wire;
 
 pub use abi::{Abi, Layout, VcpuEvents};
-pub use exit::{Exit, MmioExit, NisvExit, SeaExit, SystemEvent};
+pub use exit::{Exit, MmioExit, NisvExit, SeaExit, SigbusExit, SystemEvent};
 pub use inject::{AbortDelivery, SErrorDelivery};
 pub use refusal::{Errno, Refusal, Refused};
 pub use run::{PendingSError, prepare_run};
 pub use sea::{HostFallback, SeaPolicy, handle_guest_sea, inject_fetch_from_hole, inject_walk_abort, is_sea};
 pub use seawall_arm::{Reg, Registers};
-pub use set::{Applied, get_events, get_events_bytes, set_events, set_events_bytes};
+pub use set::{Applied, check_extended, get_events, get_events_bytes, set_events, set_events_bytes};
 pub use state::{LastFault, VcpuConfig, VcpuState, VirtualSError};
 pub use vcpu::Vcpu;

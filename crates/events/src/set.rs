@@ -38,7 +38,7 @@ pub fn set_events(vcpu: &mut impl VcpuState, abi: Abi, events: &VcpuEvents) -> R
             return Err(Refusal::NotInMainline.into());
         }
         Abi::Mainline => {}
-        Abi::Extended(_) => check_all(vcpu, events)?,
+        Abi::Extended(_) => check_extended(vcpu.config().ras, events)?,
     }
     let mut applied = Applied::default();
     if events.ext_dabt_pending || events.ext_iabt_pending {
@@ -103,9 +103,12 @@ pub fn get_events_bytes(vcpu: &impl VcpuState, abi: Abi) -> Result<[u8; VCPU_EVE
     get_events(vcpu)?.to_bytes(abi)
 }
 
-/// The proposal's checks: has_esr counts even with nothing pending.
-fn check_all(vcpu: &impl VcpuState, events: &VcpuEvents) -> Result<(), Refusal> {
-    let ras = vcpu.config().ras;
+/// What the proposal checks before any effect: `has_esr` counts even with nothing pending. `ras`: the host
+/// has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`).
+///
+/// # Errors
+/// The first that applies of: an ESR without RAS, an ESR with a bit outside the ISS, both aborts at once.
+pub const fn check_extended(ras: bool, events: &VcpuEvents) -> Result<(), Refusal> {
     if !ras && events.serror_has_esr {
         return Err(Refusal::SErrorEsrWithoutRas);
     }

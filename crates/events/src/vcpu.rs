@@ -1,23 +1,29 @@
 //! A vCPU as its VMM sees it.
 
-use crate::{Abi, Exit, Reg, VcpuEvents};
+use crate::{Abi, AbortDelivery, Exit, Reg, VcpuEvents};
 
 /// A vCPU of some backend: the software machine, or `/dev/kvm`.
 pub trait Vcpu {
     /// What can go wrong in the backend.
     type Error: core::error::Error + 'static;
 
-    /// Runs the guest until it needs its VMM.
+    /// Runs the guest until it needs its VMM. A load that ended the last run with [`Exit::Mmio`] is
+    /// completed first, with what [`Vcpu::answer_mmio`] was given.
     ///
     /// # Errors
     /// What the backend's `KVM_RUN` fails with.
     fn run(&mut self) -> Result<Exit, Self::Error>;
 
-    /// `KVM_SET_VCPU_EVENTS`.
+    /// What the device answered to the load of the last [`Exit::Mmio`], little-endian, from byte 0. Without
+    /// an answer the load reads zero.
+    fn answer_mmio(&mut self, data: [u8; 8]);
+
+    /// `KVM_SET_VCPU_EVENTS`, and what became of the external abort if the events have one: the call
+    /// succeeds also when the kernel took the error for transient and delivered nothing.
     ///
     /// # Errors
     /// The ioctl's errnos; see [`set_events`](crate::set_events).
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<(), Self::Error>;
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Self::Error>;
 
     /// `KVM_GET_VCPU_EVENTS`.
     ///

@@ -30,7 +30,12 @@ fn contained(policy: impl Policy, places: impl FnOnce(&Layout) -> Vec<Place>) ->
 
 /// The same with SEAs turned into these events.
 fn injected(events: VcpuEvents, place: impl FnOnce(&Layout) -> Place) -> (Report, Run) {
-    poisoned(|layout| vec![place(layout)], |vcpu, _| vcpu.set_events(&events).unwrap())
+    poisoned(
+        |layout| vec![place(layout)],
+        |vcpu, _| {
+            vcpu.set_events(&events).unwrap();
+        },
+    )
 }
 
 fn poisoned(

@@ -2,7 +2,7 @@
 
 use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Applied, Exit, VcpuEvents};
+use seawall_events::{Abi, AbortDelivery, Applied, Exit, VcpuEvents};
 
 use crate::cpu::Cpu;
 use crate::run::{Kernel, Runner};
@@ -62,16 +62,6 @@ impl<'a> Vcpu<'a> {
     /// Sixteen of them are a tick of the counter (CNTVCT_EL0, 62.5 MHz).
     pub fn instructions(&self) -> u64 {
         self.cpu().map_or(0, |cpu| cpu.steps)
-    }
-
-    /// What the device answered to a load that ended a run with [`Exit::Mmio`], little-endian. The next
-    /// run completes the load with it; without an answer it reads zero.
-    pub fn answer_mmio(&mut self, data: [u8; 8]) {
-        if let Ok(cpu) = self.cpu_mut() {
-            if let Some(mmio) = &mut cpu.mmio {
-                mmio.data = data;
-            }
-        }
     }
 
     /// `KVM_ARM_VCPU_INIT`: the CPU as it comes out of reset (EL1h, DAIF set, MMU off, PC and all general
@@ -154,10 +144,17 @@ impl seawall_events::Vcpu for Vcpu<'_> {
         Runner { config, cpu, memory, icache, undefined }.run()
     }
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<(), Error> {
+    fn answer_mmio(&mut self, data: [u8; 8]) {
+        if let Ok(cpu) = self.cpu_mut() {
+            if let Some(mmio) = &mut cpu.mmio {
+                mmio.data = data;
+            }
+        }
+    }
+
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
         let abi = self.vm.config.abi;
-        seawall_events::set_events(&mut self.kernel()?, abi, events)?;
-        Ok(())
+        Ok(seawall_events::set_events(&mut self.kernel()?, abi, events)?.abort)
     }
 
     fn events(&self) -> Result<VcpuEvents, Error> {

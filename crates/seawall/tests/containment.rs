@@ -11,8 +11,8 @@ use seawall::{
 };
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
 use seawall_events::{
-    Abi, Exit, LastFault, Layout, Refusal, Refused, Reg, Registers, SeaExit, SeaPolicy, VcpuConfig,
-    VcpuEvents, VirtualSError, get_events, handle_guest_sea, set_events,
+    Abi, AbortDelivery, Exit, LastFault, Layout, Refusal, Refused, Reg, Registers, SeaExit, SeaPolicy,
+    VcpuConfig, VcpuEvents, VirtualSError, get_events, handle_guest_sea, set_events,
 };
 
 /// For tests in which time does not matter.
@@ -34,8 +34,9 @@ impl seawall_events::Vcpu for Guest {
     fn run(&mut self) -> Result<Exit, Refused> {
         Ok(Exit::Sea(self.exit))
     }
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<(), Refused> {
-        set_events(&mut self.vcpu, self.abi, events).map(|_| ())
+    fn answer_mmio(&mut self, _: [u8; 8]) {}
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Refused> {
+        Ok(set_events(&mut self.vcpu, self.abi, events)?.abort)
     }
     fn events(&self) -> Result<VcpuEvents, Refused> {
         get_events(&self.vcpu).map_err(Refused::from)
