@@ -1,0 +1,80 @@
+//! The host's KVM.
+
+use seawall_events::wire::{
+    KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_ARM_INJECT_SERROR_ESR, KVM_CAP_ARM_SEA_TO_USER, KVM_CAP_VCPU_EVENTS,
+};
+use seawall_events::{Abi, Layout};
+use vm_memory::GuestMemoryMmap;
+
+use super::{Config, Error, Vm};
+use crate::Errno;
+
+/// `/dev/kvm`.
+#[derive(Debug)]
+pub struct Kvm {
+    pub(super) fd: kvm_ioctls::Kvm,
+}
+
+/// How the extended ABI is had of this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// The kernel speaks it.
+    Native(Layout),
+    /// By [`assist`](crate::assist).
+    Assisted,
+}
+
+impl Kvm {
+    /// Opens `/dev/kvm`.
+    ///
+    /// # Errors
+    /// [`Error::Open`]; [`Error::Missing`] if the kernel cannot inject data aborts (before Linux 5.5).
+    pub fn open() -> Result<Self, Error> {
+        let fd = kvm_ioctls::Kvm::new().map_err(|error| Error::Open(Errno(error.errno())))?;
+        let kvm = Self { fd };
+        for (capability, number) in [
+            ("KVM_CAP_VCPU_EVENTS", KVM_CAP_VCPU_EVENTS),
+            ("KVM_CAP_ARM_INJECT_EXT_DABT", KVM_CAP_ARM_INJECT_EXT_DABT),
+        ] {
+            if kvm.check_extension(number) <= 0 {
+                let advice = "expected Linux 5.5 or newer on arm64";
+                return Err(Error::Missing { capability, number, advice });
+            }
+        }
+        Ok(kvm)
+    }
+
+    /// `KVM_CHECK_EXTENSION`: 0 if the kernel does not have it.
+    pub fn check_extension(&self, capability: u32) -> i32 {
+        self.fd.check_extension_raw(capability.into())
+    }
+
+    /// The host has RAS: an ESR may be given for an SError, and by the proposal for an abort.
+    pub fn has_ras(&self) -> bool {
+        self.check_extension(KVM_CAP_ARM_INJECT_SERROR_ESR) > 0
+    }
+
+    /// An access to bad memory can become [`Exit::Sea`](seawall_events::Exit::Sea) (Linux 6.19).
+    pub fn has_sea_to_user(&self) -> bool {
+        self.check_extension(KVM_CAP_ARM_SEA_TO_USER) > 0
+    }
+
+    /// `KVM_CREATE_VM` with this memory.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for what the configuration wants and the kernel does not have, [`Error::Ioctl`].
+    pub fn create_vm(&self, memory: GuestMemoryMmap, config: Config) -> Result<Vm, Error> {
+        Vm::new(self, memory, config)
+    }
+
+    /// How the extended ABI is had here. Asks a vCPU of a throwaway VM: the proposal's capability has no number.
+    ///
+    /// # Errors
+    /// [`Error::Ioctl`] if no vCPU can be made.
+    pub fn way(&self) -> Result<Way, Error> {
+        let config =
+            Config { abi: Abi::Mainline, sea_to_user: false, nisv_to_user: false, ..Config::default() };
+        let vm = self.create_vm(GuestMemoryMmap::new(), config)?;
+        Ok(vm.create_vcpu(0)?.find_way())
+    }
+}

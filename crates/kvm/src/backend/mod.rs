@@ -1,0 +1,84 @@
+//! The backend proper, over `kvm-ioctls`.
+
+mod host;
+pub mod lab;
+pub mod sigbus;
+mod vcpu;
+mod vm;
+
+pub use host::{Kvm, Way};
+pub use vcpu::Vcpu;
+pub use vm::{Config, El1, Vm};
+pub use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use crate::Errno;
+use crate::assist::AssistError;
+
+/// What can go wrong between us and the kernel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `/dev/kvm` cannot be opened.
+    #[error(
+        "cannot open /dev/kvm: {0}; expected an arm64 Linux host that boots at EL2, and read and write permission"
+    )]
+    Open(Errno),
+    /// A system call failed.
+    #[error("{call} failed: {errno}")]
+    Ioctl {
+        /// Which, and on what.
+        call: &'static str,
+        /// What it failed with.
+        errno: Errno,
+    },
+    /// The kernel does not have what the VM was to be created with.
+    #[error("this kernel has no {capability} (number {number}): {advice}")]
+    Missing {
+        /// The capability's name.
+        capability: &'static str,
+        /// Its number.
+        number: u32,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Events could not be injected.
+    #[error(transparent)]
+    Events(#[from] AssistError),
+    /// KVM gives no access to this register.
+    #[error("KVM/arm64 has no ONE_REG id for {0:?}")]
+    NoRegister(seawall_arm::Reg),
+    /// A guest physical range is not in the VM's memory.
+    #[error("expected {size:#x} bytes of guest memory at {gpa:#x}: they are not there")]
+    NotInMemory {
+        /// Guest physical address.
+        gpa: u64,
+        /// Bytes.
+        size: u64,
+    },
+    /// The lab's poison register is not there, or did not take what it was given.
+    #[error("the lab's poison register: {0}")]
+    Lab(String),
+}
+
+impl Error {
+    /// The errno behind it, if the kernel gave one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Open(errno) | Self::Ioctl { errno, .. } => Some(*errno),
+            Self::Events(error) => Some(error.errno()),
+            Self::NoRegister(_) => Some(Errno::ENOENT),
+            Self::Missing { .. } | Self::NotInMemory { .. } | Self::Lab(_) => None,
+        }
+    }
+}
+
+/// Names the call that failed.
+fn failed(call: &'static str) -> impl Fn(vmm_sys_util::errno::Error) -> Error {
+    move |error| Error::Ioctl { call, errno: error.into() }
+}
+
+impl From<vmm_sys_util::errno::Error> for Errno {
+    fn from(error: vmm_sys_util::errno::Error) -> Self {
+        Self(error.errno())
+    }
+}

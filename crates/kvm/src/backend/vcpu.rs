@@ -1,0 +1,260 @@
+//! A vCPU.
+
+use kvm_bindings::{kvm_vcpu_events, kvm_vcpu_init};
+use kvm_ioctls::VcpuFd;
+use seawall_events::wire::{
+    ArmNisv, ArmSea, KVM_EXIT_ARM_LDST64B, KVM_EXIT_ARM_NISV, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_EXIT_MMIO,
+    KVM_EXIT_SYSTEM_EVENT, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
+};
+use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, SystemEvent, VcpuEvents};
+use vm_memory::GuestMemoryMmap;
+use zerocopy::FromBytes;
+
+use super::{El1, Error, Vm, Way, failed, sigbus};
+use crate::Errno;
+use crate::assist::{self, AssistError, Guest, Kernel, Last};
+
+/// A vCPU. It may be moved to a thread of its own, and is run there.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+    abi: Abi,
+    way: Way,
+    guest: Guest,
+    ras: bool,
+    last: Last,
+    /// Keeps what the guest runs on.
+    _memory: GuestMemoryMmap,
+}
+
+impl Vcpu {
+    pub(super) fn new(fd: VcpuFd, vm: &Vm) -> Self {
+        let guest = match vm.config.el1 {
+            El1::Aarch64 => Guest::Aarch64,
+            El1::Aarch32 => Guest::Aarch32,
+            El1::BelowEl2 => Guest::Nested,
+        };
+        Self {
+            fd,
+            abi: vm.config.abi,
+            way: Way::Assisted,
+            guest,
+            ras: vm.ras,
+            last: Last::NoWalk,
+            _memory: vm.memory.clone(),
+        }
+    }
+
+    /// `KVM_ARM_VCPU_INIT`; again, it resets the vCPU.
+    pub(super) fn init(&mut self, init: &kvm_vcpu_init) -> Result<(), Error> {
+        self.fd.vcpu_init(init).map_err(failed("KVM_ARM_VCPU_INIT"))?;
+        self.last = Last::Any;
+        if self.abi != Abi::Mainline {
+            self.way = self.find_way();
+        }
+        Ok(())
+    }
+
+    /// `KVM_ARM_VCPU_INIT` again: the vCPU as it comes out of reset.
+    ///
+    /// # Errors
+    /// [`Error::Ioctl`].
+    pub fn reset(&mut self, vm: &Vm) -> Result<(), Error> {
+        self.init(&vm.vcpu_init()?)
+    }
+
+    /// How this vCPU has the extended ABI.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Asks the kernel for the extended ABI by events that ask for nothing: `ext_abt_esr` without
+    /// `ext_abt_has_esr` is a reserved word that is not zero to a kernel that does not know it.
+    pub(super) fn find_way(&self) -> Way {
+        let nothing = VcpuEvents { ext_abt_esr: 1, ..VcpuEvents::default() };
+        let knows = |layout: &Layout| {
+            let bytes = nothing.to_bytes(Abi::Extended(*layout));
+            bytes.is_ok_and(|bytes| self.set_vcpu_events(&bytes).is_ok())
+        };
+        [Layout::Posted, Layout::Trailing].into_iter().find(knows).map_or(Way::Assisted, Way::Native)
+    }
+
+    /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call in the layout of the VM's ABI, by whichever
+    /// way this vCPU has it.
+    ///
+    /// # Errors
+    /// [`Error::Events`].
+    pub fn set_events_bytes(
+        &mut self,
+        bytes: &[u8; VCPU_EVENTS_SIZE],
+    ) -> Result<Option<AbortDelivery>, Error> {
+        match (self.abi, self.way) {
+            (Abi::Mainline, _) => {
+                self.set_vcpu_events(bytes).map_err(set_failed)?;
+                let asked =
+                    VcpuEvents::from_bytes(Abi::Mainline, bytes).is_ok_and(|events| events.ext_dabt_pending);
+                Ok(asked.then_some(AbortDelivery::Delivered(seawall_arm::Target::El1)))
+            }
+            (abi, _) => {
+                let events =
+                    VcpuEvents::from_bytes(abi, bytes).map_err(|refusal| self.refused(refusal.into()))?;
+                seawall_events::Vcpu::set_events(self, &events)
+            }
+        }
+    }
+
+    /// `KVM_GET_VCPU_EVENTS` as the kernel gives it, mainline's layout.
+    ///
+    /// # Errors
+    /// [`Error::Ioctl`].
+    pub fn events_bytes(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Error> {
+        let events = self.fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?;
+        // SAFETY: both are 64 bytes, plain integers without padding.
+        Ok(unsafe { std::mem::transmute::<kvm_vcpu_events, [u8; VCPU_EVENTS_SIZE]>(events) })
+    }
+
+    /// Makes the next run return at once, after the completion of a waiting MMIO access.
+    pub fn set_immediate_exit(&mut self, immediate: bool) {
+        self.fd.set_kvm_immediate_exit(immediate.into());
+    }
+
+    /// The kernel looks whether the vCPU is initialised before it looks at the events.
+    fn refused(&self, refusal: AssistError) -> Error {
+        match self.set_vcpu_events(&[0; VCPU_EVENTS_SIZE]) {
+            Err(errno) => set_failed(errno),
+            Ok(()) => refusal.into(),
+        }
+    }
+
+    /// The exit that `kvm_run` holds.
+    fn exit(&mut self) -> Exit {
+        let run = self.fd.get_kvm_run();
+        let reason = run.exit_reason;
+        // SAFETY: the union is plain data, all of it readable as bytes.
+        let union = unsafe { run.__bindgen_anon_1.padding };
+        decode(reason, &union)
+    }
+}
+
+/// A failed `KVM_SET_VCPU_EVENTS` before which nothing was done.
+fn set_failed(errno: Errno) -> Error {
+    AssistError::Kernel { call: "KVM_SET_VCPU_EVENTS", errno }.into()
+}
+
+/// The exit of a `kvm_run.exit_reason` and its union.
+fn decode(reason: u32, union: &[u8]) -> Exit {
+    fn prefix<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(union: &[u8]) -> Option<T> {
+        T::read_from_prefix(union).ok().map(|(value, _)| value)
+    }
+    let exit = match reason {
+        KVM_EXIT_ARM_SEA => prefix::<ArmSea>(union).map(|sea| Exit::Sea(sea.into())),
+        KVM_EXIT_MMIO => prefix::<Mmio>(union).map(|mmio| Exit::Mmio(mmio.into())),
+        KVM_EXIT_ARM_NISV | KVM_EXIT_ARM_LDST64B => {
+            prefix::<ArmNisv>(union).map(|nisv| Exit::Nisv(nisv.into()))
+        }
+        KVM_EXIT_SYSTEM_EVENT => prefix::<[u8; 4]>(union).map(|kind| {
+            Exit::SystemEvent(match u32::from_ne_bytes(kind) {
+                kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => SystemEvent::Shutdown,
+                kvm_bindings::KVM_SYSTEM_EVENT_RESET => SystemEvent::Reset,
+                kvm_bindings::KVM_SYSTEM_EVENT_CRASH => SystemEvent::Crash,
+                other => SystemEvent::Other(other),
+            })
+        }),
+        KVM_EXIT_INTR => Some(Exit::Intr),
+        _ => None,
+    };
+    exit.unwrap_or(Exit::Other(reason))
+}
+
+impl Kernel for Vcpu {
+    fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
+        // SAFETY: both are 64 bytes, plain integers without padding.
+        let events = unsafe { std::mem::transmute::<[u8; VCPU_EVENTS_SIZE], kvm_vcpu_events>(*bytes) };
+        self.fd.set_vcpu_events(&events).map_err(Errno::from)
+    }
+
+    fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
+        let mut value = [0; 8];
+        self.fd.get_one_reg(id, &mut value).map_err(Errno::from)?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
+        self.fd.set_one_reg(id, &value.to_le_bytes()).map_err(Errno::from)?;
+        Ok(())
+    }
+}
+
+impl seawall_events::Vcpu for Vcpu {
+    type Error = Error;
+
+    /// [`Exit::Sigbus`] if a page that the guest touched is known to the host as bad: by the run that met
+    /// it, or if that run had another exit to report, by the next.
+    fn run(&mut self) -> Result<Exit, Error> {
+        if let Some(sigbus) = sigbus::take() {
+            self.last = Last::Any;
+            return Ok(Exit::Sigbus(sigbus));
+        }
+        let ran = sigbus::recording(|| self.fd.run().map(|_| ()));
+        let exit = match ran {
+            Ok(()) => self.exit(),
+            Err(error) => match (sigbus::take(), Errno(error.errno())) {
+                (Some(sigbus), _) => Exit::Sigbus(sigbus),
+                (None, Errno::EINTR) => Exit::Intr,
+                (None, errno) => return Err(Error::Ioctl { call: "KVM_RUN", errno }),
+            },
+        };
+        self.last = match exit {
+            Exit::Sea(_) | Exit::Mmio(_) | Exit::Nisv(_) => Last::NoWalk,
+            _ => Last::Any,
+        };
+        Ok(exit)
+    }
+
+    fn answer_mmio(&mut self, data: [u8; 8]) {
+        let run = self.fd.get_kvm_run();
+        if run.exit_reason == KVM_EXIT_MMIO {
+            run.__bindgen_anon_1.mmio.data = data;
+        }
+    }
+
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+        let asked = events.ext_dabt_pending || events.ext_iabt_pending;
+        match (self.abi, self.way) {
+            (Abi::Mainline, _) => {
+                let bytes = events.to_bytes(Abi::Mainline).map_err(AssistError::from)?;
+                self.set_events_bytes(&bytes)
+            }
+            (Abi::Extended(_), Way::Native(layout)) => {
+                let bytes = events.to_bytes(Abi::Extended(layout)).map_err(AssistError::from)?;
+                self.set_vcpu_events(&bytes).map_err(set_failed)?;
+                Ok(asked.then_some(AbortDelivery::Delivered(seawall_arm::Target::El1)))
+            }
+            (Abi::Extended(_), Way::Assisted) => {
+                match assist::set_events(self, self.guest, self.last, self.ras, events) {
+                    Err(AssistError::Refused(refusal)) => Err(self.refused(refusal.into())),
+                    other => Ok(other?),
+                }
+            }
+        }
+    }
+
+    fn events(&self) -> Result<VcpuEvents, Error> {
+        let bytes = self.events_bytes()?;
+        Ok(VcpuEvents::from_bytes(Abi::Mainline, &bytes).map_err(AssistError::from)?)
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
+        self.get_one_reg(id).map_err(|errno| Error::Ioctl { call: "KVM_GET_ONE_REG", errno })
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
+        self.set_one_reg(id, value).map_err(|errno| Error::Ioctl { call: "KVM_SET_ONE_REG", errno })
+    }
+
+    fn abi(&self) -> Abi {
+        self.abi
+    }
+}

@@ -1,0 +1,215 @@
+//! A virtual machine: what it was created with, and its memory.
+
+use kvm_bindings::{
+    KVM_ARM_VCPU_EL1_32BIT, KVM_ARM_VCPU_HAS_EL2, KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap,
+    kvm_userspace_memory_region, kvm_vcpu_init,
+};
+use kvm_ioctls::VmFd;
+use seawall_events::wire::{KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SEA_TO_USER};
+use seawall_events::{Abi, Layout};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
+
+use super::{Error, Kvm, Vcpu, failed, sigbus};
+
+/// What the vCPUs' EL1 is, and whether there is an EL2 above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum El1 {
+    /// AArch64, no EL2.
+    #[default]
+    Aarch64,
+    /// AArch32 (`KVM_ARM_VCPU_EL1_32BIT`).
+    Aarch32,
+    /// AArch64 below a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`): a guest hypervisor.
+    BelowEl2,
+}
+
+/// What a [`Vm`] is created with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Which `struct kvm_vcpu_events` its vCPUs speak. The extended one is had of the kernel where it has
+    /// it, else by [`assist`](crate::assist).
+    pub abi: Abi,
+    /// `KVM_CAP_ARM_SEA_TO_USER`: if not, KVM makes SErrors of SEAs.
+    pub sea_to_user: bool,
+    /// `KVM_CAP_ARM_NISV_TO_USER`: if not, such an access fails the run with ENOSYS.
+    pub nisv_to_user: bool,
+    /// SIGBUS during a run becomes [`Exit::Sigbus`](seawall_events::Exit::Sigbus): installs
+    /// [`sigbus::install`]. If not, a handler of the program's own may call [`sigbus::handle`].
+    pub catch_sigbus: bool,
+    /// What the vCPUs are.
+    pub el1: El1,
+}
+
+impl Default for Config {
+    /// The extended ABI as posted, both exits enabled, SIGBUS caught, AArch64.
+    fn default() -> Self {
+        Self {
+            abi: Abi::Extended(Layout::Posted),
+            sea_to_user: true,
+            nisv_to_user: true,
+            catch_sigbus: true,
+            el1: El1::Aarch64,
+        }
+    }
+}
+
+/// A virtual machine.
+#[derive(Debug)]
+pub struct Vm {
+    pub(super) fd: VmFd,
+    pub(super) memory: GuestMemoryMmap,
+    pub(super) config: Config,
+    pub(super) ras: bool,
+}
+
+impl Vm {
+    pub(super) fn new(kvm: &Kvm, memory: GuestMemoryMmap, config: Config) -> Result<Self, Error> {
+        let wanted = [
+            (
+                config.sea_to_user,
+                "KVM_CAP_ARM_SEA_TO_USER",
+                KVM_CAP_ARM_SEA_TO_USER,
+                "expected Linux 6.19 or newer on a CPU with RAS; without it an SEA panics the guest",
+            ),
+            (
+                config.nisv_to_user,
+                "KVM_CAP_ARM_NISV_TO_USER",
+                KVM_CAP_ARM_NISV_TO_USER,
+                "expected Linux 5.5 or newer",
+            ),
+        ];
+        for (_, capability, number, advice) in wanted.iter().filter(|(wanted, ..)| *wanted) {
+            if kvm.check_extension(*number) <= 0 {
+                return Err(Error::Missing { capability, number: *number, advice });
+            }
+        }
+        let fd = kvm.fd.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+        for (_, _, number, _) in wanted.iter().filter(|(wanted, ..)| *wanted) {
+            let cap = kvm_enable_cap { cap: *number, ..Default::default() };
+            fd.enable_cap(&cap).map_err(failed("KVM_ENABLE_CAP"))?;
+        }
+        if config.catch_sigbus {
+            sigbus::install()?;
+        }
+        let vm = Self { fd, memory, config, ras: kvm.has_ras() };
+        for (slot, region) in vm.memory.iter().enumerate() {
+            let address = region.get_host_address(MemoryRegionAddress(0));
+            let (gpa, size) = (region.start_addr().0, region.len());
+            let address = address.map_err(|_| Error::NotInMemory { gpa, size })?;
+            let region = kvm_userspace_memory_region {
+                slot: slot as u32,
+                guest_phys_addr: gpa,
+                memory_size: size,
+                userspace_addr: address as u64,
+                flags: 0,
+            };
+            // SAFETY: the mapping lives as long as `memory`, which the VM and each of its vCPUs hold; KVM
+            // uses it no longer than while one of their file descriptors is open.
+            unsafe { vm.fd.set_user_memory_region(region) }.map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        Ok(vm)
+    }
+
+    /// What the VM was created with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The host has RAS.
+    pub fn has_ras(&self) -> bool {
+        self.ras
+    }
+
+    /// The guest's memory, for the host to read and write.
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// Creates and initialises a vCPU, as it comes out of reset, PSCI by HVC.
+    ///
+    /// # Errors
+    /// [`Error::Ioctl`]: EINVAL from `KVM_ARM_VCPU_INIT` if the host's CPU does not have what [`El1`] asks for.
+    pub fn create_vcpu(&self, index: u64) -> Result<Vcpu, Error> {
+        let mut vcpu = self.create_uninitialised_vcpu(index)?;
+        vcpu.init(&self.vcpu_init()?)?;
+        Ok(vcpu)
+    }
+
+    /// Creates a vCPU and leaves out `KVM_ARM_VCPU_INIT`: almost every call on it fails with ENOEXEC.
+    ///
+    /// # Errors
+    /// [`Error::Ioctl`].
+    pub fn create_uninitialised_vcpu(&self, index: u64) -> Result<Vcpu, Error> {
+        let fd = self.fd.create_vcpu(index).map_err(failed("KVM_CREATE_VCPU"))?;
+        Ok(Vcpu::new(fd, self))
+    }
+
+    pub(super) fn vcpu_init(&self) -> Result<kvm_vcpu_init, Error> {
+        let mut init = kvm_vcpu_init::default();
+        self.fd.get_preferred_target(&mut init).map_err(failed("KVM_ARM_PREFERRED_TARGET"))?;
+        if let Some(features) = init.features.first_mut() {
+            *features |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+            *features |= match self.config.el1 {
+                El1::Aarch64 => 0,
+                El1::Aarch32 => 1 << KVM_ARM_VCPU_EL1_32BIT,
+                El1::BelowEl2 => 1 << KVM_ARM_VCPU_HAS_EL2,
+            };
+        }
+        Ok(init)
+    }
+
+    /// `madvise(MADV_HWPOISON)`: from now on the host takes these pages for bad. Needs CAP_SYS_ADMIN and
+    /// CONFIG_MEMORY_FAILURE. The calling thread gets SIGBUS at once: it is recorded if SIGBUS is caught, and
+    /// not reported.
+    ///
+    /// # Errors
+    /// [`Error::NotInMemory`], [`Error::Ioctl`].
+    pub fn hwpoison(&self, gpa: u64, size: u64) -> Result<(), Error> {
+        let address = self.host_address(gpa, size)?;
+        let advise = || {
+            // SAFETY: the range is mapped by us and shared with the guest alone, which takes faults there.
+            match unsafe { libc::madvise(address.cast(), size as usize, libc::MADV_HWPOISON) } {
+                0 => Ok(()),
+                _ => Err(failed("madvise(MADV_HWPOISON)")(vmm_sys_util::errno::Error::last())),
+            }
+        };
+        sigbus::ignoring(advise)
+    }
+
+    /// Puts fresh zeroed pages in the place of these: what was bad is healed, what was in them is lost.
+    ///
+    /// # Errors
+    /// [`Error::NotInMemory`], [`Error::Ioctl`].
+    pub fn remap(&self, gpa: u64, size: u64) -> Result<(), Error> {
+        let address = self.host_address(gpa, size)?;
+        let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: the range is a part of a mapping that is ours and stays; guest memory is only ever
+        // accessed as volatile bytes, so new zeroed pages are as good as old ones.
+        let mapped = unsafe {
+            libc::mmap(address.cast(), size as usize, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(failed("mmap(MAP_FIXED)")(vmm_sys_util::errno::Error::last()));
+        }
+        Ok(())
+    }
+
+    /// Where guest memory is in this process.
+    ///
+    /// # Errors
+    /// [`Error::NotInMemory`].
+    pub fn host_address(&self, gpa: u64, size: u64) -> Result<*mut u8, Error> {
+        let slice = self.memory.get_slice(GuestAddress(gpa), size as usize);
+        slice.map(|slice| slice.ptr_guard_mut().as_ptr()).map_err(|_| Error::NotInMemory { gpa, size })
+    }
+
+    /// The guest physical address of a byte of this process, such as
+    /// [`SigbusExit::address`](seawall_events::SigbusExit::address).
+    pub fn guest_address(&self, host: u64) -> Option<u64> {
+        self.memory.iter().find_map(|region| {
+            let start = region.get_host_address(MemoryRegionAddress(0)).ok()? as u64;
+            let offset = host.checked_sub(start)?;
+            (offset < region.len()).then(|| region.start_addr().0 + offset)
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! `/dev/kvm` on aarch64 Linux, driven by the trait [`Vcpu`](seawall_events::Vcpu): SEA exits, MMIO, NISV
+//! and system events, SIGBUS on a vCPU's thread as an exit of its own, and the extended
+//! `KVM_SET_VCPU_EVENTS` on kernels that do not know it.
+//!
+//! - [`assist`]: *assisted injection*, the extended ABI out of three ioctls that every kernel has: the
+//!   kernel delivers its own data abort, and what it delivered is turned into what was asked. Portable,
+//!   and tested on any host against the model of `seawall-events`
+//! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only): the backend
+//! - `lab` (aarch64 Linux only): the poison register of the lab's machine
+//!
+//! ```no_run
+//! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+//! # fn main() -> Result<(), seawall_kvm::Error> {
+//! use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+//! use seawall_kvm::{Config, GuestAddress, GuestMemoryMmap, Kvm};
+//!
+//! let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x4000_0000), 64 << 20)]).unwrap();
+//! let vm = Kvm::open()?.create_vm(memory, Config::default())?;
+//! let mut vcpu = vm.create_vcpu(0)?;
+//! if let Exit::Sea(sea) = vcpu.run()? {
+//!     let events = VcpuEvents {
+//!         ext_iabt_pending: sea.is_fetch(),
+//!         ext_dabt_pending: !sea.is_fetch(),
+//!         ext_abt_has_esr: true,
+//!         ext_abt_esr: sea.esr.iss().into(),
+//!         ..VcpuEvents::default()
+//!     };
+//!     vcpu.set_events(&events)?;
+//! }
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+//! # fn main() {}
+//! ```
+
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+pub mod assist;
+mod errno;
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+#[allow(unsafe_code)]
+mod backend;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub use backend::*;
+
+pub use errno::Errno;
