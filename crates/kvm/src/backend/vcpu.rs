@@ -118,6 +118,23 @@ impl Vcpu {
         self.fd.set_kvm_immediate_exit(immediate.into());
     }
 
+    /// Completes the MMIO access of the last exit without running the guest further: what a VMM does before it
+    /// sets registers, for until then KVM has yet to write the loaded register and to step PC.
+    ///
+    /// Source: api.rst, `KVM_RUN`, on `KVM_EXIT_MMIO` and `immediate_exit`.
+    ///
+    /// # Errors
+    /// [`Error::Ioctl`] with anything but EINTR.
+    pub fn complete_mmio(&mut self) -> Result<(), Error> {
+        self.set_immediate_exit(true);
+        let ran = self.fd.run().map(|_| ()).map_err(Errno::from);
+        self.set_immediate_exit(false);
+        match ran {
+            Ok(()) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(Error::Ioctl { call: "KVM_RUN", errno }),
+        }
+    }
+
     /// The kernel looks whether the vCPU is initialised before it looks at the events.
     fn refused(&self, refusal: AssistError) -> Error {
         match self.set_vcpu_events(&[0; VCPU_EVENTS_SIZE]) {
