@@ -5,7 +5,7 @@
 //! - [`assist`]: *assisted injection*, the extended ABI out of three ioctls that every kernel has: the
 //!   kernel delivers its own data abort, and what it delivered is turned into what was asked. Portable,
 //!   and tested on any host against the model of `seawall-events`
-//! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only): the backend
+//! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only; elsewhere `Kvm::open` says so): the backend
 //! - `lab` (aarch64 Linux only): the poison register of the lab's machine
 //!
 //! ```no_run
@@ -43,5 +43,10 @@ mod errno;
 mod backend;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub use backend::*;
+
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+mod elsewhere;
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+pub use elsewhere::{Error, Kvm};
 
 pub use errno::Errno;
