@@ -44,7 +44,9 @@ pub(crate) fn external_abort(vcpu: &mut impl VcpuState, abort: Abort) -> AbortDe
     if config.el2 && !is_hyp_context(vcpu) && abort_goes_to_el2(vcpu) {
         let class = abort_class(abort.is_instruction, true);
         let esr = abort_esr(class, FaultStatus::External, abort.iss);
-        enter(vcpu, Target::El2, Vector::Synchronous, esr, Some(far));
+        // Of the guest hypervisor's own SCTLR2, whatever its guest's says.
+        let sctlr2 = if config.sctlr2 { vcpu.reg(Reg::Sctlr2El2) } else { 0 };
+        enter(vcpu, Target::El2, synchronous_abort_vector(sctlr2), esr, Some(far));
         return AbortDelivery::Delivered(Target::El2);
     }
     if config.el1_aarch32 {

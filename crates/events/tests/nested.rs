@@ -44,6 +44,24 @@ fn tea_sends_the_abort_to_el2_as_from_a_lower_level() {
 }
 
 #[test]
+fn an_abort_routed_to_el2_goes_by_the_ease_of_the_guest_hypervisor() {
+    const EASE: u64 = 1 << 5;
+    for (has_sctlr2, sctlr2_el2, sctlr2_el1, pc) in [
+        (true, EASE, 0, VBAR_EL2 + 0x580),
+        (true, 0, EASE, VBAR_EL2 + 0x400),
+        (false, EASE, EASE, VBAR_EL2 + 0x400),
+    ] {
+        let mut vcpu = nested(5, TEA);
+        vcpu.config.sctlr2 = has_sctlr2;
+        vcpu.set_reg(Reg::HcrxEl2, SCTLR2EN);
+        vcpu.set_reg(Reg::Sctlr2El2, sctlr2_el2);
+        vcpu.set_reg(Reg::Sctlr2El1, sctlr2_el1);
+        set_events(&mut vcpu, POSTED, &dabt()).unwrap();
+        check(&vcpu, &[(Reg::Pc, pc), (Reg::EsrEl2, 0x9200_0010), (Reg::FarEl2, FAR)]);
+    }
+}
+
+#[test]
 fn tge_sends_the_abort_of_el0_to_el2() {
     let mut vcpu = nested(0, TGE | E2H);
     set_events(&mut vcpu, POSTED, &dabt()).unwrap();
