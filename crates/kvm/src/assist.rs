@@ -16,11 +16,22 @@
 //! | AArch64, data abort without an ESR | 0 | 2 |
 //! | AArch64, otherwise | 2 | 3 |
 //! | AArch64, and `ESR_EL1` looks like the kernel's own abort already | 2 | +1 |
-//! | AArch64 and virtual EL2, data abort without an ESR | 1 | 6 |
-//! | AArch64 and virtual EL2, otherwise | 3 | 7 |
+//! | AArch64 and virtual EL2, data abort without an ESR | 1 | 3 to EL2, 4 to EL1 |
+//! | AArch64 and virtual EL2, otherwise | 3 | 4 to EL2, 5 to EL1 |
+//! | the same, for each of `ESR_EL1` and `ESR_EL2` that looks like the kernel's own abort already | 3 | +1 if it takes the abort, +2 if not |
 //! | AArch32, data abort | 0 | 0 |
 //! | AArch32, instruction abort | 11 | 11 |
 //! | an SError in the same call, if the abort needs any of these | +1 | +1 |
+//!
+//! # Limits
+//!
+//! An ioctl that fails after the kernel delivered leaves its own data abort in the guest, which is sound:
+//! [`AssistError::Degraded`]. What may be left beside it: `IFSR`, which means nothing to a data abort; and
+//! bit 16 of an `ESR_ELx` that held an old abort, which means nothing while ISV is 0. If the calls that undo
+//! fail as well, a prefetch abort of AArch32 may be left half made.
+//!
+//! A stock kernel is only found out by what it writes: with [`Last::NoWalk`] for a vCPU whose last fault was
+//! a stage 2 fault on a table walk, an old abort's ESR may be taken for a new one.
 
 use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Pstate, Reg, Target};
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
@@ -87,8 +98,8 @@ pub enum AssistError {
         /// What it failed with.
         errno: Errno,
     },
-    /// The guest takes the kernel's own data abort, which is sound, but it could not be turned into what
-    /// was asked; or an SError of the same call was not injected.
+    /// The guest takes the kernel's own data abort (if the kernel delivered it: see [`Last::Any`]), which is
+    /// sound, but it could not be turned into what was asked. An SError of the same call was not injected.
     #[error("degraded: the guest takes a plain data abort, as {call} failed: {errno}")]
     Degraded {
         /// Which ioctl failed.
@@ -96,7 +107,16 @@ pub enum AssistError {
         /// What it failed with.
         errno: Errno,
     },
-    /// The kernel delivered, but no abort that we know is in the guest's ESR. It was left as it is.
+    /// The guest takes the abort that was asked for, but not the SError of the same call.
+    #[error("degraded: the guest takes the abort without the SError, as {call} failed: {errno}")]
+    NoSError {
+        /// Which ioctl failed.
+        call: &'static str,
+        /// What it failed with.
+        errno: Errno,
+    },
+    /// The kernel delivered, but no abort that we know is in the guest's ESR. It was left as it is, and an
+    /// SError of the same call was not injected.
     #[error("degraded: expected the kernel's own external data abort in {register:?}, found {found:#x}")]
     Unexpected {
         /// The register.
@@ -113,7 +133,7 @@ impl AssistError {
         match self {
             Self::Refused(refusal) => Errno(refusal.errno().number()),
             Self::Kernel { errno, .. } => *errno,
-            Self::Degraded { .. } | Self::Unexpected { .. } => EIO,
+            Self::Degraded { .. } | Self::NoSError { .. } | Self::Unexpected { .. } => EIO,
         }
     }
 }
@@ -155,12 +175,16 @@ pub fn set_events(
             deliver(kernel, &VcpuEvents { ext_dabt_pending: true, ..serror })?;
             return Ok(Some(AbortDelivery::Delivered(Target::El1)));
         }
-        Guest::Aarch64 => aarch64(kernel, last, asked, &dabt)?,
         Guest::Aarch32 => aarch32_prefetch_abort(kernel, &dabt)?,
-        Guest::Nested => nested(kernel, last, asked, &dabt)?,
+        Guest::Aarch64 | Guest::Nested => aarch64(kernel, guest, last, asked, &dabt)?,
     };
     if serror.serror_pending {
-        deliver(kernel, &serror).map_err(degraded)?;
+        deliver(kernel, &serror).map_err(|error| match (delivery, error) {
+            (AbortDelivery::Delivered(_), AssistError::Kernel { call, errno }) => {
+                AssistError::NoSError { call, errno }
+            }
+            (_, error) => error,
+        })?;
     }
     Ok(Some(delivery))
 }
@@ -195,85 +219,117 @@ fn is_kernels_own(esr: u64) -> bool {
     is_abort && esr.il() && matches!(esr.iss(), 0x10 | 0x13..=0x17) && esr.iss2() == 0
 }
 
+/// An Exception level that may take an abort, and its ESR.
+type Taker = (Target, Reg);
+
+const EL1: Taker = (Target::El1, Reg::EsrEl1);
+const EL2: Taker = (Target::El2, Reg::EsrEl2);
+
 fn aarch64(
     kernel: &impl Kernel,
+    guest: Guest,
     last: Last,
     asked: Asked,
     dabt: &VcpuEvents,
 ) -> Result<AbortDelivery, AssistError> {
-    let mark = match last {
-        Last::NoWalk => None,
-        Last::Any => Some(Mark::put(kernel)?),
+    let (target, register, esr) = match last {
+        Last::NoWalk => {
+            deliver(kernel, dabt)?;
+            let (target, register) = if guest == Guest::Nested { taker(kernel)? } else { EL1 };
+            if asked.is_plain(guest) {
+                return Ok(AbortDelivery::Delivered(target));
+            }
+            (target, register, get(kernel, register).map_err(degraded)?)
+        }
+        Last::Any => {
+            let takers: &[Taker] = if guest == Guest::Nested { &[EL2, EL1] } else { &[EL1] };
+            match deliver_if_any(kernel, takers, dabt)? {
+                Some(taken) => taken,
+                None => return Ok(AbortDelivery::NotDelivered),
+            }
+        }
     };
-    if let Err(error) = deliver(kernel, dabt) {
-        mark.map_or(Ok(()), |mark| mark.remove(kernel))?;
-        return Err(error);
-    }
-    let esr = get(kernel, Reg::EsrEl1).map_err(degraded)?;
-    if let Some(mark) = mark.filter(|mark| mark.is_there(esr)) {
-        mark.remove(kernel)?;
-        return Ok(AbortDelivery::NotDelivered);
-    }
-    rewrite(kernel, Reg::EsrEl1, esr, asked)?;
-    Ok(AbortDelivery::Delivered(Target::El1))
+    rewrite(kernel, register, esr, asked)?;
+    Ok(AbortDelivery::Delivered(target))
 }
 
-/// Tells whether the kernel wrote `ESR_EL1`: that register is never 0 after an abort, so a value that could
-/// be the kernel's own makes place for 0 meanwhile.
+/// Of a vCPU with EL2: who took the abort that the kernel delivered.
+fn taker(kernel: &impl Kernel) -> Result<Taker, AssistError> {
+    let pstate = Pstate::from_bits(get(kernel, Reg::Pstate).map_err(degraded)?);
+    Ok(if pstate.exception_level() == ExceptionLevel::El2 { EL2 } else { EL1 })
+}
+
+/// Delivers, and finds who took the abort by whose ESR the kernel wrote, and what it wrote.
+fn deliver_if_any(
+    kernel: &impl Kernel,
+    takers: &[Taker],
+    dabt: &VcpuEvents,
+) -> Result<Option<(Target, Reg, u64)>, AssistError> {
+    // At most one mark a taker: two.
+    let mut marks = [None; 2];
+    let put_and_deliver = |marks: &mut [Option<Mark>; 2]| {
+        for (mark, (_, register)) in marks.iter_mut().zip(takers) {
+            *mark = Some(Mark::put(kernel, *register)?);
+        }
+        deliver(kernel, dabt)
+    };
+    if let Err(error) = put_and_deliver(&mut marks) {
+        marks.iter().flatten().try_for_each(|mark| mark.remove(kernel))?;
+        return Err(error);
+    }
+    let mut taken = None;
+    for (mark, (target, register)) in marks.iter_mut().zip(takers) {
+        let esr = get(kernel, *register).map_err(degraded)?;
+        if mark.is_some_and(|mark| !mark.is_there(esr)) {
+            (*mark, taken) = (None, Some((*target, *register, esr)));
+            break;
+        }
+    }
+    let removed = marks.iter().flatten().try_for_each(|mark| mark.remove(kernel));
+    if taken.is_some() {
+        removed.map_err(degraded)?
+    } else {
+        removed?
+    }
+    Ok(taken)
+}
+
+/// Tells whether the kernel wrote an ESR: a value there that could be the kernel's own gets a bit that the
+/// kernel never sets, and that means nothing to the guest should it stay.
 #[derive(Clone, Copy)]
 struct Mark {
+    register: Reg,
     before: u64,
 }
 
 impl Mark {
-    fn put(kernel: &impl Kernel) -> Result<Self, AssistError> {
-        let before = get(kernel, Reg::EsrEl1)?;
-        if is_kernels_own(before) {
-            set(kernel, Reg::EsrEl1, 0)?;
+    /// Bit 0 of SRT, which means nothing while ISV is 0. Source: DDI 0487, `ISS encoding for an exception
+    /// from a Data Abort`.
+    const BIT: u64 = 1 << 16;
+
+    fn put(kernel: &impl Kernel, register: Reg) -> Result<Self, AssistError> {
+        let mark = Self { register, before: get(kernel, register)? };
+        if mark.is_needed() {
+            set(kernel, register, mark.marked())?;
         }
-        Ok(Self { before })
+        Ok(mark)
+    }
+
+    fn is_needed(self) -> bool {
+        is_kernels_own(self.before)
+    }
+
+    fn marked(self) -> u64 {
+        if self.is_needed() { self.before | Self::BIT } else { self.before }
     }
 
     fn is_there(self, esr: u64) -> bool {
-        esr == if is_kernels_own(self.before) { 0 } else { self.before }
+        esr == self.marked()
     }
 
     fn remove(self, kernel: &impl Kernel) -> Result<(), AssistError> {
-        if is_kernels_own(self.before) { set(kernel, Reg::EsrEl1, self.before) } else { Ok(()) }
+        if self.is_needed() { set(kernel, self.register, self.before) } else { Ok(()) }
     }
-}
-
-fn nested(
-    kernel: &impl Kernel,
-    last: Last,
-    asked: Asked,
-    dabt: &VcpuEvents,
-) -> Result<AbortDelivery, AssistError> {
-    let before = match last {
-        Last::NoWalk => None,
-        Last::Any => Some([get(kernel, Reg::Pc)?, get(kernel, Reg::EsrEl1)?, get(kernel, Reg::EsrEl2)?]),
-    };
-    deliver(kernel, dabt)?;
-    let pstate = Pstate::from_bits(get(kernel, Reg::Pstate).map_err(degraded)?);
-    let (target, register) = match pstate.exception_level() {
-        ExceptionLevel::El2 => (Target::El2, Reg::EsrEl2),
-        _ => (Target::El1, Reg::EsrEl1),
-    };
-    if before.is_none() && asked.is_plain(Guest::Nested) {
-        return Ok(AbortDelivery::Delivered(target));
-    }
-    let after = get(kernel, register).map_err(degraded)?;
-    if let Some([pc, esr_el1, esr_el2]) = before {
-        let esr = if target == Target::El2 { esr_el2 } else { esr_el1 };
-        // A vector that is itself bad leaves PC where it was, and only then is it delivered.
-        let same = get(kernel, Reg::Pc).map_err(degraded)? == pc && after == esr;
-        let elr = if target == Target::El2 { Reg::ElrEl2 } else { Reg::ElrEl1 };
-        if same && !(is_kernels_own(after) && get(kernel, elr).map_err(degraded)? == pc) {
-            return Ok(AbortDelivery::NotDelivered);
-        }
-    }
-    rewrite(kernel, register, after, asked)?;
-    Ok(AbortDelivery::Delivered(target))
 }
 
 /// Makes the kernel's ESR in `register` the one that was asked for.
@@ -296,7 +352,8 @@ fn aarch32_prefetch_abort(kernel: &impl Kernel, dabt: &VcpuEvents) -> Result<Abo
     let delivered = |reg| get(kernel, reg).map_err(degraded);
     let (lr, pc) = (delivered(Reg::X(20))?, delivered(Reg::Pc)?);
     let (ifar, fsr) = (delivered(Reg::FarEl1)?, delivered(Reg::EsrEl1)?);
-    let wanted = [u64::from((lr as u32).wrapping_sub(4)), pc.wrapping_sub(4), ifar << 32 | far & DFAR, dfsr];
+    let less_4 = |address: u64| u64::from((address as u32).wrapping_sub(4));
+    let wanted = [less_4(lr), less_4(pc), ifar << 32 | far & DFAR, dfsr];
     set(kernel, Reg::Ifsr32, fsr).map_err(degraded)?;
     for (n, (reg, value)) in TURNED.into_iter().zip(wanted).enumerate() {
         if let Err(error) = set(kernel, reg, value) {
