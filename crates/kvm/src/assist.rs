@@ -286,11 +286,7 @@ fn deliver_if_any(
         }
     }
     let removed = marks.iter().flatten().try_for_each(|mark| mark.remove(kernel));
-    if taken.is_some() {
-        removed.map_err(degraded)?
-    } else {
-        removed?
-    }
+    removed.map_err(|error| if taken.is_some() { degraded(error) } else { error })?;
     Ok(taken)
 }
 
