@@ -1,0 +1,384 @@
+//! Whole calls, over the model of the kernel: which ioctls they are made of, and what the program sees.
+
+use std::cell::RefCell;
+
+use seawall_arm::{Reg, Registers};
+use seawall_events::wire::one_reg_id;
+use seawall_events::{Abi, LastFault, Layout, VcpuConfig, VirtualSError};
+use seawall_kvm::Errno;
+use seawall_kvm::assist::{Guest, Kernel};
+
+use super::{Call, Host, guest, set_events};
+
+#[path = "../../../events/examples/own_vcpu/vcpu.rs"]
+mod model;
+
+const ENOTTY: Errno = Errno(25);
+const ENOEXEC: Errno = Errno::ENOEXEC;
+const EFAULT: Errno = Errno::EFAULT;
+const EINVAL: Errno = Errno::EINVAL;
+
+/// A call on a vCPU of a kernel that is not there.
+struct Fake {
+    vcpu: RefCell<model::Vcpu>,
+    /// What the kernel speaks.
+    abi: Abi,
+    /// Behind the program's pointer.
+    argument: Option<[u8; 64]>,
+    /// Every ioctl fails with it: ENOEXEC (but not `KVM_HAS_DEVICE_ATTR`) or ENOTTY.
+    broken: Option<Errno>,
+    /// The n-th ioctl fails with EIO.
+    fails_at: Option<usize>,
+    calls: RefCell<Vec<&'static str>>,
+}
+
+impl Fake {
+    fn new(bytes: [u8; 64]) -> Self {
+        let mut vcpu = model::Vcpu {
+            regs: [0; 52],
+            config: VcpuConfig { ras: true, ..VcpuConfig::default() },
+            last_fault: LastFault { far: 0xdead_0000, ..LastFault::default() },
+            serror: VirtualSError::default(),
+            mmio_waits: false,
+            walk_level: None,
+        };
+        vcpu.set_reg(Reg::Pc, 0x4008_0000);
+        vcpu.set_reg(Reg::Pstate, 0x3c5);
+        vcpu.set_reg(Reg::VbarEl1, 0x4000_0000);
+        Self {
+            vcpu: RefCell::new(vcpu),
+            abi: Abi::Mainline,
+            argument: Some(bytes),
+            broken: None,
+            fails_at: None,
+            calls: RefCell::default(),
+        }
+    }
+
+    fn reg(&self, reg: Reg) -> u64 {
+        self.vcpu.borrow().reg(reg)
+    }
+
+    fn set_reg(self, reg: Reg, value: u64) -> Self {
+        self.vcpu.borrow_mut().set_reg(reg, value);
+        self
+    }
+
+    fn calls(&self) -> Vec<&'static str> {
+        self.calls.take()
+    }
+
+    fn call(&self, name: &'static str) -> Result<(), Errno> {
+        self.calls.borrow_mut().push(name);
+        let n = self.calls.borrow().len();
+        match self.broken {
+            Some(errno) => Err(errno),
+            None if self.fails_at == Some(n) => Err(Errno(5)),
+            None => Ok(()),
+        }
+    }
+
+    fn kernel(&self, bytes: Option<[u8; 64]>) -> Result<(), Errno> {
+        let bytes = bytes.ok_or(EFAULT)?;
+        let mut vcpu = self.vcpu.borrow_mut();
+        seawall_events::set_events_bytes(&mut *vcpu, self.abi, || Some(bytes))
+            .map(drop)
+            .map_err(|refused| refused.refusal.errno().into())
+    }
+
+    fn find(&self, id: u64) -> Result<Reg, Errno> {
+        let config = self.vcpu.borrow().config;
+        let mut regs =
+            vec![Reg::X(20), Reg::Pc, Reg::Pstate, Reg::ElrEl1, Reg::EsrEl1, Reg::FarEl1, Reg::Ifsr32];
+        if config.el2 {
+            regs.extend([Reg::EsrEl2, Reg::ElrEl2]);
+        }
+        regs.into_iter().find(|reg| one_reg_id(*reg) == Some(id)).ok_or(Errno::ENOENT)
+    }
+}
+
+impl Kernel for Fake {
+    fn set_vcpu_events(&self, bytes: &[u8; 64]) -> Result<(), Errno> {
+        self.call("set_events")?;
+        self.kernel(Some(*bytes))
+    }
+
+    fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
+        self.call("get_reg")?;
+        Ok(self.reg(self.find(id)?))
+    }
+
+    fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
+        self.call("set_reg")?;
+        let reg = self.find(id)?;
+        let mut vcpu = self.vcpu.borrow_mut();
+        // Linux arch/arm64/kvm/guest.c, set_core_reg: modes that an AArch64 EL1 does not have.
+        if reg == Reg::Pstate && matches!(value & 0x1f, 0x11..=0x1f) && !vcpu.config.el1_aarch32 {
+            return Err(EINVAL);
+        }
+        vcpu.set_reg(reg, value);
+        Ok(())
+    }
+}
+
+impl Call for Fake {
+    fn pass(&self) -> Result<i32, Errno> {
+        self.call("pass")?;
+        self.kernel(self.argument).map(|()| 0)
+    }
+
+    fn bytes(&self) -> Option<[u8; 64]> {
+        self.calls.borrow_mut().push("read");
+        if self.broken == Some(ENOTTY) { None } else { self.argument }
+    }
+
+    fn get_vcpu_events(&self) -> Result<[u8; 64], Errno> {
+        self.call("get_events")?;
+        let bytes = seawall_events::get_events_bytes(&*self.vcpu.borrow(), self.abi);
+        bytes.map_err(|refusal| refusal.errno().into())
+    }
+}
+
+/// The 64 bytes of the posted layout, of bytes at offsets.
+fn bytes<const N: usize>(parts: [(usize, u8); N]) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    for (offset, byte) in parts {
+        bytes[offset] = byte;
+    }
+    bytes
+}
+
+/// One call in the posted layout, on a host of which nothing is known.
+fn first_call(fake: &Fake) -> Result<i32, Errno> {
+    set_events(fake, Layout::Posted, &Host::new())
+}
+
+const DABT: (usize, u8) = (2, 1);
+const IABT: (usize, u8) = (3, 1);
+const HAS_ESR: (usize, u8) = (4, 1);
+/// ext_abt_esr = 0x1000600: ISV, FnV, EA.
+const ESR: [(usize, u8); 2] = [(17, 0x06), (19, 0x01)];
+
+#[test]
+fn instruction_abort_reaches_a_stock_kernels_guest() {
+    let fake = Fake::new(bytes([IABT]));
+    assert_eq!(first_call(&fake), Ok(0));
+    assert_eq!(fake.reg(Reg::EsrEl1), 0x8600_0010);
+    assert_eq!(fake.reg(Reg::FarEl1), 0xdead_0000);
+    assert_eq!((fake.reg(Reg::Pc), fake.reg(Reg::ElrEl1)), (0x4000_0200, 0x4008_0000));
+}
+
+#[test]
+fn an_esr_is_ored_in_at_either_place() {
+    let posted = Fake::new(bytes([IABT, HAS_ESR, ESR[0], ESR[1]]));
+    assert_eq!(first_call(&posted), Ok(0));
+    assert_eq!(posted.reg(Reg::EsrEl1), 0x8700_0610);
+    let trailing = Fake::new(bytes([DABT, HAS_ESR, (57, 0x06), (59, 0x01)]));
+    assert_eq!(set_events(&trailing, Layout::Trailing, &Host::new()), Ok(0));
+    assert_eq!(trailing.reg(Reg::EsrEl1), 0x9700_0610);
+}
+
+#[test]
+fn the_other_layouts_place_of_the_esr_is_a_reserved_word() {
+    let posted = bytes([IABT, HAS_ESR, ESR[0], ESR[1]]);
+    assert_eq!(set_events(&Fake::new(posted), Layout::Trailing, &Host::new()), Err(EINVAL));
+    assert_eq!(first_call(&Fake::new(bytes([IABT, HAS_ESR, (56, 1)]))), Err(EINVAL));
+}
+
+#[test]
+fn what_mainline_can_do_is_one_ioctl_of_the_kernels() {
+    let host = Host::new();
+    let fake = Fake::new(bytes([DABT, (0, 1), (1, 1), (8, 0x11)]));
+    assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
+    // Is the kernel a native one? Has it RAS? Then the call.
+    assert_eq!(fake.calls(), ["read", "set_events", "set_events", "get_events", "set_events"]);
+    assert_eq!(fake.reg(Reg::EsrEl1), 0x9600_0010);
+    assert!(fake.vcpu.borrow().serror.pending);
+    assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
+    assert_eq!(fake.calls(), ["read", "set_events"]);
+    // An ESR that ORs nothing in, and one that does not count.
+    for bytes in [bytes([DABT, HAS_ESR]), bytes([DABT, (19, 1)]), bytes([HAS_ESR, (19, 1)])] {
+        let fake = Fake::new(bytes);
+        assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
+        assert_eq!(fake.calls(), ["read", "set_events"]);
+    }
+}
+
+#[test]
+fn an_instruction_abort_takes_six_ioctls_after_the_bytes_were_read_once_the_host_is_known() {
+    let fake = Fake::new(bytes([IABT, HAS_ESR, ESR[0], ESR[1]]));
+    set_events(&fake, Layout::Posted, &known_host()).unwrap();
+    let ioctls = ["read", "get_reg", "get_reg", "get_reg", "set_events", "get_reg", "set_reg"];
+    assert_eq!(fake.calls(), ioctls);
+}
+
+#[test]
+fn refused_events_leave_no_trace() {
+    let refused = [
+        bytes([DABT, IABT]),
+        bytes([IABT, HAS_ESR, (19, 2)]),        // bit 25
+        bytes([HAS_ESR, (23, 1)]),              // nothing pending
+        bytes([(1, 1), (11, 2)]),               // an SError's, nothing pending
+        bytes([DABT, (0, 1), (1, 1), (11, 2)]), // mainline would deliver the data abort
+        bytes([DABT, (5, 1)]),
+        bytes([DABT, (7, 1)]),
+        bytes([DABT, (24, 1)]),
+        bytes([DABT, (63, 1)]),
+    ];
+    for bytes in refused {
+        let fake = Fake::new(bytes);
+        let before = fake.vcpu.borrow().clone();
+        assert_eq!(first_call(&fake), Err(EINVAL), "{bytes:?}");
+        assert_eq!(*fake.vcpu.borrow(), before, "{bytes:?}");
+    }
+}
+
+#[test]
+fn an_esr_without_ras_is_refused() {
+    for bytes in [bytes([HAS_ESR]), bytes([(1, 1)]), bytes([IABT, HAS_ESR])] {
+        let fake = Fake::new(bytes);
+        fake.vcpu.borrow_mut().config.ras = false;
+        assert_eq!(first_call(&fake), Err(EINVAL));
+        assert_eq!(fake.reg(Reg::Pc), 0x4008_0000);
+    }
+    let fake = Fake::new(bytes([IABT]));
+    fake.vcpu.borrow_mut().config.ras = false;
+    assert_eq!(first_call(&fake), Ok(0));
+}
+
+#[test]
+fn an_uninitialised_vcpu_comes_before_a_bad_pointer_and_bad_events() {
+    for argument in [Some(bytes([DABT, IABT])), Some(bytes([IABT])), Some(bytes([DABT])), None] {
+        for host in [Host::new(), known_host()] {
+            let fake = Fake { argument, broken: Some(ENOEXEC), ..Fake::new([0; 64]) };
+            assert_eq!(set_events(&fake, Layout::Posted, &host), Err(ENOEXEC), "{argument:?}");
+        }
+    }
+}
+
+/// A stock kernel with RAS.
+fn known_host() -> Host {
+    let host = Host::new();
+    set_events(&Fake::new(bytes([IABT, HAS_ESR])), Layout::Posted, &host).unwrap();
+    host
+}
+
+#[test]
+fn an_unreadable_pointer_is_left_to_the_kernel() {
+    let fake = Fake { argument: None, ..Fake::new([0; 64]) };
+    assert_eq!(first_call(&fake), Err(EFAULT));
+    assert_eq!(fake.calls(), ["read", "pass"]);
+}
+
+#[test]
+fn what_is_no_vcpu_is_left_to_the_kernel() {
+    let fake = Fake { broken: Some(ENOTTY), ..Fake::new(bytes([IABT])) };
+    assert_eq!(first_call(&fake), Err(ENOTTY));
+    assert_eq!(fake.calls(), ["read", "pass"]);
+}
+
+#[test]
+fn a_kernel_that_speaks_the_layout_is_left_alone() {
+    let host = Host::new();
+    let native = |bytes| Fake { abi: Abi::Extended(Layout::Posted), ..Fake::new(bytes) };
+    let fake = native(bytes([IABT, HAS_ESR, ESR[0], ESR[1]]));
+    assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
+    assert_eq!(fake.calls(), ["read", "set_events", "pass"]);
+    assert_eq!(fake.reg(Reg::EsrEl1), 0x8700_0610);
+    let fake = native(bytes([DABT, IABT]));
+    assert_eq!(set_events(&fake, Layout::Posted, &host), Err(EINVAL));
+    assert_eq!(fake.calls(), ["pass"]);
+}
+
+#[test]
+fn a_kernel_that_speaks_the_other_layout_gets_it() {
+    let fake =
+        Fake { abi: Abi::Extended(Layout::Trailing), ..Fake::new(bytes([IABT, HAS_ESR, ESR[0], ESR[1]])) };
+    let host = Host::new();
+    assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
+    assert_eq!(fake.reg(Reg::EsrEl1), 0x8700_0610);
+    fake.calls();
+    assert_eq!(set_events(&fake, Layout::Trailing, &host), Err(EINVAL));
+    assert_eq!(fake.calls(), ["pass"]);
+}
+
+#[test]
+fn a_degraded_injection_is_eio_and_the_guest_takes_the_kernels_abort() {
+    // read, ESR_EL2, PSTATE, the mark, the data abort, ESR_EL1: the seventh would write ESR_EL1.
+    let fake = Fake { fails_at: Some(7), ..Fake::new(bytes([IABT])) };
+    assert_eq!(set_events(&fake, Layout::Posted, &known_host()), Err(Errno(5)));
+    assert_eq!((fake.reg(Reg::EsrEl1), fake.reg(Reg::Pc)), (0x9600_0010, 0x4000_0200));
+}
+
+#[test]
+fn the_guest_is_what_its_registers_say() {
+    let kind = |pstate, config| {
+        let fake = Fake::new([0; 64]).set_reg(Reg::Pstate, pstate);
+        fake.vcpu.borrow_mut().config = config;
+        let kind = guest(&fake).unwrap();
+        assert_eq!(fake.reg(Reg::Pstate), pstate);
+        (kind, fake.calls().len())
+    };
+    let aarch64 = VcpuConfig::default();
+    let aarch32 = VcpuConfig { el1_aarch32: true, ..aarch64 };
+    let nested = VcpuConfig { el2: true, ..aarch64 };
+    assert_eq!(kind(0x3c5, aarch64), (Guest::Aarch64, 2));
+    assert_eq!(kind(0x000, aarch64), (Guest::Aarch64, 2));
+    assert_eq!(kind(0x0000_0030, aarch64), (Guest::Aarch64, 3)); // USR, Thumb
+    assert_eq!(kind(0x0000_01d3, aarch32), (Guest::Aarch32, 2)); // SVC
+    assert_eq!(kind(0x6000_0030, aarch32), (Guest::Aarch32, 4)); // USR, Thumb
+    assert_eq!(kind(0x3c9, nested), (Guest::Nested, 1));
+    assert_eq!(kind(0x000, nested), (Guest::Nested, 1));
+}
+
+#[test]
+fn prefetch_abort_reaches_an_aarch32_guest_in_user_mode() {
+    let fake = Fake::new(bytes([IABT])).set_reg(Reg::Pstate, 0x10).set_reg(Reg::Pc, 0x8000);
+    {
+        let mut vcpu = fake.vcpu.borrow_mut();
+        vcpu.config.el1_aarch32 = true;
+        vcpu.set_reg(Reg::VbarEl1, 0x4000);
+    }
+    assert_eq!(first_call(&fake), Ok(0));
+    assert_eq!((fake.reg(Reg::Pc), fake.reg(Reg::X(20))), (0x400c, 0x8004));
+    assert_eq!((fake.reg(Reg::Ifsr32), fake.reg(Reg::EsrEl1)), (0x8, 0));
+    assert_eq!(fake.reg(Reg::FarEl1), 0xdead_0000 << 32);
+    assert_eq!(fake.reg(Reg::Pstate) & 0x1f, 0x17);
+}
+
+#[test]
+fn instruction_abort_reaches_virtual_el2() {
+    let fake = Fake::new(bytes([IABT, HAS_ESR, ESR[0], ESR[1]])).set_reg(Reg::Pstate, 0x3c9);
+    {
+        let mut vcpu = fake.vcpu.borrow_mut();
+        vcpu.config.el2 = true;
+        vcpu.set_reg(Reg::VbarEl2, 0x5000_0000);
+    }
+    assert_eq!(first_call(&fake), Ok(0));
+    assert_eq!((fake.reg(Reg::EsrEl2), fake.reg(Reg::Pc)), (0x8700_0610, 0x5000_0200));
+    assert_eq!(fake.reg(Reg::EsrEl1), 0);
+}
+
+#[test]
+fn any_byte_that_is_not_zero_is_true() {
+    let fake = Fake::new(bytes([(3, 0xff), (4, 0x80), ESR[0], ESR[1]]));
+    assert_eq!(first_call(&fake), Ok(0));
+    assert_eq!(fake.reg(Reg::EsrEl1), 0x8700_0610);
+    let plain = Fake::new(bytes([(2, 0xff)]));
+    assert_eq!(first_call(&plain), Ok(0));
+    assert_eq!(plain.reg(Reg::EsrEl1), 0x9600_0010);
+}
+
+#[test]
+fn asking_what_the_kernel_speaks_changes_nothing() {
+    for (abi, spoken) in [
+        (Abi::Mainline, None),
+        (Abi::Extended(Layout::Posted), Some(Layout::Posted)),
+        (Abi::Extended(Layout::Trailing), Some(Layout::Trailing)),
+    ] {
+        let fake = Fake { abi, ..Fake::new([0; 64]) };
+        let before = fake.vcpu.borrow().clone();
+        assert_eq!(Host::new().native(&fake), Ok(spoken));
+        assert_eq!(*fake.vcpu.borrow(), before);
+    }
+}
