@@ -1,0 +1,88 @@
+//! A vCPU whose system calls are counted.
+
+use std::cell::Cell;
+
+use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
+use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, VcpuEvents};
+use seawall_kvm::assist::{self, Guest, Kernel, Last};
+use seawall_kvm::{Errno, Error, Vcpu, Way};
+
+/// The vCPU, the last exit that it had, and how many system calls were made since.
+pub(crate) struct Counting<'a> {
+    pub(crate) vcpu: &'a mut Vcpu,
+    pub(crate) last: Last,
+    pub(crate) ras: bool,
+    calls: Cell<u64>,
+}
+
+impl<'a> Counting<'a> {
+    pub(crate) fn new(vcpu: &'a mut Vcpu, last: Last, ras: bool) -> Self {
+        Self { vcpu, last, ras, calls: Cell::new(0) }
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.get()
+    }
+
+    fn count(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+}
+
+impl Kernel for Counting<'_> {
+    fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
+        self.count();
+        self.vcpu.set_vcpu_events(bytes)
+    }
+
+    fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
+        self.count();
+        self.vcpu.get_one_reg(id)
+    }
+
+    fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
+        self.count();
+        self.vcpu.set_one_reg(id, value)
+    }
+}
+
+/// As `Vcpu` does it for an AArch64 guest without EL2.
+impl seawall_events::Vcpu for Counting<'_> {
+    type Error = Error;
+
+    fn run(&mut self) -> Result<Exit, Error> {
+        self.count();
+        self.vcpu.run()
+    }
+
+    fn answer_mmio(&mut self, data: [u8; 8]) {
+        self.vcpu.answer_mmio(data);
+    }
+
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+        if let Way::Native(_) = self.vcpu.way() {
+            self.count();
+            return self.vcpu.set_events(events);
+        }
+        Ok(assist::set_events(self, Guest::Aarch64, self.last, self.ras, events)?)
+    }
+
+    fn events(&self) -> Result<VcpuEvents, Error> {
+        self.count();
+        self.vcpu.events()
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
+        self.get_one_reg(id).map_err(|errno| Error::Ioctl { call: "KVM_GET_ONE_REG", errno })
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
+        self.set_one_reg(id, value).map_err(|errno| Error::Ioctl { call: "KVM_SET_ONE_REG", errno })
+    }
+
+    fn abi(&self) -> Abi {
+        Abi::Extended(Layout::Posted)
+    }
+}

@@ -1,0 +1,248 @@
+//! The cases, counted and timed.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use seawall::{Action, Containment, Full, GuestState};
+use seawall_arm::Target;
+use seawall_events::{Abi, AbortDelivery, Reg, SeaExit, Vcpu as _, VcpuEvents};
+use seawall_kvm::assist::{Kernel as _, Last};
+use seawall_kvm::{Vcpu, Way};
+
+use crate::counting::Counting;
+use crate::figure::{Figure, Report, Time, median, ratio};
+use crate::guest::{Guest, unexpected};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// What is injected.
+struct Case {
+    name: &'static str,
+    events: VcpuEvents,
+    /// In `ESR_EL1` before it.
+    old_esr: u64,
+    /// In `ESR_EL1` after it.
+    esr: u64,
+}
+
+const DATA: VcpuEvents = VcpuEvents {
+    serror_pending: false,
+    serror_has_esr: false,
+    ext_dabt_pending: true,
+    ext_iabt_pending: false,
+    ext_abt_has_esr: false,
+    serror_esr: 0,
+    ext_abt_esr: 0,
+};
+const INSTRUCTION: VcpuEvents = VcpuEvents { ext_dabt_pending: false, ext_iabt_pending: true, ..DATA };
+/// SET and EA, as the exit has them.
+const ISS: u64 = 0x210;
+
+/// The kernel's own data abort at EL1, left there by an earlier injection.
+const OLD: u64 = 0x9600_0010;
+
+const CASES: [Case; 5] = [
+    Case { name: "data abort", events: DATA, old_esr: 0, esr: 0x9600_0010 },
+    Case { name: "data abort, ESR", events: with_esr(DATA), old_esr: 0, esr: 0x9600_0210 },
+    Case { name: "instruction abort", events: INSTRUCTION, old_esr: 0, esr: 0x8600_0010 },
+    Case { name: "instruction abort, ESR", events: with_esr(INSTRUCTION), old_esr: 0, esr: 0x8600_0210 },
+    Case {
+        name: "the same, over an old abort's ESR",
+        events: with_esr(INSTRUCTION),
+        old_esr: OLD,
+        esr: 0x8600_0210,
+    },
+];
+
+const fn with_esr(events: VcpuEvents) -> VcpuEvents {
+    VcpuEvents { ext_abt_has_esr: true, ext_abt_esr: ISS, ..events }
+}
+
+/// Calls more than the kernel's own injection takes: the table of `seawall_kvm::assist`.
+const fn promise(last: Last, case: &Case) -> u64 {
+    let is_plain = case.events.ext_dabt_pending && !case.events.ext_abt_has_esr;
+    match (last, is_plain) {
+        (Last::NoWalk, true) => 0,
+        (Last::NoWalk, false) | (Last::Any, true) => 2,
+        (Last::Any, false) => 3 + (case.old_esr != 0) as u64,
+    }
+}
+
+/// The medians of the batches of one case.
+type Medians = Vec<Duration>;
+
+/// Measures all.
+pub(crate) fn report(batches: u32, repeat: u32) -> Result<Report> {
+    let mut guest = Guest::new()?;
+    let way = match guest.vcpu.way() {
+        Way::Assisted => "assisted".to_owned(),
+        Way::Native(layout) => format!("native ({layout:?})"),
+    };
+    let bench = Bench { batches, repeat };
+    let mut figures = vec![bench.round_trip(&mut guest)?];
+    let sea = guest.consume()?;
+    figures.extend(bench.injections(&mut guest, Last::NoWalk, "after a SEA exit", Some(&sea))?);
+    guest.touch_the_bad_page()?;
+    figures.extend(bench.injections(&mut guest, Last::Any, "after SIGBUS", None)?);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    Ok(Report { kernel, way, batches, repeat, figures })
+}
+
+struct Bench {
+    batches: u32,
+    repeat: u32,
+}
+
+impl Bench {
+    /// A KVM_RUN that ends at once with a store to a device.
+    fn round_trip(&self, guest: &mut Guest) -> Result<Figure> {
+        guest.at_the_reports()?;
+        let mut medians = Medians::new();
+        for _ in 0..self.batches {
+            medians.push(self.batch(|| time(|| guest.report()))?);
+        }
+        guest.finish_the_store()?;
+        figure("for scale", "KVM_RUN to an MMIO exit", 1, None, &medians, None)
+    }
+
+    /// The kernel's own data abort, each case, and after a SEA exit the whole containment.
+    fn injections(
+        &self,
+        guest: &mut Guest,
+        last: Last,
+        after: &'static str,
+        sea: Option<&SeaExit>,
+    ) -> Result<Vec<Figure>> {
+        let ras = guest.vm.has_ras();
+        let mut calls = Vec::new();
+        for case in &CASES {
+            guest.at_the_load(case.old_esr)?;
+            let mut counting = Counting::new(&mut guest.vcpu, last, ras);
+            let delivery = counting.set_events(&case.events)?;
+            calls.push(counting.calls());
+            check(&guest.vcpu, delivery, case)?;
+        }
+        let contained = sea.map(|sea| count_containment(guest, last, sea)).transpose()?;
+
+        let mut own = Medians::new();
+        let mut medians = vec![Medians::new(); CASES.len()];
+        let mut whole = Medians::new();
+        let own_bytes = DATA.to_bytes(Abi::Mainline)?;
+        let mut containment = Containment::new(Full);
+        let mut now = Duration::ZERO;
+        for _ in 0..self.batches {
+            own.push(self.batch(|| {
+                guest.at_the_load(0)?;
+                time(|| Ok(guest.vcpu.set_vcpu_events(&own_bytes)?))
+            })?);
+            for (case, medians) in CASES.iter().zip(&mut medians) {
+                medians.push(self.batch(|| {
+                    guest.at_the_load(case.old_esr)?;
+                    time(|| Ok(guest.vcpu.set_events(&case.events).map(drop)?))
+                })?);
+            }
+            if let Some(sea) = sea {
+                whole.push(self.batch(|| {
+                    guest.at_the_load(0)?;
+                    // The guard shall not take the bench for a storm.
+                    now += Duration::from_secs(60);
+                    time(|| Ok(containment.handle(&mut guest.vcpu, sea, now).map(drop)?))
+                })?);
+            }
+        }
+
+        let mut figures = vec![figure(after, "the kernel's own data abort", 1, None, &own, Some(&own))?];
+        for ((case, calls), medians) in CASES.iter().zip(calls).zip(&medians) {
+            figures.push(figure(after, case.name, calls, Some(promise(last, case)), medians, Some(&own))?);
+        }
+        if let Some(calls) = contained {
+            let name = "containment: decide, inject, read back";
+            figures.push(figure(after, name, calls, None, &whole, Some(&own))?);
+            figures.push(self.whole_way(guest, &own)?);
+        }
+        Ok(figures)
+    }
+
+    /// From the load of a bad line to the store of the handler that it ends in, and back at the load.
+    fn whole_way(&self, guest: &mut Guest, own: &Medians) -> Result<Figure> {
+        let mut containment = Containment::new(Full);
+        let mut now = Duration::ZERO;
+        let mut medians = Medians::new();
+        let mut sea = guest.consume()?;
+        for _ in 0..self.batches {
+            medians.push(self.batch(|| {
+                now += Duration::from_secs(60);
+                time(|| {
+                    containment.handle(&mut guest.vcpu, &sea, now)?;
+                    guest.report()?;
+                    match guest.vcpu.run()? {
+                        seawall_events::Exit::Sea(again) => sea = again,
+                        other => return Err(unexpected("a SEA exit", &other)),
+                    }
+                    Ok(())
+                })
+            })?);
+        }
+        // The containment, and two KVM_RUN.
+        let calls = count_containment(guest, Last::NoWalk, &sea)? + 2;
+        figure(
+            "after a SEA exit",
+            "load, exit, containment, handler, MMIO, back",
+            calls,
+            None,
+            &medians,
+            Some(own),
+        )
+    }
+
+    /// The median of a batch.
+    fn batch(&self, mut one: impl FnMut() -> Result<Duration>) -> Result<Duration> {
+        let times = (0..self.repeat).map(|_| one()).collect::<Result<Vec<Duration>>>()?;
+        median(&times).ok_or_else(|| "an empty batch".into())
+    }
+}
+
+/// How many system calls a containment takes, and that the guest is where it should be.
+fn count_containment(guest: &mut Guest, last: Last, sea: &SeaExit) -> Result<u64> {
+    guest.at_the_load(0)?;
+    let ras = guest.vm.has_ras();
+    let mut counting = Counting::new(&mut guest.vcpu, last, ras);
+    let outcome = Containment::new(Full).handle(&mut counting, sea, Duration::ZERO)?;
+    let calls = counting.calls();
+    match outcome.action {
+        Action::Injected { guest: GuestState::AtVector { target: Target::El1, esr, .. }, .. }
+            if esr.bits() == 0x9600_0210 =>
+        {
+            Ok(calls)
+        }
+        other => Err(unexpected("a data abort with the hardware's ISS", &other)),
+    }
+}
+
+/// A bench of an injection that does not do its work measures nothing.
+fn check(vcpu: &Vcpu, delivery: Option<AbortDelivery>, case: &Case) -> Result<()> {
+    let esr = vcpu.reg(Reg::EsrEl1)?;
+    if delivery != Some(AbortDelivery::Delivered(Target::El1)) || esr != case.esr {
+        let expected = format!("{} with ESR {:#x}", case.name, case.esr);
+        return Err(unexpected(&expected, &(delivery, esr)));
+    }
+    Ok(())
+}
+
+fn time(act: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    act()?;
+    Ok(start.elapsed())
+}
+
+fn figure(
+    after: &'static str,
+    name: &'static str,
+    calls: u64,
+    promise: Option<u64>,
+    medians: &Medians,
+    own: Option<&Medians>,
+) -> Result<Figure> {
+    let time = Time::of(medians).ok_or("expected at least one batch")?;
+    Ok(Figure { after, name, calls, promise, time, ratio: own.and_then(|own| ratio(medians, own)) })
+}

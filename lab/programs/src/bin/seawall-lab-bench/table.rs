@@ -1,0 +1,130 @@
+//! The figures as a table for people and as JSON for programs.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::figure::{Figure, Report};
+
+const NOTE: &str = "Under a software CPU: the times are not hardware's. Calls and ratios are what is meant.";
+
+/// The table: one line a figure.
+pub(crate) fn text(report: &Report) -> String {
+    let Report { kernel, way, batches, repeat, figures } = report;
+    let mut table = format!(
+        "KVM of Linux {kernel}, extended ABI: {way}; medians of {batches} batches of {repeat}\n{NOTE}\n\n{:<46} {:>6} {:>9}  {:<6} {:>11} {:>21}  {}\n",
+        "figure", "calls", "promised", "", "time", "batches", "ratio"
+    );
+    let mut after = "";
+    for figure in figures {
+        if figure.after != after {
+            after = figure.after;
+            let _ = writeln!(table, "{after}");
+        }
+        let promise = figure.promise.map_or_else(String::new, |more| format!("<= 1+{more}"));
+        let kept = match (figure.promise, figure.is_kept()) {
+            (None, _) => "",
+            (_, true) => "kept",
+            (_, false) => "MISSED",
+        };
+        let time = micros(figure.time.median);
+        let batches = format!("{}..{}", micros(figure.time.least), micros(figure.time.most));
+        let ratio = figure.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}x"));
+        let Figure { name, calls, .. } = figure;
+        let _ = writeln!(
+            table,
+            "  {name:<44} {calls:>6} {promise:>9}  {kept:<6} {time:>8} us {batches:>18} us  {ratio}"
+        );
+    }
+    table
+}
+
+/// The same as one JSON object.
+pub(crate) fn json(report: &Report) -> Value {
+    let figures: Vec<Value> = report.figures.iter().map(figure_json).collect();
+    json!({
+        "kernel": report.kernel,
+        "extended_abi": report.way,
+        "note": NOTE,
+        "batches": report.batches,
+        "repeat": report.repeat,
+        "figures": figures,
+    })
+}
+
+fn figure_json(figure: &Figure) -> Value {
+    json!({
+        "after": figure.after,
+        "name": figure.name,
+        "calls": figure.calls,
+        "promise": figure.promise.map(|more| json!({ "at_most": 1 + more })),
+        "kept": figure.is_kept(),
+        "nanoseconds": nanos(figure.time.median),
+        "nanoseconds_of_batches": [nanos(figure.time.least), nanos(figure.time.most)],
+        "ratio": figure.ratio,
+    })
+}
+
+fn micros(time: Duration) -> String {
+    let micros = time.as_secs_f64() * 1e6;
+    let digits = if micros < 10.0 { 2 } else { usize::from(micros < 100.0) };
+    format!("{micros:.digits$}")
+}
+
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::Time;
+
+    fn report() -> Report {
+        let [median, least, most] = [7_654, 7_000, 123_456].map(Duration::from_nanos);
+        let time = Time { median, least, most };
+        let figure = Figure {
+            after: "after SIGBUS",
+            name: "instruction abort",
+            calls: 5,
+            promise: Some(3),
+            time,
+            ratio: Some(2.345),
+        };
+        Report {
+            kernel: "7.2.12".into(),
+            way: "assisted".into(),
+            batches: 11,
+            repeat: 200,
+            figures: vec![figure],
+        }
+    }
+
+    #[test]
+    fn the_table_has_calls_promise_time_and_ratio_of_each_case() {
+        let text = text(&report());
+        let mut lines = text.lines();
+        assert_eq!(
+            lines.next(),
+            Some("KVM of Linux 7.2.12, extended ABI: assisted; medians of 11 batches of 200")
+        );
+        assert!(text.contains("Calls and ratios are what is meant"));
+        let last: Vec<&str> = text.lines().next_back().expect("a figure").split_whitespace().collect();
+        assert_eq!(
+            last,
+            ["instruction", "abort", "5", "<=", "1+3", "MISSED", "7.65", "us", "7.00..123", "us", "2.35x"]
+        );
+    }
+
+    #[test]
+    fn json_has_the_same_in_nanoseconds() {
+        let json = json(&report());
+        let figure = &json["figures"][0];
+        assert_eq!(figure["calls"], 5);
+        assert_eq!(figure["promise"]["at_most"], 4);
+        assert_eq!(figure["kept"], false);
+        assert_eq!(figure["nanoseconds"], 7654);
+        assert_eq!(figure["nanoseconds_of_batches"], json!([7000, 123_456]));
+    }
+}
