@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod diff_isa;
 mod kernel_fit;
+mod lab;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer tasks of Seawall")]
@@ -27,6 +28,8 @@ enum Task {
     DiffIsa(diff_isa::Options),
     /// Whether the kernel half is fit to run inside a kernel: no path to a panic, no heap, no floats, a bounded stack
     KernelFit,
+    /// An Arm server in software with real KVM and poisonable memory: runs a command, a shell, the suites
+    Lab(lab::Options),
 }
 
 fn main() -> ExitCode {
@@ -35,5 +38,6 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&options),
         Task::DiffIsa(options) => diff_isa::run(&options),
         Task::KernelFit => kernel_fit::run(),
+        Task::Lab(options) => lab::run(&options),
     }
 }

@@ -1,0 +1,119 @@
+//! The lab's only file system: busybox, our programs, and what one run brings in.
+
+use std::path::{Path, PathBuf};
+
+use super::binaries::Built;
+use super::error::{Error, Result};
+use super::files;
+use super::newc::Archive;
+
+/// The first process, and small programs for the shell.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("init", include_str!("../../../lab/init.sh")),
+    ("bin/poison", include_str!("../../../lab/poison.sh")),
+    ("bin/fake-einj", include_str!("../../../lab/fake-einj.sh")),
+];
+/// Folders that are mounted on, or expected.
+const FOLDERS: [&str; 9] = ["bin", "dev", "lab", "lib", "proc", "root", "run", "sys", "tmp"];
+
+/// A file of the host that goes into the lab, executable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Guest {
+    pub(crate) host: PathBuf,
+    /// From the root, without the slash.
+    pub(crate) lab: String,
+}
+
+impl Guest {
+    /// Reads `HOST[:LAB]`; without LAB, or if LAB ends in a slash, the name stays: by default it goes into /bin.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let (host, lab) = text.split_once(':').unwrap_or((text, "/bin/"));
+        let name = Path::new(host).file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error::failed(format!("--file {text}: no file name in {host:?}")))?;
+        let lab = lab.trim_start_matches('/');
+        let lab = if lab.is_empty() || lab.ends_with('/') { format!("{lab}{name}") } else { lab.to_owned() };
+        Ok(Self { host: host.into(), lab })
+    }
+}
+
+/// What the lab does once it is up.
+pub(crate) enum Task<'a> {
+    /// Runs a command between marks with this word.
+    Command { arguments: &'a [String], word: &'a str },
+    /// Gives a shell on the console of this size (rows, columns).
+    Shell { size: Option<(u16, u16)> },
+}
+
+/// The archive.
+pub(crate) fn build(
+    busybox: &Path,
+    programs: &[Built],
+    guests: &[Guest],
+    task: &Task<'_>,
+) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    for folder in FOLDERS {
+        archive.folder(folder);
+    }
+    archive.device("dev/console", (5, 1));
+    archive.file("bin/busybox", true, &files::read(busybox)?);
+    archive.link("bin/sh", "busybox");
+    for (path, script) in SCRIPTS {
+        archive.file(path, true, script.as_bytes());
+    }
+    for program in programs {
+        archive.file(&format!("bin/{}", program.name), true, &files::read(&program.path)?);
+    }
+    for guest in guests {
+        archive.file(&guest.lab, true, &files::read(&guest.host)?);
+    }
+    match task {
+        Task::Command { arguments, word } => {
+            archive.file("lab/command", true, command_line(arguments).as_bytes());
+            archive.file("lab/word", false, word.as_bytes());
+        }
+        Task::Shell { size } => {
+            let (rows, columns) = size.unwrap_or((24, 80));
+            archive.file("lab/size", false, format!("rows {rows} cols {columns}").as_bytes());
+        }
+    }
+    Ok(archive.finish())
+}
+
+/// A script that runs the arguments: one is a line for the shell, several are a program and its arguments, as they are.
+fn command_line(arguments: &[String]) -> String {
+    match arguments {
+        [line] => format!("{line}\n"),
+        words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ") + "\n",
+    }
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn one_argument_is_a_line_for_the_shell_and_several_are_words() {
+        assert_eq!(command_line(&words(&["ls | wc -l"])), "ls | wc -l\n");
+        assert_eq!(command_line(&words(&["echo", "a b", "it's", "$x"])), "'echo' 'a b' 'it'\\''s' '$x'\n");
+    }
+
+    #[test]
+    fn a_file_goes_to_bin_or_where_it_is_told() {
+        let check =
+            |text: &str| Guest::parse(text).map(|guest| (guest.host.display().to_string(), guest.lab));
+        assert_eq!(check("/tmp/x/prog"), Ok(("/tmp/x/prog".into(), "bin/prog".into())));
+        assert_eq!(check("a:/root/b"), Ok(("a".into(), "root/b".into())));
+        assert_eq!(check("d/a:/root/"), Ok(("d/a".into(), "root/a".into())));
+        assert_eq!(check("a:/"), Ok(("a".into(), "a".into())));
+        assert!(check("/").is_err());
+    }
+}

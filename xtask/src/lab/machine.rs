@@ -1,0 +1,317 @@
+//! The lab's machine: QEMU's command line, and a run from power-on to power-off.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::{Error, Result};
+use super::stream::{State, Stream};
+
+/// How much memory the kernel's selftests want, with their one huge page of 1 GiB.
+const HUGE_PAGE_FROM_MIB: u32 = 3072;
+/// From power-on to the command. A free host takes 3 to 6 s.
+const BOOT_TIME: Duration = Duration::from_secs(180);
+/// From the command's end to power-off.
+const STOP_TIME: Duration = Duration::from_secs(20);
+/// How much of the console is kept to be shown if the lab is lost.
+const CONSOLE_KEPT: usize = 8192;
+
+/// What machine to boot.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Machine {
+    /// The CPU: neoverse-n2, or max for AArch32 at EL1 and for nested guests (slower)
+    #[arg(long, default_value = "neoverse-n2", value_name = "MODEL")]
+    pub(crate) cpu: String,
+    /// Number of CPUs; one is fastest
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) smp: u32,
+    /// Memory in MiB; from 3072 on there is a huge page of 1 GiB
+    #[arg(long, default_value_t = 3072, value_name = "MIB")]
+    pub(crate) memory: u32,
+    /// Words to add to the kernel's command line
+    #[arg(long, default_value = "", value_name = "WORDS")]
+    pub(crate) append: String,
+}
+
+/// What it boots from.
+pub(crate) struct Images {
+    pub(crate) qemu: PathBuf,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The command ended with this code.
+    Exited(i32),
+    /// The command did not end within its time.
+    TimedOut { console: String },
+    /// The lab never came to the command.
+    NotBooted { console: String },
+    /// The lab went down under the command.
+    Lost { console: String },
+}
+
+impl Machine {
+    /// QEMU with everything but the serial ports: the first is the console, the second the command's.
+    fn command(&self, images: &Images) -> Command {
+        // With setpriv, QEMU does not outlive us, however we end.
+        let mut command = if on_path("setpriv") {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&images.qemu);
+            command
+        } else {
+            Command::new(&images.qemu)
+        };
+        command
+            .args(["-machine", "virt,virtualization=on,gic-version=3", "-accel", "tcg,thread=multi"])
+            .args(["-cpu", &format!("{},lab-double-fault2=on", self.cpu)])
+            .args(["-smp", &self.smp.to_string(), "-m", &self.memory.to_string()])
+            .args(["-nodefaults", "-nographic", "-monitor", "none", "-no-reboot"])
+            .arg("-kernel")
+            .arg(&images.kernel)
+            .arg("-initrd")
+            .arg(&images.initramfs)
+            .args(["-append", &self.kernel_words()]);
+        command
+    }
+
+    /// The kernel's command line. `seawall.lab` tells programs where they are.
+    fn kernel_words(&self) -> String {
+        let mut words = String::from(
+            "console=ttyAMA0 quiet loglevel=1 panic=-1 oops=panic cryptomgr.notests iomem=relaxed seawall.lab",
+        );
+        if self.memory >= HUGE_PAGE_FROM_MIB {
+            words += " hugepagesz=1G hugepages=1";
+        }
+        if !self.append.is_empty() {
+            words.push(' ');
+            words += &self.append;
+        }
+        words
+    }
+
+    /// Boots, with the terminal as the console, until it is powered off.
+    pub(crate) fn interact(&self, images: &Images) -> Result<()> {
+        let mut command = self.command(images);
+        command.args(["-chardev", "stdio,id=console,signal=off,mux=on", "-serial", "chardev:console"]);
+        let status = command.status().map_err(|error| Error::failed(format!("QEMU: {error}")))?;
+        if status.success() { Ok(()) } else { Err(Error::failed(format!("QEMU: {status}"))) }
+    }
+
+    /// Boots, and runs the command that is in the initramfs. What it writes to stdout goes to `output`, what it writes to
+    /// stderr and the kernel's last words to `errors`, both as they come. `word` is that of the marks.
+    pub(crate) fn run(
+        &self,
+        images: &Images,
+        word: &str,
+        timeout: Duration,
+        output: &mut dyn Write,
+        errors: &mut dyn Write,
+    ) -> Result<Ended> {
+        let mut command = self.command(images);
+        // QEMU's own messages come with the console.
+        command.args(["-serial", "file:/dev/stderr", "-serial", "stdio"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|error| Error::failed(format!("QEMU: {error}")))?;
+        let mut qemu = Running { child };
+        let events = qemu.events();
+        Session::new(word, timeout).follow(&events, output, errors)
+    }
+}
+
+/// A QEMU that is killed and waited for when it is let go.
+struct Running {
+    child: Child,
+}
+
+/// What comes from QEMU.
+enum Event {
+    Port(Vec<u8>),
+    Console(Vec<u8>),
+}
+
+impl Running {
+    /// Both its pipes in one channel, which is closed when both are.
+    fn events(&mut self) -> Receiver<Event> {
+        let (sender, receiver) = channel();
+        if let Some(port) = self.child.stdout.take() {
+            pump(port, sender.clone(), Event::Port);
+        }
+        if let Some(console) = self.child.stderr.take() {
+            pump(console, sender, Event::Console);
+        }
+        receiver
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pump(mut from: impl Read + Send + 'static, to: Sender<Event>, event: fn(Vec<u8>) -> Event) {
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if to.send(event(buffer[..length].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// A run as it is seen through its two ports.
+struct Session {
+    stream: Stream,
+    console: VecDeque<u8>,
+    start: Instant,
+    timeout: Duration,
+}
+
+impl Session {
+    fn new(word: &str, timeout: Duration) -> Self {
+        Self { stream: Stream::new(word), console: VecDeque::new(), start: Instant::now(), timeout }
+    }
+
+    fn follow(
+        mut self,
+        events: &Receiver<Event>,
+        output: &mut dyn Write,
+        errors: &mut dyn Write,
+    ) -> Result<Ended> {
+        let mut deadline = self.start + BOOT_TIME;
+        loop {
+            let before = self.stream.state();
+            match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::Port(bytes)) => forward(output, &self.stream.take(&bytes))?,
+                Ok(Event::Console(bytes)) => {
+                    self.keep(&bytes);
+                    // Before the command it is of no interest, and after it there is only the kernel's farewell.
+                    if before == State::Running {
+                        forward(errors, &bytes)?;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(self.ended(true)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.ended(false)),
+            }
+            deadline = match (before, self.stream.state()) {
+                (State::Booting, State::Running) => Instant::now() + self.timeout,
+                (State::Booting | State::Running, State::Ended(_)) => Instant::now() + STOP_TIME,
+                _ => deadline,
+            };
+        }
+    }
+
+    /// What it came to, when nothing comes any more, or its time is over.
+    fn ended(self, time_is_over: bool) -> Ended {
+        let console = String::from_utf8_lossy(&Vec::from(self.console)).into_owned();
+        match self.stream.state() {
+            State::Ended(code) => Ended::Exited(code),
+            State::Running if time_is_over => Ended::TimedOut { console },
+            State::Running => Ended::Lost { console },
+            State::Booting => Ended::NotBooted { console },
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.console.extend(bytes);
+        let excess = self.console.len().saturating_sub(CONSOLE_KEPT);
+        self.console.drain(..excess);
+    }
+}
+
+fn forward(to: &mut dyn Write, bytes: &[u8]) -> Result<()> {
+    let written = to.write_all(bytes).and_then(|()| to.flush());
+    written.map_err(|error| Error::failed(format!("the output cannot be written: {error}")))
+}
+
+/// Whether a program is on the PATH.
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder: PathBuf| Path::new(&folder).join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(memory: u32, append: &str) -> Machine {
+        Machine { cpu: "max".into(), smp: 2, memory, append: append.into() }
+    }
+
+    /// What a run with these events comes to, with the command's output and errors.
+    fn check(events: Vec<Event>, open: bool) -> (Ended, String, String) {
+        let (sender, receiver) = channel();
+        for event in events {
+            assert!(sender.send(event).is_ok());
+        }
+        let held = open.then_some(sender);
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let session = Session::new("w", Duration::from_millis(50));
+        let ended = session.follow(&receiver, &mut output, &mut errors).unwrap_or(Ended::Exited(-1));
+        drop(held);
+        let text = |bytes| String::from_utf8(bytes).unwrap_or_default();
+        (ended, text(output), text(errors))
+    }
+
+    fn port(text: &str) -> Event {
+        Event::Port(text.into())
+    }
+
+    fn console(text: &str) -> Event {
+        Event::Console(text.into())
+    }
+
+    #[test]
+    fn a_run_gives_output_errors_and_code_apart() {
+        let events = vec![
+            console("EFI stub\n"),
+            port("w-begin\nout"),
+            console("complaint\n"),
+            port("put\nw-end 7\n"),
+            console("Power down\n"),
+        ];
+        let (ended, output, errors) = check(events, false);
+        assert_eq!(ended, Ended::Exited(7));
+        assert_eq!(output, "output\n");
+        assert_eq!(errors, "complaint\n");
+    }
+
+    #[test]
+    fn a_lab_that_goes_down_is_lost_and_its_console_is_kept() {
+        let (ended, ..) = check(vec![console("Kernel panic\n")], false);
+        assert_eq!(ended, Ended::NotBooted { console: "Kernel panic\n".into() });
+        let (ended, output, _) = check(vec![port("w-begin\nhalf"), console("Oops\n")], false);
+        assert_eq!((ended, output.as_str()), (Ended::Lost { console: "Oops\n".into() }, "half"));
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_in_its_time_is_timed_out() {
+        let (ended, output, _) = check(vec![port("w-begin\nstill here\n")], true);
+        assert_eq!((ended, output.as_str()), (Ended::TimedOut { console: String::new() }, "still here\n"));
+    }
+
+    #[test]
+    fn the_end_of_the_console_is_kept() {
+        let mut session = Session::new("w", Duration::ZERO);
+        session.keep(&[b'a'; 5000]);
+        session.keep(&[b'b'; 5000]);
+        assert_eq!(session.console.len(), 8192);
+        assert_eq!((session.console.front(), session.console.back()), (Some(&b'a'), Some(&b'b')));
+    }
+
+    #[test]
+    fn a_small_machine_has_no_huge_page() {
+        assert!(machine(3072, "").kernel_words().ends_with(" seawall.lab hugepagesz=1G hugepages=1"));
+        assert!(machine(2048, "").kernel_words().ends_with(" seawall.lab"));
+        assert!(machine(2048, "ignore_loglevel").kernel_words().ends_with(" seawall.lab ignore_loglevel"));
+    }
+}

@@ -1,0 +1,321 @@
+//! `cargo xtask lab`: an Arm server in software, with Debian's own kernel, working KVM and poisonable memory.
+//!
+//! Everything that it is made of is fetched or built once, in `target/lab`, and described in `lab/README.md`. Our own
+//! programs are built each time.
+
+use std::fmt::Write as _;
+use std::io::{Write, stderr, stdout};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+mod apt;
+mod binaries;
+mod cache;
+mod cross;
+mod error;
+mod files;
+mod host;
+mod initramfs;
+mod kernel;
+mod machine;
+mod newc;
+mod progress;
+mod qemu;
+mod selftests;
+mod stream;
+
+use apt::Apt;
+use binaries::Built;
+use cross::Toolchain;
+use error::{Error, Result};
+use initramfs::{Guest, Task};
+use kernel::Kernel;
+use machine::{Ended, Images, Machine};
+use progress::indented;
+
+/// Exit codes beside the command's own; the first two as of `timeout(1)`.
+const TIMED_OUT: u8 = 124;
+const FAILED: u8 = 125;
+/// As of automake's tests: skipped, as something cannot be had here.
+const UNAVAILABLE: u8 = 77;
+
+/// What to do in the lab.
+#[derive(clap::Args)]
+#[command(after_help = "Exit codes: the command's own; 124: it did not end in time; 125: the lab failed; \
+                        77: what the lab is made of cannot be had here.")]
+pub(crate) struct Options {
+    #[command(flatten)]
+    machine: Machine,
+    /// Seconds that the command may take, from its start
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    timeout: u64,
+    /// Brings a file of the host in, into /bin unless told otherwise; may be given several times
+    #[arg(long, value_name = "HOST[:LAB]")]
+    file: Vec<String>,
+    /// A shell on the lab's console
+    #[arg(long, conflicts_with = "command")]
+    shell: bool,
+    #[command(subcommand)]
+    run: Option<Run>,
+    /// What to run, as root: a line for the shell, or a program and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// What is run often.
+#[derive(clap::Subcommand)]
+enum Run {
+    /// The conformance suite on real KVM: `seawall check --backend kvm`
+    Check(Arguments),
+    /// The model against the real kernel: random sequences on both
+    Diff(Arguments),
+    /// What an injection costs: ioctls and time
+    Bench(Arguments),
+    /// The tests of the packages that speak to /dev/kvm
+    Tests(Arguments),
+    /// Linux's own selftests of external aborts, without and with libseawall_preload.so
+    Selftests,
+}
+
+#[derive(clap::Args)]
+struct Arguments {
+    /// For the program
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    arguments: Vec<String>,
+}
+
+/// Where things are on the host.
+pub(crate) struct Folders {
+    /// The lab's files in the repository.
+    pub(crate) lab: PathBuf,
+    /// Everything fetched or built. The same whatever CARGO_TARGET_DIR says, as it takes minutes to make.
+    pub(crate) target: PathBuf,
+    pub(crate) logs: PathBuf,
+}
+
+/// The workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// The lab, ready to boot.
+pub(crate) struct Lab {
+    folders: Folders,
+    apt: Apt,
+    qemu: PathBuf,
+    kernel: Kernel,
+    toolchain: Toolchain,
+}
+
+impl Lab {
+    /// Makes everything that is not there yet: minutes the first time, nothing later.
+    ///
+    /// # Errors
+    /// A step failed, or what it takes cannot be had here ([`Error::is_unavailable`]).
+    pub(crate) fn prepare() -> Result<Self> {
+        let target = root().join("target/lab");
+        let folders = Folders { lab: root().join("lab"), logs: target.join("logs"), target };
+        files::create_folder(&folders.logs)?;
+        let apt = Apt::new(folders.target.join("apt"));
+        let qemu = qemu::prepare(&folders, &apt)?;
+        let kernel = kernel::prepare(&folders, &apt)?;
+        let toolchain = cross::prepare(&folders, &apt)?;
+        Ok(Self { folders, apt, qemu, kernel, toolchain })
+    }
+
+    /// Our programs for the lab, built now.
+    pub(crate) fn programs(&self) -> Result<Vec<Built>> {
+        binaries::build(&self.folders, &self.toolchain)
+    }
+
+    /// Boots and runs a command; its stdout goes to `output` as it comes, its stderr to ours.
+    pub(crate) fn run(
+        &self,
+        machine: &Machine,
+        programs: &[Built],
+        guests: &[Guest],
+        arguments: &[String],
+        timeout: Duration,
+        output: &mut dyn Write,
+    ) -> Result<Ended> {
+        let word = word();
+        let task = Task::Command { arguments, word: &word };
+        let initramfs = self.initramfs(programs, guests, &task)?;
+        machine.run(&self.images(&initramfs.0), &word, timeout, output, &mut stderr().lock())
+    }
+
+    /// Boots and gives a shell on the terminal.
+    pub(crate) fn shell(&self, machine: &Machine, programs: &[Built], guests: &[Guest]) -> Result<()> {
+        let initramfs = self.initramfs(programs, guests, &Task::Shell { size: terminal_size() })?;
+        machine.interact(&self.images(&initramfs.0))
+    }
+
+    fn images(&self, initramfs: &Path) -> Images {
+        Images { qemu: self.qemu.clone(), kernel: self.kernel.image.clone(), initramfs: initramfs.to_owned() }
+    }
+
+    fn initramfs(&self, programs: &[Built], guests: &[Guest], task: &Task<'_>) -> Result<Scratch> {
+        let archive = initramfs::build(&self.kernel.busybox, programs, guests, task)?;
+        let runs = self.folders.target.join("runs");
+        files::create_folder(&runs)?;
+        sweep(&runs)?;
+        let path = runs.join(format!("{}.cpio", std::process::id()));
+        files::write(&path, archive)?;
+        Ok(Scratch(path))
+    }
+}
+
+/// A file that is removed when it is not needed any more.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Removes what interrupted runs left: files named by a process that is gone.
+fn sweep(runs: &Path) -> Result<()> {
+    for path in files::with_extension(runs, "cpio")? {
+        let process = path.file_stem().unwrap_or_default();
+        if !Path::new("/proc").join(process).exists() {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+/// The word of the marks: no other run's, nor in any program's output.
+fn word() -> String {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("seawall-{:x}-{:x}", std::process::id(), time.as_nanos())
+}
+
+/// Rows and columns of the terminal, if it is one.
+fn terminal_size() -> Option<(u16, u16)> {
+    let output = Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Runs what was asked for.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    match work(options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if error.is_unavailable() { UNAVAILABLE } else { FAILED })
+        }
+    }
+}
+
+fn work(options: &Options) -> Result<u8> {
+    let guests: Vec<Guest> = options.file.iter().map(|text| Guest::parse(text)).collect::<Result<_>>()?;
+    let lab = Lab::prepare()?;
+    let timeout = Duration::from_secs(options.timeout);
+    if let Some(Run::Selftests) = options.run {
+        return selftests::run(&lab, &options.machine, timeout);
+    }
+    let programs = match &options.run {
+        Some(Run::Tests(_)) => binaries::build_tests(&lab.folders, &lab.toolchain)?,
+        _ => lab.programs()?,
+    };
+    if options.shell {
+        return lab.shell(&options.machine, &programs, &guests).map(|()| 0);
+    }
+    let command = command(options, &programs)?;
+    eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.cpu);
+    let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
+    Ok(code(&ended, options.timeout))
+}
+
+/// What to run in the lab.
+fn command(options: &Options, programs: &[Built]) -> Result<Vec<String>> {
+    let with = |words: &[&str], arguments: &Arguments| {
+        words.iter().map(|word| (*word).to_owned()).chain(arguments.arguments.iter().cloned()).collect()
+    };
+    let (program, command) = match &options.run {
+        Some(Run::Check(arguments)) => {
+            ("seawall", with(&["seawall", "check", "--backend", "kvm"], arguments))
+        }
+        Some(Run::Diff(arguments)) => ("seawall-lab-diff", with(&["seawall-lab-diff"], arguments)),
+        Some(Run::Bench(arguments)) => ("seawall-lab-bench", with(&["seawall-lab-bench"], arguments)),
+        Some(Run::Tests(arguments)) => return Ok(vec![all_tests(programs, &arguments.arguments)]),
+        Some(Run::Selftests) | None if !options.command.is_empty() => return Ok(options.command.clone()),
+        Some(Run::Selftests) | None => return Ok(vec![include_str!("../../../lab/about.sh").to_owned()]),
+    };
+    if programs.iter().any(|built| built.name == program) {
+        return Ok(command);
+    }
+    Err(Error::failed(format!("the workspace has no program {program}")))
+}
+
+/// A line that runs all of these, also after one failed.
+fn all_tests(programs: &[Built], arguments: &[String]) -> String {
+    let mut line = String::from("failed=0\n");
+    for program in programs {
+        let name = &program.name;
+        let _ = writeln!(line, "echo \"--- {name}\"; {name} {} || failed=1", arguments.join(" "));
+    }
+    line + "exit $failed"
+}
+
+/// The exit code of a run, with what there is to say about one that did not end by itself. Its console was seen already,
+/// but for that of the boot.
+fn code(ended: &Ended, timeout: u64) -> u8 {
+    match ended {
+        Ended::Exited(code) => u8::try_from(*code).unwrap_or(u8::MAX),
+        Ended::TimedOut { .. } => {
+            eprintln!("error: the command did not end within {timeout} s; see --timeout");
+            TIMED_OUT
+        }
+        Ended::NotBooted { console } => {
+            eprintln!("error: the lab did not boot; the end of its console:\n{}", indented(console, 25));
+            FAILED
+        }
+        Ended::Lost { .. } => {
+            eprintln!("error: the lab went down under the command; its last words are above");
+            FAILED
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_with_the_commands_code_or_with_one_that_tells_the_labs_failure() {
+        assert_eq!(code(&Ended::Exited(0), 1), 0);
+        assert_eq!(code(&Ended::Exited(3), 1), 3);
+        assert_eq!(code(&Ended::TimedOut { console: String::new() }, 1), 124);
+        assert_eq!(code(&Ended::NotBooted { console: String::new() }, 1), 125);
+        assert_eq!(code(&Ended::Lost { console: String::new() }, 1), 125);
+    }
+
+    #[test]
+    fn tests_are_all_run_and_one_that_fails_fails_the_run() {
+        let programs = ["a-test", "b-test"].map(|name| Built { name: name.into(), path: name.into() });
+        assert_eq!(
+            all_tests(&programs, &["--quiet".to_owned()]),
+            "failed=0\n\
+             echo \"--- a-test\"; a-test --quiet || failed=1\n\
+             echo \"--- b-test\"; b-test --quiet || failed=1\n\
+             exit $failed"
+        );
+    }
+
+    #[test]
+    fn files_of_processes_that_are_gone_are_swept() {
+        let folder = std::env::temp_dir().join(format!("seawall-sweep-{}", std::process::id()));
+        assert_eq!(files::create_folder(&folder), Ok(()));
+        let (mine, gone) = (folder.join(format!("{}.cpio", std::process::id())), folder.join("4194999.cpio"));
+        assert_eq!(files::write(&mine, ""), Ok(()));
+        assert_eq!(files::write(&gone, ""), Ok(()));
+        assert_eq!(sweep(&folder), Ok(()));
+        assert_eq!((mine.exists(), gone.exists()), (true, false));
+        assert_eq!(files::remove_folder(&folder), Ok(()));
+    }
+}
