@@ -25,15 +25,8 @@ const TESTS: [Test; 2] = [
     // It was written for firmware that injects errors.
     Test { name: "sea_to_user", setup: "fake-einj && " },
 ];
-const PACKAGES: [&str; 7] = [
-    "bison",
-    "build-essential",
-    "flex",
-    "gcc-aarch64-linux-gnu",
-    "libc6-dev-arm64-cross",
-    "rsync",
-    "xz-utils",
-];
+const PACKAGES: [&str; 6] =
+    ["bison", "build-essential", "flex", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "xz-utils"];
 /// What the tests are built from.
 const PARTS: [&str; 9] =
     ["Kbuild", "Kconfig", "Makefile", "arch/arm64", "arch/x86/include", "include", "scripts", "tools", "usr"];
@@ -108,7 +101,7 @@ fn one(
         preload = "LD_PRELOAD=/lib/libseawall_preload.so ";
         name += ", preloaded";
     }
-    let line = format!("{}{preload}{} 2>&1", test.setup, test.name);
+    let line = format!("{}{preload}/bin/{} 2>&1", test.setup, test.name);
     let mut output = Vec::new();
     let ended = lab.run(machine, &[], &guests, &[line], timeout, &mut output)?;
     let output = String::from_utf8_lossy(&output);
