@@ -1,6 +1,7 @@
 //! The `seawall` command.
 #![forbid(unsafe_code)]
 
+mod check;
 mod decode;
 mod demo;
 mod out;
@@ -29,6 +30,7 @@ const AFTER_HELP: &str = "\
 Start here:
   seawall demo                            what survives, under three policies, side by side
   seawall decode 0x92000210               an ESR in words
+  seawall check                           does this host treat external aborts right?
   seawall run --machine guest.elf --poison 0x40210000@100000
                                           your own bare-metal guest, with memory that goes bad
 
@@ -37,12 +39,14 @@ Exit codes:
   1  an outcome was not what it must be    6  stopped: the guest took the same abort for ever
   2  wrong usage                           7  the guest needs what the machine does not have
   3  a file cannot be read or written      8  the guest asked for a reset
-  4  a range is not in memory";
+  4  a range is not in memory              9  what was asked for is not available on this host";
 
 #[derive(Subcommand)]
 enum Command {
     /// Run one guest three times with the same two memory errors, and show what survived each policy.
     Demo(demo::Args),
+    /// Check how external aborts are treated, on the software machine or on this host's KVM.
+    Check(check::Args),
     /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
     Decode(decode::Args),
     /// Run a bare-metal guest of your own, with poison where and when you say.
@@ -59,6 +63,7 @@ mod exit {
     pub(crate) const STORM: u8 = 6;
     pub(crate) const UNSUPPORTED: u8 = 7;
     pub(crate) const RESET: u8 = 8;
+    pub(crate) const UNAVAILABLE: u8 = 9;
 }
 
 /// What a command failed with: an exit code, and what to do about it.
@@ -84,6 +89,7 @@ fn help() -> Result<u8, Failure> {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Some(Command::Demo(args)) => demo::main(&args),
+        Some(Command::Check(args)) => check::main(&args),
         Some(Command::Decode(args)) => decode::main(&args),
         Some(Command::Run(args)) => run::main(&args),
         None => help(),

@@ -1,0 +1,166 @@
+//! `seawall check`: the conformance suite.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+use seawall_conformance::{Backend, Entry, Machine, Scenario, Totals, Verdict, kvm, run, scenarios};
+use serde_json::json;
+
+use crate::style::{bad, dim, good, head};
+use crate::{Failure, exit, out};
+
+/// Checks how a host treats external aborts: small guests, what is done to them, and what they must see. The
+/// same scenarios run on the software machine and on KVM; each expectation is a number from the manual, from
+/// Linux or from a measurement. What a host does not have is skipped by name.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  seawall check                             on the software machine, on any host
+  seawall check --backend kvm               on this host's KVM (arm64)
+  seawall check --backend kvm sea:: walk::  only these groups
+  cargo xtask lab -- seawall check --backend kvm
+                                            on real KVM, without Arm hardware
+
+On KVM as root, the scenarios about SIGBUS take some pages of memory out of use (MADV_HWPOISON) until the
+host is started anew.
+
+The last line is `N passed, N failed, N skipped`. Exit codes: 0 nothing failed, 1 something failed,
+2 wrong usage or a filter that matches nothing, 9 the backend is not available.")]
+pub(crate) struct Args {
+    /// Run those scenarios whose GROUP::NAME contains one of these.
+    #[arg(value_name = "NAME-FILTER")]
+    filters: Vec<String>,
+    /// What to run them on.
+    #[arg(long, value_enum, default_value_t = Which::Machine)]
+    backend: Which,
+    /// Name the scenarios, and run none.
+    #[arg(long)]
+    list: bool,
+    /// One JSON object on stdout at the end.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Which {
+    /// The software machine.
+    Machine,
+    /// /dev/kvm of an arm64 host.
+    Kvm,
+}
+
+pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+    let chosen: Vec<Scenario> = scenarios().filter(|scenario| scenario.matches(&args.filters)).collect();
+    if chosen.is_empty() {
+        let message = format!(
+            "no scenario has `{}` in its name; `seawall check --list` names them",
+            args.filters.join("` or `")
+        );
+        return Err(Failure::new(exit::USAGE, message));
+    }
+    if args.list {
+        list(args.json, &chosen)?;
+        return Ok(0);
+    }
+    let backend = open(args.backend)?;
+    let mut output = Output { json: args.json, group: "" };
+    let mut totals = Totals::default();
+    let mut entries = Vec::new();
+    for scenario in &chosen {
+        let progress = Progress::of(scenario);
+        let entry = run(&backend, scenario);
+        progress.clear();
+        totals.add(&entry.verdict);
+        output.entry(&entry)?;
+        entries.push(entry);
+    }
+    output.end(backend.name(), &entries, totals)?;
+    Ok(if totals.failed == 0 { 0 } else { exit::UNEXPECTED })
+}
+
+fn open(which: Which) -> Result<Arc<dyn Backend>, Failure> {
+    match which {
+        Which::Machine => Ok(Arc::new(Machine)),
+        Which::Kvm => kvm().map_err(|error| Failure::new(exit::UNAVAILABLE, error.to_string())),
+    }
+}
+
+fn list(as_json: bool, chosen: &[Scenario]) -> Result<(), Failure> {
+    if as_json {
+        let names: Vec<String> = chosen.iter().map(Scenario::to_string).collect();
+        return out::stdout(&format!("{}\n", json!({ "scenarios": names })));
+    }
+    chosen.iter().try_for_each(|scenario| out::stdout(&format!("{scenario}\n")))
+}
+
+/// The scenario that runs, on a terminal.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn of(scenario: &Scenario) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        bar.set_message(scenario.to_string());
+        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        Self(bar)
+    }
+
+    fn clear(self) {
+        self.0.finish_and_clear();
+    }
+}
+
+struct Output {
+    json: bool,
+    group: &'static str,
+}
+
+impl Output {
+    /// A line for the scenario, under its group's heading; below it what was wrong, field by field.
+    fn entry(&mut self, entry: &Entry) -> Result<(), Failure> {
+        if self.json {
+            return Ok(());
+        }
+        let mut text = String::new();
+        if self.group != entry.group {
+            self.group = entry.group;
+            text += &format!("{}\n", head(entry.group));
+        }
+        match &entry.verdict {
+            Verdict::Passed => text += &format!("  {}  {}\n", good("pass"), entry.name),
+            Verdict::Skipped { reason } => {
+                text += &format!("  {}  {}\n", dim("skip"), dim(format!("{}: {reason}", entry.name)));
+            }
+            Verdict::Failed { mismatches, stopped } => {
+                text += &format!("  {}  {}\n", bad("FAIL"), entry.name);
+                for wrong in mismatches {
+                    let case = if wrong.case.is_empty() { String::new() } else { format!("[{}] ", wrong.case) };
+                    text += &format!(
+                        "        {case}{}: expected {}, got {}\n",
+                        wrong.field, wrong.expected, wrong.got
+                    );
+                }
+                if let Some(stopped) = stopped {
+                    text += &format!("        stopped: {stopped}\n");
+                }
+            }
+        }
+        out::stdout(&text)
+    }
+
+    fn end(&self, backend: &str, entries: &[Entry], totals: Totals) -> Result<(), Failure> {
+        if self.json {
+            let report = json!({
+                "backend": backend,
+                "scenarios": entries,
+                "passed": totals.passed,
+                "failed": totals.failed,
+                "skipped": totals.skipped,
+            });
+            return out::stdout(&format!("{report}\n"));
+        }
+        let Totals { passed, failed, skipped } = totals;
+        out::stdout(&format!("{passed} passed, {failed} failed, {skipped} skipped\n"))
+    }
+}

@@ -1,0 +1,315 @@
+//! `/dev/kvm` itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use seawall_events::wire::{
+    ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_EL1_ID, VCPU_EVENTS_SIZE,
+};
+use seawall_events::{Abi, AbortDelivery, Exit, Reg, Vcpu as _, VcpuEvents};
+use seawall_kvm::assist::Kernel as _;
+use seawall_kvm::lab::{PoisonRegister, physical_address};
+use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
+
+use crate::backend::{Backend, Capability, El1, Error, Interrupt, RAM, RAM_SIZE, Setup, TestVm};
+
+/// `KVM_CAP_ARM_EL1_32BIT`.
+const KVM_CAP_ARM_EL1_32BIT: u32 = 93;
+/// `KVM_CAP_ARM_EL2`.
+const KVM_CAP_ARM_EL2: u32 = 240;
+/// Runs are ended so often until one is taken to have gone on for a while.
+const WHILE: usize = 3;
+/// Size of a line that goes bad, bytes.
+const LINE: u64 = 64;
+
+/// Size of a page that the host knows to be bad, bytes.
+const PAGE: u64 = 0x1000;
+
+/// The poison register, which VMs share: or why there is none.
+type Poison = Result<Arc<Mutex<PoisonRegister>>, String>;
+
+/// The host.
+pub(super) struct Host {
+    kvm: Kvm,
+    poison: Poison,
+    hwpoison: Result<(), String>,
+    cpu: Cpu,
+}
+
+/// What a vCPU has.
+struct Cpu {
+    /// EL0 can be in AArch32 state.
+    aarch32_el0: bool,
+    bti: bool,
+    /// SCTLR2_EL1, with FEAT_DoubleFault2.
+    sctlr2: bool,
+}
+
+extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+impl Host {
+    /// Opens `/dev/kvm` and looks at what a vCPU has.
+    pub(super) fn open() -> Result<Self, Error> {
+        let kvm = Kvm::open()?;
+        // That a signal comes ends a run; there is nothing more to do about it.
+        register_signal_handler(SIGRTMIN(), nothing)
+            .map_err(|error| Error::Other(format!("sigaction(SIGRTMIN): {error}")))?;
+        let plain = Config { sea_to_user: false, nisv_to_user: false, ..Config::default() };
+        let vm = kvm.create_vm(ram()?, plain)?;
+        let cpu = Cpu::of(&vm.create_vcpu(0)?)?;
+        let poison = match PoisonRegister::open() {
+            Ok(register) if kvm.has_sea_to_user() => Ok(Arc::new(Mutex::new(register))),
+            Ok(_) => Err("this kernel has no KVM_CAP_ARM_SEA_TO_USER; expected Linux 6.19 or newer".into()),
+            Err(error) => Err(error.to_string()),
+        };
+        Ok(Self { hwpoison: can_hwpoison(&vm), kvm, poison, cpu })
+    }
+}
+
+impl Cpu {
+    fn of(vcpu: &Vcpu) -> Result<Self, Error> {
+        let field = |id, shift: u32| -> Result<u64, Error> {
+            let register = vcpu.get_one_reg(id);
+            let register = register.map_err(|errno| Error::Other(format!("ONE_REG {id:#x}: {errno}")))?;
+            Ok(register >> shift & 0xf)
+        };
+        Ok(Self {
+            aarch32_el0: field(ID_AA64PFR0_EL1_ID, 0)? == 2,
+            bti: field(ID_AA64PFR1_EL1_ID, 0)? != 0,
+            sctlr2: field(ID_AA64MMFR3_EL1_ID, 4)? != 0 && field(ID_AA64PFR1_EL1_ID, 56)? != 0,
+        })
+    }
+}
+
+fn ram() -> Result<GuestMemoryMmap, Error> {
+    GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), RAM_SIZE as usize)])
+        .map_err(|error| Error::Other(format!("guest memory: {error}")))
+}
+
+/// Whether `madvise(MADV_HWPOISON)` would be obeyed: a range of no bytes tells whether the kernel knows it.
+fn can_hwpoison(vm: &Vm) -> Result<(), String> {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    if effective & CAP_SYS_ADMIN == 0 {
+        return Err("MADV_HWPOISON needs root (CAP_SYS_ADMIN)".into());
+    }
+    vm.hwpoison(RAM, 0).map_err(|error| format!("the kernel has no CONFIG_MEMORY_FAILURE: {error}"))
+}
+
+/// A capability that is there, or the reason why not.
+fn either(there: bool, reason: &str) -> Result<(), String> {
+    if there { Ok(()) } else { Err(reason.to_owned()) }
+}
+
+impl Backend for Host {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn offers(&self, capability: Capability) -> Result<(), String> {
+        let extension = |number| self.kvm.check_extension(number) > 0;
+        match capability {
+            Capability::Ras => either(self.kvm.has_ras(), "this host has no RAS"),
+            Capability::NoRas => either(!self.kvm.has_ras(), "this host has RAS"),
+            Capability::Sctlr2 => {
+                either(self.cpu.sctlr2, "this CPU has no SCTLR2_EL1 with EASE (FEAT_SCTLR2, FEAT_DoubleFault2)")
+            }
+            Capability::Bti => either(self.cpu.bti, "this CPU has no FEAT_BTI"),
+            Capability::Aarch32El0 => either(self.cpu.aarch32_el0, "this CPU has no AArch32 at EL0"),
+            Capability::Aarch32El1 => {
+                either(extension(KVM_CAP_ARM_EL1_32BIT), "this CPU has no AArch32 at EL1 (lab: --cpu max)")
+            }
+            Capability::El2 => either(
+                extension(KVM_CAP_ARM_EL2),
+                "no nested virtualisation; expected FEAT_NV2 and kvm-arm.mode=nested (lab: --cpu max)",
+            ),
+            Capability::Poison => self.poison.as_ref().map(|_| ()).map_err(Clone::clone),
+            Capability::PoisonAbortsStores => Err("the lab's bad lines drop what is stored to them".into()),
+            Capability::PoisonKeepsStores => Err("the lab's bad lines drop what is stored to them".into()),
+            Capability::HwPoison => self.hwpoison.clone(),
+            Capability::HostHole => Err("not there yet".into()),
+            Capability::UninitialisedVcpu => Ok(()),
+            Capability::UnreadableEvents => Err("not there yet".into()),
+        }
+    }
+
+    fn create(&self, setup: &Setup, interrupt: Arc<Interrupt>) -> Result<Box<dyn TestVm>, Error> {
+        let config = Config {
+            abi: setup.abi,
+            // Without it there is no poison to be met either.
+            sea_to_user: setup.sea_to_user && self.kvm.has_sea_to_user(),
+            nisv_to_user: setup.nisv_to_user,
+            el1: match setup.el1 {
+                El1::Aarch64 => seawall_kvm::El1::Aarch64,
+                El1::Aarch32 => seawall_kvm::El1::Aarch32,
+                El1::BelowEl2 => seawall_kvm::El1::BelowEl2,
+            },
+            catch_sigbus: true,
+        };
+        let vm = self.kvm.create_vm(ram()?, config)?;
+        let vcpu = if setup.initialised { vm.create_vcpu(0)? } else { vm.create_uninitialised_vcpu(0)? };
+        Ok(Box::new(KvmVm { vcpu, vm, interrupt, poison: self.poison.clone(), bad: Vec::new() }))
+    }
+
+    fn kick(&self, thread: &JoinHandle<()>) {
+        // A thread that is gone needs no kick.
+        let _ = thread.kill(SIGRTMIN());
+    }
+}
+
+struct KvmVm {
+    vcpu: Vcpu,
+    vm: Vm,
+    interrupt: Arc<Interrupt>,
+    poison: Poison,
+    /// Host physical addresses of lines that we turned bad.
+    bad: Vec<u64>,
+}
+
+impl KvmVm {
+    fn register(&self) -> Result<Arc<Mutex<PoisonRegister>>, Error> {
+        self.poison.clone().map_err(Error::Other)
+    }
+
+    /// Host physical address of the line at `gpa`.
+    fn line(&self, gpa: u64) -> Result<u64, Error> {
+        let line = gpa & !(LINE - 1);
+        Ok(physical_address(self.vm.host_address(line, LINE)? as u64)?)
+    }
+}
+
+/// Memory that goes back to the host must be good.
+impl Drop for KvmVm {
+    fn drop(&mut self) {
+        if let Ok(register) = &self.poison {
+            let mut register = register.lock().unwrap_or_else(PoisonError::into_inner);
+            self.bad.iter().for_each(|line| register.heal(*line));
+        }
+    }
+}
+
+impl From<seawall_kvm::Error> for Error {
+    fn from(error: seawall_kvm::Error) -> Self {
+        match error.errno() {
+            Some(errno) => Self::Errno { number: errno.0, text: error.to_string() },
+            None => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl seawall_events::Vcpu for KvmVm {
+    type Error = Error;
+
+    /// An interrupt that nobody waits for, as a kick that came late, is not the guest's.
+    fn run(&mut self) -> Result<Exit, Error> {
+        loop {
+            match self.vcpu.run()? {
+                Exit::Intr if !self.interrupt.is_expired() => {}
+                exit => return Ok(exit),
+            }
+        }
+    }
+
+    fn answer_mmio(&mut self, data: [u8; 8]) {
+        self.vcpu.answer_mmio(data);
+    }
+
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+        Ok(self.vcpu.set_events(events)?)
+    }
+
+    fn events(&self) -> Result<VcpuEvents, Error> {
+        Ok(self.vcpu.events()?)
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        Ok(self.vcpu.reg(reg)?)
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        Ok(self.vcpu.set_reg(reg, value)?)
+    }
+
+    fn abi(&self) -> Abi {
+        self.vcpu.abi()
+    }
+}
+
+impl TestVm for KvmVm {
+    fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Option<AbortDelivery>, Error> {
+        Ok(self.vcpu.set_events_bytes(bytes)?)
+    }
+
+    fn set_events_unreadable(&mut self) -> Result<(), Error> {
+        Err(Error::Other("not there yet".into()))
+    }
+
+    fn events_bytes(&mut self) -> Result<[u8; VCPU_EVENTS_SIZE], Error> {
+        Ok(self.vcpu.events_bytes()?)
+    }
+
+    fn run_at_once(&mut self) -> Result<Exit, Error> {
+        self.vcpu.set_immediate_exit(true);
+        let exit = self.vcpu.run();
+        self.vcpu.set_immediate_exit(false);
+        Ok(exit?)
+    }
+
+    fn run_for_a_while(&mut self) -> Result<Exit, Error> {
+        self.interrupt.want(true);
+        let mut last = self.vcpu.run();
+        // The first may come before the guest did anything.
+        for _ in 1..WHILE {
+            if matches!(last, Ok(Exit::Intr)) {
+                last = self.vcpu.run();
+            }
+        }
+        self.interrupt.want(false);
+        Ok(last?)
+    }
+
+    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let read = self.vm.memory().read_slice(bytes, GuestAddress(gpa));
+        read.map_err(|error| Error::Other(format!("guest memory at {gpa:#x}: {error}")))
+    }
+
+    fn write(&mut self, gpa: u64, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.vm.memory().write_slice(bytes, GuestAddress(gpa));
+        written.map_err(|error| Error::Other(format!("guest memory at {gpa:#x}: {error}")))
+    }
+
+    fn poison(&mut self, gpa: u64) -> Result<(), Error> {
+        // A page that was never written to is a page of zeros that all of the host shares.
+        let mut byte = [0];
+        self.read(gpa, &mut byte)?;
+        self.write(gpa, &byte)?;
+        let line = self.line(gpa)?;
+        let register = self.register()?;
+        register.lock().unwrap_or_else(PoisonError::into_inner).poison(line, LINE)?;
+        self.bad.push(line);
+        Ok(())
+    }
+
+    fn heal(&mut self, gpa: u64) -> Result<(), Error> {
+        let line = self.line(gpa)?;
+        let register = self.register()?;
+        register.lock().unwrap_or_else(PoisonError::into_inner).heal(line);
+        self.bad.retain(|bad| *bad != line);
+        Ok(())
+    }
+
+    fn hwpoison(&mut self, gpa: u64) -> Result<(), Error> {
+        Ok(self.vm.hwpoison(gpa & !(PAGE - 1), PAGE)?)
+    }
+
+    fn remap(&mut self, gpa: u64) -> Result<(), Error> {
+        Ok(self.vm.remap(gpa & !(PAGE - 1), PAGE)?)
+    }
+
+    fn host_address(&self, gpa: u64) -> Result<u64, Error> {
+        Ok(self.vm.host_address(gpa, 1)? as u64)
+    }
+}

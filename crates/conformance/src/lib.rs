@@ -1,0 +1,39 @@
+#![forbid(unsafe_code)]
+//! One set of scenarios about external aborts, with literal expectations, for every backend of Seawall.
+//!
+//! - [`Scenario`]: a small guest, what is done to it, and what it must see; [`scenarios`] lists them
+//! - [`Backend`], [`TestVm`]: what a scenario needs of the thing under test; [`Machine`] is the software
+//!   machine, [`kvm`] is `/dev/kvm`
+//! - [`run`]: one scenario, bounded in time, to an [`Entry`]
+//!
+//! An expectation is a number from the Arm ARM, from Linux or from a measurement. It is never computed by what
+//! is under test. State is looked at twice: by `KVM_GET_ONE_REG` right after the injection, and by the guest's
+//! own handler, which reads its registers and reports them by MMIO.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use seawall_conformance::{Backend, Machine, Verdict, run, scenarios};
+//!
+//! let backend: Arc<dyn Backend> = Arc::new(Machine);
+//! let scenario = scenarios().find(|scenario| scenario.name() == "a_data_abort_at_el1").unwrap();
+//! assert_eq!(run(&backend, &scenario).verdict, Verdict::Passed);
+//! ```
+
+mod backend;
+mod guest;
+mod kvm;
+mod machine;
+mod scenarios;
+mod suite;
+mod trial;
+
+pub use backend::{Backend, Capability, El1, Error, HOST_HOLE, Interrupt, RAM, RAM_SIZE, Setup, TestVm};
+pub use kvm::kvm;
+pub use machine::Machine;
+pub use suite::{Entry, Scenario, Totals, Verdict, run};
+pub use trial::Mismatch;
+
+/// All scenarios, group by group.
+pub fn scenarios() -> impl Iterator<Item = Scenario> {
+    scenarios::all()
+}

@@ -1,0 +1,69 @@
+//! FEAT_DoubleFault2: `SCTLR2_EL1.EASE` moves SEAs to the SError vector, NMEA unmasks SErrors. What is looked at
+//! is the state at entry: no CPU that we run on has these bits, so that the handler is not run either.
+
+use seawall_events::{Reg, VcpuEvents};
+
+use super::{data_abort, instruction_abort, group, serror, serror_with, with_iss};
+use crate::backend::Setup;
+use crate::guest::{EL0, EL1H, Guest, Taken};
+use crate::trial::{Outcome, Stop, Trial};
+
+group! { "ease";
+    an_abort_is_taken_at_the_serror_vector needs Sctlr2;
+    without_ease_it_is_not needs Sctlr2;
+    nmea_unmasks_serrors needs Sctlr2;
+    with_nmea_the_serror_of_the_same_call_comes_on_top needs Sctlr2;
+}
+
+const NMEA: u64 = 1 << 2;
+const EASE: u64 = 1 << 5;
+
+/// A guest that has run nothing: FAR is 0 then.
+fn fresh(trial: &Trial, pstate: u64, sctlr2: u64) -> Result<Guest, Stop> {
+    let mut guest = trial.guest(Setup::default())?;
+    guest.set(Reg::Pstate, pstate)?;
+    guest.set(Reg::Sctlr2El1, sctlr2)?;
+    Ok(guest)
+}
+
+/// The class stays that of an abort. DDI 0487, `AArch64.TakeException` and SCTLR2_EL1.EASE.
+fn an_abort_is_taken_at_the_serror_vector(trial: &mut Trial) -> Outcome {
+    for (case, pstate, events, pc, esr) in [
+        ("data, EL1", EL1H, data_abort(), 0x4009_0380, 0x9600_0010),
+        ("fetch, EL1", EL1H, instruction_abort(), 0x4009_0380, 0x8600_0010),
+        ("data, EL0", EL0, data_abort(), 0x4009_0580, 0x9200_0010),
+        ("data with an ISS, EL0", EL0, with_iss(0x200, data_abort()), 0x4009_0580, 0x9200_0210),
+    ] {
+        trial.case(case);
+        let mut guest = fresh(trial, pstate, EASE)?;
+        trial.inject(&mut guest, &events)?;
+        trial.taken(&guest, &Taken { pc, esr, spsr: pstate, ..Taken::default() })?;
+    }
+    Ok(())
+}
+
+/// All other bits of the register make no difference to it.
+fn without_ease_it_is_not(trial: &mut Trial) -> Outcome {
+    let mut guest = fresh(trial, EL1H, NMEA)?;
+    trial.inject(&mut guest, &data_abort())?;
+    trial.taken(&guest, &Taken { esr: 0x9600_0010, ..Taken::default() })
+}
+
+/// PSTATE.A does not mask.
+fn nmea_unmasks_serrors(trial: &mut Trial) -> Outcome {
+    let mut guest = fresh(trial, EL1H, NMEA)?;
+    trial.inject(&mut guest, &serror())?;
+    trial.taken(&guest, &Taken { pc: 0x4009_0380, esr: 0xbf00_0000, ..Taken::default() })?;
+    trial.same("pending", &guest.events()?.serror_pending, &false);
+    Ok(())
+}
+
+/// Its ELR is the vector of the abort, whose own ESR is overwritten.
+fn with_nmea_the_serror_of_the_same_call_comes_on_top(trial: &mut Trial) -> Outcome {
+    let mut guest = fresh(trial, EL1H, NMEA)?;
+    trial.inject(&mut guest, &VcpuEvents { ext_dabt_pending: true, ..serror_with(0x10_0c11) })?;
+    trial.taken(
+        &guest,
+        &Taken { pc: 0x4009_0380, esr: 0xbe10_0c11, elr: 0x4009_0200, ..Taken::default() },
+    )
+}

@@ -1,0 +1,197 @@
+//! Running scenarios: each on a thread of its own, with an end to its time, and whatever becomes of it a
+//! line in the report.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::backend::{Backend, Capability, Interrupt};
+use crate::trial::{Mismatch, Outcome, Stop, Trial};
+
+/// A scenario may take this long. Under an emulated host most take a hundredth of it.
+const LIMIT: Duration = Duration::from_secs(30);
+/// What it may take beyond that once its runs are ended.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often a run that is to end is kicked.
+const TICK: Duration = Duration::from_millis(5);
+
+/// A guest program, what is done to it, and what must come of it.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    pub(crate) group: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) needs: &'static [Capability],
+    pub(crate) body: fn(&mut Trial) -> Outcome,
+}
+
+impl Scenario {
+    /// The group that it is in.
+    pub fn group(&self) -> &'static str {
+        self.group
+    }
+
+    /// What it shows, a sentence with underscores: unique within its group.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it needs of a backend.
+    pub fn needs(&self) -> &'static [Capability] {
+        self.needs
+    }
+
+    /// `GROUP::NAME` contains one of the filters, or there are none.
+    pub fn matches(&self, filters: &[String]) -> bool {
+        let id = self.to_string();
+        filters.is_empty() || filters.iter().any(|filter| id.contains(filter))
+    }
+}
+
+impl fmt::Display for Scenario {
+    /// `GROUP::NAME`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.group, self.name)
+    }
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scenario({self})")
+    }
+}
+
+/// What became of a scenario.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "result")]
+pub enum Verdict {
+    /// All was as expected.
+    #[serde(rename = "pass")]
+    Passed,
+    /// Something was not.
+    #[serde(rename = "fail")]
+    Failed {
+        /// What was not as expected, each.
+        mismatches: Vec<Mismatch>,
+        /// Why it ended before its end, if it did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stopped: Option<String>,
+    },
+    /// The backend does not have what it needs.
+    #[serde(rename = "skip")]
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A scenario and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The scenario's group.
+    pub group: &'static str,
+    /// The scenario's name.
+    pub name: &'static str,
+    /// What became of it.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// How many scenarios came to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    /// All was as expected.
+    pub passed: usize,
+    /// Something was not.
+    pub failed: usize,
+    /// Not run.
+    pub skipped: usize,
+}
+
+impl Totals {
+    /// Counts one more.
+    pub fn add(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Passed => self.passed += 1,
+            Verdict::Failed { .. } => self.failed += 1,
+            Verdict::Skipped { .. } => self.skipped += 1,
+        }
+    }
+}
+
+/// Runs one scenario. Neither a panic in it nor a guest that never exits keeps this from returning.
+pub fn run(backend: &Arc<dyn Backend>, scenario: &Scenario) -> Entry {
+    let missing = scenario.needs.iter().find_map(|need| backend.offers(*need).err());
+    let verdict = match missing {
+        Some(reason) => Verdict::Skipped { reason },
+        None => attempt(backend, scenario.body),
+    };
+    Entry { group: scenario.group, name: scenario.name, verdict }
+}
+
+/// A scenario's notebook and end, or what it panicked with.
+type Attempt = Result<(Vec<Mismatch>, Outcome), String>;
+
+fn attempt(backend: &Arc<dyn Backend>, body: fn(&mut Trial) -> Outcome) -> Verdict {
+    let interrupt = Arc::new(Interrupt::default());
+    let mut trial = Trial::new(Arc::clone(backend), Arc::clone(&interrupt));
+    let (tell, told) = channel();
+    let spawned = thread::Builder::new().name("scenario".into()).spawn(move || {
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            let outcome = body(&mut trial);
+            (trial.into_mismatches(), outcome)
+        }));
+        // Nobody listens any more if the time was over.
+        let _ = tell.send(attempt.map_err(|panic| panic_text(&*panic)));
+    });
+    let thread = match spawned {
+        Ok(thread) => thread,
+        Err(error) => return stopped(format!("no thread for it: {error}")),
+    };
+    let started = Instant::now();
+    loop {
+        match told.recv_timeout(TICK) {
+            Ok(attempt) => {
+                // What it was made of is gone before the next begins: bad memory is healed by then.
+                let _ = thread.join();
+                return verdict(attempt, interrupt.is_expired());
+            }
+            Err(RecvTimeoutError::Disconnected) => return stopped("its thread vanished".into()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if started.elapsed() > LIMIT {
+            interrupt.expire();
+        }
+        if started.elapsed() > LIMIT + GRACE {
+            return stopped(format!("it does not come back, {} s", (LIMIT + GRACE).as_secs()));
+        }
+        if interrupt.is_wanted() {
+            backend.kick(&thread);
+        }
+    }
+}
+
+fn verdict(attempt: Attempt, expired: bool) -> Verdict {
+    match attempt {
+        Ok((mismatches, Ok(()))) if mismatches.is_empty() => Verdict::Passed,
+        Ok((mismatches, Ok(()))) => Verdict::Failed { mismatches, stopped: None },
+        Ok((mismatches, Err(Stop::Error(text)))) => {
+            let late = if expired { format!(" (after {} s)", LIMIT.as_secs()) } else { String::new() };
+            Verdict::Failed { mismatches, stopped: Some(text + &late) }
+        }
+        Err(panic) => stopped(format!("panicked: {panic}")),
+    }
+}
+
+fn stopped(text: String) -> Verdict {
+    Verdict::Failed { mismatches: Vec::new(), stopped: Some(text) }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
