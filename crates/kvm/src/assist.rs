@@ -20,7 +20,7 @@
 //! | AArch64 and virtual EL2, otherwise | 3 | 4 to EL2, 5 to EL1 |
 //! | the same, for each of `ESR_EL1` and `ESR_EL2` that looks like the kernel's own abort already | 3 | +1 if it takes the abort, +2 if not |
 //! | AArch32, data abort | 0 | 0 |
-//! | AArch32, instruction abort | 11 | 11 |
+//! | AArch32, instruction abort | 12 | 12 |
 //! | an SError in the same call, if the abort needs any of these | +1 | +1 |
 //!
 //! # Limits
@@ -340,13 +340,22 @@ fn rewrite(kernel: &impl Kernel, register: Reg, kernels: u64, asked: Asked) -> R
 }
 
 /// `FAR_EL1` is `IFAR` and `DFAR`, `ESR_EL1` is `DFSR`, `X20` is `LR_abt`.
+///
+/// A vCPU that never ran is not delivered to: until then Linux takes its EL1 for AArch64 where it enters
+/// exceptions, and drops the abort after it wrote `DFSR` and `DFAR`.
 fn aarch32_prefetch_abort(kernel: &impl Kernel, dabt: &VcpuEvents) -> Result<AbortDelivery, AssistError> {
     const DFAR: u64 = 0xffff_ffff;
     const TURNED: [Reg; 4] = [Reg::X(20), Reg::Pc, Reg::FarEl1, Reg::EsrEl1];
     let (far, dfsr) = (get(kernel, Reg::FarEl1)?, get(kernel, Reg::EsrEl1)?);
+    let before = get(kernel, Reg::Pc)?;
     deliver(kernel, dabt)?;
     let delivered = |reg| get(kernel, reg).map_err(degraded);
     let (lr, pc) = (delivered(Reg::X(20))?, delivered(Reg::Pc)?);
+    if pc == before && lr as u32 != (before as u32).wrapping_add(8) {
+        set(kernel, Reg::FarEl1, far).map_err(degraded)?;
+        set(kernel, Reg::EsrEl1, dfsr).map_err(degraded)?;
+        return Ok(AbortDelivery::NotDelivered);
+    }
     let (ifar, fsr) = (delivered(Reg::FarEl1)?, delivered(Reg::EsrEl1)?);
     let less_4 = |address: u64| u64::from((address as u32).wrapping_sub(4));
     let wanted = [less_4(lr), less_4(pc), ifar << 32 | far & DFAR, dfsr];

@@ -78,11 +78,22 @@ pub(crate) struct Stock {
     pub(crate) calls: RefCell<Vec<Call>>,
     /// Which call fails, from 0, without an effect.
     fails: Cell<Option<usize>>,
+    /// An AArch32 vCPU that never ran loses what is delivered to it.
+    never_ran: bool,
 }
 
 impl Stock {
     pub(crate) fn new(vcpu: &Vcpu) -> Self {
-        Self { vcpu: RefCell::new(vcpu.clone()), calls: RefCell::default(), fails: Cell::new(None) }
+        Self {
+            vcpu: RefCell::new(vcpu.clone()),
+            calls: RefCell::default(),
+            fails: Cell::new(None),
+            never_ran: false,
+        }
+    }
+
+    pub(crate) fn never_ran(vcpu: &Vcpu) -> Self {
+        Self { never_ran: true, ..Self::new(vcpu) }
     }
 
     pub(crate) fn failing(vcpu: &Vcpu, call: usize) -> Self {
@@ -119,8 +130,15 @@ impl Stock {
 impl Kernel for Stock {
     fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
         self.call(Call::SetVcpuEvents)?;
-        let applied = set_events_bytes(&mut *self.vcpu.borrow_mut(), Abi::Mainline, || Some(*bytes));
+        let mut vcpu = self.vcpu.borrow_mut();
+        let before = vcpu.clone();
+        let applied = set_events_bytes(&mut *vcpu, Abi::Mainline, || Some(*bytes));
         applied.map_err(|refused| refused.refusal.errno())?;
+        if self.never_ran && vcpu.config.el1_aarch32 {
+            for reg in [Reg::Pc, Reg::Pstate, Reg::X(20), Reg::SpsrAbt] {
+                vcpu.set_reg(reg, before.reg(reg));
+            }
+        }
         Ok(())
     }
 
