@@ -4,11 +4,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use seawall_arm::Reg;
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
-use seawall_events::{Abi, Layout, Refusal, VcpuEvents, check_extended};
+use seawall_events::{Abi, Layout, VcpuEvents, check_extended};
 use seawall_kvm::Errno;
-use seawall_kvm::assist::{self, Guest, Kernel, Last};
-
-const EIO: Errno = Errno(5);
+use seawall_kvm::assist::{self, AssistError, Guest, Kernel, Last};
 
 /// The call: a file descriptor, which may be no vCPU, and a pointer, which may be bad.
 pub(crate) trait Call: Kernel {
@@ -50,20 +48,21 @@ impl Host {
 
     /// The same; the first time it is asked by events that ask for nothing: `ext_abt_esr` without
     /// `ext_abt_has_esr` is a reserved word that is not zero to a kernel that does not know it.
-    fn native(&self, call: &impl Call) -> Result<Option<Layout>, Errno> {
+    fn native(&self, call: &impl Call) -> Result<Option<Layout>, AssistError> {
         if self.native.load(Ordering::Relaxed) != UNKNOWN {
             return Ok(self.known_native());
         }
+        // EINVAL shall be about the events: some of KVM's descriptors that are no vCPU give it as well.
+        set(call, &[0; VCPU_EVENTS_SIZE])?;
         let nothing = VcpuEvents { ext_abt_esr: 1, ..VcpuEvents::default() };
         for (layout, known) in [(Layout::Posted, POSTED), (Layout::Trailing, TRAILING)] {
-            match call.set_vcpu_events(&to_bytes(&nothing, Abi::Extended(layout))?) {
+            match set(call, &nothing.to_bytes(Abi::Extended(layout))?) {
                 Ok(()) => {
                     self.native.store(known, Ordering::Relaxed);
                     return Ok(Some(layout));
                 }
-                Err(Errno::EINVAL) => {}
-                // No vCPU, or not initialised: that is the program's answer as well.
-                Err(errno) => return Err(errno),
+                Err(AssistError::Kernel { errno: Errno::EINVAL, .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         self.native.store(NO, Ordering::Relaxed);
@@ -71,12 +70,12 @@ impl Host {
     }
 
     /// `serror_has_esr` of `KVM_GET_VCPU_EVENTS` says that the host has RAS.
-    fn has_ras(&self, call: &impl Call) -> Result<bool, Errno> {
+    fn has_ras(&self, call: &impl Call) -> Result<bool, AssistError> {
         let known = self.ras.load(Ordering::Relaxed);
         if known != UNKNOWN {
             return Ok(known == YES);
         }
-        let [_, has_esr, ..] = call.get_vcpu_events()?;
+        let [_, has_esr, ..] = call.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?;
         self.ras.store(if has_esr == 0 { NO } else { YES }, Ordering::Relaxed);
         Ok(has_esr != 0)
     }
@@ -90,43 +89,47 @@ pub(crate) fn set_events(call: &impl Call, layout: Layout, host: &Host) -> Resul
     let Some(bytes) = call.bytes() else {
         return call.pass();
     };
-    let native = host.native(call)?;
-    if native == Some(layout) {
-        return call.pass();
-    }
-    let events = match check(call, layout, host, &bytes)? {
-        Ok(events) => events,
-        Err(refusal) => {
-            // The kernel looks at the vCPU before it looks at the events.
+    match inject(call, layout, host, &bytes) {
+        Ok(Done::Here) => Ok(0),
+        Ok(Done::Not) => call.pass(),
+        Err(error @ (AssistError::Degraded { .. } | AssistError::Unexpected { .. })) => Err(error.errno()),
+        Err(nothing_done) => {
+            // The kernel looks at the vCPU before it looks at the events: what it says to none comes first.
             call.set_vcpu_events(&[0; VCPU_EVENTS_SIZE])?;
-            return Err(refusal.errno().into());
+            Err(nothing_done.errno())
         }
-    };
-    if let Some(other) = native {
-        call.set_vcpu_events(&to_bytes(&events, Abi::Extended(other))?)?;
-    } else if needs_assistance(&events) {
-        // `ras`: the check is behind us.
-        assist::set_events(call, guest(call)?, Last::Any, true, &events).map_err(|error| error.errno())?;
-    } else {
-        let events = VcpuEvents { ext_abt_has_esr: false, ext_abt_esr: 0, ..events };
-        call.set_vcpu_events(&to_bytes(&events, Abi::Mainline)?)?;
     }
-    Ok(0)
 }
 
-/// The proposal's checks. The outer error is of an ioctl.
-fn check(
+/// Whose part the call is.
+enum Done {
+    Here,
+    /// The kernel can do it.
+    Not,
+}
+
+fn inject(
     call: &impl Call,
     layout: Layout,
     host: &Host,
     bytes: &[u8; VCPU_EVENTS_SIZE],
-) -> Result<Result<VcpuEvents, Refusal>, Errno> {
-    let events = match VcpuEvents::from_bytes(Abi::Extended(layout), bytes) {
-        Ok(events) => events,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    let ras = if events.serror_has_esr || events.ext_abt_has_esr { host.has_ras(call)? } else { true };
-    Ok(check_extended(ras, &events).map(|()| events))
+) -> Result<Done, AssistError> {
+    let native = host.native(call)?;
+    if native == Some(layout) {
+        return Ok(Done::Not);
+    }
+    let events = VcpuEvents::from_bytes(Abi::Extended(layout), bytes)?;
+    let ras = if events.serror_has_esr || events.ext_abt_has_esr { host.has_ras(call)? } else { false };
+    check_extended(ras, &events)?;
+    if let Some(other) = native {
+        set(call, &events.to_bytes(Abi::Extended(other))?)?;
+    } else if needs_assistance(&events) {
+        assist::set_events(call, guest(call)?, Last::Any, ras, &events)?;
+    } else {
+        let events = VcpuEvents { ext_abt_has_esr: false, ext_abt_esr: 0, ..events };
+        set(call, &events.to_bytes(Abi::Mainline)?)?;
+    }
+    Ok(Done::Here)
 }
 
 /// Mainline's kernel does not do it by itself.
@@ -136,7 +139,7 @@ fn needs_assistance(events: &VcpuEvents) -> bool {
 }
 
 /// What the vCPU is, as its registers tell.
-fn guest(kernel: &impl Kernel) -> Result<Guest, Errno> {
+fn guest(kernel: &impl Kernel) -> Result<Guest, AssistError> {
     const MODE: u64 = 0x1f;
     const MODE_IS_AARCH32: u64 = 1 << 4;
     const USR: u64 = 0x10;
@@ -144,10 +147,10 @@ fn guest(kernel: &impl Kernel) -> Result<Guest, Errno> {
     match kernel.get_one_reg(id(Reg::EsrEl2)?) {
         Ok(_) => return Ok(Guest::Nested),
         Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(errno),
+        Err(errno) => return Err(failed("KVM_GET_ONE_REG")(errno)),
     }
     let pstate_id = id(Reg::Pstate)?;
-    let pstate = kernel.get_one_reg(pstate_id)?;
+    let pstate = kernel.get_one_reg(pstate_id).map_err(failed("KVM_GET_ONE_REG"))?;
     if pstate & MODE_IS_AARCH32 == 0 {
         return Ok(Guest::Aarch64);
     }
@@ -156,19 +159,28 @@ fn guest(kernel: &impl Kernel) -> Result<Guest, Errno> {
     }
     // An AArch32 process, below an EL1 of either kind. Only an AArch32 EL1 has a supervisor mode: below
     // AArch64 the kernel refuses it and nothing happens, else it is taken back at once.
+    let call = "KVM_SET_ONE_REG";
     match kernel.set_one_reg(pstate_id, pstate & !MODE | SVC) {
         Err(Errno::EINVAL) => Ok(Guest::Aarch64),
-        Err(errno) => Err(errno),
-        Ok(()) => kernel.set_one_reg(pstate_id, pstate).map(|()| Guest::Aarch32).map_err(|_| EIO),
+        Err(errno) => Err(failed(call)(errno)),
+        Ok(()) => match kernel.set_one_reg(pstate_id, pstate) {
+            Ok(()) => Ok(Guest::Aarch32),
+            Err(errno) => Err(AssistError::Degraded { call, errno }),
+        },
     }
 }
 
-fn id(reg: Reg) -> Result<u64, Errno> {
-    one_reg_id(reg).ok_or(Errno::ENOENT)
+fn id(reg: Reg) -> Result<u64, AssistError> {
+    one_reg_id(reg).ok_or(AssistError::Kernel { call: "KVM_GET_ONE_REG", errno: Errno::ENOENT })
 }
 
-fn to_bytes(events: &VcpuEvents, abi: Abi) -> Result<[u8; VCPU_EVENTS_SIZE], Errno> {
-    events.to_bytes(abi).map_err(|refusal| refusal.errno().into())
+fn set(call: &impl Call, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), AssistError> {
+    call.set_vcpu_events(bytes).map_err(failed("KVM_SET_VCPU_EVENTS"))
+}
+
+/// Nothing was done so far.
+fn failed(call: &'static str) -> impl Fn(Errno) -> AssistError {
+    move |errno| AssistError::Kernel { call, errno }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ struct Fake {
     abi: Abi,
     /// Behind the program's pointer.
     argument: Option<[u8; 64]>,
-    /// Every ioctl fails with it: ENOEXEC (but not `KVM_HAS_DEVICE_ATTR`) or ENOTTY.
+    /// Every ioctl fails with it; `KVM_HAS_DEVICE_ATTR` with ENOTTY only.
     broken: Option<Errno>,
     /// The n-th ioctl fails with EIO.
     fails_at: Option<usize>,
@@ -190,8 +190,8 @@ fn what_mainline_can_do_is_one_ioctl_of_the_kernels() {
     let host = Host::new();
     let fake = Fake::new(bytes([DABT, (0, 1), (1, 1), (8, 0x11)]));
     assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
-    // Is the kernel a native one? Has it RAS? Then the call.
-    assert_eq!(fake.calls(), ["read", "set_events", "set_events", "get_events", "set_events"]);
+    // Is it a vCPU? Does the kernel speak either layout? Has it RAS? Then the call.
+    assert_eq!(fake.calls(), ["read", "set_events", "set_events", "set_events", "get_events", "set_events"]);
     assert_eq!(fake.reg(Reg::EsrEl1), 0x9600_0010);
     assert!(fake.vcpu.borrow().serror.pending);
     assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
@@ -264,7 +264,7 @@ fn known_host() -> Host {
 }
 
 #[test]
-fn an_unreadable_pointer_is_left_to_the_kernel() {
+fn a_pointer_that_cannot_be_read_is_left_to_the_kernel() {
     let fake = Fake { argument: None, ..Fake::new([0; 64]) };
     assert_eq!(first_call(&fake), Err(EFAULT));
     assert_eq!(fake.calls(), ["read", "pass"]);
@@ -278,12 +278,22 @@ fn what_is_no_vcpu_is_left_to_the_kernel() {
 }
 
 #[test]
+fn what_can_be_read_but_is_no_vcpu_tells_nothing_of_the_kernel() {
+    let host = Host::new();
+    let vm = Fake { broken: Some(EINVAL), ..Fake::new(bytes([IABT, HAS_ESR])) };
+    assert_eq!(set_events(&vm, Layout::Posted, &host), Err(EINVAL));
+    let native = Fake { abi: Abi::Extended(Layout::Posted), ..Fake::new(bytes([IABT])) };
+    assert_eq!(set_events(&native, Layout::Posted, &host), Ok(0));
+    assert_eq!(native.calls().last(), Some(&"pass"));
+}
+
+#[test]
 fn a_kernel_that_speaks_the_layout_is_left_alone() {
     let host = Host::new();
     let native = |bytes| Fake { abi: Abi::Extended(Layout::Posted), ..Fake::new(bytes) };
     let fake = native(bytes([IABT, HAS_ESR, ESR[0], ESR[1]]));
     assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
-    assert_eq!(fake.calls(), ["read", "set_events", "pass"]);
+    assert_eq!(fake.calls(), ["read", "set_events", "set_events", "pass"]);
     assert_eq!(fake.reg(Reg::EsrEl1), 0x8700_0610);
     let fake = native(bytes([DABT, IABT]));
     assert_eq!(set_events(&fake, Layout::Posted, &host), Err(EINVAL));
