@@ -1,9 +1,13 @@
-//! SIGBUS on a vCPU's thread: recorded by a handler that does nothing else, and reported by the run.
+//! SIGBUS: recorded by a handler that does nothing else, and reported by a run.
+//!
+//! What a vCPU was about to consume (`BUS_MCEERR_AR`) is reported by the run that met it. An early warning
+//! (`BUS_MCEERR_AO`) is the process's, and with `vm.memory_failure_early_kill` comes to its main thread: it is
+//! reported by the next run of any vCPU that starts or is interrupted. It does not interrupt one by itself.
 //!
 //! Source: sigaction(2), `BUS_MCEERR_AR` and `BUS_MCEERR_AO`; Linux `mm/memory-failure.c`, `kvm_send_hwpoison_signal`.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
 
 use libc::{c_int, c_void, siginfo_t};
 use seawall_events::SigbusExit;
@@ -15,47 +19,53 @@ const BUS_MCEERR_AR: c_int = 4;
 /// `si_code`: an early warning.
 const BUS_MCEERR_AO: c_int = 5;
 
+/// Early warnings that no run has reported yet, [`pack`]ed; 0: none. More than these are lost.
+static EARLY: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
 /// What the handler leaves for the thread that it interrupted.
 struct Record {
     /// The thread is in a run, or asked for the memory to be made bad.
     expected: AtomicBool,
-    present: AtomicBool,
-    address: AtomicU64,
-    lsb: AtomicU8,
-    action_required: AtomicBool,
+    /// What it was about to consume, [`pack`]ed; 0: nothing.
+    required: AtomicU64,
 }
 
 thread_local! {
     /// Initialised at compile time and without a destructor: a signal handler may use it.
-    static RECORD: Record = const {
-        Record {
-            expected: AtomicBool::new(false),
-            present: AtomicBool::new(false),
-            address: AtomicU64::new(0),
-            lsb: AtomicU8::new(0),
-            action_required: AtomicBool::new(false),
-        }
-    };
+    static RECORD: Record =
+        const { Record { expected: AtomicBool::new(false), required: AtomicU64::new(0) } };
+}
+
+/// One word, so that a signal finds it whole or not at all. What is bad is a page at least: the low bits of its
+/// address are free.
+fn pack(address: u64, lsb: u8) -> u64 {
+    address & !0x7f | PRESENT | u64::from(lsb) & LSB
+}
+
+const PRESENT: u64 = 0x40;
+const LSB: u64 = 0x3f;
+
+fn unpack(packed: u64, action_required: bool) -> Option<SigbusExit> {
+    let exit = SigbusExit { address: packed & !0x7f, lsb: (packed & LSB) as u8, action_required };
+    (packed != 0).then_some(exit)
 }
 
 /// The disposition that was there before ours, or sigaction's errno.
 static PREVIOUS: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
 
 /// Installs the handler for the process, once. A SIGBUS that is not of a run goes on to the handler that
-/// was there before, or kills the process as it would have.
+/// was there before, or kills the process as it would have. Early warnings are taken on any thread.
 ///
 /// # Errors
 /// [`Error::Ioctl`] with sigaction's errno.
 pub fn install() -> Result<(), Error> {
     let installed = PREVIOUS.get_or_init(|| {
         // SAFETY: a zeroed sigaction is a valid one: default disposition, empty mask.
-        let (mut previous, mut ours): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
-        ours.sa_sigaction = handler as *const () as usize;
-        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        let mut previous: libc::sigaction = unsafe { std::mem::zeroed() };
         // SAFETY: both point to live structures; the handler is async-signal-safe.
         let both = unsafe {
             if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut previous) == 0 {
-                libc::sigaction(libc::SIGBUS, &raw const ours, std::ptr::null_mut())
+                libc::sigaction(libc::SIGBUS, &ours(), std::ptr::null_mut())
             } else {
                 -1
             }
@@ -71,8 +81,20 @@ pub fn install() -> Result<(), Error> {
     }
 }
 
+fn ours() -> libc::sigaction {
+    let mut ours = default();
+    ours.sa_sigaction = handler as *const () as usize;
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    ours
+}
+
+fn default() -> libc::sigaction {
+    // SAFETY: a zeroed sigaction is a valid one: default disposition, empty mask.
+    unsafe { std::mem::zeroed() }
+}
+
 /// For a program that has a SIGBUS handler of its own: give it the `siginfo_t` first. True if it was of a
-/// run on this thread and is recorded; the handler shall return then. Async-signal-safe.
+/// run on this thread, or an early warning, and is recorded; the handler shall return then. Async-signal-safe.
 ///
 /// # Safety
 /// `info` must be what the kernel gave the handler of SIGBUS.
@@ -86,28 +108,31 @@ pub unsafe fn handle(info: *const siginfo_t) -> bool {
     // a 64-bit siginfo_t has its union at 16.
     let (address, lsb) =
         unsafe { ((*info).si_addr() as u64, info.cast::<u8>().add(24).cast::<i16>().read_unaligned()) };
-    RECORD
-        .try_with(|record| {
-            if !record.expected.load(Ordering::Relaxed) {
-                return false;
-            }
-            // An error that is there already is not lost to an early warning.
-            let keep =
-                record.present.load(Ordering::Relaxed) && record.action_required.load(Ordering::Relaxed);
-            if !keep {
-                record.address.store(address, Ordering::Relaxed);
-                record.lsb.store(lsb as u8, Ordering::Relaxed);
-                record.action_required.store(code == BUS_MCEERR_AR, Ordering::Relaxed);
-                record.present.store(true, Ordering::Release);
-            }
-            true
-        })
-        .unwrap_or(false)
+    let packed = pack(address, lsb as u8);
+    if code == BUS_MCEERR_AO {
+        let _ = EARLY.iter().any(|slot| put(slot, packed));
+        return true;
+    }
+    RECORD.try_with(|record| record.note(packed)).unwrap_or(false)
+}
+
+impl Record {
+    /// Whether it is of a run. A run comes back with its first one: a second is of this thread's own memory, and
+    /// would come for ever.
+    fn note(&self, packed: u64) -> bool {
+        self.expected.load(Ordering::Relaxed) && put(&self.required, packed)
+    }
+}
+
+/// Whether the slot was free.
+fn put(slot: &AtomicU64, packed: u64) -> bool {
+    slot.compare_exchange(0, packed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel calls this with its siginfo_t.
-    if unsafe { handle(info) } {
+    let (is_recorded, is_fault) = unsafe { (handle(info), (*info).si_code > 0) };
+    if is_recorded {
         return;
     }
     let Some(Ok(previous)) = PREVIOUS.get() else { return };
@@ -115,9 +140,10 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void)
     // sigaction and raise are async-signal-safe.
     unsafe {
         match previous.sa_sigaction {
-            libc::SIG_IGN => {}
-            libc::SIG_DFL => {
-                libc::sigaction(signal, previous, std::ptr::null_mut());
+            // What was sent can be ignored. A fault would come for ever: the kernel kills for it.
+            libc::SIG_IGN if !is_fault => {}
+            libc::SIG_IGN | libc::SIG_DFL => {
+                libc::sigaction(signal, &default(), std::ptr::null_mut());
                 libc::raise(signal);
             }
             function if previous.sa_flags & libc::SA_SIGINFO != 0 => {
@@ -133,15 +159,11 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void)
     }
 }
 
-/// What was recorded on this thread, once.
+/// What was recorded, once: first what a run on this thread was about to consume.
 pub(super) fn take() -> Option<SigbusExit> {
-    RECORD.with(|record| {
-        record.present.swap(false, Ordering::Acquire).then(|| SigbusExit {
-            address: record.address.load(Ordering::Relaxed),
-            lsb: record.lsb.load(Ordering::Relaxed),
-            action_required: record.action_required.load(Ordering::Relaxed),
-        })
-    })
+    let required = RECORD.with(|record| record.required.swap(0, Ordering::Relaxed));
+    let early = || EARLY.iter().find_map(|slot| unpack(slot.swap(0, Ordering::Relaxed), false));
+    unpack(required, true).or_else(early)
 }
 
 /// Runs `run` with SIGBUS of this thread recorded.
@@ -158,16 +180,87 @@ pub(super) fn recording<T>(run: impl FnOnce() -> T) -> T {
 
 /// Runs `act` with SIGBUS of this thread swallowed; what was recorded before stays.
 pub(super) fn ignoring<T>(act: impl FnOnce() -> T) -> T {
-    let before = take();
-    let result = recording(act);
-    take();
-    if let Some(sigbus) = before {
-        RECORD.with(|record| {
-            record.address.store(sigbus.address, Ordering::Relaxed);
-            record.lsb.store(sigbus.lsb, Ordering::Relaxed);
-            record.action_required.store(sigbus.action_required, Ordering::Relaxed);
-            record.present.store(true, Ordering::Release);
-        });
+    RECORD.with(|record| {
+        let before = record.required.swap(0, Ordering::Relaxed);
+        let result = recording(act);
+        record.required.store(before, Ordering::Relaxed);
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use super::*;
+
+    /// Early warnings are the process's: one test at a time.
+    fn installed() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        install().unwrap();
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    result
+
+    /// SIGBUS to this thread, as the kernel would send it. (QEMU's user mode does not survive that: this is for a
+    /// Linux of its own, as in the lab.)
+    fn send(code: c_int, address: u64, lsb: i16) {
+        // A siginfo_t of 128 bytes: signal, errno, code, and the union at 16.
+        let mut info = [0_u64; 16];
+        info[0] = libc::SIGBUS as u64;
+        info[1] = code as u32 as u64;
+        info[2] = address;
+        info[3] = lsb as u64;
+        // SAFETY: `info` has the size of a siginfo_t, and outlives the call.
+        let sent = unsafe {
+            let (process, thread) = (libc::getpid(), libc::syscall(libc::SYS_gettid));
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, info.as_ptr())
+        };
+        assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    fn exit(address: u64, lsb: u8, action_required: bool) -> SigbusExit {
+        SigbusExit { address, lsb, action_required }
+    }
+
+    #[test]
+    fn what_comes_during_a_run_is_taken_once_and_what_was_about_to_be_consumed_comes_first() {
+        let _one = installed();
+        recording(|| {
+            send(BUS_MCEERR_AO, 0xffff_7f6b_4000, 12);
+            send(BUS_MCEERR_AR, 0xffff_7f80_0000, 21);
+        });
+        assert_eq!(take(), Some(exit(0xffff_7f80_0000, 21, true)));
+        assert_eq!(take(), Some(exit(0xffff_7f6b_4000, 12, false)));
+        assert_eq!(take(), None);
+    }
+
+    /// The handler of Rust's runtime, which was there before, would have restored the default.
+    #[test]
+    fn early_warnings_to_any_thread_at_any_time_are_for_the_next_run() {
+        let _one = installed();
+        std::thread::spawn(|| send(BUS_MCEERR_AO, 0x1000, 12)).join().unwrap();
+        send(BUS_MCEERR_AO, 0x2000, 12);
+        recording(|| send(BUS_MCEERR_AR, 0x3000, 12));
+        let expected = [exit(0x3000, 12, true), exit(0x1000, 12, false), exit(0x2000, 12, false)];
+        assert_eq!([take(), take(), take()], expected.map(Some));
+    }
+
+    #[test]
+    fn memory_made_bad_on_purpose_is_not_reported_and_what_was_recorded_before_is() {
+        let _one = installed();
+        recording(|| send(BUS_MCEERR_AR, 0x1000, 12));
+        ignoring(|| send(BUS_MCEERR_AR, 0x2000, 12));
+        assert_eq!(take(), Some(exit(0x1000, 12, true)));
+        assert_eq!(take(), None);
+    }
+
+    /// A second one in one run is of the thread's own memory: it would come for ever.
+    #[test]
+    fn only_the_first_of_a_run_is_of_the_run() {
+        let record = Record { expected: AtomicBool::new(false), required: AtomicU64::new(0) };
+        assert!(!record.note(pack(0x1000, 12)));
+        record.expected.store(true, Ordering::Relaxed);
+        assert!(record.note(pack(0x1000, 12)));
+        assert!(!record.note(pack(0x1000, 12)));
+    }
 }

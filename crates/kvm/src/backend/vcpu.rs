@@ -148,8 +148,14 @@ impl Vcpu {
         let run = self.fd.get_kvm_run();
         let reason = run.exit_reason;
         // SAFETY: the union is plain data, all of it readable as bytes.
-        let union = unsafe { run.__bindgen_anon_1.padding };
-        decode(reason, &union)
+        let mut exit = decode(reason, unsafe { &run.__bindgen_anon_1.padding });
+        if let Exit::Mmio(mmio) = &mut exit {
+            // KVM leaves there what the last exit had in it, and gives it to a load without an answer.
+            let written = if mmio.is_write { mmio.len as usize } else { 0 };
+            mmio.data.iter_mut().skip(written).for_each(|byte| *byte = 0);
+            run.__bindgen_anon_1.mmio.data = mmio.data;
+        }
+        exit
     }
 }
 
@@ -208,8 +214,9 @@ impl seawall_events::Vcpu for Vcpu {
     /// [`Exit::Sigbus`] if a page that the guest touched is known to the host as bad: by the run that met
     /// it, or if that run had another exit to report, by the next.
     fn run(&mut self) -> Result<Exit, Error> {
+        // Also where the run fails: it may have met another fault.
+        self.last = Last::Any;
         if let Some(sigbus) = sigbus::take() {
-            self.last = Last::Any;
             return Ok(Exit::Sigbus(sigbus));
         }
         let ran = sigbus::recording(|| self.fd.run().map(|_| ()));
@@ -221,10 +228,9 @@ impl seawall_events::Vcpu for Vcpu {
                 (None, errno) => return Err(Error::Ioctl { call: "KVM_RUN", errno }),
             },
         };
-        self.last = match exit {
-            Exit::Sea(_) | Exit::Mmio(_) | Exit::Nisv(_) => Last::NoWalk,
-            _ => Last::Any,
-        };
+        if let Exit::Sea(_) | Exit::Mmio(_) | Exit::Nisv(_) = exit {
+            self.last = Last::NoWalk;
+        }
         Ok(exit)
     }
 
