@@ -5,6 +5,10 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, PoisonError};
+
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{GuestAddress, GuestRegionMmap};
 
 use super::Error;
 
@@ -34,23 +38,7 @@ impl PoisonRegister {
     /// # Errors
     /// [`Error::Lab`] if this is not the lab's machine, or not root.
     pub fn open() -> Result<Self, Error> {
-        // The lab passes no device to the guest's tree: its kernel command line says where we are.
-        let lab = std::fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("seawall.lab"));
-        if !lab {
-            return Err(Error::Lab("not on the lab's machine (no seawall.lab in /proc/cmdline)".into()));
-        }
-        let memory = OpenOptions::new().read(true).write(true).open("/dev/mem");
-        let memory =
-            memory.map_err(|error| Error::Lab(format!("cannot open /dev/mem: {error}; expected root")))?;
-        // SAFETY: a new mapping of a page of device memory, which nothing else in this process uses.
-        let page = unsafe {
-            let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), PAGE, access, libc::MAP_SHARED, memory.as_raw_fd(), BASE)
-        };
-        if page == libc::MAP_FAILED {
-            return Err(Error::Lab(format!("cannot map {BASE:#x}: {}", std::io::Error::last_os_error())));
-        }
-        Ok(Self { page: page.cast() })
+        Ok(Self { page: map(BASE)? })
     }
 
     /// Turns `size` bytes (a power of two) at a physical address bad.
@@ -97,6 +85,49 @@ impl Drop for PoisonRegister {
         // SAFETY: mapped by `open`, and not used any more.
         unsafe { libc::munmap(self.page.cast(), PAGE) };
     }
+}
+
+/// Guest memory of one page at `gpa` behind which the lab's machine has nothing: each access to it is a
+/// synchronous external abort. Mapped once for the process.
+///
+/// # Errors
+/// [`Error::Lab`] if this is not the lab's machine, or not root.
+pub fn hole(gpa: u64) -> Result<GuestRegionMmap, Error> {
+    /// The page behind the register.
+    const HOLE: libc::off_t = BASE + PAGE as libc::off_t;
+    static MAPPED: Mutex<Option<usize>> = Mutex::new(None);
+    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    let address = match *mapped {
+        Some(address) => address,
+        None => *mapped.insert(map(HOLE)? as usize),
+    };
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the page was mapped with this access, and stays for as long as the process.
+    let region = unsafe { MmapRegion::build_raw(address as *mut u8, PAGE, access, libc::MAP_SHARED) };
+    let region = region.map_err(|error| Error::Lab(format!("cannot use {HOLE:#x}: {error}")))?;
+    GuestRegionMmap::new(region, GuestAddress(gpa))
+        .ok_or_else(|| Error::Lab(format!("expected a page of guest memory at {gpa:#x}: it overflows")))
+}
+
+/// Maps a page of physical addresses that the lab's machine has no memory at.
+fn map(physical: libc::off_t) -> Result<*mut u64, Error> {
+    // The lab passes no device to the guest's tree: its kernel command line says where we are.
+    let lab = std::fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("seawall.lab"));
+    if !lab {
+        return Err(Error::Lab("not on the lab's machine (no seawall.lab in /proc/cmdline)".into()));
+    }
+    let memory = OpenOptions::new().read(true).write(true).open("/dev/mem");
+    let memory =
+        memory.map_err(|error| Error::Lab(format!("cannot open /dev/mem: {error}; expected root")))?;
+    // SAFETY: a new mapping of a page that is not memory, which nothing else in this process uses.
+    let page = unsafe {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(std::ptr::null_mut(), PAGE, access, libc::MAP_SHARED, memory.as_raw_fd(), physical)
+    };
+    if page == libc::MAP_FAILED {
+        return Err(Error::Lab(format!("cannot map {physical:#x}: {}", std::io::Error::last_os_error())));
+    }
+    Ok(page.cast())
 }
 
 /// The physical address behind an address of this process, by `/proc/self/pagemap`.

@@ -1,10 +1,12 @@
 //! A vCPU.
 
+use std::os::fd::AsRawFd as _;
+
 use kvm_bindings::{kvm_vcpu_events, kvm_vcpu_init};
 use kvm_ioctls::VcpuFd;
 use seawall_events::wire::{
     ArmNisv, ArmSea, KVM_EXIT_ARM_LDST64B, KVM_EXIT_ARM_NISV, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_EXIT_MMIO,
-    KVM_EXIT_SYSTEM_EVENT, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
+    KVM_EXIT_SYSTEM_EVENT, KVM_SET_VCPU_EVENTS, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
 };
 use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, SystemEvent, VcpuEvents};
 use vm_memory::GuestMemoryMmap;
@@ -111,6 +113,19 @@ impl Vcpu {
         let events = self.fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?;
         // SAFETY: both are 64 bytes, plain integers without padding.
         Ok(unsafe { std::mem::transmute::<kvm_vcpu_events, [u8; VCPU_EVENTS_SIZE]>(events) })
+    }
+
+    /// `KVM_SET_VCPU_EVENTS` with an address that the kernel cannot read: for tests of what it looks at first.
+    ///
+    /// # Errors
+    /// [`Error::Events`]: EFAULT, or what the kernel found before.
+    pub fn set_events_unreadable(&self) -> Result<(), Error> {
+        let request = libc::Ioctl::from(KVM_SET_VCPU_EVENTS);
+        // SAFETY: the kernel only reads from the address, and nothing is mapped there.
+        match unsafe { libc::ioctl(self.fd.as_raw_fd(), request, std::ptr::null::<kvm_vcpu_events>()) } {
+            0 => Ok(()),
+            _ => Err(set_failed(vmm_sys_util::errno::Error::last().into())),
+        }
     }
 
     /// Makes the next run return at once, after the completion of a waiting MMIO access.
