@@ -1,10 +1,8 @@
 //! `seawall check`: the conformance suite.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use indicatif::ProgressBar;
 use seawall_conformance::{Backend, Entry, Machine, Scenario, Totals, Verdict, kvm, run, scenarios};
 use serde_json::json;
 
@@ -69,9 +67,7 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     let mut totals = Totals::default();
     let mut entries = Vec::new();
     for scenario in &chosen {
-        let progress = Progress::of(scenario);
         let entry = run(&backend, scenario);
-        progress.clear();
         totals.add(&entry.verdict);
         output.entry(&entry)?;
         entries.push(entry);
@@ -93,22 +89,6 @@ fn list(as_json: bool, chosen: &[Scenario]) -> Result<(), Failure> {
         return out::stdout(&format!("{}\n", json!({ "scenarios": names })));
     }
     chosen.iter().try_for_each(|scenario| out::stdout(&format!("{scenario}\n")))
-}
-
-/// The scenario that runs, on a terminal.
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn of(scenario: &Scenario) -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        bar.set_message(scenario.to_string());
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
-        Self(bar)
-    }
-
-    fn clear(self) {
-        self.0.finish_and_clear();
-    }
 }
 
 struct Output {
@@ -135,7 +115,8 @@ impl Output {
             Verdict::Failed { mismatches, stopped } => {
                 text += &format!("  {}  {}\n", bad("FAIL"), entry.name);
                 for wrong in mismatches {
-                    let case = if wrong.case.is_empty() { String::new() } else { format!("[{}] ", wrong.case) };
+                    let case =
+                        if wrong.case.is_empty() { String::new() } else { format!("[{}] ", wrong.case) };
                     text += &format!(
                         "        {case}{}: expected {}, got {}\n",
                         wrong.field, wrong.expected, wrong.got

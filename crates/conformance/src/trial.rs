@@ -131,7 +131,9 @@ impl Trial {
             ("ELR", got.elr, expected.elr),
             ("SPSR", got.spsr, expected.spsr),
         ];
-        rows.into_iter().for_each(|(field, got, expected)| self.hex(field, got, expected));
+        for (field, got, expected) in rows {
+            self.hex(field, got, expected);
+        }
         Ok(())
     }
 
@@ -146,7 +148,9 @@ impl Trial {
             ("SPSR, by the guest's handler", got.spsr, expected.spsr),
             ("DAIF, by the guest's handler", got.daif, expected.pstate & 0x3c0),
         ];
-        rows.into_iter().for_each(|(field, got, expected)| self.hex(field, got, expected));
+        for (field, got, expected) in rows {
+            self.hex(field, got, expected);
+        }
         Ok(())
     }
 

@@ -42,7 +42,7 @@ impl Report32 {
     }
 }
 
-const _: () = assert!(REPORT == 0x0a00_0000 && VECTORS & 0x7ff == 0);
+const _: () = assert!(REPORT == 0x0a00_0000 && VECTORS % 0x800 == 0);
 
 /// A vector table whose 16 vectors report, and then return from the exception.
 pub(super) fn el1() -> Vec<u8> {
@@ -86,24 +86,24 @@ pub(super) fn aarch32() -> Vec<u8> {
     code.resize(0x100, 0);
     for n in 0..8 {
         code.extend(padded(&[
-            0xe300_9000,             // movw r9, #0
-            0xe340_9a00,             // movt r9, #0x0a00
-            0xe3a0_a000 | 4 * n,     // mov r10, #4 * n
-            0xe589_a000,             // str r10, [r9]
-            0xee15_bf10,             // mrc p15, 0, r11, c5, c0, 0: DFSR
-            0xe589_b004,             // str r11, [r9, #4]
-            0xee15_bf30,             // mrc p15, 0, r11, c5, c0, 1: IFSR
-            0xe589_b008,             // str r11, [r9, #8]
-            0xee16_bf10,             // mrc p15, 0, r11, c6, c0, 0: DFAR
-            0xe589_b00c,             // str r11, [r9, #12]
-            0xee16_bf50,             // mrc p15, 0, r11, c6, c0, 2: IFAR
-            0xe589_b010,             // str r11, [r9, #16]
-            0xe589_e014,             // str lr, [r9, #20]
-            0xe14f_b000,             // mrs r11, spsr
-            0xe589_b018,             // str r11, [r9, #24]
-            0xe10f_b000,             // mrs r11, cpsr
-            0xe589_b01c,             // str r11, [r9, #28]
-            0xeaff_fffe,             // b .
+            0xe300_9000,         // movw r9, #0
+            0xe340_9a00,         // movt r9, #0x0a00
+            0xe3a0_a000 + 4 * n, // mov r10, #4 * n
+            0xe589_a000,         // str r10, [r9]
+            0xee15_bf10,         // mrc p15, 0, r11, c5, c0, 0: DFSR
+            0xe589_b004,         // str r11, [r9, #4]
+            0xee15_bf30,         // mrc p15, 0, r11, c5, c0, 1: IFSR
+            0xe589_b008,         // str r11, [r9, #8]
+            0xee16_bf10,         // mrc p15, 0, r11, c6, c0, 0: DFAR
+            0xe589_b00c,         // str r11, [r9, #12]
+            0xee16_bf50,         // mrc p15, 0, r11, c6, c0, 2: IFAR
+            0xe589_b010,         // str r11, [r9, #16]
+            0xe589_e014,         // str lr, [r9, #20]
+            0xe14f_b000,         // mrs r11, spsr
+            0xe589_b018,         // str r11, [r9, #24]
+            0xe10f_b000,         // mrs r11, cpsr
+            0xe589_b01c,         // str r11, [r9, #28]
+            0xeaff_fffe,         // b .
         ]));
     }
     code

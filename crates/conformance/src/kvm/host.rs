@@ -3,16 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use seawall_events::wire::{
-    ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_EL1_ID, VCPU_EVENTS_SIZE,
-};
+use seawall_events::wire::{ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_EL1_ID, VCPU_EVENTS_SIZE};
 use seawall_events::{Abi, AbortDelivery, Exit, Reg, Vcpu as _, VcpuEvents};
 use seawall_kvm::assist::Kernel as _;
-use seawall_kvm::lab::{PoisonRegister, physical_address};
+use seawall_kvm::lab::{PoisonRegister, hole, physical_address};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
-use crate::backend::{Backend, Capability, El1, Error, Interrupt, RAM, RAM_SIZE, Setup, TestVm};
+use crate::backend::{Backend, Capability, El1, Error, HOST_HOLE, Interrupt, RAM, RAM_SIZE, Setup, TestVm};
 
 /// `KVM_CAP_ARM_EL1_32BIT`.
 const KVM_CAP_ARM_EL1_32BIT: u32 = 93;
@@ -114,9 +112,10 @@ impl Backend for Host {
         match capability {
             Capability::Ras => either(self.kvm.has_ras(), "this host has no RAS"),
             Capability::NoRas => either(!self.kvm.has_ras(), "this host has RAS"),
-            Capability::Sctlr2 => {
-                either(self.cpu.sctlr2, "this CPU has no SCTLR2_EL1 with EASE (FEAT_SCTLR2, FEAT_DoubleFault2)")
-            }
+            Capability::Sctlr2 => either(
+                self.cpu.sctlr2,
+                "this CPU has no SCTLR2_EL1 with EASE (FEAT_SCTLR2, FEAT_DoubleFault2)",
+            ),
             Capability::Bti => either(self.cpu.bti, "this CPU has no FEAT_BTI"),
             Capability::Aarch32El0 => either(self.cpu.aarch32_el0, "this CPU has no AArch32 at EL0"),
             Capability::Aarch32El1 => {
@@ -127,12 +126,12 @@ impl Backend for Host {
                 "no nested virtualisation; expected FEAT_NV2 and kvm-arm.mode=nested (lab: --cpu max)",
             ),
             Capability::Poison => self.poison.as_ref().map(|_| ()).map_err(Clone::clone),
-            Capability::PoisonAbortsStores => Err("the lab's bad lines drop what is stored to them".into()),
-            Capability::PoisonKeepsStores => Err("the lab's bad lines drop what is stored to them".into()),
+            Capability::PoisonAbortsStores | Capability::PoisonKeepsStores => {
+                Err("the lab's bad lines drop what is stored to them".into())
+            }
             Capability::HwPoison => self.hwpoison.clone(),
-            Capability::HostHole => Err("not there yet".into()),
-            Capability::UninitialisedVcpu => Ok(()),
-            Capability::UnreadableEvents => Err("not there yet".into()),
+            Capability::HostHole => self.poison.as_ref().map(|_| ()).map_err(Clone::clone),
+            Capability::UninitialisedVcpu | Capability::UnreadableEvents => Ok(()),
         }
     }
 
@@ -149,7 +148,14 @@ impl Backend for Host {
             },
             catch_sigbus: true,
         };
-        let vm = self.kvm.create_vm(ram()?, config)?;
+        let mut memory = ram()?;
+        if setup.host_hole {
+            let hole = Arc::new(hole(HOST_HOLE)?);
+            memory = memory
+                .insert_region(hole)
+                .map_err(|error| Error::Other(format!("a hole in guest memory: {error}")))?;
+        }
+        let vm = self.kvm.create_vm(memory, config)?;
         let vcpu = if setup.initialised { vm.create_vcpu(0)? } else { vm.create_uninitialised_vcpu(0)? };
         Ok(Box::new(KvmVm { vcpu, vm, interrupt, poison: self.poison.clone(), bad: Vec::new() }))
     }
@@ -244,7 +250,7 @@ impl TestVm for KvmVm {
     }
 
     fn set_events_unreadable(&mut self) -> Result<(), Error> {
-        Err(Error::Other("not there yet".into()))
+        Ok(self.vcpu.set_events_unreadable()?)
     }
 
     fn events_bytes(&mut self) -> Result<[u8; VCPU_EVENTS_SIZE], Error> {

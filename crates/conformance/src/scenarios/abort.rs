@@ -2,7 +2,7 @@
 
 use seawall_events::Reg;
 
-use super::{data_abort, instruction_abort, group, stopped_at, stop_again};
+use super::{data_abort, group, instruction_abort, stop_again, stopped_at};
 use crate::backend::Setup;
 use crate::guest::words::{LDP, LDR, LDR_POST, LDR_PRE, LDRB, LDRSW, STP, STR, STR_POST, STRB};
 use crate::guest::{EL0, EL1H, EL1H_A_CLEAR, EL1T, SCTLR, Taken};

@@ -2,7 +2,7 @@
 
 use seawall_events::VcpuEvents;
 
-use super::{data_abort, instruction_abort, group, serror_with, stopped_at, with_iss};
+use super::{data_abort, group, instruction_abort, serror_with, stopped_at, with_iss};
 use crate::backend::Setup;
 use crate::guest::words::LDR;
 use crate::guest::{EL0_A_CLEAR, EL1H, EL1H_A_CLEAR, Taken};

@@ -3,7 +3,7 @@
 
 use seawall_events::{Reg, VcpuEvents};
 
-use super::{data_abort, instruction_abort, group, serror, serror_with, with_iss};
+use super::{data_abort, group, instruction_abort, serror, serror_with, with_iss};
 use crate::backend::Setup;
 use crate::guest::{EL0, EL1H, Guest, Taken};
 use crate::trial::{Outcome, Stop, Trial};
@@ -62,8 +62,5 @@ fn nmea_unmasks_serrors(trial: &mut Trial) -> Outcome {
 fn with_nmea_the_serror_of_the_same_call_comes_on_top(trial: &mut Trial) -> Outcome {
     let mut guest = fresh(trial, EL1H, NMEA)?;
     trial.inject(&mut guest, &VcpuEvents { ext_dabt_pending: true, ..serror_with(0x10_0c11) })?;
-    trial.taken(
-        &guest,
-        &Taken { pc: 0x4009_0380, esr: 0xbe10_0c11, elr: 0x4009_0200, ..Taken::default() },
-    )
+    trial.taken(&guest, &Taken { pc: 0x4009_0380, esr: 0xbe10_0c11, elr: 0x4009_0200, ..Taken::default() })
 }

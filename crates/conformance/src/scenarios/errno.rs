@@ -48,7 +48,9 @@ const SERROR_ESR: usize = 8;
 /// The 64 bytes, zero but for these.
 fn bytes(set: &[(usize, u8)]) -> [u8; 64] {
     let mut bytes = [0; 64];
-    set.iter().for_each(|(offset, value)| bytes[*offset] = *value);
+    for (offset, value) in set {
+        bytes[*offset] = *value;
+    }
     bytes
 }
 

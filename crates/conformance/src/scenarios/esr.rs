@@ -2,7 +2,7 @@
 
 use seawall_events::{Abi, Layout, VcpuEvents};
 
-use super::{data_abort, instruction_abort, group, stop_again, stopped_at, with_iss};
+use super::{data_abort, group, instruction_abort, stop_again, stopped_at, with_iss};
 use crate::backend::Setup;
 use crate::guest::words::LDR;
 use crate::guest::{EL0, EL1H, Taken};
@@ -20,13 +20,7 @@ group! { "esr";
 }
 
 /// Injects for each case, from the same stop, and looks at the whole state of the handler.
-fn each(
-    trial: &mut Trial,
-    pstate: u64,
-    base: VcpuEvents,
-    at_entry: &Taken,
-    cases: &[(u64, u64)],
-) -> Outcome {
+fn each(trial: &mut Trial, pstate: u64, base: VcpuEvents, at_entry: &Taken, cases: &[(u64, u64)]) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, pstate)?;
     for (n, (iss, esr)) in cases.iter().enumerate() {
         trial.case(format!("ISS {iss:#x}"));

@@ -2,7 +2,7 @@
 
 use seawall_events::{Exit, MmioExit, Reg};
 
-use super::{data_abort, instruction_abort, group, serror, stopped_at};
+use super::{data_abort, group, instruction_abort, serror, stopped_at};
 use crate::backend::Setup;
 use crate::guest::words::{LDP, LDR, LDR_POST, LOOP, NOP, REPORT_X2, STP, STR, STR_POST};
 use crate::guest::{EL1H, EL1H_A_CLEAR, HOLE, Taken};
@@ -123,8 +123,7 @@ fn an_unmasked_serror_drops_the_waiting_access(trial: &mut Trial) -> Outcome {
     guest.set(Reg::FarEl1, 0x1234)?;
     trial.inject(&mut guest, &serror())?;
     guest.vm().answer_mmio([0x55; 8]);
-    let expected =
-        Taken { pc: 0x4009_0380, esr: 0xbf00_0000, far: 0x1234, spsr: 0x2c5, ..Taken::default() };
+    let expected = Taken { pc: 0x4009_0380, esr: 0xbf00_0000, far: 0x1234, spsr: 0x2c5, ..Taken::default() };
     trial.delivered(&mut guest, &expected)?;
     trial.hex("X2", guest.get(Reg::X(2))?, 0x1111);
     Ok(())

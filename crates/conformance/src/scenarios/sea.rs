@@ -386,14 +386,8 @@ fn a_vm_that_did_not_ask_for_exits_gets_an_serror(trial: &mut Trial) -> Outcome 
         guest.vm().poison(DATA + 0x40)?;
         guest.vm().poison(SPARE + 0x40)?;
         let elr = if word == LDR { 0x4008_0000 } else { 0xffff_ff80_0000_2040 };
-        let expected = Taken {
-            pc: 0x4009_0380,
-            esr: 0xbf00_0000,
-            far: 0x1234,
-            elr,
-            spsr: 0x2c5,
-            ..Taken::default()
-        };
+        let expected =
+            Taken { pc: 0x4009_0380, esr: 0xbf00_0000, far: 0x1234, elr, spsr: 0x2c5, ..Taken::default() };
         trial.handled(&mut guest, &expected)?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use seawall_events::{Exit, Reg, VcpuEvents};
 
-use super::{data_abort, instruction_abort, group, with_iss};
+use super::{data_abort, group, instruction_abort, with_iss};
 use crate::backend::Setup;
 use crate::guest::words::{LDR, LDR_POST, MOV_X2_GOOD, REPORT_X2, RET_X3, STR};
 use crate::guest::{

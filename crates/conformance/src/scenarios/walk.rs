@@ -4,7 +4,7 @@
 
 use seawall_events::{AbortDelivery, Exit, Reg, VcpuEvents};
 
-use super::{data_abort, instruction_abort, group, with_iss};
+use super::{data_abort, group, instruction_abort, with_iss};
 use crate::backend::Setup;
 use crate::guest::words::{BR_X3, LDR, LOOP, NOP, RET_X3};
 use crate::guest::{
@@ -276,7 +276,6 @@ fn nothing_is_delivered_but_the_serror_of_the_same_call_is(trial: &mut Trial) ->
     };
     let delivery = guest.inject(&events)?;
     trial.same("delivery", &delivery, &Some(AbortDelivery::NotDelivered));
-    let expected =
-        Taken { pc: 0x4009_0380, esr: 0xbe10_0c11, far: 0x1234, spsr: 0x2c5, ..Taken::default() };
+    let expected = Taken { pc: 0x4009_0380, esr: 0xbe10_0c11, far: 0x1234, spsr: 0x2c5, ..Taken::default() };
     trial.delivered(&mut guest, &expected)
 }
