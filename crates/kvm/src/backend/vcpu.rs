@@ -92,10 +92,12 @@ impl Vcpu {
     ) -> Result<Option<AbortDelivery>, Error> {
         match (self.abi, self.way) {
             (Abi::Mainline, _) => {
+                if let Ok(events) = VcpuEvents::from_bytes(Abi::Mainline, bytes) {
+                    return self.set_mainline(&events);
+                }
+                // The kernel finds what is wrong with them.
                 self.set_vcpu_events(bytes).map_err(set_failed)?;
-                let asked =
-                    VcpuEvents::from_bytes(Abi::Mainline, bytes).is_ok_and(|events| events.ext_dabt_pending);
-                Ok(asked.then_some(AbortDelivery::Delivered(seawall_arm::Target::El1)))
+                Ok(None)
             }
             (abi, _) => {
                 let events =
@@ -103,6 +105,18 @@ impl Vcpu {
                 seawall_events::Vcpu::set_events(self, &events)
             }
         }
+    }
+
+    /// Mainline's rules: the abort is delivered before the SError's arguments are looked at.
+    fn set_mainline(&self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+        let dabt = VcpuEvents { ext_dabt_pending: events.ext_dabt_pending, ..VcpuEvents::default() };
+        let delivery = assist::set_events(self, self.guest, self.last, self.ras, &dabt)?;
+        if events.serror_pending {
+            let serror = VcpuEvents { ext_dabt_pending: false, ..*events };
+            let bytes = serror.to_bytes(Abi::Mainline).map_err(AssistError::from)?;
+            self.set_vcpu_events(&bytes).map_err(set_failed)?;
+        }
+        Ok(delivery)
     }
 
     /// `KVM_GET_VCPU_EVENTS` as the kernel gives it, mainline's layout.
@@ -260,9 +274,10 @@ impl seawall_events::Vcpu for Vcpu {
         let asked = events.ext_dabt_pending || events.ext_iabt_pending;
         match (self.abi, self.way) {
             (Abi::Mainline, _) => {
-                let bytes = events.to_bytes(Abi::Mainline).map_err(AssistError::from)?;
-                self.set_events_bytes(&bytes)
+                events.to_bytes(Abi::Mainline).map_err(AssistError::from)?;
+                self.set_mainline(events)
             }
+            // Where a kernel that has the ABI delivered to is not asked: its word is taken.
             (Abi::Extended(_), Way::Native(layout)) => {
                 let bytes = events.to_bytes(Abi::Extended(layout)).map_err(AssistError::from)?;
                 self.set_vcpu_events(&bytes).map_err(set_failed)?;
