@@ -61,6 +61,8 @@ pub struct EntryContext {
     pub span_at_el2: bool,
     /// For EL2, taken from AArch32 EL0 below an AArch64 EL1: the vector is the one for AArch64.
     pub el1_is_aarch64: bool,
+    /// `VBAR_ELx[10:0]`, RES0 in the architecture, are added to the vector like the rest.
+    pub vbar_low_bits: bool,
 }
 
 /// The vector for a synchronous external abort: that of SErrors if `SCTLR2_ELx.EASE` is set.
@@ -97,7 +99,7 @@ pub fn take_exception(cpu: &mut impl Registers, exception: &Exception, context: 
         cpu.set_reg(bank.far, far);
     }
     cpu.set_reg(Reg::Pstate, entry_pstate(old, exception.target, sctlr, span, context).bits());
-    let vbar = cpu.reg(bank.vbar) & !0x7ff;
+    let vbar = cpu.reg(bank.vbar) & if context.vbar_low_bits { !0 } else { !0x7ff };
     cpu.set_reg(Reg::Pc, vbar.wrapping_add(group).wrapping_add(exception.vector.offset()));
 }
 

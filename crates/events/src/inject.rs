@@ -97,11 +97,16 @@ pub(crate) fn serror(vcpu: &mut impl VcpuState, iss: u64) -> SErrorDelivery {
 }
 
 /// Exception entry as KVM emulates it, and the MMIO access that it cuts short.
-pub(crate) fn enter(vcpu: &mut impl VcpuState, target: Target, vector: Vector, esr: Esr, far: Option<u64>) {
-    // KVM goes by the mode for the vector group, honours SCTLR_EL2.SPAN whatever E2H and TGE say, and
-    // does not know ALLINT.
-    let context =
-        EntryContext { mte: vcpu.config().mte, nmi: false, span_at_el2: true, el1_is_aarch64: false };
+fn enter(vcpu: &mut impl VcpuState, target: Target, vector: Vector, esr: Esr, far: Option<u64>) {
+    // KVM goes by the mode for the vector group, honours SCTLR_EL2.SPAN whatever E2H and TGE say, does not
+    // know ALLINT, and adds to VBAR as it is, RES0 bits and all.
+    let context = EntryContext {
+        mte: vcpu.config().mte,
+        nmi: false,
+        span_at_el2: true,
+        el1_is_aarch64: false,
+        vbar_low_bits: true,
+    };
     take_exception(vcpu, &Exception { target, vector, esr: Some(esr), far }, context);
     vcpu.drop_mmio();
 }

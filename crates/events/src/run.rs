@@ -1,6 +1,9 @@
 //! What `KVM_RUN` does about a pending SError.
 
-use seawall_arm::{Abort32, Esr, ExceptionClass, Pstate, Reg, Target, Vector, take_abort32, tcr};
+use seawall_arm::{
+    Abort32, EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Target, Vector, take_abort32,
+    take_exception, tcr,
+};
 
 use crate::inject::{self, SErrorDelivery};
 use crate::{VcpuState, VirtualSError};
@@ -40,7 +43,11 @@ pub fn prepare_run(vcpu: &mut impl VcpuState) -> PendingSError {
         take_asynchronous_abort32(vcpu, serror.vsesr);
     } else {
         let esr = Esr::new(ExceptionClass::SERROR, true, serror.vsesr as u32);
-        inject::enter(vcpu, Target::El1, Vector::SError, esr, None);
+        // The CPU's own entry: the architecture's, not KVM's.
+        let exception = Exception { target: Target::El1, vector: Vector::SError, esr: Some(esr), far: None };
+        let context = EntryContext { mte: vcpu.config().mte, ..EntryContext::default() };
+        take_exception(vcpu, &exception, context);
+        vcpu.drop_mmio();
     }
     PendingSError::Taken(Target::El1)
 }

@@ -166,6 +166,26 @@ fn kvm_s_injector_does_not_set_allint() {
     assert_eq!(handler_pstate(5, SPAN | 1 << 61), 0x3c5);
 }
 
+/// RES0 in the architecture, but KVM adds the offset to what user space wrote. Measured on Linux 7.2.12.
+#[test]
+fn kvm_s_injector_adds_to_vbar_as_it_is() {
+    let mut vcpu = el1();
+    vcpu.set_reg(Reg::VbarEl1, VBAR | 0x404);
+    set_events(&mut vcpu, Abi::Mainline, &dabt()).unwrap();
+    check(&vcpu, &[(Reg::Pc, VBAR + 0x604)]);
+}
+
+/// The CPU takes it, not KVM: DDI 0487, `VBAR_EL1`, bits [10:0] are RES0.
+#[test]
+fn an_serror_that_waited_is_taken_at_vbar_without_its_low_bits() {
+    let mut vcpu = el1();
+    vcpu.set_reg(Reg::VbarEl1, VBAR | 0x404);
+    set_events(&mut vcpu, Abi::Mainline, &serror_esr(1)).unwrap();
+    vcpu.set_reg(Reg::Pstate, 0x2c5);
+    assert_eq!(prepare_run(&mut vcpu), PendingSError::Taken(Target::El1));
+    check(&vcpu, &[(Reg::Pc, VBAR + 0x380)]);
+}
+
 #[test]
 fn unmasked_serror_is_taken_at_once_and_leaves_far_alone() {
     let mut vcpu = el1_unmasked();
