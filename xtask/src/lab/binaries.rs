@@ -1,7 +1,7 @@
 //! Our own programs for the lab: built by cargo each time, so that they are never stale.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -10,18 +10,23 @@ use super::cross::{TARGET, Toolchain};
 use super::error::{Error, Result};
 use super::{Folders, root};
 
-/// A program that goes into the lab's /bin, if the workspace has it.
-pub(crate) struct Binary {
-    pub(crate) name: &'static str,
+/// A program for the lab's /bin, by its package.
+struct Binary {
+    package: &'static str,
+    name: &'static str,
 }
 
-/// What the lab is used with: the command, the differential test, the bench, the kernel's interface by hand.
-pub(crate) const BINARIES: &[Binary] =
-    &[Binary { name: "seawall" }, Binary { name: "seawall-lab-diff" }, Binary { name: "seawall-lab-bench" }];
-/// Packages whose tests are run in the lab by `cargo xtask lab tests`.
-const TESTED: &[&str] = &["seawall-kvm"];
-/// The library for LD_PRELOAD.
+/// What the lab is used with: the command, the differential test, the bench. Static.
+const BINARIES: [Binary; 3] = [
+    Binary { package: "seawall-cli", name: "seawall" },
+    Binary { package: "seawall-lab", name: "seawall-lab-diff" },
+    Binary { package: "seawall-lab", name: "seawall-lab-bench" },
+];
+/// What is run with the library of LD_PRELOAD, and so must not be static.
+const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };
 const PRELOAD: &str = "seawall-preload";
+/// Its tests run in the lab, and its examples.
+const KVM: &str = "seawall-kvm";
 
 /// A program that was built: its name in the lab, and where it is on the host.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,107 +35,83 @@ pub(crate) struct Built {
     pub(crate) path: PathBuf,
 }
 
-/// Builds the programs of the table that the workspace has.
+/// Builds the programs of the table.
 pub(crate) fn build(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
-    let metadata = metadata()?;
-    let mut arguments = vec!["build".to_owned()];
-    for binary in BINARIES {
-        if let Some(package) = package_of(&metadata, "bin", binary.name) {
-            arguments.extend(["--package".into(), package, "--bin".into(), binary.name.into()]);
+    let mut arguments = vec!["build"];
+    for binary in &BINARIES {
+        arguments.extend(["--package", binary.package, "--bin", binary.name]);
+    }
+    cargo(&arguments, folders, &Link::Static(toolchain), is_program)
+}
+
+/// Builds the tests of the crate that speaks to /dev/kvm.
+pub(crate) fn build_tests(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
+    cargo(&["test", "--no-run", "--package", KVM], folders, &Link::Static(toolchain), is_test)
+}
+
+/// Builds an example of that crate.
+pub(crate) fn build_example(folders: &Folders, toolchain: &Toolchain, name: &str) -> Result<Vec<Built>> {
+    cargo(&["build", "--package", KVM, "--example", name], folders, &Link::Static(toolchain), is_program)
+}
+
+/// Builds the library for LD_PRELOAD and the program that is run with it. It takes Debian's cross compiler.
+pub(crate) fn build_preload(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
+    let shared = Link::Shared(toolchain);
+    let mut built = cargo(&["build", "--package", PRELOAD], folders, &shared, is_shared)?;
+    let program = ["build", "--package", PRELOADED.package, "--bin", PRELOADED.name];
+    built.extend(cargo(&program, folders, &shared, is_program)?);
+    Ok(built)
+}
+
+/// How programs are linked.
+enum Link<'a> {
+    Static(&'a Toolchain),
+    Shared(&'a Toolchain),
+}
+
+impl Link<'_> {
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        match self {
+            Self::Static(toolchain) => toolchain.environment(),
+            Self::Shared(toolchain) => toolchain.environment_for_shared(),
         }
     }
-    cargo(
-        &arguments,
-        &folders.target.join("cargo"),
-        toolchain.environment(),
-        "our programs for arm64",
-        is_program,
-    )
-}
 
-/// Builds the tests that run in the lab.
-pub(crate) fn build_tests(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
-    let metadata = metadata()?;
-    let mut arguments = vec!["test".to_owned(), "--no-run".to_owned()];
-    let tested = TESTED.iter().filter(|package| has_package(&metadata, package));
-    arguments.extend(tested.flat_map(|package| ["--package".to_owned(), (*package).to_owned()]));
-    if arguments.len() == 2 {
-        return Ok(Vec::new());
+    /// A target directory for each, so that neither has the other built anew.
+    fn folder(&self) -> &'static str {
+        match self {
+            Self::Static(_) => "cargo",
+            Self::Shared(_) => "cargo-shared",
+        }
     }
-    cargo(&arguments, &folders.target.join("cargo"), toolchain.environment(), "tests for arm64", is_test)
-}
-
-/// Builds the library for `LD_PRELOAD`; none if the workspace has none. It takes Debian's cross compiler.
-pub(crate) fn build_preload(folders: &Folders, toolchain: &Toolchain) -> Result<Option<PathBuf>> {
-    if !has_package(&metadata()?, PRELOAD) {
-        return Ok(None);
-    }
-    let arguments = ["build", "--package", PRELOAD].map(str::to_owned);
-    let environment = toolchain.environment_for_shared();
-    let folder = folders.target.join("cargo-shared");
-    let built = cargo(&arguments, &folder, environment, "libseawall_preload.so for arm64", is_shared)?;
-    Ok(built.into_iter().next().map(|built| built.path))
 }
 
 fn cargo(
-    arguments: &[String],
-    folder: &Path,
-    environment: Vec<(&'static str, OsString)>,
-    what: &str,
+    arguments: &[&str],
+    folders: &Folders,
+    link: &Link<'_>,
     wanted: fn(&Value) -> Option<Built>,
 ) -> Result<Vec<Built>> {
-    eprintln!("lab: {what}");
+    let line = format!("cargo {}", arguments.join(" "));
+    eprintln!("lab: {line}");
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(&cargo);
     command
         .args(arguments)
         .args(["--release", "--target", TARGET, "--message-format=json-render-diagnostics"])
         .arg("--target-dir")
-        .arg(folder)
+        .arg(folders.target.join(link.folder()))
         .current_dir(root())
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .envs(environment)
+        .envs(link.environment())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
     let output = command.output().map_err(|error| Error::failed(format!("{cargo}: {error}")))?;
     if !output.status.success() {
-        return Err(Error::failed(format!("cargo {}: {}", arguments.join(" "), output.status))
-            .advise("see cargo's messages above"));
+        return Err(Error::failed(format!("{line}: {}", output.status)).advise("see cargo's messages above"));
     }
     Ok(artifacts(&String::from_utf8_lossy(&output.stdout), wanted))
-}
-
-/// The workspace's packages and their targets, as cargo tells them.
-fn metadata() -> Result<Value> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let mut command = Command::new(&cargo);
-    command.args(["metadata", "--no-deps", "--format-version=1"]).current_dir(root());
-    let output = command.output().map_err(|error| Error::failed(format!("{cargo}: {error}")))?;
-    serde_json::from_slice(&output.stdout).map_err(|error| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        Error::failed(format!("cargo metadata: {error}\n{said}"))
-    })
-}
-
-fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
-    metadata["packages"].as_array().into_iter().flatten()
-}
-
-fn has_package(metadata: &Value, name: &str) -> bool {
-    packages(metadata).any(|package| package["name"] == name)
-}
-
-/// The package that has a target of this kind and name.
-fn package_of(metadata: &Value, kind: &str, name: &str) -> Option<String> {
-    let has = |package: &&Value| {
-        let targets = package["targets"].as_array().into_iter().flatten();
-        let mut named = targets.filter(|target| target["name"] == name);
-        named.any(|target| {
-            target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|each| each == kind))
-        })
-    };
-    packages(metadata).find(has)?["name"].as_str().map(str::to_owned)
 }
 
 /// What cargo says it built, as far as it is wanted.
@@ -165,18 +146,6 @@ fn is_shared(message: &Value) -> Option<Built> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const METADATA: &str = r#"{"packages":[
-        {"name":"seawall-cli","targets":[{"name":"seawall","kind":["bin"]},{"name":"usage","kind":["test"]}]},
-        {"name":"seawall","targets":[{"name":"seawall","kind":["lib"]}]}]}"#;
-
-    #[test]
-    fn the_package_of_a_program_is_found_by_kind_and_name() {
-        let metadata: Value = serde_json::from_str(METADATA).unwrap_or_default();
-        assert_eq!(package_of(&metadata, "bin", "seawall").as_deref(), Some("seawall-cli"));
-        assert_eq!(package_of(&metadata, "bin", "usage"), None);
-        assert!(has_package(&metadata, "seawall") && !has_package(&metadata, "seawall-preload"));
-    }
 
     #[test]
     fn programs_tests_and_libraries_are_told_apart_in_cargos_messages() {

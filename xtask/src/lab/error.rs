@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 /// A step of the lab that failed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Error {
     what: String,
     advice: String,

@@ -13,6 +13,8 @@ use super::stream::{State, Stream};
 
 /// How much memory the kernel's selftests want, with their one huge page of 1 GiB.
 const HUGE_PAGE_FROM_MIB: u32 = 3072;
+/// Has every feature that QEMU knows, AArch32 at EL1 and nested virtualization among them.
+const CPU_WITH_ALL: &str = "max";
 /// From power-on to the command. A free host takes 3 to 6 s.
 const BOOT_TIME: Duration = Duration::from_secs(180);
 /// From the command's end to power-off.
@@ -23,7 +25,7 @@ const CONSOLE_KEPT: usize = 8192;
 /// What machine to boot.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Machine {
-    /// The CPU: neoverse-n2, or max for AArch32 at EL1 and for nested guests (slower)
+    /// The CPU: neoverse-n2; or max (slower), with which KVM has AArch32 guests and nested ones
     #[arg(long, default_value = "neoverse-n2", value_name = "MODEL")]
     pub(crate) cpu: String,
     /// Number of CPUs; one is fastest
@@ -88,6 +90,9 @@ impl Machine {
         );
         if self.memory >= HUGE_PAGE_FROM_MIB {
             words += " hugepagesz=1G hugepages=1";
+        }
+        if self.cpu == CPU_WITH_ALL {
+            words += " kvm-arm.mode=nested";
         }
         if !self.append.is_empty() {
             words.push(' ');
@@ -243,8 +248,8 @@ pub(crate) fn on_path(program: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn machine(memory: u32, append: &str) -> Machine {
-        Machine { cpu: "max".into(), smp: 2, memory, append: append.into() }
+    fn words(cpu: &str, memory: u32, append: &str) -> String {
+        Machine { cpu: cpu.into(), smp: 2, memory, append: append.into() }.kernel_words()
     }
 
     /// What a run with these events comes to, with the command's output and errors.
@@ -310,8 +315,13 @@ mod tests {
 
     #[test]
     fn a_small_machine_has_no_huge_page() {
-        assert!(machine(3072, "").kernel_words().ends_with(" seawall.lab hugepagesz=1G hugepages=1"));
-        assert!(machine(2048, "").kernel_words().ends_with(" seawall.lab"));
-        assert!(machine(2048, "ignore_loglevel").kernel_words().ends_with(" seawall.lab ignore_loglevel"));
+        assert!(words("neoverse-n2", 3072, "").ends_with(" seawall.lab hugepagesz=1G hugepages=1"));
+        assert!(words("neoverse-n2", 2048, "").ends_with(" seawall.lab"));
+    }
+
+    #[test]
+    fn kvm_is_nested_where_the_cpu_can_and_words_of_the_caller_come_last() {
+        assert!(words("max", 2048, "").ends_with(" seawall.lab kvm-arm.mode=nested"));
+        assert!(words("max", 2048, "kvm-arm.mode=vhe").ends_with(" kvm-arm.mode=nested kvm-arm.mode=vhe"));
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{Write, stderr, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod apt;
@@ -20,6 +20,7 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod newc;
+mod preload;
 mod progress;
 mod qemu;
 mod selftests;
@@ -28,7 +29,7 @@ mod stream;
 use apt::Apt;
 use binaries::Built;
 use cross::Toolchain;
-use error::{Error, Result};
+use error::Result;
 use initramfs::{Guest, Task};
 use kernel::Kernel;
 use machine::{Ended, Images, Machine};
@@ -53,6 +54,12 @@ pub(crate) struct Options {
     /// Brings a file of the host in, into /bin unless told otherwise; may be given several times
     #[arg(long, value_name = "HOST[:LAB]")]
     file: Vec<String>,
+    /// Brings in libseawall_preload.so, seawall-lab-raw-ioctls and the C library, for programs that are not static
+    #[arg(long)]
+    preload: bool,
+    /// Builds an example of seawall-kvm and runs it, unless there is a command
+    #[arg(long, value_name = "NAME")]
+    example: Option<String>,
     /// A shell on the lab's console
     #[arg(long, conflicts_with = "command")]
     shell: bool,
@@ -67,12 +74,16 @@ pub(crate) struct Options {
 #[derive(clap::Subcommand)]
 enum Run {
     /// The conformance suite on real KVM: `seawall check --backend kvm`
+    #[command(disable_help_flag = true)]
     Check(Arguments),
     /// The model against the real kernel: random sequences on both
+    #[command(disable_help_flag = true)]
     Diff(Arguments),
     /// What an injection costs: ioctls and time
+    #[command(disable_help_flag = true)]
     Bench(Arguments),
     /// The tests of the packages that speak to /dev/kvm
+    #[command(disable_help_flag = true)]
     Tests(Arguments),
     /// Linux's own selftests of external aborts, without and with libseawall_preload.so
     Selftests,
@@ -122,11 +133,6 @@ impl Lab {
         let kernel = kernel::prepare(&folders, &apt)?;
         let toolchain = cross::prepare(&folders, &apt)?;
         Ok(Self { folders, apt, qemu, kernel, toolchain })
-    }
-
-    /// Our programs for the lab, built now.
-    pub(crate) fn programs(&self) -> Result<Vec<Built>> {
-        binaries::build(&self.folders, &self.toolchain)
     }
 
     /// Boots and runs a command; its stdout goes to `output` as it comes, its stderr to ours.
@@ -192,12 +198,16 @@ fn word() -> String {
     format!("seawall-{:x}-{:x}", std::process::id(), time.as_nanos())
 }
 
-/// Rows and columns of the terminal, if it is one.
+/// Rows and columns of the terminal, if it is one that knows.
 fn terminal_size() -> Option<(u16, u16)> {
-    let output = Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let mut numbers = text.split_whitespace().map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    let output = Command::new("stty").arg("size").stdin(Stdio::inherit()).output().ok()?;
+    size(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// What `stty size` says.
+fn size(text: &str) -> Option<(u16, u16)> {
+    let mut numbers = text.split_whitespace().map(|number| number.parse().ok().filter(|&number| number > 0));
+    Some((numbers.next()??, numbers.next()??))
 }
 
 /// Runs what was asked for.
@@ -212,44 +222,47 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 fn work(options: &Options) -> Result<u8> {
-    let guests: Vec<Guest> = options.file.iter().map(|text| Guest::parse(text)).collect::<Result<_>>()?;
+    let mut guests: Vec<Guest> = options.file.iter().map(|text| Guest::parse(text)).collect::<Result<_>>()?;
     let lab = Lab::prepare()?;
     let timeout = Duration::from_secs(options.timeout);
     if let Some(Run::Selftests) = options.run {
         return selftests::run(&lab, &options.machine, timeout);
     }
-    let programs = match &options.run {
+    let mut programs = match &options.run {
         Some(Run::Tests(_)) => binaries::build_tests(&lab.folders, &lab.toolchain)?,
-        _ => lab.programs()?,
+        _ => binaries::build(&lab.folders, &lab.toolchain)?,
     };
+    if let Some(name) = &options.example {
+        programs.extend(binaries::build_example(&lab.folders, &lab.toolchain, name)?);
+    }
+    if options.preload {
+        guests.extend(preload::prepare(&lab)?);
+    }
     if options.shell {
         return lab.shell(&options.machine, &programs, &guests).map(|()| 0);
     }
-    let command = command(options, &programs)?;
+    let command = command(options, &programs);
     eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.cpu);
     let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
 }
 
 /// What to run in the lab.
-fn command(options: &Options, programs: &[Built]) -> Result<Vec<String>> {
+fn command(options: &Options, programs: &[Built]) -> Vec<String> {
     let with = |words: &[&str], arguments: &Arguments| {
         words.iter().map(|word| (*word).to_owned()).chain(arguments.arguments.iter().cloned()).collect()
     };
-    let (program, command) = match &options.run {
-        Some(Run::Check(arguments)) => {
-            ("seawall", with(&["seawall", "check", "--backend", "kvm"], arguments))
-        }
-        Some(Run::Diff(arguments)) => ("seawall-lab-diff", with(&["seawall-lab-diff"], arguments)),
-        Some(Run::Bench(arguments)) => ("seawall-lab-bench", with(&["seawall-lab-bench"], arguments)),
-        Some(Run::Tests(arguments)) => return Ok(vec![all_tests(programs, &arguments.arguments)]),
-        Some(Run::Selftests) | None if !options.command.is_empty() => return Ok(options.command.clone()),
-        Some(Run::Selftests) | None => return Ok(vec![include_str!("../../../lab/about.sh").to_owned()]),
-    };
-    if programs.iter().any(|built| built.name == program) {
-        return Ok(command);
+    match &options.run {
+        Some(Run::Check(arguments)) => with(&["seawall", "check", "--backend", "kvm"], arguments),
+        Some(Run::Diff(arguments)) => with(&["seawall-lab-diff"], arguments),
+        Some(Run::Bench(arguments)) => with(&["seawall-lab-bench"], arguments),
+        Some(Run::Tests(arguments)) => vec![all_tests(programs, &arguments.arguments)],
+        Some(Run::Selftests) | None => match (&options.command[..], &options.example) {
+            ([], Some(example)) => vec![example.clone()],
+            ([], None) => vec![include_str!("../../../lab/about.sh").to_owned()],
+            (command, _) => command.to_vec(),
+        },
     }
-    Err(Error::failed(format!("the workspace has no program {program}")))
 }
 
 /// A line that runs all of these, also after one failed.
@@ -305,6 +318,13 @@ mod tests {
              echo \"--- b-test\"; b-test --quiet || failed=1\n\
              exit $failed"
         );
+    }
+
+    #[test]
+    fn a_terminal_without_a_size_has_none() {
+        assert_eq!(size("24 80\n"), Some((24, 80)));
+        assert_eq!(size("0 0\n"), None);
+        assert_eq!(size(""), None);
     }
 
     #[test]

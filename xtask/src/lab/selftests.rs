@@ -1,5 +1,5 @@
-//! Linux's own tests of external aborts, from Debian's `linux-source` of the kernel that is booted, unmodified. They are
-//! linked dynamically, so that they run without and with libseawall_preload.so.
+//! Linux's own tests of external aborts, from Debian's `linux-source` of the kernel that is booted, unmodified; and ours of
+//! the ioctl. They are linked dynamically, so that they run without and with libseawall_preload.so.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,33 +11,47 @@ use super::error::{Error, Result};
 use super::initramfs::Guest;
 use super::machine::{Ended, Machine};
 use super::progress::{Step, indented};
-use super::{Folders, Lab, binaries, files, host};
+use super::{Folders, Lab, files, host, preload};
 
-/// A test of tools/testing/selftests/kvm/arm64.
+/// A test in the lab's /bin.
 struct Test {
     name: &'static str,
     /// Run before it, in the lab.
     setup: &'static str,
+    /// How it is run, each time in a lab of its own.
+    ways: &'static [Way],
 }
 
-const TESTS: [Test; 2] = [
-    Test { name: "external_aborts", setup: "" },
+/// Without or with the library.
+struct Way {
+    /// What to add to the test's name.
+    about: &'static str,
+    environment: &'static str,
+}
+
+const PLAIN: Way = Way { about: "", environment: "" };
+const PRELOADED: Way =
+    Way { about: " with libseawall_preload.so", environment: "LD_PRELOAD=/lib/libseawall_preload.so " };
+const TRAILING: Way = Way {
+    about: " with libseawall_preload.so, ext_abt_esr last",
+    environment: "LD_PRELOAD=/lib/libseawall_preload.so SEAWALL_LAYOUT=trailing ",
+};
+
+/// Linux's, of tools/testing/selftests/kvm/arm64.
+const OF_LINUX: [Test; 2] = [
+    Test { name: "external_aborts", setup: "", ways: &[PLAIN, PRELOADED] },
     // It was written for firmware that injects errors.
-    Test { name: "sea_to_user", setup: "fake-einj && " },
+    Test { name: "sea_to_user", setup: "fake-einj && ", ways: &[PLAIN, PRELOADED] },
 ];
-const PACKAGES: [&str; 6] =
-    ["bison", "build-essential", "flex", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "xz-utils"];
+/// Ours: the proposal's rules, by raw ioctls.
+const OURS: [Test; 1] =
+    [Test { name: "seawall-lab-raw-ioctls", setup: "", ways: &[PLAIN, PRELOADED, TRAILING] }];
+const PACKAGES: [&str; 4] = ["bison", "build-essential", "flex", "xz-utils"];
 /// What the tests are built from.
 const PARTS: [&str; 9] =
     ["Kbuild", "Kconfig", "Makefile", "arch/arm64", "arch/x86/include", "include", "scripts", "tools", "usr"];
 /// kselftest.h: KSFT_SKIP.
 const SKIPPED: i32 = 4;
-/// Of Debian 13, for the tests and the library.
-const LIBRARY_PACKAGES: [&str; 2] = ["libc6:arm64", "libgcc-s1:arm64"];
-const LOADER: &str = "ld-linux-aarch64.so.1";
-const LIBRARIES: [&str; 5] = ["libc.so.6", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libdl.so.2"];
-const MULTIARCH: &str = "usr/lib/aarch64-linux-gnu";
-const PRELOAD: &str = "lib/libseawall_preload.so";
 /// Changed when this file builds otherwise.
 const KEY: &str = "1";
 
@@ -49,38 +63,32 @@ struct Counts {
     skipped: usize,
 }
 
-/// Runs all, without and with the library. The last line is `N passed, N failed, N skipped`.
+/// Runs all. The last line is `N passed, N failed, N skipped`.
 pub(crate) fn run(lab: &Lab, machine: &Machine, timeout: Duration) -> Result<u8> {
     let mut counts = Counts::default();
-    match prepare(&lab.folders, &lab.apt, &lab.kernel.release) {
-        Ok(guests) => {
-            for test in &TESTS {
-                one(lab, machine, timeout, test, &guests, None, &mut counts)?;
-            }
-            match binaries::build_preload(&lab.folders, &lab.toolchain)? {
-                Some(library) => {
-                    for test in &TESTS {
-                        one(lab, machine, timeout, test, &guests, Some(&library), &mut counts)?;
+    let preload = preload::prepare(lab);
+    let of_linux = preload.as_ref().map_err(Error::clone).and_then(|_| prepare(lab));
+    for (tests, programs) in [(&OF_LINUX[..], &of_linux), (&OURS[..], &preload)] {
+        for test in tests {
+            for way in test.ways {
+                let name = format!("{}{}", test.name, way.about);
+                match (&preload, programs) {
+                    (Ok(shared), Ok(own)) => {
+                        let guests: Vec<Guest> = shared.iter().chain(own).cloned().collect();
+                        let line = format!("{}{}/bin/{} 2>&1", test.setup, way.environment, test.name);
+                        one(lab, machine, timeout, &name, &line, &guests, &mut counts)?;
                     }
+                    (Err(error), _) | (_, Err(error)) if error.is_unavailable() => {
+                        println!("skipped: {name}: {error}");
+                        counts.skipped += 1;
+                    }
+                    (Err(error), _) | (_, Err(error)) => return Err(error.clone()),
                 }
-                None => skip_all(", preloaded", "the workspace has no seawall-preload", &mut counts),
             }
         }
-        Err(error) if error.is_unavailable() => {
-            skip_all("", &error.to_string(), &mut counts);
-            skip_all(", preloaded", &error.to_string(), &mut counts);
-        }
-        Err(error) => return Err(error),
     }
     println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     Ok(u8::from(counts.failed > 0))
-}
-
-fn skip_all(how: &str, reason: &str, counts: &mut Counts) {
-    for test in &TESTS {
-        println!("skipped: {}{how}: {reason}", test.name);
-        counts.skipped += 1;
-    }
 }
 
 /// Boots the lab for one test: what it poisoned is gone with the machine.
@@ -88,22 +96,13 @@ fn one(
     lab: &Lab,
     machine: &Machine,
     timeout: Duration,
-    test: &Test,
+    name: &str,
+    line: &str,
     guests: &[Guest],
-    library: Option<&Path>,
     counts: &mut Counts,
 ) -> Result<()> {
-    let mut guests = guests.to_vec();
-    let mut preload = "";
-    let mut name = test.name.to_owned();
-    if let Some(library) = library {
-        guests.push(Guest { host: library.to_owned(), lab: PRELOAD.into() });
-        preload = "LD_PRELOAD=/lib/libseawall_preload.so ";
-        name += ", preloaded";
-    }
-    let line = format!("{}{preload}/bin/{} 2>&1", test.setup, test.name);
     let mut output = Vec::new();
-    let ended = lab.run(machine, &[], &guests, &[line], timeout, &mut output)?;
+    let ended = lab.run(machine, &[], guests, &[line.to_owned()], timeout, &mut output)?;
     let output = String::from_utf8_lossy(&output);
     match &ended {
         Ended::Exited(0) => {
@@ -115,15 +114,12 @@ fn one(
             counts.skipped += 1;
         }
         Ended::Exited(code) => {
-            println!("FAILED: {name}: exit code {code}\n{}", indented(&output, 40));
+            println!("FAILED: {name}: exit code {code}\n{}", indented(&output, 60));
             counts.failed += 1;
         }
         Ended::TimedOut { console } | Ended::Lost { console } | Ended::NotBooted { console } => {
-            let how = if matches!(ended, Ended::TimedOut { .. }) {
-                "no end in its time"
-            } else {
-                "the lab went down"
-            };
+            let in_time = !matches!(ended, Ended::TimedOut { .. });
+            let how = if in_time { "the lab went down" } else { "no end in its time" };
             println!("FAILED: {name}: {how}\n{}\n{}", indented(&output, 20), indented(console, 20));
             counts.failed += 1;
         }
@@ -131,34 +127,27 @@ fn one(
     Ok(())
 }
 
-/// The lines of a test's output that are verdicts (KTAP), or all of a short output that has none.
+/// What to show of a test that passed: the lines that are verdicts, or the end of an output that has none.
 fn verdicts(output: &str) -> String {
-    let is_verdict = |line: &&str| {
-        let line = line.trim_start();
-        ["ok ", "not ok ", "# Totals", "Bail out!"].iter().any(|start| line.starts_with(start))
-    };
+    if let Some(summary) = output.lines().next_back().filter(|line| line.ends_with(" skipped")) {
+        return indented(summary, 1);
+    }
+    let starts = ["ok ", "not ok ", "# Totals", "# kvm_run", "# From guest", "Bail out!"];
+    let is_verdict = |line: &&str| starts.iter().any(|start| line.starts_with(start));
     let lines: Vec<&str> = output.lines().filter(is_verdict).collect();
     indented(&if lines.is_empty() { output.to_owned() } else { lines.join("\n") }, 20)
 }
 
-/// The tests, the C library and its loader, to be brought into the lab.
-fn prepare(folders: &Folders, apt: &Apt, release: &str) -> Result<Vec<Guest>> {
-    let libc = Cached::new(folders.target.join("libc"), KEY);
-    libc.make(|folder| {
-        let step = Step::begin("the C library for arm64");
-        LIBRARY_PACKAGES.iter().try_for_each(|package| apt.unpack(&step, package, folder))?;
-        step.done("");
-        Ok(())
-    })?;
-    host::need(&PACKAGES, "building Linux's selftests", &folders.logs.join("selftests-packages.log"))?;
+/// Linux's tests, built once per kernel.
+fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
+    let (folders, release) = (&lab.folders, &lab.kernel.release);
     let tests = Cached::new(folders.target.join("selftests"), format!("{KEY} {release}"));
-    tests.make(|folder| build(folder, folders, apt, release))?;
-
-    let programs = TESTS.iter().map(|test| (tests.folder.join(test.name), format!("bin/{}", test.name)));
-    let multiarch = libc.folder.join(MULTIARCH);
-    let libraries = LIBRARIES.iter().map(|name| (multiarch.join(name), format!("lib/{name}")));
-    let loader = std::iter::once((multiarch.join(LOADER), format!("lib/{LOADER}")));
-    Ok(programs.chain(libraries).chain(loader).map(|(host, lab)| Guest { host, lab }).collect())
+    if !tests.is_made() {
+        host::need(&PACKAGES, "building Linux's selftests", &folders.logs.join("selftests-packages.log"))?;
+    }
+    tests.make(|folder| build(folder, folders, &lab.apt, release))?;
+    let guest = |test: &Test| Guest { host: tests.folder.join(test.name), lab: format!("bin/{}", test.name) };
+    Ok(OF_LINUX.iter().map(guest).collect())
 }
 
 fn build(folder: &Path, folders: &Folders, apt: &Apt, release: &str) -> Result<()> {
@@ -185,7 +174,7 @@ fn build(folder: &Path, folders: &Folders, apt: &Apt, release: &str) -> Result<(
     };
     make(&source, &["headers".into()])?;
     let place = source.join("tools/testing/selftests/kvm");
-    let built: Vec<PathBuf> = TESTS.iter().map(|test| place.join("arm64").join(test.name)).collect();
+    let built: Vec<PathBuf> = OF_LINUX.iter().map(|test| place.join("arm64").join(test.name)).collect();
     let goals: Vec<String> = built.iter().map(|path| path.display().to_string()).collect();
     make(&place, &goals)?;
     for path in &built {
@@ -231,9 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_are_the_lines_of_ktap() {
+    fn of_a_test_that_passed_its_verdicts_are_shown() {
         let output = "TAP version 13\n1..1\n# noise\nok 1 sea_to_user\n# Totals: pass:1 fail:0\n";
         assert_eq!(verdicts(output), "    ok 1 sea_to_user\n    # Totals: pass:1 fail:0");
+        assert_eq!(
+            verdicts("ok    one\n2 passed, 0 failed, 1 skipped\n"),
+            "    2 passed, 0 failed, 1 skipped"
+        );
         assert_eq!(verdicts("Random seed: 0x1\n"), "    Random seed: 0x1");
     }
 }
