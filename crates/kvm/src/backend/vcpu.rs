@@ -57,11 +57,15 @@ impl Vcpu {
         Ok(())
     }
 
-    /// `KVM_ARM_VCPU_INIT` again: the vCPU as it comes out of reset.
+    /// `KVM_ARM_VCPU_INIT` again: the vCPU as it comes out of reset. An MMIO access of the last exit is
+    /// completed before, as KVM would else do it after, and step the PC that the vCPU was reset to.
     ///
     /// # Errors
     /// [`Error::Ioctl`].
     pub fn reset(&mut self, vm: &Vm) -> Result<(), Error> {
+        if self.fd.get_kvm_run().exit_reason == KVM_EXIT_MMIO {
+            self.complete_mmio()?;
+        }
         self.init(&vm.vcpu_init()?)
     }
 
