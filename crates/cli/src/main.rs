@@ -6,6 +6,7 @@ mod decode;
 mod demo;
 mod out;
 mod parse;
+mod probe;
 mod run;
 mod session;
 mod style;
@@ -31,6 +32,7 @@ Start here:
   seawall demo                            what survives, under three policies, side by side
   seawall decode 0x92000210               an ESR in words
   seawall check                           does this host treat external aborts right?
+  seawall probe                           what this host offers, and advice
   seawall run --machine guest.elf --poison 0x40210000@100000
                                           your own bare-metal guest, with memory that goes bad
 
@@ -47,6 +49,8 @@ enum Command {
     Demo(demo::Args),
     /// Check how external aborts are treated, on the software machine or on this host's KVM.
     Check(check::Args),
+    /// Show what this host offers: its KVM, injections, errors, memory; with advice.
+    Probe(probe::Args),
     /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
     Decode(decode::Args),
     /// Run a bare-metal guest of your own, with poison where and when you say.
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Some(Command::Demo(args)) => demo::main(&args),
         Some(Command::Check(args)) => check::main(&args),
+        Some(Command::Probe(args)) => probe::main(&args),
         Some(Command::Decode(args)) => decode::main(&args),
         Some(Command::Run(args)) => run::main(&args),
         None => help(),

@@ -7,6 +7,7 @@
 //!   and tested on any host against the model of `seawall-events`
 //! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only; elsewhere `Kvm::open` says so): the backend
 //! - `lab` (aarch64 Linux only): the poison register of the lab's machine
+//! - [`probe`]: what this host offers, on any host
 //!
 //! ```no_run
 //! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
@@ -37,6 +38,7 @@
 
 pub mod assist;
 mod errno;
+pub mod probe;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 #[allow(unsafe_code)]
