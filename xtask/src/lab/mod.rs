@@ -4,6 +4,7 @@
 //! programs are built each time.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -26,10 +27,12 @@ mod qemu;
 mod selftests;
 mod stream;
 
+use rustix::fs::{FlockOperation, flock};
+
 use apt::Apt;
 use binaries::Built;
 use cross::Toolchain;
-use error::Result;
+use error::{Error, Result};
 use initramfs::{Guest, Task};
 use kernel::Kernel;
 use machine::{Ended, Images, Machine};
@@ -110,6 +113,19 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
+impl Folders {
+    /// Makes something below `target`, alone: two processes never make the same thing at once.
+    pub(crate) fn alone<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<T> {
+        let path = self.target.join("lock");
+        let file = File::create(&path).map_err(|error| Error::file(&path, &error))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            eprintln!("lab: another process is making the lab: waiting for it");
+            flock(&file, FlockOperation::LockExclusive).map_err(|error| Error::file(&path, &error.into()))?;
+        }
+        make()
+    }
+}
+
 /// The lab, ready to boot.
 pub(crate) struct Lab {
     folders: Folders,
@@ -129,9 +145,11 @@ impl Lab {
         let folders = Folders { lab: root().join("lab"), logs: target.join("logs"), target };
         files::create_folder(&folders.logs)?;
         let apt = Apt::new(folders.target.join("apt"));
-        let qemu = qemu::prepare(&folders, &apt)?;
-        let kernel = kernel::prepare(&folders, &apt)?;
-        let toolchain = cross::prepare(&folders, &apt)?;
+        let (qemu, kernel, toolchain) = folders.alone(|| {
+            let qemu = qemu::prepare(&folders, &apt)?;
+            let kernel = kernel::prepare(&folders, &apt)?;
+            Ok((qemu, kernel, cross::prepare(&folders, &apt)?))
+        })?;
         Ok(Self { folders, apt, qemu, kernel, toolchain })
     }
 

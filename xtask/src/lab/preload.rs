@@ -24,13 +24,19 @@ const KEY: &str = "1";
 /// The cross compiler is missing and cannot be installed: unavailable.
 pub(crate) fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
     let folders = &lab.folders;
-    host::need(&PACKAGES, "linking shared libraries for arm64", &folders.logs.join("preload-packages.log"))?;
     let libc = Cached::new(folders.target.join("libc"), KEY);
-    libc.make(|folder| {
-        let step = Step::begin("the C library for arm64");
-        LIBRARY_PACKAGES.iter().try_for_each(|package| lab.apt.unpack(&step, package, folder))?;
-        step.done("");
-        Ok(())
+    folders.alone(|| {
+        host::need(
+            &PACKAGES,
+            "linking shared libraries for arm64",
+            &folders.logs.join("preload-packages.log"),
+        )?;
+        libc.make(|folder| {
+            let step = Step::begin("the C library for arm64");
+            LIBRARY_PACKAGES.iter().try_for_each(|package| lab.apt.unpack(&step, package, folder))?;
+            step.done("");
+            Ok(())
+        })
     })?;
     let of_libc = LIBRARIES
         .iter()

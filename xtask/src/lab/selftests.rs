@@ -142,10 +142,16 @@ fn verdicts(output: &str) -> String {
 fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
     let (folders, release) = (&lab.folders, &lab.kernel.release);
     let tests = Cached::new(folders.target.join("selftests"), format!("{KEY} {release}"));
-    if !tests.is_made() {
-        host::need(&PACKAGES, "building Linux's selftests", &folders.logs.join("selftests-packages.log"))?;
-    }
-    tests.make(|folder| build(folder, folders, &lab.apt, release))?;
+    folders.alone(|| {
+        if !tests.is_made() {
+            host::need(
+                &PACKAGES,
+                "building Linux's selftests",
+                &folders.logs.join("selftests-packages.log"),
+            )?;
+        }
+        tests.make(|folder| build(folder, folders, &lab.apt, release))
+    })?;
     let guest = |test: &Test| Guest { host: tests.folder.join(test.name), lab: format!("bin/{}", test.name) };
     Ok(OF_LINUX.iter().map(guest).collect())
 }
