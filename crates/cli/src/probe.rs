@@ -193,7 +193,7 @@ fn screen(report: &Report) -> String {
     errors(&mut screen, report.seen, report.firmware);
     memory(&mut screen, &report.memory);
     match &report.poison_register {
-        Ok(bad) => screen.row("poison register", Tone::Good, &format!("yes; {bad} ranges are bad")),
+        Ok(bad) => screen.row("poison register", Tone::Good, &format!("yes; bad ranges: {bad}")),
         Err(why) => screen.row("poison register", Tone::Plain, &format!("no: {why}")),
     }
     screen.head("advice");

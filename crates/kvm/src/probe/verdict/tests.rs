@@ -123,6 +123,17 @@ fn a_host_that_panics_at_a_bad_page_is_not_advised_to_make_one() {
 }
 
 #[test]
+fn the_poison_register_is_advised_where_there_is_a_kvm_to_use_it() {
+    let report = |device| {
+        let memory = Memory { hwpoison: true, ..Memory::default() };
+        Report::new(System::default(), device, NO_FIRMWARE, memory, Ok(0))
+    };
+    assert!(advises(&report(arm64(LAB)), "Memory can be made bad here"));
+    assert!(!advises(&report(arm64(LAB)), "To try SIGBUS"));
+    assert!(!advises(&report(Device::Absent(Absent::SwitchedOff)), "Memory can be made bad here"));
+}
+
+#[test]
 fn pages_of_a_gigabyte_are_told_by_their_cost_if_there_are_any() {
     let memory = |total| Memory {
         huge_pages: vec![
