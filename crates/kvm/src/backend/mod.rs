@@ -1,11 +1,13 @@
 //! The backend proper, over `kvm-ioctls`.
 
+mod gic;
 mod host;
 pub mod lab;
 pub mod sigbus;
 mod vcpu;
 mod vm;
 
+pub use gic::Gic;
 pub use host::{Kvm, Way};
 pub use vcpu::Vcpu;
 pub use vm::{Config, El1, Vm};

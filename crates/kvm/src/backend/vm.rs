@@ -19,7 +19,8 @@ pub enum El1 {
     Aarch64,
     /// AArch32 (`KVM_ARM_VCPU_EL1_32BIT`).
     Aarch32,
-    /// AArch64 below a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`): a guest hypervisor.
+    /// AArch64 below a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`): a guest hypervisor. It runs with a GIC only
+    /// ([`Vm::create_gic`]); KVM_RUN fails with EAGAIN else.
     BelowEl2,
 }
 

@@ -1,0 +1,49 @@
+//! The kernel's own GICv3: a vCPU with a virtual EL2 does not run without one.
+
+use kvm_bindings::{
+    KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CTRL,
+    KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST, kvm_create_device, kvm_device_attr,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
+};
+use kvm_ioctls::DeviceFd;
+
+use super::{Error, Vm, failed};
+
+/// The kernel's interrupt controller of a [`Vm`]. It stays for as long as the VM does.
+#[derive(Debug)]
+pub struct Gic {
+    fd: DeviceFd,
+}
+
+impl Vm {
+    /// Creates and initialises a GICv3 for the vCPUs there are: after them, before the first runs, and there
+    /// may be no more of them then. `distributor` (64 KiB) and `redistributors` (128 KiB each vCPU) are guest
+    /// physical addresses, aligned to 64 KiB.
+    ///
+    /// Source: Linux, Documentation/virt/kvm/devices/arm-vgic-v3.rst.
+    ///
+    /// # Errors
+    /// [`Error::Ioctl`]: ENODEV if the host has no GICv3, EEXIST if there is one already.
+    pub fn create_gic(&self, distributor: u64, redistributors: u64) -> Result<Gic, Error> {
+        let mut device = kvm_create_device {
+            type_: kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
+            ..kvm_create_device::default()
+        };
+        let fd = self.fd.create_device(&mut device).map_err(failed("KVM_CREATE_DEVICE(VGIC_V3)"))?;
+        let gic = Gic { fd };
+        let address = KVM_DEV_ARM_VGIC_GRP_ADDR;
+        gic.set(address, KVM_VGIC_V3_ADDR_TYPE_DIST, Some(distributor))?;
+        gic.set(address, KVM_VGIC_V3_ADDR_TYPE_REDIST, Some(redistributors))?;
+        gic.set(KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, None)?;
+        Ok(gic)
+    }
+}
+
+impl Gic {
+    /// `KVM_SET_DEVICE_ATTR`, with a value if the attribute has one.
+    fn set(&self, group: u32, attribute: u32, value: Option<u64>) -> Result<(), Error> {
+        let addr = value.as_ref().map_or(0, |value| std::ptr::from_ref(value) as u64);
+        let attribute = kvm_device_attr { group, attr: attribute.into(), addr, flags: 0 };
+        self.fd.set_device_attr(&attribute).map_err(failed("KVM_SET_DEVICE_ATTR(VGIC_V3)"))
+    }
+}
