@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use seawall_conformance::{Backend, Entry, Machine, Scenario, Totals, Verdict, kvm, run, scenarios};
+use seawall_conformance::{
+    Backend, Entry, Machine, Mismatch, Scenario, Totals, Verdict, kvm, run, scenarios,
+};
 use serde_json::json;
 
 use crate::style::{bad, dim, good, head};
@@ -102,32 +104,11 @@ impl Output {
         if self.json {
             return Ok(());
         }
-        let mut text = String::new();
         if self.group != entry.group {
             self.group = entry.group;
-            text += &format!("{}\n", head(entry.group));
+            out::stdout(&format!("{}\n", head(entry.group)))?;
         }
-        match &entry.verdict {
-            Verdict::Passed => text += &format!("  {}  {}\n", good("pass"), entry.name),
-            Verdict::Skipped { reason } => {
-                text += &format!("  {}  {}\n", dim("skip"), dim(format!("{}: {reason}", entry.name)));
-            }
-            Verdict::Failed { mismatches, stopped } => {
-                text += &format!("  {}  {}\n", bad("FAIL"), entry.name);
-                for wrong in mismatches {
-                    let case =
-                        if wrong.case.is_empty() { String::new() } else { format!("[{}] ", wrong.case) };
-                    text += &format!(
-                        "        {case}{}: expected {}, got {}\n",
-                        wrong.field, wrong.expected, wrong.got
-                    );
-                }
-                if let Some(stopped) = stopped {
-                    text += &format!("        stopped: {stopped}\n");
-                }
-            }
-        }
-        out::stdout(&text)
+        out::stdout(&lines(entry))
     }
 
     fn end(&self, backend: &str, entries: &[Entry], totals: Totals) -> Result<(), Failure> {
@@ -143,5 +124,23 @@ impl Output {
         }
         let Totals { passed, failed, skipped } = totals;
         out::stdout(&format!("{passed} passed, {failed} failed, {skipped} skipped\n"))
+    }
+}
+
+fn lines(entry: &Entry) -> String {
+    let Entry { name, .. } = entry;
+    match &entry.verdict {
+        Verdict::Passed => format!("  {}  {name}\n", good("pass")),
+        Verdict::Skipped { reason } => format!("  {}  {}\n", dim("skip"), dim(format!("{name}: {reason}"))),
+        Verdict::Failed { mismatches, stopped } => {
+            let first = format!("  {}  {name}\n", bad("FAIL"));
+            let wrong = mismatches.iter().map(|wrong| {
+                let Mismatch { case, field, expected, got } = wrong;
+                let case = if case.is_empty() { String::new() } else { format!("[{case}] ") };
+                format!("        {case}{field}: expected {expected}, got {got}\n")
+            });
+            let stopped = stopped.iter().map(|why| format!("        stopped: {why}\n"));
+            [first].into_iter().chain(wrong).chain(stopped).collect()
+        }
     }
 }

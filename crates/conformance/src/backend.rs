@@ -32,6 +32,8 @@ pub enum Capability {
     Aarch32El1,
     /// A virtual EL2 ([`El1::BelowEl2`]).
     El2,
+    /// Exceptions of EL1 and EL0 can be injected that a guest hypervisor at virtual EL2 takes: TEA, AMO.
+    RouteToEl2,
     /// Lines of 64 bytes can go bad ([`TestVm::poison`]), and the VM gets SEA exits.
     Poison,
     /// A store to a bad line aborts, if [`Setup::stores_abort`] is set.

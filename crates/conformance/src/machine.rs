@@ -34,7 +34,7 @@ impl Backend for Machine {
             | Capability::PoisonKeepsStores => return Ok(()),
             Capability::Sctlr2 => "the machine's CPU has no SCTLR2_EL1 (FEAT_SCTLR2, FEAT_DoubleFault2)",
             Capability::Aarch32El0 | Capability::Aarch32El1 => "the machine's CPU has no AArch32 state",
-            Capability::El2 => "the machine has no EL2: the host plays it",
+            Capability::El2 | Capability::RouteToEl2 => "the machine has no EL2: the host plays it",
             Capability::HwPoison => "the machine's memory has no host pages that SIGBUS could tell of",
             Capability::HostHole => "the machine's memory has no host page behind which nothing answers",
             Capability::UninitialisedVcpu => "the machine's vCPUs are initialised when they are made",

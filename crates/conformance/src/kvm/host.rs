@@ -7,7 +7,7 @@ use seawall_events::wire::{ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_
 use seawall_events::{Abi, AbortDelivery, Exit, Reg, Vcpu as _, VcpuEvents};
 use seawall_kvm::assist::Kernel as _;
 use seawall_kvm::lab::{PoisonRegister, hole, physical_address};
-use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
 use crate::backend::{Backend, Capability, El1, Error, HOST_HOLE, Interrupt, RAM, RAM_SIZE, Setup, TestVm};
@@ -16,6 +16,9 @@ use crate::backend::{Backend, Capability, El1, Error, HOST_HOLE, Interrupt, RAM,
 const KVM_CAP_ARM_EL1_32BIT: u32 = 93;
 /// `KVM_CAP_ARM_EL2`.
 const KVM_CAP_ARM_EL2: u32 = 240;
+/// Guest physical addresses of a GIC, as on QEMU's `virt`.
+const DISTRIBUTOR: u64 = 0x0800_0000;
+const REDISTRIBUTOR: u64 = 0x080a_0000;
 /// Runs are ended so often until one is taken to have gone on for a while.
 const WHILE: usize = 3;
 /// Size of a line that goes bad, bytes.
@@ -125,6 +128,7 @@ impl Backend for Host {
                 extension(KVM_CAP_ARM_EL2),
                 "no nested virtualisation; expected FEAT_NV2 and kvm-arm.mode=nested (lab: --cpu max)",
             ),
+            Capability::RouteToEl2 => Err("not tried: Linux 7.2 does not do it soundly".into()),
             Capability::Poison => self.poison.as_ref().map(|_| ()).map_err(Clone::clone),
             Capability::PoisonAbortsStores | Capability::PoisonKeepsStores => {
                 Err("the lab's bad lines drop what is stored to them".into())
@@ -157,7 +161,11 @@ impl Backend for Host {
         }
         let vm = self.kvm.create_vm(memory, config)?;
         let vcpu = if setup.initialised { vm.create_vcpu(0)? } else { vm.create_uninitialised_vcpu(0)? };
-        Ok(Box::new(KvmVm { vcpu, vm, interrupt, poison: self.poison.clone(), bad: Vec::new() }))
+        // KVM runs no virtual EL2 without one.
+        let gic =
+            if setup.el1 == El1::BelowEl2 { Some(vm.create_gic(DISTRIBUTOR, REDISTRIBUTOR)?) } else { None };
+        let poison = self.poison.clone();
+        Ok(Box::new(KvmVm { vcpu, _gic: gic, vm, interrupt, poison, bad: Vec::new() }))
     }
 
     fn kick(&self, thread: &JoinHandle<()>) {
@@ -168,6 +176,7 @@ impl Backend for Host {
 
 struct KvmVm {
     vcpu: Vcpu,
+    _gic: Option<Gic>,
     vm: Vm,
     interrupt: Arc<Interrupt>,
     poison: Poison,

@@ -1,5 +1,6 @@
 //! The group, by group.
 
+mod aarch32;
 mod abort;
 mod both;
 mod ease;
@@ -8,6 +9,7 @@ mod esr;
 mod get;
 mod mainline;
 mod mmio;
+mod nested;
 mod sea;
 mod serror;
 mod sigbus;
@@ -46,6 +48,8 @@ const GROUPS: &[&[Scenario]] = &[
     walk::ALL,
     sea::ALL,
     sigbus::ALL,
+    aarch32::ALL,
+    nested::ALL,
 ];
 
 /// All group, group by group.
