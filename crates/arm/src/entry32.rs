@@ -33,21 +33,11 @@ pub enum Abort32 {
 pub fn take_abort32(cpu: &mut impl Registers, abort: Abort32) {
     let old = Pstate::from_bits(cpu.reg(Reg::Pstate));
     let sctlr = cpu.reg(Reg::SctlrEl1);
-    let far = cpu.reg(Reg::FarEl1);
     let (return_offset, vector) = match abort {
-        Abort32::Prefetch { ifsr, ifar } => {
-            cpu.set_reg(Reg::Ifsr32, ifsr.into());
-            cpu.set_reg(Reg::FarEl1, far & 0xffff_ffff | u64::from(ifar) << 32);
-            (4, 0x0c)
-        }
-        Abort32::Data { dfsr, dfar } => {
-            cpu.set_reg(Reg::EsrEl1, dfsr.into());
-            if let Some(dfar) = dfar {
-                cpu.set_reg(Reg::FarEl1, far & !0xffff_ffff | u64::from(dfar));
-            }
-            (8, 0x10)
-        }
+        Abort32::Prefetch { .. } => (4, 0x0c),
+        Abort32::Data { .. } => (8, 0x10),
     };
+    report_abort32(cpu, abort);
     let return_address = (cpu.reg(Reg::Pc) as u32).wrapping_add(return_offset);
     // LR_abt is X20: DDI 0487 D1.20.2.
     cpu.set_reg(Reg::X(20), return_address.into());
@@ -55,6 +45,25 @@ pub fn take_abort32(cpu: &mut impl Registers, abort: Abort32) {
     cpu.set_reg(Reg::Pstate, abort_mode_cpsr(old, sctlr).bits());
     let base = if sctlr & sctlr::V != 0 { 0xffff_0000 } else { cpu.reg(Reg::VbarEl1) as u32 };
     cpu.set_reg(Reg::Pc, base.wrapping_add(vector).into());
+}
+
+/// Writes the FSR and the FAR of an abort, and takes nothing.
+///
+/// Source: DDI 0487, `AArch32.ReportDataAbort`, `AArch32.ReportPrefetchAbort`.
+pub fn report_abort32(cpu: &mut impl Registers, abort: Abort32) {
+    let far = cpu.reg(Reg::FarEl1);
+    match abort {
+        Abort32::Prefetch { ifsr, ifar } => {
+            cpu.set_reg(Reg::Ifsr32, ifsr.into());
+            cpu.set_reg(Reg::FarEl1, far & 0xffff_ffff | u64::from(ifar) << 32);
+        }
+        Abort32::Data { dfsr, dfar } => {
+            cpu.set_reg(Reg::EsrEl1, dfsr.into());
+            if let Some(dfar) = dfar {
+                cpu.set_reg(Reg::FarEl1, far & !0xffff_ffff | u64::from(dfar));
+            }
+        }
+    }
 }
 
 fn abort_mode_cpsr(old: Pstate, sctlr: u64) -> Pstate {

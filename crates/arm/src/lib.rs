@@ -47,7 +47,7 @@ mod serror;
 pub use abort::{AccessSize, DataAbort, ErrorState, InstructionAbort};
 pub use class::ExceptionClass;
 pub use entry::{EntryContext, Exception, Target, Vector, synchronous_abort_vector, take_exception};
-pub use entry32::{Abort32, take_abort32};
+pub use entry32::{Abort32, report_abort32, take_abort32};
 pub use esr::{Esr, Syndrome};
 pub use fault_status::FaultStatus;
 pub use fields::{Field, Fields};

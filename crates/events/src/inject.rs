@@ -2,7 +2,8 @@
 
 use seawall_arm::{
     Abort32, EntryContext, Esr, Exception, ExceptionClass, ExceptionLevel, FaultStatus, Mode, Pstate, Reg,
-    Target, Vector, hcr, hcrx, sctlr2, synchronous_abort_vector, take_abort32, take_exception, tcr,
+    Target, Vector, hcr, hcrx, report_abort32, sctlr2, synchronous_abort_vector, take_abort32,
+    take_exception, tcr,
 };
 
 use crate::{VcpuState, VirtualSError};
@@ -13,7 +14,8 @@ pub enum AbortDelivery {
     /// The guest is at the first instruction of its handler.
     Delivered(Target),
     /// The last exit was a stage 2 fault on the guest's own table walk, and the walk does not come past
-    /// that descriptor any more: KVM takes the error for transient and changes nothing.
+    /// that descriptor any more: KVM takes the error for transient and changes nothing. Or EL1 is AArch32 and
+    /// the vCPU never ran: its FSR and FAR are written, and it takes nothing.
     NotDelivered,
 }
 
@@ -50,8 +52,15 @@ pub(crate) fn external_abort(vcpu: &mut impl VcpuState, abort: Abort) -> AbortDe
         return AbortDelivery::Delivered(Target::El2);
     }
     if config.el1_aarch32 {
-        take_abort32(vcpu, aarch32_abort(vcpu.reg(Reg::TcrEl1), abort.is_instruction, far));
+        let abort = aarch32_abort(vcpu.reg(Reg::TcrEl1), abort.is_instruction, far);
         vcpu.drop_mmio();
+        if !vcpu.has_run() {
+            // KVM's entry goes by HCR_EL2.RW, which the first run clears: it sees an AArch64 IRQ or FIQ,
+            // and it has no entry for those.
+            report_abort32(vcpu, abort);
+            return AbortDelivery::NotDelivered;
+        }
+        take_abort32(vcpu, abort);
         return AbortDelivery::Delivered(Target::El1);
     }
     let Some(status) = abort_status(vcpu) else {
@@ -85,7 +94,8 @@ pub(crate) fn serror(vcpu: &mut impl VcpuState, iss: u64) -> SErrorDelivery {
         vcpu.set_serror(VirtualSError { vsesr: iss & Esr::ISS_MASK, pending: true, ..vcpu.serror() });
         return SErrorDelivery::Pending;
     }
-    if vcpu.config().el1_aarch32 {
+    // Before the first run KVM's entry takes EL1 for AArch64, and has one.
+    if vcpu.config().el1_aarch32 && vcpu.has_run() {
         // DFSR is ESR_EL1. KVM writes it, then has no AArch32 entry for an SError.
         vcpu.set_reg(Reg::EsrEl1, esr.bits());
         vcpu.drop_mmio();

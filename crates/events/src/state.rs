@@ -67,4 +67,10 @@ pub trait VcpuState: Registers {
     fn is_initialised(&self) -> bool {
         true
     }
+
+    /// Whether `KVM_RUN` was called, be it to exit at once. Before, KVM's exception entry takes an AArch32
+    /// EL1 for AArch64.
+    fn has_run(&self) -> bool {
+        true
+    }
 }

@@ -2,9 +2,12 @@
 
 mod guest;
 
-use guest::{FAR, PC, POSTED, aarch32, check, dabt, iabt, serror, serror_esr, with_abort_esr};
+use guest::{FAR, PC, POSTED, Vcpu, aarch32, check, dabt, iabt, serror, serror_esr, with_abort_esr};
 use seawall_arm::Target;
-use seawall_events::{Abi, PendingSError, Reg, Registers, SErrorDelivery, prepare_run, set_events};
+use seawall_events::{
+    Abi, AbortDelivery, LastFault, PendingSError, Reg, Registers, SErrorDelivery, VcpuConfig, VcpuState,
+    VirtualSError, prepare_run, set_events,
+};
 
 /// Supervisor mode, nothing masked; SPAN set.
 const SVC: u64 = 0x13;
@@ -137,6 +140,66 @@ fn unmasked_serror_is_lost_after_dfsr_was_overwritten() {
         check(&vcpu, &[(Reg::EsrEl1, 0xbe00_0011), (Reg::Pc, PC), (Reg::Pstate, SVC)]);
         assert!(!vcpu.serror.pending);
     }
+}
+
+/// A vCPU on which KVM_RUN was never called.
+struct NeverRan(Vcpu);
+
+impl Registers for NeverRan {
+    fn reg(&self, reg: Reg) -> u64 {
+        self.0.reg(reg)
+    }
+    fn set_reg(&mut self, reg: Reg, value: u64) {
+        self.0.set_reg(reg, value);
+    }
+}
+
+impl VcpuState for NeverRan {
+    fn config(&self) -> VcpuConfig {
+        self.0.config
+    }
+    fn last_fault(&self) -> LastFault {
+        self.0.last_fault
+    }
+    fn walk_level(&self, _: u64, _: u64) -> Option<i8> {
+        None
+    }
+    fn drop_mmio(&mut self) {
+        self.0.mmio_waits = false;
+    }
+    fn serror(&self) -> VirtualSError {
+        self.0.serror
+    }
+    fn set_serror(&mut self, serror: VirtualSError) {
+        self.0.serror = serror;
+    }
+    fn has_run(&self) -> bool {
+        false
+    }
+}
+
+/// KVM's exception entry goes by HCR_EL2.RW, which the first KVM_RUN clears. Measured on Linux 7.2.12.
+#[test]
+fn a_vcpu_that_never_ran_takes_no_abort_but_has_its_fsr_and_far() {
+    for (events, written) in [
+        (dabt(), [(Reg::EsrEl1, 0x08), (Reg::FarEl1, FAR)]),
+        (iabt(), [(Reg::Ifsr32, 0x08), (Reg::FarEl1, FAR << 32)]),
+    ] {
+        let mut vcpu = NeverRan(aarch32(SVC));
+        let applied = set_events(&mut vcpu, POSTED, &events).unwrap();
+        assert_eq!(applied.abort, Some(AbortDelivery::NotDelivered));
+        check(&vcpu.0, &written);
+        check(&vcpu.0, &[(Reg::Pc, PC), (Reg::Pstate, SVC), (Reg::X(20), 0), (Reg::SpsrAbt, 0)]);
+    }
+}
+
+/// For the same reason; the lower level that it seems to come from is AArch32. Measured on Linux 7.2.12.
+#[test]
+fn a_vcpu_that_never_ran_takes_an_unmasked_serror_into_aarch64_state() {
+    let mut vcpu = NeverRan(aarch32(SVC));
+    let applied = set_events(&mut vcpu, Abi::Mainline, &serror_esr(0x11)).unwrap();
+    assert_eq!(applied.serror, Some(SErrorDelivery::Delivered(Target::El1)));
+    check(&vcpu.0, &[(Reg::EsrEl1, 0xbe00_0011), (Reg::Pc, 0x8000_1780), (Reg::Pstate, 0x3c5)]);
 }
 
 #[test]
