@@ -69,7 +69,7 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     let mut totals = Totals::default();
     let mut entries = Vec::new();
     for scenario in &chosen {
-        let entry = run(&backend, scenario);
+        let entry = run(&backend, scenario, LIMIT);
         totals.add(&entry.verdict);
         output.entry(&entry)?;
         entries.push(entry);

@@ -12,11 +12,11 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use seawall_conformance::{Backend, Machine, Verdict, run, scenarios};
+//! use seawall_conformance::{Backend, LIMIT, Machine, Verdict, run, scenarios};
 //!
 //! let backend: Arc<dyn Backend> = Arc::new(Machine);
 //! let scenario = scenarios().find(|scenario| scenario.name() == "a_data_abort_at_el1").unwrap();
-//! assert_eq!(run(&backend, &scenario).verdict, Verdict::Passed);
+//! assert_eq!(run(&backend, &scenario, LIMIT).verdict, Verdict::Passed);
 //! ```
 
 mod backend;
@@ -30,7 +30,7 @@ mod trial;
 pub use backend::{Backend, Capability, El1, Error, HOST_HOLE, Interrupt, RAM, RAM_SIZE, Setup, TestVm};
 pub use kvm::kvm;
 pub use machine::Machine;
-pub use suite::{Entry, Scenario, Totals, Verdict, run};
+pub use suite::{Entry, LIMIT, Scenario, Totals, Verdict, run};
 pub use trial::Mismatch;
 
 /// All scenarios, group by group.

@@ -13,10 +13,8 @@ use serde::Serialize;
 use crate::backend::{Backend, Capability, Interrupt};
 use crate::trial::{Mismatch, Outcome, Stop, Trial};
 
-/// A scenario may take this long. Under an emulated host most take a hundredth of it.
-const LIMIT: Duration = Duration::from_secs(30);
-/// What it may take beyond that once its runs are ended.
-const GRACE: Duration = Duration::from_secs(5);
+/// What a scenario may take of time. Under an emulated host most take a hundredth of it.
+pub const LIMIT: Duration = Duration::from_secs(30);
 /// How often a run that is to end is kicked.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -123,12 +121,13 @@ impl Totals {
     }
 }
 
-/// Runs one scenario. Neither a panic in it nor a guest that never exits keeps this from returning.
-pub fn run(backend: &Arc<dyn Backend>, scenario: &Scenario) -> Entry {
+/// Runs one scenario. After `limit` its runs are ended; if it has not returned in twice that time it is given up,
+/// and whatever it hangs in is left behind. A panic in it is a failure.
+pub fn run(backend: &Arc<dyn Backend>, scenario: &Scenario, limit: Duration) -> Entry {
     let missing = scenario.needs.iter().find_map(|need| backend.offers(*need).err());
     let verdict = match missing {
         Some(reason) => Verdict::Skipped { reason },
-        None => attempt(backend, scenario.body),
+        None => attempt(backend, scenario.body, limit),
     };
     Entry { group: scenario.group, name: scenario.name, verdict }
 }
@@ -136,7 +135,7 @@ pub fn run(backend: &Arc<dyn Backend>, scenario: &Scenario) -> Entry {
 /// A scenario's notebook and end, or what it panicked with.
 type Attempt = Result<(Vec<Mismatch>, Outcome), String>;
 
-fn attempt(backend: &Arc<dyn Backend>, body: fn(&mut Trial) -> Outcome) -> Verdict {
+fn attempt(backend: &Arc<dyn Backend>, body: fn(&mut Trial) -> Outcome, limit: Duration) -> Verdict {
     let interrupt = Arc::new(Interrupt::default());
     let mut trial = Trial::new(Arc::clone(backend), Arc::clone(&interrupt));
     let (tell, told) = channel();
@@ -158,16 +157,16 @@ fn attempt(backend: &Arc<dyn Backend>, body: fn(&mut Trial) -> Outcome) -> Verdi
             Ok(attempt) => {
                 // What it was made of is gone before the next begins: bad memory is healed by then.
                 let _ = thread.join();
-                return verdict(attempt, interrupt.is_expired());
+                return verdict(attempt, interrupt.is_expired().then_some(limit));
             }
             Err(RecvTimeoutError::Disconnected) => return stopped("its thread vanished".into()),
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if started.elapsed() > LIMIT {
+        if started.elapsed() > limit {
             interrupt.expire();
         }
-        if started.elapsed() > LIMIT + GRACE {
-            return stopped(format!("it does not come back, {} s", (LIMIT + GRACE).as_secs()));
+        if started.elapsed() > limit * 2 {
+            return stopped(format!("it does not come back, {:?}", limit * 2));
         }
         if interrupt.is_wanted() {
             backend.kick(&thread);
@@ -175,12 +174,12 @@ fn attempt(backend: &Arc<dyn Backend>, body: fn(&mut Trial) -> Outcome) -> Verdi
     }
 }
 
-fn verdict(attempt: Attempt, expired: bool) -> Verdict {
+fn verdict(attempt: Attempt, expired: Option<Duration>) -> Verdict {
     match attempt {
         Ok((mismatches, Ok(()))) if mismatches.is_empty() => Verdict::Passed,
         Ok((mismatches, Ok(()))) => Verdict::Failed { mismatches, stopped: None },
         Ok((mismatches, Err(Stop::Error(text)))) => {
-            let late = if expired { format!(" (after {} s)", LIMIT.as_secs()) } else { String::new() };
+            let late = expired.map_or(String::new(), |limit| format!(" (after {limit:?})"));
             Verdict::Failed { mismatches, stopped: Some(text + &late) }
         }
         Err(panic) => stopped(format!("panicked: {panic}")),

@@ -61,6 +61,9 @@ impl Host {
         let cpu = Cpu::of(&vm.create_vcpu(0)?)?;
         let poison = match PoisonRegister::open() {
             Ok(register) if kvm.has_sea_to_user() => Ok(Arc::new(Mutex::new(register))),
+            Ok(_) if !kvm.has_ras() => {
+                Err("this host has no RAS, without which there are no SEA exits".into())
+            }
             Ok(_) => Err("this kernel has no KVM_CAP_ARM_SEA_TO_USER; expected Linux 6.19 or newer".into()),
             Err(error) => Err(error.to_string()),
         };
