@@ -137,6 +137,37 @@ fn an_abort_that_changes_no_register_is_told_from_none() {
     }
 }
 
+/// HCR_EL2: AMO `[5]`, TGE `[27]`, E2H `[34]`, TEA `[37]`; HCRX_EL2: TMEA `[19]`.
+#[test]
+fn what_a_guest_hypervisor_takes_from_its_own_guest_is_not_asked_of_the_kernel() {
+    const AMO: u64 = 1 << 5;
+    const TGE: u64 = 1 << 27;
+    const E2H: u64 = 1 << 34;
+    const TMEA: u64 = 1 << 19;
+    let serror = VcpuEvents { serror_pending: true, ..VcpuEvents::default() };
+    for (pstate, hcr, hcrx, events, safe, calls) in [
+        (0x3c5, TEA, 0, dabt(), false, 3),
+        (0x3c5, TEA, 0, iabt(), false, 3),
+        (0x3c5, TEA, 0, serror, true, 3),
+        (0x000, AMO, 0, serror, false, 3),
+        (0x000, AMO, 0, dabt(), true, 3),
+        (0x3c5, 0, TMEA, dabt(), false, 3),
+        (0x3c5, 0, 0, dabt(), true, 3),
+        (0x3c9, TEA | AMO, TMEA, dabt(), true, 1),
+        (0x000, TEA | AMO | TGE | E2H, 0, dabt(), true, 2),
+        (0x3c5, TEA | AMO, TMEA, VcpuEvents::default(), true, 0),
+    ] {
+        let vcpu = with(nested(pstate, hcr), &[(Reg::HcrxEl2, hcrx)]);
+        let kernel = Stock::new(&vcpu);
+        let checked = assist::check_nested(&kernel, &events);
+        let expected = if safe { Ok(()) } else { Err(AssistError::TakenByHypervisor { hcr_el2: hcr }) };
+        assert_eq!(checked, expected, "{pstate:#x} {hcr:#x} {hcrx:#x}");
+        assert_eq!(kernel.calls.borrow().len(), calls);
+        assert_eq!(*kernel.vcpu.borrow(), vcpu);
+    }
+    assert_eq!(AssistError::TakenByHypervisor { hcr_el2: TEA }.errno(), Errno(95));
+}
+
 /// Facts, section 3, nested: EC 0x20/0x24, `FAR_EL2`.
 #[test]
 fn an_abort_that_virtual_el2_takes_is_rewritten_there() {
