@@ -25,6 +25,8 @@ pub struct Vcpu {
     guest: Guest,
     ras: bool,
     last: Last,
+    /// `KVM_RUN` was called.
+    has_run: bool,
     /// Keeps what the guest runs on.
     _memory: GuestMemoryMmap,
 }
@@ -43,6 +45,7 @@ impl Vcpu {
             guest,
             ras: vm.ras,
             last: Last::NoWalk,
+            has_run: false,
             _memory: vm.memory.clone(),
         }
     }
@@ -160,6 +163,7 @@ impl Vcpu {
     /// [`Error::Ioctl`] with anything but EINTR.
     pub fn complete_mmio(&mut self) -> Result<(), Error> {
         self.set_immediate_exit(true);
+        self.has_run = true;
         let ran = self.fd.run().map(|_| ()).map_err(Errno::from);
         self.set_immediate_exit(false);
         match ran {
@@ -252,6 +256,7 @@ impl seawall_events::Vcpu for Vcpu {
         if let Some(sigbus) = sigbus::take() {
             return Ok(Exit::Sigbus(sigbus));
         }
+        self.has_run = true;
         let ran = sigbus::recording(|| self.fd.run().map(|_| ()));
         let exit = match ran {
             Ok(()) => self.exit(),
@@ -288,6 +293,10 @@ impl seawall_events::Vcpu for Vcpu {
                 Ok(asked.then_some(AbortDelivery::Delivered(seawall_arm::Target::El1)))
             }
             (Abi::Extended(_), Way::Assisted) => {
+                if self.guest == Guest::Aarch32 && !self.has_run {
+                    // Until the first run KVM's exception entry takes EL1 for AArch64, and loses aborts.
+                    self.complete_mmio()?;
+                }
                 match assist::set_events(self, self.guest, self.last, self.ras, events) {
                     Err(AssistError::Refused(refusal)) => Err(self.refused(refusal.into())),
                     other => Ok(other?),
