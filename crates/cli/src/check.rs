@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use seawall_conformance::{
-    Backend, Entry, Machine, Mismatch, Scenario, Totals, Verdict, kvm, run, scenarios,
+    Backend, Entry, LIMIT, Machine, Mismatch, Scenario, Totals, Verdict, kvm, run, scenarios,
 };
 use serde_json::json;
 
@@ -75,7 +75,11 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
         entries.push(entry);
     }
     output.end(backend.name(), &entries, totals)?;
-    Ok(if totals.failed == 0 { 0 } else { exit::UNEXPECTED })
+    Ok(exit_code(totals))
+}
+
+fn exit_code(totals: Totals) -> u8 {
+    if totals.failed == 0 { 0 } else { exit::UNEXPECTED }
 }
 
 fn open(which: Which) -> Result<Arc<dyn Backend>, Failure> {
@@ -142,5 +146,39 @@ fn lines(entry: &Entry) -> String {
             let stopped = stopped.iter().map(|why| format!("        stopped: {why}\n"));
             [first].into_iter().chain(wrong).chain(stopped).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_was_expected_and_what_came_field_by_field() {
+        let wrong = |case: &str, field: &str, expected: &str, got: &str| Mismatch {
+            case: case.into(),
+            field: field.into(),
+            expected: expected.into(),
+            got: got.into(),
+        };
+        let entry = Entry {
+            group: "esr",
+            name: "each_iss_bit",
+            verdict: Verdict::Failed {
+                mismatches: vec![
+                    wrong("ISS 0x1", "ESR", "0x96000011", "0x96000010"),
+                    wrong("", "FAR", "0x1234", "0x0"),
+                ],
+                stopped: Some("the guest hung".into()),
+            },
+        };
+        let expected = "  FAIL  each_iss_bit
+        [ISS 0x1] ESR: expected 0x96000011, got 0x96000010
+        FAR: expected 0x1234, got 0x0
+        stopped: the guest hung
+";
+        assert_eq!(anstream::adapter::strip_str(&lines(&entry)).to_string(), expected);
+        assert_eq!(exit_code(Totals { passed: 9, failed: 1, skipped: 0 }), 1);
+        assert_eq!(exit_code(Totals { passed: 9, failed: 0, skipped: 3 }), 0);
     }
 }

@@ -1,9 +1,9 @@
 #![forbid(unsafe_code)]
 //! One set of scenarios about external aborts, with literal expectations, for every backend of Seawall.
 //!
-//! - [`Scenario`]: a small guest, what is done to it, and what it must see; [`scenarios`] lists them
+//! - [`Scenario`]: a small guest, what is done to it, and what it must see; [`scenarios()`] lists them
 //! - [`Backend`], [`TestVm`]: what a scenario needs of the thing under test; [`Machine`] is the software
-//!   machine, [`kvm`] is `/dev/kvm`
+//!   machine, [`kvm()`] is `/dev/kvm`
 //! - [`run`]: one scenario, bounded in time, to an [`Entry`]
 //!
 //! An expectation is a number from the Arm ARM, from Linux or from a measurement. It is never computed by what

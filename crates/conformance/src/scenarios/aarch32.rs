@@ -218,7 +218,7 @@ fn from_t32_the_offsets_are_the_same(trial: &mut Trial) -> Outcome {
 }
 
 /// NZCV, Q, GE, DIT, PAN and F kept; IT, IL, SS and the old E and T gone; A and I set; E, T, SSBS, PAN by SCTLR's
-/// EE [25], TE [30], DSSBS [31], SPAN [23]. SPSR_abt has DIT at 21.
+/// EE (25), TE (30), DSSBS (31), SPAN (23). SPSR_abt has DIT at 21.
 fn cpsr_keeps_some_fields_and_takes_the_rest_from_sctlr(trial: &mut Trial) -> Outcome {
     for (case, before, sctlr, after, spsr) in [
         ("NZCV", 0xf000_0013, SCTLR, 0xf000_0197, 0xf000_0013),
