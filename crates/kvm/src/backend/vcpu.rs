@@ -8,7 +8,7 @@ use seawall_events::wire::{
     ArmNisv, ArmSea, KVM_EXIT_ARM_LDST64B, KVM_EXIT_ARM_NISV, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_EXIT_MMIO,
     KVM_EXIT_SYSTEM_EVENT, KVM_SET_VCPU_EVENTS, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
 };
-use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, SystemEvent, VcpuEvents};
+use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, SystemEvent, VcpuEvents, check_extended};
 use vm_memory::GuestMemoryMmap;
 use zerocopy::FromBytes;
 
@@ -116,6 +116,7 @@ impl Vcpu {
 
     /// Mainline's rules: the abort is delivered before the SError's arguments are looked at.
     fn set_mainline(&self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+        self.check_nested(events)?;
         let dabt = VcpuEvents { ext_dabt_pending: events.ext_dabt_pending, ..VcpuEvents::default() };
         let delivery = assist::set_events(self, self.guest, self.last, self.ras, &dabt)?;
         if events.serror_pending {
@@ -124,6 +125,14 @@ impl Vcpu {
             self.set_vcpu_events(&bytes).map_err(set_failed)?;
         }
         Ok(delivery)
+    }
+
+    /// Before anything is asked of a stock kernel for a guest hypervisor: [`assist::check_nested`].
+    fn check_nested(&self, events: &VcpuEvents) -> Result<(), Error> {
+        if self.guest == Guest::Nested {
+            assist::check_nested(self, events)?;
+        }
+        Ok(())
     }
 
     /// `KVM_GET_VCPU_EVENTS` as the kernel gives it, mainline's layout.
@@ -297,10 +306,11 @@ impl seawall_events::Vcpu for Vcpu {
                     // Until the first run KVM's exception entry takes EL1 for AArch64, and loses aborts.
                     self.complete_mmio()?;
                 }
-                match assist::set_events(self, self.guest, self.last, self.ras, events) {
-                    Err(AssistError::Refused(refusal)) => Err(self.refused(refusal.into())),
-                    other => Ok(other?),
+                if let Err(refusal) = check_extended(self.ras, events) {
+                    return Err(self.refused(refusal.into()));
                 }
+                self.check_nested(events)?;
+                Ok(assist::set_events(self, self.guest, self.last, self.ras, events)?)
             }
         }
     }
