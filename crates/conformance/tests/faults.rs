@@ -230,9 +230,9 @@ fn a_data_abort_in_the_place_of_an_instruction_abort_is_found() {
 
 #[test]
 fn a_far_of_the_page_is_found() {
-    let lines = found(Fault::FarOfThePage, "abort::a_data_abort_at_el1");
+    let lines = found(Fault::FarOfThePage, "abort::a_data_abort_at_el0");
     assert_eq!(lines, ["FAR: 0xa001008 0xa001000", "FAR, by the guest's handler: 0xa001008 0xa001000"]);
-    found(Fault::FarOfThePage, "sea::a_load_at_el0");
+    found(Fault::FarOfThePage, "sea::a_load_with_the_mmu_off");
 }
 
 #[test]

@@ -22,6 +22,9 @@ group! { "aarch32";
     the_waiting_load_is_dropped needs Aarch32El1;
     a_masked_serror_is_taken_when_a_run_unmasks_it needs Aarch32El1, Ras;
     an_unmasked_serror_is_lost_after_dfsr_was_overwritten needs Aarch32El1, Ras;
+    before_the_first_run_an_abort_is_delivered_as_well needs Aarch32El1;
+    before_the_first_run_mainline_loses_an_abort_after_it_wrote_dfsr_and_dfar needs Aarch32El1;
+    before_the_first_run_mainline_takes_an_unmasked_serror_to_aarch64 needs Aarch32El1, Ras;
     an_abort_and_a_masked_serror_in_one_call needs Aarch32El1, Ras;
     errnos_are_the_same needs Aarch32El1, Ras;
     a_load_from_bad_memory_exits_and_is_replayed needs Aarch32El1, Poison;
@@ -317,6 +320,50 @@ fn an_unmasked_serror_is_lost_after_dfsr_was_overwritten(trial: &mut Trial) -> O
         // The waiting load was dropped all the same: it is made again.
         trial.hex("phys_addr of the next exit", guest.run_to_mmio()?.phys_addr, 0x0a00_1008);
     }
+    Ok(())
+}
+
+/// A guest that has run nothing: the address is 0.
+fn fresh(trial: &Trial, setup: Setup, cpsr: u64) -> Result<Guest, Stop> {
+    let mut guest = trial.guest(setup)?;
+    guest.program(&[LOOP])?;
+    mark(&mut guest, cpsr)?;
+    Ok(guest)
+}
+
+/// The extended ABI knows no first run.
+fn before_the_first_run_an_abort_is_delivered_as_well(trial: &mut Trial) -> Outcome {
+    for (case, events, expected) in [
+        ("data", data_abort(), Taken { dfar: 0, ..DATA_ABORT }),
+        ("prefetch", instruction_abort(), Taken { ifar: 0, ..PREFETCH_ABORT }),
+    ] {
+        trial.case(case);
+        let mut guest = fresh(trial, setup(), SVC)?;
+        trial.inject(&mut guest, &events)?;
+        delivered(trial, &mut guest, &expected)?;
+    }
+    Ok(())
+}
+
+/// A quirk of Linux, measured: until then its exception entry takes EL1 for AArch64, and has none for this.
+fn before_the_first_run_mainline_loses_an_abort_after_it_wrote_dfsr_and_dfar(trial: &mut Trial) -> Outcome {
+    let mut guest = fresh(trial, Setup { abi: Abi::Mainline, ..setup() }, SVC)?;
+    let set = guest.vm().set_events(&data_abort());
+    trial.errno("SET", set, 0)?;
+    trial.hex("PC", guest.get(Reg::Pc)?, 0x4008_0000);
+    trial.hex("CPSR", guest.get(Reg::Pstate)?, 0x1d3);
+    trial.hex("DFSR", guest.get(Reg::EsrEl1)?, 0x08);
+    trial.hex("IFAR and DFAR", guest.get(Reg::FarEl1)?, 0x8888_0000_0000);
+    Ok(())
+}
+
+/// The same for SErrors: the guest is in a state that it does not have.
+fn before_the_first_run_mainline_takes_an_unmasked_serror_to_aarch64(trial: &mut Trial) -> Outcome {
+    let mut guest = fresh(trial, Setup { abi: Abi::Mainline, ..setup() }, 0xd3)?;
+    trial.inject(&mut guest, &serror_with(0x11))?;
+    trial.hex("PC", guest.get(Reg::Pc)?, 0x4009_0780);
+    trial.hex("PSTATE", guest.get(Reg::Pstate)?, 0x3c5);
+    trial.hex("ESR_EL1", guest.get(Reg::EsrEl1)?, 0xbe00_0011);
     Ok(())
 }
 

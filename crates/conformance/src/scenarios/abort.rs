@@ -1,6 +1,6 @@
 //! External aborts as the kernel builds them: class, address, vector, and the state at entry.
 
-use seawall_events::Reg;
+use seawall_events::{Abi, Reg};
 
 use super::{data_abort, group, instruction_abort, stop_again, stopped_at};
 use crate::backend::Setup;
@@ -25,9 +25,13 @@ group! { "abort";
 
 /// Golden vector, measured on Linux 7.2.13: ESR 0x96000010, FAR the VA, `VBAR` + 0x200, PSTATE 0x3c5.
 fn a_data_abort_at_el1(trial: &mut Trial) -> Outcome {
-    let mut guest = stopped_at(trial, Setup::default(), LDR, EL1H)?;
-    trial.inject(&mut guest, &data_abort())?;
-    trial.delivered(&mut guest, &Taken { esr: 0x9600_0010, far: 0x0a00_1008, ..Taken::default() })
+    for abi in Abi::ALL {
+        trial.case(format!("{abi:?}"));
+        let mut guest = stopped_at(trial, Setup { abi, ..Setup::default() }, LDR, EL1H)?;
+        trial.inject(&mut guest, &data_abort())?;
+        trial.delivered(&mut guest, &Taken { esr: 0x9600_0010, far: 0x0a00_1008, ..Taken::default() })?;
+    }
+    Ok(())
 }
 
 /// Vector offset 0x000: current EL with SP_EL0. DDI 0487, "Exception vectors".

@@ -4,7 +4,7 @@ use seawall_arm::Esr;
 use seawall_events::{Exit, Reg, SeaExit};
 
 use super::{data_abort, group, instruction_abort, serror_with, with_iss};
-use crate::backend::{El1, Setup};
+use crate::backend::{Capability, El1, Setup};
 use crate::guest::words::{LDR, LOOP, NOP, REPORT_X2, RET_X3, UNMASK_A};
 use crate::guest::{DATA, EL0, EL1H, EL2H, Guest, HOLE, Level, SCTLR, SPARE, Taken};
 use crate::trial::{Outcome, Stop, Trial};
@@ -19,6 +19,7 @@ group! { "nested";
     tge_sends_an_abort_of_el0_to_el2 needs El2;
     tge_sends_the_iss_along needs El2, Ras;
     tea_sends_the_iss_along needs El2, RouteToEl2, Ras;
+    a_host_that_cannot_send_it_to_el2_refuses_and_changes_nothing needs El2, Ras;
     the_waiting_load_of_el2_is_dropped needs El2;
     the_waiting_load_of_el1_is_dropped needs El2, RouteToEl2;
     an_unmasked_serror_at_el2_stays_there needs El2, Ras;
@@ -181,6 +182,33 @@ fn with_the_iss(trial: &mut Trial, pstate: u64, hcr: u64) -> Outcome {
         let mut guest = stopped(trial, pstate, hcr)?;
         trial.inject(&mut guest, &with_iss(0x240, events))?;
         trial.delivered(&mut guest, &Taken { esr, spsr: pstate, ..FROM_EL1 })?;
+    }
+    Ok(())
+}
+
+/// EOPNOTSUPP, with each layout: a VMM has to do without, or to wait until the hypervisor runs. EINVAL comes before it.
+fn a_host_that_cannot_send_it_to_el2_refuses_and_changes_nothing(trial: &mut Trial) -> Outcome {
+    if trial.offers(Capability::RouteToEl2) {
+        return Ok(());
+    }
+    for (case, hcr, pstate, events, errno) in [
+        ("data, TEA, EL1", TEA, EL1H, data_abort(), 95),
+        ("data, TEA, EL0", TEA, EL0, data_abort(), 95),
+        ("instruction, TEA", TEA, EL1H, with_iss(0x210, instruction_abort()), 95),
+        ("SError, AMO", AMO, 0x2c5, serror_with(0x10_0c11), 95),
+        ("SError, AMO, masked", AMO, EL1H, serror_with(0x10_0c11), 95),
+        ("an ESR that is none, TEA", TEA, EL1H, with_iss(1 << 25, data_abort()), 22),
+    ] {
+        trial.case(case);
+        let mut guest = stopped(trial, pstate, hcr)?;
+        let before = (guest.taken(Level::El1)?, guest.taken(Level::El2)?);
+        let set = guest.vm().set_events(&events);
+        trial.errno("SET", set, errno)?;
+        let after = (guest.taken(Level::El1)?, guest.taken(Level::El2)?);
+        trial.same("PC, PSTATE, ESR, FAR, ELR, SPSR of EL1 and EL2", &after, &before);
+        trial.same("pending", &guest.events()?.serror_pending, &false);
+        guest.vm().answer_mmio(9_u64.to_le_bytes());
+        trial.hex("X2, by the guest", guest.reported()?, 9);
     }
     Ok(())
 }

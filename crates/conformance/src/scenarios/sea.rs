@@ -38,6 +38,7 @@ group! { "sea";
     once_healed_the_handler_returns_to_the_fetch needs Poison;
     an_abort_is_replayed_into_an_unmasked_guest_as_well needs Poison;
     a_vm_that_did_not_ask_for_exits_gets_an_serror needs Poison;
+    a_masked_guest_without_exits_is_stuck_at_the_load needs Poison;
 }
 
 /// MMU on, this program at CODE, and code at [`SPARE`] + 0x40 that reports.
@@ -390,5 +391,21 @@ fn a_vm_that_did_not_ask_for_exits_gets_an_serror(trial: &mut Trial) -> Outcome 
             Taken { pc: 0x4009_0380, esr: 0xbf00_0000, far: 0x1234, elr, spsr: 0x2c5, ..Taken::default() };
         trial.handled(&mut guest, &expected)?;
     }
+    Ok(())
+}
+
+/// The SError waits, and the load is tried again for ever: the run ends by a signal only.
+fn a_masked_guest_without_exits_is_stuck_at_the_load(trial: &mut Trial) -> Outcome {
+    let setup = Setup { sea_to_user: false, ..Setup::default() };
+    let mut guest = guest(trial, setup, &[LDR, REPORT_X2], EL1H)?;
+    guest.set(Reg::X(1), DATA_EL1 + 0x48)?;
+    guest.vm().poison(DATA + 0x40)?;
+    let exit = guest.vm().run_for_a_while()?;
+    trial.same("exit", &exit, &Exit::Intr);
+    trial.hex("PC", guest.get(Reg::Pc)?, 0x4008_0000);
+    trial.same("pending", &guest.events()?.serror_pending, &true);
+    trial.hex("serror_esr", guest.events()?.serror_esr, 0x100_0000);
+    guest.vm().heal(DATA + 0x40)?;
+    trial.hex("X2, by the guest, once healed", guest.reported()?, 0x5555_0001);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! SErrors: taken at once if unmasked, made pending if not.
 
-use seawall_events::{Reg, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
 
 use super::{group, serror, serror_with};
 use crate::backend::{Capability, Setup};
@@ -25,8 +25,8 @@ group! { "serror";
 }
 
 /// A guest that has run nothing, with FAR_EL1 = 0x1234.
-fn idle(trial: &Trial, pstate: u64) -> Result<Guest, Stop> {
-    let mut guest = trial.guest(Setup::default())?;
+fn idle(trial: &Trial, setup: Setup, pstate: u64) -> Result<Guest, Stop> {
+    let mut guest = trial.guest(setup)?;
     guest.program(&[LOOP])?;
     guest.set(Reg::Pstate, pstate)?;
     guest.set(Reg::FarEl1, 0x1234)?;
@@ -40,19 +40,21 @@ fn at_el1() -> Taken {
 
 /// Golden vectors, measured on both QEMU and KVM: 0x100c11 gives ESR 0xbe100c11, 0x1000c11 gives 0xbf000c11.
 fn unmasked_at_el1_it_is_taken_at_once_and_leaves_far(trial: &mut Trial) -> Outcome {
-    for (iss, esr) in [(0x10_0c11, 0xbe10_0c11), (0x100_0c11, 0xbf00_0c11)] {
-        trial.case(format!("ISS {iss:#x}"));
-        let mut guest = idle(trial, EL1H_A_CLEAR)?;
-        trial.inject(&mut guest, &serror_with(iss))?;
-        trial.same("pending", &guest.events()?.serror_pending, &false);
-        trial.delivered(&mut guest, &Taken { esr, ..at_el1() })?;
+    for abi in Abi::ALL {
+        for (iss, esr) in [(0x10_0c11, 0xbe10_0c11), (0x100_0c11, 0xbf00_0c11)] {
+            trial.case(format!("{abi:?}, ISS {iss:#x}"));
+            let mut guest = idle(trial, Setup { abi, ..Setup::default() }, EL1H_A_CLEAR)?;
+            trial.inject(&mut guest, &serror_with(iss))?;
+            trial.same("pending", &guest.events()?.serror_pending, &false);
+            trial.delivered(&mut guest, &Taken { esr, ..at_el1() })?;
+        }
     }
     Ok(())
 }
 
 /// ISS bit 24: implementation defined.
 fn without_an_esr_it_has_ids_alone(trial: &mut Trial) -> Outcome {
-    let mut guest = idle(trial, EL1H_A_CLEAR)?;
+    let mut guest = idle(trial, Setup::default(), EL1H_A_CLEAR)?;
     trial.inject(&mut guest, &serror())?;
     trial.delivered(&mut guest, &Taken { esr: 0xbf00_0000, ..at_el1() })
 }
@@ -61,7 +63,7 @@ fn without_an_esr_it_has_ids_alone(trial: &mut Trial) -> Outcome {
 fn on_sp_el0_and_from_el0_it_has_their_vectors(trial: &mut Trial) -> Outcome {
     for (case, pstate, pc) in [("EL1t", 0x2c4, 0x4009_0180), ("EL0", EL0_A_CLEAR, 0x4009_0580)] {
         trial.case(case);
-        let mut guest = idle(trial, pstate)?;
+        let mut guest = idle(trial, Setup::default(), pstate)?;
         trial.inject(&mut guest, &serror_with(0x10_0c11))?;
         trial.delivered(&mut guest, &Taken { pc, esr: 0xbe10_0c11, spsr: pstate, ..at_el1() })?;
     }
@@ -80,7 +82,7 @@ fn each_iss_bit(trial: &mut Trial) -> Outcome {
         (0x10_0000, 0xbe10_0000), (0x20_0000, 0xbe20_0000), (0x40_0000, 0xbe40_0000), (0x80_0000, 0xbe80_0000),
         (0x100_0000, 0xbf00_0000), (0, 0xbe00_0000), (0x1ff_ffff, 0xbfff_ffff),
     ];
-    let mut guest = idle(trial, EL1H_A_CLEAR)?;
+    let mut guest = idle(trial, Setup::default(), EL1H_A_CLEAR)?;
     for (n, (iss, esr)) in cases.into_iter().enumerate() {
         trial.case(format!("ISS {iss:#x}"));
         if n > 0 {
@@ -96,7 +98,7 @@ fn each_iss_bit(trial: &mut Trial) -> Outcome {
 fn an_esr_without_has_esr_does_not_count(trial: &mut Trial) -> Outcome {
     for esr in [0x10_0c11, u64::MAX] {
         trial.case(format!("serror_esr {esr:#x}"));
-        let mut guest = idle(trial, EL1H_A_CLEAR)?;
+        let mut guest = idle(trial, Setup::default(), EL1H_A_CLEAR)?;
         trial.inject(&mut guest, &VcpuEvents { serror_esr: esr, ..serror() })?;
         trial.delivered(&mut guest, &Taken { esr: 0xbf00_0000, ..at_el1() })?;
     }
@@ -114,7 +116,7 @@ fn state(guest: &Guest) -> Result<[u64; 6], Stop> {
 }
 
 fn stays_pending(trial: &mut Trial, pstate: u64) -> Outcome {
-    let mut guest = idle(trial, pstate)?;
+    let mut guest = idle(trial, Setup::default(), pstate)?;
     let before = state(&guest)?;
     trial.inject(&mut guest, &serror_with(0x10_0c11))?;
     trial.same("PC, PSTATE, ESR, FAR, ELR, SPSR", &state(&guest)?, &before);
@@ -134,7 +136,7 @@ fn masked_at_el0_it_stays_pending(trial: &mut Trial) -> Outcome {
 
 /// Injects into a guest that masks, which then unmasks and waits on the spot.
 fn unmasking(trial: &mut Trial, events: &[VcpuEvents]) -> Result<Guest, Stop> {
-    let mut guest = idle(trial, EL1H)?;
+    let mut guest = idle(trial, Setup::default(), EL1H)?;
     guest.program(&[NOP, UNMASK_A, LOOP])?;
     for events in events {
         trial.inject(&mut guest, events)?;
@@ -170,7 +172,7 @@ fn masked_without_an_esr_it_is_taken_with_ids_alone(trial: &mut Trial) -> Outcom
 
 /// By SET_ONE_REG of PSTATE: before the first instruction.
 fn masked_at_el0_it_is_taken_when_the_host_unmasks_it(trial: &mut Trial) -> Outcome {
-    let mut guest = idle(trial, 0x3c0)?;
+    let mut guest = idle(trial, Setup::default(), 0x3c0)?;
     trial.inject(&mut guest, &serror_with(0x10_0c11))?;
     guest.set(Reg::Pstate, EL0_A_CLEAR)?;
     trial.handled(&mut guest, &Taken { pc: 0x4009_0580, esr: 0xbe10_0c11, spsr: 0x2c0, ..at_el1() })
