@@ -31,12 +31,29 @@ struct Call {
     environment: Vec<(&'static str, &'static str)>,
     /// What it writes to stdout is shown only if it fails.
     quiet: bool,
+    /// Exit code 77 says that what it takes cannot be had here.
+    may_be_unavailable: bool,
 }
+
+/// How a call ended that did not fail.
+enum Ended {
+    Well,
+    Unavailable,
+}
+
+/// Exit code of a program that could not do its work here for want of something. As of automake's tests.
+const UNAVAILABLE: i32 = 77;
 
 impl Call {
     fn new(program: &str, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        Self { program: program.into(), arguments, environment: Vec::new(), quiet: false }
+        Self {
+            program: program.into(),
+            arguments,
+            environment: Vec::new(),
+            quiet: false,
+            may_be_unavailable: false,
+        }
     }
 
     fn cargo(arguments: &[&str]) -> Self {
@@ -52,6 +69,10 @@ impl Call {
         Self { quiet: true, ..self }
     }
 
+    fn if_available(self) -> Self {
+        Self { may_be_unavailable: true, ..self }
+    }
+
     fn line(&self) -> String {
         let mut line = String::new();
         for (name, value) in &self.environment {
@@ -64,7 +85,7 @@ impl Call {
         line
     }
 
-    fn run(&self) -> Result<(), String> {
+    fn run(&self) -> Result<Ended, String> {
         println!("$ {}", self.line());
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).envs(self.environment.iter().copied()).current_dir(tools::root());
@@ -74,7 +95,10 @@ impl Call {
         let output = command.spawn().and_then(std::process::Child::wait_with_output);
         let output = output.map_err(|error| format!("{}: {error}", self.program))?;
         if output.status.success() {
-            return Ok(());
+            return Ok(Ended::Well);
+        }
+        if self.may_be_unavailable && output.status.code() == Some(UNAVAILABLE) {
+            return Ok(Ended::Unavailable);
         }
         println!("{}", String::from_utf8_lossy(&output.stdout));
         Err(format!("`{}`: {}", self.line(), output.status))
@@ -147,15 +171,23 @@ fn run_step(step: &Step) -> Entry {
     Entry { name: step.name, outcome, time, note }
 }
 
-/// Runs the calls until one fails; with what there is to note.
+/// Runs the calls until one fails or cannot be done here; with what there is to note.
 fn outcome(calls: &[Call], note: String) -> (Outcome, String) {
-    match calls.iter().try_for_each(Call::run) {
-        Ok(()) => (Outcome::Passed, note),
-        Err(error) => {
-            println!("FAILED: {error}");
-            (Outcome::Failed, error)
+    for call in calls {
+        match call.run() {
+            Ok(Ended::Well) => {}
+            Ok(Ended::Unavailable) => {
+                let reason = format!("`{}`: what it takes cannot be had here", call.line());
+                println!("skipped: {reason}");
+                return (Outcome::Skipped, reason);
+            }
+            Err(error) => {
+                println!("FAILED: {error}");
+                return (Outcome::Failed, error);
+            }
         }
     }
+    (Outcome::Passed, note)
 }
 
 fn word(outcome: &Outcome) -> &'static str {
@@ -229,6 +261,15 @@ mod tests {
     fn a_step_without_its_tool_is_skipped_with_the_reason() {
         let entry = step(|| Plan::Skip("no such tool".into()));
         assert_eq!((entry.outcome, entry.note.as_str()), (Outcome::Skipped, "no such tool"));
+    }
+
+    #[test]
+    fn a_step_is_skipped_if_a_program_says_that_it_cannot_be_done_here() {
+        let entry = step(|| Plan::Run(vec![Call::new("sh", &["-c", "exit 77"]).if_available()]));
+        assert_eq!(entry.outcome, Outcome::Skipped);
+        assert_eq!(entry.note, "`sh -c exit 77`: what it takes cannot be had here");
+        let entry = step(|| Plan::Run(vec![Call::new("sh", &["-c", "exit 77"])]));
+        assert_eq!(entry.outcome, Outcome::Failed);
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "kernel-fit", about: "the kernel half can run inside a kernel", plan: kernel_fit },
     Step { name: "demo", about: "each policy's outcome is what it must be", plan: demo },
     Step { name: "diff-isa", about: "the CPU against qemu-aarch64, fixed seeds", plan: diff_isa },
+    Step { name: "lab", about: "real KVM in the lab: unit tests, conformance", plan: lab },
+    Step { name: "lab-diff", about: "the model against the real kernel, a fixed seed", plan: lab_diff },
+    Step { name: "selftests", about: "Linux's own selftests of external aborts", plan: lab_selftests },
     Step { name: "miri", about: "no undefined behaviour in arm and events", plan: miri },
     Step { name: "fuzz", about: "each fuzz target for some seconds", plan: fuzz },
 ];
@@ -92,6 +95,23 @@ fn diff_isa() -> Plan {
         return Plan::Skip("qemu-aarch64 is missing (package qemu-user)".into());
     }
     Plan::Run(vec![Call::cargo(&["xtask", "diff-isa", "--ci"])])
+}
+
+/// The first of them makes the lab.
+fn lab() -> Plan {
+    Plan::Run(vec![
+        Call::cargo(&["xtask", "lab", "check"]).if_available(),
+        Call::cargo(&["xtask", "lab", "tests"]).if_available(),
+    ])
+}
+
+fn lab_diff() -> Plan {
+    let arguments = ["xtask", "lab", "diff", "--seed", "1", "--sequences", "3000"];
+    Plan::Run(vec![Call::cargo(&arguments).if_available()])
+}
+
+fn lab_selftests() -> Plan {
+    Plan::Run(vec![Call::cargo(&["xtask", "lab", "selftests"]).if_available()])
 }
 
 fn miri() -> Plan {
