@@ -1,0 +1,158 @@
+//! The model as a backend.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use seawall_conformance::{Backend, Capability, El1, Error, Interrupt, Setup, TestVm};
+use seawall_events::{
+    Abi, AbortDelivery, Exit, Reg, Registers, VcpuConfig, VcpuEvents, get_events, get_events_bytes,
+    set_events, set_events_bytes,
+};
+
+use crate::cpu::Cpu;
+use crate::step;
+
+/// Steps after which a guest is taken to have hung.
+const BUDGET: usize = 1000;
+
+pub(crate) struct Model;
+
+pub(crate) struct ModelVm {
+    cpu: Cpu,
+    setup: Setup,
+}
+
+impl Backend for Model {
+    fn name(&self) -> &'static str {
+        "model"
+    }
+
+    fn offers(&self, capability: Capability) -> Result<(), String> {
+        match capability {
+            Capability::Aarch32El0 => Err("the model runs A32 at EL1 only".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn create(&self, setup: &Setup, _interrupt: Arc<Interrupt>) -> Result<Box<dyn TestVm>, Error> {
+        let config = VcpuConfig {
+            ras: setup.ras,
+            mte: false,
+            sctlr2: true,
+            el2: setup.el1 == El1::BelowEl2,
+            el1_aarch32: setup.el1 == El1::Aarch32,
+        };
+        Ok(Box::new(ModelVm { cpu: Cpu::new(config, setup.initialised), setup: *setup }))
+    }
+
+    fn kick(&self, _thread: &JoinHandle<()>) {}
+}
+
+/// The kernel's errnos.
+fn refused(refusal: seawall_events::Refusal) -> Error {
+    Error::Errno { number: refusal.errno().number(), text: refusal.to_string() }
+}
+
+fn not_ram(gpa: u64) -> Error {
+    Error::Other(format!("{gpa:#x} is not RAM"))
+}
+
+impl seawall_events::Vcpu for ModelVm {
+    type Error = Error;
+
+    fn run(&mut self) -> Result<Exit, Error> {
+        match step::run(&mut self.cpu, BUDGET) {
+            Exit::Nisv(_) if !self.setup.nisv_to_user => {
+                Err(Error::Errno { number: 38, text: "no syndrome".into() })
+            }
+            exit => Ok(exit),
+        }
+    }
+
+    fn answer_mmio(&mut self, data: [u8; 8]) {
+        if let Some(waiting) = &mut self.cpu.waiting {
+            waiting.data = data;
+        }
+    }
+
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+        // As assisted injection does: a vCPU runs once before.
+        self.cpu.has_run |= self.setup.abi != Abi::Mainline;
+        let applied = set_events(&mut self.cpu, self.setup.abi, events);
+        applied.map(|applied| applied.abort).map_err(|refused_by| refused(refused_by.refusal))
+    }
+
+    fn events(&self) -> Result<VcpuEvents, Error> {
+        get_events(&self.cpu).map_err(refused)
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        Ok(self.cpu.reg(reg))
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        self.cpu.set_reg(reg, value);
+        Ok(())
+    }
+
+    fn abi(&self) -> Abi {
+        self.setup.abi
+    }
+}
+
+impl TestVm for ModelVm {
+    fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Option<AbortDelivery>, Error> {
+        let applied = set_events_bytes(&mut self.cpu, self.setup.abi, || Some(*bytes));
+        applied.map(|applied| applied.abort).map_err(|refused_by| refused(refused_by.refusal))
+    }
+
+    fn set_events_unreadable(&mut self) -> Result<(), Error> {
+        let applied = set_events_bytes(&mut self.cpu, self.setup.abi, || None);
+        applied.map(|_| ()).map_err(|refused_by| refused(refused_by.refusal))
+    }
+
+    fn events_bytes(&mut self) -> Result<[u8; 64], Error> {
+        get_events_bytes(&self.cpu, self.setup.abi).map_err(refused)
+    }
+
+    fn run_at_once(&mut self) -> Result<Exit, Error> {
+        Ok(step::run(&mut self.cpu, 0))
+    }
+
+    fn run_for_a_while(&mut self) -> Result<Exit, Error> {
+        Ok(step::run(&mut self.cpu, BUDGET))
+    }
+
+    fn read(&self, _gpa: u64, _bytes: &mut [u8]) -> Result<(), Error> {
+        Err(Error::Other("the model's groups do not read memory".into()))
+    }
+
+    fn write(&mut self, gpa: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.cpu.bytes(gpa, bytes.len()).ok_or_else(|| not_ram(gpa))?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn poison(&mut self, gpa: u64) -> Result<(), Error> {
+        self.cpu.bad_lines.insert(gpa & !63);
+        Ok(())
+    }
+
+    fn heal(&mut self, gpa: u64) -> Result<(), Error> {
+        self.cpu.bad_lines.remove(&(gpa & !63));
+        Ok(())
+    }
+
+    fn hwpoison(&mut self, gpa: u64) -> Result<(), Error> {
+        self.cpu.bad_pages.insert(gpa & !0xfff);
+        Ok(())
+    }
+
+    fn remap(&mut self, gpa: u64) -> Result<(), Error> {
+        self.cpu.bad_pages.remove(&(gpa & !0xfff));
+        Ok(())
+    }
+
+    fn host_address(&self, gpa: u64) -> Result<u64, Error> {
+        Ok(gpa)
+    }
+}
