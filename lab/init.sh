@@ -2,7 +2,7 @@
 # The lab's first process: mounts what programs expect, then runs /lab/command, or gives a shell on the console.
 #
 # The command's stdout is the second serial port, between two marks with the word in /lab/word; its stderr is the
-# console. The exit code is in the second mark.
+# console. The exit code is in the second mark. /lab/terminal has the size of the terminal at the other end, if it is one.
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root TERM=linux
 mount -t proc proc /proc
@@ -15,20 +15,21 @@ mount -t tmpfs tmp /tmp
 mount -t debugfs debug /sys/kernel/debug
 hostname lab
 cd /root || exit
+[ -e /lab/terminal ] || export TERM=dumb NO_COLOR=1
 
 if [ -e /lab/command ]; then
     word=$(cat /lab/word)
     # No character is changed on its way out. `stty` waits for what was written before: so it does at the end, too.
     stty -F /dev/console -opost
     exec 3<>/dev/ttyAMA1
-    stty raw -echo <&3
+    stty raw -echo $(cat /lab/terminal 2>/dev/null) <&3
     echo "$word-begin" >&3
     sh /lab/command </dev/null >&3 2>/dev/console 3>&-
     echo "$word-end $?" >&3
     stty raw <&3
     stty -F /dev/console opost
 else
-    stty -F /dev/ttyAMA0 $(cat /lab/size)
+    stty -F /dev/ttyAMA0 $(cat /lab/terminal)
     echo "Seawall's lab: Linux $(uname -r). The end: exit, or Ctrl-A X."
     setsid cttyhack sh
 fi

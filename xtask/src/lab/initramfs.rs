@@ -40,16 +40,17 @@ impl Guest {
 pub(crate) enum Task<'a> {
     /// Runs a command between marks with this word.
     Command { arguments: &'a [String], word: &'a str },
-    /// Gives a shell on the console of this size (rows, columns).
-    Shell { size: Option<(u16, u16)> },
+    /// Gives a shell on the console.
+    Shell,
 }
 
-/// The archive.
+/// The archive. `terminal` is the size (rows, columns) of the terminal that the output goes to, if it is one.
 pub(crate) fn build(
     busybox: &Path,
     programs: &[Built],
     guests: &[Guest],
     task: &Task<'_>,
+    terminal: Option<(u16, u16)>,
 ) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     for folder in FOLDERS {
@@ -67,15 +68,12 @@ pub(crate) fn build(
     for guest in guests {
         archive.file(&guest.lab, true, &files::read(&guest.host)?);
     }
-    match task {
-        Task::Command { arguments, word } => {
-            archive.file("lab/command", true, command_line(arguments).as_bytes());
-            archive.file("lab/word", false, word.as_bytes());
-        }
-        Task::Shell { size } => {
-            let (rows, columns) = size.unwrap_or((24, 80));
-            archive.file("lab/size", false, format!("rows {rows} cols {columns}").as_bytes());
-        }
+    if let Task::Command { arguments, word } = task {
+        archive.file("lab/command", true, command_line(arguments).as_bytes());
+        archive.file("lab/word", false, word.as_bytes());
+    }
+    if let Some((rows, columns)) = terminal {
+        archive.file("lab/terminal", false, format!("rows {rows} cols {columns}").as_bytes());
     }
     Ok(archive.finish())
 }

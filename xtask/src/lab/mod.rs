@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Write, stderr, stdout};
+use std::io::{IsTerminal as _, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -165,13 +165,15 @@ impl Lab {
     ) -> Result<Ended> {
         let word = word();
         let task = Task::Command { arguments, word: &word };
-        let initramfs = self.initramfs(programs, guests, &task)?;
+        let terminal = stdout().is_terminal().then(terminal_size).flatten();
+        let initramfs = self.initramfs(programs, guests, &task, terminal)?;
         machine.run(&self.images(&initramfs.0), &word, timeout, output, &mut stderr().lock())
     }
 
     /// Boots and gives a shell on the terminal.
     pub(crate) fn shell(&self, machine: &Machine, programs: &[Built], guests: &[Guest]) -> Result<()> {
-        let initramfs = self.initramfs(programs, guests, &Task::Shell { size: terminal_size() })?;
+        let terminal = terminal_size().unwrap_or((24, 80));
+        let initramfs = self.initramfs(programs, guests, &Task::Shell, Some(terminal))?;
         machine.interact(&self.images(&initramfs.0))
     }
 
@@ -179,8 +181,14 @@ impl Lab {
         Images { qemu: self.qemu.clone(), kernel: self.kernel.image.clone(), initramfs: initramfs.to_owned() }
     }
 
-    fn initramfs(&self, programs: &[Built], guests: &[Guest], task: &Task<'_>) -> Result<Scratch> {
-        let archive = initramfs::build(&self.kernel.busybox, programs, guests, task)?;
+    fn initramfs(
+        &self,
+        programs: &[Built],
+        guests: &[Guest],
+        task: &Task<'_>,
+        terminal: Option<(u16, u16)>,
+    ) -> Result<Scratch> {
+        let archive = initramfs::build(&self.kernel.busybox, programs, guests, task, terminal)?;
         let runs = self.folders.target.join("runs");
         files::create_folder(&runs)?;
         sweep(&runs)?;
