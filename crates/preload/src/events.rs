@@ -92,11 +92,12 @@ pub(crate) fn set_events(call: &impl Call, layout: Layout, host: &Host) -> Resul
     match inject(call, layout, host, &bytes) {
         Ok(Done::Here) => Ok(0),
         Ok(Done::Not) => call.pass(),
-        Err(error @ (AssistError::Degraded { .. } | AssistError::Unexpected { .. })) => Err(error.errno()),
-        Err(nothing_done) => {
-            // The kernel looks at the vCPU before it looks at the events: what it says to none comes first.
-            call.set_vcpu_events(&[0; VCPU_EVENTS_SIZE])?;
-            Err(nothing_done.errno())
+        Err(error) => {
+            if is_before_any_effect(&error) {
+                // The kernel looks at the vCPU before it looks at the events: what it says to none comes first.
+                call.set_vcpu_events(&[0; VCPU_EVENTS_SIZE])?;
+            }
+            Err(error.errno())
         }
     }
 }
@@ -124,12 +125,21 @@ fn inject(
     if let Some(other) = native {
         set(call, &events.to_bytes(Abi::Extended(other))?)?;
     } else if needs_assistance(&events) {
-        assist::set_events(call, guest(call)?, Last::Any, ras, &events)?;
+        let guest = guest(call)?;
+        if guest == Guest::Nested {
+            assist::check_nested(call, &events)?;
+        }
+        assist::set_events(call, guest, Last::Any, ras, &events)?;
     } else {
         let events = VcpuEvents { ext_abt_has_esr: false, ext_abt_esr: 0, ..events };
         set(call, &events.to_bytes(Abi::Mainline)?)?;
     }
     Ok(Done::Here)
+}
+
+fn is_before_any_effect(error: &AssistError) -> bool {
+    use AssistError::{Kernel, Refused, TakenByHypervisor};
+    matches!(error, Refused(_) | Kernel { .. } | TakenByHypervisor { .. })
 }
 
 /// Mainline's kernel does not do it by itself.

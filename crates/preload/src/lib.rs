@@ -18,8 +18,10 @@
 //! - The proposal's rules and errnos, in the kernel's order: no vCPU, not initialised (ENOEXEC), the pointer
 //!   (EFAULT), the content (EINVAL). After an error the vCPU is as it was, but for EIO.
 //! - EIO: the guest takes a sound abort, but the plain data abort of the kernel and not what was asked,
-//!   because an ioctl failed in the midst of it. The kernel itself gives EIO to a process that did not
-//!   create the VM.
+//!   because an ioctl failed in the midst of it; or of an abort and an SError in one call only the abort. The
+//!   kernel itself gives EIO to a process that did not create the VM.
+//! - EOPNOTSUPP: the vCPU's guest hypervisor takes the abort from its own guest (`HCR_EL2.TEA` and the like).
+//!   Nothing was done: [`check_nested`](seawall_kvm::assist::check_nested) says why.
 //! - With mainline's fields alone a legal call goes to the kernel and has the kernel's own result. Two calls
 //!   that mainline lets pass are refused, as the proposal does: an ESR outside the ISS (or without RAS) for
 //!   an SError that is not pending, and for one that is, before the data abort of the same call is delivered.
@@ -46,6 +48,8 @@
 //!   does not come by here. Neither does one that the dynamic linker runs in secure mode.
 //! - A seccomp filter of the program must let pass, beside its own, `KVM_GET_VCPU_EVENTS`, `KVM_GET_ONE_REG`,
 //!   `KVM_SET_ONE_REG` and `KVM_HAS_DEVICE_ATTR` on vCPUs.
+//! - An AArch32 guest that never ran: Linux loses the abort and says nothing. The call returns 0 as it does
+//!   for mainline's data abort.
 //! - The injection is several ioctls: no other thread may run the vCPU or change its registers meanwhile.
 //!   KVM's own mutex makes such a thread wait for one ioctl only.
 

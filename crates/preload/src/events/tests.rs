@@ -91,7 +91,7 @@ impl Fake {
         let mut regs =
             vec![Reg::X(20), Reg::Pc, Reg::Pstate, Reg::ElrEl1, Reg::EsrEl1, Reg::FarEl1, Reg::Ifsr32];
         if config.el2 {
-            regs.extend([Reg::EsrEl2, Reg::ElrEl2]);
+            regs.extend([Reg::EsrEl2, Reg::ElrEl2, Reg::HcrEl2]);
         }
         regs.into_iter().find(|reg| one_reg_id(*reg) == Some(id)).ok_or(Errno::ENOENT)
     }
@@ -367,6 +367,24 @@ fn instruction_abort_reaches_virtual_el2() {
     assert_eq!(first_call(&fake), Ok(0));
     assert_eq!((fake.reg(Reg::EsrEl2), fake.reg(Reg::Pc)), (0x8700_0610, 0x5000_0200));
     assert_eq!(fake.reg(Reg::EsrEl1), 0);
+}
+
+/// Facts, section 3, nested; `HCR_EL2.TEA` is bit 37.
+#[test]
+fn what_a_guest_hypervisor_takes_from_its_own_guest_is_refused_untouched() {
+    let nested = |argument| {
+        let fake = Fake::new(argument).set_reg(Reg::Pstate, 0x3c5).set_reg(Reg::HcrEl2, 1 << 37);
+        fake.vcpu.borrow_mut().config.el2 = true;
+        fake
+    };
+    for argument in [bytes([IABT]), bytes([DABT, HAS_ESR, ESR[0], ESR[1]])] {
+        let fake = nested(argument);
+        let before = fake.vcpu.borrow().clone();
+        assert_eq!(first_call(&fake), Err(Errno(95)));
+        assert_eq!(*fake.vcpu.borrow(), before);
+    }
+    // Mainline's own call is the program's affair.
+    assert_eq!(first_call(&nested(bytes([DABT]))), Ok(0));
 }
 
 #[test]
