@@ -2,13 +2,15 @@
 
 mod gic;
 mod host;
+mod kick;
 pub mod lab;
 pub mod sigbus;
 mod vcpu;
 mod vm;
 
-pub use gic::Gic;
+pub use gic::{Gic, SpiLine};
 pub use host::{Kvm, Way};
+pub use kick::Kicker;
 pub use vcpu::Vcpu;
 pub use vm::{Config, El1, Vm};
 pub use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};

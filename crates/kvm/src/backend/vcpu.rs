@@ -12,7 +12,7 @@ use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, SystemEvent, VcpuEve
 use vm_memory::GuestMemoryMmap;
 use zerocopy::FromBytes;
 
-use super::{El1, Error, Vm, Way, failed, sigbus};
+use super::{El1, Error, Vm, Way, failed, kick, sigbus};
 use crate::Errno;
 use crate::assist::{self, AssistError, Guest, Kernel, Last};
 
@@ -258,7 +258,7 @@ impl seawall_events::Vcpu for Vcpu {
     type Error = Error;
 
     /// [`Exit::Sigbus`] if a page that the guest touched is known to the host as bad: by the run that met
-    /// it, or if that run had another exit to report, by the next.
+    /// it, or if that run had another exit to report, by the next. A [`Kicker`](super::Kicker) ends it.
     fn run(&mut self) -> Result<Exit, Error> {
         // Also where the run fails: it may have met another fault.
         self.last = Last::Any;
@@ -266,7 +266,10 @@ impl seawall_events::Vcpu for Vcpu {
             return Ok(Exit::Sigbus(sigbus));
         }
         self.has_run = true;
-        let ran = sigbus::recording(|| self.fd.run().map(|_| ()));
+        let immediate_exit = &raw mut self.fd.get_kvm_run().immediate_exit;
+        // SAFETY: kvm_run is mapped as long as the vCPU's `fd` is, which is borrowed until the run is over.
+        let ran =
+            unsafe { kick::kickable(immediate_exit, || sigbus::recording(|| self.fd.run().map(|_| ()))) };
         let exit = match ran {
             Ok(()) => self.exit(),
             Err(error) => match (sigbus::take(), Errno(error.errno())) {

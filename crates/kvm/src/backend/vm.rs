@@ -1,8 +1,10 @@
 //! A virtual machine: what it was created with, and its memory.
 
+use std::sync::Arc;
+
 use kvm_bindings::{
-    KVM_ARM_VCPU_EL1_32BIT, KVM_ARM_VCPU_HAS_EL2, KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap,
-    kvm_userspace_memory_region, kvm_vcpu_init,
+    KVM_ARM_VCPU_EL1_32BIT, KVM_ARM_VCPU_HAS_EL2, KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2,
+    kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init,
 };
 use kvm_ioctls::VmFd;
 use seawall_events::wire::{KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SEA_TO_USER};
@@ -57,7 +59,7 @@ impl Default for Config {
 /// A virtual machine.
 #[derive(Debug)]
 pub struct Vm {
-    pub(super) fd: VmFd,
+    pub(super) fd: Arc<VmFd>,
     pub(super) memory: GuestMemoryMmap,
     pub(super) config: Config,
     pub(super) ras: bool,
@@ -106,7 +108,7 @@ impl Vm {
         if config.catch_sigbus {
             sigbus::install()?;
         }
-        let vm = Self { fd, memory, config, ras: kvm.has_ras() };
+        let vm = Self { fd: Arc::new(fd), memory, config, ras: kvm.has_ras() };
         for (slot, region) in vm.memory.iter().enumerate() {
             let address = region.get_host_address(MemoryRegionAddress(0));
             let (gpa, size) = (region.start_addr().0, region.len());
@@ -147,6 +149,21 @@ impl Vm {
     pub fn create_vcpu(&self, index: u64) -> Result<Vcpu, Error> {
         let mut vcpu = self.create_uninitialised_vcpu(index)?;
         vcpu.init(&self.vcpu_init()?)?;
+        Ok(vcpu)
+    }
+
+    /// Creates and initialises a vCPU that is off until the guest turns it on by PSCI `CPU_ON`. Its run waits
+    /// for that.
+    ///
+    /// # Errors
+    /// As [`Vm::create_vcpu`].
+    pub fn create_vcpu_off(&self, index: u64) -> Result<Vcpu, Error> {
+        let mut vcpu = self.create_uninitialised_vcpu(index)?;
+        let mut init = self.vcpu_init()?;
+        if let Some(features) = init.features.first_mut() {
+            *features |= 1 << KVM_ARM_VCPU_POWER_OFF;
+        }
+        vcpu.init(&init)?;
         Ok(vcpu)
     }
 
