@@ -1,0 +1,247 @@
+//! The board: devices on a bus, and what an exit of a vCPU comes to. Generic over the backend: `serve` takes any
+//! [`Vcpu`], interrupts go by [`InterruptLine`].
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use seawall::{Action, ContainError, Containment, Injection, MemoryError, Policy, StopReason};
+use seawall_events::{Exit, MmioExit, NisvExit, SigbusExit, SystemEvent, Vcpu};
+use vm_device::MutDeviceMmio;
+use vm_device::bus::{self, MmioAddress, MmioRange};
+use vm_device::device_manager::{IoManager, MmioManager as _};
+
+use crate::console::{Console, Observer};
+use crate::devices::pl011::Pl011;
+use crate::devices::rtc::Pl031;
+use crate::interrupt::InterruptLine;
+use crate::layout;
+
+/// How a guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// It powered itself off.
+    PowerOff,
+    /// It asked for a reset.
+    Reset,
+    /// Its kernel panicked: said so on the console, and then asked for a reset or stood still.
+    Panic {
+        /// The kernel's line.
+        message: String,
+    },
+    /// It took the same abort for ever.
+    Storm(StopReason),
+    /// It accessed an address where there is nothing.
+    NoDevice(MmioExit),
+    /// The same, by an instruction whose syndrome does not say what it does.
+    NoSyndrome(NisvExit),
+    /// It touched a page that the host knows to be bad and did not give back by an SEA.
+    HostMemory(SigbusExit),
+    /// It asked by PSCI for something else.
+    Event(SystemEvent),
+    /// It waits for an interrupt that cannot come.
+    Idle,
+    /// An exit that is not known here: `kvm_run.exit_reason`.
+    Unknown(u32),
+    /// The host's limit of time is over.
+    TimeLimit,
+}
+
+/// The policy of a board, which any of its vCPUs' threads may ask.
+struct BoardPolicy(Box<dyn Policy + Send>);
+
+impl Policy for BoardPolicy {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn decide(&self, error: &MemoryError) -> Injection {
+        self.0.decide(error)
+    }
+}
+
+/// The policy with this name: see [`seawall::builtin`].
+pub fn policy(name: &str) -> Option<Box<dyn Policy + Send>> {
+    const ALL: [fn() -> Box<dyn Policy + Send>; 3] =
+        [|| Box::new(seawall::SError), || Box::new(seawall::Mainline), || Box::new(seawall::Full)];
+    ALL.into_iter().map(|make| make()).find(|policy| policy.name() == name)
+}
+
+type Uart = Pl011<Arc<dyn InterruptLine>, Console>;
+
+/// Devices, console and containment of one guest. All of its vCPUs share it.
+pub struct Board {
+    bus: IoManager,
+    console: Console,
+    uart: Arc<Mutex<Uart>>,
+    containment: Mutex<Containment<BoardPolicy>>,
+    virtio: u32,
+}
+
+/// More devices than the layout has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected at most {} virtio devices", layout::MAX_VIRTIO)]
+pub struct TooManyDevices;
+
+impl Board {
+    /// A board with UART and RTC. `line` gives the input of an SPI by its number.
+    ///
+    /// # Errors
+    /// What `line` fails with.
+    pub fn new<E>(
+        mut line: impl FnMut(u32) -> Result<Arc<dyn InterruptLine>, E>,
+        observer: Box<dyn Observer>,
+        policy: Box<dyn Policy + Send>,
+    ) -> Result<Self, E> {
+        let console = Console::new(observer);
+        let uart = Arc::new(Mutex::new(Pl011::new(line(layout::UART_SPI)?, console.clone())));
+        let containment = Mutex::new(Containment::new(BoardPolicy(policy)));
+        let mut board = Self { bus: IoManager::new(), console, uart: uart.clone(), containment, virtio: 0 };
+        board.put(layout::UART.start, layout::UART.end, uart);
+        board.put(layout::RTC.start, layout::RTC.end, Arc::new(Mutex::new(Pl031::default())));
+        Ok(board)
+    }
+
+    /// Puts the next virtio-mmio device on the bus. Its line is that of SPI [`layout::VIRTIO_SPI`] + number.
+    ///
+    /// # Errors
+    /// [`TooManyDevices`].
+    pub fn add_virtio<D: MutDeviceMmio + Send + 'static>(&mut self, device: D) -> Result<(), TooManyDevices> {
+        if self.virtio as usize >= layout::MAX_VIRTIO {
+            return Err(TooManyDevices);
+        }
+        let registers = layout::virtio(self.virtio);
+        self.put(registers.start, registers.end, Arc::new(Mutex::new(device)));
+        self.virtio += 1;
+        Ok(())
+    }
+
+    /// How many virtio devices there are.
+    pub fn virtio(&self) -> u32 {
+        self.virtio
+    }
+
+    fn put<D: MutDeviceMmio + Send + 'static>(&mut self, start: u64, end: u64, device: Arc<Mutex<D>>) {
+        if let Ok(range) = MmioRange::new(MmioAddress(start), end - start) {
+            // The layout's ranges do not overlap (a test of this module).
+            let _: Result<(), bus::Error> = self.bus.register_mmio(range, device);
+        }
+    }
+
+    /// The console.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Types this on the guest's console: how many bytes there was room for.
+    pub fn type_in(&self, bytes: &[u8]) -> usize {
+        self.uart.lock().unwrap_or_else(PoisonError::into_inner).receive(bytes)
+    }
+
+    /// Does what an exit of a vCPU asks for. `now`: how long the guest has been running. Gives how the guest
+    /// ended, if it did.
+    ///
+    /// # Errors
+    /// As [`Containment::handle`].
+    pub fn serve<V: Vcpu>(
+        &self,
+        cpu: u32,
+        vcpu: &mut V,
+        exit: &Exit,
+        now: Duration,
+    ) -> Result<Option<End>, ContainError<V::Error>> {
+        Ok(match exit {
+            Exit::Mmio(mmio) => self.access(vcpu, mmio),
+            Exit::Sea(sea) => {
+                let mut containment = self.containment.lock().unwrap_or_else(PoisonError::into_inner);
+                let outcome = containment.handle(vcpu, sea, now)?;
+                drop(containment);
+                self.console.memory_error(cpu, &outcome);
+                match outcome.action {
+                    Action::Stop(reason) => Some(End::Storm(reason)),
+                    Action::Injected { .. } => None,
+                }
+            }
+            Exit::SystemEvent(event) => Some(self.system_event(*event)),
+            Exit::Nisv(nisv) => Some(End::NoSyndrome(*nisv)),
+            Exit::Sigbus(sigbus) if sigbus.action_required => Some(End::HostMemory(*sigbus)),
+            // SIGBUS as an early warning: the guest has not touched the page, and may never.
+            Exit::Intr | Exit::Sigbus(_) => None,
+            Exit::Idle => Some(End::Idle),
+            Exit::Other(reason) => Some(End::Unknown(*reason)),
+            _ => Some(End::Unknown(u32::MAX)),
+        })
+    }
+
+    fn access<V: Vcpu>(&self, vcpu: &mut V, mmio: &MmioExit) -> Option<End> {
+        let mut data = mmio.data;
+        let Some(bytes) = data.get_mut(..mmio.len as usize) else { return Some(End::NoDevice(*mmio)) };
+        let address = MmioAddress(mmio.phys_addr);
+        let done = if mmio.is_write {
+            self.bus.mmio_write(address, bytes)
+        } else {
+            self.bus.mmio_read(address, bytes)
+        };
+        if done.is_err() {
+            return Some(End::NoDevice(*mmio));
+        }
+        if !mmio.is_write {
+            vcpu.answer_mmio(data);
+        }
+        // Only the console can have told of it.
+        if mmio.is_write && self.console.stands_still() { self.panicked() } else { None }
+    }
+
+    fn system_event(&self, event: SystemEvent) -> End {
+        match event {
+            SystemEvent::Shutdown => End::PowerOff,
+            SystemEvent::Reset => self.panicked().unwrap_or(End::Reset),
+            event => End::Event(event),
+        }
+    }
+
+    fn panicked(&self) -> Option<End> {
+        self.console.panic().map(|message| End::Panic { message })
+    }
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board").field("virtio", &self.virtio).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("powered off"),
+            Self::Reset => f.write_str("asked for a reset"),
+            Self::Panic { message } => f.write_str(message),
+            Self::Storm(reason) => write!(f, "stopped: {reason}"),
+            Self::NoDevice(mmio) => {
+                let what = if mmio.is_write { "write to" } else { "read of" };
+                write!(f, "{what} {} bytes at {:#x}, where there is no device", mmio.len, mmio.phys_addr)
+            }
+            Self::NoSyndrome(nisv) => write!(
+                f,
+                "access to {:#x}, where there is no RAM, by an instruction that cannot be emulated",
+                nisv.fault_ipa
+            ),
+            Self::HostMemory(sigbus) => {
+                write!(
+                    f,
+                    "touched memory that the host knows to be bad, at host address {:#x}",
+                    sigbus.address
+                )
+            }
+            Self::Event(event) => write!(f, "asked for {event:?}"),
+            Self::Idle => f.write_str("waits for an interrupt that cannot come"),
+            Self::Unknown(reason) => write!(f, "exit {reason}, which is not known here"),
+            Self::TimeLimit => f.write_str("the time limit is over"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! The guest's console as the host sees it: bytes for whoever watches, lines, and the kernel's last words.
+//!
+//! A Linux panic is known by its text, `Kernel panic - not syncing`, and by what follows: a reset (`panic=-1`), or
+//! the line that ends the report, after which the kernel stands still. Debian's kernel has the driver for QEMU's
+//! pvpanic device as a module only, so a guest without modules would not tell by that.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use seawall::Outcome;
+
+/// Longer lines are cut, bytes.
+const MAX_LINE: usize = 4096;
+/// How Linux's report of a panic begins (`kernel/panic.c`).
+const PANIC: &str = "Kernel panic - not syncing";
+/// How it ends, if the kernel then stands still.
+const PANIC_END: &str = "---[ end Kernel panic";
+
+/// Is told what a guest does. It is called on the thread of the vCPU that does it, which waits meanwhile.
+pub trait Observer: Send {
+    /// The guest wrote this to its console.
+    fn console(&mut self, _bytes: &[u8]) {}
+    /// A line of the console is complete; without its end.
+    fn line(&mut self, _line: &str) {}
+    /// The guest met bad memory, and this was done about it.
+    fn memory_error(&mut self, _cpu: u32, _outcome: &Outcome) {}
+}
+
+/// Sees and does nothing.
+impl Observer for () {}
+
+/// What the guest's output goes through; clones are the same console.
+#[derive(Clone)]
+pub struct Console(Arc<Mutex<Inner>>);
+
+struct Inner {
+    observer: Box<dyn Observer>,
+    line: Vec<u8>,
+    panic: Option<String>,
+    stands_still: bool,
+}
+
+impl Console {
+    /// A console that this observer watches.
+    pub fn new(observer: Box<dyn Observer>) -> Self {
+        let inner = Inner { observer, line: Vec::new(), panic: None, stands_still: false };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// The line by which the guest's kernel said that it panicked.
+    pub fn panic(&self) -> Option<String> {
+        self.lock().panic.clone()
+    }
+
+    /// The guest's kernel panicked, and will do nothing more.
+    pub fn stands_still(&self) -> bool {
+        self.lock().stands_still
+    }
+
+    /// Tells the observer of a memory error.
+    pub fn memory_error(&self, cpu: u32, outcome: &Outcome) {
+        self.lock().observer.memory_error(cpu, outcome);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // An observer that panicked must not take the other vCPUs with it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn write(&mut self, bytes: &[u8]) {
+        self.observer.console(bytes);
+        for byte in bytes {
+            match byte {
+                b'\n' => self.end_line(),
+                b'\r' | 0 => {}
+                _ if self.line.len() < MAX_LINE => self.line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let line = String::from_utf8_lossy(&line);
+        if self.panic.is_none() {
+            self.panic = line.find(PANIC).and_then(|at| line.get(at..)).map(str::to_owned);
+        }
+        self.stands_still |= self.panic.is_some() && line.contains(PANIC_END);
+        self.observer.line(&line);
+    }
+}
+
+impl io::Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.lock().write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<String>>>);
+
+    impl Observer for Seen {
+        fn line(&mut self, line: &str) {
+            self.0.lock().expect("no panic").push(line.to_owned());
+        }
+    }
+
+    #[test]
+    fn lines_come_whole_whatever_pieces_the_guest_writes_them_in() {
+        let seen = Seen::default();
+        let mut console = Console::new(Box::new(seen.clone()));
+        for piece in ["he", "llo\r", "\nwor", "ld\n", "rest"] {
+            console.write_all(piece.as_bytes()).expect("a console takes all");
+        }
+        assert_eq!(*seen.0.lock().expect("no panic"), ["hello", "world"]);
+    }
+
+    /// The texts of Linux 7.2, kernel/panic.c.
+    #[test]
+    fn a_panic_is_known_by_its_text_and_that_the_kernel_stands_still_by_the_reports_end() {
+        let mut console = Console::new(Box::new(()));
+        let mut say = |text: &str| {
+            console.write_all(text.as_bytes()).expect("a console takes all");
+            (console.panic(), console.stands_still())
+        };
+        assert_eq!(say("[    2.1] all is well\n"), (None, false));
+        let text = "Kernel panic - not syncing: Asynchronous SError Interrupt";
+        assert_eq!(say(&format!("[    2.2] {text}\n")), (Some(text.to_owned()), false));
+        let end = "[    2.3] ---[ end Kernel panic - not syncing: Asynchronous SError Interrupt ]---\n";
+        assert_eq!(say(end), (Some(text.to_owned()), true));
+    }
+
+    #[test]
+    fn a_line_without_end_does_not_grow_for_ever() {
+        let mut console = Console::new(Box::new(()));
+        console.write_all(&vec![b'x'; 100_000]).expect("a console takes all");
+        assert_eq!(console.lock().line.len(), MAX_LINE);
+    }
+}

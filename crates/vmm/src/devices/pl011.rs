@@ -1,0 +1,226 @@
+//! The PL011 UART (Arm DDI 0183), as QEMU's `virt` has it at the same place: so that a flat image or a command
+//! line that was made for that machine finds its console here, and `earlycon` is nothing but `earlycon`.
+//! (`vm-superio` has a 16550, which would need other guests.)
+//!
+//! What the guest sends is out at once; the transmit FIFO is always empty. What comes in waits in a receive FIFO
+//! of 32 bytes.
+
+use std::collections::VecDeque;
+use std::io::Write;
+
+use vm_device::MutDeviceMmio;
+use vm_device::bus::{MmioAddress, MmioAddressOffset};
+
+use crate::interrupt::InterruptLine;
+
+// Register offsets, bytes (DDI 0183, table 3-1).
+const DR: u64 = 0x000;
+const FR: u64 = 0x018;
+const ILPR: u64 = 0x020;
+const IBRD: u64 = 0x024;
+const FBRD: u64 = 0x028;
+const LCR_H: u64 = 0x02c;
+const CR: u64 = 0x030;
+const IFLS: u64 = 0x034;
+const IMSC: u64 = 0x038;
+const RIS: u64 = 0x03c;
+const MIS: u64 = 0x040;
+const ICR: u64 = 0x044;
+const DMACR: u64 = 0x048;
+const PERIPH_ID0: u64 = 0xfe0;
+
+/// UARTFR: transmit FIFO empty; receive FIFO full, empty.
+const FR_TXFE: u32 = 1 << 7;
+const FR_RXFF: u32 = 1 << 6;
+const FR_RXFE: u32 = 1 << 4;
+/// UARTRIS: receive timeout, transmit, receive.
+const INT_RT: u32 = 1 << 6;
+const INT_TX: u32 = 1 << 5;
+const INT_RX: u32 = 1 << 4;
+/// Bytes of the receive FIFO.
+const FIFO: usize = 32;
+/// UARTPeriphID0 to 3 and UARTPCellID0 to 3: PL011 r1p5, which has FIFOs of 32.
+const ID: [u8; 8] = [0x11, 0x10, 0x34, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
+
+/// The UART.
+#[derive(Debug)]
+pub struct Pl011<L, W> {
+    line: L,
+    output: W,
+    received: VecDeque<u8>,
+    interrupts: u32,
+    mask: u32,
+    low_power: u32,
+    baud_integer: u32,
+    baud_fraction: u32,
+    line_control: u32,
+    control: u32,
+    fifo_level: u32,
+    dma_control: u32,
+}
+
+impl<L: InterruptLine, W: Write> Pl011<L, W> {
+    /// The UART after reset. What the guest sends goes to `output`; an error of that is the host's business
+    /// and is not seen by the guest.
+    pub fn new(line: L, output: W) -> Self {
+        Self {
+            line,
+            output,
+            received: VecDeque::with_capacity(FIFO),
+            interrupts: 0,
+            mask: 0,
+            low_power: 0,
+            baud_integer: 0,
+            baud_fraction: 0,
+            line_control: 0,
+            control: 0x300,
+            fifo_level: 0x12,
+            dma_control: 0,
+        }
+    }
+
+    /// Gives the guest what somebody typed: how many bytes there was room for.
+    pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        let room = FIFO - self.received.len();
+        let taken = bytes.len().min(room);
+        self.received.extend(bytes.iter().take(taken));
+        if taken > 0 {
+            self.interrupts |= INT_RX | INT_RT;
+        }
+        self.update();
+        taken
+    }
+
+    fn read(&mut self, register: u64) -> u32 {
+        match register {
+            DR => self.pop(),
+            FR => {
+                let full = if self.received.len() == FIFO { FR_RXFF } else { 0 };
+                let empty = if self.received.is_empty() { FR_RXFE } else { 0 };
+                FR_TXFE | full | empty
+            }
+            ILPR => self.low_power,
+            IBRD => self.baud_integer,
+            FBRD => self.baud_fraction,
+            LCR_H => self.line_control,
+            CR => self.control,
+            IFLS => self.fifo_level,
+            IMSC => self.mask,
+            RIS => self.interrupts,
+            MIS => self.interrupts & self.mask,
+            DMACR => self.dma_control,
+            _ => {
+                let number = register.checked_sub(PERIPH_ID0).map(|offset| (offset / 4) as usize);
+                number.and_then(|number| ID.get(number)).copied().map_or(0, u32::from)
+            }
+        }
+    }
+
+    fn write(&mut self, register: u64, value: u32) {
+        match register {
+            DR => {
+                let _ = self.output.write_all(&[value as u8]);
+                self.interrupts |= INT_TX;
+            }
+            ILPR => self.low_power = value & 0xff,
+            IBRD => self.baud_integer = value & 0xffff,
+            FBRD => self.baud_fraction = value & 0x3f,
+            LCR_H => self.line_control = value & 0xff,
+            CR => self.control = value & 0xffff,
+            IFLS => self.fifo_level = value & 0x3f,
+            IMSC => self.mask = value & 0x7ff,
+            ICR => self.interrupts &= !value,
+            DMACR => self.dma_control = value & 0x7,
+            // UARTECR too: there are no errors to clear.
+            _ => {}
+        }
+        self.update();
+    }
+
+    fn pop(&mut self) -> u32 {
+        let byte = self.received.pop_front().map_or(0, u32::from);
+        if self.received.is_empty() {
+            self.interrupts &= !(INT_RX | INT_RT);
+        }
+        self.update();
+        byte
+    }
+
+    fn update(&self) {
+        self.line.set(self.interrupts & self.mask != 0);
+    }
+}
+
+/// Registers are 32 bits wide; a narrower access is one to their low bytes.
+impl<L: InterruptLine, W: Write> MutDeviceMmio for Pl011<L, W> {
+    fn mmio_read(&mut self, _base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        data.fill(0);
+        let value = self.read(offset & !3).to_le_bytes();
+        data.iter_mut().zip(value).for_each(|(to, from)| *to = from);
+    }
+
+    fn mmio_write(&mut self, _base: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
+        let mut value = [0; 4];
+        value.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+        self.write(offset & !3, u32::from_le_bytes(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::interrupt::Probe;
+
+    fn uart() -> (Pl011<Arc<Probe>, Vec<u8>>, Arc<Probe>) {
+        let line = Arc::new(Probe::default());
+        (Pl011::new(line.clone(), Vec::new()), line)
+    }
+
+    #[test]
+    fn a_byte_written_to_the_data_register_is_out_at_once() {
+        let (mut uart, _) = uart();
+        uart.mmio_write(MmioAddress(0), 0, b"A");
+        uart.mmio_write(MmioAddress(0), 0, &[b'B', 0, 0, 0]);
+        assert_eq!(uart.output, b"AB");
+        assert_eq!(uart.read(FR), FR_TXFE | FR_RXFE);
+    }
+
+    /// DDI 0183, 3.3.11: UARTMIS is UARTRIS under UARTIMSC.
+    #[test]
+    fn the_transmit_interrupt_is_high_once_it_is_unmasked_and_until_it_is_cleared() {
+        let (mut uart, line) = uart();
+        uart.write(DR, b'x'.into());
+        assert!(!line.is_high());
+        uart.write(IMSC, 0x20);
+        assert!(line.is_high());
+        assert_eq!(uart.read(MIS), 0x20);
+        uart.write(ICR, 0x20);
+        assert!(!line.is_high());
+    }
+
+    #[test]
+    fn what_is_typed_waits_in_a_fifo_of_32_and_holds_the_line_until_it_is_read() {
+        let (mut uart, line) = uart();
+        uart.write(IMSC, 0x50);
+        assert_eq!(uart.receive(&[b'y'; 40]), 32);
+        assert!(line.is_high());
+        assert_eq!(uart.read(FR), FR_TXFE | FR_RXFF);
+        for _ in 0..31 {
+            assert_eq!(uart.read(DR), u32::from(b'y'));
+        }
+        assert!(line.is_high());
+        uart.read(DR);
+        assert!(!line.is_high());
+        assert_eq!(uart.read(FR), FR_TXFE | FR_RXFE);
+    }
+
+    #[test]
+    fn it_identifies_as_a_pl011_of_revision_3() {
+        let (mut uart, _) = uart();
+        let id: Vec<u32> = (0..8).map(|n| uart.read(0xfe0 + 4 * n)).collect();
+        assert_eq!(id, [0x11, 0x10, 0x34, 0x00, 0x0d, 0xf0, 0x05, 0xb1]);
+        assert_eq!(uart.read(0x1000), 0);
+    }
+}

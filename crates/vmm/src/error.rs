@@ -1,0 +1,83 @@
+//! What can go wrong.
+
+use std::io;
+use std::path::PathBuf;
+
+use seawall::ContainError;
+
+use crate::fdt::FdtError;
+use crate::kernel::KernelError;
+use crate::layout;
+use crate::load::LoadError;
+
+/// Why a guest cannot be made or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read the {what} {}: {source}", .path.display())]
+    Read {
+        /// What it is for.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is no kernel for this machine.
+    #[error("{}: {source}", .path.display())]
+    Kernel {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: KernelError,
+    },
+    /// The guest does not fit into its memory.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The device tree cannot be written.
+    #[error(transparent)]
+    Fdt(#[from] FdtError),
+    /// Linux takes no such command line.
+    #[error("expected a command line of at most {limit} bytes, got {size}: Linux would cut it off")]
+    CommandLine {
+        /// Bytes.
+        size: usize,
+        /// Bytes.
+        limit: usize,
+    },
+    /// No memory of this size can be made.
+    #[error(
+        "expected a memory size that is a multiple of 2 MiB and that this host has, got {size} bytes: {reason}"
+    )]
+    Memory {
+        /// Bytes.
+        size: u64,
+        /// Why not.
+        reason: String,
+    },
+    /// So many vCPUs cannot be.
+    #[error("expected 1 to {max} vCPUs, got {got}", max = layout::MAX_CPUS)]
+    Cpus {
+        /// How many were asked for.
+        got: u32,
+    },
+    /// More devices than there is room for.
+    #[error(transparent)]
+    TooManyDevices(#[from] crate::board::TooManyDevices),
+    /// The interrupt controller has no such input.
+    #[error("the interrupt controller has no SPI {0}")]
+    NoInterrupt(u32),
+    /// The backend failed.
+    #[error(transparent)]
+    Kvm(#[from] seawall_kvm::Error),
+    /// A memory error could not be handled.
+    #[error(transparent)]
+    Contain(#[from] ContainError<seawall_kvm::Error>),
+    /// No thread can be made for a vCPU.
+    #[error("cannot start a vCPU's thread: {0}")]
+    Thread(#[source] io::Error),
+    /// A vCPU's thread panicked: a defect of this program, or of an observer.
+    #[error("a vCPU's thread panicked")]
+    Panicked,
+}

@@ -1,0 +1,182 @@
+//! The flattened device tree: what the guest is told of its machine, with QEMU's `virt`'s names, addresses
+//! and properties. It holds no randomness (`rng-seed`, `kaslr-seed`), so that a guest starts the same each time.
+
+use std::ops::Range;
+
+use vm_fdt::{FdtReserveEntry, FdtWriter};
+
+use crate::layout;
+
+/// What the tree says beyond what every guest gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform<'a> {
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// vCPUs.
+    pub cpus: u32,
+    /// The command line: `/chosen/bootargs`.
+    pub command_line: &'a str,
+    /// The initramfs: `/chosen/linux,initrd-start` and `-end`.
+    pub initrd: Option<Range<u64>>,
+    /// virtio-mmio devices.
+    pub virtio: u32,
+}
+
+/// The tree cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("the device tree cannot be written: {0}; expected a command line without NUL")]
+pub struct FdtError(#[from] vm_fdt::Error);
+
+/// phandles.
+const GIC: u32 = 0x8001;
+const CLOCK: u32 = 0x8000;
+/// First cell of an interrupt (Linux, bindings/interrupt-controller/arm,gic-v3.yaml).
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+/// Third cell.
+const LEVEL_HIGH: u32 = 4;
+/// PPIs of the secure, physical, virtual and hypervisor timers.
+const TIMERS: [u32; 4] = [13, 14, 11, 10];
+const UART_NODE: &str = "pl011@9000000";
+
+/// The tree as a flattened blob (Devicetree specification 0.4, version 17).
+///
+/// # Errors
+/// [`FdtError`] if the command line holds a NUL.
+pub fn flatten(platform: &Platform<'_>) -> Result<Vec<u8>, FdtError> {
+    let no_reservations: [FdtReserveEntry; 0] = [];
+    let mut fdt = FdtWriter::new_with_mem_reserv(&no_reservations)?;
+    let root = fdt.begin_node("")?;
+    fdt.property_string("compatible", "linux,dummy-virt")?;
+    fdt.property_string("model", "linux,dummy-virt")?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_u32("interrupt-parent", GIC)?;
+    chosen(&mut fdt, platform)?;
+    memory(&mut fdt, platform.memory)?;
+    cpus(&mut fdt, platform.cpus)?;
+    psci(&mut fdt)?;
+    timer(&mut fdt)?;
+    gic(&mut fdt, platform.cpus)?;
+    clock(&mut fdt)?;
+    primecell(&mut fdt, UART_NODE, "arm,pl011", &layout::UART, layout::UART_SPI, &["uartclk", "apb_pclk"])?;
+    primecell(&mut fdt, "pl031@9010000", "arm,pl031", &layout::RTC, layout::RTC_SPI, &["apb_pclk"])?;
+    for number in 0..platform.virtio {
+        virtio(&mut fdt, number)?;
+    }
+    fdt.end_node(root)?;
+    Ok(fdt.finish()?)
+}
+
+fn chosen(fdt: &mut FdtWriter, platform: &Platform<'_>) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("chosen")?;
+    fdt.property_string("stdout-path", &format!("/{UART_NODE}"))?;
+    if !platform.command_line.is_empty() {
+        fdt.property_string("bootargs", platform.command_line)?;
+    }
+    if let Some(initrd) = &platform.initrd {
+        fdt.property_u64("linux,initrd-start", initrd.start)?;
+        fdt.property_u64("linux,initrd-end", initrd.end)?;
+    }
+    fdt.end_node(node)
+}
+
+fn memory(fdt: &mut FdtWriter, size: u64) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node(&format!("memory@{:x}", layout::RAM))?;
+    fdt.property_string("device_type", "memory")?;
+    fdt.property_array_u64("reg", &[layout::RAM, size])?;
+    fdt.end_node(node)
+}
+
+fn cpus(fdt: &mut FdtWriter, count: u32) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("cpus")?;
+    fdt.property_u32("#address-cells", 1)?;
+    fdt.property_u32("#size-cells", 0)?;
+    for affinity in (0..count).map(layout::affinity) {
+        let cpu = fdt.begin_node(&format!("cpu@{affinity:x}"))?;
+        fdt.property_string("device_type", "cpu")?;
+        fdt.property_string("compatible", "arm,armv8")?;
+        fdt.property_string("enable-method", "psci")?;
+        fdt.property_u32("reg", affinity)?;
+        fdt.end_node(cpu)?;
+    }
+    fdt.end_node(node)
+}
+
+fn psci(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("psci")?;
+    strings(fdt, "compatible", &["arm,psci-1.0", "arm,psci-0.2"])?;
+    fdt.property_string("method", "hvc")?;
+    fdt.end_node(node)
+}
+
+fn timer(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("timer")?;
+    strings(fdt, "compatible", &["arm,armv8-timer", "arm,armv7-timer"])?;
+    fdt.property_null("always-on")?;
+    fdt.property_array_u32("interrupts", &TIMERS.map(|ppi| [PPI, ppi, LEVEL_HIGH]).concat())?;
+    fdt.end_node(node)
+}
+
+fn gic(fdt: &mut FdtWriter, cpus: u32) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node(&format!("intc@{:x}", layout::GIC_DISTRIBUTOR.start))?;
+    fdt.property_string("compatible", "arm,gic-v3")?;
+    fdt.property_null("interrupt-controller")?;
+    fdt.property_u32("#interrupt-cells", 3)?;
+    fdt.property_u32("#redistributor-regions", 1)?;
+    let distributor = &layout::GIC_DISTRIBUTOR;
+    let redistributors = layout::GIC_REDISTRIBUTOR_SIZE * u64::from(cpus);
+    let reg = [
+        distributor.start,
+        distributor.end - distributor.start,
+        layout::GIC_REDISTRIBUTORS.start,
+        redistributors,
+    ];
+    fdt.property_array_u64("reg", &reg)?;
+    fdt.property_phandle(GIC)?;
+    fdt.end_node(node)
+}
+
+fn clock(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("apb-pclk")?;
+    fdt.property_string("compatible", "fixed-clock")?;
+    fdt.property_u32("#clock-cells", 0)?;
+    fdt.property_u32("clock-frequency", 24_000_000)?;
+    fdt.property_string("clock-output-names", "clk24mhz")?;
+    fdt.property_phandle(CLOCK)?;
+    fdt.end_node(node)
+}
+
+fn primecell(
+    fdt: &mut FdtWriter,
+    name: &str,
+    compatible: &str,
+    registers: &Range<u64>,
+    spi: u32,
+    clocks: &[&str],
+) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node(name)?;
+    strings(fdt, "compatible", &[compatible, "arm,primecell"])?;
+    fdt.property_array_u64("reg", &[registers.start, registers.end - registers.start])?;
+    fdt.property_array_u32("interrupts", &[SPI, spi, LEVEL_HIGH])?;
+    fdt.property_array_u32("clocks", &vec![CLOCK; clocks.len()])?;
+    strings(fdt, "clock-names", clocks)?;
+    fdt.end_node(node)
+}
+
+fn virtio(fdt: &mut FdtWriter, number: u32) -> Result<(), vm_fdt::Error> {
+    let registers = layout::virtio(number);
+    let node = fdt.begin_node(&format!("virtio_mmio@{:x}", registers.start))?;
+    fdt.property_string("compatible", "virtio,mmio")?;
+    fdt.property_array_u64("reg", &[registers.start, registers.end - registers.start])?;
+    fdt.property_array_u32("interrupts", &[SPI, layout::VIRTIO_SPI + number, LEVEL_HIGH])?;
+    fdt.property_null("dma-coherent")?;
+    fdt.end_node(node)
+}
+
+fn strings(fdt: &mut FdtWriter, name: &str, values: &[&str]) -> Result<(), vm_fdt::Error> {
+    fdt.property_string_list(name, values.iter().map(ToString::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests;

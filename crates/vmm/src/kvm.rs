@@ -1,0 +1,167 @@
+//! A guest on real KVM: a thread for each vCPU, the kernel's GICv3, its timers and its PSCI.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seawall_events::{Reg, Vcpu as _};
+use seawall_kvm::{Gic, Kicker, Kvm, SpiLine, Vcpu, Vm};
+
+use crate::board::{Board, End};
+use crate::console::Observer;
+use crate::interrupt::InterruptLine;
+use crate::load::Placement;
+use crate::{Config, Error, Guest, layout};
+
+impl InterruptLine for SpiLine {
+    fn set(&self, high: bool) {
+        // It was set once when it was made: what can fail failed then.
+        let _: Result<(), _> = self.set_level(high);
+    }
+}
+
+/// A guest, loaded and ready to run.
+#[derive(Debug)]
+pub struct Machine {
+    vcpus: Vec<Vcpu>,
+    board: Arc<Board>,
+    placement: Placement,
+    _gic: Gic,
+    _vm: Vm,
+}
+
+impl Machine {
+    /// Makes the VM and loads the guest.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
+        let cpus = config.checked_cpus()?;
+        let vm = Kvm::open()?.create_vm(config.memory.clone(), seawall_kvm::Config::default())?;
+        let vcpus = (0..cpus).map(|n| match n {
+            0 => vm.create_vcpu(0),
+            n => vm.create_vcpu_off(n.into()),
+        });
+        let mut vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
+        let (distributor, redistributors) = (layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS);
+        let gic = vm.create_gic(distributor.start, redistributors.start)?;
+        let line = |spi| -> Result<Arc<dyn InterruptLine>, Error> {
+            match gic.line(spi) {
+                Some(line) => Ok(Arc::new(line?)),
+                None => Err(Error::NoInterrupt(spi)),
+            }
+        };
+        let memory = config.memory.clone();
+        let board = Arc::new(config.board(line, observer)?);
+        let placement = guest.load(&memory, cpus, &board)?;
+        if let Some(boot) = vcpus.first_mut() {
+            for (reg, value) in [(Reg::Pc, placement.entry), (Reg::X(0), placement.fdt.start)] {
+                boot.set_reg(reg, value)?;
+            }
+        }
+        Ok(Self { vcpus, board, placement, _gic: gic, _vm: vm })
+    }
+
+    /// Where the parts of the guest are.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// The devices: to type on the console.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Runs the guest to its end, or for `limit`.
+    ///
+    /// # Errors
+    /// [`Error`]: the first that one of the vCPUs met.
+    pub fn run(self, limit: Option<Duration>) -> Result<End, Error> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let start = Instant::now();
+        let (say, said) = mpsc::channel();
+        let mut threads = Vec::new();
+        for (number, vcpu) in (0..).zip(self.vcpus) {
+            let (say, stop, board) = (say.clone(), stop.clone(), self.board.clone());
+            let run = move || {
+                let ended = kicker(&say).and_then(|()| run(number, vcpu, &board, &stop, start));
+                // Nobody listens any more if another vCPU ended the guest before.
+                let _ = say.send(Said::Ended(ended));
+            };
+            let thread = thread::Builder::new().name(format!("vcpu {number}")).spawn(run);
+            threads.push(thread.map_err(Error::Thread)?);
+        }
+        drop(say);
+        let (end, mut kickers) = wait(&said, limit.map(|limit| start + limit));
+        stop.store(true, Ordering::SeqCst);
+        // A thread that has only now begun to run sees `stop` before its first run.
+        kickers.extend(said.try_iter().filter_map(Said::kicker));
+        kickers.iter().for_each(Kicker::kick);
+        for thread in threads {
+            thread.join().map_err(|_| Error::Panicked)?;
+        }
+        end
+    }
+}
+
+/// What a vCPU's thread tells the one that waits for it.
+enum Said {
+    Runs(Kicker),
+    Ended(Result<Option<End>, Error>),
+}
+
+impl Said {
+    fn kicker(self) -> Option<Kicker> {
+        match self {
+            Self::Runs(kicker) => Some(kicker),
+            Self::Ended(_) => None,
+        }
+    }
+}
+
+fn kicker(say: &mpsc::Sender<Said>) -> Result<(), Error> {
+    let _ = say.send(Said::Runs(Kicker::of_this_thread()?));
+    Ok(())
+}
+
+/// Waits for the first end, and collects the kickers meanwhile.
+fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<End, Error>, Vec<Kicker>) {
+    let mut kickers = Vec::new();
+    loop {
+        let next = match until {
+            Some(until) => said.recv_timeout(until.saturating_duration_since(Instant::now())),
+            None => said.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+        };
+        let end = match next {
+            Ok(Said::Runs(kicker)) => {
+                kickers.push(kicker);
+                continue;
+            }
+            Ok(Said::Ended(Ok(None))) => continue,
+            Ok(Said::Ended(Ok(Some(end)))) => Ok(end),
+            Ok(Said::Ended(Err(error))) => Err(error),
+            Err(mpsc::RecvTimeoutError::Timeout) => Ok(End::TimeLimit),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(Error::Panicked),
+        };
+        return (end, kickers);
+    }
+}
+
+/// Runs one vCPU until the guest ends by it, or somebody stops it.
+fn run(
+    number: u32,
+    mut vcpu: Vcpu,
+    board: &Board,
+    stop: &AtomicBool,
+    start: Instant,
+) -> Result<Option<End>, Error> {
+    while !stop.load(Ordering::SeqCst) {
+        let exit = vcpu.run()?;
+        let end = board.serve(number, &mut vcpu, &exit, start.elapsed())?;
+        if end.is_some() {
+            return Ok(end);
+        }
+    }
+    Ok(None)
+}

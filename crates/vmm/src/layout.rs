@@ -1,0 +1,45 @@
+//! Where things are in guest physical memory, and which interrupts they have: as on QEMU's `virt`.
+
+use std::ops::Range;
+
+/// The GICv3's distributor.
+pub const GIC_DISTRIBUTOR: Range<u64> = 0x0800_0000..0x0801_0000;
+/// The GICv3's redistributors, one after the other.
+pub const GIC_REDISTRIBUTORS: Range<u64> = 0x080a_0000..0x0900_0000;
+/// Bytes of one redistributor.
+pub const GIC_REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
+/// How many vCPUs have room for their redistributors.
+pub const MAX_CPUS: u32 =
+    ((GIC_REDISTRIBUTORS.end - GIC_REDISTRIBUTORS.start) / GIC_REDISTRIBUTOR_SIZE) as u32;
+/// PL011.
+pub const UART: Range<u64> = 0x0900_0000..0x0900_1000;
+/// SPI of the UART.
+pub const UART_SPI: u32 = 1;
+/// PL031.
+pub const RTC: Range<u64> = 0x0901_0000..0x0901_1000;
+/// SPI of the RTC.
+pub const RTC_SPI: u32 = 2;
+/// The first virtio-mmio device.
+pub const VIRTIO: u64 = 0x0a00_0000;
+/// From one virtio-mmio device to the next.
+pub const VIRTIO_STEP: u64 = 0x200;
+/// SPI of the first virtio-mmio device; the others follow.
+pub const VIRTIO_SPI: u32 = 16;
+/// How many virtio-mmio devices have room.
+pub const MAX_VIRTIO: usize = 32;
+/// The SPIs of the devices are below this.
+pub const SPIS: u32 = 64;
+/// RAM begins here.
+pub const RAM: u64 = 0x4000_0000;
+
+/// The registers of virtio-mmio device `number`.
+pub const fn virtio(number: u32) -> Range<u64> {
+    let start = VIRTIO + number as u64 * VIRTIO_STEP;
+    start..start + VIRTIO_STEP
+}
+
+/// MPIDR affinity, `Aff2:Aff1:Aff0`, of vCPU `number`, as KVM gives it: 16 to a cluster, as an SGI reaches
+/// no more at once.
+pub const fn affinity(number: u32) -> u32 {
+    number & 0xf | number >> 4 << 8
+}

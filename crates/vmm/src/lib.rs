@@ -1,0 +1,48 @@
+//! A small VMM: boots Linux or a bare-metal guest, and turns the memory errors that it meets into what a policy
+//! decides.
+//!
+//! - [`Kernel`](kernel::Kernel): what a file is; arm64 `Image`s raw, gzipped and as EFI zboot, ELF, flat
+//! - [`load`], [`fdt`], [`layout`]: a machine laid out like QEMU's `virt`
+//! - [`board`], [`devices`], [`interrupt`]: PL011, PL031 and virtio-mmio on a bus, for any backend
+//! - `Machine` (aarch64 Linux only): the guest on `/dev/kvm`, a thread for each vCPU
+//! - [`initramfs`]: an archive out of files, without tools
+//!
+//! ```no_run
+//! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+//! # fn main() -> Result<(), seawall_vmm::Error> {
+//! use seawall_vmm::{Config, End, Guest, Machine};
+//!
+//! let guest = Guest::read("vmlinuz".as_ref(), Some("initrd.gz".as_ref()), "console=ttyAMA0 panic=-1")?;
+//! match Machine::new(Config::new(256 << 20)?, &guest, Box::new(()))?.run(None)? {
+//!     End::PowerOff => println!("it is done"),
+//!     other => println!("the guest {other}"),
+//! }
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+//! # fn main() {}
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod board;
+mod config;
+pub mod console;
+pub mod devices;
+mod error;
+pub mod fdt;
+pub mod initramfs;
+pub mod interrupt;
+pub mod kernel;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod kvm;
+pub mod layout;
+pub mod load;
+
+pub use board::{Board, End, policy};
+pub use config::{Config, Guest};
+pub use console::Observer;
+pub use error::Error;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub use kvm::Machine;
+pub use load::Placement;
