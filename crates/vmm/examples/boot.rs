@@ -92,10 +92,17 @@ mod boot {
         let mut config = Config::new(args.memory << 20)?;
         config.cpus = args.cpus;
         config.policy = policy(&args.policy).ok_or("expected the policy serror, mainline or full")?;
-        let watch = Watch { memory: config.memory.clone(), start: Instant::now() };
+        let memory = config.memory.clone();
+        let watch = Watch { memory: memory.clone(), start: Instant::now() };
         let machine = Machine::new(config, &guest, Box::new(watch))?;
         eprintln!("boot: {:x?}", machine.placement());
-        Ok(machine.run(Some(Duration::from_secs(args.timeout)))?)
+        let end = machine.run(Some(Duration::from_secs(args.timeout)));
+        // The guest's memory goes back to the host, good.
+        if let Ok(mut register) = PoisonRegister::open() {
+            register.heal_all();
+        }
+        drop(memory);
+        Ok(end?)
     }
 
     /// /bin with these programs, busybox's names for itself, and init.

@@ -1,1 +1,133 @@
-//! Tests.
+//! The board with a vCPU that only remembers.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use seawall_events::{Abi, AbortDelivery, Reg, VcpuEvents};
+
+use super::*;
+use crate::interrupt::Probe;
+
+/// Remembers what it was answered.
+#[derive(Default)]
+struct Idle {
+    answer: Option<[u8; 8]>,
+}
+
+impl Vcpu for Idle {
+    type Error = Infallible;
+
+    fn run(&mut self) -> Result<Exit, Infallible> {
+        Ok(Exit::Intr)
+    }
+
+    fn answer_mmio(&mut self, data: [u8; 8]) {
+        self.answer = Some(data);
+    }
+
+    fn set_events(&mut self, _: &VcpuEvents) -> Result<Option<AbortDelivery>, Infallible> {
+        Ok(None)
+    }
+
+    fn events(&self) -> Result<VcpuEvents, Infallible> {
+        Ok(VcpuEvents::default())
+    }
+
+    fn reg(&self, _: Reg) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn set_reg(&mut self, _: Reg, _: u64) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn abi(&self) -> Abi {
+        Abi::Mainline
+    }
+}
+
+fn board() -> Board {
+    let line = |_| Ok::<Arc<dyn InterruptLine>, Infallible>(Arc::new(Probe::default()));
+    Board::new(line, Box::new(()), Box::new(seawall::Full)).expect("lines cannot fail")
+}
+
+fn serve(board: &Board, exit: &Exit) -> (Option<End>, Option<[u8; 8]>) {
+    let mut vcpu = Idle::default();
+    let end = board.serve(0, &mut vcpu, exit, Duration::ZERO).expect("the vCPU does not fail");
+    (end, vcpu.answer)
+}
+
+fn read(phys_addr: u64, len: u32) -> Exit {
+    Exit::Mmio(MmioExit { phys_addr, data: [0; 8], len, is_write: false })
+}
+
+fn write(board: &Board, text: &str) -> Option<End> {
+    let bytes = text.bytes();
+    let mut ends = bytes.map(|byte| {
+        let data = [byte, 0, 0, 0, 0, 0, 0, 0];
+        serve(board, &Exit::Mmio(MmioExit { phys_addr: 0x0900_0000, data, len: 1, is_write: true })).0
+    });
+    ends.find_map(|end| end)
+}
+
+#[test]
+fn a_read_is_answered_by_the_device_at_the_address() {
+    // UARTFR after reset: transmit FIFO empty, receive FIFO empty.
+    assert_eq!(serve(&board(), &read(0x0900_0018, 4)), (None, Some([0x90, 0, 0, 0, 0, 0, 0, 0])));
+    // PL031's identification.
+    assert_eq!(serve(&board(), &read(0x0901_0ff0, 4)), (None, Some([0x0d, 0, 0, 0, 0, 0, 0, 0])));
+}
+
+#[test]
+fn an_access_where_there_is_nothing_ends_the_run_and_says_where() {
+    for (exit, expected) in [
+        (read(0x0a00_0000, 4), "read of 4 bytes at 0xa000000, where there is no device"),
+        (read(0x0900_0ffc, 8), "read of 8 bytes at 0x9000ffc, where there is no device"),
+        (read(u64::MAX, 1), "read of 1 bytes at 0xffffffffffffffff, where there is no device"),
+    ] {
+        assert_eq!(serve(&board(), &exit).0.expect("an end").to_string(), expected);
+    }
+}
+
+#[test]
+fn power_off_reset_and_panic_are_distinct_ends() {
+    let shutdown = Exit::SystemEvent(SystemEvent::Shutdown);
+    let reset = Exit::SystemEvent(SystemEvent::Reset);
+    assert_eq!(serve(&board(), &shutdown).0, Some(End::PowerOff));
+    assert_eq!(serve(&board(), &reset).0, Some(End::Reset));
+
+    let message = "Kernel panic - not syncing: Asynchronous SError Interrupt".to_owned();
+    let panicked = board();
+    assert_eq!(write(&panicked, &format!("{message}\n")), None);
+    assert_eq!(serve(&panicked, &reset).0, Some(End::Panic { message: message.clone() }));
+
+    let stands_still = board();
+    let end = write(&stands_still, &format!("{message}\n---[ end {message} ]---\n"));
+    assert_eq!(end, Some(End::Panic { message }));
+}
+
+#[test]
+fn an_early_warning_of_the_host_does_not_end_the_run() {
+    let sigbus = |action_required| Exit::Sigbus(SigbusExit { address: 0x7000, lsb: 12, action_required });
+    assert_eq!(serve(&board(), &sigbus(false)).0, None);
+    assert!(matches!(serve(&board(), &sigbus(true)).0, Some(End::HostMemory(_))));
+}
+
+#[test]
+fn policies_have_the_names_that_seawall_gives_them() {
+    for name in ["serror", "mainline", "full"] {
+        assert_eq!(policy(name).expect("known").name(), name);
+        assert!(seawall::builtin(name).is_some());
+    }
+    assert!(policy("none").is_none());
+}
+
+#[test]
+fn the_ranges_of_the_layout_do_not_overlap() {
+    let virtio = layout::VIRTIO..layout::VIRTIO + layout::VIRTIO_STEP * layout::MAX_VIRTIO as u64;
+    let ram = layout::RAM..u64::MAX;
+    let ranges =
+        [layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS, layout::UART, layout::RTC, virtio, ram];
+    assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:x?}");
+    assert!(layout::VIRTIO_SPI + layout::MAX_VIRTIO as u32 <= layout::SPIS);
+}

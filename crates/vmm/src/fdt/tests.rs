@@ -1,1 +1,132 @@
-//! Tests.
+//! The tree, read back by the format's rules.
+
+use super::*;
+
+/// One line a node or property, path first, values as text with hex escapes (Devicetree specification, chapter 5).
+fn read_back(blob: &[u8]) -> Vec<String> {
+    let word = |at: usize| u32::from_be_bytes(blob[at..at + 4].try_into().expect("in the blob")) as usize;
+    let text = |at: usize| {
+        let end = at + blob[at..].iter().position(|byte| *byte == 0).expect("terminated");
+        std::str::from_utf8(&blob[at..end]).expect("ASCII").to_owned()
+    };
+    assert_eq!((word(0), word(4)), (0xd00d_feed, blob.len()));
+    let (mut at, strings, mut path, mut lines) = (word(8), word(12), Vec::new(), Vec::new());
+    loop {
+        let token = word(at);
+        at += 4;
+        match token {
+            1 => {
+                path.push(text(at));
+                at = (at + path.last().expect("pushed").len() + 1).next_multiple_of(4);
+            }
+            2 => {
+                path.pop();
+            }
+            3 => {
+                let (length, name) = (word(at), text(strings + word(at + 4)));
+                let value = &blob[at + 8..at + 8 + length];
+                at = (at + 8 + length).next_multiple_of(4);
+                lines.push(format!("{}/{name} = {}", path.join("/"), value.escape_ascii()));
+            }
+            9 => return lines,
+            other => panic!("token {other}"),
+        }
+    }
+}
+
+fn platform() -> Platform<'static> {
+    Platform { memory: 0x1000_0000, cpus: 1, command_line: "", initrd: None, virtio: 0 }
+}
+
+fn lines(platform: &Platform<'_>) -> Vec<String> {
+    read_back(&flatten(platform).expect("a tree"))
+}
+
+fn assert_has(lines: &[String], expected: &[&str]) {
+    for expected in expected {
+        assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
+    }
+}
+
+/// Cells by Linux's bindings (arm,gic-v3, arm,arch_timer, arm,pl011); addresses and numbers of QEMU's virt.
+#[test]
+fn the_tree_names_what_linux_needs_where_qemu_has_it() {
+    assert_has(
+        &lines(&platform()),
+        &[
+            r"/memory@40000000/reg = \x00\x00\x00\x00@\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00",
+            r"/psci/compatible = arm,psci-1.0\x00arm,psci-0.2\x00",
+            r"/psci/method = hvc\x00",
+            r"/timer/compatible = arm,armv8-timer\x00arm,armv7-timer\x00",
+            r"/timer/interrupts = \x00\x00\x00\x01\x00\x00\x00\r\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x0e\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x0b\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\n\x00\x00\x00\x04",
+            r"/intc@8000000/compatible = arm,gic-v3\x00",
+            r"/intc@8000000/interrupt-controller = ",
+            r"/intc@8000000/#interrupt-cells = \x00\x00\x00\x03",
+            r"/intc@8000000/reg = \x00\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08\n\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00",
+            r"/intc@8000000/phandle = \x00\x00\x80\x01",
+            r"/interrupt-parent = \x00\x00\x80\x01",
+            r"/pl011@9000000/compatible = arm,pl011\x00arm,primecell\x00",
+            r"/pl011@9000000/reg = \x00\x00\x00\x00\t\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00",
+            r"/pl011@9000000/interrupts = \x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x04",
+            r"/pl011@9000000/clock-names = uartclk\x00apb_pclk\x00",
+            r"/pl031@9010000/compatible = arm,pl031\x00arm,primecell\x00",
+            r"/pl031@9010000/interrupts = \x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x04",
+            r"/chosen/stdout-path = /pl011@9000000\x00",
+        ],
+    );
+}
+
+#[test]
+fn chosen_has_the_command_line_and_the_initramfs_and_no_randomness() {
+    let lines = lines(&Platform {
+        command_line: "console=ttyAMA0 quiet",
+        initrd: Some(0x4800_0000..0x4800_1234),
+        ..platform()
+    });
+    let chosen: Vec<_> = lines.iter().filter(|line| line.starts_with("/chosen")).collect();
+    assert_eq!(
+        chosen,
+        [
+            r"/chosen/stdout-path = /pl011@9000000\x00",
+            r"/chosen/bootargs = console=ttyAMA0 quiet\x00",
+            r"/chosen/linux,initrd-start = \x00\x00\x00\x00H\x00\x00\x00",
+            r"/chosen/linux,initrd-end = \x00\x00\x00\x00H\x00\x124",
+        ]
+    );
+}
+
+/// KVM's MPIDR of vCPU 16 has Aff1 = 1, Aff0 = 0.
+#[test]
+fn vcpus_are_named_by_their_affinity_and_have_their_redistributors() {
+    let lines = lines(&Platform { cpus: 17, ..platform() });
+    assert_has(
+        &lines,
+        &[
+            r"/cpus/cpu@0/reg = \x00\x00\x00\x00",
+            r"/cpus/cpu@f/reg = \x00\x00\x00\x0f",
+            r"/cpus/cpu@100/reg = \x00\x00\x01\x00",
+            r"/cpus/cpu@100/enable-method = psci\x00",
+            r#"/intc@8000000/reg = \x00\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08\n\x00\x00\x00\x00\x00\x00\x00\"\x00\x00"#,
+        ],
+    );
+}
+
+#[test]
+fn each_virtio_device_has_its_registers_and_its_interrupt() {
+    let lines = lines(&Platform { virtio: 2, ..platform() });
+    assert_has(
+        &lines,
+        &[
+            r"/virtio_mmio@a000000/compatible = virtio,mmio\x00",
+            r"/virtio_mmio@a000000/interrupts = \x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x04",
+            r"/virtio_mmio@a000200/reg = \x00\x00\x00\x00\n\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\x00",
+            r"/virtio_mmio@a000200/interrupts = \x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x04",
+        ],
+    );
+}
+
+#[test]
+fn a_command_line_with_a_nul_is_an_error() {
+    let error = flatten(&Platform { command_line: "a\0b", ..platform() }).expect_err("NUL");
+    assert!(error.to_string().starts_with("the device tree cannot be written: "), "{error}");
+}

@@ -1,1 +1,100 @@
-//! Tests.
+//! Where things lie, and what is said if they have no room.
+
+use vm_memory::GuestMemoryMmap;
+
+use super::*;
+use crate::kernel::{LinuxImage, Segment};
+
+const MIB: u64 = 1 << 20;
+
+fn memory(size: u64) -> GuestMemoryMmap {
+    GuestMemoryMmap::from_ranges(&[(GuestAddress(layout::RAM), size as usize)]).expect("memory")
+}
+
+fn linux(image_size: u64) -> Kernel {
+    Kernel::Linux(LinuxImage { bytes: vec![0xa5; 0x1000], text_offset: 0, image_size })
+}
+
+fn place(size: u64, kernel: &Kernel, initrd: Option<&[u8]>) -> Result<Placement, LoadError> {
+    load(&memory(size), kernel, initrd, |_| Ok(vec![0xfd; 0x600]))
+}
+
+/// The rules were measured on QEMU 7.2 (crates/machine, board).
+#[test]
+fn linux_its_initramfs_and_its_tree_lie_where_qemu_puts_them() {
+    let expected = Placement {
+        entry: 0x4020_0000,
+        kernel: 0x4020_0000..0x4280_0000,
+        initrd: Some(0x4800_0000..0x4800_0003),
+        fdt: 0x4820_0000..0x4820_0600,
+    };
+    assert_eq!(place(512 * MIB, &linux(0x260_0000), Some(b"abc")), Ok(expected));
+}
+
+#[test]
+fn a_flat_binary_lies_512_kib_up_and_its_tree_at_the_middle_of_a_small_ram() {
+    let flat = Kernel::Flat(vec![1; 0xd8]);
+    let placement = place(32 * MIB, &flat, None).expect("it fits");
+    assert_eq!((placement.entry, placement.fdt.start), (0x4008_0000, 0x4100_0000));
+    assert_eq!(placement.initrd, None);
+}
+
+#[test]
+fn what_was_loaded_is_in_memory() {
+    let memory = memory(128 * MIB);
+    let segments = vec![
+        Segment { address: 0x4010_0000, bytes: vec![1; 4], size: 0x1000 },
+        Segment { address: 0x4030_0000, bytes: vec![2; 4], size: 4 },
+    ];
+    let kernel = Kernel::Elf { entry: 0x4030_0000, segments };
+    let mut told = None;
+    let placement = load(&memory, &kernel, Some(b"initrd"), |initrd| {
+        told = initrd;
+        Ok::<_, LoadError>(vec![3; 4])
+    });
+    let placement = placement.expect("it fits");
+    assert_eq!(told, placement.initrd);
+    let read = |at| memory.read_obj::<u32>(GuestAddress(at)).expect("in memory");
+    assert_eq!([read(0x4010_0000), read(0x4030_0000)], [0x0101_0101, 0x0202_0202]);
+    // Below the ELF.
+    assert_eq!((placement.fdt.start, read(0x4000_0000)), (0x4000_0000, 0x0303_0303));
+    assert_eq!(read(placement.initrd.expect("given").start), u32::from_le_bytes(*b"init"));
+}
+
+#[test]
+fn too_little_memory_is_an_error_that_says_what_is_missing() {
+    let refusal =
+        |size, kernel: &Kernel, initrd| place(size, kernel, initrd).expect_err("no room").to_string();
+    assert_eq!(
+        refusal(16 * MIB, &linux(0x260_0000), None),
+        "the kernel does not fit: it takes 0x40200000..0x42800000, RAM is 0x40000000..0x41000000; give the guest \
+         more memory"
+    );
+    let big = vec![0; 17 << 20];
+    assert_eq!(
+        refusal(32 * MIB, &linux(0x100_0000), Some(&big)),
+        "the initramfs does not fit: 17825792 bytes behind 0x41200000, RAM ends at 0x42000000; give the guest \
+         more memory"
+    );
+    let fills = Kernel::Flat(vec![0; (2 << 20) - 0x8_0000]);
+    assert_eq!(
+        refusal(2 * MIB, &fills, None),
+        "expected 1536 bytes of RAM 0x40000000..0x40200000 free for the device tree beside kernel and initramfs"
+    );
+    assert_eq!(refusal(32 * MIB, &linux(0x1000), Some(b"")), "expected an initramfs, got an empty file");
+}
+
+#[test]
+fn a_tree_bigger_than_linux_takes_is_an_error() {
+    let tree = |_| Ok::<_, LoadError>(vec![0; 0x20_0001]);
+    let error = load(&memory(128 * MIB), &linux(0x1000), None, tree).expect_err("too big");
+    assert_eq!(error, LoadError::FdtTooBig { size: 0x20_0001, limit: 0x20_0000 });
+}
+
+#[test]
+fn an_entry_outside_the_kernel_is_an_error() {
+    let segments = vec![Segment { address: 0x4010_0000, bytes: vec![1; 4], size: 4 }];
+    let kernel = Kernel::Elf { entry: 0x4010_0004, segments };
+    let expected = LoadError::Entry { entry: 0x4010_0004, kernel: 0x4010_0000..0x4010_0004 };
+    assert_eq!(place(32 * MIB, &kernel, None), Err(expected));
+}
