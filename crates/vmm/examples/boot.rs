@@ -47,6 +47,7 @@ mod boot {
     use seawall::Outcome;
     use seawall_kvm::lab::{PoisonRegister, physical_address};
     use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
+    use seawall_vmm::devices::disk::{Disk, Writes};
     use seawall_vmm::initramfs::Initramfs;
     use seawall_vmm::{Config, End, Guest, Machine, Observer, policy};
 
@@ -79,6 +80,15 @@ mod boot {
         /// serror, mainline or full
         #[arg(long, default_value = "full")]
         policy: String,
+        /// Disk image, read-only: vda, vdb, ...
+        #[arg(long)]
+        disk: Vec<PathBuf>,
+        /// Let the guest write to its disks; nothing of it is kept
+        #[arg(long)]
+        scratch: bool,
+        /// A virtio console beside the UART: hvc0
+        #[arg(long)]
+        virtio_console: bool,
         /// Seconds
         #[arg(long, default_value_t = 120)]
         timeout: u64,
@@ -92,6 +102,12 @@ mod boot {
         let mut config = Config::new(args.memory << 20)?;
         config.cpus = args.cpus;
         config.policy = policy(&args.policy).ok_or("expected the policy serror, mainline or full")?;
+        config.virtio_console = args.virtio_console;
+        let writes = if args.scratch { Writes::InMemory } else { Writes::Refused };
+        for path in &args.disk {
+            let disk = Disk::open(path, writes).map_err(|error| format!("{}: {error}", path.display()));
+            config.disks.push(disk?);
+        }
         let memory = config.memory.clone();
         let watch = Watch { memory: memory.clone(), start: Instant::now() };
         let machine = Machine::new(config, &guest, Box::new(watch))?;

@@ -10,10 +10,12 @@ use seawall_events::{Exit, MmioExit, NisvExit, SigbusExit, SystemEvent, Vcpu};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{self, MmioAddress, MmioRange};
 use vm_device::device_manager::{IoManager, MmioManager as _};
+use vm_memory::GuestMemoryMmap;
 
 use crate::console::{Console, Observer};
 use crate::devices::pl011::Pl011;
 use crate::devices::rtc::Pl031;
+use crate::devices::virtio::{VirtioConsole, VirtioMmio};
 use crate::interrupt::InterruptLine;
 use crate::layout;
 
@@ -69,12 +71,14 @@ pub fn policy(name: &str) -> Option<Box<dyn Policy + Send>> {
 }
 
 type Uart = Pl011<Arc<dyn InterruptLine>, Console>;
+type Hvc = VirtioMmio<VirtioConsole<Console>, Arc<dyn InterruptLine>>;
 
 /// Devices, console and containment of one guest. All of its vCPUs share it.
 pub struct Board {
     bus: IoManager,
     console: Console,
     uart: Arc<Mutex<Uart>>,
+    hvc: Option<Arc<Mutex<Hvc>>>,
     containment: Mutex<Containment<BoardPolicy>>,
     virtio: u32,
 }
@@ -97,7 +101,8 @@ impl Board {
         let console = Console::new(observer);
         let uart = Arc::new(Mutex::new(Pl011::new(line(layout::UART_SPI)?, console.clone())));
         let containment = Mutex::new(Containment::new(BoardPolicy(policy)));
-        let mut board = Self { bus: IoManager::new(), console, uart: uart.clone(), containment, virtio: 0 };
+        let mut board =
+            Self { bus: IoManager::new(), console, uart: uart.clone(), hvc: None, containment, virtio: 0 };
         board.put(layout::UART.start, layout::UART.end, uart);
         board.put(layout::RTC.start, layout::RTC.end, Arc::new(Mutex::new(Pl031::default())));
         Ok(board)
@@ -108,11 +113,33 @@ impl Board {
     /// # Errors
     /// [`TooManyDevices`].
     pub fn add_virtio<D: MutDeviceMmio + Send + 'static>(&mut self, device: D) -> Result<(), TooManyDevices> {
+        self.add_shared(Arc::new(Mutex::new(device)))
+    }
+
+    /// Puts a virtio console on the bus, as the next device.
+    ///
+    /// # Errors
+    /// [`TooManyDevices`].
+    pub fn add_virtio_console(
+        &mut self,
+        line: Arc<dyn InterruptLine>,
+        memory: GuestMemoryMmap,
+    ) -> Result<(), TooManyDevices> {
+        let hvc = VirtioMmio::new(VirtioConsole::new(self.console.clone()), line, memory);
+        let hvc = Arc::new(Mutex::new(hvc));
+        self.hvc = Some(hvc.clone());
+        self.add_shared(hvc)
+    }
+
+    fn add_shared<D: MutDeviceMmio + Send + 'static>(
+        &mut self,
+        device: Arc<Mutex<D>>,
+    ) -> Result<(), TooManyDevices> {
         if self.virtio as usize >= layout::MAX_VIRTIO {
             return Err(TooManyDevices);
         }
         let registers = layout::virtio(self.virtio);
-        self.put(registers.start, registers.end, Arc::new(Mutex::new(device)));
+        self.put(registers.start, registers.end, device);
         self.virtio += 1;
         Ok(())
     }
@@ -134,8 +161,17 @@ impl Board {
         &self.console
     }
 
-    /// Types this on the guest's console: how many bytes there was room for.
+    /// Types this on the guest's console, the virtio console if a driver has taken it, else the UART: how many
+    /// bytes there was room for.
     pub fn type_in(&self, bytes: &[u8]) -> usize {
+        if let Some(hvc) = &self.hvc {
+            let mut hvc = hvc.lock().unwrap_or_else(PoisonError::into_inner);
+            if hvc.is_driven() {
+                hvc.device().receive(bytes);
+                hvc.process(VirtioConsole::<Console>::RECEIVE);
+                return bytes.len();
+            }
+        }
         self.uart.lock().unwrap_or_else(PoisonError::into_inner).receive(bytes)
     }
 

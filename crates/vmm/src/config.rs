@@ -9,6 +9,8 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::board::Board;
 use crate::console::Observer;
+use crate::devices::disk::Disk;
+use crate::devices::virtio::{Block, VirtioMmio};
 use crate::fdt::{self, Platform};
 use crate::interrupt::InterruptLine;
 use crate::kernel::Kernel;
@@ -28,6 +30,10 @@ pub struct Config {
     pub cpus: u32,
     /// What is done about memory errors.
     pub policy: Box<dyn Policy + Send>,
+    /// A virtio console beside the UART: `hvc0` to Linux.
+    pub virtio_console: bool,
+    /// virtio block devices: `vda`, `vdb`, ... to Linux.
+    pub disks: Vec<Disk>,
 }
 
 /// What a guest is.
@@ -55,7 +61,13 @@ impl Config {
         let size = usize::try_from(memory).map_err(|error| failed(error.to_string()))?;
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(layout::RAM), size)]);
         let memory = memory.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { memory, cpus: 1, policy: Box::new(seawall::Full) })
+        Ok(Self {
+            memory,
+            cpus: 1,
+            policy: Box::new(seawall::Full),
+            virtio_console: false,
+            disks: Vec::new(),
+        })
     }
 
     /// The number of vCPUs, if it can be.
@@ -72,13 +84,21 @@ impl Config {
     /// The board of this configuration. `line` gives the input of an SPI by its number.
     ///
     /// # Errors
-    /// What `line` fails with.
+    /// What `line` fails with; [`Error::TooManyDevices`].
     pub fn board(
         self,
-        line: impl FnMut(u32) -> Result<Arc<dyn InterruptLine>, Error>,
+        mut line: impl FnMut(u32) -> Result<Arc<dyn InterruptLine>, Error>,
         observer: Box<dyn Observer>,
     ) -> Result<Board, Error> {
-        Board::new(line, observer, self.policy)
+        let mut board = Board::new(&mut line, observer, self.policy)?;
+        if self.virtio_console {
+            board.add_virtio_console(line(layout::VIRTIO_SPI)?, self.memory.clone())?;
+        }
+        for disk in self.disks {
+            let line = line(layout::VIRTIO_SPI + board.virtio())?;
+            board.add_virtio(VirtioMmio::new(Block::new(disk), line, self.memory.clone()))?;
+        }
+        Ok(board)
     }
 }
 

@@ -29,13 +29,16 @@ pub trait Observer: Send {
 /// Sees and does nothing.
 impl Observer for () {}
 
-/// What the guest's output goes through; clones are the same console.
+/// What the guest's output goes through. Clones have the same observer, and lines of their own: each device
+/// that the guest writes to has one.
 #[derive(Clone)]
-pub struct Console(Arc<Mutex<Inner>>);
+pub struct Console {
+    line: Vec<u8>,
+    inner: Arc<Mutex<Inner>>,
+}
 
 struct Inner {
     observer: Box<dyn Observer>,
-    line: Vec<u8>,
     panic: Option<String>,
     stands_still: bool,
 }
@@ -43,8 +46,8 @@ struct Inner {
 impl Console {
     /// A console that this observer watches.
     pub fn new(observer: Box<dyn Observer>) -> Self {
-        let inner = Inner { observer, line: Vec::new(), panic: None, stands_still: false };
-        Self(Arc::new(Mutex::new(inner)))
+        let inner = Inner { observer, panic: None, stands_still: false };
+        Self { line: Vec::new(), inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// The line by which the guest's kernel said that it panicked.
@@ -64,26 +67,13 @@ impl Console {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // An observer that panicked must not take the other vCPUs with it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    fn write(&mut self, bytes: &[u8]) {
-        self.observer.console(bytes);
-        for byte in bytes {
-            match byte {
-                b'\n' => self.end_line(),
-                b'\r' | 0 => {}
-                _ if self.line.len() < MAX_LINE => self.line.push(*byte),
-                _ => {}
-            }
-        }
-    }
-
-    fn end_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        let line = String::from_utf8_lossy(&line);
+    fn line(&mut self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
         if self.panic.is_none() {
             self.panic = line.find(PANIC).and_then(|at| line.get(at..)).map(str::to_owned);
         }
@@ -94,7 +84,18 @@ impl Inner {
 
 impl io::Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.lock().write(bytes);
+        self.lock().observer.console(bytes);
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    let line = std::mem::take(&mut self.line);
+                    self.lock().line(&line);
+                }
+                b'\r' | 0 => {}
+                _ if self.line.len() < MAX_LINE => self.line.push(*byte),
+                _ => {}
+            }
+        }
         Ok(bytes.len())
     }
 
@@ -147,6 +148,6 @@ mod tests {
     fn a_line_without_end_does_not_grow_for_ever() {
         let mut console = Console::new(Box::new(()));
         console.write_all(&vec![b'x'; 100_000]).expect("a console takes all");
-        assert_eq!(console.lock().line.len(), MAX_LINE);
+        assert_eq!(console.line.len(), MAX_LINE);
     }
 }

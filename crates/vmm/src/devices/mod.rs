@@ -3,5 +3,7 @@
 //!
 //! [`InterruptLine`]: crate::interrupt::InterruptLine
 
+pub mod disk;
 pub mod pl011;
 pub mod rtc;
+pub mod virtio;

@@ -1,0 +1,205 @@
+//! A disk's image: a file that is never written, and if the guest may write, what it wrote.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use thiserror::Error;
+
+/// Bytes of a sector.
+pub const SECTOR: u64 = 512;
+/// Bytes of what is copied at the first write to it.
+const CLUSTER: usize = 4096;
+
+/// What becomes of the guest's writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// They fail: the device says that it is read-only.
+    Refused,
+    /// They are kept in memory until the disk is dropped; the file stays as it is.
+    InMemory,
+}
+
+/// A disk.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    size: u64,
+    /// By cluster; none if writes are refused.
+    written: Option<HashMap<u64, Box<[u8; CLUSTER]>>>,
+}
+
+/// Why a file is no disk.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DiskError {
+    /// It cannot be opened.
+    #[error("cannot open it: {0}")]
+    Open(#[from] io::Error),
+    /// Its size is not a disk's.
+    #[error("expected a size that is a multiple of {SECTOR} bytes and not 0, got {0}")]
+    Size(u64),
+}
+
+impl Disk {
+    /// Opens an image: sectors as they are, no format.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn open(path: &Path, writes: Writes) -> Result<Self, DiskError> {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        if size == 0 || size % SECTOR != 0 {
+            return Err(DiskError::Size(size));
+        }
+        let written = (writes == Writes::InMemory).then(HashMap::new);
+        Ok(Self { file, size, written })
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What becomes of writes.
+    pub fn writes(&self) -> Writes {
+        if self.written.is_some() { Writes::InMemory } else { Writes::Refused }
+    }
+
+    /// Reads `bytes` from byte `offset`.
+    ///
+    /// # Errors
+    /// The file's; `InvalidInput` beyond the end.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.check(offset, bytes.len())?;
+        let Some(written) = &self.written else { return self.file.read_exact_at(bytes, offset) };
+        let mut rest = bytes;
+        let mut offset = offset;
+        while !rest.is_empty() {
+            let (cluster, at, length) = part(offset, rest.len());
+            let (now, later) = rest.split_at_mut(length);
+            match written.get(&cluster).and_then(|cluster| cluster.get(at..at + length)) {
+                Some(bytes) => now.copy_from_slice(bytes),
+                None => self.file.read_exact_at(now, offset)?,
+            }
+            rest = later;
+            offset += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` from byte `offset`.
+    ///
+    /// # Errors
+    /// `ReadOnlyFilesystem` if writes are refused, `InvalidInput` beyond the end, the file's.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check(offset, bytes.len())?;
+        let written = self.written.as_mut().ok_or(io::ErrorKind::ReadOnlyFilesystem)?;
+        let mut rest = bytes;
+        let mut offset = offset;
+        while !rest.is_empty() {
+            let (cluster, at, length) = part(offset, rest.len());
+            let (now, later) = rest.split_at(length);
+            let copy = match written.entry(cluster) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(original(&self.file, self.size, cluster)?),
+            };
+            if let Some(to) = copy.get_mut(at..at + length) {
+                to.copy_from_slice(now);
+            }
+            rest = later;
+            offset += length as u64;
+        }
+        Ok(())
+    }
+
+    fn check(&self, offset: u64, length: usize) -> io::Result<()> {
+        match offset.checked_add(length as u64) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+/// A cluster as the file has it; the last one may be longer than what is left of the file.
+fn original(file: &File, size: u64, cluster: u64) -> io::Result<Box<[u8; CLUSTER]>> {
+    let start = cluster * CLUSTER as u64;
+    let mut copy = Box::new([0; CLUSTER]);
+    let length = size.saturating_sub(start).min(CLUSTER as u64) as usize;
+    if let Some(bytes) = copy.get_mut(..length) {
+        file.read_exact_at(bytes, start)?;
+    }
+    Ok(copy)
+}
+
+/// The cluster that `offset` is in, where in it, and how much of `length` bytes it has.
+fn part(offset: u64, length: usize) -> (u64, usize, usize) {
+    let at = (offset % CLUSTER as u64) as usize;
+    (offset / CLUSTER as u64, at, length.min(CLUSTER - at))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// An image of sectors that each hold their number, under a name of the test's own.
+    fn image(name: &str, sectors: u8) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("seawall-disk-{}-{name}", std::process::id()));
+        let bytes: Vec<u8> = (0..sectors).flat_map(|n| [n; 512]).collect();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn writes_are_read_back_and_the_file_stays_as_it_is() {
+        let path = image("cow", 17);
+        let mut disk = Disk::open(&path, Writes::InMemory).unwrap();
+        // Over a cluster's end, and in the last cluster, which is shorter.
+        disk.write(7 * 512, &[0xaa; 1024]).unwrap();
+        disk.write(16 * 512, &[0xbb; 512]).unwrap();
+        let mut bytes = vec![0; 17 * 512];
+        disk.read(0, &mut bytes).unwrap();
+        let sectors: Vec<u8> = bytes.chunks(512).map(|sector| sector[511]).collect();
+        assert_eq!(sectors, [0, 1, 2, 3, 4, 5, 6, 0xaa, 0xaa, 9, 10, 11, 12, 13, 14, 15, 0xbb]);
+        let file = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!((file[7 * 512], file[16 * 512]), (7, 16));
+    }
+
+    #[test]
+    fn a_read_only_disk_refuses_writes() {
+        let path = image("ro", 2);
+        let mut disk = Disk::open(&path, Writes::Refused).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(disk.write(0, &[0; 512]).unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        let mut sector = [0; 512];
+        disk.read(512, &mut sector).unwrap();
+        assert_eq!(sector[0], 1);
+    }
+
+    #[test]
+    fn nothing_is_beyond_the_end() {
+        let path = image("end", 2);
+        let disk = Disk::open(&path, Writes::InMemory).unwrap();
+        fs::remove_file(&path).unwrap();
+        for offset in [513, 1024, u64::MAX] {
+            let error = disk.read(offset, &mut [0; 512]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{offset}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_whole_sectors_is_no_disk() {
+        let path = image("size", 1);
+        fs::write(&path, [0; 513]).unwrap();
+        let error = Disk::open(&path, Writes::Refused).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(error.to_string(), "expected a size that is a multiple of 512 bytes and not 0, got 513");
+        assert!(Disk::open(&path, Writes::Refused).unwrap_err().to_string().starts_with("cannot open it: "));
+    }
+}

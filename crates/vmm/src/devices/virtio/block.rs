@@ -1,0 +1,129 @@
+//! The block device (virtio 1.2, 5.2).
+
+use std::io::{self, Read as _, Write as _};
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+};
+use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+use virtio_queue::{DescriptorChain, Queue, QueueT, Reader, Writer};
+use vm_memory::GuestMemoryMmap;
+
+use super::Device;
+use crate::devices::disk::{Disk, SECTOR, Writes};
+
+/// Bytes moved at once.
+const CHUNK: usize = 64 << 10;
+
+/// A block device.
+#[derive(Debug)]
+pub struct Block {
+    disk: Disk,
+    /// `capacity`, sectors.
+    config: [u8; 8],
+}
+
+impl Block {
+    /// A device with this disk.
+    pub fn new(disk: Disk) -> Self {
+        let config = (disk.size() / SECTOR).to_le_bytes();
+        Self { disk, config }
+    }
+
+    /// Does a request: how many bytes of the chain were written, if it is a request.
+    fn request(&mut self, chain: DescriptorChain<&GuestMemoryMmap>, memory: &GuestMemoryMmap) -> Option<u32> {
+        let mut reader = chain.clone().reader(memory).ok()?;
+        let mut writer = chain.writer(memory).ok()?;
+        // The last byte that the device may write is the status.
+        let mut status = writer.split_at(writer.available_bytes().checked_sub(1)?).ok()?;
+        let done = match self.transfer(&mut reader, &mut writer) {
+            Ok(()) => VIRTIO_BLK_S_OK,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => VIRTIO_BLK_S_UNSUPP,
+            Err(_) => VIRTIO_BLK_S_IOERR,
+        };
+        status.write_all(&[done as u8]).ok()?;
+        Some((writer.bytes_written() + 1) as u32)
+    }
+
+    fn transfer(&mut self, reader: &mut Reader<'_>, writer: &mut Writer<'_>) -> io::Result<()> {
+        let (mut kind, mut reserved, mut sector) = ([0; 4], [0; 4], [0; 8]);
+        reader.read_exact(&mut kind)?;
+        reader.read_exact(&mut reserved)?;
+        reader.read_exact(&mut sector)?;
+        let sector = u64::from_le_bytes(sector);
+        let offset = sector.checked_mul(SECTOR).ok_or(io::ErrorKind::InvalidInput)?;
+        match u32::from_le_bytes(kind) {
+            VIRTIO_BLK_T_IN => self.read(offset, writer),
+            VIRTIO_BLK_T_OUT => self.write(offset, reader),
+            // What was written is as safe as it will be.
+            VIRTIO_BLK_T_FLUSH => Ok(()),
+            VIRTIO_BLK_T_GET_ID => {
+                let mut id = [0; VIRTIO_BLK_ID_BYTES as usize];
+                id.iter_mut().zip(b"seawall").for_each(|(to, from)| *to = *from);
+                writer.write_all(&id)
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn read(&self, mut offset: u64, writer: &mut Writer<'_>) -> io::Result<()> {
+        let mut left = whole_sectors(writer.available_bytes())?;
+        let mut buffer = vec![0; left.min(CHUNK)];
+        while left > 0 {
+            let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            self.disk.read(offset, chunk)?;
+            writer.write_all(chunk)?;
+            left -= chunk.len();
+            offset += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, mut offset: u64, reader: &mut Reader<'_>) -> io::Result<()> {
+        let mut left = whole_sectors(reader.available_bytes())?;
+        let mut buffer = vec![0; left.min(CHUNK)];
+        while left > 0 {
+            let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            reader.read_exact(chunk)?;
+            self.disk.write(offset, chunk)?;
+            left -= chunk.len();
+            offset += chunk.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn whole_sectors(bytes: usize) -> io::Result<usize> {
+    if bytes as u64 % SECTOR == 0 { Ok(bytes) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+impl Device for Block {
+    fn id(&self) -> u32 {
+        VIRTIO_ID_BLOCK
+    }
+
+    fn features(&self) -> u64 {
+        let read_only = u64::from(self.disk.writes() == Writes::Refused) << VIRTIO_BLK_F_RO;
+        read_only | 1 << VIRTIO_BLK_F_FLUSH
+    }
+
+    fn queues(&self) -> &'static [u16] {
+        &[256]
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn process(&mut self, _index: usize, queue: &mut Queue, memory: &GuestMemoryMmap) -> bool {
+        let mut used = false;
+        while let Some(chain) = queue.pop_descriptor_chain(memory) {
+            let head = chain.head_index();
+            // What is no request goes back untouched.
+            let written = self.request(chain, memory).unwrap_or(0);
+            used |= queue.add_used(memory, head, written).is_ok();
+        }
+        used
+    }
+}

@@ -1,0 +1,210 @@
+//! The MMIO transport, version 2 (virtio 1.2, 4.2.2).
+
+use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_F_VERSION_1};
+use virtio_queue::{Queue, QueueT};
+use vm_device::MutDeviceMmio;
+use vm_device::bus::{MmioAddress, MmioAddressOffset};
+use vm_memory::GuestMemoryMmap;
+
+use super::Device;
+use crate::interrupt::InterruptLine;
+
+// Register offsets, bytes (virtio 1.2, table 4.1).
+const MAGIC_VALUE: u64 = 0x000;
+const VERSION: u64 = 0x004;
+const DEVICE_ID: u64 = 0x008;
+const VENDOR_ID: u64 = 0x00c;
+const DEVICE_FEATURES: u64 = 0x010;
+const DEVICE_FEATURES_SEL: u64 = 0x014;
+const DRIVER_FEATURES: u64 = 0x020;
+const DRIVER_FEATURES_SEL: u64 = 0x024;
+const QUEUE_SEL: u64 = 0x030;
+const QUEUE_NUM_MAX: u64 = 0x034;
+const QUEUE_NUM: u64 = 0x038;
+const QUEUE_READY: u64 = 0x044;
+const QUEUE_NOTIFY: u64 = 0x050;
+const INTERRUPT_STATUS: u64 = 0x060;
+const INTERRUPT_ACK: u64 = 0x064;
+const STATUS: u64 = 0x070;
+const QUEUE_DESC_LOW: u64 = 0x080;
+const QUEUE_DESC_HIGH: u64 = 0x084;
+const QUEUE_DRIVER_LOW: u64 = 0x090;
+const QUEUE_DRIVER_HIGH: u64 = 0x094;
+const QUEUE_DEVICE_LOW: u64 = 0x0a0;
+const QUEUE_DEVICE_HIGH: u64 = 0x0a4;
+/// Length and address of a shared memory region: all ones, there is none.
+const SHM: std::ops::RangeInclusive<u64> = 0x0b0..=0x0bc;
+const CONFIG: u64 = 0x100;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+/// "SWAL": any number will do.
+const VENDOR: u32 = u32::from_le_bytes(*b"SWAL");
+/// InterruptStatus: a buffer was used.
+const USED_BUFFER: u32 = 1;
+
+/// A virtio device with its registers.
+#[derive(Debug)]
+pub struct VirtioMmio<D, L> {
+    device: D,
+    line: L,
+    memory: GuestMemoryMmap,
+    queues: Vec<Queue>,
+    status: u32,
+    interrupts: u32,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    driver_features: u64,
+    queue_sel: u32,
+}
+
+impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
+    /// The device after reset.
+    pub fn new(device: D, line: L, memory: GuestMemoryMmap) -> Self {
+        // A size that is no power of two would leave the queue out, and then the driver does not find it.
+        let queues = device.queues().iter().filter_map(|size| Queue::new(*size).ok()).collect();
+        Self {
+            device,
+            line,
+            memory,
+            queues,
+            status: 0,
+            interrupts: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            driver_features: 0,
+            queue_sel: 0,
+        }
+    }
+
+    /// The device behind the registers.
+    pub fn device(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    /// A driver said that it is ready.
+    pub fn is_driven(&self) -> bool {
+        self.status & VIRTIO_CONFIG_S_DRIVER_OK != 0
+    }
+
+    /// Does what is in a queue: when the driver says that something is, or when the host has something for it.
+    pub fn process(&mut self, index: usize) {
+        let is_driven = self.is_driven();
+        let Some(queue) = self.queues.get_mut(index) else { return };
+        // Before DRIVER_OK the device must not touch the queues (virtio 1.2, 3.1.1).
+        if !is_driven || !queue.is_valid(&self.memory) {
+            return;
+        }
+        let used = self.device.process(index, queue, &self.memory);
+        if used && queue.needs_notification(&self.memory).unwrap_or(true) {
+            self.interrupts |= USED_BUFFER;
+            self.line.set(true);
+        }
+    }
+
+    fn features(&self) -> u64 {
+        self.device.features() | 1 << VIRTIO_F_VERSION_1
+    }
+
+    fn read(&self, register: u64) -> u32 {
+        let queue = self.queues.get(self.queue_sel as usize);
+        match register {
+            MAGIC_VALUE => MAGIC,
+            VERSION => 2,
+            DEVICE_ID => self.device.id(),
+            VENDOR_ID => VENDOR,
+            DEVICE_FEATURES => half(self.features(), self.device_features_sel),
+            QUEUE_NUM_MAX => queue.map_or(0, |queue| queue.max_size().into()),
+            QUEUE_READY => queue.is_some_and(QueueT::ready).into(),
+            INTERRUPT_STATUS => self.interrupts,
+            STATUS => self.status,
+            _ if SHM.contains(&register) => u32::MAX,
+            // ConfigGeneration among them: the configuration never changes.
+            _ => 0,
+        }
+    }
+
+    fn write(&mut self, register: u64, value: u32) {
+        match register {
+            DEVICE_FEATURES_SEL => self.device_features_sel = value,
+            DRIVER_FEATURES_SEL => self.driver_features_sel = value,
+            DRIVER_FEATURES if self.driver_features_sel < 2 => {
+                let shift = 32 * self.driver_features_sel;
+                self.driver_features =
+                    self.driver_features & !(0xffff_ffff << shift) | u64::from(value) << shift;
+            }
+            QUEUE_SEL => self.queue_sel = value,
+            QUEUE_NOTIFY => self.process(value as usize),
+            INTERRUPT_ACK => {
+                self.interrupts &= !value;
+                self.line.set(self.interrupts != 0);
+            }
+            STATUS => self.set_status(value),
+            _ => self.write_queue(register, value),
+        }
+    }
+
+    /// Registers of the queue that is selected. What they hold is checked when the queue is used.
+    fn write_queue(&mut self, register: u64, value: u32) {
+        let Some(queue) = self.queues.get_mut(self.queue_sel as usize) else { return };
+        match register {
+            QUEUE_NUM => queue.set_size(value as u16),
+            QUEUE_READY => queue.set_ready(value & 1 != 0),
+            QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),
+            QUEUE_DESC_HIGH => queue.set_desc_table_address(None, Some(value)),
+            QUEUE_DRIVER_LOW => queue.set_avail_ring_address(Some(value), None),
+            QUEUE_DRIVER_HIGH => queue.set_avail_ring_address(None, Some(value)),
+            QUEUE_DEVICE_LOW => queue.set_used_ring_address(Some(value), None),
+            QUEUE_DEVICE_HIGH => queue.set_used_ring_address(None, Some(value)),
+            _ => {}
+        }
+    }
+
+    /// Writing 0 resets the device; FEATURES_OK is kept only if the driver asks for nothing that was not offered.
+    fn set_status(&mut self, status: u32) {
+        const FEATURES_OK: u32 = virtio_bindings::virtio_config::VIRTIO_CONFIG_S_FEATURES_OK;
+        if status == 0 {
+            self.queues.iter_mut().for_each(QueueT::reset);
+            (self.status, self.interrupts, self.driver_features) = (0, 0, 0);
+            self.line.set(false);
+            return;
+        }
+        let is_offered = self.driver_features & !self.features() == 0;
+        self.status = if is_offered { status } else { status & !FEATURES_OK };
+    }
+}
+
+/// Half `number` of the feature bits; there are two.
+fn half(features: u64, number: u32) -> u32 {
+    match number {
+        0 => features as u32,
+        1 => (features >> 32) as u32,
+        _ => 0,
+    }
+}
+
+/// Registers are 32 bits wide; the configuration space takes any access.
+impl<D: Device, L: InterruptLine> MutDeviceMmio for VirtioMmio<D, L> {
+    fn mmio_read(&mut self, _base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        data.fill(0);
+        if let Some(at) = offset.checked_sub(CONFIG) {
+            let config = self.device.config().get(at as usize..).unwrap_or_default();
+            data.iter_mut().zip(config).for_each(|(to, from)| *to = *from);
+            return;
+        }
+        let value = self.read(offset & !3).to_le_bytes();
+        data.iter_mut().zip(value).for_each(|(to, from)| *to = from);
+    }
+
+    fn mmio_write(&mut self, _base: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
+        // The devices here have nothing to configure.
+        if offset >= CONFIG {
+            return;
+        }
+        let mut value = [0; 4];
+        value.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+        self.write(offset & !3, u32::from_le_bytes(value));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,277 @@
+//! A driver, as Linux's is, against the devices: by registers, and by queues in guest memory.
+
+use std::fs;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use vm_memory::{Bytes as _, GuestAddress};
+
+use super::*;
+use crate::devices::disk::{Disk, Writes};
+use crate::devices::virtio::{Block, VirtioConsole};
+use crate::interrupt::Probe;
+
+const RAM: u64 = 0x4000_0000;
+const DESCRIPTORS: u64 = RAM;
+const AVAILABLE: u64 = RAM + 0x1000;
+const USED: u64 = RAM + 0x2000;
+const BUFFERS: u64 = RAM + 0x1_0000;
+/// Descriptor flags: there is a next one, the device writes.
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+/// Status bits: ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK.
+const READY: u32 = 0xf;
+
+/// What the driver hands over in one chain.
+enum Buffer<'a> {
+    Reads(&'a [u8]),
+    Writes(u32),
+}
+
+struct Driver<D> {
+    device: VirtioMmio<D, Arc<Probe>>,
+    line: Arc<Probe>,
+    memory: GuestMemoryMmap,
+    sent: u16,
+}
+
+impl<D: Device> Driver<D> {
+    fn new(device: impl FnOnce() -> D) -> Self {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), 1 << 20)]).unwrap();
+        let line = Arc::new(Probe::default());
+        let device = VirtioMmio::new(device(), line.clone(), memory.clone());
+        Self { device, line, memory, sent: 0 }
+    }
+
+    fn get(&mut self, register: u64) -> u32 {
+        let mut data = [0xff; 4];
+        self.device.mmio_read(MmioAddress(0), register, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    fn set(&mut self, register: u64, value: u32) {
+        self.device.mmio_write(MmioAddress(0), register, &value.to_le_bytes());
+    }
+
+    /// virtio 1.2, 3.1.1 and 4.2.3.2, with queue `index`.
+    fn start(&mut self, index: u32) {
+        for (register, value) in [(STATUS, 0), (STATUS, 1), (STATUS, 3)] {
+            self.set(register, value);
+        }
+        for half in [0, 1] {
+            self.set(DEVICE_FEATURES_SEL, half);
+            let offered = self.get(DEVICE_FEATURES);
+            self.set(DRIVER_FEATURES_SEL, half);
+            self.set(DRIVER_FEATURES, offered);
+        }
+        self.set(STATUS, 0xb);
+        assert_eq!(self.get(STATUS), 0xb);
+        let queue = [
+            (QUEUE_SEL, index),
+            (QUEUE_NUM, 16),
+            (QUEUE_DESC_LOW, DESCRIPTORS as u32),
+            (QUEUE_DRIVER_LOW, AVAILABLE as u32),
+            (QUEUE_DEVICE_LOW, USED as u32),
+            (QUEUE_READY, 1),
+            (STATUS, READY),
+        ];
+        for (register, value) in queue {
+            self.set(register, value);
+        }
+    }
+
+    /// Sends one chain, and gives what the device wrote: its length by the used ring, and the bytes.
+    fn send(&mut self, index: u32, buffers: &[Buffer<'_>]) -> (u32, Vec<u8>) {
+        self.offer(buffers);
+        self.set(QUEUE_NOTIFY, index);
+        self.used(buffers)
+    }
+
+    fn offer(&mut self, buffers: &[Buffer<'_>]) {
+        let mut address = BUFFERS;
+        for (n, buffer) in buffers.iter().enumerate() {
+            let next = if n + 1 < buffers.len() { NEXT } else { 0 };
+            let (length, flags) = match buffer {
+                Buffer::Reads(bytes) => {
+                    self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
+                    (bytes.len() as u32, next)
+                }
+                Buffer::Writes(length) => (*length, next | WRITE),
+            };
+            let at = GuestAddress(DESCRIPTORS + 16 * n as u64);
+            let fields = [
+                address.to_le_bytes().to_vec(),
+                length.to_le_bytes().to_vec(),
+                flags.to_le_bytes().to_vec(),
+                (n as u16 + 1).to_le_bytes().to_vec(),
+            ];
+            self.memory.write_slice(&fields.concat(), at).unwrap();
+            address += u64::from(length);
+        }
+        let slot = AVAILABLE + 4 + 2 * u64::from(self.sent % 16);
+        self.memory.write_obj(0_u16, GuestAddress(slot)).unwrap();
+        self.sent += 1;
+        self.memory.write_obj(self.sent, GuestAddress(AVAILABLE + 2)).unwrap();
+    }
+
+    fn used(&mut self, buffers: &[Buffer<'_>]) -> (u32, Vec<u8>) {
+        assert_eq!(self.memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap(), self.sent);
+        let slot = USED + 4 + 8 * u64::from((self.sent - 1) % 16);
+        let length = self.memory.read_obj::<u32>(GuestAddress(slot + 4)).unwrap();
+        let read: u64 =
+            buffers.iter().map(|b| if let Buffer::Reads(b) = b { b.len() as u64 } else { 0 }).sum();
+        let writes =
+            buffers.iter().map(|b| if let Buffer::Writes(length) = b { *length } else { 0 }).sum::<u32>();
+        let mut bytes = vec![0; writes as usize];
+        self.memory.read_slice(&mut bytes, GuestAddress(BUFFERS + read)).unwrap();
+        (length, bytes)
+    }
+}
+
+/// A disk of eight sectors that hold their numbers.
+fn block(name: &str, writes: Writes) -> Driver<Block> {
+    let path = std::env::temp_dir().join(format!("seawall-virtio-{}-{name}", std::process::id()));
+    fs::write(&path, (0..8).flat_map(|n| [n; 512]).collect::<Vec<u8>>()).unwrap();
+    let disk = Disk::open(&path, writes).unwrap();
+    fs::remove_file(&path).unwrap();
+    let mut driver = Driver::new(|| Block::new(disk));
+    driver.start(0);
+    driver
+}
+
+/// virtio 1.2, 5.2.6.
+fn request(kind: u32, sector: u64) -> Vec<u8> {
+    [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat()
+}
+
+const IN: u32 = 0;
+const OUT: u32 = 1;
+const FLUSH: u32 = 4;
+const GET_ID: u32 = 8;
+
+#[test]
+fn the_registers_say_that_it_is_a_virtio_1_block_device_of_eight_sectors() {
+    let mut driver = block("registers", Writes::Refused);
+    let registers = [MAGIC_VALUE, VERSION, DEVICE_ID, QUEUE_NUM_MAX].map(|register| driver.get(register));
+    assert_eq!(registers, [0x7472_6976, 2, 2, 256]);
+    assert_eq!([driver.get(0x100), driver.get(0x104), driver.get(0x108)], [8, 0, 0]);
+    driver.set(DEVICE_FEATURES_SEL, 0);
+    // VIRTIO_BLK_F_RO (5), VIRTIO_BLK_F_FLUSH (9).
+    assert_eq!(driver.get(DEVICE_FEATURES), 0x220);
+    driver.set(DEVICE_FEATURES_SEL, 1);
+    assert_eq!(driver.get(DEVICE_FEATURES), 1);
+    driver.set(QUEUE_SEL, 1);
+    assert_eq!(driver.get(QUEUE_NUM_MAX), 0);
+}
+
+#[test]
+fn a_read_gives_the_sectors_and_an_interrupt_until_it_is_acknowledged() {
+    let mut driver = block("read", Writes::Refused);
+    let header = request(IN, 3);
+    let (length, bytes) = driver.send(0, &[Buffer::Reads(&header), Buffer::Writes(1024), Buffer::Writes(1)]);
+    assert_eq!(length, 1025);
+    assert_eq!((bytes[0], bytes[512], bytes[1024]), (3, 4, 0));
+    assert!(driver.line.is_high());
+    assert_eq!(driver.get(INTERRUPT_STATUS), 1);
+    driver.set(INTERRUPT_ACK, 1);
+    assert!(!driver.line.is_high());
+}
+
+#[test]
+fn a_write_is_read_back() {
+    let mut driver = block("write", Writes::InMemory);
+    let header = request(OUT, 1);
+    let data = [0xaa; 512];
+    let wrote = driver.send(0, &[Buffer::Reads(&header), Buffer::Reads(&data), Buffer::Writes(1)]);
+    assert_eq!(wrote, (1, vec![0]));
+    let header = request(IN, 1);
+    let (_, bytes) = driver.send(0, &[Buffer::Reads(&header), Buffer::Writes(512), Buffer::Writes(1)]);
+    assert_eq!((bytes[0], bytes[511], bytes[512]), (0xaa, 0xaa, 0));
+    let flush = request(FLUSH, 0);
+    assert_eq!(driver.send(0, &[Buffer::Reads(&flush), Buffer::Writes(1)]), (1, vec![0]));
+}
+
+/// virtio 1.2, 5.2.6: IOERR is 1, UNSUPP is 2.
+#[test]
+fn what_cannot_be_done_has_its_status() {
+    let mut driver = block("status", Writes::Refused);
+    let mut status = |header: &[u8], data: Buffer<'_>| {
+        let (_, bytes) = driver.send(0, &[Buffer::Reads(header), data, Buffer::Writes(1)]);
+        *bytes.last().unwrap()
+    };
+    assert_eq!(status(&request(IN, 8), Buffer::Writes(512)), 1);
+    assert_eq!(status(&request(IN, u64::MAX), Buffer::Writes(512)), 1);
+    assert_eq!(status(&request(IN, 0), Buffer::Writes(100)), 1);
+    assert_eq!(status(&request(OUT, 0), Buffer::Reads(&[0; 512])), 1);
+    assert_eq!(status(&request(77, 0), Buffer::Writes(512)), 2);
+    assert_eq!(status(&[1, 2, 3], Buffer::Writes(512)), 1);
+    assert_eq!(status(&request(GET_ID, 0), Buffer::Writes(20)), 0);
+}
+
+#[test]
+fn a_chain_that_is_no_request_comes_back_untouched() {
+    let mut driver = block("chain", Writes::Refused);
+    assert_eq!(driver.send(0, &[Buffer::Reads(&request(IN, 0))]), (0, vec![]));
+}
+
+#[test]
+fn nothing_is_done_before_the_driver_is_ready_nor_with_a_queue_that_is_not_in_memory() {
+    let mut driver = block("ready", Writes::Refused);
+    driver.set(STATUS, 0);
+    assert_eq!((driver.get(STATUS), driver.get(QUEUE_READY)), (0, 0));
+    driver.offer(&[Buffer::Reads(&request(IN, 0)), Buffer::Writes(513)]);
+    driver.set(QUEUE_NOTIFY, 0);
+    driver.set(QUEUE_NOTIFY, 7);
+    driver.start(0);
+    driver.set(QUEUE_DESC_HIGH, 0xffff_ffff);
+    driver.set(QUEUE_NOTIFY, 0);
+    assert!(!driver.line.is_high());
+    assert_eq!(driver.memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap(), 0);
+}
+
+/// virtio 1.2, 2.2.2 and 3.1.1: the device does not keep FEATURES_OK.
+#[test]
+fn a_driver_that_wants_what_was_not_offered_is_told() {
+    let mut driver = block("features", Writes::Refused);
+    driver.set(STATUS, 0);
+    driver.set(DRIVER_FEATURES_SEL, 0);
+    driver.set(DRIVER_FEATURES, 1);
+    driver.set(STATUS, 0xb);
+    assert_eq!(driver.get(STATUS), 3);
+}
+
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_console_says_what_the_guest_writes_whole() {
+    let said = Said::default();
+    let mut driver = Driver::new(|| VirtioConsole::new(said.clone()));
+    driver.start(1);
+    driver.send(1, &[Buffer::Reads(b"hello "), Buffer::Reads(b"world\n")]);
+    assert_eq!(*said.0.lock().unwrap(), b"hello world\n");
+    assert!(driver.line.is_high());
+}
+
+#[test]
+fn a_console_gives_the_guest_what_is_typed_as_far_as_its_buffers_reach() {
+    let mut driver = Driver::new(|| VirtioConsole::new(Said::default()));
+    driver.start(0);
+    driver.device.device().receive(b"typed");
+    // There is no buffer yet.
+    driver.device.process(VirtioConsole::<Said>::RECEIVE);
+    assert!(!driver.line.is_high());
+    assert_eq!(driver.send(0, &[Buffer::Writes(3)]), (3, b"typ".to_vec()));
+    assert_eq!(driver.send(0, &[Buffer::Writes(3)]), (2, b"edp".to_vec()));
+}
