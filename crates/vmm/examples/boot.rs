@@ -40,7 +40,7 @@ fn main() {
 mod boot {
     use std::error::Error;
     use std::fs;
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
     use std::path::{Path, PathBuf};
     use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ mod boot {
     use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
     use seawall_vmm::devices::disk::{Disk, Writes};
     use seawall_vmm::initramfs::Initramfs;
-    use seawall_vmm::{Config, End, Guest, Machine, Observer, policy};
+    use seawall_vmm::{Board, Config, End, Guest, Machine, Observer, policy};
 
     /// Bytes of a bad line.
     const LINE: u64 = 64;
@@ -89,6 +89,9 @@ mod boot {
         /// A virtio console beside the UART: hvc0
         #[arg(long)]
         virtio_console: bool,
+        /// Type standard input on the guest's console
+        #[arg(long)]
+        interactive: bool,
         /// Seconds
         #[arg(long, default_value_t = 120)]
         timeout: u64,
@@ -112,6 +115,10 @@ mod boot {
         let watch = Watch { memory: memory.clone(), start: Instant::now() };
         let machine = Machine::new(config, &guest, Box::new(watch))?;
         eprintln!("boot: {:x?}", machine.placement());
+        if args.interactive {
+            let board = machine.board().clone();
+            std::thread::spawn(move || type_in(&board));
+        }
         let end = machine.run(Some(Duration::from_secs(args.timeout)));
         // The guest's memory goes back to the host, good.
         if let Ok(mut register) = PoisonRegister::open() {
@@ -119,6 +126,18 @@ mod boot {
         }
         drop(memory);
         Ok(end?)
+    }
+
+    /// Types standard input on the guest's console, at the pace at which the guest takes it.
+    fn type_in(board: &Board) {
+        let mut buffer = [0; 32];
+        while let Ok(read @ 1..) = std::io::stdin().read(&mut buffer) {
+            let mut rest = &buffer[..read];
+            while !rest.is_empty() {
+                rest = &rest[board.type_in(rest)..];
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
     }
 
     /// /bin with these programs, busybox's names for itself, and init.

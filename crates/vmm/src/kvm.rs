@@ -1,5 +1,6 @@
 //! A guest on real KVM: a thread for each vCPU, the kernel's GICv3, its timers and its PSCI.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -81,24 +82,29 @@ impl Machine {
         let stop = Arc::new(AtomicBool::new(false));
         let start = Instant::now();
         let (say, said) = mpsc::channel();
-        let mut threads = Vec::new();
-        for (number, vcpu) in (0..).zip(self.vcpus) {
-            let (say, stop, board) = (say.clone(), stop.clone(), self.board.clone());
-            let run = move || {
-                let ended = kicker(&say).and_then(|()| run(number, vcpu, &board, &stop, start));
-                // Nobody listens any more if another vCPU ended the guest before.
-                let _ = say.send(Said::Ended(ended));
-            };
-            let thread = thread::Builder::new().name(format!("vcpu {number}")).spawn(run);
-            threads.push(thread.map_err(Error::Thread)?);
-        }
+        let threads: Result<Vec<_>, _> = (0..)
+            .zip(self.vcpus)
+            .map(|(number, vcpu)| {
+                let (say, stop, board) = (say.clone(), stop.clone(), self.board.clone());
+                let thread = thread::Builder::new().name(format!("vcpu {number}"));
+                thread.spawn(move || {
+                    let run = || kicker(&say).and_then(|()| run(number, vcpu, &board, &stop, start));
+                    let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panicked));
+                    // Nobody listens any more if another vCPU ended the guest before.
+                    let _ = say.send(Said::Ended(ended));
+                })
+            })
+            .collect();
         drop(say);
-        let (end, mut kickers) = wait(&said, limit.map(|limit| start + limit));
+        let (end, mut kickers) = match &threads {
+            Ok(_) => wait(&said, limit.map(|limit| start + limit)),
+            Err(_) => (Ok(End::TimeLimit), Vec::new()),
+        };
         stop.store(true, Ordering::SeqCst);
-        // A thread that has only now begun to run sees `stop` before its first run.
+        // A thread that has only now begun sees `stop` before its first run.
         kickers.extend(said.try_iter().filter_map(Said::kicker));
         kickers.iter().for_each(Kicker::kick);
-        for thread in threads {
+        for thread in threads.map_err(Error::Thread)? {
             thread.join().map_err(|_| Error::Panicked)?;
         }
         end
