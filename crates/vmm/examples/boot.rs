@@ -1,8 +1,14 @@
 //! Boots a guest on real KVM and contains the memory errors that it meets. In the lab a guest may ask for bad
-//! memory by a line on its console, `bad memory please: ADDRESS` (guest physical): see `victim.rs`.
+//! memory by a line on its console, `bad memory please: ADDRESS` (guest physical): see `victim.rs`, `victims.sh`.
+//!
+//! Built for aarch64 Linux (static, or with the lab's C library beside it), in the lab with Debian's kernel as the guest:
 //!
 //! ```text
-//! boot --kernel vmlinuz --file busybox --file victim --init guest.sh --append "console=ttyAMA0 panic=-1 quiet"
+//! cargo build --release --target aarch64-unknown-linux-gnu --package seawall-vmm --examples
+//! E=target/aarch64-unknown-linux-gnu/release/examples
+//! cargo xtask lab --file $E/boot --file $E/victim --file crates/vmm/examples/victims.sh \
+//!     --file "$(echo target/lab/kernel/usr/lib/modules/*/vmlinuz)" -- \
+//!     'boot --kernel /bin/vmlinuz --file /bin/busybox --file /bin/victim --init /bin/victims.sh --policy full'
 //! ```
 //!
 //! Exit code: 0 power-off, 3 reset, 4 the guest's kernel panicked, 5 any other end, 1 an error of the host.

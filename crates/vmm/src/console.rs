@@ -1,8 +1,8 @@
 //! The guest's console as the host sees it: bytes for whoever watches, lines, and the kernel's last words.
 //!
 //! A Linux panic is known by its text, `Kernel panic - not syncing`, and by what follows: a reset (`panic=-1`), or
-//! the line that ends the report, after which the kernel stands still. Debian's kernel has the driver for QEMU's
-//! pvpanic device as a module only, so a guest without modules would not tell by that.
+//! the line that ends the report, after which the kernel stands still. Debian's cloud kernel has no driver for QEMU's
+//! pvpanic device.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
