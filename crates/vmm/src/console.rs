@@ -16,7 +16,8 @@ const PANIC: &str = "Kernel panic - not syncing";
 /// How it ends, if the kernel then stands still.
 const PANIC_END: &str = "---[ end Kernel panic";
 
-/// Is told what a guest does. It is called on the thread of the vCPU that does it, which waits meanwhile.
+/// Is told what a guest does. It is called on the thread of the vCPU that does it, which waits meanwhile, as do the
+/// others if they write to the console: so it must not wait for the guest, nor type on its console (another thread may).
 pub trait Observer: Send {
     /// The guest wrote this to its console.
     fn console(&mut self, _bytes: &[u8]) {}

@@ -103,7 +103,7 @@ pub enum LoadError {
     },
 }
 
-/// Puts a guest into `memory`, the one region of RAM from [`layout::RAM`]. `tree` makes the device tree, once
+/// Puts a guest into `memory`, the one region of RAM from [`layout::RAM`], which is zero as yet. `tree` makes the device tree, once
 /// it is known where the initramfs is.
 ///
 /// # Errors
@@ -155,7 +155,11 @@ fn place_kernel(kernel: &Kernel, ram: &Range<u64>) -> Result<(u64, Range<u64>), 
         }
         Kernel::Elf { entry, segments } => {
             let start = segments.iter().map(|segment| segment.address).min().unwrap_or_default();
-            let end = segments.iter().map(|segment| segment.address + segment.size).max().unwrap_or_default();
+            let end = segments
+                .iter()
+                .map(|segment| segment.address.saturating_add(segment.size))
+                .max()
+                .unwrap_or_default();
             (*entry, start..end)
         }
     };
@@ -170,7 +174,9 @@ fn place_kernel(kernel: &Kernel, ram: &Range<u64>) -> Result<(u64, Range<u64>), 
 
 /// Where QEMU's `virt` puts an initrd, and without one begins to look for the device tree's place.
 fn behind_kernel(ram: &Range<u64>, kernel: &Range<u64>) -> u64 {
-    (ram.start + ((ram.end - ram.start) / 2).min(KERNEL_ROOM)).max(kernel.end).next_multiple_of(PAGE)
+    (ram.start + (ram.end.saturating_sub(ram.start) / 2).min(KERNEL_ROOM))
+        .max(kernel.end)
+        .next_multiple_of(PAGE)
 }
 
 fn place_initrd(bytes: &[u8], kernel: &Range<u64>, ram: &Range<u64>) -> Result<Range<u64>, LoadError> {

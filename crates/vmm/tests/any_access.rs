@@ -1,0 +1,130 @@
+//! Whatever a guest does to the devices, they answer: no panic, no end that is not one of a guest's making.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use seawall_events::{Abi, AbortDelivery, Exit, MmioExit, Reg, Vcpu, VcpuEvents};
+use seawall_vmm::devices::disk::{Disk, Writes};
+use seawall_vmm::interrupt::{InterruptLine, Probe};
+use seawall_vmm::{Board, Config, End, layout};
+use vm_memory::{Bytes as _, GuestAddress};
+
+/// A vCPU that nobody looks at.
+struct Nobody;
+
+impl Vcpu for Nobody {
+    type Error = Infallible;
+
+    fn run(&mut self) -> Result<Exit, Infallible> {
+        Ok(Exit::Intr)
+    }
+
+    fn answer_mmio(&mut self, _: [u8; 8]) {}
+
+    fn set_events(&mut self, _: &VcpuEvents) -> Result<Option<AbortDelivery>, Infallible> {
+        Ok(None)
+    }
+
+    fn events(&self) -> Result<VcpuEvents, Infallible> {
+        Ok(VcpuEvents::default())
+    }
+
+    fn reg(&self, _: Reg) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn set_reg(&mut self, _: Reg, _: u64) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn abi(&self) -> Abi {
+        Abi::Mainline
+    }
+}
+
+/// UART, RTC, a virtio console and a disk, and random bytes where the queues may be.
+fn board(memory: &[u8]) -> Board {
+    let mut config = Config::new(2 << 20).unwrap();
+    config.memory.write_slice(memory, GuestAddress(layout::RAM)).unwrap();
+    config.virtio_console = true;
+    // Any file will do: this one.
+    let path = std::env::temp_dir().join(format!("seawall-any-{:?}", std::thread::current().id()));
+    std::fs::write(&path, [7; 4096]).unwrap();
+    config.disks.push(Disk::open(&path, Writes::InMemory).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let line = |_| Ok(Arc::new(Probe::default()) as Arc<dyn InterruptLine>);
+    config.board(line, Box::new(())).unwrap()
+}
+
+fn access(phys_addr: u64, value: u64, len: u32, is_write: bool) -> MmioExit {
+    MmioExit { phys_addr, data: value.to_le_bytes(), len, is_write }
+}
+
+/// Registers of all devices, at any offset, in any size.
+fn any_access() -> impl Strategy<Value = MmioExit> {
+    let device = prop_oneof![
+        Just(layout::UART.start),
+        Just(layout::RTC.start),
+        Just(layout::virtio(0).start),
+        Just(layout::virtio(1).start),
+    ];
+    let value = prop_oneof![any::<u64>(), 0_u64..4];
+    let length = prop_oneof![Just(1_u32), Just(2), Just(4), Just(8)];
+    (device, 0_u64..0x200, value, length, any::<bool>())
+        .prop_map(|(device, offset, value, len, is_write)| access(device + offset, value, len, is_write))
+}
+
+fn serve(board: &Board, mmio: MmioExit) -> Option<End> {
+    board.serve(0, &mut Nobody, &Exit::Mmio(mmio), Duration::ZERO).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn any_sequence_of_accesses_is_answered(accesses in vec(any_access(), 1..200)) {
+        let board = board(&[]);
+        for mmio in accesses {
+            // Over the end of a device's registers there is nothing.
+            prop_assert!(matches!(serve(&board, mmio), None | Some(End::NoDevice(_))), "{mmio:x?}");
+        }
+    }
+
+    /// A driver that is ready, with random descriptors and rings.
+    #[test]
+    fn any_bytes_in_the_queues_are_survived(
+        memory in vec(any::<u8>(), 0x400..0x401),
+        device in 0_u32..2,
+        queue in 0_u64..2,
+        size in prop_oneof![Just(1_u64), Just(4), Just(16)],
+        flags in vec(0_u8..8, 16),
+    ) {
+        let mut memory = memory;
+        // Descriptors at 0: addresses in RAM for most of them, and flags that are known.
+        for (n, flags) in flags.iter().enumerate() {
+            let at = n * 16;
+            memory[at + 2..at + 8].copy_from_slice(&[0, 0x40, 0, 0, 0, 0]);
+            memory[at + 10..at + 12].fill(0);
+            memory[at + 12..at + 14].copy_from_slice(&[*flags, 0]);
+            let next = memory[at + 14] % 17;
+            memory[at + 14..at + 16].copy_from_slice(&[next, 0]);
+        }
+        // The driver's ring at 0x200: not more than the queue holds.
+        memory[0x202..0x204].copy_from_slice(&[size as u8, 0]);
+        for n in 0..16 {
+            memory[0x204 + 2 * n..0x206 + 2 * n].copy_from_slice(&[n as u8, 0]);
+        }
+        let board = board(&memory);
+        let base = layout::virtio(device).start;
+        let setup = [
+            (0x070, 3), (0x024, 1), (0x020, 1), (0x070, 0xb), (0x030, queue), (0x038, size),
+            (0x080, layout::RAM), (0x090, layout::RAM + 0x200), (0x0a0, layout::RAM + 0x10_0000), (0x044, 1),
+            (0x070, 0xf), (0x050, queue),
+        ];
+        for (register, value) in setup {
+            prop_assert_eq!(serve(&board, access(base + register, value, 4, true)), None);
+        }
+        board.type_in(b"typed");
+    }
+}
