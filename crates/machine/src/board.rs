@@ -1,5 +1,5 @@
 //! The board: a [`Vm`] with what QEMU's `virt` has around it, so far a PL011, and a device tree
-//! that says so.
+//! that says so, and of CPUs, GICv3, timers and PSCI.
 //!
 //! [`Board::load`] leaves the machine where `qemu-system-aarch64 -M virt -kernel IMAGE` leaves its
 //! own: EL1h, MMU off, PC at the entry, X0 = address of the device tree. Found out on QEMU 7.2:
@@ -97,6 +97,8 @@ pub enum BoardError {
 pub struct Board {
     vm: Vm,
     uart: Pl011,
+    /// The CPU that the last run ended on.
+    current: usize,
 }
 
 impl Board {
@@ -105,10 +107,10 @@ impl Board {
     /// # Errors
     /// [`Error::Memory`] if RAM of this size cannot be made.
     pub fn new(config: Config) -> Result<Self, Error> {
-        Ok(Self { vm: Vm::new(config)?, uart: Pl011::new() })
+        Ok(Self { vm: Vm::new(config)?, uart: Pl011::new(), current: 0 })
     }
 
-    /// Loads an image as it is, and starts the CPU at its entry: [`Board::start`] without command
+    /// Loads an image as it is, and starts the first CPU at its entry: [`Board::start`] without command
     /// line and initrd.
     ///
     /// # Errors
@@ -117,11 +119,11 @@ impl Board {
         self.start(&Guest { image, address, ..Guest::default() })
     }
 
-    /// Loads a guest with its device tree, resets CPU and devices, and sets PC and X0. RAM that
-    /// nothing is loaded to stays as it is.
+    /// Loads a guest with its device tree, resets CPUs and devices, and sets PC and X0 of the first
+    /// CPU; the others are off. RAM that nothing is loaded to stays as it is.
     ///
     /// # Errors
-    /// [`BoardError`]. The CPU is as it was then, RAM may hold a part of the guest.
+    /// [`BoardError`]. The CPUs are as they were then, RAM may hold a part of the guest.
     pub fn start(&mut self, guest: &Guest<'_>) -> Result<Placement, BoardError> {
         let cpus = self.vm.cpu_count() as u32;
         let memory = self.vm.memory_mut();
@@ -148,22 +150,25 @@ impl Board {
         memory.store(place.start, &tree).map_err(Error::Memory)?;
 
         self.uart = Pl011::new();
+        self.current = 0;
+        self.vm.reset();
         let mut cpu = self.vm.vcpu(0)?;
-        cpu.reset()?;
         cpu.set_reg(Reg::Pc, image.entry)?;
         cpu.set_reg(Reg::X(0), place.start)?;
         Ok(Placement { image, initrd, fdt: place })
     }
 
-    /// Runs the guest until it needs its host: the UART is served on the way, every other exit
-    /// comes back, [`Exit::Mmio`] of addresses where the board has nothing included. A guest may
-    /// write to its console for ever: who has no other end gives a budget.
+    /// Runs the guest on all its CPUs until one of them needs its host, which [`Board::vcpu`] then is:
+    /// the UART is served on the way, every other exit comes back, [`Exit::Mmio`] of addresses where
+    /// the board has nothing included. A guest may write to its console for ever: who has no other
+    /// end gives a budget.
     ///
     /// # Errors
     /// As the machine's `run`.
     pub fn run(&mut self) -> Result<Exit, Error> {
         loop {
-            let exit = self.vm.vcpu(0)?.run()?;
+            let (cpu, exit) = self.vm.run()?;
+            self.current = cpu;
             match exit {
                 Exit::Mmio(mmio) if is_uart(&mmio) => self.serve_uart(&mmio)?,
                 other => return Ok(other),
@@ -171,12 +176,12 @@ impl Board {
         }
     }
 
-    /// CPU 0.
+    /// The CPU that the last run ended on; before any, the first.
     ///
     /// # Errors
-    /// None as boards are made now: a board has a CPU.
+    /// None: the board has that CPU.
     pub fn vcpu(&mut self) -> Result<Vcpu<'_>, Error> {
-        self.vm.vcpu(0)
+        self.vm.vcpu(self.current)
     }
 
     /// The machine.
@@ -199,16 +204,14 @@ impl Board {
         self.uart.take_sent()
     }
 
-    /// How many steps CPU 0 may do from now on, over all runs: see [`Vcpu::set_budget`].
+    /// How many steps all CPUs together may do from now on, over all runs: see [`Vm::set_budget`].
     pub fn set_budget(&mut self, budget: Option<u64>) {
-        if let Ok(mut cpu) = self.vm.vcpu(0) {
-            cpu.set_budget(budget);
-        }
+        self.vm.set_budget(budget);
     }
 
-    /// Steps that CPU 0 did: see [`Vcpu::instructions`].
+    /// Steps that all CPUs did: see [`Vm::instructions`].
     pub fn instructions(&self) -> u64 {
-        self.vm.cpus.first().map_or(0, |cpu| cpu.steps)
+        self.vm.instructions()
     }
 
     /// Does one access to the UART, in words of 32 bits as its bus has them.
@@ -225,9 +228,9 @@ impl Board {
             }
         }
         if !mmio.is_write {
-            self.vm.vcpu(0)?.answer_mmio(data);
+            self.vcpu()?.answer_mmio(data);
         }
-        Ok(())
+        self.vm.set_irq_line(uart::INTID, self.uart.interrupt())
     }
 }
 

@@ -7,6 +7,7 @@ use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::{LastFault, VirtualSError};
 
 use crate::decode::{Kind, insn};
+use crate::gic::Signals;
 use crate::sysreg::SysRegs;
 use crate::tlb::{Tlb, View};
 use crate::trap::Trap;
@@ -56,6 +57,28 @@ pub(crate) struct PendingMmio {
     pub(crate) data: [u8; 8],
 }
 
+/// What a CPU waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// It runs.
+    No,
+    /// WFE: an event, or another CPU's having run, which may have stored to what this one marked.
+    Event,
+    /// WFI: an interrupt, masked or not.
+    Interrupt,
+    /// To be turned on (PSCI).
+    Off,
+}
+
+/// TLB maintenance that goes to all CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Invalidation {
+    All,
+    AddressSpace,
+    /// The page or block that this virtual address is in.
+    Address(u64),
+}
+
 /// One CPU.
 #[derive(Clone, Debug)]
 pub(crate) struct Cpu {
@@ -82,6 +105,19 @@ pub(crate) struct Cpu {
     pub(crate) attention: u64,
     /// Why the current instruction did not complete.
     pub(crate) trap: Trap,
+    /// The machine's time less this CPU's steps.
+    pub(crate) clock: u64,
+    /// After how many steps of this CPU a timer asserts its interrupt.
+    pub(crate) deadline: u64,
+    /// A timer was set, or time has passed while another CPU ran.
+    pub(crate) timers_changed: bool,
+    /// What the GIC signals.
+    pub(crate) signals: Signals,
+    /// The event register.
+    pub(crate) event: bool,
+    pub(crate) wait: Wait,
+    /// TLB maintenance that the other CPUs have not done yet.
+    pub(crate) broadcast: Vec<Invalidation>,
     /// Bytes written in pages with decoded instructions: offset in RAM and length, 0 if none.
     pub(crate) written_code: [(usize, usize); 2],
     /// All decoded instructions are to be dropped (IC IALLU).
@@ -121,6 +157,13 @@ impl Cpu {
             elapsed: 0,
             attention: 0,
             trap: Trap::None,
+            clock: 0,
+            deadline: u64::MAX,
+            timers_changed: true,
+            signals: Signals::default(),
+            event: false,
+            wait: Wait::No,
+            broadcast: Vec::new(),
             written_code: [(0, 0); 2],
             drop_code: false,
             landing: (0, 0),
@@ -134,6 +177,12 @@ impl Cpu {
         };
         cpu.context_changed();
         cpu
+    }
+
+    /// The CPU as it comes out of reset; steps, budget and time stay.
+    pub(crate) fn reset(&mut self, config: &Config) {
+        let (steps, budget, clock) = (self.steps, self.budget, self.clock);
+        *self = Self { steps, clock, budget, ..Self::new(self.mpidr(), config) };
     }
 
     /// A register slot.
@@ -151,6 +200,21 @@ impl Cpu {
     /// Leave the interpreter after the current instruction.
     pub(crate) fn call_attention(&mut self) {
         self.attention = u64::MAX;
+    }
+
+    /// Whether an interrupt or SError is pending, masked or not.
+    #[inline(always)]
+    pub(crate) fn is_signalled(&self) -> bool {
+        self.serror.pending | self.signals.irq | self.signals.fiq
+    }
+
+    /// Do TLB maintenance.
+    pub(crate) fn invalidate(&mut self, invalidation: Invalidation) {
+        match invalidation {
+            Invalidation::All => self.tlb.clear(),
+            Invalidation::AddressSpace => self.tlb.drop_address_space(),
+            Invalidation::Address(va) => self.tlb.drop_address(va),
+        }
     }
 
     /// PSTATE in the format of SPSR_ELx.

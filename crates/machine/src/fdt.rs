@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
+use crate::gic;
+use crate::timer;
 use crate::uart;
 
 /// What the tree says.
@@ -27,6 +29,13 @@ pub struct FdtError(#[from] vm_fdt::Error);
 
 /// phandle of the fixed 24 MHz clock, as on QEMU's `virt`.
 const CLOCK_PHANDLE: u32 = 0x8000;
+/// phandle of the interrupt controller.
+const GIC_PHANDLE: u32 = 0x8001;
+/// First cell of an interrupt: SPI or PPI. The number that follows is the INTID less 32 or 16.
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+/// Third cell: level-sensitive, active high.
+const LEVEL_HIGH: u32 = 4;
 /// Name of the UART's node.
 const UART_NODE: &str = "pl011@9000000";
 
@@ -42,9 +51,12 @@ pub fn flatten(platform: &Platform) -> Result<Vec<u8>, FdtError> {
     fdt.property_string("model", "linux,dummy-virt")?;
     fdt.property_u32("#address-cells", 2)?;
     fdt.property_u32("#size-cells", 2)?;
+    fdt.property_u32("interrupt-parent", GIC_PHANDLE)?;
     memory(&mut fdt, &platform.memory)?;
     cpus(&mut fdt, platform.cpus)?;
     psci(&mut fdt)?;
+    interrupt_controller(&mut fdt)?;
+    timers(&mut fdt)?;
     clock(&mut fdt)?;
     uart(&mut fdt)?;
     chosen(&mut fdt, platform)?;
@@ -64,11 +76,12 @@ fn cpus(fdt: &mut FdtWriter, count: u32) -> Result<(), vm_fdt::Error> {
     fdt.property_u32("#address-cells", 1)?;
     fdt.property_u32("#size-cells", 0)?;
     for number in 0..count {
-        let cpu = fdt.begin_node(&format!("cpu@{number:x}"))?;
+        let affinity = gic::affinity(number as usize);
+        let cpu = fdt.begin_node(&format!("cpu@{affinity:x}"))?;
         fdt.property_string("device_type", "cpu")?;
         fdt.property_string("compatible", "arm,armv8")?;
         fdt.property_string("enable-method", "psci")?;
-        fdt.property_u32("reg", number)?;
+        fdt.property_u32("reg", affinity)?;
         fdt.end_node(cpu)?;
     }
     fdt.end_node(node)
@@ -82,6 +95,34 @@ fn psci(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     fdt.property_u32("cpu_off", 0x8400_0002)?;
     fdt.property_u32("cpu_on", 0xc400_0003)?;
     fdt.property_u32("migrate", 0xc400_0005)?;
+    fdt.end_node(node)
+}
+
+fn interrupt_controller(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node(&format!("intc@{:x}", gic::DISTRIBUTOR.start))?;
+    fdt.property_string("compatible", "arm,gic-v3")?;
+    fdt.property_u32("#interrupt-cells", 3)?;
+    fdt.property_null("interrupt-controller")?;
+    let frames = [gic::DISTRIBUTOR, gic::REDISTRIBUTORS];
+    fdt.property_array_u64("reg", &frames.map(|frame| [frame.start, frame.end - frame.start]).concat())?;
+    fdt.property_u32("#redistributor-regions", 1)?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_null("ranges")?;
+    fdt.property_phandle(GIC_PHANDLE)?;
+    fdt.end_node(node)
+}
+
+/// The four interrupts of the binding: secure and non-secure physical, virtual, hypervisor's. Of the
+/// first and the last there is no timer: their place is taken, as on QEMU's `virt` without EL2 and EL3.
+fn timers(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+    const SECURE_PPI: u32 = 29;
+    const HYPERVISOR_PPI: u32 = 26;
+    let node = fdt.begin_node("timer")?;
+    strings(fdt, "compatible", &["arm,armv8-timer", "arm,armv7-timer"])?;
+    fdt.property_null("always-on")?;
+    let intids = [SECURE_PPI, timer::PHYSICAL_PPI, timer::VIRTUAL_PPI, HYPERVISOR_PPI];
+    fdt.property_array_u32("interrupts", &intids.map(|intid| [PPI, intid - 16, LEVEL_HIGH]).concat())?;
     fdt.end_node(node)
 }
 
@@ -99,6 +140,7 @@ fn uart(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     let node = fdt.begin_node(UART_NODE)?;
     strings(fdt, "compatible", &["arm,pl011", "arm,primecell"])?;
     fdt.property_array_u64("reg", &[uart::BASE, uart::SIZE])?;
+    fdt.property_array_u32("interrupts", &[SPI, uart::INTID - 32, LEVEL_HIGH])?;
     fdt.property_array_u32("clocks", &[CLOCK_PHANDLE, CLOCK_PHANDLE])?;
     strings(fdt, "clock-names", &["uartclk", "apb_pclk"])?;
     fdt.end_node(node)

@@ -27,9 +27,17 @@ pub(crate) const CLIDR: u64 = 3 | 1 << 21 | 1 << 24 | 1 << 27;
 /// CCSIDR_EL1 of either cache: 32 KiB, 4 ways, 128 sets, 64-byte lines.
 pub(crate) const CCSIDR: u64 = 2 | 3 << 3 | 127 << 13;
 
-/// ID_AA64PFR0_EL1: EL0 and EL1 in AArch64 only; no FP, no AdvSIMD; DIT; RAS if the VM has it.
+/// ID_AA64PFR0_EL1: EL0 and EL1 in AArch64 only; no FP, no AdvSIMD; the system registers of a GICv3;
+/// DIT; RAS if the VM has it. Nothing is done speculatively, so no secret leaks by it: CSV2, CSV3.
 pub(crate) const fn aa64pfr0(ras: bool) -> u64 {
-    0x1 | 0x1 << 4 | 0xf << 16 | 0xf << 20 | (ras as u64) << 28 | 0x1 << 48
+    0x1 | 0x1 << 4
+        | 0xf << 16
+        | 0xf << 20
+        | 0x1 << 24
+        | (ras as u64) << 28
+        | 0x1 << 48
+        | 0x1 << 56
+        | 0x1 << 60
 }
 
 /// ID_AA64PFR1_EL1: BTI, SSBS with its MSR and MRS.
@@ -49,8 +57,8 @@ pub(crate) const AA64ISAR1: u64 = 0x1 | 0x2 << 20 | 0x1 << 36;
 pub(crate) const AA64MMFR0: u64 = 0x5 | 0x2 << 4 | 0x1 << 20;
 
 /// ID_AA64MMFR1_EL1: hardware access flag and dirty state, hierarchical permission disables, PAN
-/// with its AT instructions.
-pub(crate) const AA64MMFR1: u64 = 0x2 | 0x1 << 12 | 0x2 << 20;
+/// with its AT instructions; no branch history (ECBHB).
+pub(crate) const AA64MMFR1: u64 = 0x2 | 0x1 << 12 | 0x2 << 20 | 0x1 << 60;
 
 /// ID_AA64MMFR2_EL1: UAO, small translation tables, LSE2 (AT).
 pub(crate) const AA64MMFR2: u64 = 0x1 << 4 | 0x1 << 28 | 0x1 << 32;

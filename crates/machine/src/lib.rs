@@ -1,7 +1,8 @@
 //! A software Arm machine with poisonable memory, in the shape of KVM.
 //!
-//! - [`Vm`]: RAM from 0x4000_0000 with poison at 64-byte lines, and a CPU; [`Config`] says how it behaves
-//! - [`Vcpu`]: run, registers, events: it implements [`seawall_events::Vcpu`], so what drives `/dev/kvm` drives it
+//! - [`Vm`]: RAM from 0x4000_0000 with poison at 64-byte lines, CPUs, and their GICv3; [`Config`] says how it behaves
+//! - [`Vcpu`]: run, registers, events: it implements [`seawall_events::Vcpu`], so what drives `/dev/kvm` drives it;
+//!   [`Vm::run`] runs all of them in turn
 //! - [`memory`], [`walk`]: RAM and poison; stage 1 translation
 //! - [`board`], [`fdt`], [`loader`], [`uart`]: what QEMU's `virt` has around the CPU
 //!
@@ -22,7 +23,16 @@
 //! # Invariants
 //!
 //! No wall clock and no randomness: the same inputs make the same run, to the bit, however it is cut into budgets.
-//! The counter counts instructions. No guest can make the host panic.
+//! The counter counts the steps of all CPUs, and what is skipped while all of them wait. No guest can make the host
+//! panic.
+//!
+//! # Several CPUs
+//!
+//! They take turns in one thread, so memory is sequentially consistent and instructions are coherent with it: what IC
+//! IVAU and DSB ask for holds already. A store-exclusive fails if another CPU had a turn since the load-exclusive, and
+//! with single CPUs run by hand ([`Vcpu`]) if the value is not there any more. TLB maintenance of the Inner Shareable
+//! kind reaches all CPUs before the next instruction. An interrupt is taken between two instructions: of a timer at
+//! the very step, from another CPU when its turn comes.
 //!
 //! ```
 //! use seawall_events::{Exit, Vcpu as _, VcpuEvents};
@@ -53,6 +63,7 @@ mod cpu;
 mod decode;
 mod exec;
 pub mod fdt;
+pub mod gic;
 mod icache;
 mod idregs;
 pub mod loader;
@@ -60,7 +71,9 @@ pub mod memory;
 mod poison;
 mod psci;
 mod run;
+mod schedule;
 mod sysreg;
+mod timer;
 mod tlb;
 mod trap;
 pub mod uart;

@@ -11,13 +11,14 @@ use seawall_events::{
     handle_guest_sea, inject_fetch_from_hole, inject_walk_abort, prepare_run,
 };
 
-use crate::cpu::{Cpu, PendingMmio};
+use crate::cpu::{Cpu, PendingMmio, Wait};
 use crate::decode::branch::LANDING_PACIASP;
 use crate::decode::{Insn, Kind, Op};
 use crate::exec::{Code, Leave, run_page};
+use crate::gic::Gic;
 use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE};
-use crate::psci;
+use crate::schedule::Others;
 use crate::tlb::Fill;
 use crate::trap::{HostAbort, Intent, Trap};
 use crate::vm::{Config, Error, UndefinedLog};
@@ -26,7 +27,11 @@ use crate::walk::{self, Access};
 /// One CPU with what it needs to run.
 pub(crate) struct Runner<'a> {
     pub(crate) config: &'a Config,
+    /// The number of the CPU.
+    pub(crate) index: usize,
     pub(crate) cpu: &'a mut Cpu,
+    pub(crate) others: Others<'a>,
+    pub(crate) gic: &'a mut Gic,
     pub(crate) memory: &'a mut Memory,
     pub(crate) icache: &'a mut ICache,
     pub(crate) undefined: &'a mut UndefinedLog,
@@ -89,45 +94,76 @@ mod iss {
     pub(super) const STAGE2_TRANSLATION: u32 = 0x07;
 }
 
-/// CPUs are interrupted after this many steps if nobody set a budget.
-const NO_BUDGET: u64 = u64::MAX;
+/// Why a CPU stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The host is needed.
+    Exit(Exit),
+    /// It did all the steps that it was given.
+    Limit,
+    /// It waits for something, or is off.
+    Wait,
+}
 
 impl Runner<'_> {
     fn kernel(&mut self) -> Kernel<'_> {
         Kernel { config: self.config, cpu: self.cpu, memory: self.memory }
     }
 
-    /// Run until the host is needed.
-    pub(crate) fn run(&mut self) -> Result<Exit, Error> {
-        self.complete_mmio();
+    /// Run until the host is needed, the CPU waits, or no step is left.
+    pub(crate) fn run(&mut self, left: &mut u64) -> Result<Stop, Error> {
+        self.complete_mmio(left);
         if self.cpu.host_touched_memory {
             self.host_touched_memory();
         }
-        let budget = self.cpu.budget.unwrap_or(NO_BUDGET);
-        let mut left = budget;
-        let result = self.run_for(&mut left);
-        if self.cpu.budget.is_some() {
-            self.cpu.budget = Some(left);
-        }
-        result
-    }
-
-    fn run_for(&mut self, left: &mut u64) -> Result<Exit, Error> {
         loop {
+            if self.cpu.timers_changed || self.cpu.steps >= self.cpu.deadline {
+                self.update_timers();
+            }
             if self.cpu.attention != 0 {
                 self.attend();
             }
-            if *left == 0 {
-                return Ok(Exit::Intr);
+            if self.cpu.wait != Wait::No {
+                if !self.wakes() {
+                    return Ok(Stop::Wait);
+                }
+                self.cpu.event &= self.cpu.wait != Wait::Event;
+                self.cpu.wait = Wait::No;
             }
-            if self.cpu.serror.pending && matches!(prepare_run(&mut self.kernel()), PendingSError::Taken(_)) {
+            if *left == 0 {
+                return Ok(Stop::Limit);
+            }
+            if self.cpu.is_signalled() && self.take_interrupt() {
                 self.step(left, 1);
                 continue;
             }
-            if let Some(exit) = self.run_once(left)? {
-                return Ok(exit);
+            // Not past the next timer interrupt.
+            let limit = (*left).min(self.cpu.deadline.saturating_sub(self.cpu.steps));
+            let mut part = limit;
+            let result = self.run_once(&mut part);
+            *left -= limit - part;
+            if let Some(stop) = result? {
+                return Ok(stop);
             }
         }
+    }
+
+    /// Take what is pending and not masked: an SError, an FIQ, an IRQ. Whether there was one.
+    fn take_interrupt(&mut self) -> bool {
+        if self.cpu.serror.pending && matches!(prepare_run(&mut self.kernel()), PendingSError::Taken(_)) {
+            return true;
+        }
+        let masked = self.cpu.state.rest;
+        let vector = if self.cpu.signals.fiq && masked & Pstate::F == 0 {
+            Vector::Fiq
+        } else if self.cpu.signals.irq && masked & Pstate::I == 0 {
+            Vector::Irq
+        } else {
+            return false;
+        };
+        let exception = Exception { target: Target::El1, vector, esr: None, far: None };
+        take_exception(self.cpu, &exception, EntryContext::default());
+        true
     }
 
     /// Count steps.
@@ -139,7 +175,7 @@ impl Runner<'_> {
     }
 
     /// Run in the page that the PC is in, and deal with why it stopped.
-    fn run_once(&mut self, left: &mut u64) -> Result<Option<Exit>, Error> {
+    fn run_once(&mut self, left: &mut u64) -> Result<Option<Stop>, Error> {
         let Some((slot, guarded)) = self.fetch() else {
             return self.take_trap(left, None);
         };
@@ -206,7 +242,7 @@ impl Runner<'_> {
         };
         let (slot, others_void) = self.icache.slot(self.memory, offset)?;
         if others_void {
-            self.cpu.tlb.clear_fetch();
+            self.drop_fetches();
         }
         let fill = Fill {
             va: pc,
@@ -234,8 +270,15 @@ impl Runner<'_> {
         }
         if let Some(ram_page) = self.icache.decode_line(self.memory, slot, pc) {
             self.cpu.tlb.drop_writes_to(ram_page);
+            self.others.iter_mut().for_each(|(_, cpu)| cpu.tlb.drop_writes_to(ram_page));
         }
         Some(())
+    }
+
+    /// The numbers of decoded pages are void, for all CPUs.
+    fn drop_fetches(&mut self) {
+        self.cpu.tlb.clear_fetch();
+        self.others.iter_mut().for_each(|(_, cpu)| cpu.tlb.clear_fetch());
     }
 
     /// What is checked before an instruction that a branch landed at, or with PSTATE.IL set: the
@@ -278,7 +321,10 @@ impl Runner<'_> {
         }
         if std::mem::take(&mut self.cpu.drop_code) {
             self.icache.clear(self.memory);
-            self.cpu.tlb.clear_fetch();
+            self.drop_fetches();
+        }
+        for invalidation in std::mem::take(&mut self.cpu.broadcast) {
+            self.others.iter_mut().for_each(|(_, cpu)| cpu.invalidate(invalidation));
         }
     }
 
@@ -293,18 +339,18 @@ impl Runner<'_> {
     }
 
     /// KVM_RUN first completes an MMIO access: the register gets its value, the PC moves on.
-    fn complete_mmio(&mut self) {
+    fn complete_mmio(&mut self, left: &mut u64) {
         let Some(PendingMmio { kind, rd, data }) = self.cpu.mmio.take() else { return };
         if !kind.is_store() {
             self.cpu.set_slot(rd, kind.extend(u64::from_le_bytes(data)));
         }
         self.cpu.pc = self.cpu.pc.wrapping_add(4);
         self.cpu.steps += 1;
-        self.cpu.budget = self.cpu.budget.map(|budget| budget.saturating_sub(1));
+        *left = left.saturating_sub(1);
     }
 
     /// Deal with the CPU's trap. `insn` is the instruction at the PC, if it was fetched.
-    fn take_trap(&mut self, left: &mut u64, insn: Option<Insn>) -> Result<Option<Exit>, Error> {
+    fn take_trap(&mut self, left: &mut u64, insn: Option<Insn>) -> Result<Option<Stop>, Error> {
         match std::mem::replace(&mut self.cpu.trap, Trap::None) {
             Trap::None => {}
             Trap::Exception { class, iss, far } => {
@@ -325,23 +371,65 @@ impl Runner<'_> {
                 self.step(left, 1);
             }
             Trap::Hvc(_) => {
-                self.cpu.pc = self.cpu.pc.wrapping_add(4);
-                self.step(left, 1);
-                let arguments = [self.cpu.slot(0), self.cpu.slot(1), self.cpu.slot(2)];
-                let answer = psci::call(arguments, self.cpu.mpidr());
-                self.cpu.set_slot(0, answer.x0);
-                return Ok(answer.event.map(Exit::SystemEvent));
+                self.retire(left);
+                return Ok(self.hypervisor_call());
             }
             Trap::Wfi => {
-                self.cpu.pc = self.cpu.pc.wrapping_add(4);
-                self.step(left, 1);
-                // A pending SError wakes, masked or not.
-                return Ok((!self.cpu.serror.pending).then_some(Exit::Idle));
+                self.retire(left);
+                self.cpu.wait = Wait::Interrupt;
             }
-            Trap::Poison(abort) => return Ok(self.poison(left, &abort)),
-            Trap::Hole(abort) => return self.hole(left, &abort, insn),
+            Trap::Wfe => {
+                self.retire(left);
+                self.cpu.wait = Wait::Event;
+            }
+            Trap::Sev => {
+                self.retire(left);
+                self.cpu.event = true;
+                self.others.iter_mut().for_each(|(_, cpu)| cpu.event = true);
+            }
+            Trap::Gic { register, rt, is_read } => self.gic_register(left, register, rt, is_read),
+            Trap::Poison(abort) => return Ok(self.poison(left, &abort).map(Stop::Exit)),
+            Trap::Hole(abort) => return Ok(self.hole(left, &abort, insn)?.map(Stop::Exit)),
         }
         Ok(None)
+    }
+
+    /// The instruction is done.
+    fn retire(&mut self, left: &mut u64) {
+        self.cpu.pc = self.cpu.pc.wrapping_add(4);
+        self.step(left, 1);
+    }
+
+    /// MRS or MSR of a register of the CPU interface.
+    fn gic_register(&mut self, left: &mut u64, register: u16, rt: u8, is_read: bool) {
+        let done = if is_read {
+            self.gic.read_register(self.index, register).map(|value| self.cpu.set_slot(rt, value))
+        } else {
+            self.gic.write_register(self.index, register, self.cpu.slot(rt))
+        };
+        if done.is_some() {
+            self.refresh_signals();
+            self.retire(left);
+            return;
+        }
+        self.cpu.raise_system_undefined(register, rt, is_read);
+        if let Trap::Undefined(word) = std::mem::replace(&mut self.cpu.trap, Trap::None) {
+            self.undefined.record(word);
+        }
+        self.enter(ExceptionClass::UNKNOWN, 0, None);
+        self.step(left, 1);
+    }
+
+    /// A load or store of a register of the distributor or a redistributor.
+    fn gic_access(&mut self, left: &mut u64, insn: &Insn, kind: Kind, pa: u64) {
+        let len = 1 << kind.size();
+        if kind.is_store() {
+            self.gic.store(pa, len, self.cpu.slot(insn.rd));
+            self.refresh_signals();
+        } else {
+            self.cpu.set_slot(insn.rd, kind.extend(self.gic.load(pa, len)));
+        }
+        self.retire(left);
     }
 
     /// An exception to EL1 at the PC.
@@ -389,6 +477,10 @@ impl Runner<'_> {
             insn.and_then(|insn| insn.syndrome_kind().map(|(kind, ordered)| (insn, kind, ordered)))
         {
             self.remember(abort, iss | access_iss(&insn, kind, ordered), Some(abort.pa));
+            if self.gic.has(abort.pa) {
+                self.gic_access(left, &insn, kind, abort.pa);
+                return Ok(None);
+            }
             return Ok(Some(Exit::Mmio(self.mmio(&insn, kind, abort.pa))));
         }
         self.remember(abort, iss, Some(abort.pa));

@@ -7,14 +7,10 @@ use seawall_arm::{ExceptionClass, Pstate};
 
 use crate::cpu::Cpu;
 use crate::decode::insn::SINK;
+use crate::gic::{self, Signals};
 use crate::idregs;
+use crate::timer::{COUNTER_HZ, STEPS_PER_TICK, Timer};
 use crate::trap::Trap;
-
-/// Frequency of the counter, Hz. See [`INSTRUCTIONS_PER_TICK`].
-pub(crate) const COUNTER_HZ: u64 = 62_500_000;
-/// How many instructions make a tick of the counter: 16, so that the counter's second is a billion
-/// instructions. Time in the machine is instructions executed, and nothing else.
-pub(crate) const INSTRUCTIONS_PER_TICK: u64 = 16;
 
 /// The number of a register or system instruction.
 pub(crate) const fn id(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
@@ -105,37 +101,14 @@ pub(crate) mod sctlr {
     pub(crate) const UCT: u64 = 1 << 15;
     /// EL0's WFI is not trapped.
     pub(crate) const NTWI: u64 = 1 << 16;
+    /// EL0's WFE is not trapped.
+    pub(crate) const NTWE: u64 = 1 << 18;
     /// EL0 may do cache maintenance by address.
     pub(crate) const UCI: u64 = 1 << 26;
     /// Big-endian data at EL0 and EL1: not there, RES0.
     pub(crate) const ENDIAN: u64 = 1 << 24 | 1 << 25;
     /// What is set after reset: the RES1 bits, SPAN, nTWE, nTWI, SA0, SA.
     pub(crate) const RESET: u64 = 0x30d5_0998;
-}
-
-/// One of the two timers of EL1.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Timer {
-    /// ENABLE and IMASK.
-    control: u64,
-    /// When it fires, in ticks.
-    compare: u64,
-}
-
-impl Timer {
-    fn control(self, now: u64) -> u64 {
-        let fires = self.control & 1 != 0 && now >= self.compare;
-        self.control | u64::from(fires) << 2
-    }
-
-    /// TVAL: a signed 32-bit distance from now.
-    fn value(self, now: u64) -> u64 {
-        self.compare.wrapping_sub(now) & 0xffff_ffff
-    }
-
-    fn set_value(&mut self, now: u64, value: u64) {
-        self.compare = now.wrapping_add(value as u32 as i32 as u64);
-    }
 }
 
 /// The registers that hold state.
@@ -159,15 +132,15 @@ pub(crate) struct SysRegs {
     pub(crate) tpidr_el1: u64,
     afsr: [u64; 2],
     amair: u64,
-    cntkctl: u64,
+    pub(crate) cntkctl: u64,
     csselr: u64,
     mdscr: u64,
     mdccint: u64,
     os_lock: bool,
     os_double_lock: u64,
     pub(crate) mpidr: u64,
-    physical_timer: Timer,
-    virtual_timer: Timer,
+    pub(crate) physical_timer: Timer,
+    pub(crate) virtual_timer: Timer,
 }
 
 impl SysRegs {
@@ -215,9 +188,14 @@ enum Right {
 }
 
 impl Cpu {
+    /// The machine's time, in steps.
+    pub(crate) fn time(&self) -> u64 {
+        self.clock.wrapping_add(self.steps).wrapping_add(self.elapsed)
+    }
+
     /// The counter, in ticks.
     pub(crate) fn counter(&self) -> u64 {
-        (self.steps + self.elapsed) / INSTRUCTIONS_PER_TICK
+        self.time() / STEPS_PER_TICK
     }
 
     /// Record that a system register access or system instruction is UNDEFINED.
@@ -277,6 +255,10 @@ impl Cpu {
         let value = match id {
             FPCR | FPSR => {
                 self.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
+                return None;
+            }
+            _ if gic::is_register(id) => {
+                self.trap = Trap::Gic { register: id, rt, is_read: true };
                 return None;
             }
             _ => self.identification(id).or_else(|| self.value(id)),
@@ -348,8 +330,11 @@ impl Cpu {
             MAIR_EL1 => sys.mair,
             AMAIR_EL1 => sys.amair,
             VBAR_EL1 => sys.vbar,
-            // Bit 8: an SError is pending.
-            ISR_EL1 => u64::from(self.serror.pending) << 8,
+            // A, I and F: what is pending.
+            ISR_EL1 => {
+                let Signals { irq, fiq } = self.signals;
+                u64::from(self.serror.pending) << 8 | u64::from(irq) << 7 | u64::from(fiq) << 6
+            }
             // No error records.
             ERRIDR_EL1 | ERRSELR_EL1 if self.ras => 0,
             DISR_EL1 if self.ras => sys.disr,
@@ -387,7 +372,17 @@ impl Cpu {
             self.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
             return None;
         }
+        if gic::is_register(id) {
+            self.trap = Trap::Gic { register: id, rt, is_read: false };
+            return None;
+        }
         let value = self.slot(rt);
+        if self.set_timer(id, value) {
+            // The time of the next interrupt may be another now.
+            self.timers_changed = true;
+            self.call_attention();
+            return Some(());
+        }
         if self.set_translation(id, value) || self.set_state(id, value) || self.set_plain(id, value) {
             return Some(());
         }
@@ -460,12 +455,29 @@ impl Cpu {
     pub(crate) fn set_rest(&mut self, mask: u64, value: u64) {
         self.state.rest = self.state.rest & !mask | value & mask;
         self.context_changed();
-        self.call_attention();
+        if self.is_signalled() {
+            self.call_attention();
+        }
+    }
+
+    /// The registers of the timers. Whether `id` is one.
+    fn set_timer(&mut self, id: u16, value: u64) -> bool {
+        let now = self.counter();
+        let sys = &mut self.sys;
+        match id {
+            CNTP_TVAL_EL0 => sys.physical_timer.set_value(now, value),
+            CNTP_CTL_EL0 => sys.physical_timer.set_control(value),
+            CNTP_CVAL_EL0 => sys.physical_timer.compare = value,
+            CNTV_TVAL_EL0 => sys.virtual_timer.set_value(now, value),
+            CNTV_CTL_EL0 => sys.virtual_timer.set_control(value),
+            CNTV_CVAL_EL0 => sys.virtual_timer.compare = value,
+            _ => return false,
+        }
+        true
     }
 
     /// The registers that just hold a value.
     fn set_plain(&mut self, id: u16, value: u64) -> bool {
-        let now = self.counter();
         let sys = &mut self.sys;
         match id {
             SPSR_EL1 => sys.spsr = value,
@@ -485,12 +497,6 @@ impl Cpu {
             TPIDR_EL1 => sys.tpidr_el1 = value,
             CNTKCTL_EL1 => sys.cntkctl = value & 0x3ff,
             CSSELR_EL1 => sys.csselr = value & 0xf,
-            CNTP_TVAL_EL0 => sys.physical_timer.set_value(now, value),
-            CNTP_CTL_EL0 => sys.physical_timer.control = value & 3,
-            CNTP_CVAL_EL0 => sys.physical_timer.compare = value,
-            CNTV_TVAL_EL0 => sys.virtual_timer.set_value(now, value),
-            CNTV_CTL_EL0 => sys.virtual_timer.control = value & 3,
-            CNTV_CVAL_EL0 => sys.virtual_timer.compare = value,
             MDSCR_EL1 => sys.mdscr = value & 0xffff_ffff,
             MDCCINT_EL1 => sys.mdccint = value & 0xffff_ffff,
             OSLAR_EL1 => sys.os_lock = value & 1 != 0,

@@ -57,6 +57,12 @@ pub(crate) enum Trap {
     Hvc(u16),
     /// WFI: the CPU waits.
     Wfi,
+    /// WFE, and the event register is clear: the CPU waits.
+    Wfe,
+    /// SEV: an event for all CPUs.
+    Sev,
+    /// MRS or MSR of a register of the GIC's CPU interface.
+    Gic { register: u16, rt: u8, is_read: bool },
     /// Poison was consumed.
     Poison(HostAbort),
     /// There is no RAM.

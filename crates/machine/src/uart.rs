@@ -5,6 +5,8 @@
 
 /// Physical address of the UART, as on QEMU's `virt`.
 pub const BASE: u64 = 0x0900_0000;
+/// INTID of its interrupt: SPI 1.
+pub const INTID: u32 = 33;
 /// Bytes of its register window.
 pub const SIZE: u64 = 0x1000;
 

@@ -4,9 +4,9 @@ use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Abi, AbortDelivery, Applied, Exit, VcpuEvents};
 
-use crate::cpu::Cpu;
-use crate::run::{Kernel, Runner};
-use crate::vm::{Error, Vm, mpidr};
+use crate::cpu::{Cpu, Wait};
+use crate::run::Kernel;
+use crate::vm::{Error, Vm};
 
 /// One CPU of a [`Vm`].
 #[derive(Debug)]
@@ -44,6 +44,23 @@ impl<'a> Vcpu<'a> {
         self.vm
     }
 
+    /// The number of the CPU.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether the CPU is on: the first is at first, PSCI turns others on and off.
+    pub fn is_on(&self) -> bool {
+        self.cpu().is_ok_and(|cpu| cpu.wait != Wait::Off)
+    }
+
+    /// `KVM_SET_MP_STATE`: turns the CPU on where it stands, or off.
+    pub fn set_on(&mut self, on: bool) {
+        if let Ok(cpu) = self.cpu_mut() {
+            cpu.wait = if on { Wait::No } else { Wait::Off };
+        }
+    }
+
     /// How many steps the CPU may do from now on, over all runs: when they are used up a run ends with
     /// [`Exit::Intr`]. A step is an instruction that completes, or an exception taken to EL1; a SEA
     /// exit is none. `None`: no limit, as it is at first.
@@ -58,23 +75,26 @@ impl<'a> Vcpu<'a> {
         self.cpu().ok().and_then(|cpu| cpu.budget)
     }
 
-    /// Steps done since the machine was made: instructions completed, and exceptions taken to EL1.
-    /// Sixteen of them are a tick of the counter (CNTVCT_EL0, 62.5 MHz).
+    /// Steps that this CPU did since the machine was made: instructions completed, and exceptions
+    /// taken to EL1. The machine's time is [`Vm::time`].
     pub fn instructions(&self) -> u64 {
         self.cpu().map_or(0, |cpu| cpu.steps)
     }
 
     /// `KVM_ARM_VCPU_INIT`: the CPU as it comes out of reset (EL1h, DAIF set, MMU off, PC and all general
-    /// registers 0). Steps and budget stay.
+    /// registers 0), and its GIC interface too. Steps, budget, and whether it is on, stay.
     ///
     /// # Errors
     /// [`Error::NoCpu`].
     pub fn reset(&mut self) -> Result<(), Error> {
         let config = self.vm.config;
-        let mpidr = mpidr(self.index as u64);
         let cpu = self.cpu_mut()?;
-        let (steps, budget) = (cpu.steps, cpu.budget);
-        *cpu = Cpu { steps, budget, ..Cpu::new(mpidr, &config) };
+        let is_off = cpu.wait == Wait::Off;
+        cpu.reset(&config);
+        if is_off {
+            cpu.wait = Wait::Off;
+        }
+        self.vm.gic.reset_interface(self.index);
         Ok(())
     }
 
@@ -138,10 +158,7 @@ impl seawall_events::Vcpu for Vcpu<'_> {
     type Error = Error;
 
     fn run(&mut self) -> Result<Exit, Error> {
-        let count = self.vm.cpus.len();
-        let Vm { config, memory, icache, cpus, undefined } = &mut *self.vm;
-        let cpu = cpus.get_mut(self.index).ok_or(Error::NoCpu { index: self.index, count })?;
-        Runner { config, cpu, memory, icache, undefined }.run()
+        self.vm.run_one(self.index)
     }
 
     fn answer_mmio(&mut self, data: [u8; 8]) {

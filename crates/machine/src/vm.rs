@@ -6,9 +6,12 @@ use std::ops::Range;
 use seawall_arm::{ErrorState, Reg};
 use seawall_events::{Abi, Layout, Refused};
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Wait};
+use crate::gic::{self, Gic};
 use crate::icache::ICache;
 use crate::memory::{Memory, MemoryError};
+use crate::psci::mpidr;
+use crate::schedule::Turn;
 use crate::vcpu::Vcpu;
 
 /// Physical address at which RAM begins, as on QEMU's `virt`.
@@ -27,6 +30,8 @@ pub enum StorePolicy {
 /// What a [`Vm`] is created with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// CPUs, at least 1 and at most 123. The first runs; the others are off until PSCI turns them on.
+    pub cpus: usize,
     /// RAM, bytes: whole 4 KiB pages, from [`RAM_BASE`] on.
     pub memory_size: u64,
     /// Which `struct kvm_vcpu_events` the VM speaks.
@@ -46,9 +51,10 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 128 MiB, the extended ABI as posted, RAS, both exits enabled, deferred stores, SET = 0.
+    /// One CPU, 128 MiB, the extended ABI as posted, RAS, both exits enabled, deferred stores, SET = 0.
     fn default() -> Self {
         Self {
+            cpus: 1,
             memory_size: 128 << 20,
             abi: Abi::Extended(Layout::Posted),
             ras: true,
@@ -68,6 +74,12 @@ pub enum Error {
     /// RAM could not be made, or a range is not in it.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// A VM cannot have so many CPUs.
+    #[error("expected 1 to {most} CPUs, got {0}", most = gic::MAX_CPUS)]
+    CpuCount(usize),
+    /// There is no such interrupt line.
+    #[error("expected the INTID of an SPI, 32 to 287, got {0}")]
+    NoInterrupt(u32),
     /// There is no such CPU.
     #[error("expected a CPU below {count}, got {index}")]
     NoCpu {
@@ -136,18 +148,84 @@ pub struct Vm {
     pub(crate) icache: ICache,
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) undefined: UndefinedLog,
+    pub(crate) gic: Gic,
+    /// The machine's time, in steps.
+    pub(crate) now: u64,
+    pub(crate) turn: Turn,
+    /// Steps that the host still allows in [`Vm::run`].
+    pub(crate) budget: Option<u64>,
 }
 
 impl Vm {
-    /// A machine with zeroed RAM and one CPU as it comes out of reset, PC = 0.
+    /// A machine with zeroed RAM and its CPUs as they come out of reset, PC = 0.
     ///
     /// # Errors
-    /// [`Error::Memory`] if RAM of this size cannot be made.
+    /// [`Error::Memory`] if RAM of this size cannot be made, [`Error::CpuCount`].
     pub fn new(config: Config) -> Result<Self, Error> {
+        if !(1..=gic::MAX_CPUS).contains(&config.cpus) {
+            return Err(Error::CpuCount(config.cpus));
+        }
         let memory = Memory::new(RAM_BASE, config.memory_size)?;
         let icache = ICache::new(config.memory_size);
-        let cpus = vec![Cpu::new(mpidr(0), &config)];
-        Ok(Self { config, memory, icache, cpus, undefined: UndefinedLog::default() })
+        let mut vm = Self {
+            config,
+            memory,
+            icache,
+            cpus: (0..config.cpus).map(|cpu| Cpu::new(mpidr(cpu), &config)).collect(),
+            undefined: UndefinedLog::default(),
+            gic: Gic::new(config.cpus),
+            now: 0,
+            turn: Turn::FIRST,
+            budget: None,
+        };
+        vm.reset();
+        Ok(vm)
+    }
+
+    /// All CPUs and the interrupt controller as they come out of reset, the first CPU on, the others
+    /// off. RAM, time, steps and budgets stay.
+    pub fn reset(&mut self) {
+        self.gic = Gic::new(self.cpus.len());
+        self.turn = Turn::FIRST;
+        for (index, cpu) in self.cpus.iter_mut().enumerate() {
+            cpu.reset(&self.config);
+            cpu.wait = if index == 0 { Wait::No } else { Wait::Off };
+        }
+    }
+
+    /// `KVM_IRQ_LINE`: drives the line of an SPI.
+    ///
+    /// # Errors
+    /// [`Error::NoInterrupt`].
+    pub fn set_irq_line(&mut self, intid: u32, high: bool) -> Result<(), Error> {
+        if self.gic.set_line(intid, high).ok_or(Error::NoInterrupt(intid))? {
+            for (index, cpu) in self.cpus.iter_mut().enumerate() {
+                cpu.signals = self.gic.signals(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many steps all CPUs together may do from now on in [`Vm::run`]; when they are used up a
+    /// run ends with [`Exit::Intr`](seawall_events::Exit::Intr). `None`: no limit, as it is at first.
+    pub fn set_budget(&mut self, budget: Option<u64>) {
+        self.budget = budget;
+    }
+
+    /// Steps left of the budget.
+    pub fn budget(&self) -> Option<u64> {
+        self.budget
+    }
+
+    /// Steps that all CPUs did since the machine was made.
+    pub fn instructions(&self) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.steps).sum()
+    }
+
+    /// The machine's time, in steps: those that its CPUs did, and what was skipped while all of them
+    /// waited. Sixteen of them are a tick of the counter (CNTVCT_EL0, 62.5 MHz), a billion a second.
+    pub fn time(&self) -> u64 {
+        self.now
     }
 
     /// What the machine was created with.
@@ -218,9 +296,4 @@ impl fmt::Debug for Vm {
             .field("undefined", &self.undefined)
             .finish_non_exhaustive()
     }
-}
-
-/// MPIDR_EL1 of a CPU: affinity level 0, RES1 bit 31.
-pub(crate) fn mpidr(index: u64) -> u64 {
-    1 << 31 | index
 }

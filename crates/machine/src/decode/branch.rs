@@ -104,6 +104,8 @@ fn hint(number: u32) -> Insn {
     match number {
         2 => Insn::new(Op::Wfe),
         3 => Insn::new(Op::Wfi),
+        4 => Insn::new(Op::Sev),
+        5 => Insn::new(Op::Sevl),
         16 => Insn::new(Op::Esb),
         // BTI {c, j, jc}; x = which of them. PACIASP and PACIBSP stay NOPs but are landing pads.
         32 | 34 | 36 | 38 => Insn { x: (number - 32) as u16 / 2, ..Insn::new(Op::Bti) },

@@ -169,6 +169,8 @@ pub(crate) enum Op {
     // System.
     Wfi,
     Wfe,
+    Sev,
+    Sevl,
     Esb,
     Bti,
     Clrex,

@@ -211,7 +211,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
                 cpu.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
                 break Leave::Trap;
             }
-            Op::Nop | Op::Wfe | Op::Bti => {}
+            Op::Nop | Op::Bti => {}
 
             Op::Adr => set!(insn, pc!().wrapping_add(insn.imm)),
             Op::Adrp => set!(insn, page_va.wrapping_add(insn.imm)),
@@ -541,6 +541,12 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
                 cpu.trap = Trap::Wfi;
                 break Leave::Trap;
             }
+            Op::Wfe => give!(cpu.wait_for_event()),
+            Op::Sev => {
+                cpu.trap = Trap::Sev;
+                break Leave::Trap;
+            }
+            Op::Sevl => cpu.event = true,
             Op::Esb => cpu.error_synchronization_barrier(),
             Op::Clrex => cpu.monitor = None,
             Op::Isb => cpu.call_attention(),

@@ -3,7 +3,7 @@
 
 use seawall_arm::{ExceptionClass, FaultStatus, Pstate};
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Invalidation};
 use crate::memory::Memory;
 use crate::sysreg::{id, sctlr};
 use crate::tlb::View;
@@ -88,13 +88,17 @@ fn invalidate_tlb(cpu: &mut Cpu, instruction: u16, value: u64) -> bool {
     if !matches!(instruction & !7, LOCAL | INNER_SHAREABLE) {
         return false;
     }
-    match instruction & 7 {
-        0 => cpu.tlb.clear(),
+    let invalidation = match instruction & 7 {
+        0 => Invalidation::All,
         // Only the current ASID has entries.
-        2 => cpu.tlb.drop_address_space(),
+        2 => Invalidation::AddressSpace,
         // VA[55:12] is in the register's low bits; entries of other ASIDs are not there.
-        1 | 3 | 5 | 7 => cpu.tlb.drop_address(value << 12),
+        1 | 3 | 5 | 7 => Invalidation::Address(value << 12),
         _ => return false,
+    };
+    cpu.invalidate(invalidation);
+    if instruction & !7 == INNER_SHAREABLE {
+        cpu.broadcast.push(invalidation);
     }
     cpu.call_attention();
     true
@@ -215,6 +219,7 @@ impl Cpu {
         }
         let (spsr, target) = (self.sys.spsr, self.sys.elr);
         self.monitor = None;
+        self.event = true;
         let is_legal = matches!(spsr & 0x1f, 0b00000 | 0b00100 | 0b00101);
         if is_legal {
             self.set_pstate(spsr & !Pstate::SS);
@@ -234,6 +239,20 @@ impl Cpu {
             return None;
         }
         Some(())
+    }
+
+    /// WFE: goes on if the event register was set, which it clears; else it waits, or at EL0 may be
+    /// trapped (SCTLR_EL1.nTWE). Source: `AArch64.CheckForWFxTrap`, ISS.TI.
+    pub(super) fn wait_for_event(&mut self) -> Option<()> {
+        if std::mem::take(&mut self.event) {
+            return Some(());
+        }
+        if self.state.el == 0 && self.sys.sctlr & sctlr::NTWE == 0 {
+            self.raise(ExceptionClass::WFX, 0x1e0_0001, None);
+        } else {
+            self.trap = Trap::Wfe;
+        }
+        None
     }
 
     /// ESB: a pending virtual SError that is masked is put off into DISR_EL1. Without FEAT_RAS a NOP.

@@ -1,0 +1,262 @@
+//! Several CPUs in one thread: whose turn it is, and what happens when all wait.
+//!
+//! The CPUs take turns by steps, in the order of their numbers, so that a run is the same each time
+//! and however it is cut into budgets. All of them do their steps in one time: the machine's time
+//! is the sum of all CPUs' steps, as on a host with a single core. A CPU that waits gives up its
+//! turn. When all wait, time goes on to the next timer interrupt or event.
+
+use seawall_events::Exit;
+
+use crate::cpu::{Cpu, Wait};
+use crate::run::{Runner, Stop};
+use crate::timer::{self, PHYSICAL_PPI, STEPS_PER_TICK, VIRTUAL_PPI};
+use crate::vm::{Error, Vm};
+
+/// Steps of a turn: ten microseconds of the guest's time.
+const TURN: u64 = 10_000;
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) cpu: usize,
+    left: u64,
+}
+
+impl Turn {
+    pub(crate) const FIRST: Turn = Turn { cpu: 0, left: TURN };
+}
+
+/// The CPUs that do not run now.
+pub(crate) struct Others<'a> {
+    before: &'a mut [Cpu],
+    after: &'a mut [Cpu],
+}
+
+impl Others<'_> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Cpu> {
+        self.before.iter().chain(self.after.iter())
+    }
+
+    /// With their numbers.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Cpu)> {
+        let after = self.before.len() + 1;
+        self.before.iter_mut().enumerate().chain((after..).zip(self.after.iter_mut()))
+    }
+}
+
+/// One CPU, and the others.
+fn split(cpus: &mut [Cpu], index: usize) -> Option<(&mut Cpu, Others<'_>)> {
+    let (before, rest) = cpus.split_at_mut_checked(index)?;
+    let (cpu, after) = rest.split_first_mut()?;
+    Some((cpu, Others { before, after }))
+}
+
+impl Vm {
+    /// One CPU with all that it needs to run.
+    pub(crate) fn runner(&mut self, index: usize) -> Result<Runner<'_>, Error> {
+        let count = self.cpus.len();
+        let Vm { config, memory, icache, cpus, undefined, gic, .. } = self;
+        let (cpu, others) = split(cpus, index).ok_or(Error::NoCpu { index, count })?;
+        Ok(Runner { config, index, cpu, others, gic, memory, icache, undefined })
+    }
+
+    /// Runs one CPU for at most `left` steps.
+    fn run_cpu(&mut self, index: usize, left: &mut u64) -> Result<Stop, Error> {
+        let now = self.now;
+        let mut runner = self.runner(index)?;
+        let clock = now.wrapping_sub(runner.cpu.steps);
+        if runner.cpu.clock != clock {
+            runner.cpu.clock = clock;
+            runner.cpu.timers_changed = true;
+        }
+        let result = runner.run(left);
+        self.now = runner.cpu.time();
+        result
+    }
+
+    /// Runs the guest on all its CPUs until it needs its host: gives the CPU that does, and why.
+    /// [`Exit::Idle`]: all CPUs wait or are off, and nothing can wake one but the host.
+    ///
+    /// # Errors
+    /// [`Error::NoSyndrome`].
+    pub fn run(&mut self) -> Result<(usize, Exit), Error> {
+        loop {
+            let current = self.turn.cpu;
+            if self.budget == Some(0) {
+                return Ok((current, Exit::Intr));
+            }
+            let Some(index) = self.next_cpu() else {
+                if self.skip_time() {
+                    continue;
+                }
+                self.wake(current);
+                return Ok((current, Exit::Idle));
+            };
+            if index != current || self.turn.left == 0 {
+                self.begin_turn(index);
+            }
+            let own = self.cpus.get(index).and_then(|cpu| cpu.budget).unwrap_or(u64::MAX);
+            let limit = self.turn.left.min(self.budget.unwrap_or(u64::MAX)).min(own);
+            let mut left = limit;
+            let result = self.run_cpu(index, &mut left);
+            let done = limit - left;
+            self.turn.left -= done;
+            self.budget = self.budget.map(|budget| budget - done);
+            if let Some(cpu) = self.cpus.get_mut(index) {
+                cpu.budget = cpu.budget.map(|budget| budget - done);
+            }
+            match result? {
+                Stop::Exit(exit) => return Ok((index, exit)),
+                Stop::Wait => self.turn.left = 0,
+                Stop::Limit if done == own => return Ok((index, Exit::Intr)),
+                Stop::Limit => {}
+            }
+        }
+    }
+
+    /// Runs one CPU, as KVM_RUN does, with the others standing still.
+    pub(crate) fn run_one(&mut self, index: usize) -> Result<Exit, Error> {
+        loop {
+            let budget = self.cpus.get(index).and_then(|cpu| cpu.budget);
+            let mut left = budget.unwrap_or(u64::MAX);
+            let result = self.run_cpu(index, &mut left);
+            if let Some(cpu) = self.cpus.get_mut(index) {
+                cpu.budget = budget.and(Some(left));
+            }
+            match result? {
+                Stop::Exit(exit) => return Ok(exit),
+                Stop::Limit => return Ok(Exit::Intr),
+                Stop::Wait => {}
+            }
+            let is_off = self.cpus.get(index).is_none_or(|cpu| cpu.wait == Wait::Off);
+            if is_off || self.next_cpu().is_some_and(|other| other != index) || !self.wait_over(index) {
+                self.wake(index);
+                return Ok(Exit::Idle);
+            }
+        }
+    }
+
+    /// Let time go on until a CPU that waits can go on. Whether it can.
+    fn wait_over(&mut self, index: usize) -> bool {
+        while !self.can_run(index) {
+            if !self.skip_time() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The CPU whose turn it is, or the first behind it that can run.
+    fn next_cpu(&mut self) -> Option<usize> {
+        let count = self.cpus.len();
+        let Turn { cpu, left } = self.turn;
+        let first = if left == 0 { cpu + 1 } else { cpu };
+        (first..first + count).map(|n| n % count).find(|&index| self.can_run(index))
+    }
+
+    /// Whether a CPU does not wait, or what it waits for has come.
+    fn can_run(&mut self, index: usize) -> bool {
+        let wait = self.cpus.get(index).map_or(Wait::Off, |cpu| cpu.wait);
+        match wait {
+            Wait::No => true,
+            Wait::Off => false,
+            Wait::Event | Wait::Interrupt => {
+                let now = self.now;
+                self.runner(index).is_ok_and(|mut runner| {
+                    runner.cpu.clock = now.wrapping_sub(runner.cpu.steps);
+                    runner.update_timers();
+                    runner.wakes()
+                })
+            }
+        }
+    }
+
+    /// Another CPU's turn begins. The others' exclusive monitors are cleared, as it may store to what
+    /// they marked; which is an event to who waits for one.
+    fn begin_turn(&mut self, index: usize) {
+        if index != self.turn.cpu {
+            for (_, cpu) in self.cpus.iter_mut().enumerate().filter(|(other, _)| *other != index) {
+                cpu.event |= cpu.monitor.take().is_some() || cpu.wait == Wait::Event;
+            }
+        }
+        self.turn = Turn { cpu: index, left: TURN };
+    }
+
+    /// All CPUs wait: time goes on to the next timer interrupt, or to the next event for a CPU in
+    /// WFE, which without an event stream is now. `false`: nothing comes.
+    fn skip_time(&mut self) -> bool {
+        let now = self.now / STEPS_PER_TICK;
+        let mut next: Option<u64> = None;
+        for cpu in self.cpus.iter().filter(|cpu| cpu.wait != Wait::Off) {
+            let timers = [cpu.sys.physical_timer, cpu.sys.virtual_timer];
+            let interrupts = timers.into_iter().filter_map(|timer| timer.next(now));
+            let event =
+                (cpu.wait == Wait::Event).then(|| timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now));
+            next = interrupts.chain(event).chain(next).min();
+        }
+        let Some(next) = next else { return false };
+        for cpu in self.cpus.iter_mut().filter(|cpu| cpu.wait == Wait::Event) {
+            cpu.event |= timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now) <= next;
+        }
+        if next > now {
+            self.now = next.saturating_mul(STEPS_PER_TICK);
+        }
+        true
+    }
+
+    /// A CPU goes on without what it waited for, as the architecture lets it.
+    fn wake(&mut self, index: usize) {
+        if let Some(cpu) = self.cpus.get_mut(index) {
+            if cpu.wait != Wait::Off {
+                cpu.wait = Wait::No;
+            }
+        }
+    }
+}
+
+impl Runner<'_> {
+    /// Whether the CPU's wait is over.
+    pub(crate) fn wakes(&self) -> bool {
+        let cpu = &self.cpu;
+        let masked = cpu.state.rest;
+        match cpu.wait {
+            Wait::No => true,
+            Wait::Off => false,
+            Wait::Interrupt => cpu.is_signalled(),
+            // Of interrupts only those that are not masked.
+            Wait::Event => {
+                cpu.event
+                    || cpu.serror.pending
+                    || cpu.signals.irq && masked & seawall_arm::Pstate::I == 0
+                    || cpu.signals.fiq && masked & seawall_arm::Pstate::F == 0
+            }
+        }
+    }
+
+    /// Bring the timers' lines up to date, and find out when they next change.
+    pub(crate) fn update_timers(&mut self) {
+        self.cpu.timers_changed = false;
+        let now = self.cpu.counter();
+        let timers = [(PHYSICAL_PPI, self.cpu.sys.physical_timer), (VIRTUAL_PPI, self.cpu.sys.virtual_timer)];
+        let mut changed = false;
+        for (intid, timer) in timers {
+            changed |= self.gic.set_private_line(self.index, intid, timer.line(now));
+        }
+        if changed {
+            self.refresh_signals();
+        }
+        let next = timers.into_iter().filter_map(|(_, timer)| timer.next(now)).min();
+        self.cpu.deadline = next.map_or(u64::MAX, |tick| {
+            let distance = tick.saturating_mul(STEPS_PER_TICK).saturating_sub(self.cpu.time());
+            self.cpu.steps.saturating_add(distance)
+        });
+    }
+
+    /// Tell all CPUs what the GIC signals them.
+    pub(crate) fn refresh_signals(&mut self) {
+        self.cpu.signals = self.gic.signals(self.index);
+        for (index, cpu) in self.others.iter_mut() {
+            cpu.signals = self.gic.signals(index);
+        }
+    }
+}
