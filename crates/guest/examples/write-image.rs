@@ -1,8 +1,8 @@
 //! Writes a built-in guest to a file, for QEMU or a disassembler: `write-image FILE [WHAT]`, where WHAT is `demo`
 //! (the default), `text`, `data`, `tables` or `kernel` for the demo with a hole under task 1's or the kernel's memory, or
-//! one of the bench loops, `alu`, `load-store` or `sea`, with 10 million iterations.
+//! one of the bench loops, `alu`, `load-store` or `sea`, with 10 million iterations, or `interrupts`.
 
-use seawall_guest::{DemoOptions, Hole, HoleUnder, bench, demo_with};
+use seawall_guest::{DemoOptions, Hole, HoleUnder, bench, demo_with, interrupts};
 
 const ITERATIONS: u64 = 10_000_000;
 /// Beyond the 128 MiB of RAM that QEMU's virt has unless told otherwise.
@@ -15,6 +15,7 @@ fn main() -> std::io::Result<()> {
         Some("alu") => bench::alu_loop(ITERATIONS).bytes,
         Some("load-store") => bench::load_store_loop(ITERATIONS).bytes,
         Some("sea") => bench::sea_loop(ITERATIONS, HOLE).bytes,
+        Some("interrupts") => interrupts().bytes,
         Some("text") => demo_over(HoleUnder::Text(1)),
         Some("data") => demo_over(HoleUnder::Data(1)),
         Some("tables") => demo_over(HoleUnder::Tables(1)),

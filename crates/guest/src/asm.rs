@@ -41,7 +41,7 @@ pub(crate) mod named {
 }
 
 /// The operand of MRS and MSR: op0, op1, CRn, CRm, op2 as DDI 0487 C5.3 prints them, packed in instruction bits `[19:5]`.
-const fn sysreg(op0: u32, op1: u32, crn: u32, crm: u32, op2: u32) -> u32 {
+pub(crate) const fn sysreg(op0: u32, op1: u32, crn: u32, crm: u32, op2: u32) -> u32 {
     (op0 & 1) << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 }
 

@@ -60,7 +60,9 @@
 //! If the memory that a panic needs is bad as well, a second `[panic] again while panicking: …` follows, the last line
 //! is `report: kernel=panic` without counters, and lines of tasks may be missing.
 //!
-//! # Bench images
+//! # Other images
+//!
+//! [`interrupts`] is a guest that says what it sees of GICv3, timers and a second CPU.
 //!
 //! [`bench`](mod@bench) has loops of known length: arithmetic, loads and stores with the MMU on, and synchronous external aborts.
 
@@ -68,6 +70,7 @@ mod asm;
 pub mod bench;
 mod console;
 mod demo;
+mod interrupts;
 mod kernel;
 mod layout;
 mod panic;
@@ -78,6 +81,7 @@ mod tasks;
 mod vectors;
 
 pub use demo::{DemoOptions, Hole, HoleUnder, demo, demo_with};
+pub use interrupts::interrupts;
 pub use layout::{
     DATA_VA, IMAGE_PAGES, KERNEL_OFFSET, LINE, LOAD_ADDRESS, Layout, PAGE, Place, REGION_PAGES, STACK_VA,
     TASKS, TEXT_VA, TaskLayout, UART,

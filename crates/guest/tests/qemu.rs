@@ -5,10 +5,13 @@
 
 mod host;
 
+use seawall_events::{Exit, SystemEvent};
 use seawall_guest::{
     Access, Checksum, Counters, DemoOptions, Hole, HoleUnder, KernelEnd, Report, TaskState, bench, demo_with,
+    interrupts,
 };
 use seawall_machine::Config;
+use seawall_machine::board::Board;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,6 +20,11 @@ const HOLE: u64 = 0x9000_0000;
 
 /// Runs an image; gives its console, or nothing where QEMU is not installed.
 fn qemu(name: &str, bytes: &[u8]) -> Option<String> {
+    qemu_with(name, bytes, &["-M", "virt", "-cpu", "max"])
+}
+
+/// The same on another machine.
+fn qemu_with(name: &str, bytes: &[u8], machine: &[&str]) -> Option<String> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     if Command::new("qemu-system-aarch64").arg("--version").stdout(Stdio::null()).status().is_err() {
         println!("skipped {name}: qemu-system-aarch64 is not installed");
@@ -26,8 +34,9 @@ fn qemu(name: &str, bytes: &[u8]) -> Option<String> {
     let path = std::env::temp_dir().join(format!("seawall-guest-{}-{count}.bin", std::process::id()));
     std::fs::write(&path, bytes).expect("the temporary directory can be written");
     let output = Command::new("timeout")
-        .args(["20", "qemu-system-aarch64", "-M", "virt", "-cpu", "max", "-nic", "none", "-display", "none"])
-        .args(["-monitor", "none", "-serial", "stdio", "-kernel"])
+        .args(["20", "qemu-system-aarch64"])
+        .args(machine)
+        .args(["-nic", "none", "-display", "none", "-monitor", "none", "-serial", "stdio", "-kernel"])
         .arg(&path)
         .stdin(Stdio::null())
         .output()
@@ -156,4 +165,44 @@ fn demo_guest_says_the_same_on_qemu_and_on_our_machine_to_the_byte() {
         assert_eq!(ours.console, qemu, "{under:?}");
         assert!(ours.exits.is_empty());
     }
+}
+
+#[test]
+fn interrupts_timers_and_a_second_cpu_are_the_same_on_qemu_and_on_our_machine() {
+    let name = "interrupts_timers_and_a_second_cpu_are_the_same_on_qemu_and_on_our_machine";
+    let image = interrupts();
+    let ours = interrupts_console();
+    assert!(ours.ends_with("done\n"), "{ours}");
+    // Five bits of priority, as this CPU has, not the eight of `max`.
+    let machine = ["-M", "virt,gic-version=3", "-cpu", "neoverse-n1", "-smp", "2"];
+    let Some(qemu) = qemu_with(name, &image.bytes, &machine) else { return };
+    assert_eq!(ours, qemu);
+}
+
+#[test]
+fn a_run_of_two_cpus_is_the_same_however_it_is_cut() {
+    let whole = interrupts_run(None);
+    for slice in [1, 7, 1000, 12_345] {
+        assert_eq!(interrupts_run(Some(slice)), whole, "{slice} steps at a time");
+    }
+}
+
+fn interrupts_console() -> String {
+    interrupts_run(None).0
+}
+
+/// The console, and the steps and the machine's time that it took.
+fn interrupts_run(slice: Option<u64>) -> (String, u64, u64) {
+    let mut board = Board::new(Config { cpus: 2, ..Config::default() }).expect("128 MiB");
+    board.load(&interrupts().bytes, None).expect("fits");
+    loop {
+        board.set_budget(Some(slice.unwrap_or(10_000_000)));
+        match board.run().expect("no host error") {
+            Exit::Intr if slice.is_some() => assert!(board.instructions() < 10_000_000),
+            Exit::SystemEvent(SystemEvent::Shutdown) => break,
+            exit => panic!("{exit:x?}: {}", String::from_utf8_lossy(&board.take_console())),
+        }
+    }
+    let console = String::from_utf8(board.take_console()).expect("ASCII");
+    (console, board.instructions(), board.vm().time())
 }
