@@ -122,8 +122,8 @@ fn explain(end: &End, pc: u64, instructions: u64) -> String {
              it hangs"
         ),
         End::Idle => format!(
-            "the guest waits for an interrupt at PC {pc:#x}, and this machine has none to give: end it with \
-             PSCI SYSTEM_OFF"
+            "the guest waits for an interrupt at PC {pc:#x}, and nothing will raise one: end it with PSCI \
+             SYSTEM_OFF"
         ),
         End::Storm(reason) => format!("{reason}"),
         End::BadVector { pc, esr } => format!(
