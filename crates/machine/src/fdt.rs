@@ -225,6 +225,15 @@ mod tests {
             r"/cpus/cpu@0/reg = \x00\x00\x00\x00",
             r"/psci/compatible = arm,psci-1.0\x00arm,psci-0.2\x00arm,psci\x00",
             r"/psci/method = hvc\x00",
+            r"/interrupt-parent = \x00\x00\x80\x01",
+            r"/intc@8000000/compatible = arm,gic-v3\x00",
+            r"/intc@8000000/#interrupt-cells = \x00\x00\x00\x03",
+            r"/intc@8000000/interrupt-controller = ",
+            r"/intc@8000000/reg = \x00\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08\n\x00\x00\x00\x00\x00\x00\x00\xf6\x00\x00",
+            r"/intc@8000000/phandle = \x00\x00\x80\x01",
+            r"/timer/compatible = arm,armv8-timer\x00arm,armv7-timer\x00",
+            r"/timer/interrupts = \x00\x00\x00\x01\x00\x00\x00\r\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x0e\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x0b\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\n\x00\x00\x00\x04",
+            r"/pl011@9000000/interrupts = \x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x04",
             r"/apb-pclk/clock-frequency = \x01n6\x00",
             r"/apb-pclk/phandle = \x00\x00\x80\x00",
             r"/pl011@9000000/compatible = arm,pl011\x00arm,primecell\x00",
@@ -247,7 +256,7 @@ mod tests {
         let lines = lines(&Platform {
             bootargs: Some("console=ttyAMA0".to_owned()),
             initrd: Some(0x4800_0000..0x4800_1234),
-            cpus: 2,
+            cpus: 17,
             ..platform()
         });
         for expected in [
@@ -255,6 +264,7 @@ mod tests {
             r"/chosen/linux,initrd-start = \x00\x00\x00\x00H\x00\x00\x00",
             r"/chosen/linux,initrd-end = \x00\x00\x00\x00H\x00\x124",
             r"/cpus/cpu@1/reg = \x00\x00\x00\x01",
+            r"/cpus/cpu@100/reg = \x00\x00\x01\x00",
         ] {
             assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
         }

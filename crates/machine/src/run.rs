@@ -123,15 +123,15 @@ impl Runner<'_> {
             if self.cpu.attention != 0 {
                 self.attend();
             }
+            if *left == 0 {
+                return Ok(Stop::Limit);
+            }
             if self.cpu.wait != Wait::No {
                 if !self.wakes() {
                     return Ok(Stop::Wait);
                 }
                 self.cpu.event &= self.cpu.wait != Wait::Event;
                 self.cpu.wait = Wait::No;
-            }
-            if *left == 0 {
-                return Ok(Stop::Limit);
             }
             if self.cpu.is_signalled() && self.take_interrupt() {
                 self.step(left, 1);

@@ -2,6 +2,8 @@
 //! identity map to switch on.
 #![allow(dead_code)]
 
+pub(crate) mod gic;
+
 use seawall_arm::Reg;
 use seawall_events::{Exit, Vcpu as _};
 use seawall_machine::{Config, Vm};
