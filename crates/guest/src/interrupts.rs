@@ -28,6 +28,7 @@ const SGI_BASE: u64 = 0x1_0000;
 const ICC_PMR_EL1: u32 = sysreg(3, 0, 4, 6, 0);
 const ICC_IAR0_EL1: u32 = sysreg(3, 0, 12, 8, 0);
 const ICC_EOIR0_EL1: u32 = sysreg(3, 0, 12, 8, 1);
+const ICC_BPR1_EL1: u32 = sysreg(3, 0, 12, 12, 3);
 const ICC_DIR_EL1: u32 = sysreg(3, 0, 12, 11, 1);
 const ICC_RPR_EL1: u32 = sysreg(3, 0, 12, 11, 3);
 const ICC_SGI1R_EL1: u32 = sysreg(3, 0, 12, 11, 5);
@@ -50,9 +51,13 @@ const CNTV_CVAL_EL0: u32 = sysreg(3, 3, 14, 3, 2);
 /// Priorities of all SGIs, PPIs and SPIs but SGI 3, which has [`URGENT`].
 const USUAL: u64 = 0xa0;
 const URGENT: u64 = 0x40;
-/// INTIDs of the timers.
+/// INTIDs of the timers and the UART.
 const VIRTUAL_TIMER: u32 = 27;
 const PHYSICAL_TIMER: u32 = 30;
+const UART_SPI: u32 = 33;
+/// PL011: interrupt mask register, and the transmit interrupt in it.
+const UARTIMSC: u32 = 0x38;
+const TXIM: u32 = 1 << 5;
 
 /// The image; it wants two CPUs.
 pub fn interrupts() -> Image<()> {
@@ -64,6 +69,7 @@ pub fn interrupts() -> Image<()> {
     timers(&mut asm);
     group_0(&mut asm);
     shared(&mut asm);
+    uart(&mut asm);
     two_cpus(&mut asm);
     asm.say("done\n");
     a64!(asm ; b ->power_off);
@@ -180,7 +186,14 @@ fn priorities(asm: &mut Asm) {
     a64!(asm ; mov x27, #1);
     asm.send(2);
     asm.let_in();
-    a64!(asm ; mov x27, #0);
+    // All priorities are one group: the urgent one waits for the end.
+    asm.say("binary point 7\n");
+    a64!(asm ; mov x0, #7 ; msr ICC_BPR1_EL1, x0 ; isb);
+    asm.send(2);
+    asm.let_in();
+    a64!(asm ; mov x27, #0 ; msr ICC_BPR1_EL1, xzr ; isb ; mrs x9, ICC_BPR1_EL1);
+    asm.say_hex("bpr1 ", 9, 1);
+    asm.say("\n");
 }
 
 /// EOI mode 1: the handler says what is active after EOIR and after DIR.
@@ -254,6 +267,29 @@ fn shared(asm: &mut Asm) {
     a64!(asm ; ldr w9, [x8, #0x204]);
     asm.say_hex("ispendr ", 9, 8);
     asm.say("\n");
+}
+
+/// The UART's interrupt is level-sensitive: it stays pending until the handler masks it in the UART.
+fn uart(asm: &mut Asm) {
+    asm.say("uart\n");
+    asm.constant(8, GICD);
+    a64!(asm
+        ; mov w0, #2
+        ; ldr w1, [x8, #0x84]
+        ; orr w1, w1, w0
+        ; str w1, [x8, #0x84]
+        ; mov w1, #USUAL as u32
+        ; strb w1, [x8, #0x421]
+        ; str w0, [x8, #0x104]);
+    asm.constant(1, UART);
+    a64!(asm ; mov w0, TXIM ; str w0, [x1, UARTIMSC]);
+    asm.say_pending();
+    // Software cannot take back what the line says.
+    asm.constant(8, GICD);
+    a64!(asm ; mov w0, #2 ; str w0, [x8, #0x284]);
+    asm.say_pending();
+    asm.let_in();
+    asm.say_pending();
 }
 
 /// PSCI turns the second CPU on, which sends SGI 8 to this one, gets SGI 9 from it, and turns itself off.
@@ -352,6 +388,12 @@ fn handlers(asm: &mut Asm) {
         ; b.ne >not_physical
         ; msr CNTP_CTL_EL0, xzr
         ; not_physical:
+        ; cmp x20, UART_SPI
+        ; b.ne >not_uart);
+    asm.constant(1, UART);
+    a64!(asm
+        ; str wzr, [x1, UARTIMSC]
+        ; not_uart:
         ; isb
         ; cmp x20, #2
         ; b.ne >end

@@ -204,6 +204,15 @@ impl Board {
         self.uart.take_sent()
     }
 
+    /// Types `bytes` on the console: the guest receives them.
+    ///
+    /// # Errors
+    /// None: the UART's interrupt line is there.
+    pub fn type_in(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.uart.receive(bytes);
+        self.vm.set_irq_line(uart::INTID, self.uart.interrupt())
+    }
+
     /// How many steps all CPUs together may do from now on, over all runs: see [`Vm::set_budget`].
     pub fn set_budget(&mut self, budget: Option<u64>) {
         self.vm.set_budget(budget);

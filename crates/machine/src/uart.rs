@@ -1,7 +1,9 @@
-//! The PL011 UART (Arm DDI 0183), output only: what a guest writes to UARTDR is a byte on the
-//! console, sent at once. Nothing is ever received.
+//! The PL011 UART (Arm DDI 0183): what a guest writes to UARTDR is a byte on the console, sent at
+//! once; what the host types waits until the guest reads it, in a FIFO without end.
 //!
 //! Identification and reset values are those that QEMU's `virt` shows.
+
+use std::collections::VecDeque;
 
 /// Physical address of the UART, as on QEMU's `virt`.
 pub const BASE: u64 = 0x0900_0000;
@@ -27,10 +29,12 @@ const DMACR: u64 = 0x048;
 const PERIPH_ID0: u64 = 0xfe0;
 const PCELL_ID3: u64 = 0xffc;
 
-/// UARTFR: transmit FIFO empty and receive FIFO empty, always.
-const FR_IDLE: u32 = 1 << 7 | 1 << 4;
-/// UARTRIS: the transmit interrupt.
+/// UARTFR: transmit FIFO empty, always; receive FIFO empty.
+const FR_TXFE: u32 = 1 << 7;
+const FR_RXFE: u32 = 1 << 4;
+/// UARTRIS: the transmit interrupt; the receive interrupt, which is there as long as a byte waits.
 const INT_TX: u32 = 1 << 5;
+const INT_RX: u32 = 1 << 4;
 /// UARTPeriphID0 to 3 and UARTPCellID0 to 3: PL011 r1p4.
 const ID: [u8; 8] = [0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
 
@@ -38,6 +42,7 @@ const ID: [u8; 8] = [0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pl011 {
     sent: Vec<u8>,
+    received: VecDeque<u8>,
     interrupts: u32,
     mask: u32,
     low_power: u32,
@@ -60,6 +65,7 @@ impl Pl011 {
     pub fn new() -> Self {
         Self {
             sent: Vec::new(),
+            received: VecDeque::new(),
             interrupts: 0,
             mask: 0,
             low_power: 0,
@@ -73,10 +79,11 @@ impl Pl011 {
     }
 
     /// What the register at byte `offset` of the window reads; 0 where there is none. Bits `[1:0]` of
-    /// the offset are ignored.
-    pub fn read(&self, offset: u64) -> u32 {
+    /// the offset are ignored. A read of UARTDR takes the byte that waits longest.
+    pub fn read(&mut self, offset: u64) -> u32 {
         match offset & !3 {
-            FR => FR_IDLE,
+            DR => self.take_received(),
+            FR => FR_TXFE | if self.received.is_empty() { FR_RXFE } else { 0 },
             ILPR => self.low_power,
             IBRD => self.baud_integer,
             FBRD => self.baud_fraction,
@@ -110,7 +117,11 @@ impl Pl011 {
             CR => self.control = value & 0xffff,
             IFLS => self.fifo_level = value & 0x3f,
             IMSC => self.mask = value & 0x7ff,
-            ICR => self.interrupts &= !value,
+            // The receive interrupt comes again while a byte waits.
+            ICR => {
+                self.interrupts &= !value;
+                self.receive(&[]);
+            }
             DMACR => self.dma_control = value & 0x7,
             _ => {}
         }
@@ -119,6 +130,22 @@ impl Pl011 {
     /// Whether the interrupt line (UARTINTR) is high: an interrupt that is not masked.
     pub fn interrupt(&self) -> bool {
         self.interrupts & self.mask != 0
+    }
+
+    fn take_received(&mut self) -> u32 {
+        let byte = self.received.pop_front();
+        if self.received.is_empty() {
+            self.interrupts &= !INT_RX;
+        }
+        byte.map_or(0, u32::from)
+    }
+
+    /// Types `bytes`: the guest will receive them.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        self.received.extend(bytes);
+        if !self.received.is_empty() {
+            self.interrupts |= INT_RX;
+        }
     }
 
     /// The bytes sent and not taken yet.
@@ -149,15 +176,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_typed_waits_until_it_is_read() {
+        let mut uart = Pl011::new();
+        uart.write(0x38, 0x10);
+        uart.receive(b"ab");
+        assert_eq!((uart.read(0x18), uart.read(0x3c), uart.interrupt()), (0x80, 0x10, true));
+        uart.write(0x44, 0x7ff);
+        assert!(uart.interrupt(), "a byte waits");
+        assert_eq!((uart.read(0), uart.interrupt()), (0x61, true));
+        assert_eq!((uart.read(0), uart.interrupt()), (0x62, false));
+        assert_eq!((uart.read(0), uart.read(0x18)), (0, 0x90));
+    }
+
+    #[test]
     fn identification_is_that_of_pl011_r1p4() {
-        let uart = Pl011::new();
+        let mut uart = Pl011::new();
         let id: Vec<u32> = (0xfe0..0x1000).step_by(4).map(|offset| uart.read(offset)).collect();
         assert_eq!(id, [0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1]);
     }
 
     #[test]
     fn reset_values_are_those_of_qemus_virt() {
-        let uart = Pl011::new();
+        let mut uart = Pl011::new();
         assert_eq!(
             (uart.read(0x18), uart.read(0x30), uart.read(0x34), uart.read(0x3c)),
             (0x90, 0x300, 0x12, 0)
@@ -181,7 +221,7 @@ mod tests {
     fn any_byte_of_a_register_is_the_register() {
         let mut uart = Pl011::new();
         uart.write(3, 0x41);
-        assert_eq!((uart.sent(), uart.read(0x1b)), (&b"A"[..], 0x90));
+        assert_eq!((uart.read(0x1b), uart.sent()), (0x90, &b"A"[..]));
     }
 
     #[test]
