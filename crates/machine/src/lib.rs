@@ -32,7 +32,8 @@
 //! IVAU and DSB ask for holds already. A store-exclusive fails if another CPU had a turn since the load-exclusive, and
 //! with single CPUs run by hand ([`Vcpu`]) if the value is not there any more. TLB maintenance of the Inner Shareable
 //! kind reaches all CPUs before the next instruction. An interrupt is taken between two instructions: of a timer at
-//! the very step, from another CPU when its turn comes.
+//! the very step, from another CPU when its turn comes. A CPU run by hand that waits, for an interrupt or for what
+//! another CPU does, ends its run with [`Exit::Idle`](seawall_events::Exit::Idle), and goes on at the next.
 //!
 //! ```
 //! use seawall_events::{Exit, Vcpu as _, VcpuEvents};

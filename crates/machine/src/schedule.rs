@@ -14,6 +14,8 @@ use crate::vm::{Error, Vm};
 
 /// Steps of a turn: ten microseconds of the guest's time.
 const TURN: u64 = 10_000;
+/// Ticks that time is not skipped to: 36 years. A timer that is set so far ahead is one that is not to fire.
+const NEVER: u64 = 1 << 56;
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +196,7 @@ impl Vm {
                 (cpu.wait == Wait::Event).then(|| timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now));
             next = interrupts.chain(event).chain(next).min();
         }
-        let Some(next) = next else { return false };
+        let Some(next) = next.filter(|tick| *tick < NEVER) else { return false };
         for cpu in self.cpus.iter_mut().filter(|cpu| cpu.wait == Wait::Event) {
             cpu.event |= timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now) <= next;
         }

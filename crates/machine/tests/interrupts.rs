@@ -152,6 +152,17 @@ fn both_timers_count_and_the_earlier_one_ends_the_wait() {
 }
 
 #[test]
+fn a_timer_set_centuries_ahead_does_not_end_a_wait() {
+    let mut guest = guest(&[WFI, WFI], MASKED);
+    virtual_timer(&mut guest, u64::MAX);
+    let start = guest.vm.time();
+    assert_eq!(guest.run(10), Exit::Idle);
+    assert_eq!(guest.vm.time(), start + 1);
+    // mrs x0, CNTV_CTL_EL0
+    assert_eq!(execute(&mut guest, 0, 0xd53b_e320, 0, 0), 1);
+}
+
+#[test]
 fn wfe_takes_an_event_and_without_a_source_of_events_does_not_wait() {
     let mut guest = guest(&[SEVL, WFE, WFE, WFE, NOP], OPEN);
     let start = guest.vm.time();

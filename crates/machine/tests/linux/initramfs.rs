@@ -1,8 +1,9 @@
 //! An initramfs with one program of our own as `/init`, which needs no floating point.
 
-/// Forks four processes. Each computes, says on which CPU it ended, and exits with 42 if the result is right. Then
-/// sleeps 10 ms, says how many were right, and powers off.
-const INIT: [u32; 86] = [
+/// Forks four processes, numbers 4 to 1. Each marks its stack with [`MARK`] and its number, computes, and loads the mark
+/// all the while; says on which CPU it ended, and exits with 42 if the result is right. The first process then sleeps
+/// 10 ms, says how many were right, and powers off.
+const INIT: [u32; 90] = [
     0xd10103ff, // _start: sub sp, sp, #0x40
     0xd2800093, // mov x19, #0x4
     0xd2800220, // fork: mov x0, #0x11 (SIGCHLD)
@@ -37,9 +38,9 @@ const INIT: [u32; 86] = [
     0xd2800001, // mov x1, #0x0
     0xd2800ca8, // mov x8, #0x65 (nanosleep)
     0xd4000001, // svc #0x0
-    0x10000755, // adr x21, report
+    0x10000815, // adr x21, report
     0xd2800416, // mov x22, #0x20
-    0x94000024, // bl say
+    0x94000028, // bl say
     0xd29bd5a0, // mov x0, #0xdead
     0xf2bfdc20, // movk x0, #0xfee1, lsl #16
     0xd2832d21, // mov x1, #0x1969
@@ -49,15 +50,19 @@ const INIT: [u32; 86] = [
     0xd28011c8, // mov x8, #0x8e (reboot)
     0xd4000001, // svc #0x0
     0x14000000, // b .
-    0xd2800029, // child: mov x9, #0x1
-    0x580004ea, // ldr x10, constants
-    0x5800050b, // ldr x11, constants
+    0x5800058d, // child: ldr x13, MARK
+    0xaa1301ad, // orr x13, x13, x19
+    0xf90013ed, // str x13, [sp, #32]
+    0xd2800029, // mov x9, #0x1
+    0x5800054a, // ldr x10, FACTOR
+    0x5800056b, // ldr x11, ADDEND
     0xd288480c, // mov x12, #0x4240
     0xf2a001ec, // movk x12, #0xf, lsl #16
-    0x9b0a2d29, // next: madd x9, x9, x10, x11
+    0xf94013ed, // next: ldr x13, [sp, #32]
+    0x9b0a2d29, // madd x9, x9, x10, x11
     0xf100058c, // subs x12, x12, #0x1
-    0x54ffffc1, // b.ne next
-    0x5800048a, // ldr x10, constants
+    0x54ffffa1, // b.ne next
+    0x580004ca, // ldr x10, RESULT
     0xeb0a013f, // cmp x9, x10
     0x540001a1, // b.ne wrong
     0x910003e0, // mov x0, sp
@@ -67,7 +72,7 @@ const INIT: [u32; 86] = [
     0xd4000001, // svc #0x0
     0xb94003f4, // ldr w20, [sp]
     0x1100c294, // add w20, w20, #0x30
-    0x10000495, // adr x21, place
+    0x100004d5, // adr x21, place
     0xd28002b6, // mov x22, #0x15
     0x94000006, // bl say
     0xd2800540, // mov x0, #0x2a
@@ -91,9 +96,12 @@ const INIT: [u32; 86] = [
     0x00000000, // to a multiple of 8
 ];
 
-/// What the program reads behind its code: a linear congruential generator's factor and addend, and its value after a
-/// million rounds from 1.
-const CONSTANTS: [u64; 3] = [6_364_136_223_846_793_005, 1_442_695_040_888_963_407, 0xce8e_efe9_9cd3_cc41];
+/// What the processes' stacks are marked with, less the process's number in the low bits.
+pub(crate) const MARK: u64 = 0x5ea3_a11a_11ce_5000;
+/// What the program reads behind its code: the mark, a linear congruential generator's factor and addend, and its value
+/// after a million rounds from 1.
+const CONSTANTS: [u64; 4] =
+    [MARK, 6_364_136_223_846_793_005, 1_442_695_040_888_963_407, 0xce8e_efe9_9cd3_cc41];
 /// What it says; the first byte is replaced.
 const REPORT: &[u8; 32] = b"0 of 4 processes are right     \n";
 const PLACE: &[u8; 24] = b"0: a process is done\n\0\0\0";
