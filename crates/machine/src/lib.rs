@@ -67,6 +67,7 @@ pub mod fdt;
 pub mod gic;
 mod icache;
 mod idregs;
+mod interrupt;
 pub mod loader;
 pub mod memory;
 mod poison;

@@ -7,8 +7,8 @@ use seawall_arm::{
     EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Target, Vector, take_exception,
 };
 use seawall_events::{
-    Exit, LastFault, MmioExit, NisvExit, PendingSError, SeaPolicy, VcpuConfig, VcpuState, VirtualSError,
-    handle_guest_sea, inject_fetch_from_hole, inject_walk_abort, prepare_run,
+    Exit, LastFault, MmioExit, NisvExit, SeaPolicy, VcpuConfig, VcpuState, VirtualSError, handle_guest_sea,
+    inject_fetch_from_hole, inject_walk_abort,
 };
 
 use crate::cpu::{Cpu, PendingMmio, Wait};
@@ -106,7 +106,7 @@ pub(crate) enum Stop {
 }
 
 impl Runner<'_> {
-    fn kernel(&mut self) -> Kernel<'_> {
+    pub(crate) fn kernel(&mut self) -> Kernel<'_> {
         Kernel { config: self.config, cpu: self.cpu, memory: self.memory }
     }
 
@@ -148,26 +148,8 @@ impl Runner<'_> {
         }
     }
 
-    /// Take what is pending and not masked: an SError, an FIQ, an IRQ. Whether there was one.
-    fn take_interrupt(&mut self) -> bool {
-        if self.cpu.serror.pending && matches!(prepare_run(&mut self.kernel()), PendingSError::Taken(_)) {
-            return true;
-        }
-        let masked = self.cpu.state.rest;
-        let vector = if self.cpu.signals.fiq && masked & Pstate::F == 0 {
-            Vector::Fiq
-        } else if self.cpu.signals.irq && masked & Pstate::I == 0 {
-            Vector::Irq
-        } else {
-            return false;
-        };
-        let exception = Exception { target: Target::El1, vector, esr: None, far: None };
-        take_exception(self.cpu, &exception, EntryContext::default());
-        true
-    }
-
     /// Count steps.
-    fn step(&mut self, left: &mut u64, done: u64) {
+    pub(crate) fn step(&mut self, left: &mut u64, done: u64) {
         // An exception is a step too, so that a guest that does nothing else uses up its budget.
         let done = done.max(1).min(*left);
         *left -= done;
@@ -395,45 +377,13 @@ impl Runner<'_> {
     }
 
     /// The instruction is done.
-    fn retire(&mut self, left: &mut u64) {
+    pub(crate) fn retire(&mut self, left: &mut u64) {
         self.cpu.pc = self.cpu.pc.wrapping_add(4);
         self.step(left, 1);
     }
 
-    /// MRS or MSR of a register of the CPU interface.
-    fn gic_register(&mut self, left: &mut u64, register: u16, rt: u8, is_read: bool) {
-        let done = if is_read {
-            self.gic.read_register(self.index, register).map(|value| self.cpu.set_slot(rt, value))
-        } else {
-            self.gic.write_register(self.index, register, self.cpu.slot(rt))
-        };
-        if done.is_some() {
-            self.refresh_signals();
-            self.retire(left);
-            return;
-        }
-        self.cpu.raise_system_undefined(register, rt, is_read);
-        if let Trap::Undefined(word) = std::mem::replace(&mut self.cpu.trap, Trap::None) {
-            self.undefined.record(word);
-        }
-        self.enter(ExceptionClass::UNKNOWN, 0, None);
-        self.step(left, 1);
-    }
-
-    /// A load or store of a register of the distributor or a redistributor.
-    fn gic_access(&mut self, left: &mut u64, insn: &Insn, kind: Kind, pa: u64) {
-        let len = 1 << kind.size();
-        if kind.is_store() {
-            self.gic.store(pa, len, self.cpu.slot(insn.rd));
-            self.refresh_signals();
-        } else {
-            self.cpu.set_slot(insn.rd, kind.extend(self.gic.load(pa, len)));
-        }
-        self.retire(left);
-    }
-
     /// An exception to EL1 at the PC.
-    fn enter(&mut self, class: ExceptionClass, iss: u32, far: Option<u64>) {
+    pub(crate) fn enter(&mut self, class: ExceptionClass, iss: u32, far: Option<u64>) {
         let esr = Some(Esr::new(class, true, iss));
         let exception = Exception { target: Target::El1, vector: Vector::Synchronous, esr, far };
         take_exception(self.cpu, &exception, EntryContext::default());

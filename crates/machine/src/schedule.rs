@@ -9,7 +9,7 @@ use seawall_events::Exit;
 
 use crate::cpu::{Cpu, Wait};
 use crate::run::{Runner, Stop};
-use crate::timer::{self, PHYSICAL_PPI, STEPS_PER_TICK, VIRTUAL_PPI};
+use crate::timer::{self, STEPS_PER_TICK};
 use crate::vm::{Error, Vm};
 
 /// Steps of a turn: ten microseconds of the guest's time.
@@ -232,33 +232,6 @@ impl Runner<'_> {
                     || cpu.signals.irq && masked & seawall_arm::Pstate::I == 0
                     || cpu.signals.fiq && masked & seawall_arm::Pstate::F == 0
             }
-        }
-    }
-
-    /// Bring the timers' lines up to date, and find out when they next change.
-    pub(crate) fn update_timers(&mut self) {
-        self.cpu.timers_changed = false;
-        let now = self.cpu.counter();
-        let timers = [(PHYSICAL_PPI, self.cpu.sys.physical_timer), (VIRTUAL_PPI, self.cpu.sys.virtual_timer)];
-        let mut changed = false;
-        for (intid, timer) in timers {
-            changed |= self.gic.set_private_line(self.index, intid, timer.line(now));
-        }
-        if changed {
-            self.refresh_signals();
-        }
-        let next = timers.into_iter().filter_map(|(_, timer)| timer.next(now)).min();
-        self.cpu.deadline = next.map_or(u64::MAX, |tick| {
-            let distance = tick.saturating_mul(STEPS_PER_TICK).saturating_sub(self.cpu.time());
-            self.cpu.steps.saturating_add(distance)
-        });
-    }
-
-    /// Tell all CPUs what the GIC signals them.
-    pub(crate) fn refresh_signals(&mut self) {
-        self.cpu.signals = self.gic.signals(self.index);
-        for (index, cpu) in self.others.iter_mut() {
-            cpu.signals = self.gic.signals(index);
         }
     }
 }
