@@ -23,7 +23,6 @@ const REDISTRIBUTOR: u64 = 0x080a_0000;
 const WHILE: usize = 3;
 /// Size of a line that goes bad, bytes.
 const LINE: u64 = 64;
-
 /// Size of a page that the host knows to be bad, bytes.
 const PAGE: u64 = 0x1000;
 
@@ -100,7 +99,23 @@ fn can_hwpoison(vm: &Vm) -> Result<(), String> {
     if effective & CAP_SYS_ADMIN == 0 {
         return Err("MADV_HWPOISON needs root (CAP_SYS_ADMIN)".into());
     }
+    if page_size() != Some(PAGE) {
+        return Err("the host's pages are not of 4 KiB, as the scenarios take them to be".into());
+    }
     vm.hwpoison(RAM, 0).map_err(|error| format!("the kernel has no CONFIG_MEMORY_FAILURE: {error}"))
+}
+
+/// `AT_PAGESZ` of the process's auxiliary vector: pairs of 64 bits.
+fn page_size() -> Option<u64> {
+    const AT_PAGESZ: u64 = 6;
+    let vector = std::fs::read("/proc/self/auxv").ok()?;
+    let mut words = vector.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_ne_bytes);
+    while let (Some(kind), Some(value)) = (words.next(), words.next()) {
+        if kind == AT_PAGESZ {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// A capability that is there, or the reason why not.
