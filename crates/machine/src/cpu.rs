@@ -7,8 +7,9 @@ use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::{LastFault, VirtualSError};
 
 use crate::decode::{Kind, insn};
+use crate::float::Env;
 use crate::gic::Signals;
-use crate::sysreg::SysRegs;
+use crate::sysreg::{CPACR_FPEN, SysRegs};
 use crate::tlb::{Tlb, View};
 use crate::trap::Trap;
 use crate::vm::{Config, StorePolicy};
@@ -89,6 +90,12 @@ pub(crate) struct Cpu {
     pub(crate) state: State,
     /// The stack pointers of EL0 and EL1; that of the current one is stale, it is in `regs`.
     pub(crate) banked_sp: [u64; 2],
+    /// V0 to V31.
+    pub(crate) v: [u128; 32],
+    /// FPCR and FPSR.
+    pub(crate) fp: Env,
+    /// CPACR_EL1.FPEN lets the current EL use FP and AdvSIMD.
+    pub(crate) fp_enabled: bool,
     pub(crate) sys: SysRegs,
     pub(crate) tlb: Tlb,
     /// With whose rights loads and stores go: an index into the TLB's arrays.
@@ -148,6 +155,9 @@ impl Cpu {
             pc: 0,
             state: State { nzcv: 0, el: 1, sp_el1: true, btype: 0, rest: Pstate::DAIF },
             banked_sp: [0; 2],
+            v: [0; 32],
+            fp: Env::new(),
+            fp_enabled: false,
             sys: SysRegs::new(mpidr),
             tlb: Tlb::new(),
             view: View::El1,
@@ -268,13 +278,28 @@ impl Cpu {
         }
     }
 
-    /// Bring up to date what is derived from PSTATE and SCTLR_EL1.
+    /// A V register.
+    pub(crate) fn vector(&self, n: u8) -> u128 {
+        self.v[n as usize & 31]
+    }
+
+    /// Set all 128 bits of a V register.
+    pub(crate) fn set_vector(&mut self, n: u8, value: u128) {
+        self.v[n as usize & 31] = value;
+    }
+
+    /// Bring up to date what is derived from PSTATE, SCTLR_EL1 and CPACR_EL1.
     pub(crate) fn context_changed(&mut self) {
         let is_el0 = self.state.el == 0;
         self.view = match (is_el0, self.state.rest & Pstate::PAN != 0) {
             (true, _) => View::El0,
             (false, false) => View::El1,
             (false, true) => View::El1Pan,
+        };
+        // FPEN 01 traps EL0, x0 both.
+        self.fp_enabled = match self.sys.cpacr >> 20 & 3 {
+            1 => !is_el0,
+            fpen => fpen == 3,
         };
         self.sp_must_align = self.sys.sctlr >> if is_el0 { 4 } else { 3 } & 1 != 0;
     }
@@ -316,6 +341,7 @@ impl Registers for Cpu {
             Reg::Ttbr0El1 => sys.ttbr0,
             Reg::Ttbr1El1 => sys.ttbr1,
             Reg::MairEl1 => sys.mair,
+            Reg::CpacrEl1 => sys.cpacr,
             Reg::ContextidrEl1 => sys.contextidr,
             Reg::TpidrEl0 => sys.tpidr_el0,
             Reg::TpidrEl1 => sys.tpidr_el1,
@@ -340,6 +366,10 @@ impl Registers for Cpu {
             Reg::TpidrEl0 => self.sys.tpidr_el0 = value,
             Reg::TpidrEl1 => self.sys.tpidr_el1 = value,
             Reg::DisrEl1 => self.sys.disr = value,
+            Reg::CpacrEl1 => {
+                self.sys.cpacr = value & CPACR_FPEN;
+                self.context_changed();
+            }
             Reg::SctlrEl1 => {
                 self.sys.sctlr = value;
                 self.tlb.clear();

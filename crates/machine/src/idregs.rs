@@ -27,17 +27,11 @@ pub(crate) const CLIDR: u64 = 3 | 1 << 21 | 1 << 24 | 1 << 27;
 /// CCSIDR_EL1 of either cache: 32 KiB, 4 ways, 128 sets, 64-byte lines.
 pub(crate) const CCSIDR: u64 = 2 | 3 << 3 | 127 << 13;
 
-/// ID_AA64PFR0_EL1: EL0 and EL1 in AArch64 only; no FP, no AdvSIMD; the system registers of a GICv3;
-/// DIT; RAS if the VM has it. Nothing is done speculatively, so no secret leaks by it: CSV2, CSV3.
+/// ID_AA64PFR0_EL1: EL0 and EL1 in AArch64 only; FP and AdvSIMD (0) without half-precision arithmetic; the
+/// system registers of a GICv3; DIT; RAS if the VM has it. Nothing is done speculatively, so no secret leaks by
+/// it: CSV2, CSV3.
 pub(crate) const fn aa64pfr0(ras: bool) -> u64 {
-    0x1 | 0x1 << 4
-        | 0xf << 16
-        | 0xf << 20
-        | 0x1 << 24
-        | (ras as u64) << 28
-        | 0x1 << 48
-        | 0x1 << 56
-        | 0x1 << 60
+    0x1 | 0x1 << 4 | 0x1 << 24 | (ras as u64) << 28 | 0x1 << 48 | 0x1 << 56 | 0x1 << 60
 }
 
 /// ID_AA64PFR1_EL1: BTI, SSBS with its MSR and MRS.
@@ -47,8 +41,8 @@ pub(crate) const AA64PFR1: u64 = 0x1 | 0x2 << 4;
 /// no PMU, no trace.
 pub(crate) const AA64DFR0: u64 = 0x6 | 0x1 << 12 | 0x1 << 20 | 0x1 << 28;
 
-/// ID_AA64ISAR0_EL1: CRC32, LSE atomics, FlagM. No cryptography.
-pub(crate) const AA64ISAR0: u64 = 0x1 << 16 | 0x2 << 20 | 0x1 << 52;
+/// ID_AA64ISAR0_EL1: AES with PMULL, SHA-1, SHA-256, CRC32, LSE atomics, FlagM.
+pub(crate) const AA64ISAR0: u64 = 0x2 << 4 | 0x1 << 8 | 0x1 << 12 | 0x1 << 16 | 0x2 << 20 | 0x1 << 52;
 
 /// ID_AA64ISAR1_EL1: DC CVAP, LRCPC2, SB.
 pub(crate) const AA64ISAR1: u64 = 0x1 | 0x2 << 20 | 0x1 << 36;

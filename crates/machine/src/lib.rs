@@ -6,8 +6,8 @@
 //! - [`memory`], [`walk`]: RAM and poison; stage 1 translation
 //! - [`board`], [`fdt`], [`loader`], [`uart`]: what QEMU's `virt` has around the CPU
 //!
-//! The CPU has EL0 and EL1 in AArch64 state, Armv8.5 without FP: all of the base instruction set, LSE and LSE2, LRCPC2, CRC32,
-//! FlagM, BTI, PAN, UAO, DIT, SSBS, hardware access flag and dirty state, and RAS if the VM has it. Its ID registers
+//! The CPU has EL0 and EL1 in AArch64 state: all of the base instruction set, FP and AdvSIMD to the bit (as of Armv8.0, without
+//! half-precision arithmetic), AES, PMULL, SHA-1, SHA-256, LSE and LSE2, LRCPC2, CRC32, FlagM, BTI, PAN, UAO, DIT, SSBS, hardware access flag and dirty state, and RAS if the VM has it. Its ID registers
 //! say exactly that. There is no EL2 inside: the host is it. An access that the guest's own tables allow, but
 //! that meets poison or a place without RAM, comes out of [`Vcpu::run`](seawall_events::Vcpu::run) as KVM would
 //! bring it: [`Sea`](seawall_events::Exit::Sea), [`Mmio`](seawall_events::Exit::Mmio),
@@ -64,6 +64,7 @@ mod cpu;
 mod decode;
 mod exec;
 pub mod fdt;
+mod float;
 pub mod gic;
 mod icache;
 mod idregs;

@@ -111,10 +111,14 @@ pub(crate) mod sctlr {
     pub(crate) const RESET: u64 = 0x30d5_0998;
 }
 
+/// CPACR_EL1.FPEN: all that this CPU has of it (no SVE, no trace).
+pub(crate) const CPACR_FPEN: u64 = 3 << 20;
+
 /// The registers that hold state.
 #[derive(Clone, Debug)]
 pub(crate) struct SysRegs {
     pub(crate) sctlr: u64,
+    pub(crate) cpacr: u64,
     pub(crate) tcr: u64,
     pub(crate) ttbr0: u64,
     pub(crate) ttbr1: u64,
@@ -148,6 +152,7 @@ impl SysRegs {
     pub(crate) fn new(mpidr: u64) -> Self {
         Self {
             sctlr: sctlr::RESET,
+            cpacr: 0,
             tcr: 0,
             ttbr0: 0,
             ttbr1: 0,
@@ -196,6 +201,23 @@ impl Cpu {
     /// The counter, in ticks.
     pub(crate) fn counter(&self) -> u64 {
         self.time() / STEPS_PER_TICK
+    }
+
+    /// Whether FP and AdvSIMD are enabled; if not, the trap is recorded. Source:
+    /// `CheckFPAdvSIMDEnabled64`.
+    #[inline]
+    pub(crate) fn check_fp(&mut self) -> Option<()> {
+        if !self.fp_enabled {
+            self.raise_fp_trap();
+            return None;
+        }
+        Some(())
+    }
+
+    /// EC 0x07. ISS: CV = 1, COND = 0b1110.
+    #[cold]
+    fn raise_fp_trap(&mut self) {
+        self.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
     }
 
     /// Record that a system register access or system instruction is UNDEFINED.
@@ -252,17 +274,14 @@ impl Cpu {
     #[inline(never)]
     pub(crate) fn read_system_register(&mut self, id: u16, rt: u8) -> Option<u64> {
         self.el0_may(id, rt, true)?;
-        let value = match id {
-            FPCR | FPSR => {
-                self.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
-                return None;
-            }
-            _ if gic::is_register(id) => {
-                self.trap = Trap::Gic { register: id, rt, is_read: true };
-                return None;
-            }
-            _ => self.identification(id).or_else(|| self.value(id)),
-        };
+        if matches!(id, FPCR | FPSR) {
+            self.check_fp()?;
+        }
+        if gic::is_register(id) {
+            self.trap = Trap::Gic { register: id, rt, is_read: true };
+            return None;
+        }
+        let value = self.identification(id).or_else(|| self.value(id));
         if value.is_none() {
             self.raise_system_undefined(id, rt, true);
         }
@@ -282,7 +301,7 @@ impl Cpu {
             ID_AA64MMFR0_EL1 => idregs::AA64MMFR0,
             ID_AA64MMFR1_EL1 => idregs::AA64MMFR1,
             ID_AA64MMFR2_EL1 => idregs::AA64MMFR2,
-            // The rest of the space, AArch32's included, reads as zero: nothing is there.
+            // The rest of the space, AArch32's included (MVFRn_EL1 too), reads as zero: nothing is there.
             REVIDR_EL1 | AIDR_EL1 | ID_FIRST..=ID_LAST => 0,
             CTR_EL0 => idregs::CTR,
             CLIDR_EL1 => idregs::CLIDR,
@@ -357,8 +376,10 @@ impl Cpu {
             // OSLM = 0b10: the OS lock is there.
             OSLSR_EL1 => 1 << 3 | u64::from(sys.os_lock) << 1,
             OSDLR_EL1 => sys.os_double_lock,
-            // CPACR_EL1.FPEN and all else in it: RAZ/WI without FP.
-            CPACR_EL1 | ACTLR_EL1 | MDRAR_EL1 | DBGPRCR_EL1 | DBGAUTHSTATUS_EL1 | MDCCSR_EL0 => 0,
+            CPACR_EL1 => sys.cpacr,
+            FPCR => self.fp.fpcr(),
+            FPSR => self.fp.fpsr(),
+            ACTLR_EL1 | MDRAR_EL1 | DBGPRCR_EL1 | DBGAUTHSTATUS_EL1 | MDCCSR_EL0 => 0,
             _ if is_breakpoint(id) => 0,
             _ => return None,
         })
@@ -369,8 +390,7 @@ impl Cpu {
     pub(crate) fn write_system_register(&mut self, id: u16, rt: u8) -> Option<()> {
         self.el0_may(id, rt, false)?;
         if matches!(id, FPCR | FPSR) {
-            self.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
-            return None;
+            self.check_fp()?;
         }
         if gic::is_register(id) {
             self.trap = Trap::Gic { register: id, rt, is_read: false };
@@ -501,7 +521,13 @@ impl Cpu {
             MDCCINT_EL1 => sys.mdccint = value & 0xffff_ffff,
             OSLAR_EL1 => sys.os_lock = value & 1 != 0,
             OSDLR_EL1 => sys.os_double_lock = value & 1,
-            CPACR_EL1 | ACTLR_EL1 | DBGPRCR_EL1 => {}
+            FPCR => self.fp.set_fpcr(value),
+            FPSR => self.fp.set_fpsr(value),
+            CPACR_EL1 => {
+                sys.cpacr = value & CPACR_FPEN;
+                self.context_changed();
+            }
+            ACTLR_EL1 | DBGPRCR_EL1 => {}
             _ if is_breakpoint(id) => {}
             _ => return false,
         }

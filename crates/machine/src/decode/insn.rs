@@ -1,5 +1,7 @@
 //! The decoded form of an A64 instruction: 16 bytes, operands ready for use.
 
+use super::fp_simd::op::{CryptoOp, FloatOp, MoveOp, VectorAccess, VectorOp};
+
 /// Index of the register slot that always reads zero (XZR as a source).
 pub(crate) const ZR: u8 = 31;
 /// Index of the slot of the current stack pointer.
@@ -28,8 +30,6 @@ pub(crate) enum Op {
     Pending,
     /// No such instruction here: UNDEFINED. `imm` is the word.
     Undefined,
-    /// FP, AdvSIMD and SVE: trapped by CPACR_EL1.FPEN.
-    FpTrap,
     Nop,
 
     // PC-relative and moves.
@@ -250,7 +250,17 @@ pub(crate) enum Op {
     Casp,
     /// LSE read-modify-write: `ra` = the [`Rmw`] operation, `rm` = Rs, `rd` = Rt, `x` = size.
     Rmw,
+
+    // FP and AdvSIMD, all trapped by CPACR_EL1.FPEN. Register numbers are those of V registers where
+    // the instruction names one; `x` is the [`Shape`](super::fp_simd::op::Shape), of memory accesses as they say.
+    Vector(VectorOp),
+    Float(FloatOp),
+    Move(MoveOp),
+    Crypto(CryptoOp),
+    VectorMemory(VectorAccess),
 }
+
+const _: () = assert!(size_of::<Insn>() == 16);
 
 /// The thirteen shapes of a single-register load or store, in the order in which the
 /// interpreter's operations are listed.

@@ -1,7 +1,7 @@
 //! Loads and stores. Source: C4.1.94 "Loads and Stores".
 
 use super::insn::{Insn, Kind, Op, Rmw, ZR, dest, or_sp};
-use super::{bit, bits, reg, sign_extend};
+use super::{bit, bits, fp_simd, reg, sign_extend};
 
 /// The interpreter's operations for each [`Kind`]: plain, with writeback, with register offset.
 const PLAIN: [Op; 13] = [
@@ -73,7 +73,7 @@ impl Insn {
 pub(super) fn decode(word: u32) -> Option<Insn> {
     // V = 1: the FP and AdvSIMD registers.
     if bit(word, 26) {
-        return Some(Insn::new(Op::FpTrap));
+        return fp_simd::memory::decode(word);
     }
     match (bits(word, 29, 28), bits(word, 25, 24)) {
         (0b00, 0b00) => exclusive_or_ordered(word),
@@ -140,7 +140,7 @@ fn register_or_small_offset(word: u32) -> Option<Insn> {
 }
 
 /// Two 32-bit offsets in one immediate: of the access, and of the base afterwards.
-fn offsets(access: u64, change: u64) -> u64 {
+pub(super) fn offsets(access: u64, change: u64) -> u64 {
     access & 0xffff_ffff | change << 32
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod branch;
 mod data_immediate;
 pub(crate) mod data_register;
+pub(crate) mod fp_simd;
 pub(crate) mod insn;
 mod load_store;
 
@@ -37,14 +38,14 @@ pub(crate) fn decode(word: u32) -> Insn {
         0b1010 | 0b1011 => branch::decode(word),
         0b0100 | 0b0110 | 0b1100 | 0b1110 => load_store::decode(word),
         0b0101 | 0b1101 => data_register::decode(word),
-        0b0111 | 0b1111 | 0b0010 => Some(Insn::new(Op::FpTrap)),
+        0b0111 | 0b1111 => fp_simd::decode(word),
         _ => None,
     };
     decoded.unwrap_or(Insn::undefined(word))
 }
 
 /// Whether this CPU has the instruction `word` encodes. UNDEFINED words take the guest to its
-/// exception vector with EC 0; FP, AdvSIMD and SVE words count as present, they trap with EC 7.
+/// exception vector with EC 0.
 #[must_use]
 pub fn is_allocated(word: u32) -> bool {
     decode(word).op != Op::Undefined

@@ -9,6 +9,7 @@
 pub(crate) mod access;
 mod alu;
 mod atomic;
+mod fp_simd;
 pub(crate) mod system;
 
 use seawall_arm::ExceptionClass;
@@ -204,11 +205,6 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             Op::Pending => break Leave::Pending,
             Op::Undefined => {
                 cpu.trap = Trap::Undefined(insn.imm as u32);
-                break Leave::Trap;
-            }
-            Op::FpTrap => {
-                // ISS: CV = 1, COND = 0b1110.
-                cpu.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
                 break Leave::Trap;
             }
             Op::Nop | Op::Bti => {}
@@ -621,6 +617,12 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             Op::Cas => give!(atomic::compare_and_swap(cpu, memory, &insn)),
             Op::Casp => give!(atomic::compare_and_swap_pair(cpu, memory, &insn)),
             Op::Rmw => give!(atomic::read_modify_write(cpu, memory, &insn)),
+
+            Op::Vector(op) => give!(fp_simd::vector(cpu, &insn, op)),
+            Op::Float(op) => give!(fp_simd::float(cpu, &insn, op)),
+            Op::Move(op) => give!(fp_simd::moves(cpu, &insn, op)),
+            Op::Crypto(op) => give!(fp_simd::crypto(cpu, &insn, op)),
+            Op::VectorMemory(op) => give!(fp_simd::access(cpu, memory, &insn, op, pc!())),
         }
         index += 1;
         left -= 1;
