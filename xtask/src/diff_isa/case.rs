@@ -4,7 +4,7 @@ use super::layout;
 use super::template::BranchOffset;
 
 /// Registers and memory before a sequence, or after it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct State {
     /// X0 to X30.
     pub(super) x: [u64; 31],
@@ -12,6 +12,12 @@ pub(super) struct State {
     pub(super) sp: u64,
     /// NZCV in bits `[31:28]`.
     pub(super) nzcv: u64,
+    /// V0 to V31.
+    pub(super) v: [u128; 32],
+    /// FPCR.
+    pub(super) fpcr: u64,
+    /// FPSR.
+    pub(super) fpsr: u64,
     /// The data buffer, which starts at `layout::BUFFER`.
     pub(super) buffer: Vec<u8>,
 }
@@ -141,6 +147,16 @@ impl Outcome {
         if a.nzcv != b.nzcv {
             return Some(("nzcv".into(), hex(a.nzcv), hex(b.nzcv)));
         }
+        if let Some(i) = (0..a.v.len()).find(|&i| a.v[i] != b.v[i]) {
+            let hex = |v: u128| format!("{v:#034x}");
+            return Some((format!("v{i}"), hex(a.v[i]), hex(b.v[i])));
+        }
+        if a.fpcr != b.fpcr {
+            return Some(("fpcr".into(), hex(a.fpcr), hex(b.fpcr)));
+        }
+        if a.fpsr != b.fpsr {
+            return Some(("fpsr".into(), hex(a.fpsr), hex(b.fpsr)));
+        }
         let i = a.buffer.iter().zip(&b.buffer).position(|(a, b)| a != b)?;
         let what = format!("memory at {:#x}", layout::BUFFER + i as u64);
         Some((what, format!("{:#04x}", a.buffer[i]), format!("{:#04x}", b.buffer[i])))
@@ -152,7 +168,7 @@ mod tests {
     use super::*;
 
     fn case(units: Vec<Unit>) -> Case {
-        Case { initial: State { x: [0; 31], sp: 0, nzcv: 0, buffer: Vec::new() }, units }
+        Case { initial: State::default(), units }
     }
 
     fn unit(words: &[u32], fix: Option<Fix>) -> Unit {

@@ -3,7 +3,8 @@
 use super::case::{Case, Fix, State, Unit};
 use super::layout;
 use super::random::Random;
-use super::template::{Access, Class, Needs, Offset, TEMPLATES, Template, field};
+use super::template::{self, Access, Class, Needs, Offset, Template, field};
+use super::vector;
 
 /// The CPU model that QEMU plays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,6 +13,8 @@ pub(super) enum Cpu {
     Max,
     /// Armv8.2, with the machine's DC ZVA block size.
     NeoverseN1,
+    /// Armv8.0 with AES, PMULL, SHA-1, SHA-256: just what the machine has of FP and AdvSIMD.
+    CortexA57,
 }
 
 impl Cpu {
@@ -20,6 +23,7 @@ impl Cpu {
         match self {
             Cpu::Max => "max,pauth=off,sve=off,sme=off",
             Cpu::NeoverseN1 => "neoverse-n1",
+            Cpu::CortexA57 => "cortex-a57",
         }
     }
 
@@ -34,7 +38,7 @@ impl Cpu {
 
 /// A sequence of `length` units for `cpu`; sometimes with an access to unmapped memory, or a trap, at its end.
 pub(super) fn case(random: &mut Random, cpu: Cpu, length: usize) -> Case {
-    let rows: Vec<&Template> = TEMPLATES.iter().filter(|t| cpu.has(t.needs)).collect();
+    let rows: Vec<&Template> = template::all().filter(|t| cpu.has(t.needs)).collect();
     let accesses: Vec<&Template> =
         rows.iter().copied().filter(|t| matches!(t.class, Class::Access(_))).collect();
     let mut units = Vec::with_capacity(length + 1);
@@ -44,7 +48,8 @@ pub(super) fn case(random: &mut Random, cpu: Cpu, length: usize) -> Case {
             2 | 3 => constant(random),
             4 => counted_loop(random),
             5 => system_call(random),
-            6..12 => {
+            6..10 => vector_constant(random),
+            10..14 => {
                 let row = *random.pick(&accesses);
                 unit(random, row, Place::Buffer)
             }
@@ -69,8 +74,13 @@ pub(super) fn case(random: &mut Random, cpu: Cpu, length: usize) -> Case {
 fn state(random: &mut Random) -> State {
     let mut x = [0; 31];
     x.fill_with(|| random.nasty());
-    let buffer = (0..layout::BUFFER_SIZE / 8).flat_map(|_| random.nasty().to_le_bytes()).collect();
-    State { x, sp: random.nasty(), nzcv: random.bits() & 0xf000_0000, buffer }
+    let mut v = [0; 32];
+    v.fill_with(|| random.nasty_vector());
+    let buffer = (0..layout::BUFFER_SIZE / 16).flat_map(|_| random.nasty_vector().to_le_bytes()).collect();
+    let (sp, nzcv) = (random.nasty(), random.bits() & 0xf000_0000);
+    // Mostly ordinary rounding: others lose information.
+    let fpcr = if random.one_in(2) { random.bits() & random.bits() & vector::FPCR } else { 0 };
+    State { x, sp, nzcv, v, fpcr, fpsr: random.bits() & vector::FPSR, buffer }
 }
 
 /// Where an access goes.
@@ -105,6 +115,12 @@ fn unit(random: &mut Random, row: &Template, place: Place) -> Unit {
     let (words, fix) = match row.class {
         Class::Plain => (vec![word], None),
         Class::Access(access) => (access_words(random, row, access, place), None),
+        Class::ValueInRt(mask) => {
+            let value = random.bits() & mask;
+            let mut words = set_register(field(word, 4, 0), value);
+            words.push(word);
+            (words, None)
+        }
         Class::AddressInRt => {
             let address = Place::Buffer.address(random, 1, false);
             let mut words = set_register(field(word, 4, 0), address);
@@ -112,7 +128,7 @@ fn unit(random: &mut Random, row: &Template, place: Place) -> Unit {
             (words, None)
         }
         Class::Literal => {
-            (vec![word], Some(Fix::Literal(Place::Buffer.address(random, 8, false) & ADDRESS & !3)))
+            (vec![word], Some(Fix::Literal(Place::Buffer.address(random, 16, false) & ADDRESS & !3)))
         }
         Class::Branch(offset) => (vec![word], Some(Fix::Branch(offset, random.below(4)))),
         Class::BranchRegister => (branch_register(random, word), Some(Fix::Adr(random.below(4)))),
@@ -130,6 +146,21 @@ fn constant(random: &mut Random) -> Unit {
     let register = random.below(31) as u32;
     let value = random.nasty();
     Unit { name: "constant", words: set_register(register, value), fix: None }
+}
+
+/// Halves of a V register get interesting numbers: FMOV, and sometimes INS of another one.
+fn vector_constant(random: &mut Random) -> Unit {
+    const FMOV: u32 = 0x9e67_0000;
+    const INS_TOP: u32 = 0x4e18_1c00;
+    let (scratch, register) = (random.below(31) as u32, random.below(32) as u32);
+    let value = random.nasty_vector();
+    let mut words = set_register(scratch, value as u64);
+    words.push(FMOV | scratch << 5 | register);
+    if random.one_in(2) {
+        words.extend(set_register(scratch, (value >> 64) as u64));
+        words.push(INS_TOP | scratch << 5 | register);
+    }
+    Unit { name: "vector constant", words, fix: None }
 }
 
 /// ADR into the branch's register, sometimes with a tag in the top byte that the branch must drop (TBI), then the branch.
@@ -214,7 +245,8 @@ fn access_words(random: &mut Random, row: &Template, access: Access, place: Plac
         }
     };
     let size = access.size.bytes(word);
-    let address = place.address(random, size * access.registers, access.aligned);
+    let aligned = access.aligned || (place == Place::Fault && access.faults_whole);
+    let address = place.address(random, size * access.registers, aligned);
     let mut words = Vec::new();
     let mut index_value = 0;
     if let Some(register) = index {

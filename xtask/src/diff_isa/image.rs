@@ -3,7 +3,12 @@
 //! For each sequence: copy its record's buffer to the buffer, load its registers, run it, store the registers and
 //! the buffer back into the record. A fault's handler (a signal handler in the process, the EL1 vectors in the
 //! machine) notes it in the record and goes on with the storing. At the end all records are written to standard output.
-#![allow(clippy::unnecessary_semicolon, clippy::used_underscore_binding, reason = "in what dynasm! makes")]
+#![allow(
+    clippy::unnecessary_semicolon,
+    clippy::used_underscore_binding,
+    clippy::useless_conversion,
+    reason = "in what dynasm! makes"
+)]
 
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynasmApi, DynasmError, DynasmLabelApi, VecAssembler, dynasm};
@@ -50,6 +55,8 @@ const UC_PC: u32 = 440;
 /// System registers as MRS and MSR name them: `o0:op1:CRn:CRm:op2`.
 const TPIDR_EL0: u32 = 0x5e82;
 const NZCV: u32 = 0x5a10;
+const FPCR: u32 = 0x5a20;
+const FPSR: u32 = 0x5a21;
 
 /// The initial TPIDR_EL0.
 const TPIDR: u64 = 0x5ea_0a11_0000_7154;
@@ -92,6 +99,16 @@ pub(super) fn build(cases: &[Case], cpu: Cpu, first: Option<u64>) -> Result<Imag
         ; mrs x1, NZCV
         ; str x1, [x0, record::NZCV as u32]
     );
+    for_each_pair(|first, offset| {
+        dynasm!(ops ; .arch aarch64 ; stp Q(first), Q(first + 1), [x0, offset]);
+    });
+    dynasm!(ops
+        ; .arch aarch64
+        ; mrs x1, FPCR
+        ; str x1, [x0, record::FPCR as u32]
+        ; mrs x1, FPSR
+        ; str x1, [x0, record::FPSR as u32]
+    );
     copy_buffer(&mut ops, Direction::ToRecord);
     dynasm!(ops
         ; .arch aarch64
@@ -109,8 +126,15 @@ pub(super) fn build(cases: &[Case], cpu: Cpu, first: Option<u64>) -> Result<Imag
     if cpu == Cpu::Max {
         ops.push_u32(MSR_DIT_0);
     }
+    for_each_pair(|first, offset| {
+        dynasm!(ops ; .arch aarch64 ; ldp Q(first), Q(first + 1), [x0, offset]);
+    });
     dynasm!(ops
         ; .arch aarch64
+        ; ldr x1, [x0, record::FPCR as u32]
+        ; msr FPCR, x1
+        ; ldr x1, [x0, record::FPSR as u32]
+        ; msr FPSR, x1
         ; ldr x1, [x0, record::SP as u32]
         ; mov sp, x1
         ; ldr x1, [x0, record::NZCV as u32]
@@ -210,6 +234,11 @@ const PROLOGUE: u64 = 7 * 4;
 /// MSR DIT, #0.
 const MSR_DIT_0: u32 = 0xd503_405f;
 
+/// The even numbers of V registers, and the offset of their pairs in a record.
+fn for_each_pair(mut f: impl FnMut(u8, i32)) {
+    (0..32).step_by(2).for_each(|first| f(first, record::V as i32 + i32::from(first) * 16));
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     ToRecord,
@@ -292,8 +321,10 @@ fn records(cases: &[Case]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(cases.len() * record::SIZE as usize);
     for case in cases {
         let state = &case.initial;
-        let words = state.x.iter().chain([&state.sp, &state.nzcv, &0, &0, &0, &TPIDR, &0, &0, &0]);
+        let words =
+            state.x.iter().chain([&state.sp, &state.nzcv, &0, &0, &0, &TPIDR, &state.fpcr, &state.fpsr, &0]);
         bytes.extend(words.flat_map(|word| word.to_le_bytes()));
+        bytes.extend(state.v.iter().flat_map(|v| v.to_le_bytes()));
         bytes.extend_from_slice(&state.buffer);
     }
     bytes
@@ -323,10 +354,21 @@ fn outcome(bytes: &[u8], code: FaultCode) -> Outcome {
         pc: word(record::FAULT_PC),
         address: if kind == FaultKind::Memory { canonical(word(record::FAULT_ADDRESS)) } else { 0 },
     });
-    Outcome {
-        state: State { x, sp: word(record::SP), nzcv: word(record::NZCV), buffer: buffer.to_vec() },
-        fault,
+    let mut v = [0; 32];
+    for (i, v) in v.iter_mut().enumerate() {
+        let at = record::V + i as u64 * 16;
+        *v = u128::from(word(at)) | u128::from(word(at + 8)) << 64;
     }
+    let state = State {
+        x,
+        sp: word(record::SP),
+        nzcv: word(record::NZCV),
+        v,
+        fpcr: word(record::FPCR),
+        fpsr: word(record::FPSR),
+        buffer: buffer.to_vec(),
+    };
+    Outcome { state, fault }
 }
 
 /// An access over the end of mapped memory may report its own address or that of the page it failed on

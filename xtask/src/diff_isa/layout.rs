@@ -39,8 +39,14 @@ pub(super) mod record {
     pub(in super::super) const FAULT_ADDRESS: u64 = 35 * 8;
     /// Initial TPIDR_EL0.
     pub(in super::super) const TPIDR: u64 = 36 * 8;
+    /// FPCR.
+    pub(in super::super) const FPCR: u64 = 37 * 8;
+    /// FPSR.
+    pub(in super::super) const FPSR: u64 = 38 * 8;
+    /// V0 to V31.
+    pub(in super::super) const V: u64 = 40 * 8;
     /// The buffer.
-    pub(in super::super) const BUFFER: u64 = 40 * 8;
+    pub(in super::super) const BUFFER: u64 = V + 32 * 16;
     /// Bytes of a record.
     pub(in super::super) const SIZE: u64 = BUFFER + super::BUFFER_SIZE;
 }

@@ -31,6 +31,9 @@ const T0SZ_39_BITS: u64 = 64 - 39;
 /// MAIR_EL1: attribute 0 is normal write-back memory.
 const MAIR: u64 = 0xff;
 
+/// CPACR_EL1.FPEN: FP and AdvSIMD at EL0 and EL1.
+const CPACR: u64 = 3 << 20;
+
 /// PSCI functions that end a run.
 const SYSTEM_OFF: u32 = 0x8400_0008;
 const SYSTEM_RESET: u32 = 0x8400_0009;
@@ -69,6 +72,7 @@ fn start(vm: &mut Vm, image: &Image) -> Result<(), String> {
         (Reg::TcrEl1, TCR),
         (Reg::Ttbr0El1, TABLES[0]),
         (Reg::SctlrEl1, SCTLR),
+        (Reg::CpacrEl1, CPACR),
         (Reg::VbarEl1, VECTORS),
         (Reg::SpEl1, STACK_TOP),
         (Reg::Pstate, 0),
@@ -204,7 +208,7 @@ mod tests {
     fn end_of(x1: u64, words: &[u32]) -> Outcome {
         let mut x = [0; 31];
         x[1] = x1;
-        let initial = State { x, sp: 0, nzcv: 0, buffer: vec![0; layout::BUFFER_SIZE as usize] };
+        let initial = State { x, buffer: vec![0; layout::BUFFER_SIZE as usize], ..State::default() };
         let units = vec![Unit { name: "", words: words.to_vec(), fix: None }];
         let image = image::build(&[Case { initial, units }], Cpu::Max, Some(0x4100_1000)).unwrap();
         assert_eq!(image.sequences, [0x4100_1000]);
@@ -270,7 +274,18 @@ mod tests {
             (0xf83f_d020, "FEAT_LS64: ld64b x0, [x1]"),
             (0xd503_1000, "FEAT_WFxT: wfet x0"),
             (0xd503_323f, "FEAT_XS: dsb oshnxs"),
-            (0x1e20_2820, "no FP: fadd s0, s1, s0"),
+            (0x1ee0_2820, "FEAT_FP16: fadd h0, h1, h0"),
+            (0x0e40_1420, "FEAT_FP16: fadd v0.4h, v1.4h, v0.4h"),
+            (0x2e40_8420, "FEAT_RDM: sqrdmlah v0.4h, v1.4h, v0.4h"),
+            (0x0e80_9420, "FEAT_DotProd: sdot v0.2s, v1.8b, v0.8b"),
+            (0x2e80_c420, "FEAT_FCMA: fcmla v0.2s, v1.2s, v0.2s, #0"),
+            (0x1e7e_0020, "FEAT_JSCVT: fjcvtzs w0, d1"),
+            (0x1e68_4020, "FEAT_FRINTTS: frint32z d0, d1"),
+            (0x0e20_ec20, "FEAT_FHM: fmlal v0.2s, v1.2h, v0.2h"),
+            (0x1e63_4020, "FEAT_BF16: bfcvt h0, s1"),
+            (0x4e80_a420, "FEAT_I8MM: smmla v0.4s, v1.16b, v0.16b"),
+            (0xce60_8020, "FEAT_SHA512: sha512h q0, q1, v0.2d"),
+            (0xce00_0020, "FEAT_SHA3: eor3 v0.16b, v1.16b, v0.16b, v0.16b"),
             (0x0480_0000, "no SVE"),
             (0xc080_0000, "no SME"),
         ] {

@@ -39,6 +39,51 @@ impl Random {
         &list[self.below(list.len())]
     }
 
+    /// A V register: floating-point numbers of one size, or two integers.
+    pub(super) fn nasty_vector(&mut self) -> u128 {
+        // Bits of fraction and of exponent.
+        let (fraction, exponent) = match self.below(8) {
+            0 => return u128::from(self.nasty()) << 64 | u128::from(self.nasty()),
+            1 => (10, 5),
+            2..5 => (23, 8),
+            _ => (52, 11),
+        };
+        let bits = 1 + fraction + exponent;
+        (0..128 / bits).fold(0, |all, i| all | u128::from(self.nasty_float(fraction, exponent)) << (i * bits))
+    }
+
+    /// A floating-point number: zeros, denormals, borders, infinities, NaNs of both kinds, numbers near one, near the
+    /// borders of integers, with few bits set or many.
+    fn nasty_float(&mut self, fraction: u32, exponent: u32) -> u64 {
+        let (mask, special, bias) = ((1 << fraction) - 1, (1 << exponent) - 1, (1 << (exponent - 1)) - 1);
+        let sign = (self.bits() & 1) << (fraction + exponent);
+        let noise = self.bits() & mask;
+        let few = match self.below(4) {
+            0 => 0,
+            1 => mask,
+            2 => 1 << self.below(fraction as usize),
+            _ => noise & (mask << self.below(fraction as usize)) & mask,
+        };
+        let offset = |random: &mut Self, range: usize| random.below(2 * range + 1) as u64;
+        let (field, fraction_bits) = match self.below(16) {
+            0 => (0, 0),
+            1 => (0, few),
+            2 => (0, noise),
+            3 => (1, few),
+            4 => (special, 0),
+            5 => (special, noise | 1 << (fraction - 1)),
+            6 => (special, noise >> 1 | 1),
+            7 => (special - 1, few),
+            8 | 9 => (bias - 3 + offset(self, 3), few),
+            10 | 11 => (bias - 3 + offset(self, 3), noise),
+            12 => (bias + u64::from(*self.pick(&[6_u8, 7, 14, 15, 30, 31, 32, 52, 53, 62, 63, 64])), few),
+            13 => (offset(self, fraction as usize), noise),
+            14 => (self.bits(), few),
+            _ => (self.bits(), noise),
+        };
+        sign | (field & special) << fraction | fraction_bits
+    }
+
     /// A register value that finds errors: zero, all ones, sign boundaries of each size, small numbers, runs of ones, noise.
     pub(super) fn nasty(&mut self) -> u64 {
         const EDGES: [u64; 16] = [

@@ -37,6 +37,9 @@ pub(super) struct Mismatch {
     pub(super) address: u64,
     pub(super) words: Vec<u32>,
     pub(super) registers: Vec<(String, u64)>,
+    pub(super) vectors: Vec<(String, u128)>,
+    pub(super) fpcr: u64,
+    pub(super) fpsr: u64,
     pub(super) nzcv: u64,
     pub(super) sp: u64,
     pub(super) what: String,
@@ -142,6 +145,10 @@ impl Mismatch {
         for (register, value) in &self.registers {
             println!("  {register:>4} = {value:#018x}");
         }
+        for (register, value) in &self.vectors {
+            println!("  {register:>4} = {value:#034x}");
+        }
+        println!("  fpcr = {:#010x}, fpsr = {:#010x}", self.fpcr, self.fpsr);
         println!("    sp = {:#018x}, nzcv = {:#010x}", self.sp, self.nzcv);
         let text = disassemble(&self.words, self.address);
         for (i, word) in self.words.iter().enumerate() {
@@ -162,6 +169,9 @@ impl Mismatch {
             "address": self.address,
             "words": self.words.iter().map(|w| format!("{w:08x}")).collect::<Vec<_>>(),
             "registers": self.registers.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "vectors": self.vectors.iter().map(|(name, v)| (name.clone(), format!("{v:#034x}"))).collect::<BTreeMap<_, _>>(),
+            "fpcr": self.fpcr,
+            "fpsr": self.fpsr,
             "sp": self.sp,
             "nzcv": self.nzcv,
             "what": self.what,

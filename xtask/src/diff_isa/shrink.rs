@@ -85,6 +85,20 @@ fn simpler(case: &Case) -> Vec<Case> {
             candidates.push(simple);
         }
     }
+    for i in 0..case.initial.v.len() {
+        if case.initial.v[i] != 0 {
+            let mut simple = case.clone();
+            simple.initial.v[i] = 0;
+            candidates.push(simple);
+        }
+    }
+    for (fpcr, fpsr) in [(0, case.initial.fpsr), (case.initial.fpcr, 0)] {
+        let mut simple = case.clone();
+        (simple.initial.fpcr, simple.initial.fpsr) = (fpcr, fpsr);
+        if simple.initial != case.initial {
+            candidates.push(simple);
+        }
+    }
     let mut simple = case.clone();
     simple.initial.nzcv = 0;
     simple.initial.sp = 0;
@@ -111,6 +125,7 @@ fn describe(
         .and_then(|i| i.sequences.first().copied());
     let (what, machine, qemu) = pair.0.difference(&pair.1).unwrap_or_default();
     let registers = case.initial.x.iter().enumerate().filter(|&(_, &x)| x != 0);
+    let vectors = case.initial.v.iter().enumerate().filter(|&(_, &v)| v != 0);
     Mismatch {
         batch: plan.index,
         sequence: at,
@@ -120,6 +135,9 @@ fn describe(
         address: address.unwrap_or(layout::CODE),
         words: case.words(address.unwrap_or(layout::CODE)),
         registers: registers.map(|(i, &x)| (format!("x{i}"), x)).collect(),
+        vectors: vectors.map(|(i, &v)| (format!("v{i}"), v)).collect(),
+        fpcr: case.initial.fpcr,
+        fpsr: case.initial.fpsr,
         nzcv: case.initial.nzcv,
         sp: case.initial.sp,
         what,

@@ -4,18 +4,23 @@
 //! register branch ends in a fault at a known place. `comparable` names what is left out, and why.
 
 use super::case::{Case, State, Unit};
-use super::layout;
+use super::generate::Cpu;
 use super::random::Random;
 use super::template::{BranchOffset, TEMPLATES, field};
+use super::{layout, vector};
 
-/// A case of one word.
-pub(super) fn case(random: &mut Random) -> Case {
-    let word = word(random);
+/// A case of one word. For `CortexA57`, which has just what the machine has of FP and AdvSIMD, it is one of those;
+/// for other models it is any other word.
+pub(super) fn case(random: &mut Random, cpu: Cpu) -> Case {
+    let word = if cpu == Cpu::CortexA57 { vector_word(random) } else { word(random) };
     Case {
         initial: State {
             x: [layout::MIDDLE; 31],
             sp: layout::MIDDLE,
             nzcv: random.bits() & 0xf000_0000,
+            v: std::array::from_fn(|_| random.nasty_vector()),
+            fpcr: 0,
+            fpsr: 0,
             buffer: (0..layout::BUFFER_SIZE / 8).flat_map(|_| random.nasty().to_le_bytes()).collect(),
         },
         units: vec![Unit { name: "word", words: vec![word], fix: None }],
@@ -37,6 +42,37 @@ fn word(random: &mut Random) -> u32 {
     }
 }
 
+/// The same among the words of FP and AdvSIMD: bits [28:25] are x11x, or x1x0 with V.
+fn vector_word(random: &mut Random) -> u32 {
+    loop {
+        let word = if random.one_in(2) {
+            let noise = random.word();
+            if random.one_in(2) { noise | 0x0e00_0000 } else { noise & !0x0200_0000 | 0x0c00_0000 }
+        } else {
+            let near = random.pick(vector::TEMPLATES).draw(random);
+            (0..=random.below(3)).fold(near, |word, _| word ^ 1 << random.below(32))
+        };
+        let comparable = match field(word, 27, 25) {
+            0b111 => Some(word),
+            0b110 | 0b100 if field(word, 26, 26) == 1 => vector_load_store(word),
+            _ => None,
+        };
+        if let Some(word) = comparable {
+            return word;
+        }
+    }
+}
+
+/// Loads and stores with V: all but CONSTRAINED UNPREDICTABLE ones.
+fn vector_load_store(word: u32) -> Option<u32> {
+    match field(word, 29, 28) {
+        // A literal load reads the words around it, which are the same on both sides.
+        0b01 if field(word, 24, 24) == 0 => Some(BranchOffset::Imm19.set(word, 1)),
+        0b10 if field(word, 22, 22) == 1 && field(word, 4, 0) == field(word, 14, 10) => None,
+        _ => Some(word),
+    }
+}
+
 /// The word, with PC-relative offsets made harmless; None if the two sides may differ by right.
 fn comparable(word: u32) -> Option<u32> {
     match field(word, 28, 25) {
@@ -48,7 +84,7 @@ fn comparable(word: u32) -> Option<u32> {
         // A literal load reads the next word: farther away there are records, which differ.
         0b1100 if field(word, 29, 24) == 0b011000 => Some(BranchOffset::Imm19.set(word, 1)),
         0b0100 | 0b1100 => load_store(word).then_some(word),
-        // FP and AdvSIMD: QEMU has them, the machine not yet.
+        // FP and AdvSIMD: `max` has more of it than the machine. See `vector_word`.
         _ => None,
     }
 }
@@ -172,7 +208,7 @@ mod tests {
             0xd503_207f, // wfi
             0xd53b_e040, // mrs x0, cntvct_el0
             0xd538_0000, // mrs x0, midr_el1: Linux answers it
-            0x1e20_2800, // fadd s0, s0, s0
+            0x1ee0_2800, // fadd h0, h0, h0: `max` has FEAT_FP16
         ] {
             assert_eq!(comparable(word), None, "{word:#010x}");
         }
