@@ -85,5 +85,5 @@ mod vm;
 pub mod walk;
 
 pub use decode::is_allocated;
-pub use vcpu::Vcpu;
+pub use vcpu::{FpSimdState, Vcpu};
 pub use vm::{Config, Error, RAM_BASE, StorePolicy, UndefinedLog, Vm};

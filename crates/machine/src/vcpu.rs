@@ -8,6 +8,17 @@ use crate::cpu::{Cpu, Wait};
 use crate::run::Kernel;
 use crate::vm::{Error, Vm};
 
+/// The FP and AdvSIMD registers: KVM's `user_fpsimd_state`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FpSimdState {
+    /// V0 to V31.
+    pub vregs: [u128; 32],
+    /// FPSR: QC and the cumulative flags.
+    pub fpsr: u32,
+    /// FPCR: AHP, DN, FZ, RMode.
+    pub fpcr: u32,
+}
+
 /// One CPU of a [`Vm`].
 #[derive(Debug)]
 pub struct Vcpu<'a> {
@@ -79,6 +90,27 @@ impl<'a> Vcpu<'a> {
     /// taken to EL1. The machine's time is [`Vm::time`].
     pub fn instructions(&self) -> u64 {
         self.cpu().map_or(0, |cpu| cpu.steps)
+    }
+
+    /// The FP and AdvSIMD registers.
+    ///
+    /// # Errors
+    /// [`Error::NoCpu`].
+    pub fn fp_simd(&self) -> Result<FpSimdState, Error> {
+        let cpu = self.cpu()?;
+        Ok(FpSimdState { vregs: cpu.v, fpsr: cpu.fp.fpsr() as u32, fpcr: cpu.fp.fpcr() as u32 })
+    }
+
+    /// Set the FP and AdvSIMD registers; bits that this CPU does not have are dropped.
+    ///
+    /// # Errors
+    /// [`Error::NoCpu`].
+    pub fn set_fp_simd(&mut self, state: &FpSimdState) -> Result<(), Error> {
+        let cpu = self.cpu_mut()?;
+        cpu.v = state.vregs;
+        cpu.fp.set_fpsr(state.fpsr.into());
+        cpu.fp.set_fpcr(state.fpcr.into());
+        Ok(())
     }
 
     /// `KVM_ARM_VCPU_INIT`: the CPU as it comes out of reset (EL1h, DAIF set, MMU off, PC and all general

@@ -5,7 +5,7 @@ mod support;
 use proptest::prelude::*;
 use seawall_arm::Reg;
 use seawall_events::{Exit, Vcpu as _, VcpuEvents};
-use seawall_machine::{Config, StorePolicy};
+use seawall_machine::{Config, FpSimdState, StorePolicy};
 use support::{CODE, DATA, EL0, Guest, HARDWARE_UPDATE, HOLE, TABLES, TCR};
 
 /// Words that are often real instructions: random ones with their major opcode from a list.
@@ -36,6 +36,10 @@ fn word() -> impl Strategy<Value = u32> {
     ]);
     prop_oneof![
         any::<u32>(),
+        // FP and AdvSIMD, and their loads and stores.
+        any::<u32>().prop_map(|word| word & 0xfeff_ffff | 0x0e00_0000),
+        any::<u32>().prop_map(|word| word & 0x7fff_ffff | 0x0e00_0000),
+        any::<u32>().prop_map(|word| word & !0x0200_0000 | 0x0c00_0000),
         (major, any::<u32>()).prop_map(|(major, rest)| major & 0x7f38_0000 | rest & 0x80df_ffff | major),
     ]
 }
@@ -59,6 +63,7 @@ proptest! {
     fn no_guest_can_make_the_host_panic(
         code in prop::collection::vec(word(), 1..64),
         registers in prop::collection::vec(value(), 31),
+        fp in prop::option::of((any::<u32>(), prop::collection::vec(any::<[u64; 2]>(), 32))),
         at_el0 in any::<bool>(),
         mapped in any::<bool>(),
         stores_abort in any::<bool>(),
@@ -78,6 +83,14 @@ proptest! {
         }
         for (n, value) in registers.iter().enumerate() {
             guest.set(Reg::X(n as u8), *value);
+        }
+        if let Some((fpcr, values)) = fp {
+            guest.set(Reg::CpacrEl1, 3 << 20);
+            let mut state = FpSimdState { fpcr, ..FpSimdState::default() };
+            for (v, [low, high]) in state.vregs.iter_mut().zip(values) {
+                *v = u128::from(low) | u128::from(high) << 64;
+            }
+            prop_assert!(guest.vm.vcpu(0).expect("CPU 0").set_fp_simd(&state).is_ok());
         }
         for pa in poison {
             // Poison outside RAM is refused.

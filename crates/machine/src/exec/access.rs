@@ -93,16 +93,10 @@ fn put(cpu: &mut Cpu, memory: &mut Memory, offset: usize, bytes: &[u8]) {
 }
 
 impl Cpu {
-    /// Remember that bytes of a page with decoded instructions were written. An instruction writes in two
-    /// pages at most, in the order of addresses.
+    /// Remember that bytes of a page with decoded instructions were written.
     pub(super) fn note_code_written(&mut self, offset: usize, len: usize) {
-        let goes_on = |&(start, len): &(usize, usize)| len != 0 && start + len == offset;
-        if let Some(written) = self.written_code.iter_mut().find(|written| goes_on(written)) {
-            written.1 += len;
-        } else {
-            let slot = usize::from(self.written_code[0].1 != 0);
-            self.written_code[slot] = (offset, len);
-        }
+        let slot = usize::from(self.written_code[0].1 != 0);
+        self.written_code[slot] = (offset, len);
         self.call_attention();
     }
 

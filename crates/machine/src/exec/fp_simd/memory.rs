@@ -210,6 +210,7 @@ fn store_elements(
         *place =
             Some(probe(cpu, memory, &request(cpu, va.wrapping_add((i as u64) << size), 1 << size, true))?);
     }
+    // 64 bytes are in two lines at most: the CPU's notes of written code keep the first and the last element.
     for (place, from) in places.iter().flatten().zip(bytes.chunks_exact(1 << size)) {
         let value = from.iter().rev().fold(0, |value, byte| value << 8 | u128::from(*byte));
         place.write(cpu, memory, value);
