@@ -58,6 +58,23 @@ const fn product(mut a: u8, mut b: u8) -> u8 {
     sum
 }
 
+/// Every byte times 0 to 15.
+static PRODUCTS: [[u8; 256]; 16] = products();
+
+const fn products() -> [[u8; 256]; 16] {
+    let mut table = [[0; 256]; 16];
+    let mut a = 0;
+    while a < 16 {
+        let mut b = 0;
+        while b < 256 {
+            table[a][b] = product(b as u8, a as u8);
+            b += 1;
+        }
+        a += 1;
+    }
+    table
+}
+
 /// The inverse of each byte, then the affine transformation.
 const fn sbox() -> [u8; 256] {
     let mut table = [0x63; 256];
@@ -93,11 +110,14 @@ fn substitute(state: u128, table: &[u8; 256]) -> u128 {
 }
 
 /// Each column times the circulant matrix whose first row is given.
-fn mix_columns(state: u128, row: [u8; 4]) -> u128 {
+fn mix_columns(state: u128, row: [usize; 4]) -> u128 {
     let bytes = state.to_le_bytes();
     u128::from_le_bytes(std::array::from_fn(|i| {
         let (column, position) = (i & !3, i & 3);
-        (0..4).fold(0, |sum, j| sum ^ product(row[(j + 4 - position) & 3], bytes[column + j]))
+        (0..4).fold(0, |sum, j| {
+            let products = &PRODUCTS[row[(j + 4 - position) & 3] & 15];
+            sum ^ products[usize::from(bytes[column + j])]
+        })
     }))
 }
 

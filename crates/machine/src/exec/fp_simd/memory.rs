@@ -145,11 +145,8 @@ fn store_quads(cpu: &mut Cpu, memory: &mut Memory, va: u64, first: u128, second:
     let entry = cpu.tlb.write[cpu.view as usize & 3].entry(va);
     if entry.covers(va, 32) {
         let offset = entry.offset(va);
-        let bytes = memory.ram_mut().get_mut(offset..)?.first_chunk_mut::<32>()?;
-        let (low, high) = bytes.split_at_mut(16);
-        low.copy_from_slice(&first.to_le_bytes());
-        high.copy_from_slice(&second.to_le_bytes());
-        return Some(());
+        memory.write(offset, first.to_le_bytes())?;
+        return memory.write(offset + 16, second.to_le_bytes());
     }
     let low = probe(cpu, memory, &request(cpu, va, 16, true))?;
     let high = probe(cpu, memory, &request(cpu, va.wrapping_add(16), 16, true))?;
@@ -199,11 +196,17 @@ fn store_elements(
     let entry = cpu.tlb.write[cpu.view as usize & 3].entry(va);
     if entry.covers(va, total as u64) {
         let offset = entry.offset(va);
-        let to = memory.ram_mut().get_mut(offset..offset + total);
-        if let (Some(to), Some(from)) = (to, bytes.get(..total)) {
-            to.copy_from_slice(from);
-            return Some(());
+        for (i, chunk) in bytes.get(..total)?.chunks(8).enumerate() {
+            let offset = offset + 8 * i;
+            if let Some(doubleword) = chunk.first_chunk::<8>() {
+                memory.write(offset, *doubleword)?;
+                continue;
+            }
+            for (i, byte) in chunk.iter().enumerate() {
+                memory.write(offset + i, [*byte])?;
+            }
         }
+        return Some(());
     }
     let mut places: [Option<Place>; MOST] = [None; MOST];
     for (i, place) in places.iter_mut().take(count as usize).enumerate() {
