@@ -133,7 +133,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
     // as, `$as` the casts that extend it.
     macro_rules! plain_address {
         ($insn:ident) => {
-            give!(base(cpu, &$insn)).wrapping_add($insn.imm)
+            give!(base(cpu, $insn)).wrapping_add($insn.imm)
         };
     }
     macro_rules! register_address {
@@ -141,7 +141,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             let low = r!($insn.rm) & $insn.imm;
             let sign = u64::from($insn.ra & 1) << 31;
             let offset = (low ^ sign).wrapping_sub(sign) << ($insn.x & 63);
-            give!(base(cpu, &$insn)).wrapping_add(offset)
+            give!(base(cpu, $insn)).wrapping_add(offset)
         }};
     }
     macro_rules! load_to {
@@ -153,7 +153,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
     }
     macro_rules! load_writeback {
         ($insn:ident, $word:ident $(as $as:ident)*) => {{
-            let base = give!(base(cpu, &$insn));
+            let base = give!(base(cpu, $insn));
             let va = base.wrapping_add($insn.imm as u32 as i32 as u64);
             let value = $word::from_le_bytes(give!(load(cpu, memory, va)));
             r!($insn.rn) = base.wrapping_add(($insn.imm as i64 >> 32) as u64);
@@ -169,7 +169,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
     }
     macro_rules! store_writeback {
         ($insn:ident, $word:ident) => {{
-            let base = give!(base(cpu, &$insn));
+            let base = give!(base(cpu, $insn));
             let va = base.wrapping_add($insn.imm as u32 as i32 as u64);
             let bytes = (r!($insn.rd) as $word).to_le_bytes();
             give!(store(cpu, memory, va, bytes, size_of::<$word>() as u64));
@@ -178,7 +178,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
     }
     macro_rules! load_two {
         ($insn:ident, $both:ident, $half:ident $(as $as:ident)*) => {{
-            let base = give!(base(cpu, &$insn));
+            let base = give!(base(cpu, $insn));
             let va = base.wrapping_add($insn.imm as u32 as i32 as u64);
             let both = $both::from_le_bytes(give!(load_pair(cpu, memory, va)));
             r!($insn.rn) = base.wrapping_add(($insn.imm as i64 >> 32) as u64);
@@ -188,7 +188,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
     }
     macro_rules! store_two {
         ($insn:ident, $both:ident, $half:ident) => {{
-            let base = give!(base(cpu, &$insn));
+            let base = give!(base(cpu, $insn));
             let va = base.wrapping_add($insn.imm as u32 as i32 as u64);
             let both = r!($insn.rd) as $half as $both | (r!($insn.ra) as $half as $both) << $half::BITS;
             give!(store(cpu, memory, va, both.to_le_bytes(), size_of::<$half>() as u64));
@@ -200,7 +200,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
         if left <= cpu.attention {
             break Leave::Resume;
         }
-        let Some(&insn) = page.get(index) else { break Leave::Resume };
+        let Some(insn) = page.get(index) else { break Leave::Resume };
         match insn.op {
             Op::Pending => break Leave::Pending,
             Op::Undefined => {
@@ -286,17 +286,17 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
                 set_with_flags!(insn, (u64::from(value), alu::nz32(value)));
             }
             Op::AluGen64 => {
-                set_with_optional_flags!(insn, alu::general64(&insn, r!(insn.rn), r!(insn.rm)));
+                set_with_optional_flags!(insn, alu::general64(insn, r!(insn.rn), r!(insn.rm)));
             }
             Op::AluGen32 => {
-                set_with_optional_flags!(insn, alu::general32(&insn, r!(insn.rn), r!(insn.rm)));
+                set_with_optional_flags!(insn, alu::general32(insn, r!(insn.rn), r!(insn.rm)));
             }
             Op::Adc64 => {
-                let result = alu::carry64(&insn, r!(insn.rn), r!(insn.rm), cpu.state.nzcv);
+                let result = alu::carry64(insn, r!(insn.rn), r!(insn.rm), cpu.state.nzcv);
                 set_with_optional_flags!(insn, result);
             }
             Op::Adc32 => {
-                let result = alu::carry32(&insn, r!(insn.rn), r!(insn.rm), cpu.state.nzcv);
+                let result = alu::carry32(insn, r!(insn.rn), r!(insn.rm), cpu.state.nzcv);
                 set_with_optional_flags!(insn, result);
             }
 
@@ -444,8 +444,8 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
                 set!(insn, (product >> 64) as u64);
             }
             Op::Cfinv => cpu.state.nzcv ^= 0b0010,
-            Op::Rmif => cpu.state.nzcv = alu::rmif(&insn, r!(insn.rn), cpu.state.nzcv),
-            Op::Setf => cpu.state.nzcv = alu::setf(&insn, r!(insn.rn), cpu.state.nzcv),
+            Op::Rmif => cpu.state.nzcv = alu::rmif(insn, r!(insn.rn), cpu.state.nzcv),
+            Op::Setf => cpu.state.nzcv = alu::setf(insn, r!(insn.rn), cpu.state.nzcv),
 
             Op::B => branch!(insn),
             Op::Bl => {
@@ -607,22 +607,22 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             Op::LdpSw => load_two!(insn, u64, i32 as i64),
             Op::Unprivileged => {
                 let (view, alignment) = (cpu.unprivileged_view(), Alignment::Plain);
-                give!(single(cpu, memory, &insn, view, alignment));
+                give!(single(cpu, memory, insn, view, alignment));
             }
-            Op::Ordered => give!(single(cpu, memory, &insn, cpu.view, Alignment::Ordered)),
-            Op::Ldxr => give!(atomic::load_exclusive(cpu, memory, &insn)),
-            Op::Stxr => give!(atomic::store_exclusive(cpu, memory, &insn)),
-            Op::Ldxp => give!(atomic::load_exclusive_pair(cpu, memory, &insn)),
-            Op::Stxp => give!(atomic::store_exclusive_pair(cpu, memory, &insn)),
-            Op::Cas => give!(atomic::compare_and_swap(cpu, memory, &insn)),
-            Op::Casp => give!(atomic::compare_and_swap_pair(cpu, memory, &insn)),
-            Op::Rmw => give!(atomic::read_modify_write(cpu, memory, &insn)),
+            Op::Ordered => give!(single(cpu, memory, insn, cpu.view, Alignment::Ordered)),
+            Op::Ldxr => give!(atomic::load_exclusive(cpu, memory, insn)),
+            Op::Stxr => give!(atomic::store_exclusive(cpu, memory, insn)),
+            Op::Ldxp => give!(atomic::load_exclusive_pair(cpu, memory, insn)),
+            Op::Stxp => give!(atomic::store_exclusive_pair(cpu, memory, insn)),
+            Op::Cas => give!(atomic::compare_and_swap(cpu, memory, insn)),
+            Op::Casp => give!(atomic::compare_and_swap_pair(cpu, memory, insn)),
+            Op::Rmw => give!(atomic::read_modify_write(cpu, memory, insn)),
 
-            Op::Vector(op) => give!(fp_simd::vector(cpu, &insn, op)),
-            Op::Float(op) => give!(fp_simd::float(cpu, &insn, op)),
-            Op::Move(op) => give!(fp_simd::moves(cpu, &insn, op)),
-            Op::Crypto(op) => give!(fp_simd::crypto(cpu, &insn, op)),
-            Op::VectorMemory(op) => give!(fp_simd::access(cpu, memory, &insn, op, pc!())),
+            Op::Vector(op) => give!(fp_simd::vector(cpu, insn, op)),
+            Op::Float(op) => give!(fp_simd::float(cpu, insn, op)),
+            Op::Move(op) => give!(fp_simd::moves(cpu, insn, op)),
+            Op::Crypto(op) => give!(fp_simd::crypto(cpu, insn, op)),
+            Op::VectorMemory(op) => give!(fp_simd::access(cpu, memory, insn, op, pc!())),
         }
         index += 1;
         left -= 1;
