@@ -71,6 +71,8 @@ pub enum Reg {
     HcrEl2,
     /// `HCRX_EL2`.
     HcrxEl2,
+    /// `VSESR_EL2`.
+    VsesrEl2,
 }
 
 /// Access to a vCPU's registers. A register that the vCPU does not have reads as zero and ignores

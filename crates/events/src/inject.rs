@@ -225,6 +225,11 @@ fn serror_goes_to_el2(vcpu: &impl VcpuState) -> bool {
     if is_privileged(vcpu) { pstate(vcpu).has(Pstate::A) } else { serror_is_masked(vcpu) }
 }
 
+/// Of a nested guest: its virtual SErrors are its hypervisor's to inject, by its own HCR_EL2.VSE and VSESR_EL2.
+pub(crate) fn serrors_are_the_hypervisors(vcpu: &impl VcpuState) -> bool {
+    vcpu.config().el2 && !is_hyp_context(vcpu) && (effective_amo(vcpu) || tmea(vcpu))
+}
+
 fn tmea(vcpu: &impl VcpuState) -> bool {
     vcpu.reg(Reg::HcrxEl2) & hcrx::TMEA != 0
 }

@@ -29,7 +29,7 @@ pub use abi::{Abi, Layout, VcpuEvents};
 pub use exit::{Exit, MmioExit, NisvExit, SeaExit, SigbusExit, SystemEvent};
 pub use inject::{AbortDelivery, SErrorDelivery};
 pub use refusal::{Errno, Refusal, Refused};
-pub use run::{PendingSError, prepare_run};
+pub use run::{PendingSError, finish_run, inject_held, prepare_run};
 pub use sea::{HostFallback, SeaPolicy, handle_guest_sea, inject_fetch_from_hole, inject_walk_abort, is_sea};
 pub use seawall_arm::{Reg, Registers};
 pub use set::{Applied, check_extended, get_events, get_events_bytes, set_events, set_events_bytes};

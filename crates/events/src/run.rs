@@ -22,39 +22,69 @@ pub enum PendingSError {
 /// Takes the pending SError if the guest can take it now.
 ///
 /// In hardware the CPU does this at any point after the guest clears PSTATE.A; a software CPU calls it
-/// before the next instruction. With a guest hypervisor the host decides anew each time where the
-/// SError goes, as HCR_EL2, HCRX_EL2 or the Exception level may have changed since it was made pending.
+/// before the next instruction. Of a guest with EL2 KVM injects what it [holds](VirtualSError::held_for_el2)
+/// anew each time; what is [pending](VirtualSError::pending) the CPU takes, at the level that runs, whatever
+/// the guest hypervisor made of HCR_EL2 meanwhile. [`finish_run`] is where KVM looks at that.
 ///
 /// Source: DDI 0487, `TakePendingInterrupts`, `AArch64.TakeVirtualSErrorException`,
-/// `AArch32.TakeVirtualSErrorException`; what KVM does about a nested vCPU's SError around each run.
+/// `AArch32.TakeVirtualSErrorException`; what KVM does about a nested vCPU's SError before each entry.
 pub fn prepare_run(vcpu: &mut impl VcpuState) -> PendingSError {
+    if let taken @ PendingSError::Taken(_) = inject_held(vcpu) {
+        return taken;
+    }
     let serror = vcpu.serror();
-    if !serror.pending && !serror.held_for_el2 {
-        return PendingSError::None;
+    match (serror.pending, serror.held_for_el2) {
+        (false, false) => return PendingSError::None,
+        (false, true) => return PendingSError::Waits,
+        (true, _) if masked_in_hardware(vcpu) => return PendingSError::Waits,
+        (true, _) => {}
     }
-    if vcpu.config().el2 {
-        return inject_again(vcpu, serror);
-    }
-    if !serror.pending || masked_in_hardware(vcpu) {
-        return PendingSError::Waits;
-    }
-    vcpu.set_serror(VirtualSError { pending: false, ..serror });
     if vcpu.config().el1_aarch32 {
+        vcpu.set_serror(VirtualSError { pending: false, ..serror });
         take_asynchronous_abort32(vcpu, serror.vsesr);
-    } else {
-        let esr = Esr::new(ExceptionClass::SERROR, true, serror.vsesr as u32);
-        // The CPU's own entry: the architecture's, not KVM's.
-        let exception = Exception { target: Target::El1, vector: Vector::SError, esr: Some(esr), far: None };
-        let context = EntryContext { mte: vcpu.config().mte, ..EntryContext::default() };
-        take_exception(vcpu, &exception, context);
-        vcpu.drop_mmio();
+        return PendingSError::Taken(Target::El1);
     }
-    PendingSError::Taken(Target::El1)
+    let hyp = vcpu.config().el2 && inject::is_hyp_context(vcpu);
+    let target = if hyp { Target::El2 } else { Target::El1 };
+    let of_the_hypervisor = inject::serrors_are_the_hypervisors(vcpu);
+    let vsesr = if of_the_hypervisor { vcpu.reg(Reg::VsesrEl2) } else { serror.vsesr };
+    // KVM reads back HCR_EL2.VSE for the guest hypervisor then, and its own stays.
+    vcpu.set_serror(VirtualSError { pending: of_the_hypervisor, ..serror });
+    let esr = Esr::new(ExceptionClass::SERROR, true, (vsesr & Esr::ISS_MASK) as u32);
+    // The CPU's own entry: the architecture's, not KVM's. To the CPU, virtual EL2 is EL1.
+    let exception = Exception { target, vector: Vector::SError, esr: Some(esr), far: None };
+    let context = EntryContext { mte: vcpu.config().mte, span_at_el2: true, ..EntryContext::default() };
+    take_exception(vcpu, &exception, context);
+    vcpu.drop_mmio();
+    PendingSError::Taken(target)
 }
 
-/// Of a guest with EL2: as if the SError were injected now.
+/// The part of [`prepare_run`] that KVM does before it enters the guest: of a guest with EL2, the SError that
+/// it [holds](VirtualSError::held_for_el2) is injected anew.
+pub fn inject_held(vcpu: &mut impl VcpuState) -> PendingSError {
+    let serror = vcpu.serror();
+    if !vcpu.config().el2 || !serror.held_for_el2 {
+        return PendingSError::None;
+    }
+    inject_again(vcpu, VirtualSError { held_for_el2: false, ..serror })
+}
+
+/// What KVM does after each exit about the SError of a guest with EL2: decides anew where it goes, as
+/// HCR_EL2, HCRX_EL2 or the Exception level may have changed while the guest ran. Nothing for other guests.
+///
+/// KVM does so before it looks at the exit itself, so an MMIO access that the exit asks for waits although
+/// the guest is in its handler by then, and its completion will step the handler's PC.
+pub fn finish_run(vcpu: &mut impl VcpuState) -> PendingSError {
+    let serror = vcpu.serror();
+    if !vcpu.config().el2 || !serror.pending && !serror.held_for_el2 {
+        return PendingSError::None;
+    }
+    inject_again(vcpu, VirtualSError { pending: false, held_for_el2: false, ..serror })
+}
+
+/// As if the SError were injected now.
 fn inject_again(vcpu: &mut impl VcpuState, serror: VirtualSError) -> PendingSError {
-    vcpu.set_serror(VirtualSError { pending: false, held_for_el2: false, ..serror });
+    vcpu.set_serror(serror);
     match inject::serror(vcpu, serror.vsesr) {
         SErrorDelivery::Delivered(target) => PendingSError::Taken(target),
         SErrorDelivery::Pending | SErrorDelivery::HeldForEl2 => PendingSError::Waits,

@@ -353,6 +353,7 @@ pub const fn one_reg_id(reg: crate::Reg) -> Option<u64> {
         Reg::SpsrEl2 => SYSREG + 0xe200,
         Reg::ElrEl2 => SYSREG + 0xe201,
         Reg::Ifsr32 => SYSREG + 0xe281,
+        Reg::VsesrEl2 => VSESR_EL2_ID,
         Reg::EsrEl2 => SYSREG + 0xe290,
         Reg::FarEl2 => SYSREG + 0xe300,
         Reg::VbarEl2 => SYSREG + 0xe600,

@@ -14,7 +14,7 @@ const RULES: &str = "
     E1 E2 E3 E4 E5 E6
     T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T14 T15 T16 T17 T18
     R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 R11 R12 R13 R14 R15
-    V1 V2 V3 V4 V5 V6 V7 V8
+    V1 V2 V3 V4 V5 V6 V7 V8 V9
     H1 H2 H3 H4 H5 H6 H7 H8
     M-load-A M-load-B M-store-A M-post-A M-el0-B M-fetch-A M-fetch-B M-walk-load-A M-walk-fetch-A
     M-serror-A M-serror-B M-masked-B M-outside-B M-both-B M-poisoned-page-B M-healed-B M-fetch-el0

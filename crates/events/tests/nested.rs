@@ -2,10 +2,13 @@
 
 mod guest;
 
-use guest::{FAR, PC, POSTED, VBAR, VBAR_EL2, check, dabt, iabt, nested, serror, serror_esr, with_abort_esr};
+use guest::{
+    FAR, PC, POSTED, VBAR, VBAR_EL2, check, dabt, el1, iabt, nested, serror, serror_esr, with_abort_esr,
+};
 use seawall_arm::{Esr, Target};
 use seawall_events::{
-    AbortDelivery, PendingSError, Reg, Registers, SErrorDelivery, get_events, prepare_run, set_events,
+    AbortDelivery, PendingSError, Reg, Registers, SErrorDelivery, finish_run, get_events, inject_held,
+    prepare_run, set_events,
 };
 
 const AMO: u64 = 1 << 5;
@@ -203,24 +206,77 @@ fn an_serror_that_el2_masked_is_taken_at_el2_once_it_is_unmasked() {
     assert!(!get_events(&vcpu).unwrap().serror_pending);
 }
 
+/// Measured on Linux 7.2.12, as the next three.
 #[test]
-fn a_pending_serror_is_routed_anew_when_the_guest_hypervisor_enters_its_guest() {
+fn a_pending_serror_is_routed_anew_at_each_exit() {
     let mut vcpu = nested(9 | A, AMO);
     set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
-    // It runs its guest now, and asked for SErrors: they are not the guest's.
-    vcpu.set_reg(Reg::Pstate, 5);
-    assert_eq!(prepare_run(&mut vcpu), PendingSError::Taken(Target::El2));
+    assert_eq!(finish_run(&mut vcpu), PendingSError::Waits);
+    // Its guest ran meanwhile, and it asked for SErrors: they are not the guest's.
+    vcpu.set_reg(Reg::Pstate, 5 | A);
+    assert_eq!(finish_run(&mut vcpu), PendingSError::Taken(Target::El2));
     check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0011), (Reg::Pc, VBAR_EL2 + 0x580), (Reg::EsrEl1, 0)]);
+    assert_eq!(finish_run(&mut vcpu), PendingSError::None);
+}
+
+/// HCR_EL2.VSE is still set for the hypervisor, and means its guest now; so does VSESR_EL2, which is 0 here.
+#[test]
+fn until_then_the_guest_of_the_hypervisor_takes_one_that_is_not_its_own() {
+    let mut vcpu = nested(9 | A, AMO);
+    set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
+    vcpu.set_reg(Reg::Pstate, 5);
+    assert_eq!(prepare_run(&mut vcpu), PendingSError::Taken(Target::El1));
+    check(&vcpu, &[(Reg::EsrEl1, 0xbe00_0000), (Reg::Pc, VBAR + 0x380), (Reg::EsrEl2, 0)]);
+    assert_eq!(finish_run(&mut vcpu), PendingSError::Taken(Target::El2));
+    check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0011), (Reg::ElrEl2, VBAR + 0x380)]);
 }
 
 #[test]
-fn a_pending_serror_is_held_once_the_guest_hypervisor_does_not_route_it_any_more() {
+fn a_pending_serror_is_held_at_the_exit_once_the_guest_hypervisor_does_not_route_it_any_more() {
     let mut vcpu = nested(9 | A, AMO);
     set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
     vcpu.set_reg(Reg::HcrEl2, 0);
+    assert_eq!(finish_run(&mut vcpu), PendingSError::Waits);
     vcpu.set_reg(Reg::Pstate, 9);
     assert_eq!(prepare_run(&mut vcpu), PendingSError::Waits);
     check(&vcpu, &[(Reg::Pc, PC)]);
     let events = get_events(&vcpu).unwrap();
     assert_eq!((events.serror_pending, events.serror_esr), (true, 0x11));
+}
+
+#[test]
+fn until_then_the_cpu_takes_it_once_it_is_unmasked() {
+    let mut vcpu = nested(9 | A, AMO);
+    set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
+    vcpu.set_reg(Reg::HcrEl2, 0);
+    vcpu.set_reg(Reg::Pstate, 9);
+    assert_eq!(prepare_run(&mut vcpu), PendingSError::Taken(Target::El2));
+    check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0011), (Reg::Pc, VBAR_EL2 + 0x380)]);
+}
+
+/// One held, one pending: they are told apart by the two, but have one VSESR.
+#[test]
+fn an_serror_that_is_held_and_one_that_is_pending_are_taken_one_after_the_other() {
+    let mut vcpu = nested(9, 0);
+    set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
+    vcpu.set_reg(Reg::HcrEl2, TGE);
+    vcpu.set_reg(Reg::Pstate, 9 | A);
+    set_events(&mut vcpu, POSTED, &serror_esr(0x22)).unwrap();
+    vcpu.set_reg(Reg::Pstate, 9);
+    assert_eq!(inject_held(&mut vcpu), PendingSError::Taken(Target::El2));
+    check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0022), (Reg::ElrEl2, PC)]);
+    vcpu.set_reg(Reg::Pstate, 9);
+    assert_eq!(prepare_run(&mut vcpu), PendingSError::Taken(Target::El2));
+    check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0022), (Reg::ElrEl2, VBAR_EL2 + 0x380)]);
+    assert!(!get_events(&vcpu).unwrap().serror_pending);
+}
+
+#[test]
+fn an_exit_of_a_guest_without_el2_leaves_its_serror_alone() {
+    let mut vcpu = el1();
+    set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
+    vcpu.set_reg(Reg::Pstate, 5);
+    assert_eq!(finish_run(&mut vcpu), PendingSError::None);
+    assert!(vcpu.serror.pending);
+    check(&vcpu, &[(Reg::Pc, PC)]);
 }
