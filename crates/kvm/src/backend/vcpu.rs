@@ -36,7 +36,7 @@ impl Vcpu {
         let guest = match vm.config.el1 {
             El1::Aarch64 => Guest::Aarch64,
             El1::Aarch32 => Guest::Aarch32,
-            El1::BelowEl2 => Guest::Nested,
+            El1::BelowEl2 | El1::BelowEl2E2h0 => Guest::Nested,
         };
         Self {
             fd,

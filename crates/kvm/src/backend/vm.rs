@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_ARM_VCPU_EL1_32BIT, KVM_ARM_VCPU_HAS_EL2, KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2,
-    kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init,
+    KVM_ARM_VCPU_EL1_32BIT, KVM_ARM_VCPU_HAS_EL2, KVM_ARM_VCPU_HAS_EL2_E2H0, KVM_ARM_VCPU_POWER_OFF,
+    KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init,
 };
 use kvm_ioctls::VmFd;
 use seawall_events::wire::{KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SEA_TO_USER};
@@ -22,8 +22,10 @@ pub enum El1 {
     /// AArch32 (`KVM_ARM_VCPU_EL1_32BIT`).
     Aarch32,
     /// AArch64 below a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`): a guest hypervisor. It runs with a GIC only
-    /// ([`Vm::create_gic`]); KVM_RUN fails with EAGAIN else.
+    /// ([`Vm::create_gic`]); KVM_RUN fails with EAGAIN else. Its `HCR_EL2.E2H` is 1.
     BelowEl2,
+    /// The same with `HCR_EL2.E2H` 0 (`KVM_ARM_VCPU_HAS_EL2_E2H0`).
+    BelowEl2E2h0,
 }
 
 /// What a [`Vm`] is created with.
@@ -185,6 +187,7 @@ impl Vm {
                 El1::Aarch64 => 0,
                 El1::Aarch32 => 1 << KVM_ARM_VCPU_EL1_32BIT,
                 El1::BelowEl2 => 1 << KVM_ARM_VCPU_HAS_EL2,
+                El1::BelowEl2E2h0 => 1 << KVM_ARM_VCPU_HAS_EL2 | 1 << KVM_ARM_VCPU_HAS_EL2_E2H0,
             };
         }
         Ok(init)
