@@ -1,2 +1,4 @@
 //! Programs that run inside the lab (`cargo xtask lab`), against real KVM: one binary each in `src/bin`.
 #![forbid(unsafe_code)]
+
+pub mod diff;

@@ -1,0 +1,252 @@
+//! What is measured of the host before anything is compared.
+
+use std::fmt;
+
+use seawall_arm::{Pstate, Reg, hcr};
+use seawall_events::wire::VCPU_EVENTS_SIZE;
+use seawall_events::{Exit, VcpuConfig, VcpuEvents};
+
+use super::code::Code;
+use super::{Guest, Subject, configuration};
+
+/// Which bits of a register are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits {
+    /// These are as they are written.
+    pub writable: u64,
+    /// These are 1.
+    pub ones: u64,
+}
+
+impl Bits {
+    /// Every bit is kept.
+    pub const ALL: Self = Self { writable: !0, ones: 0 };
+
+    /// What is kept of a value.
+    pub const fn keep(self, value: u64) -> u64 {
+        value & self.writable | self.ones
+    }
+
+    /// From what was read after writing zeros and after writing ones.
+    const fn measured(zeros: u64, ones: u64) -> Self {
+        Self { writable: ones & !zeros, ones: ones & zeros }
+    }
+}
+
+/// What is kept of a register that configures exceptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Which.
+    pub reg: Reg,
+    /// By `KVM_SET_ONE_REG`.
+    pub stored: Bits,
+    /// After it was loaded into the CPU for a run.
+    pub loaded: Bits,
+}
+
+/// The host's CPU and KVM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    /// What the vCPUs are.
+    pub guest: Guest,
+    /// What events depend on.
+    pub config: VcpuConfig,
+    /// Registers that not all bits are kept of.
+    pub kept: Vec<Kept>,
+    /// Bits of PSTATE that are still there after the guest was entered.
+    pub pstate: u64,
+    /// Bits of PSTATE that the CPU's own exception entry sets, of TCO and ALLINT.
+    pub entry_sets: u64,
+    /// Bits of PSTATE that the CPU's own exception entry clears although the architecture keeps them, of
+    /// NZCV and DIT: QEMU's does.
+    pub entry_loses: u64,
+    /// The SPSR of the CPU's own entry to an AArch32 mode is not seen from EL2: QEMU's is not.
+    pub hides_spsr: bool,
+    /// EL0 can be AArch32.
+    pub aarch32_el0: bool,
+    /// There is a bad line.
+    pub poison: bool,
+}
+
+impl Cpu {
+    /// A CPU that keeps every bit, for models that are compared with models.
+    pub fn perfect(guest: Guest) -> Self {
+        let sctlr2 = guest != Guest::Aarch32;
+        let config = VcpuConfig {
+            ras: true,
+            mte: false,
+            sctlr2,
+            el2: guest == Guest::Nested,
+            el1_aarch32: guest == Guest::Aarch32,
+        };
+        let pstate = match guest {
+            Guest::Aarch32 => 0xffff_ffff & !(Pstate::SS | Pstate::IL),
+            _ => Pstate::NZCV | Pstate::DAIF | Pstate::M | Pstate::IL | Pstate::PAN | Pstate::BTYPE,
+        };
+        let aarch32_el0 = guest == Guest::Aarch64;
+        Self {
+            guest,
+            config,
+            kept: Vec::new(),
+            pstate,
+            entry_sets: 0,
+            entry_loses: 0,
+            hides_spsr: false,
+            aarch32_el0,
+            poison: true,
+        }
+    }
+
+    /// Measures. The subject is left in some state.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn measure(
+        guest: Guest,
+        code: &Code,
+        poison: bool,
+        subject: &mut impl Subject,
+    ) -> Result<Self, String> {
+        let mut cpu = Self { poison, ..Self::perfect(guest) };
+        subject.begin(true, SCRATCH)?;
+        let events = VcpuEvents::from_bytes(seawall_events::Abi::Mainline, &subject.events()?);
+        cpu.config.ras = events.map_err(|refusal| refusal.to_string())?.serror_has_esr;
+        cpu.config.sctlr2 = guest != Guest::Aarch32 && subject.reg(Reg::Sctlr2El1).is_ok();
+        cpu.aarch32_el0 = guest == Guest::Aarch64 && subject.set_reg(Reg::Pstate, 0x10).is_ok();
+        subject.reset()?;
+        let registers = configuration(guest).iter().copied();
+        for reg in registers.filter(|reg| cpu.config.sctlr2 || !is_sctlr2(*reg)) {
+            cpu.kept.push(measure_register(guest, reg, subject)?);
+        }
+        cpu.measure_pstate(code, subject)?;
+        Ok(cpu)
+    }
+
+    /// Runs to an exit with every bit of PSTATE set but the modes and IL.
+    fn measure_pstate(&mut self, code: &Code, subject: &mut impl Subject) -> Result<(), String> {
+        let (store, mode) = match self.guest {
+            Guest::Aarch64 => ("str x2, [x28]", 5),
+            Guest::Nested => ("str x2, [x28]", 9),
+            // Without T, and without IT, which A32 has no use for.
+            Guest::Aarch32 => ("str r2, [r7]", 0x13),
+        };
+        let all = match self.guest {
+            Guest::Aarch32 => 0xffff_ffff & !(Pstate::IL | Pstate::T | Pstate::IT | Pstate::M) | mode,
+            _ => 0xffff_ffff & !(Pstate::IL | Pstate::M) | mode,
+        };
+        subject.begin(true, SCRATCH)?;
+        for reg in self.kept.iter().map(|kept| kept.reg).collect::<Vec<_>>() {
+            subject.set_reg(reg, self.stored(reg, 0))?;
+        }
+        for reg in [7, 28] {
+            subject.set_reg(Reg::X(reg), SCRATCH)?;
+        }
+        for reg in [Reg::VbarEl1, Reg::VbarEl2] {
+            if reg == Reg::VbarEl1 || self.guest == Guest::Nested {
+                subject.set_reg(reg, code.tables().first().copied().unwrap_or(0))?;
+            }
+        }
+        let program = code.programs().iter().find(|program| program.text == store);
+        let program = program.ok_or(format!("there is no program {store:?}"))?;
+        subject.set_reg(Reg::Pc, program.start)?;
+        subject.set_reg(Reg::Pstate, all)?;
+        let exit = subject.run(false)?;
+        if !matches!(exit, Exit::Mmio(_)) {
+            return Err(format!("expected an MMIO exit of {store:?} at PSTATE {all:#x}, got {exit:?}"));
+        }
+        let there = subject.reg(Reg::Pstate)?;
+        self.pstate = there | Pstate::IL | Pstate::M;
+        if self.guest == Guest::Aarch32 {
+            self.pstate |= Pstate::T;
+        }
+        if self.guest != Guest::Aarch32 {
+            subject.run(true)?;
+            // IL: the first instruction takes an exception.
+            subject.set_reg(Reg::Pstate, Pstate::NZCV | Pstate::DIT | Pstate::IL | mode)?;
+            subject.run(false)?;
+            let entered = subject.reg(Reg::Pstate)?;
+            self.entry_sets = entered & (Pstate::TCO | Pstate::ALLINT);
+            self.entry_loses = self.pstate & (Pstate::NZCV | Pstate::DIT) & !entered;
+        }
+        if self.guest == Guest::Aarch32 {
+            subject.run(true)?;
+            subject.set_reg(Reg::SpsrAbt, 0)?;
+            subject.set_reg(Reg::Pstate, 0x1d3)?;
+            let mut serror_pending = [0; VCPU_EVENTS_SIZE];
+            serror_pending[0] = 1;
+            subject.set_events(&serror_pending);
+            subject.set_reg(Reg::Pstate, 0xd3)?;
+            subject.run(false)?;
+            self.hides_spsr = subject.reg(Reg::SpsrAbt)? == 0;
+        }
+        Ok(())
+    }
+
+    /// What `KVM_SET_ONE_REG` keeps of a value.
+    pub fn stored(&self, reg: Reg, value: u64) -> u64 {
+        self.bits(reg, |kept| kept.stored).keep(value)
+    }
+
+    /// What the CPU keeps of a value.
+    pub fn loaded(&self, reg: Reg, value: u64) -> u64 {
+        self.bits(reg, |kept| kept.loaded).keep(value)
+    }
+
+    fn bits(&self, reg: Reg, which: impl Fn(&Kept) -> Bits) -> Bits {
+        self.kept.iter().find(|kept| kept.reg == reg).map_or(Bits::ALL, which)
+    }
+}
+
+/// Where the store of a vCPU's first run goes.
+pub(super) const SCRATCH: u64 = 0x2000_0000;
+
+/// The CPU holds it while EL1 runs, as opposed to a virtual EL2.
+pub(super) fn is_of_el1(reg: Reg) -> bool {
+    matches!(reg, Reg::SctlrEl1 | Reg::Sctlr2El1 | Reg::VbarEl1 | Reg::TcrEl1)
+}
+
+fn is_sctlr2(reg: Reg) -> bool {
+    matches!(reg, Reg::Sctlr2El1 | Reg::Sctlr2El2)
+}
+
+fn measure_register(guest: Guest, reg: Reg, subject: &mut impl Subject) -> Result<Kept, String> {
+    let mut read = [[0; 2]; 2];
+    if guest == Guest::Nested {
+        // The registers of EL1 are loaded into the CPU when EL1 is to run, those of EL2 when EL2 is.
+        subject.set_reg(Reg::HcrEl2, hcr::E2H)?;
+        subject.set_reg(Reg::Pstate, if is_of_el1(reg) { 0x3c5 } else { 0x3c9 })?;
+    }
+    for (n, value) in [0, !0].into_iter().enumerate() {
+        let before = subject.reg(reg)?;
+        subject.set_reg(reg, value)?;
+        let stored = subject.reg(reg)?;
+        subject.run(true)?;
+        read[n] = [stored, subject.reg(reg)?];
+        subject.set_reg(reg, before)?;
+    }
+    let [[stored_0, loaded_0], [stored_1, loaded_1]] = read;
+    Ok(Kept { reg, stored: Bits::measured(stored_0, stored_1), loaded: Bits::measured(loaded_0, loaded_1) })
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let VcpuConfig { ras, mte, sctlr2, .. } = self.config;
+        writeln!(f, "host: {:?}, ras {ras}, mte {mte}, sctlr2 {sctlr2}", self.guest)?;
+        writeln!(f, "      AArch32 at EL0 {}, poison register {}", self.aarch32_el0, self.poison)?;
+        writeln!(f, "      PSTATE keeps {:#x}", self.pstate)?;
+        writeln!(f, "      the CPU's own entry sets {:#x}, loses {:#x}", self.entry_sets, self.entry_loses)?;
+        writeln!(
+            f,
+            "      the SPSR of its entry to AArch32 is {}",
+            if self.hides_spsr { "not seen" } else { "seen" }
+        )?;
+        for Kept { reg, stored, loaded } in &self.kept {
+            write!(f, "      {reg:?}: KVM keeps {:#x}, sets {:#x}", stored.writable, stored.ones)?;
+            if stored != loaded {
+                write!(f, "; after a run {:#x}, {:#x}", loaded.writable, loaded.ones)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

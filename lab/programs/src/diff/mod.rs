@@ -1,0 +1,38 @@
+//! The model of the kernel half against the real kernel: random guest states, random sequences of
+//! events, masks and runs, the same on `/dev/kvm` and on `seawall_events`, compared bit by bit.
+//!
+//! - [`Cpu`]: what is measured of the host before anything is compared: which register bits KVM and its CPU keep
+//! - [`Sequence`]: a random state and random [`Step`]s, made from a seed alone
+//! - [`Model`]: registers, `seawall_events` over them, and what a run of a tiny guest program does
+//! - [`Subject`]: what the model is compared with; real KVM (`Real`, aarch64 Linux only), or in tests
+//!   another model
+//! - [`play`]: one sequence on both; [`shrink`]: the smallest sequence that still differs
+//!
+//! What was found is in `lab/DIFFERENCES.md`.
+
+mod aarch32;
+mod aarch64;
+mod code;
+mod cpu;
+mod interpret;
+mod model;
+mod play;
+mod random;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod real;
+mod registers;
+mod sequence;
+mod shrink;
+mod subject;
+
+pub use code::{Action, Code, Instruction, Program};
+pub use cpu::{Cpu, Kept};
+pub use model::{Model, Ran, Unpredictable};
+pub use play::{Difference, Played, play};
+pub use random::sequence;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub use real::{Host, Real};
+pub use registers::{Guest, compared, configuration, written};
+pub use sequence::{Sequence, Step};
+pub use shrink::shrink;
+pub use subject::{Set, Subject};

@@ -1,0 +1,227 @@
+//! One sequence on the model and on a subject, compared after each step.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use seawall_arm::{Pstate, Reg, Registers};
+use seawall_events::{Abi, Exit, NisvExit, VcpuState};
+
+use super::sequence::show;
+use super::{Code, Cpu, Guest, Model, Ran, Sequence, Set, Step, Subject, compared, written};
+
+/// Where the two differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// After how many steps; one more than there are if it showed only in the comparison of everything at the end.
+    pub after: usize,
+    /// What each has: the model's first.
+    pub what: Vec<String>,
+    /// What happened before.
+    pub trace: String,
+}
+
+/// What a sequence came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Played {
+    /// Where they differ.
+    pub difference: Option<Difference>,
+    /// Runs that came to an exit.
+    pub runs: u32,
+    /// Steps that the model could not predict, and that were left out on both sides.
+    pub left_out: u32,
+}
+
+/// Plays a sequence on both. `trace`: write down what happens, which takes more calls.
+///
+/// # Errors
+/// A call on the subject that failed where none may fail.
+pub fn play(
+    cpu: &Arc<Cpu>,
+    code: &Arc<Code>,
+    sequence: &Sequence,
+    subject: &mut impl Subject,
+    trace: bool,
+) -> Result<Played, String> {
+    let model = Model::new(Arc::clone(cpu), Arc::clone(code), sequence.abi);
+    let trace = trace.then(String::new);
+    let mut both = Both { model, subject, sequence, trace, what: Vec::new() };
+    let mut played = Played { difference: None, runs: 0, left_out: 0 };
+    both.begin()?;
+    both.compare(compared(cpu.guest))?;
+    for (n, step) in sequence.steps.iter().enumerate() {
+        if !both.what.is_empty() {
+            played.difference = Some(both.difference(n));
+            return Ok(played);
+        }
+        match both.step(step)? {
+            Outcome::Done => {}
+            Outcome::Wrote => continue,
+            Outcome::Ran => played.runs += 1,
+            Outcome::LeftOut => {
+                played.left_out += 1;
+                continue;
+            }
+        }
+        both.compare(compared(cpu.guest))?;
+    }
+    let mut after = sequence.steps.len();
+    if both.what.is_empty() && sequence.thorough {
+        after += 1;
+        let there = |reg: &Reg| cpu.config.sctlr2 || !matches!(reg, Reg::Sctlr2El1 | Reg::Sctlr2El2);
+        both.compare(written(cpu.guest).filter(there))?;
+    }
+    played.difference = (!both.what.is_empty()).then(|| both.difference(after));
+    Ok(played)
+}
+
+enum Outcome {
+    Done,
+    /// Nothing but what was written changed.
+    Wrote,
+    Ran,
+    LeftOut,
+}
+
+struct Both<'a, S> {
+    model: Model,
+    subject: &'a mut S,
+    sequence: &'a Sequence,
+    trace: Option<String>,
+    what: Vec<String>,
+}
+
+impl<S: Subject> Both<'_, S> {
+    fn begin(&mut self) -> Result<(), String> {
+        self.subject.begin(self.sequence.fresh, self.sequence.scratch)?;
+        if !self.sequence.fresh {
+            self.model.aborted_at(self.sequence.scratch);
+        }
+        self.write_start()
+    }
+
+    fn write_start(&mut self) -> Result<(), String> {
+        for (reg, value) in &self.sequence.start {
+            self.subject.set_reg(*reg, *value)?;
+            self.model.write(*reg, *value);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<Outcome, String> {
+        let (outcome, how) = match step {
+            Step::Events(bytes) if self.model.may_change_context(bytes) => {
+                if let Some(trace) = &mut self.trace {
+                    let _ = writeln!(trace, "  {step}: left out, the guest hypervisor may take it");
+                }
+                return Ok(Outcome::LeftOut);
+            }
+            Step::Events(bytes) => {
+                let (ours, theirs) = (self.model.set(bytes), self.subject.set_events(bytes));
+                self.compare_set(ours, theirs);
+                (Outcome::Done, format!("errno {}", theirs.errno))
+            }
+            Step::Write(reg, value) => {
+                self.subject.set_reg(*reg, *value)?;
+                self.model.write(*reg, *value);
+                (Outcome::Wrote, String::new())
+            }
+            Step::Answer(data) => {
+                self.subject.answer(*data);
+                Subject::answer(&mut self.model, *data);
+                (Outcome::Wrote, String::new())
+            }
+            Step::Run | Step::RunImmediate => {
+                let immediate = *step == Step::RunImmediate;
+                let before = self.model.clone();
+                let ours = match self.model.go(immediate) {
+                    Ran::Exit(exit) => exit,
+                    Ran::Unpredictable(why) => {
+                        self.model = before;
+                        if let Some(trace) = &mut self.trace {
+                            let _ = writeln!(trace, "  {step}: left out, {why:?}");
+                        }
+                        return Ok(Outcome::LeftOut);
+                    }
+                };
+                let theirs = self.subject.run(immediate);
+                let how = if self.trace.is_some() { format!("{theirs:x?}") } else { String::new() };
+                let theirs = theirs.map(without_level);
+                if theirs != Ok(without_level(ours)) {
+                    self.what.push(format!("exit: model {ours:x?}, kernel {theirs:x?}"));
+                }
+                (Outcome::Ran, how)
+            }
+            Step::Reset => {
+                self.subject.reset()?;
+                Subject::reset(&mut self.model)?;
+                self.write_start()?;
+                (Outcome::Done, String::new())
+            }
+        };
+        if let Some(trace) = &mut self.trace {
+            let [pc, pstate] = [Reg::Pc, Reg::Pstate].map(|reg| self.subject.reg(reg));
+            let (pc, pstate) = (show(Reg::Pc, pc?), show(Reg::Pstate, pstate?));
+            let _ = writeln!(trace, "  {step}: {how}; then {pc}, {pstate}");
+        }
+        Ok(outcome)
+    }
+
+    fn compare_set(&mut self, ours: Set, theirs: Set) {
+        if ours.errno != theirs.errno {
+            self.what.push(format!("errno: model {}, kernel {}", ours.errno, theirs.errno));
+        }
+        // The kernel's own ioctl does not say what became of an abort.
+        if self.sequence.abi != Abi::Mainline && ours.delivery != theirs.delivery {
+            self.what.push(format!("delivery: model {:?}, kernel {:?}", ours.delivery, theirs.delivery));
+        }
+    }
+
+    /// What the CPU's own entry and KVM's differ in, where it may have been either: taken from the subject.
+    fn settle(&mut self) -> Result<(), String> {
+        if !std::mem::take(&mut self.model.by_either) {
+            return Ok(());
+        }
+        let cpu = Arc::clone(&self.model.cpu);
+        let entry = cpu.entry_sets | cpu.entry_loses | Pstate::PAN | Pstate::SSBS;
+        for (reg, either) in [(Reg::Pstate, entry), (Reg::SpsrEl1, !cpu.pstate), (Reg::SpsrEl2, !cpu.pstate)]
+        {
+            let value = Registers::reg(&self.model, reg) & !either | self.subject.reg(reg)? & either;
+            Registers::set_reg(&mut self.model, reg, value);
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, registers: impl Iterator<Item = Reg>) -> Result<(), String> {
+        self.settle()?;
+        for reg in registers {
+            let (ours, theirs) = (Registers::reg(&self.model, reg), self.subject.reg(reg)?);
+            // R0 to R14 have 32 bits. KVM's PSCI may leave more, until anything writes a core register.
+            let r = self.model.cpu.guest == Guest::Aarch32 && matches!(reg, Reg::X(_));
+            if if r { ours as u32 != theirs as u32 } else { ours != theirs } {
+                self.what.push(format!("model {}, kernel {}", show(reg, ours), show(reg, theirs)));
+            }
+        }
+        let (ours, theirs) = (self.model.events()?, self.subject.events()?);
+        if ours != theirs {
+            let [ours, theirs] = [ours, theirs].map(|bytes| Step::Events(bytes).to_string());
+            self.what.push(format!("GET: model {ours}, kernel {theirs} (SET_ for GET_)"));
+        }
+        Ok(())
+    }
+
+    fn difference(&self, after: usize) -> Difference {
+        let hidden = format!("  model: {:?}, {:?}\n", self.model.serror(), self.model.last_fault());
+        let trace = self.trace.iter().map(|trace| trace.clone() + &hidden).collect();
+        Difference { after, what: self.what.clone(), trace }
+    }
+}
+
+/// The level of a stage 2 fault is the host's affair.
+fn without_level(exit: Exit) -> Exit {
+    match exit {
+        Exit::Nisv(NisvExit { esr_iss, fault_ipa }) => {
+            Exit::Nisv(NisvExit { esr_iss: esr_iss & !3, fault_ipa })
+        }
+        other => other,
+    }
+}
