@@ -20,7 +20,7 @@ pub struct VcpuConfig {
 /// What the hardware reported at the last exit that was an abort; zero before any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct LastFault {
-    /// `ESR_EL2` of the last exit.
+    /// `ESR_EL2` of the last exit, be it an abort or not.
     pub esr: Esr,
     /// `FAR_EL2` of the last abort. It is stale when later exits were something else.
     pub far: u64,
@@ -51,7 +51,8 @@ pub trait VcpuState: Registers {
     fn last_fault(&self) -> LastFault;
 
     /// Walks the guest's stage 1 tables for `va` and gives the level, -1 to 3, at which the descriptor
-    /// at `descriptor_ipa` is read; `None` if the walk does not read it.
+    /// at `descriptor_ipa` is read; `None` if the walk does not read it. With stage 1 off, which KVM does not
+    /// expect, its answer is 0 if `va` is a physical address.
     fn walk_level(&self, va: u64, descriptor_ipa: u64) -> Option<i8>;
 
     /// Forgets an MMIO access that waits for its completion: the instruction does not retire.

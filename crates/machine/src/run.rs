@@ -64,7 +64,12 @@ impl VcpuState for Kernel<'_> {
     }
 
     fn walk_level(&self, va: u64, descriptor_ipa: u64) -> Option<i8> {
-        walk::descriptor_level(self.memory, &self.cpu.regime(), va, descriptor_ipa)
+        let regime = self.cpu.regime();
+        if !regime.mmu_on() {
+            // KVM does not expect that, and says 0 for any address that is a physical one.
+            return (va >> regime.pa_bits == 0).then_some(0);
+        }
+        walk::descriptor_level(self.memory, &regime, va, descriptor_ipa)
     }
 
     fn drop_mmio(&mut self) {
@@ -352,7 +357,10 @@ impl Runner<'_> {
                 self.enter(ExceptionClass::SVC64, u32::from(immediate), None);
                 self.step(left, 1);
             }
-            Trap::Hvc(_) => {
+            Trap::Hvc(immediate) => {
+                // KVM keeps the ESR of each exit and the FAR of the last abort, and looks for S1PTW in whatever
+                // ESR there is: an immediate with bit 7 reads as that.
+                self.cpu.last_fault.esr = Esr::new(ExceptionClass::HVC64, true, immediate.into());
                 self.retire(left);
                 return Ok(self.hypervisor_call());
             }
