@@ -42,7 +42,7 @@ fn word(random: &mut Random) -> u32 {
     }
 }
 
-/// The same among the words of FP and AdvSIMD: bits [28:25] are x11x, or x1x0 with V.
+/// The same among the words of FP and AdvSIMD: bits `[28:25]` are x11x, or x1x0 with V.
 fn vector_word(random: &mut Random) -> u32 {
     loop {
         let word = if random.one_in(2) {
