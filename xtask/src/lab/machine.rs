@@ -15,6 +15,8 @@ use super::stream::{State, Stream};
 const HUGE_PAGE_FROM_MIB: u32 = 3072;
 /// Has every feature that QEMU knows, AArch32 at EL1 and nested virtualization among them.
 const CPU_WITH_ALL: &str = "max";
+/// With 52 bits of physical address KVM's nested guests take ten times as long.
+const CPU_WITH_ALL_OPTIONS: &str = ",lpa2=off";
 /// From power-on to the command. A free host takes 3 to 6 s.
 const BOOT_TIME: Duration = Duration::from_secs(180);
 /// From the command's end to power-off.
@@ -25,7 +27,7 @@ const CONSOLE_KEPT: usize = 8192;
 /// What machine to boot.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Machine {
-    /// The CPU: neoverse-n2; or max (slower), with which KVM has AArch32 guests and nested ones
+    /// The CPU: neoverse-n2; or max, with which KVM has AArch32 guests and nested ones; with QEMU's options, if any
     #[arg(long, default_value = "neoverse-n2", value_name = "MODEL")]
     pub(crate) cpu: String,
     /// Number of CPUs; one is fastest
@@ -72,7 +74,7 @@ impl Machine {
         };
         command
             .args(["-machine", "virt,virtualization=on,gic-version=3", "-accel", "tcg,thread=multi"])
-            .args(["-cpu", &format!("{},lab-double-fault2=on", self.cpu)])
+            .args(["-cpu", &self.cpu_model()])
             .args(["-smp", &self.smp.to_string(), "-m", &self.memory.to_string()])
             .args(["-nodefaults", "-nographic", "-monitor", "none", "-no-reboot"])
             .arg("-kernel")
@@ -83,6 +85,12 @@ impl Machine {
         command
     }
 
+    /// The CPU as QEMU is told, with what our patch adds to it.
+    fn cpu_model(&self) -> String {
+        let options = if self.cpu == CPU_WITH_ALL { CPU_WITH_ALL_OPTIONS } else { "" };
+        format!("{}{options},lab-double-fault2=on", self.cpu)
+    }
+
     /// The kernel's command line. `seawall.lab` tells programs where they are.
     fn kernel_words(&self) -> String {
         let mut words = String::from(
@@ -91,7 +99,7 @@ impl Machine {
         if self.memory >= HUGE_PAGE_FROM_MIB {
             words += " hugepagesz=1G hugepages=1";
         }
-        if self.cpu == CPU_WITH_ALL {
+        if self.cpu.starts_with(CPU_WITH_ALL) {
             words += " kvm-arm.mode=nested";
         }
         if !self.append.is_empty() {
@@ -248,8 +256,12 @@ pub(crate) fn on_path(program: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn machine(cpu: &str, memory: u32, append: &str) -> Machine {
+        Machine { cpu: cpu.into(), smp: 2, memory, append: append.into() }
+    }
+
     fn words(cpu: &str, memory: u32, append: &str) -> String {
-        Machine { cpu: cpu.into(), smp: 2, memory, append: append.into() }.kernel_words()
+        machine(cpu, memory, append).kernel_words()
     }
 
     /// What a run with these events comes to, with the command's output and errors.
@@ -314,6 +326,13 @@ mod tests {
     }
 
     #[test]
+    fn every_cpu_has_ease_and_max_no_lpa2_unless_options_are_given() {
+        assert_eq!(machine("neoverse-n2", 1, "").cpu_model(), "neoverse-n2,lab-double-fault2=on");
+        assert_eq!(machine("max", 1, "").cpu_model(), "max,lpa2=off,lab-double-fault2=on");
+        assert_eq!(machine("max,sve=off", 1, "").cpu_model(), "max,sve=off,lab-double-fault2=on");
+    }
+
+    #[test]
     fn a_small_machine_has_no_huge_page() {
         assert!(words("neoverse-n2", 3072, "").ends_with(" seawall.lab hugepagesz=1G hugepages=1"));
         assert!(words("neoverse-n2", 2048, "").ends_with(" seawall.lab"));
@@ -322,6 +341,7 @@ mod tests {
     #[test]
     fn kvm_is_nested_where_the_cpu_can_and_words_of_the_caller_come_last() {
         assert!(words("max", 2048, "").ends_with(" seawall.lab kvm-arm.mode=nested"));
+        assert!(words("max,sve=off", 2048, "").ends_with(" seawall.lab kvm-arm.mode=nested"));
         assert!(words("max", 2048, "kvm-arm.mode=vhe").ends_with(" kvm-arm.mode=nested kvm-arm.mode=vhe"));
     }
 }
