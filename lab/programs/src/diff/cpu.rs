@@ -40,6 +40,8 @@ pub struct Kept {
     pub reg: Reg,
     /// By `KVM_SET_ONE_REG`.
     pub stored: Bits,
+    /// After a run that was to exit at once: KVM in VHE mode loads it for that.
+    pub touched: Bits,
     /// After it was loaded into the CPU for a run.
     pub loaded: Bits,
 }
@@ -116,7 +118,7 @@ impl Cpu {
         subject.reset()?;
         let registers = configuration(guest).iter().copied();
         for reg in registers.filter(|reg| cpu.config.sctlr2 || !is_sctlr2(*reg)) {
-            cpu.kept.push(measure_register(guest, reg, subject)?);
+            cpu.kept.push(measure_register(guest, reg, code, subject)?);
         }
         cpu.measure_pstate(code, subject)?;
         Ok(cpu)
@@ -187,6 +189,11 @@ impl Cpu {
         self.bits(reg, |kept| kept.stored).keep(value)
     }
 
+    /// What is kept of a value after a run that was to exit at once.
+    pub fn touched(&self, reg: Reg, value: u64) -> u64 {
+        self.bits(reg, |kept| kept.touched).keep(value)
+    }
+
     /// What the CPU keeps of a value.
     pub fn loaded(&self, reg: Reg, value: u64) -> u64 {
         self.bits(reg, |kept| kept.loaded).keep(value)
@@ -209,23 +216,48 @@ fn is_sctlr2(reg: Reg) -> bool {
     matches!(reg, Reg::Sctlr2El1 | Reg::Sctlr2El2)
 }
 
-fn measure_register(guest: Guest, reg: Reg, subject: &mut impl Subject) -> Result<Kept, String> {
-    let mut read = [[0; 2]; 2];
-    if guest == Guest::Nested {
-        // The registers of EL1 are loaded into the CPU when EL1 is to run, those of EL2 when EL2 is.
-        subject.set_reg(Reg::HcrEl2, hcr::E2H)?;
-        subject.set_reg(Reg::Pstate, if is_of_el1(reg) { 0x3c5 } else { 0x3c9 })?;
-    }
-    for (n, value) in [0, !0].into_iter().enumerate() {
+fn measure_register(guest: Guest, reg: Reg, code: &Code, subject: &mut impl Subject) -> Result<Kept, String> {
+    // Stage 1 stays off.
+    const SCTLR_M: u64 = 1;
+    let ones = if matches!(reg, Reg::SctlrEl1 | Reg::SctlrEl2) { !SCTLR_M } else { !0 };
+    let mut read = [[0; 3]; 2];
+    for (n, value) in [0, ones].into_iter().enumerate() {
+        for (reg, value) in quiet(guest, code, is_of_el1(reg)) {
+            subject.set_reg(reg, value)?;
+        }
         let before = subject.reg(reg)?;
         subject.set_reg(reg, value)?;
         let stored = subject.reg(reg)?;
         subject.run(true)?;
-        read[n] = [stored, subject.reg(reg)?];
+        let touched = subject.reg(reg)?;
+        // A guest hypervisor's registers are not for a run, with all of their bits set.
+        if guest != Guest::Nested {
+            subject.run(false)?;
+            subject.run(true)?;
+        }
+        read[n] = [stored, touched, subject.reg(reg)?];
         subject.set_reg(reg, before)?;
     }
-    let [[stored_0, loaded_0], [stored_1, loaded_1]] = read;
-    Ok(Kept { reg, stored: Bits::measured(stored_0, stored_1), loaded: Bits::measured(loaded_0, loaded_1) })
+    let [zeros, ones] = read;
+    let [stored, touched, loaded] = [0, 1, 2].map(|n| Bits::measured(zeros[n], ones[n]));
+    Ok(Kept { reg, stored, touched, loaded })
+}
+
+/// Registers in which a vCPU runs the report, at EL1 or at a virtual EL2.
+fn quiet(guest: Guest, code: &Code, el1: bool) -> Vec<(Reg, u64)> {
+    let (base, pstate) = match guest {
+        Guest::Aarch64 => (28, 0x3c5),
+        Guest::Aarch32 => (7, 0x1d3),
+        Guest::Nested => (28, if el1 { 0x3c5 } else { 0x3c9 }),
+    };
+    let rest = [
+        (Reg::VbarEl1, code.report()),
+        (Reg::X(base), SCRATCH),
+        (Reg::Pc, code.report()),
+        (Reg::Pstate, pstate),
+    ];
+    let hcr = (guest == Guest::Nested).then_some((Reg::HcrEl2, hcr::E2H));
+    hcr.into_iter().chain(rest).collect()
 }
 
 impl fmt::Display for Cpu {
@@ -240,7 +272,7 @@ impl fmt::Display for Cpu {
             "      the SPSR of its entry to AArch32 is {}",
             if self.hides_spsr { "not seen" } else { "seen" }
         )?;
-        for Kept { reg, stored, loaded } in &self.kept {
+        for Kept { reg, stored, loaded, .. } in &self.kept {
             write!(f, "      {reg:?}: KVM keeps {:#x}, sets {:#x}", stored.writable, stored.ones)?;
             if stored != loaded {
                 write!(f, "; after a run {:#x}, {:#x}", loaded.writable, loaded.ones)?;

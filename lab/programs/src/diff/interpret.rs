@@ -30,7 +30,7 @@ impl Model {
             return Ran::Unpredictable(Unpredictable::PoweredOff);
         }
         self.has_run = true;
-        self.by_either = false;
+        (self.by_either, self.by_cpu) = (false, false);
         self.begin_run(immediate);
         if immediate {
             return Ran::Exit(Exit::Intr);
@@ -48,6 +48,7 @@ impl Model {
             if matches!(prepare_run(self), PendingSError::Taken(_)) {
                 self.enter_as_the_cpu_does();
                 self.by_either = self.config().el2;
+                self.by_cpu = true;
                 if self.cpu.hides_spsr {
                     self.set_reg(Reg::SpsrAbt, spsr_abt);
                 }
@@ -69,13 +70,13 @@ impl Model {
         if let Some(waiting) = waiting {
             self.step_over(waiting);
         }
-        self.load();
+        self.load(immediate);
         if immediate || !self.serror().held_for_el2 {
             return;
         }
         // An SError that was held is taken by KVM's own entry, before the CPU's.
         let changes_context = !self.is_hyp_context();
-        unstepped.load();
+        unstepped.load(false);
         match inject_held(&mut unstepped) {
             // It forgets to step over the access before, unless it changes from a guest to its hypervisor.
             PendingSError::Taken(target) if target == Target::El1 || !changes_context => *self = unstepped,
@@ -86,7 +87,7 @@ impl Model {
     }
 
     /// What configures exceptions goes through the CPU.
-    fn load(&mut self) {
+    fn load(&mut self, immediate: bool) {
         // Of a guest with EL2, the registers of one of the two levels do.
         let el1 = !self.is_hyp_context();
         let loaded = |reg: &&Reg| match reg {
@@ -94,7 +95,8 @@ impl Model {
             reg => is_of_el1(**reg) == el1,
         };
         for reg in configuration(self.cpu.guest).iter().filter(loaded) {
-            let value = self.cpu.loaded(*reg, self.reg(*reg));
+            let value = self.reg(*reg);
+            let value = if immediate { self.cpu.touched(*reg, value) } else { self.cpu.loaded(*reg, value) };
             self.set_reg(*reg, value);
         }
     }
@@ -159,6 +161,9 @@ impl Model {
             }
             self.last_fault = LastFault { esr: Esr::from_bits(0x8200_0005), far: pc, ipa: Some(pc & !0xfff) };
             inject_fetch_from_hole(self);
+            // And the CPU is entered again.
+            let entered = self.pstate().masked(self.cpu.pstate);
+            self.set_reg(Reg::Pstate, entered);
             return None;
         };
         if instruction.thumb != (self.pstate().is_aarch32() && self.pstate().has(Pstate::T)) {
@@ -193,6 +198,11 @@ impl Model {
             Action::Field { privileged: true, .. } | Action::ExceptionReturn | Action::Hypercall { .. }
                 if at_el0 =>
             {
+                self.take_here(Esr::new(ExceptionClass::UNKNOWN, true, 0));
+                return None;
+            }
+            // The CPU does not have the bit.
+            Action::Field { bit, .. } if bit & self.cpu.pstate == 0 => {
                 self.take_here(Esr::new(ExceptionClass::UNKNOWN, true, 0));
                 return None;
             }
@@ -276,7 +286,8 @@ impl Model {
 
     /// What the CPU's own exception entry does beyond KVM's emulation of it.
     fn enter_as_the_cpu_does(&mut self) {
-        let mut pstate = self.pstate().bits() & !self.cpu.entry_loses | self.cpu.entry_sets;
+        let kept = self.cpu.pstate & !self.cpu.entry_loses;
+        let mut pstate = self.pstate().masked(kept) | self.cpu.entry_sets;
         if self.is_hyp_context() && self.reg(Reg::HcrEl2) & hcr::E2H == 0 {
             // It runs virtual EL2 as EL1, with a SCTLR_EL1 that KVM makes of SCTLR_EL2: SPAN and DSSBS are 0.
             pstate = pstate & !Pstate::SSBS | Pstate::PAN;

@@ -29,10 +29,13 @@ pub use code::{Action, Code, Instruction, Program};
 pub use cpu::{Cpu, Kept};
 pub use model::{Model, Ran, Unpredictable};
 pub use play::{Difference, Played, play};
-pub use random::sequence;
+pub use random::{Only, sequence};
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub use real::{Host, Real};
 pub use registers::{Guest, compared, configuration, written};
 pub use sequence::{Sequence, Step};
 pub use shrink::shrink;
 pub use subject::{Set, Subject};
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,8 @@ pub struct Model {
     pub(super) has_run: bool,
     /// In the last run the CPU took an SError, or KVM did because an interrupt of the host's came first.
     pub(super) by_either: bool,
+    /// In the last run the CPU took an SError.
+    pub(super) by_cpu: bool,
 }
 
 /// Where a register is kept.
@@ -113,6 +115,7 @@ impl Model {
             powered_on: true,
             has_run: false,
             by_either: false,
+            by_cpu: false,
         };
         Registers::set_reg(&mut model, Reg::Pstate, pstate);
         model

@@ -176,16 +176,22 @@ impl<S: Subject> Both<'_, S> {
         }
     }
 
-    /// What the CPU's own entry and KVM's differ in, where it may have been either: taken from the subject.
+    /// What the model cannot know of the last run, taken from the subject: what the CPU's own entry and KVM's differ
+    /// in, where it may have been either; the syndrome of an SError, if the CPU has no RAS.
     fn settle(&mut self) -> Result<(), String> {
-        if !std::mem::take(&mut self.model.by_either) {
-            return Ok(());
-        }
+        const ISS: u64 = 0x1ff_ffff;
+        const AET_EXT: u64 = 0xd000;
         let cpu = Arc::clone(&self.model.cpu);
         let entry = cpu.entry_sets | cpu.entry_loses | Pstate::PAN | Pstate::SSBS;
-        for (reg, either) in [(Reg::Pstate, entry), (Reg::SpsrEl1, !cpu.pstate), (Reg::SpsrEl2, !cpu.pstate)]
-        {
-            let value = Registers::reg(&self.model, reg) & !either | self.subject.reg(reg)? & either;
+        let mut unknown = Vec::new();
+        if std::mem::take(&mut self.model.by_either) {
+            unknown = vec![(Reg::Pstate, entry), (Reg::SpsrEl1, !cpu.pstate), (Reg::SpsrEl2, !cpu.pstate)];
+        }
+        if std::mem::take(&mut self.model.by_cpu) && !cpu.config.ras {
+            unknown.push((Reg::EsrEl1, if cpu.guest == Guest::Aarch32 { AET_EXT } else { ISS }));
+        }
+        for (reg, bits) in unknown {
+            let value = Registers::reg(&self.model, reg) & !bits | self.subject.reg(reg)? & bits;
             Registers::set_reg(&mut self.model, reg, value);
         }
         Ok(())

@@ -10,17 +10,32 @@ use seawall_events::{Abi, VcpuEvents};
 use super::code::{HOLE, POISON};
 use super::{Code, Cpu, Guest, Sequence, Step, configuration, written};
 
+/// What sequences are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Only {
+    /// Everything.
+    #[default]
+    All,
+    /// `KVM_SET_VCPU_EVENTS` and registers, no run.
+    Events,
+    /// No SErrors.
+    Aborts,
+    /// No aborts.
+    SErrors,
+}
+
 /// Sequence number `index` of a seed.
-pub fn sequence(cpu: &Cpu, code: &Code, abi: Abi, seed: u64, index: u64) -> Sequence {
+pub fn sequence(cpu: &Cpu, code: &Code, abi: Abi, only: Only, seed: u64, index: u64) -> Sequence {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(index);
-    Source { cpu, code, abi, random }.sequence()
+    Source { cpu, code, abi, only, random }.sequence()
 }
 
 struct Source<'a> {
     cpu: &'a Cpu,
     code: &'a Code,
     abi: Abi,
+    only: Only,
     random: ChaCha8Rng,
 }
 
@@ -34,6 +49,9 @@ impl Source<'_> {
         let mut steps = Vec::new();
         for _ in 0..count {
             self.add_steps(&mut steps);
+        }
+        if self.only == Only::Events {
+            steps.retain(|step| matches!(step, Step::Events(_) | Step::Write(..)));
         }
         Sequence { abi: self.abi, fresh, thorough, scratch, start, steps }
     }
@@ -193,10 +211,10 @@ impl Source<'_> {
     fn events(&mut self) -> [u8; VCPU_EVENTS_SIZE] {
         let extended = self.abi != Abi::Mainline;
         let events = VcpuEvents {
-            serror_pending: self.random.random(),
+            serror_pending: self.random.random() && self.only != Only::Aborts,
             serror_has_esr: self.random.random(),
-            ext_dabt_pending: self.random.random(),
-            ext_iabt_pending: extended && self.one_in(3),
+            ext_dabt_pending: self.random.random() && self.only != Only::SErrors,
+            ext_iabt_pending: extended && self.one_in(3) && self.only != Only::SErrors,
             ext_abt_has_esr: extended && self.random.random(),
             serror_esr: self.iss(),
             ext_abt_esr: if extended { self.iss() } else { 0 },

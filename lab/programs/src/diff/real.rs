@@ -53,7 +53,9 @@ impl Host {
         let config = Config { sea_to_user: false, ..host.config(Abi::Mainline) };
         let vm = host.kvm.create_vm(host.memory.clone(), config)?;
         vm.memory().write_slice(&[0; 8], GuestAddress(POISON))?;
-        if let Ok(mut register) = PoisonRegister::open() {
+        // Without RAS no SEA comes to the host.
+        let register = if host.kvm.has_ras() { PoisonRegister::open().ok() } else { None };
+        if let Some(mut register) = register {
             register.poison(physical_address(vm.host_address(POISON, 64)? as u64)?, 64)?;
             host.poison = Some(register);
         }
@@ -191,10 +193,8 @@ impl Subject for Real<'_> {
 
     fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), String> {
         match reg {
-            Reg::X(n @ (4..=6 | 8..=19 | 21..=27 | 29..=30)) => {
-                if self.idle.insert(n, value) == Some(value) {
-                    return Ok(());
-                }
+            Reg::X(n @ (4..=6 | 8..=19 | 21..=27 | 29..=30)) if self.idle.insert(n, value) == Some(value) => {
+                return Ok(());
             }
             // KVM narrows registers then.
             Reg::Pstate if value & Pstate::NRW != 0 => self.idle.clear(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use seawall_events::{Abi, Layout};
 use seawall_kvm::lab::PoisonRegister;
-use seawall_lab::diff::{Code, Cpu, Guest, Host, Played, Sequence, play, sequence, shrink};
+use seawall_lab::diff::{Code, Cpu, Guest, Host, Only, Played, Sequence, play, sequence, shrink};
 
 /// A run that takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,7 +21,7 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many sequences
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     sequences: u64,
     /// The number of the first sequence
     #[arg(long, default_value_t = 0)]
@@ -32,6 +32,9 @@ struct Options {
     /// Which ABI the VM speaks; both in turn if not given
     #[arg(long, value_enum)]
     abi: Option<AbiArg>,
+    /// Only these; everything if not given
+    #[arg(long, value_enum)]
+    only: Option<OnlyArg>,
     /// Print the sequences
     #[arg(long)]
     verbose: bool,
@@ -53,6 +56,16 @@ enum AbiArg {
     Mainline,
     /// Assisted injection
     Extended,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OnlyArg {
+    /// KVM_SET_VCPU_EVENTS and registers, no run of the guest
+    Events,
+    /// No SErrors
+    Aborts,
+    /// No aborts
+    Serrors,
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -86,21 +99,28 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Some(AbiArg::Extended) => vec![Abi::Extended(Layout::Posted)],
         None => vec![Abi::Mainline, Abi::Extended(Layout::Posted)],
     };
+    let only = match options.only {
+        None => Only::All,
+        Some(OnlyArg::Events) => Only::Events,
+        Some(OnlyArg::Aborts) => Only::Aborts,
+        Some(OnlyArg::Serrors) => Only::SErrors,
+    };
     let code = Arc::new(Code::new(guest));
     let host = Host::open(guest, matches!(options.guest, GuestArg::NestedE2h0), &code)?;
     let mut subjects = abis.iter().map(|abi| host.subject(*abi)).collect::<Result<Vec<_>, _>>()?;
     let first = subjects.first_mut().ok_or("no ABI")?;
     let cpu = Arc::new(Cpu::measure(guest, &code, host.has_poison(), first)?);
     print!("{cpu}");
-    println!("seed {}, sequences {} to {}", options.seed, options.from, options.from + options.sequences - 1);
+    let numbers = options.from..options.from.saturating_add(options.sequences);
+    println!("seed {}, sequences {} to {}", options.seed, numbers.start, numbers.end - 1);
 
     let watch = Watch::start();
     let (started, mut told) = (Instant::now(), Instant::now());
     let mut totals = Totals::default();
-    for index in options.from..options.from + options.sequences {
+    for index in numbers {
         // Which ABI goes by the number, so that `--from` and `--abi` repeat a sequence.
         let n = (index % subjects.len() as u64) as usize;
-        let sequence = sequence(&cpu, &code, abis[n], options.seed, index);
+        let sequence = sequence(&cpu, &code, abis[n], only, options.seed, index);
         if options.verbose {
             print!("{sequence}");
         }
@@ -120,8 +140,8 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         if told.elapsed() > Duration::from_secs(2) {
             told = Instant::now();
-            let rate = totals.sequences as f64 / started.elapsed().as_secs_f64();
-            eprintln!("{} of {} sequences, {rate:.0} a second", totals.sequences, options.sequences);
+            let rate = u128::from(totals.sequences) * 1000 / started.elapsed().as_millis().max(1);
+            eprintln!("{} of {} sequences, {rate} a second", totals.sequences, options.sequences);
         }
     }
     let Totals { sequences, steps, runs, left_out } = totals;
@@ -171,7 +191,10 @@ fn report(
     played: &Played,
     mut again: impl FnMut(&Sequence) -> Result<Played, String>,
 ) {
-    println!("sequence {index} of seed {} differs:", options.seed);
+    println!(
+        "sequence {index} of seed {} differs; add --from {index} --sequences 1 to play it alone:",
+        options.seed
+    );
     for what in played.difference.iter().flat_map(|difference| &difference.what) {
         println!("  {what}");
     }
@@ -188,6 +211,9 @@ fn report(
             }
             print!("what happened, as the kernel has it:\n{}", difference.trace);
         }
-        other => println!("and when it is played again: {other:?}: it depends on what was before"),
+        other => {
+            println!("and when it is played again: {other:?}");
+            println!("it depends on what was before, or on when the host had an interrupt");
+        }
     }
 }
