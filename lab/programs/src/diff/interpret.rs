@@ -2,7 +2,7 @@
 
 use seawall_arm::{
     EntryContext, Esr, Exception, ExceptionClass, ExceptionLevel, Pstate, Reg, Registers, Target, Vector,
-    hcr, sctlr, take_exception,
+    hcr, hcrx, sctlr, sctlr2, take_exception,
 };
 use seawall_events::{
     Exit, LastFault, MmioExit, NisvExit, PendingSError, SeaPolicy, SystemEvent, VcpuState, finish_run,
@@ -134,16 +134,28 @@ impl Model {
         if self.code.at(self.reg(Reg::Pc)).is_none() {
             return Some(Unpredictable::Pc);
         }
-        if self.serror().pending && self.config().el2 {
-            let mut interrupted = self.clone();
-            let here = if self.is_hyp_context() { Target::El2 } else { Target::El1 };
-            match finish_run(&mut interrupted) {
-                PendingSError::Taken(target) if target == here => {}
-                PendingSError::Waits if !interrupted.serror().held_for_el2 => {}
-                _ => return Some(Unpredictable::Routing),
+        if self.serror().pending && self.config().el2 { self.why_not_with_an_serror() } else { None }
+    }
+
+    /// The same, of a guest with EL2 and an SError that the CPU may take.
+    fn why_not_with_an_serror(&self) -> Option<Unpredictable> {
+        if !self.is_hyp_context() {
+            let set = |reg, bit| self.reg(reg) & bit != 0;
+            if set(Reg::Sctlr2El1, sctlr2::NMEA) && !set(Reg::HcrxEl2, hcrx::SCTLR2EN) {
+                return Some(Unpredictable::Cpu);
+            }
+            // The CPU gives it the hypervisor's VSESR.
+            if set(Reg::HcrEl2, hcr::AMO) || set(Reg::HcrxEl2, hcrx::TMEA) {
+                return Some(Unpredictable::Routing);
             }
         }
-        None
+        let mut interrupted = self.clone();
+        let here = if self.is_hyp_context() { Target::El2 } else { Target::El1 };
+        match finish_run(&mut interrupted) {
+            PendingSError::Taken(target) if target == here => None,
+            PendingSError::Waits if !interrupted.serror().held_for_el2 => None,
+            _ => Some(Unpredictable::Routing),
+        }
     }
 
     /// One instruction; `None` if the guest runs on.

@@ -54,6 +54,8 @@ pub enum Unpredictable {
     Pc,
     /// PSTATE is nothing that the model runs.
     Pstate,
+    /// The lab's CPU lets NMEA unmask SErrors where SCTLR2_EL1 has no effect.
+    Cpu,
     /// It calls a function of the host's that the model does not have.
     Hypercall,
     /// The CPU would take an SError where KVM would not have it taken any more, as its routing changed since it
