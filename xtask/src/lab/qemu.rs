@@ -123,7 +123,7 @@ fn build(folder: &Path, folders: &Folders, apt: &Apt, patches: &[PathBuf]) -> Re
 /// Applies a patch, also where the source moved by some lines.
 fn apply(step: &Step, source: &Path, patch: &Path, version: &str, log: &Path) -> Result<()> {
     let mut command = Command::new("patch");
-    command.args(["--strip=1", "--fuzz=3", "--batch", "--forward", "--input"]).arg(patch).current_dir(source);
+    command.args(["--strip=1", "--fuzz=2", "--batch", "--forward", "--input"]).arg(patch).current_dir(source);
     step.run(&mut command, log).map_err(|error| {
         Error::failed(format!("{} does not apply to {version}\n{error}", patch.display()))
             .advise("Debian's QEMU moved on: bring the patch up to it, by hand")
