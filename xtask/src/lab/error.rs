@@ -41,6 +41,11 @@ impl Error {
         Self { unavailable: true, ..self }
     }
 
+    /// What went wrong, without what to do.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// Whether the lab cannot be had here, as opposed to broken.
     pub(crate) fn is_unavailable(&self) -> bool {
         self.unavailable

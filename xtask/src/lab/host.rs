@@ -31,7 +31,7 @@ pub(crate) fn need(packages: &[&str], why: &str, log: &Path) -> Result<()> {
     // The lists may be there and fresh: they are fetched if it did not work without.
     if apt(&install).is_err() {
         apt(&["update"]).and_then(|()| apt(&install)).map_err(|error| {
-            lacking().advise(format!("`apt-get install {list}` does not work here: {error}"))
+            lacking().advise(format!("see why `apt-get install {list}` fails\n{}", error.what()))
         })?;
     }
     step.done("");

@@ -125,7 +125,7 @@ fn apply(step: &Step, source: &Path, patch: &Path, version: &str, log: &Path) ->
     let mut command = Command::new("patch");
     command.args(["--strip=1", "--fuzz=2", "--batch", "--forward", "--input"]).arg(patch).current_dir(source);
     step.run(&mut command, log).map_err(|error| {
-        Error::failed(format!("{} does not apply to {version}\n{error}", patch.display()))
+        Error::failed(format!("{} does not apply to {version}\n{}", patch.display(), error.what()))
             .advise("Debian's QEMU moved on: bring the patch up to it, by hand")
     })
 }
