@@ -5,6 +5,7 @@
 //!   ask of a stock kernel, [`Full`] what the hardware would have done to a bare-metal system
 //! - [`Injection`]: an abort or SError that the ABI accepts; what it forbids cannot be built
 //! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
+//! - [`apei`]: the firmware-first record that lets the guest take the page offline
 //! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_events::Vcpu), with an [`Outcome`]
 //!   that says what the guest saw
 //!
@@ -32,6 +33,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod apei;
 mod containment;
 mod error;
 mod injection;

@@ -1,0 +1,277 @@
+//! The error sources of a guest: where their records lie, and which of them is free for the next.
+//!
+//! A record belongs to the guest from when it is written until the guest has set bit 0 of the source's read-ack
+//! register. There are several sources of a kind, so that several errors can be outstanding; what comes when all are
+//! taken is for the caller to hold back ([`Report::Busy`], for an error that a vCPU waits with), or waits here in a queue
+//! that is bounded ([`Ghes::announce`], for one that nobody has consumed yet). Nothing is written over, and nothing is
+//! sent twice.
+//!
+//! ```
+//! use std::time::SystemTime;
+//! use seawall::apei::cper::{MemoryErrorRecord, Severity};
+//! use seawall::apei::ghes::{Ghes, Region, Report};
+//! use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x4000_0000), 0x1_0000)])?;
+//! let region = Region { base: 0x4000_0000, sea: 16, polled: 1, poll_interval: 1000 };
+//! let hest = seawall::apei::hest::table(&region.sources());
+//! assert_eq!(hest.len(), 40 + 17 * 92);
+//!
+//! let mut ghes = Ghes::new(region);
+//! ghes.reset(&memory)?;
+//! let report = ghes.report(&memory, 0x4021_0000..0x4021_1000, Severity::Recoverable, SystemTime::now())?;
+//! assert_eq!(report, Report::Written { source: 0 });
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::cper::{MemoryErrorRecord, RECORD_SIZE, Severity, granule};
+use super::hest::{Notification, Source};
+
+/// Bytes of guest memory that a source takes: the address register, the read-ack register, the status block.
+pub const SOURCE_STRIDE: u64 = 512;
+/// Of these, where the read-ack register is.
+const READ_ACK: u64 = 8;
+/// And where the status block is.
+const BLOCK: u64 = 16;
+/// How many announcements wait at most for a free source.
+pub const QUEUE: usize = 4096;
+
+const _: () = assert!(BLOCK + RECORD_SIZE as u64 <= SOURCE_STRIDE);
+
+/// The sources and their place. The guest must not take the region for RAM of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Guest physical address, a multiple of 8.
+    pub base: u64,
+    /// Sources for errors that were consumed: as many can be outstanding.
+    pub sea: u16,
+    /// Sources for errors that were only found; they have the ids behind the others.
+    pub polled: u16,
+    /// How often the guest looks at those, in milliseconds.
+    pub poll_interval: u32,
+}
+
+impl Region {
+    /// Bytes of guest memory.
+    pub fn size(&self) -> u64 {
+        (u64::from(self.sea) + u64::from(self.polled)) * SOURCE_STRIDE
+    }
+
+    /// The sources, for [`hest::table`](super::hest::table).
+    pub fn sources(&self) -> Vec<Source> {
+        let polled = Notification::Polled { interval: self.poll_interval };
+        let kinds = (0..self.sea).map(|_| Notification::Sea).chain((0..self.polled).map(|_| polled));
+        let source = |(id, notification)| {
+            let start = self.start(id);
+            Source {
+                id,
+                notification,
+                status_address_register: start,
+                status_block_length: (SOURCE_STRIDE - BLOCK) as u32,
+                read_ack_register: start + READ_ACK,
+            }
+        };
+        (0..).zip(kinds).map(source).collect()
+    }
+
+    fn start(&self, id: u16) -> u64 {
+        self.base + u64::from(id) * SOURCE_STRIDE
+    }
+
+    fn sea_ids(&self) -> Range<u16> {
+        0..self.sea
+    }
+
+    fn polled_ids(&self) -> Range<u16> {
+        self.sea..self.sea.saturating_add(self.polled)
+    }
+}
+
+/// What became of an error that a vCPU consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Its record is there: inject the abort.
+    Written {
+        /// The id of the source.
+        source: u16,
+    },
+    /// The guest has not read any of the records that are there. Let other vCPUs run, and ask again; a guest that
+    /// does not acknowledge gets the abort without a record in the end.
+    Busy,
+}
+
+/// What became of an error that was only found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announcement {
+    /// The guest finds its record when it looks next.
+    Written {
+        /// The id of the source.
+        source: u16,
+    },
+    /// It waits for a source to be free, behind so many others.
+    Queued {
+        /// How many are before it.
+        ahead: usize,
+    },
+    /// Too many wait: [`QUEUE`]. The guest will not be told.
+    Dropped,
+}
+
+/// The sources at work.
+#[derive(Clone, Debug)]
+pub struct Ghes {
+    region: Region,
+    /// The serial number of the next record.
+    serial: u32,
+    queue: VecDeque<MemoryErrorRecord>,
+}
+
+impl Ghes {
+    /// The sources of this region; nothing is written yet.
+    pub fn new(region: Region) -> Self {
+        Self { region, serial: 1, queue: VecDeque::new() }
+    }
+
+    /// Where they are.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// Makes all sources free: before the guest starts, and each time that it starts anew. What waited for the old
+    /// guest is forgotten.
+    ///
+    /// # Errors
+    /// The memory's, if the region is not in it.
+    pub fn reset<M: Bytes<GuestAddress>>(&mut self, memory: &M) -> Result<(), M::E> {
+        self.queue.clear();
+        for id in self.region.sea_ids().start..self.region.polled_ids().end {
+            let start = self.region.start(id);
+            memory.write_slice(&[0; SOURCE_STRIDE as usize], GuestAddress(start))?;
+            memory.store((start + BLOCK).to_le(), GuestAddress(start), Ordering::Relaxed)?;
+            memory.store(1_u64.to_le(), GuestAddress(start + READ_ACK), Ordering::Release)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record of an error that a vCPU consumed. The abort must follow.
+    ///
+    /// # Errors
+    /// The memory's. The source stays free if it could not be written.
+    pub fn report<M: Bytes<GuestAddress>>(
+        &mut self,
+        memory: &M,
+        range: Range<u64>,
+        severity: Severity,
+        time: SystemTime,
+    ) -> Result<Report, M::E> {
+        let Some(source) = self.free(memory, self.region.sea_ids())? else { return Ok(Report::Busy) };
+        let record = self.record(range, severity, time);
+        self.write(memory, source, &record)?;
+        Ok(Report::Written { source })
+    }
+
+    /// Tells the guest of bad memory that it has not touched yet.
+    ///
+    /// # Errors
+    /// The memory's.
+    pub fn announce<M: Bytes<GuestAddress>>(
+        &mut self,
+        memory: &M,
+        range: Range<u64>,
+        time: SystemTime,
+    ) -> Result<Announcement, M::E> {
+        self.flush(memory)?;
+        let ahead = self.queue.len();
+        if ahead == 0 {
+            if let Some(source) = self.free(memory, self.region.polled_ids())? {
+                let record = self.record(range, Severity::Recoverable, time);
+                self.write(memory, source, &record)?;
+                return Ok(Announcement::Written { source });
+            }
+        }
+        if ahead >= QUEUE {
+            return Ok(Announcement::Dropped);
+        }
+        let record = self.record(range, Severity::Recoverable, time);
+        self.queue.push_back(record);
+        Ok(Announcement::Queued { ahead })
+    }
+
+    /// Writes what waits into the sources that the guest has freed since; gives how many still wait. To be called now
+    /// and then while there are some.
+    ///
+    /// # Errors
+    /// The memory's; what was not written waits on.
+    pub fn flush<M: Bytes<GuestAddress>>(&mut self, memory: &M) -> Result<usize, M::E> {
+        while let Some(record) = self.queue.front() {
+            let Some(source) = self.free(memory, self.region.polled_ids())? else { break };
+            self.write(memory, source, record)?;
+            self.queue.pop_front();
+        }
+        Ok(self.queue.len())
+    }
+
+    /// How many records the guest has not acknowledged: of errors consumed, and of errors found.
+    ///
+    /// # Errors
+    /// The memory's.
+    pub fn outstanding<M: Bytes<GuestAddress>>(&self, memory: &M) -> Result<(usize, usize), M::E> {
+        let count = |ids: Range<u16>| -> Result<usize, M::E> {
+            let mut taken = 0;
+            for id in ids {
+                taken += usize::from(!self.is_free(memory, id)?);
+            }
+            Ok(taken)
+        };
+        Ok((count(self.region.sea_ids())?, count(self.region.polled_ids())?))
+    }
+
+    fn free<M: Bytes<GuestAddress>>(&self, memory: &M, ids: Range<u16>) -> Result<Option<u16>, M::E> {
+        for id in ids {
+            if self.is_free(memory, id)? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_free<M: Bytes<GuestAddress>>(&self, memory: &M, id: u16) -> Result<bool, M::E> {
+        let register = GuestAddress(self.region.start(id) + READ_ACK);
+        let acknowledged: u64 = memory.load(register, Ordering::Acquire)?;
+        Ok(u64::from_le(acknowledged) & 1 == 1)
+    }
+
+    fn record(&mut self, range: Range<u64>, severity: Severity, time: SystemTime) -> MemoryErrorRecord {
+        let serial = self.serial;
+        self.serial = serial.wrapping_add(1);
+        MemoryErrorRecord { range: granule(range), severity, time, serial }
+    }
+
+    /// The block's status goes last: until then a guest that looks sees that there is nothing.
+    fn write<M: Bytes<GuestAddress>>(
+        &self,
+        memory: &M,
+        source: u16,
+        record: &MemoryErrorRecord,
+    ) -> Result<(), M::E> {
+        let start = self.region.start(source);
+        let bytes = record.to_bytes();
+        let (status, rest) = bytes.split_at(size_of::<u32>());
+        memory.write_slice(rest, GuestAddress(start + BLOCK + size_of::<u32>() as u64))?;
+        memory.store(0_u64, GuestAddress(start + READ_ACK), Ordering::Relaxed)?;
+        let status = status.first_chunk().map_or(0, |status| u32::from_ne_bytes(*status));
+        memory.store(status, GuestAddress(start + BLOCK), Ordering::Release)
+    }
+}
+
+#[cfg(test)]
+mod tests;
