@@ -9,6 +9,7 @@ use seawall_events::{LastFault, VirtualSError};
 use crate::decode::{Kind, insn};
 use crate::float::Env;
 use crate::gic::Signals;
+use crate::pmu::Pmu;
 use crate::sysreg::{CPACR_FPEN, SysRegs};
 use crate::tlb::{Tlb, View};
 use crate::trap::Trap;
@@ -97,6 +98,7 @@ pub(crate) struct Cpu {
     /// CPACR_EL1.FPEN lets the current EL use FP and AdvSIMD.
     pub(crate) fp_enabled: bool,
     pub(crate) sys: SysRegs,
+    pub(crate) pmu: Pmu,
     pub(crate) tlb: Tlb,
     /// With whose rights loads and stores go: an index into the TLB's arrays.
     pub(crate) view: View,
@@ -114,7 +116,7 @@ pub(crate) struct Cpu {
     pub(crate) trap: Trap,
     /// The machine's time less this CPU's steps.
     pub(crate) clock: u64,
-    /// After how many steps of this CPU a timer asserts its interrupt.
+    /// After how many steps of this CPU a timer or the cycle counter asserts its interrupt.
     pub(crate) deadline: u64,
     /// A timer was set, or time has passed while another CPU ran.
     pub(crate) timers_changed: bool,
@@ -159,6 +161,7 @@ impl Cpu {
             fp: Env::new(),
             fp_enabled: false,
             sys: SysRegs::new(mpidr),
+            pmu: Pmu::new(),
             tlb: Tlb::new(),
             view: View::El1,
             sp_must_align: false,
@@ -210,6 +213,12 @@ impl Cpu {
     /// Leave the interpreter after the current instruction.
     pub(crate) fn call_attention(&mut self) {
         self.attention = u64::MAX;
+    }
+
+    /// The time of the next interrupt of a timer or the cycle counter may be another now.
+    pub(crate) fn deadline_changed(&mut self) {
+        self.timers_changed = true;
+        self.call_attention();
     }
 
     /// Whether an interrupt or SError is pending, masked or not.
@@ -302,6 +311,9 @@ impl Cpu {
             fpen => fpen == 3,
         };
         self.sp_must_align = self.sys.sctlr >> if is_el0 { 4 } else { 3 } & 1 != 0;
+        if self.pmu.enter_el(self.state.el, self.steps.wrapping_add(self.elapsed)) {
+            self.deadline_changed();
+        }
     }
 
     /// MPIDR_EL1.

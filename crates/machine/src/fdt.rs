@@ -6,6 +6,7 @@ use std::ops::Range;
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 use crate::gic;
+use crate::pmu;
 use crate::timer;
 use crate::uart;
 
@@ -57,6 +58,7 @@ pub fn flatten(platform: &Platform) -> Result<Vec<u8>, FdtError> {
     psci(&mut fdt)?;
     interrupt_controller(&mut fdt)?;
     timers(&mut fdt)?;
+    pmu(&mut fdt)?;
     clock(&mut fdt)?;
     uart(&mut fdt)?;
     chosen(&mut fdt, platform)?;
@@ -123,6 +125,13 @@ fn timers(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     fdt.property_null("always-on")?;
     let intids = [SECURE_PPI, timer::PHYSICAL_PPI, timer::VIRTUAL_PPI, HYPERVISOR_PPI];
     fdt.property_array_u32("interrupts", &intids.map(|intid| [PPI, intid - 16, LEVEL_HIGH]).concat())?;
+    fdt.end_node(node)
+}
+
+fn pmu(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("pmu")?;
+    fdt.property_string("compatible", "arm,armv8-pmuv3")?;
+    fdt.property_array_u32("interrupts", &[PPI, pmu::PPI - 16, LEVEL_HIGH])?;
     fdt.end_node(node)
 }
 
@@ -234,6 +243,8 @@ mod tests {
             r"/timer/compatible = arm,armv8-timer\x00arm,armv7-timer\x00",
             r"/timer/interrupts = \x00\x00\x00\x01\x00\x00\x00\r\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x0e\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x0b\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\n\x00\x00\x00\x04",
             r"/pl011@9000000/interrupts = \x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x04",
+            r"/pmu/compatible = arm,armv8-pmuv3\x00",
+            r"/pmu/interrupts = \x00\x00\x00\x01\x00\x00\x00\x07\x00\x00\x00\x04",
             r"/apb-pclk/clock-frequency = \x01n6\x00",
             r"/apb-pclk/phandle = \x00\x00\x80\x00",
             r"/pl011@9000000/compatible = arm,pl011\x00arm,primecell\x00",

@@ -38,8 +38,8 @@ pub(crate) const fn aa64pfr0(ras: bool) -> u64 {
 pub(crate) const AA64PFR1: u64 = 0x1 | 0x2 << 4;
 
 /// ID_AA64DFR0_EL1: Armv8 debug, two breakpoints and two watchpoints (the fewest that there can be),
-/// no PMU, no trace.
-pub(crate) const AA64DFR0: u64 = 0x6 | 0x1 << 12 | 0x1 << 20 | 0x1 << 28;
+/// PMUv3, no trace.
+pub(crate) const AA64DFR0: u64 = 0x6 | 0x1 << 8 | 0x1 << 12 | 0x1 << 20 | 0x1 << 28;
 
 /// ID_AA64ISAR0_EL1: AES with PMULL, SHA-1, SHA-256, CRC32, LSE atomics, FlagM.
 pub(crate) const AA64ISAR0: u64 = 0x2 << 4 | 0x1 << 8 | 0x1 << 12 | 0x1 << 16 | 0x2 << 20 | 0x1 << 52;

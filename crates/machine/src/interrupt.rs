@@ -5,6 +5,7 @@ use seawall_arm::{EntryContext, Exception, ExceptionClass, Pstate, Target, Vecto
 use seawall_events::{PendingSError, prepare_run};
 
 use crate::decode::{Insn, Kind};
+use crate::pmu;
 use crate::run::Runner;
 use crate::timer::{PHYSICAL_PPI, STEPS_PER_TICK, VIRTUAL_PPI};
 use crate::trap::Trap;
@@ -60,7 +61,7 @@ impl Runner<'_> {
         self.retire(left);
     }
 
-    /// Bring the timers' lines up to date, and find out when they next change.
+    /// Bring the lines of the timers and of the cycle counter up to date, and find out when they next change.
     pub(crate) fn update_timers(&mut self) {
         self.cpu.timers_changed = false;
         let now = self.cpu.counter();
@@ -69,14 +70,17 @@ impl Runner<'_> {
         for (intid, timer) in timers {
             changed |= self.gic.set_private_line(self.index, intid, timer.line(now));
         }
+        self.cpu.pmu.advance(self.cpu.steps);
+        changed |= self.gic.set_private_line(self.index, pmu::PPI, self.cpu.pmu.line());
         if changed {
             self.refresh_signals();
         }
         let next = timers.into_iter().filter_map(|(_, timer)| timer.next(now)).min();
-        self.cpu.deadline = next.map_or(u64::MAX, |tick| {
+        let timer = next.map_or(u64::MAX, |tick| {
             let distance = tick.saturating_mul(STEPS_PER_TICK).saturating_sub(self.cpu.time());
             self.cpu.steps.saturating_add(distance)
         });
+        self.cpu.deadline = timer.min(self.cpu.pmu.next_overflow().unwrap_or(u64::MAX));
     }
 
     /// Tell all CPUs what the GIC signals them.

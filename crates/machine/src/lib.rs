@@ -71,6 +71,7 @@ mod idregs;
 mod interrupt;
 pub mod loader;
 pub mod memory;
+mod pmu;
 mod poison;
 mod psci;
 mod run;

@@ -9,6 +9,7 @@ use crate::cpu::Cpu;
 use crate::decode::insn::SINK;
 use crate::gic::{self, Signals};
 use crate::idregs;
+use crate::pmu;
 use crate::timer::{COUNTER_HZ, STEPS_PER_TICK, Timer};
 use crate::trap::Trap;
 
@@ -203,6 +204,11 @@ impl Cpu {
         self.time() / STEPS_PER_TICK
     }
 
+    /// Cycles of this CPU: its steps.
+    fn cycles(&self) -> u64 {
+        self.steps.wrapping_add(self.elapsed)
+    }
+
     /// Whether FP and AdvSIMD are enabled; if not, the trap is recorded. Source:
     /// `CheckFPAdvSIMDEnabled64`.
     #[inline]
@@ -255,6 +261,7 @@ impl Cpu {
             CNTVCT_EL0 if is_read => Right::If(kctl & 2 != 0),
             CNTP_TVAL_EL0 | CNTP_CTL_EL0 | CNTP_CVAL_EL0 => Right::If(kctl >> 9 & 1 != 0),
             CNTV_TVAL_EL0 | CNTV_CTL_EL0 | CNTV_CVAL_EL0 => Right::If(kctl >> 8 & 1 != 0),
+            _ if pmu::is_register(id) => self.pmu.el0_right(id, is_read).map_or(Right::No, Right::If),
             _ => Right::No,
         };
         match right {
@@ -381,6 +388,7 @@ impl Cpu {
             FPSR => self.fp.fpsr(),
             ACTLR_EL1 | MDRAR_EL1 | DBGPRCR_EL1 | DBGAUTHSTATUS_EL1 | MDCCSR_EL0 => 0,
             _ if is_breakpoint(id) => 0,
+            _ if pmu::is_register(id) => return self.pmu.read(id, self.cycles()),
             _ => return None,
         })
     }
@@ -398,9 +406,15 @@ impl Cpu {
         }
         let value = self.slot(rt);
         if self.set_timer(id, value) {
-            // The time of the next interrupt may be another now.
-            self.timers_changed = true;
-            self.call_attention();
+            self.deadline_changed();
+            return Some(());
+        }
+        if pmu::is_register(id) {
+            if self.pmu.write(id, value, self.cycles(), self.state.el).is_none() {
+                self.raise_system_undefined(id, rt, false);
+                return None;
+            }
+            self.deadline_changed();
             return Some(());
         }
         if self.set_translation(id, value) || self.set_state(id, value) || self.set_plain(id, value) {

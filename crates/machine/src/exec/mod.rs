@@ -513,6 +513,8 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             }
             Op::Eret => {
                 cpu.pc = pc!();
+                // Its own step is still one of EL1.
+                cpu.elapsed = budget - left + 1;
                 if cpu.exception_return().is_none() {
                     break Leave::Trap;
                 }

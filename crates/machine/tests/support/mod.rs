@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod gic;
+pub(crate) mod sysreg;
 
 use seawall_arm::Reg;
 use seawall_events::{Exit, Vcpu as _};
