@@ -6,6 +6,7 @@
 //! - [`Injection`]: an abort or SError that the ABI accepts; what it forbids cannot be built
 //! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
 //! - [`apei`]: the firmware-first record that lets the guest take the page offline
+//! - [`ledger`]: which pages are bad, over resets, restarts and migrations
 //! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_events::Vcpu), with an [`Outcome`]
 //!   that says what the guest saw
 //!
@@ -37,6 +38,7 @@ pub mod apei;
 mod containment;
 mod error;
 mod injection;
+pub mod ledger;
 mod policy;
 mod storm;
 

@@ -1,0 +1,218 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::file::{FileError, FormatError};
+use super::*;
+
+const GIB: u64 = 1 << 30;
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn ledger(ranges: &[Range<u64>]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for range in ranges {
+        ledger.insert(range.clone(), Cause::Consumed, at(1000));
+    }
+    ledger
+}
+
+fn ranges(ledger: &Ledger) -> Vec<Range<u64>> {
+    ledger.ranges().map(|bad| bad.range).collect()
+}
+
+#[test]
+fn a_line_counts_as_its_page_and_the_second_one_in_it_is_nothing_new() {
+    let mut ledger = Ledger::default();
+    assert_eq!(ledger.insert(0x4000_0040..0x4000_0080, Cause::Consumed, at(1)), 1);
+    assert_eq!(ledger.insert(0x4000_0080..0x4000_00c0, Cause::Consumed, at(2)), 0);
+    assert_eq!(ledger.insert(0x4000_0fff..0x4000_1001, Cause::Consumed, at(2)), 1);
+    assert_eq!(ledger.insert(0x5000..0x5000, Cause::Consumed, at(2)), 0);
+    assert_eq!(ledger.pages(), 2);
+}
+
+#[test]
+fn when_a_page_went_bad_does_not_change() {
+    let mut ledger = Ledger::default();
+    ledger.insert(0x2000..0x3000, Cause::Found, at(7));
+    ledger.insert(0..0x5000, Cause::Consumed, at(9));
+    let bad: Vec<_> = ledger.ranges().map(|bad| (bad.range, bad.cause, bad.time)).collect();
+    assert_eq!(
+        bad,
+        [
+            (0..0x2000, Cause::Consumed, at(9)),
+            (0x2000..0x3000, Cause::Found, at(7)),
+            (0x3000..0x5000, Cause::Consumed, at(9)),
+        ]
+    );
+}
+
+#[test]
+fn neighbours_with_the_same_history_are_one_range_over_any_distance() {
+    let ledger = ledger(&[GIB..2 * GIB, 3 * GIB..4 * GIB, 2 * GIB..3 * GIB]);
+    assert_eq!(ranges(&ledger), [GIB..4 * GIB]);
+    assert_eq!(ledger.pages(), 3 << 18);
+}
+
+#[test]
+fn healing_takes_whole_pages_only() {
+    let mut ledger = ledger(&[0..0x8000]);
+    assert_eq!(ledger.remove(0x1800..0x3800), 1);
+    assert_eq!(ranges(&ledger), [0..0x2000, 0x3000..0x8000]);
+    assert_eq!(ledger.remove(0..u64::MAX), 7);
+    assert!(ledger.is_empty());
+    assert_eq!(ledger, Ledger::default());
+}
+
+#[test]
+fn a_query_sees_the_parts_that_the_range_touches() {
+    let ledger = ledger(&[0x1000..0x3000, 0x5000..0x6000, 0x9000..0xa000]);
+    let seen: Vec<_> = ledger.overlapping(0x2fff..0x5001).map(|bad| bad.range).collect();
+    assert_eq!(seen, [0x2000..0x3000, 0x5000..0x6000]);
+    assert_eq!(ledger.overlapping(0x3000..0x5000).count(), 0);
+    assert_eq!(ledger.overlapping(0x2000..0x2000).count(), 0);
+    assert_eq!(ledger.get(0x2abc).map(|bad| bad.range), Some(0x1000..0x3000));
+}
+
+#[test]
+fn the_file_is_as_documented() {
+    let mut ledger = Ledger::default();
+    ledger.insert(0x4021_0000..0x4021_2000, Cause::Found, at(0x0102_0304));
+    let bytes = ledger.to_bytes();
+    assert_eq!(bytes[..24], *b"SEAWALL\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
+    assert_eq!(bytes[24..40], [0, 0, 0x21, 0x40, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[40..48], [4, 3, 2, 1, 2, 0, 0, 0]);
+    assert_eq!(bytes.len(), 80);
+}
+
+#[test]
+fn a_file_torn_at_any_byte_is_refused() {
+    let bytes = ledger(&[0..0x1000, 0x8000..0x9000]).to_bytes();
+    for cut in 0..bytes.len() {
+        let refused = Ledger::from_bytes(&bytes[..cut]).unwrap_err();
+        let expected = match cut {
+            0..8 => FormatError::Foreign,
+            8..24 => FormatError::Length { expected: 56, got: cut as u64 },
+            _ => FormatError::Length { expected: 104, got: cut as u64 },
+        };
+        assert_eq!(refused, expected, "cut at {cut}");
+    }
+    let longer = [bytes.as_slice(), &[0]].concat();
+    assert_eq!(Ledger::from_bytes(&longer), Err(FormatError::Length { expected: 104, got: 105 }));
+}
+
+#[test]
+fn a_file_with_any_bit_flipped_is_refused() {
+    let bytes = ledger(&[0..0x1000, 0x8000..0x9000]).to_bytes();
+    for bit in 0..bytes.len() * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(Ledger::from_bytes(&damaged).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn entries_that_contradict_each_other_are_refused_though_the_checksum_is_right() {
+    let sound = ledger(&[0x1000..0x2000, 0x8000..0x9000]).to_bytes();
+    // The second one's address: not a page, the first one's, one beyond 2^52; its pages; its cause.
+    for (at, value) in [(48, 1), (49, 0x10), (55, 0xff), (56, 0), (63, 0xff), (68, 5), (69, 1)] {
+        let mut bytes = sound.clone();
+        bytes[at] = value;
+        let end = bytes.len() - 32;
+        let hash = blake3::hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(hash.as_bytes());
+        assert_eq!(Ledger::from_bytes(&bytes), Err(FormatError::Entry { index: 1 }), "byte {at}");
+    }
+}
+
+#[test]
+fn what_was_saved_is_loaded_and_no_file_is_no_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger");
+    assert_eq!(Ledger::load(&path).unwrap(), None);
+    let first = ledger(&[0..0x1000]);
+    first.save(&path).unwrap();
+    let second = ledger(&[0..0x1000, 0x5000..0x7000]);
+    second.save(&path).unwrap();
+    assert_eq!(Ledger::load(&path).unwrap(), Some(second));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left lying about");
+}
+
+#[test]
+fn a_file_that_is_no_ledger_is_named_and_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger");
+    fs::write(&path, "{}").unwrap();
+    let error = Ledger::load(&path).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("{}: expected a ledger, which begins with `SEAWALL`, got something else", path.display())
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"{}");
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_leaves_what_was_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("not-there").join("ledger");
+    let error = ledger(&[0..0x1000]).save(&path).unwrap_err();
+    assert!(matches!(error, FileError::Write { .. }), "{error}");
+}
+
+#[test]
+fn what_is_beyond_guest_physical_addresses_is_left_out() {
+    let mut ledger = Ledger::default();
+    assert_eq!(ledger.insert(END - 0x1000..u64::MAX, Cause::Found, at(1)), 1);
+    assert_eq!(ledger.insert(END..END + 1, Cause::Found, at(1)), 0);
+    assert!(!ledger.contains(END) && !ledger.contains(u64::MAX));
+    assert_eq!(ledger.remove(u64::MAX - 5..u64::MAX), 0);
+}
+
+/// The same by a map of pages.
+fn model(steps: &[(bool, u64, u64, u64)]) -> (Ledger, BTreeMap<u64, u64>) {
+    let (mut ledger, mut map) = (Ledger::default(), BTreeMap::new());
+    for (insert, start, pages, time) in steps {
+        let range = start * PAGE..(start + pages) * PAGE;
+        if *insert {
+            let new = (*start..start + pages).filter(|page| !map.contains_key(page)).count() as u64;
+            assert_eq!(ledger.insert(range, Cause::Consumed, at(*time)), new);
+            for page in *start..start + pages {
+                map.entry(page).or_insert(*time);
+            }
+        } else {
+            let gone = (*start..start + pages).filter(|page| map.remove(page).is_some()).count() as u64;
+            assert_eq!(ledger.remove(range), gone);
+        }
+    }
+    (ledger, map)
+}
+
+proptest! {
+    /// Around the boundary between two chunks, where pages 65,535 and 65,536 meet.
+    #[test]
+    fn it_is_a_map_of_pages(
+        steps in proptest::collection::vec((any::<bool>(), 65_516_u64..65_556, 0_u64..12, 1_u64..3), 0..40),
+    ) {
+        let (ledger, map) = model(&steps);
+        prop_assert_eq!(ledger.pages(), map.len() as u64);
+        for page in 65_510..65_570 {
+            let time = ledger.get(page * PAGE + 5).map(|bad| bad.time);
+            prop_assert_eq!(time, map.get(&page).map(|time| at(*time)));
+        }
+        let all: Vec<_> = ledger.ranges().collect();
+        let joined = all.windows(2).any(|two| two[0].range.end == two[1].range.start && two[0].time == two[1].time);
+        prop_assert!(!joined, "{all:?}");
+        prop_assert_eq!(Ledger::from_bytes(&ledger.to_bytes()), Ok(ledger));
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Ledger::from_bytes(&bytes);
+        let mut headed = b"SEAWALL\0\x01\0\0\0\0\0\0\0".to_vec();
+        headed.extend(bytes);
+        let _ = Ledger::from_bytes(&headed);
+    }
+}
