@@ -1,6 +1,6 @@
 //! Which pages of a guest are bad, since when, and how that was found.
 //!
-//! A page stays in the [`Ledger`] until it is healed: over resets of the guest, restarts of its VMM ([`file`]) and
+//! A page stays in the [`Ledger`] until it is healed: over resets of the guest, restarts of its VMM ([`mod@file`]) and
 //! migrations. Everything is in ranges; a block of 1 GiB costs what a page costs.
 //!
 //! ```
