@@ -82,6 +82,27 @@ pub struct Memory {
     stale_code: Vec<usize>,
 }
 
+/// Which lines of a [`Memory`] are poisoned, to be asked while its bytes are borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct PoisonedLines<'a> {
+    base: u64,
+    size: u64,
+    poison: &'a Poison,
+}
+
+impl PoisonedLines<'_> {
+    /// Whether one of the `len` bytes at `pa` lies in a poisoned line. Bytes outside RAM are not poisoned.
+    #[inline]
+    pub fn touch(&self, pa: u64, len: u64) -> bool {
+        if self.poison.lines() == 0 {
+            return false;
+        }
+        let start = pa.max(self.base);
+        let end = pa.saturating_add(len).min(self.base + self.size);
+        start < end && self.poison.touches(start - self.base, end - self.base)
+    }
+}
+
 impl Memory {
     /// RAM of `size` zero bytes at physical address `base`.
     ///
@@ -214,6 +235,23 @@ impl Memory {
         Ok(())
     }
 
+    /// RAM as a device reaches it: the bytes, and which of them are poisoned. Who writes through it tells so
+    /// afterwards, by [`Memory::host_wrote`].
+    pub fn dma(&mut self) -> (&mut [u8], PoisonedLines<'_>) {
+        let lines = PoisonedLines { base: self.base, size: self.ram.len() as u64, poison: &self.poison };
+        (&mut self.ram, lines)
+    }
+
+    /// The host wrote the bytes at `range` (physical addresses), by another way than [`Memory::store`]: what holds
+    /// for bytes that were stored holds for them. What is outside RAM is left out.
+    pub fn host_wrote(&mut self, range: Range<u64>) {
+        let start = range.start.max(self.base);
+        let end = range.end.min(self.base + self.size());
+        if start < end {
+            self.note_code_overwritten((start - self.base) as usize, (end - self.base) as usize);
+        }
+    }
+
     /// Checks that the `len` bytes at `pa` are RAM.
     ///
     /// # Errors
@@ -307,12 +345,7 @@ impl Memory {
     /// poisoned.
     #[inline]
     pub fn poisoned(&self, pa: u64, len: u64) -> bool {
-        if self.poison.lines() == 0 {
-            return false;
-        }
-        let start = pa.max(self.base);
-        let end = pa.saturating_add(len).min(self.base + self.size());
-        start < end && self.poison.touches(start - self.base, end - self.base)
+        PoisonedLines { base: self.base, size: self.size(), poison: &self.poison }.touch(pa, len)
     }
 
     /// Whether the page at `offset` has a poisoned line.
@@ -495,6 +528,25 @@ mod tests {
         assert!(memory.has_stale_code());
         assert_eq!(memory.take_stale_code(), [1]);
         assert_eq!(memory.flags(0x1000), 0);
+        assert!(!memory.has_stale_code());
+    }
+
+    #[test]
+    fn what_a_device_writes_over_decoded_code_is_stale_and_it_sees_which_lines_are_bad() {
+        let mut memory = memory();
+        memory.set_has_code(0x1000);
+        memory.poison(BASE + 0x2040..BASE + 0x2041).expect("in RAM");
+        let (ram, lines) = memory.dma();
+        ram[0x1000] = 7;
+        assert_eq!(
+            [(0x2000, 64), (0x2000, 65), (0x207f, 8), (0x2080, 8)]
+                .map(|(at, len)| lines.touch(BASE + at, len)),
+            [false, true, true, false]
+        );
+        memory.host_wrote(0..BASE + 0x1001);
+        assert_eq!(memory.take_stale_code(), [1]);
+        assert_eq!(memory.read::<1>(0x1000), Some([7]));
+        memory.host_wrote(u64::MAX - 1..u64::MAX);
         assert!(!memory.has_stale_code());
     }
 

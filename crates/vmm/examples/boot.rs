@@ -48,6 +48,7 @@ mod boot {
     use std::fs;
     use std::io::{Read as _, Write as _};
     use std::path::{Path, PathBuf};
+    use std::sync::{Arc, OnceLock};
     use std::time::{Duration, Instant};
 
     use seawall::Outcome;
@@ -55,7 +56,7 @@ mod boot {
     use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
     use seawall_vmm::devices::disk::{Disk, Writes};
     use seawall_vmm::initramfs::Initramfs;
-    use seawall_vmm::{Board, Config, End, Guest, Machine, Observer, policy};
+    use seawall_vmm::{Config, End, Guest, Keyboard, KvmMachine, Observer, policy};
 
     /// Bytes of a bad line.
     const LINE: u64 = 64;
@@ -108,7 +109,7 @@ mod boot {
         if let Some(init) = &args.init {
             guest.initrd = Some(initramfs(&args.file, init)?);
         }
-        let mut config = Config::new(args.memory << 20)?;
+        let mut config = Config::new(args.memory << 20);
         config.cpus = args.cpus;
         config.policy = policy(&args.policy).ok_or("expected the policy serror, mainline or full")?;
         config.virtio_console = args.virtio_console;
@@ -117,13 +118,14 @@ mod boot {
             let disk = Disk::open(path, writes).map_err(|error| format!("{}: {error}", path.display()));
             config.disks.push(disk?);
         }
-        let memory = config.memory.clone();
+        let memory = Arc::new(OnceLock::new());
         let watch = Watch { memory: memory.clone(), start: Instant::now() };
-        let machine = Machine::new(config, &guest, Box::new(watch))?;
+        let machine = KvmMachine::new(config, &guest, Box::new(watch))?;
+        let memory = memory.get_or_init(|| machine.memory().clone()).clone();
         eprintln!("boot: {:x?}", machine.placement());
         if args.interactive {
-            let board = machine.board().clone();
-            std::thread::spawn(move || type_in(&board));
+            let keyboard = machine.keyboard();
+            std::thread::spawn(move || type_in(&keyboard));
         }
         let end = machine.run(Some(Duration::from_secs(args.timeout)));
         // The guest's memory goes back to the host, good.
@@ -135,12 +137,12 @@ mod boot {
     }
 
     /// Types standard input on the guest's console, at the pace at which the guest takes it.
-    fn type_in(board: &Board) {
+    fn type_in(keyboard: &Keyboard) {
         let mut buffer = [0; 32];
         while let Ok(read @ 1..) = std::io::stdin().read(&mut buffer) {
             let mut rest = &buffer[..read];
             while !rest.is_empty() {
-                rest = &rest[board.type_in(rest)..];
+                rest = &rest[keyboard.type_in(rest)..];
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -163,7 +165,8 @@ mod boot {
 
     /// Prints the console and what was done about memory errors; turns memory bad if the guest asks.
     struct Watch {
-        memory: GuestMemoryMmap,
+        /// There is one as soon as the machine is made.
+        memory: Arc<OnceLock<GuestMemoryMmap>>,
         start: Instant,
     }
 
@@ -174,7 +177,8 @@ mod boot {
 
         fn poison(&self, gpa: u64) -> Result<u64, Box<dyn Error>> {
             let line = gpa & !(LINE - 1);
-            let host = self.memory.get_host_address(GuestAddress(line))?;
+            let memory = self.memory.get().ok_or("there is no memory yet")?;
+            let host = memory.get_host_address(GuestAddress(line))?;
             let physical = physical_address(host as u64)?;
             PoisonRegister::open()?.poison(physical, LINE)?;
             Ok(physical)

@@ -2,7 +2,7 @@
 //! [`Vcpu`], interrupts go by [`InterruptLine`].
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use seawall::{Action, ContainError, Containment, Injection, MemoryError, Policy, StopReason};
@@ -10,12 +10,12 @@ use seawall_events::{Exit, MmioExit, NisvExit, SigbusExit, SystemEvent, Vcpu};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{self, MmioAddress, MmioRange};
 use vm_device::device_manager::{IoManager, MmioManager as _};
-use vm_memory::GuestMemoryMmap;
 
 use crate::console::{Console, Observer};
+use crate::devices::disk::Disk;
 use crate::devices::pl011::Pl011;
-use crate::devices::rtc::Pl031;
-use crate::devices::virtio::{VirtioConsole, VirtioMmio};
+use crate::devices::rtc::{Clock, Pl031};
+use crate::devices::virtio::{Block, DeviceMemory, VirtioConsole, VirtioMmio};
 use crate::interrupt::InterruptLine;
 use crate::layout;
 
@@ -72,6 +72,7 @@ pub fn policy(name: &str) -> Option<Box<dyn Policy + Send>> {
 
 type Uart = Pl011<Arc<dyn InterruptLine>, Console>;
 type Hvc = VirtioMmio<VirtioConsole<Console>, Arc<dyn InterruptLine>>;
+type Vd = VirtioMmio<Block, Arc<dyn InterruptLine>>;
 
 /// Devices, console and containment of one guest. All of its vCPUs share it.
 pub struct Board {
@@ -79,6 +80,7 @@ pub struct Board {
     console: Console,
     uart: Arc<Mutex<Uart>>,
     hvc: Option<Arc<Mutex<Hvc>>>,
+    disks: Vec<Arc<Mutex<Vd>>>,
     containment: Mutex<Containment<BoardPolicy>>,
     virtio: u32,
 }
@@ -89,44 +91,49 @@ pub struct Board {
 pub struct TooManyDevices;
 
 impl Board {
-    /// A board with UART and RTC. `line` gives the input of an SPI by its number.
+    /// A board with UART and RTC. `line` gives the input of an SPI by its number, `clock` is what the RTC shows.
     ///
     /// # Errors
     /// What `line` fails with.
     pub fn new<E>(
         mut line: impl FnMut(u32) -> Result<Arc<dyn InterruptLine>, E>,
+        clock: Box<dyn Clock>,
         observer: Box<dyn Observer>,
         policy: Box<dyn Policy + Send>,
     ) -> Result<Self, E> {
         let console = Console::new(observer);
         let uart = Arc::new(Mutex::new(Pl011::new(line(layout::UART_SPI)?, console.clone())));
-        let containment = Mutex::new(Containment::new(BoardPolicy(policy)));
-        let mut board =
-            Self { bus: IoManager::new(), console, uart: uart.clone(), hvc: None, containment, virtio: 0 };
+        let mut board = Self {
+            bus: IoManager::new(),
+            console,
+            uart: uart.clone(),
+            hvc: None,
+            disks: Vec::new(),
+            containment: Mutex::new(Containment::new(BoardPolicy(policy))),
+            virtio: 0,
+        };
         board.put(layout::UART.start, layout::UART.end, uart);
-        board.put(layout::RTC.start, layout::RTC.end, Arc::new(Mutex::new(Pl031::default())));
+        board.put(layout::RTC.start, layout::RTC.end, Arc::new(Mutex::new(Pl031::new(clock))));
         Ok(board)
     }
 
-    /// Puts the next virtio-mmio device on the bus. Its line is that of SPI [`layout::VIRTIO_SPI`] + number.
+    /// Puts a virtio block device on the bus, as the next device. The line of device number N is that of SPI
+    /// [`layout::VIRTIO_SPI`] + N.
     ///
     /// # Errors
     /// [`TooManyDevices`].
-    pub fn add_virtio<D: MutDeviceMmio + Send + 'static>(&mut self, device: D) -> Result<(), TooManyDevices> {
-        self.add_shared(Arc::new(Mutex::new(device)))
+    pub fn add_disk(&mut self, line: Arc<dyn InterruptLine>, disk: Disk) -> Result<(), TooManyDevices> {
+        let disk = Arc::new(Mutex::new(VirtioMmio::new(Block::new(disk), line)));
+        self.disks.push(disk.clone());
+        self.add_shared(disk)
     }
 
     /// Puts a virtio console on the bus, as the next device.
     ///
     /// # Errors
     /// [`TooManyDevices`].
-    pub fn add_virtio_console(
-        &mut self,
-        line: Arc<dyn InterruptLine>,
-        memory: GuestMemoryMmap,
-    ) -> Result<(), TooManyDevices> {
-        let hvc = VirtioMmio::new(VirtioConsole::new(self.console.clone()), line, memory);
-        let hvc = Arc::new(Mutex::new(hvc));
+    pub fn add_virtio_console(&mut self, line: Arc<dyn InterruptLine>) -> Result<(), TooManyDevices> {
+        let hvc = Arc::new(Mutex::new(VirtioMmio::new(VirtioConsole::new(self.console.clone()), line)));
         self.hvc = Some(hvc.clone());
         self.add_shared(hvc)
     }
@@ -162,21 +169,39 @@ impl Board {
     }
 
     /// Types this on the guest's console, the virtio console if a driver has taken it, else the UART: how many
-    /// bytes there was room for.
+    /// bytes there was room for. What is for the virtio console gets there by [`Board::process`].
     pub fn type_in(&self, bytes: &[u8]) -> usize {
-        if let Some(hvc) = &self.hvc {
-            let mut hvc = hvc.lock().unwrap_or_else(PoisonError::into_inner);
-            if hvc.is_driven() {
-                hvc.device().receive(bytes);
-                hvc.process(VirtioConsole::<Console>::RECEIVE);
-                return bytes.len();
-            }
+        if let Some(mut hvc) = self.hvc.as_deref().map(lock).filter(|hvc| hvc.is_driven()) {
+            hvc.device().receive(bytes);
+            hvc.notify(VirtioConsole::<Console>::RECEIVE);
+            return bytes.len();
         }
-        self.uart.lock().unwrap_or_else(PoisonError::into_inner).receive(bytes)
+        lock(&self.uart).receive(bytes)
     }
 
-    /// Does what an exit of a vCPU asks for. `now`: how long the guest has been running. Gives how the guest
-    /// ended, if it did.
+    /// Whether a driver waits for what is typed, on the virtio console or by the UART's interrupt.
+    pub fn is_listened_to(&self) -> bool {
+        self.hvc.as_deref().is_some_and(|hvc| lock(hvc).is_driven()) || lock(&self.uart).is_listened_to()
+    }
+
+    /// Whether there is something to [`process`](Board::process).
+    pub fn is_notified(&self) -> bool {
+        self.hvc.as_deref().is_some_and(|hvc| lock(hvc).is_notified())
+            || self.disks.iter().any(|disk| lock(disk).is_notified())
+    }
+
+    /// Does what is in the virtio queues that there was notice of since the last time, in guest memory.
+    pub fn process<M: DeviceMemory>(&self, memory: &M) {
+        if let Some(hvc) = &self.hvc {
+            lock(hvc).process(memory);
+        }
+        for disk in &self.disks {
+            lock(disk).process(memory);
+        }
+    }
+
+    /// Does what an exit of a vCPU asks for; if [`Board::is_notified`] then, [`Board::process`] has the rest. `now`:
+    /// how long the guest has been running. Gives how the guest ended, if it did.
     ///
     /// # Errors
     /// As [`Containment::handle`].
@@ -190,7 +215,7 @@ impl Board {
         Ok(match exit {
             Exit::Mmio(mmio) => self.access(vcpu, mmio),
             Exit::Sea(sea) => {
-                let mut containment = self.containment.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut containment = lock(&self.containment);
                 let outcome = containment.handle(vcpu, sea, now)?;
                 drop(containment);
                 self.console.memory_error(cpu, &outcome);
@@ -240,6 +265,11 @@ impl Board {
     fn panicked(&self) -> Option<End> {
         self.console.panic().map(|message| End::Panic { message })
     }
+}
+
+/// A thread that panicked does not take the device with it.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Board {

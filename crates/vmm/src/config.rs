@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use seawall::Policy;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use seawall_events::{Abi, Layout};
+use vm_memory::GuestMemory;
 
 use crate::board::Board;
 use crate::console::Observer;
 use crate::devices::disk::Disk;
-use crate::devices::virtio::{Block, VirtioMmio};
+use crate::devices::rtc::Clock;
 use crate::fdt::{self, Platform};
 use crate::interrupt::InterruptLine;
 use crate::kernel::Kernel;
@@ -24,12 +25,14 @@ const MEMORY_UNIT: u64 = 2 << 20;
 
 /// What a guest runs on.
 pub struct Config {
-    /// Its memory; clones are the same memory.
-    pub memory: GuestMemoryMmap,
+    /// Bytes of RAM, from [`layout::RAM`] on.
+    pub memory: u64,
     /// vCPUs.
     pub cpus: u32,
     /// What is done about memory errors.
     pub policy: Box<dyn Policy + Send>,
+    /// Which `struct kvm_vcpu_events` the software machine speaks; KVM has its own.
+    pub abi: Abi,
     /// A virtio console beside the UART: `hvc0` to Linux.
     pub virtio_console: bool,
     /// virtio block devices: `vda`, `vdb`, ... to Linux.
@@ -41,6 +44,8 @@ pub struct Config {
 pub struct Guest {
     /// Its kernel.
     pub kernel: Kernel,
+    /// Where a flat binary goes and is entered, instead of its usual place.
+    pub address: Option<u64>,
     /// Its initramfs, as it is.
     pub initrd: Option<Vec<u8>>,
     /// The kernel's command line.
@@ -48,26 +53,28 @@ pub struct Guest {
 }
 
 impl Config {
-    /// One vCPU, `memory` bytes of zeroed RAM, no disk; aborts are injected as they happened
-    /// ([`seawall::Full`]).
-    ///
-    /// # Errors
-    /// [`Error::Memory`].
-    pub fn new(memory: u64) -> Result<Self, Error> {
-        let failed = |reason: String| Error::Memory { size: memory, reason };
-        if memory == 0 || memory % MEMORY_UNIT != 0 {
-            return Err(failed("it is not such a multiple".to_owned()));
-        }
-        let size = usize::try_from(memory).map_err(|error| failed(error.to_string()))?;
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(layout::RAM), size)]);
-        let memory = memory.map_err(|error| failed(error.to_string()))?;
-        Ok(Self {
+    /// One vCPU, `memory` bytes of zeroed RAM, the extended ABI as posted, no disk; aborts are injected as they
+    /// happened ([`seawall::Full`]).
+    pub fn new(memory: u64) -> Self {
+        Self {
             memory,
             cpus: 1,
             policy: Box::new(seawall::Full),
+            abi: Abi::Extended(Layout::Posted),
             virtio_console: false,
             disks: Vec::new(),
-        })
+        }
+    }
+
+    /// The size of RAM, if it can be.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn checked_memory(&self) -> Result<u64, Error> {
+        match self.memory {
+            size if size != 0 && size % MEMORY_UNIT == 0 => Ok(size),
+            size => Err(Error::Memory { size, reason: "it is not such a multiple".to_owned() }),
+        }
     }
 
     /// The number of vCPUs, if it can be.
@@ -81,22 +88,23 @@ impl Config {
         }
     }
 
-    /// The board of this configuration. `line` gives the input of an SPI by its number.
+    /// The board of this configuration. `line` gives the input of an SPI by its number, `clock` is what the RTC shows.
     ///
     /// # Errors
     /// What `line` fails with; [`Error::TooManyDevices`].
     pub fn board(
         self,
         mut line: impl FnMut(u32) -> Result<Arc<dyn InterruptLine>, Error>,
+        clock: Box<dyn Clock>,
         observer: Box<dyn Observer>,
     ) -> Result<Board, Error> {
-        let mut board = Board::new(&mut line, observer, self.policy)?;
+        let mut board = Board::new(&mut line, clock, observer, self.policy)?;
         if self.virtio_console {
-            board.add_virtio_console(line(layout::VIRTIO_SPI)?, self.memory.clone())?;
+            board.add_virtio_console(line(layout::VIRTIO_SPI)?)?;
         }
         for disk in self.disks {
             let line = line(layout::VIRTIO_SPI + board.virtio())?;
-            board.add_virtio(VirtioMmio::new(Block::new(disk), line, self.memory.clone()))?;
+            board.add_disk(line, disk)?;
         }
         Ok(board)
     }
@@ -114,29 +122,32 @@ impl Guest {
         let parsed = Kernel::parse(read("kernel", kernel)?);
         Ok(Self {
             kernel: parsed.map_err(|source| Error::Kernel { path: kernel.to_owned(), source })?,
+            address: None,
             initrd: initrd.map(|path| read("initramfs", path)).transpose()?,
             command_line: command_line.to_owned(),
         })
     }
 
-    /// Puts the guest into `memory`, with the device tree of a machine with this board.
+    /// Puts the guest into `memory`, which has `size` bytes of RAM, with the device tree of a machine with this board.
     ///
     /// # Errors
     /// [`Error::Load`], [`Error::Fdt`], [`Error::CommandLine`].
-    pub fn load<M: GuestMemoryBackend>(
+    pub fn load<M: GuestMemory>(
         &self,
         memory: &M,
+        size: u64,
         cpus: u32,
         board: &Board,
     ) -> Result<Placement, Error> {
-        let size = self.command_line.len();
-        if matches!(self.kernel, Kernel::Linux(_)) && size > MAX_COMMAND_LINE {
-            return Err(Error::CommandLine { size, limit: MAX_COMMAND_LINE });
+        let line = self.command_line.len();
+        if matches!(self.kernel, Kernel::Linux(_)) && line > MAX_COMMAND_LINE {
+            return Err(Error::CommandLine { size: line, limit: MAX_COMMAND_LINE });
         }
-        load::load(memory, &self.kernel, self.initrd.as_deref(), |initrd| {
-            let memory = memory.last_addr().0 + 1 - layout::RAM;
+        let ram = layout::RAM..layout::RAM.saturating_add(size);
+        load::load(memory, &ram, self, |initrd| {
             let virtio = board.virtio();
-            Ok(fdt::flatten(&Platform { memory, cpus, command_line: &self.command_line, initrd, virtio })?)
+            let command_line = &self.command_line;
+            Ok(fdt::flatten(&Platform { memory: size, cpus, command_line, initrd, virtio })?)
         })
     }
 }

@@ -25,6 +25,16 @@ pub trait Observer: Send {
     fn line(&mut self, _line: &str) {}
     /// The guest met bad memory, and this was done about it.
     fn memory_error(&mut self, _cpu: u32, _outcome: &Outcome) {}
+    /// A device met bad memory when it read what the guest had handed to it, at this guest physical address, and told
+    /// its driver so. Only on the software machine: on KVM this program would not outlive it.
+    fn device_error(&mut self, _address: u64) {}
+    /// Asked after the guest wrote something: whether [`SoftwareMachine::run`] is to come back to its caller, who can
+    /// then do what an observer cannot, for instance turn memory bad.
+    ///
+    /// [`SoftwareMachine::run`]: crate::SoftwareMachine::run
+    fn wants_pause(&mut self) -> bool {
+        false
+    }
 }
 
 /// Sees and does nothing.
@@ -64,6 +74,16 @@ impl Console {
     /// Tells the observer of a memory error.
     pub fn memory_error(&self, cpu: u32, outcome: &Outcome) {
         self.lock().observer.memory_error(cpu, outcome);
+    }
+
+    /// Tells the observer of bad memory that a device met.
+    pub fn device_error(&self, address: u64) {
+        self.lock().observer.device_error(address);
+    }
+
+    /// Whether the observer wants the run to pause.
+    pub fn wants_pause(&self) -> bool {
+        self.lock().observer.wants_pause()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

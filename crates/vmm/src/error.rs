@@ -68,12 +68,18 @@ pub enum Error {
     /// The interrupt controller has no such input.
     #[error("the interrupt controller has no SPI {0}")]
     NoInterrupt(u32),
-    /// The backend failed.
+    /// KVM failed.
     #[error(transparent)]
     Kvm(#[from] seawall_kvm::Error),
-    /// A memory error could not be handled.
+    /// A memory error could not be handled on KVM.
     #[error(transparent)]
-    Contain(#[from] ContainError<seawall_kvm::Error>),
+    KvmContain(#[from] ContainError<seawall_kvm::Error>),
+    /// The software machine failed.
+    #[error(transparent)]
+    Machine(#[from] seawall_machine::Error),
+    /// A memory error could not be handled on the software machine.
+    #[error(transparent)]
+    MachineContain(#[from] ContainError<seawall_machine::Error>),
     /// No thread can be made for a vCPU.
     #[error("cannot start a vCPU's thread: {0}")]
     Thread(#[source] io::Error),

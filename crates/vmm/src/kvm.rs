@@ -7,10 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seawall_events::{Reg, Vcpu as _};
-use seawall_kvm::{Gic, Kicker, Kvm, SpiLine, Vcpu, Vm};
+use seawall_kvm::{Gic, GuestAddress, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, Vm};
 
 use crate::board::{Board, End};
 use crate::console::Observer;
+use crate::devices::rtc::WallClock;
 use crate::interrupt::InterruptLine;
 use crate::load::Placement;
 use crate::{Config, Error, Guest, layout};
@@ -22,24 +23,27 @@ impl InterruptLine for SpiLine {
     }
 }
 
-/// A guest, loaded and ready to run.
+/// A guest on `/dev/kvm`, loaded and ready to run.
 #[derive(Debug)]
-pub struct Machine {
+pub struct KvmMachine {
     vcpus: Vec<Vcpu>,
     board: Arc<Board>,
+    memory: GuestMemoryMmap,
     placement: Placement,
     _gic: Gic,
     _vm: Vm,
 }
 
-impl Machine {
+impl KvmMachine {
     /// Makes the VM and loads the guest.
     ///
     /// # Errors
     /// [`Error`].
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let cpus = config.checked_cpus()?;
-        let vm = Kvm::open()?.create_vm(config.memory.clone(), seawall_kvm::Config::default())?;
+        let size = config.checked_memory()?;
+        let memory = memory(size)?;
+        let vm = Kvm::open()?.create_vm(memory.clone(), seawall_kvm::Config::default())?;
         let vcpus = (0..cpus).map(|n| match n {
             0 => vm.create_vcpu(0),
             n => vm.create_vcpu_off(n.into()),
@@ -53,15 +57,14 @@ impl Machine {
                 None => Err(Error::NoInterrupt(spi)),
             }
         };
-        let memory = config.memory.clone();
-        let board = Arc::new(config.board(line, observer)?);
-        let placement = guest.load(&memory, cpus, &board)?;
+        let board = Arc::new(config.board(line, Box::new(WallClock), observer)?);
+        let placement = guest.load(&memory, size, cpus, &board)?;
         if let Some(boot) = vcpus.first_mut() {
             for (reg, value) in [(Reg::Pc, placement.entry), (Reg::X(0), placement.fdt.start)] {
                 boot.set_reg(reg, value)?;
             }
         }
-        Ok(Self { vcpus, board, placement, _gic: gic, _vm: vm })
+        Ok(Self { vcpus, board, memory, placement, _gic: gic, _vm: vm })
     }
 
     /// Where the parts of the guest are.
@@ -69,9 +72,14 @@ impl Machine {
         &self.placement
     }
 
-    /// The devices: to type on the console.
-    pub fn board(&self) -> &Arc<Board> {
-        &self.board
+    /// The guest's memory; clones are the same memory.
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// The guest's console, to type on while it runs.
+    pub fn keyboard(&self) -> Keyboard {
+        Keyboard { board: self.board.clone(), memory: self.memory.clone() }
     }
 
     /// Runs the guest to its end, or for `limit`.
@@ -85,10 +93,11 @@ impl Machine {
         let threads: Result<Vec<_>, _> = (0..)
             .zip(self.vcpus)
             .map(|(number, vcpu)| {
-                let (say, stop, board) = (say.clone(), stop.clone(), self.board.clone());
+                let (say, stop) = (say.clone(), stop.clone());
+                let (board, memory) = (self.board.clone(), self.memory.clone());
                 let thread = thread::Builder::new().name(format!("vcpu {number}"));
                 thread.spawn(move || {
-                    let run = || kicker(&say).and_then(|()| run(number, vcpu, &board, &stop, start));
+                    let run = || kicker(&say).and_then(|()| run(number, vcpu, &board, &memory, &stop, start));
                     let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panicked));
                     // Nobody listens any more if another vCPU ended the guest before.
                     let _ = say.send(Said::Ended(ended));
@@ -108,6 +117,30 @@ impl Machine {
             thread.join().map_err(|_| Error::Panicked)?;
         }
         end
+    }
+}
+
+/// `size` bytes of RAM.
+fn memory(size: u64) -> Result<GuestMemoryMmap, Error> {
+    let failed = |reason: String| Error::Memory { size, reason };
+    let bytes = usize::try_from(size).map_err(|error| failed(error.to_string()))?;
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(layout::RAM), bytes)]);
+    memory.map_err(|error| failed(error.to_string()))
+}
+
+/// Types on a guest's console, from any thread.
+#[derive(Clone, Debug)]
+pub struct Keyboard {
+    board: Arc<Board>,
+    memory: GuestMemoryMmap,
+}
+
+impl Keyboard {
+    /// Types this: how many bytes there was room for.
+    pub fn type_in(&self, bytes: &[u8]) -> usize {
+        let taken = self.board.type_in(bytes);
+        self.board.process(&self.memory);
+        taken
     }
 }
 
@@ -159,6 +192,7 @@ fn run(
     number: u32,
     mut vcpu: Vcpu,
     board: &Board,
+    memory: &GuestMemoryMmap,
     stop: &AtomicBool,
     start: Instant,
 ) -> Result<Option<End>, Error> {
@@ -167,6 +201,9 @@ fn run(
         let end = board.serve(number, &mut vcpu, &exit, start.elapsed())?;
         if end.is_some() {
             return Ok(end);
+        }
+        if board.is_notified() {
+            board.process(memory);
         }
     }
     Ok(None)

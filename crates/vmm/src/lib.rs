@@ -4,23 +4,20 @@
 //! - [`Kernel`](kernel::Kernel): what a file is; arm64 `Image`s raw, gzipped and as EFI zboot, ELF, flat
 //! - [`load`], [`fdt`], [`layout`]: a machine laid out like QEMU's `virt`
 //! - [`board`], [`devices`], [`interrupt`]: PL011, PL031 and virtio-mmio on a bus, for any backend
-//! - `Machine` (aarch64 Linux only): the guest on `/dev/kvm`, a thread for each vCPU
+//! - [`SoftwareMachine`] (anywhere): the guest on the software Arm machine, the same run each time, to the bit
+//! - `KvmMachine` (aarch64 Linux only): the guest on `/dev/kvm`, a thread for each vCPU
 //! - [`initramfs`]: an archive out of files, without tools
 //!
 //! ```no_run
-//! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-//! # fn main() -> Result<(), seawall_vmm::Error> {
-//! use seawall_vmm::{Config, End, Guest, Machine};
+//! use seawall_vmm::{Config, End, Guest, SoftwareMachine};
 //!
 //! let guest = Guest::read("vmlinuz".as_ref(), Some("initrd.gz".as_ref()), "console=ttyAMA0 panic=-1")?;
-//! match Machine::new(Config::new(256 << 20)?, &guest, Box::new(()))?.run(None)? {
-//!     End::PowerOff => println!("it is done"),
-//!     other => println!("the guest {other}"),
+//! match SoftwareMachine::new(Config::new(256 << 20), &guest, Box::new(()))?.run(None)? {
+//!     Some(End::PowerOff) => println!("it is done"),
+//!     Some(other) => println!("the guest {other}"),
+//!     None => println!("no steps were left"),
 //! }
-//! # Ok(())
-//! # }
-//! # #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
-//! # fn main() {}
+//! # Ok::<(), seawall_vmm::Error>(())
 //! ```
 
 #![forbid(unsafe_code)]
@@ -29,6 +26,7 @@ pub mod board;
 mod config;
 pub mod console;
 pub mod devices;
+mod dma;
 mod error;
 pub mod fdt;
 pub mod initramfs;
@@ -38,11 +36,13 @@ pub mod kernel;
 mod kvm;
 pub mod layout;
 pub mod load;
+mod software;
 
 pub use board::{Board, End, policy};
 pub use config::{Config, Guest};
 pub use console::Observer;
 pub use error::Error;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub use kvm::Machine;
+pub use kvm::{Keyboard, KvmMachine};
 pub use load::Placement;
+pub use software::SoftwareMachine;

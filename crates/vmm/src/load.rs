@@ -8,10 +8,10 @@
 use std::ops::Range;
 
 use thiserror::Error;
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemory};
 
+use crate::Guest;
 use crate::kernel::Kernel;
-use crate::layout;
 
 /// Where a flat binary goes, bytes above the base of RAM.
 const FLAT_OFFSET: u64 = 0x8_0000;
@@ -47,6 +47,23 @@ pub enum LoadError {
         .kernel.start, .kernel.end, .ram.start, .ram.end
     )]
     Kernel {
+        /// What it takes.
+        kernel: Range<u64>,
+        /// What there is.
+        ram: Range<u64>,
+    },
+    /// A place was asked for, but the kernel has its own.
+    #[error("expected a flat binary to load at {address:#x}, got a kernel that says itself where it goes")]
+    HasAddress {
+        /// The place.
+        address: u64,
+    },
+    /// The kernel does not begin in RAM.
+    #[error(
+        "expected a kernel that begins in RAM, {:#x}..{:#x}, got one for {:#x}..{:#x}",
+        .ram.start, .ram.end, .kernel.start, .kernel.end
+    )]
+    OutsideRam {
         /// What it takes.
         kernel: Range<u64>,
         /// What there is.
@@ -103,22 +120,23 @@ pub enum LoadError {
     },
 }
 
-/// Puts a guest into `memory`, the one region of RAM from [`layout::RAM`], which is zero as yet. `tree` makes the device tree, once
-/// it is known where the initramfs is.
+/// Puts a guest into `memory`, whose RAM is `ram` and zero as yet. `tree` makes the device tree, once it is known where
+/// the initramfs is.
 ///
 /// # Errors
 /// [`LoadError`], and what `tree` fails with.
-pub fn load<M: GuestMemoryBackend, E: From<LoadError>>(
+pub fn load<M: GuestMemory, E: From<LoadError>>(
     memory: &M,
-    kernel: &Kernel,
-    initrd: Option<&[u8]>,
+    ram: &Range<u64>,
+    guest: &Guest,
     tree: impl FnOnce(Option<Range<u64>>) -> Result<Vec<u8>, E>,
 ) -> Result<Placement, E> {
-    let ram = layout::RAM..memory.last_addr().0 + 1;
-    let (entry, taken) = place_kernel(kernel, &ram)?;
-    let initrd_place = initrd.map(|bytes| place_initrd(bytes, &taken, &ram)).transpose()?;
+    let Guest { kernel, initrd, .. } = guest;
+    let (entry, taken) = place_kernel(kernel, guest.address, ram)?;
+    let initrd = initrd.as_deref();
+    let initrd_place = initrd.map(|bytes| place_initrd(bytes, &taken, ram)).transpose()?;
     let tree = tree(initrd_place.clone())?;
-    let fdt = place_fdt(tree.len() as u64, &ram, kernel, &taken, initrd_place.as_ref())?;
+    let fdt = place_fdt(tree.len() as u64, ram, kernel, &taken, initrd_place.as_ref())?;
 
     match kernel {
         Kernel::Linux(image) => write(memory, taken.start, &image.bytes)?,
@@ -136,22 +154,29 @@ pub fn load<M: GuestMemoryBackend, E: From<LoadError>>(
     Ok(Placement { entry, kernel: taken, initrd: initrd_place, fdt })
 }
 
-fn write<M: GuestMemoryBackend>(memory: &M, address: u64, bytes: &[u8]) -> Result<(), LoadError> {
+fn write<M: GuestMemory>(memory: &M, address: u64, bytes: &[u8]) -> Result<(), LoadError> {
     let failed =
         |error: vm_memory::GuestMemoryError| LoadError::Memory { address, reason: error.to_string() };
     memory.write_slice(bytes, GuestAddress(address)).map_err(failed)
 }
 
 /// Entry and memory of a kernel.
-fn place_kernel(kernel: &Kernel, ram: &Range<u64>) -> Result<(u64, Range<u64>), LoadError> {
+fn place_kernel(
+    kernel: &Kernel,
+    address: Option<u64>,
+    ram: &Range<u64>,
+) -> Result<(u64, Range<u64>), LoadError> {
+    if let (Some(address), Kernel::Linux(_) | Kernel::Elf { .. }) = (address, kernel) {
+        return Err(LoadError::HasAddress { address });
+    }
     let (entry, taken) = match kernel {
         Kernel::Linux(image) => {
             let start = (ram.start + LINUX_ALIGN).saturating_add(image.text_offset);
             (start, start..start.saturating_add(image.image_size))
         }
         Kernel::Flat(bytes) => {
-            let start = ram.start + FLAT_OFFSET;
-            (start, start..start + bytes.len() as u64)
+            let start = address.unwrap_or(ram.start + FLAT_OFFSET);
+            (start, start..start.saturating_add(bytes.len() as u64))
         }
         Kernel::Elf { entry, segments } => {
             let start = segments.iter().map(|segment| segment.address).min().unwrap_or_default();
@@ -163,7 +188,10 @@ fn place_kernel(kernel: &Kernel, ram: &Range<u64>) -> Result<(u64, Range<u64>), 
             (*entry, start..end)
         }
     };
-    if taken.start < ram.start || ram.end < taken.end {
+    if !ram.contains(&taken.start) {
+        return Err(LoadError::OutsideRam { kernel: taken, ram: ram.clone() });
+    }
+    if ram.end < taken.end {
         return Err(LoadError::Kernel { kernel: taken, ram: ram.clone() });
     }
     if !taken.contains(&entry) {

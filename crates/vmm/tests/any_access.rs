@@ -8,9 +8,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use seawall_events::{Abi, AbortDelivery, Exit, MmioExit, Reg, Vcpu, VcpuEvents};
 use seawall_vmm::devices::disk::{Disk, Writes};
+use seawall_vmm::devices::rtc::GuestClock;
 use seawall_vmm::interrupt::{InterruptLine, Probe};
 use seawall_vmm::{Board, Config, End, layout};
-use vm_memory::{Bytes as _, GuestAddress};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 /// A vCPU that nobody looks at.
 struct Nobody;
@@ -46,9 +47,10 @@ impl Vcpu for Nobody {
 }
 
 /// UART, RTC, a virtio console and a disk, and random bytes where the queues may be.
-fn board(memory: &[u8]) -> Board {
-    let mut config = Config::new(2 << 20).unwrap();
-    config.memory.write_slice(memory, GuestAddress(layout::RAM)).unwrap();
+fn board(bytes: &[u8]) -> (Board, GuestMemoryMmap) {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(layout::RAM), 2 << 20)]).unwrap();
+    memory.write_slice(bytes, GuestAddress(layout::RAM)).unwrap();
+    let mut config = Config::new(2 << 20);
     config.virtio_console = true;
     // Any file will do: this one.
     let path = std::env::temp_dir().join(format!("seawall-any-{:?}", std::thread::current().id()));
@@ -56,7 +58,7 @@ fn board(memory: &[u8]) -> Board {
     config.disks.push(Disk::open(&path, Writes::InMemory).unwrap());
     std::fs::remove_file(&path).unwrap();
     let line = |_| Ok(Arc::new(Probe::default()) as Arc<dyn InterruptLine>);
-    config.board(line, Box::new(())).unwrap()
+    (config.board(line, Box::new(GuestClock::default()), Box::new(())).unwrap(), memory)
 }
 
 fn access(phys_addr: u64, value: u64, len: u32, is_write: bool) -> MmioExit {
@@ -77,8 +79,10 @@ fn any_access() -> impl Strategy<Value = MmioExit> {
         .prop_map(|(device, offset, value, len, is_write)| access(device + offset, value, len, is_write))
 }
 
-fn serve(board: &Board, mmio: MmioExit) -> Option<End> {
-    board.serve(0, &mut Nobody, &Exit::Mmio(mmio), Duration::ZERO).unwrap()
+fn serve((board, memory): &(Board, GuestMemoryMmap), mmio: MmioExit) -> Option<End> {
+    let end = board.serve(0, &mut Nobody, &Exit::Mmio(mmio), Duration::ZERO).unwrap();
+    board.process(memory);
+    end
 }
 
 proptest! {
@@ -125,6 +129,7 @@ proptest! {
         for (register, value) in setup {
             prop_assert_eq!(serve(&board, access(base + register, value, 4, true)), None);
         }
-        board.type_in(b"typed");
+        board.0.type_in(b"typed");
+        board.0.process(&board.1);
     }
 }

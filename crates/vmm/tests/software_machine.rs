@@ -2,16 +2,11 @@
 //! its bad memory contained. What drives `/dev/kvm` drives it.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use seawall::{Action, Outcome};
-use seawall_events::{Reg, Vcpu as _};
 use seawall_guest::{KernelEnd, Place, READY, Report, TaskState, demo};
-use seawall_machine::{Config as MachineConfig, Vm};
-use seawall_vmm::interrupt::{InterruptLine, Probe};
 use seawall_vmm::kernel::Kernel;
-use seawall_vmm::{Config, End, Guest, Observer, Placement, policy};
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
+use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine, policy};
 
 /// As much as the machine has by default.
 const MEMORY: u64 = 128 << 20;
@@ -25,6 +20,7 @@ struct Watch(Arc<Mutex<Seen>>);
 struct Seen {
     console: String,
     is_ready: bool,
+    wants_pause: bool,
     errors: Vec<Outcome>,
 }
 
@@ -34,7 +30,13 @@ impl Observer for Watch {
     }
 
     fn line(&mut self, line: &str) {
-        self.0.lock().unwrap().is_ready |= line.starts_with(READY);
+        let seen = &mut *self.0.lock().unwrap();
+        seen.wants_pause = line.starts_with(READY);
+        seen.is_ready |= seen.wants_pause;
+    }
+
+    fn wants_pause(&mut self) -> bool {
+        std::mem::take(&mut self.0.lock().unwrap().wants_pause)
     }
 
     fn memory_error(&mut self, _: u32, outcome: &Outcome) {
@@ -45,48 +47,22 @@ impl Observer for Watch {
 /// Runs the demo's guest; when it is ready a line of web's code and one of db's data go bad.
 fn run(policy_name: &str) -> (End, Seen) {
     let image = demo();
-    let mut config = Config::new(MEMORY).unwrap();
+    let mut config = Config::new(MEMORY);
     config.policy = policy(policy_name).unwrap();
-    let memory = config.memory.clone();
-    let guest =
-        Guest { kernel: Kernel::Flat(image.bytes.clone()), initrd: None, command_line: String::new() };
+    let kernel = Kernel::Flat(image.bytes.clone());
+    let guest = Guest { kernel, address: None, initrd: None, command_line: String::new() };
     let watch = Watch::default();
-    let line = |_| Ok(Arc::new(Probe::default()) as Arc<dyn InterruptLine>);
-    let board = config.board(line, Box::new(watch.clone())).unwrap();
-    let placement = guest.load(&memory, 1, &board).unwrap();
-    assert_eq!(placement.entry, image.entry);
-
-    let mut vm = Vm::new(MachineConfig { memory_size: MEMORY, ..MachineConfig::default() }).unwrap();
-    copy(&memory, &placement, &mut vm);
-    let mut vcpu = vm.vcpu(0).unwrap();
-    vcpu.set_reg(Reg::Pc, placement.entry).unwrap();
-    vcpu.set_reg(Reg::X(0), placement.fdt.start).unwrap();
-    vcpu.set_budget(Some(BUDGET));
+    let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone())).unwrap();
+    assert_eq!(machine.placement().entry, image.entry);
+    assert_eq!(machine.run(Some(BUDGET)).unwrap(), None);
+    assert!(watch.0.lock().unwrap().is_ready);
     let [web, db, ..] = image.layout.tasks;
-    let places = [web.work_line, Place { len: 64, ..db.data }];
-    let mut to_come = Some(places);
-    loop {
-        let exit = vcpu.run().unwrap();
-        let now = Duration::from_nanos(vcpu.instructions());
-        if let Some(end) = board.serve(0, &mut vcpu, &exit, now).unwrap() {
-            let seen = std::mem::take(&mut *watch.0.lock().unwrap());
-            return (end, seen);
-        }
-        if let Some(places) = to_come.take_if(|_| watch.0.lock().unwrap().is_ready) {
-            for place in places {
-                vcpu.vm_mut().poison(place.pa..place.pa + place.len).unwrap();
-            }
-        }
+    for place in [web.work_line, Place { len: 64, ..db.data }] {
+        machine.poison(place.pa..place.pa + place.len).unwrap();
     }
-}
-
-/// The machine has RAM of its own.
-fn copy(memory: &GuestMemoryMmap, placement: &Placement, vm: &mut Vm) {
-    for part in [&placement.kernel, &placement.fdt] {
-        let mut bytes = vec![0; (part.end - part.start) as usize];
-        memory.read_slice(&mut bytes, GuestAddress(part.start)).unwrap();
-        vm.memory_mut().store(part.start, &bytes).unwrap();
-    }
+    let end = machine.run(Some(BUDGET)).unwrap().expect("the guest ends");
+    let seen = std::mem::take(&mut *watch.0.lock().unwrap());
+    (end, seen)
 }
 
 #[test]
@@ -107,4 +83,37 @@ fn serror_costs_the_kernel() {
     let (end, seen) = run("serror");
     assert_eq!(end, End::PowerOff);
     assert_eq!(Report::parse(&seen.console).unwrap().kernel, KernelEnd::Panic);
+}
+
+#[test]
+fn a_run_is_the_same_to_the_byte_and_the_step() {
+    let ((_, first), (_, second)) = (run("full"), run("full"));
+    assert_eq!((first.console, first.errors), (second.console, second.errors));
+}
+
+/// Echoes what is typed, waiting for each byte, until a `q`.
+const ECHO: [u32; 11] = [
+    0xd2a12013, // mov x19, #0x9000000
+    0xb9401a61, // next: ldr w1, [x19, #0x18]
+    0x3727ffe1, // tbnz w1, #4, next
+    0xb9400262, // ldr w2, [x19]
+    0xb9000262, // str w2, [x19]
+    0x7101c45f, // cmp w2, #'q'
+    0x54ffff61, // b.ne next
+    0x52800100, // mov w0, #8
+    0x72b08000, // movk w0, #0x8400, lsl #16 (SYSTEM_OFF)
+    0xd4000002, // hvc #0
+    0x14000000, // b .
+];
+
+#[test]
+fn what_is_typed_gets_to_the_guest_as_fast_as_it_takes_it() {
+    let code = ECHO.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let guest =
+        Guest { kernel: Kernel::Flat(code), address: None, initrd: None, command_line: String::new() };
+    let watch = Watch::default();
+    let mut machine = SoftwareMachine::new(Config::new(2 << 20), &guest, Box::new(watch.clone())).unwrap();
+    machine.type_in(b"more than the sixteen bytes that a FIFO holds, q");
+    assert_eq!(machine.run(Some(10_000)).unwrap(), Some(End::PowerOff));
+    assert_eq!(watch.0.lock().unwrap().console, "more than the sixteen bytes that a FIFO holds, q");
 }

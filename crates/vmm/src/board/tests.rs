@@ -6,6 +6,7 @@ use std::time::Duration;
 use seawall_events::{Abi, AbortDelivery, Reg, VcpuEvents};
 
 use super::*;
+use crate::devices::rtc::GuestClock;
 use crate::interrupt::Probe;
 
 /// Remembers what it was answered.
@@ -48,7 +49,8 @@ impl Vcpu for Idle {
 
 fn board() -> Board {
     let line = |_| Ok::<Arc<dyn InterruptLine>, Infallible>(Arc::new(Probe::default()));
-    Board::new(line, Box::new(()), Box::new(seawall::Full)).expect("lines cannot fail")
+    Board::new(line, Box::new(GuestClock::default()), Box::new(()), Box::new(seawall::Full))
+        .expect("lines cannot fail")
 }
 
 fn serve(board: &Board, exit: &Exit) -> (Option<End>, Option<[u8; 8]>) {

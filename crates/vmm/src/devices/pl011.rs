@@ -3,7 +3,7 @@
 //! (`vm-superio` has a 16550, which would need other guests.)
 //!
 //! What the guest sends is out at once; the transmit FIFO is always empty. What comes in waits in a receive FIFO
-//! of 32 bytes.
+//! of 16 bytes.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -11,6 +11,7 @@ use std::io::Write;
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
+use super::{read_words, write_words};
 use crate::interrupt::InterruptLine;
 
 // Register offsets, bytes (DDI 0183, table 3-1).
@@ -38,15 +39,21 @@ const INT_RT: u32 = 1 << 6;
 const INT_TX: u32 = 1 << 5;
 const INT_RX: u32 = 1 << 4;
 /// Bytes of the receive FIFO.
-const FIFO: usize = 32;
-/// UARTPeriphID0 to 3 and UARTPCellID0 to 3: PL011 r1p5, which has FIFOs of 32.
-const ID: [u8; 8] = [0x11, 0x10, 0x34, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
+const FIFO: usize = 16;
+/// UARTPeriphID0 to 3 and UARTPCellID0 to 3: PL011 r1p4, as QEMU's.
+const ID: [u8; 8] = [0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
 
 /// The UART.
 #[derive(Debug)]
 pub struct Pl011<L, W> {
     line: L,
     output: W,
+    registers: Registers,
+}
+
+/// What the guest wrote, and what it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Registers {
     received: VecDeque<u8>,
     interrupts: u32,
     mask: u32,
@@ -59,13 +66,9 @@ pub struct Pl011<L, W> {
     dma_control: u32,
 }
 
-impl<L: InterruptLine, W: Write> Pl011<L, W> {
-    /// The UART after reset. What the guest sends goes to `output`; an error of that is the host's business
-    /// and is not seen by the guest.
-    pub fn new(line: L, output: W) -> Self {
+impl Registers {
+    fn after_reset() -> Self {
         Self {
-            line,
-            output,
             received: VecDeque::with_capacity(FIFO),
             interrupts: 0,
             mask: 0,
@@ -78,37 +81,50 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
             dma_control: 0,
         }
     }
+}
+
+impl<L: InterruptLine, W: Write> Pl011<L, W> {
+    /// The UART after reset. What the guest sends goes to `output`; an error of that is the host's business
+    /// and is not seen by the guest.
+    pub fn new(line: L, output: W) -> Self {
+        Self { line, output, registers: Registers::after_reset() }
+    }
 
     /// Gives the guest what somebody typed: how many bytes there was room for.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        let room = FIFO - self.received.len();
+        let room = FIFO - self.registers.received.len();
         let taken = bytes.len().min(room);
-        self.received.extend(bytes.iter().take(taken));
+        self.registers.received.extend(bytes.iter().take(taken));
         if taken > 0 {
-            self.interrupts |= INT_RX | INT_RT;
+            self.registers.interrupts |= INT_RX | INT_RT;
         }
         self.update();
         taken
+    }
+
+    /// Whether the guest waits for what somebody types: its receive interrupt is not masked.
+    pub fn is_listened_to(&self) -> bool {
+        self.registers.mask & (INT_RX | INT_RT) != 0
     }
 
     fn read(&mut self, register: u64) -> u32 {
         match register {
             DR => self.pop(),
             FR => {
-                let full = if self.received.len() == FIFO { FR_RXFF } else { 0 };
-                let empty = if self.received.is_empty() { FR_RXFE } else { 0 };
+                let full = if self.registers.received.len() == FIFO { FR_RXFF } else { 0 };
+                let empty = if self.registers.received.is_empty() { FR_RXFE } else { 0 };
                 FR_TXFE | full | empty
             }
-            ILPR => self.low_power,
-            IBRD => self.baud_integer,
-            FBRD => self.baud_fraction,
-            LCR_H => self.line_control,
-            CR => self.control,
-            IFLS => self.fifo_level,
-            IMSC => self.mask,
-            RIS => self.interrupts,
-            MIS => self.interrupts & self.mask,
-            DMACR => self.dma_control,
+            ILPR => self.registers.low_power,
+            IBRD => self.registers.baud_integer,
+            FBRD => self.registers.baud_fraction,
+            LCR_H => self.registers.line_control,
+            CR => self.registers.control,
+            IFLS => self.registers.fifo_level,
+            IMSC => self.registers.mask,
+            RIS => self.registers.interrupts,
+            MIS => self.registers.interrupts & self.registers.mask,
+            DMACR => self.registers.dma_control,
             _ => {
                 let number = register.checked_sub(PERIPH_ID0).map(|offset| (offset / 4) as usize);
                 number.and_then(|number| ID.get(number)).copied().map_or(0, u32::from)
@@ -120,17 +136,17 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
         match register {
             DR => {
                 let _ = self.output.write_all(&[value as u8]);
-                self.interrupts |= INT_TX;
+                self.registers.interrupts |= INT_TX;
             }
-            ILPR => self.low_power = value & 0xff,
-            IBRD => self.baud_integer = value & 0xffff,
-            FBRD => self.baud_fraction = value & 0x3f,
-            LCR_H => self.line_control = value & 0xff,
-            CR => self.control = value & 0xffff,
-            IFLS => self.fifo_level = value & 0x3f,
-            IMSC => self.mask = value & 0x7ff,
-            ICR => self.interrupts &= !value,
-            DMACR => self.dma_control = value & 0x7,
+            ILPR => self.registers.low_power = value & 0xff,
+            IBRD => self.registers.baud_integer = value & 0xffff,
+            FBRD => self.registers.baud_fraction = value & 0x3f,
+            LCR_H => self.registers.line_control = value & 0xff,
+            CR => self.registers.control = value & 0xffff,
+            IFLS => self.registers.fifo_level = value & 0x3f,
+            IMSC => self.registers.mask = value & 0x7ff,
+            ICR => self.registers.interrupts &= !value,
+            DMACR => self.registers.dma_control = value & 0x7,
             // UARTECR too: there are no errors to clear.
             _ => {}
         }
@@ -138,31 +154,26 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
     }
 
     fn pop(&mut self) -> u32 {
-        let byte = self.received.pop_front().map_or(0, u32::from);
-        if self.received.is_empty() {
-            self.interrupts &= !(INT_RX | INT_RT);
+        let byte = self.registers.received.pop_front().map_or(0, u32::from);
+        if self.registers.received.is_empty() {
+            self.registers.interrupts &= !(INT_RX | INT_RT);
         }
         self.update();
         byte
     }
 
     fn update(&self) {
-        self.line.set(self.interrupts & self.mask != 0);
+        self.line.set(self.registers.interrupts & self.registers.mask != 0);
     }
 }
 
-/// Registers are 32 bits wide; a narrower access is one to their low bytes.
 impl<L: InterruptLine, W: Write> MutDeviceMmio for Pl011<L, W> {
     fn mmio_read(&mut self, _base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
-        data.fill(0);
-        let value = self.read(offset & !3).to_le_bytes();
-        data.iter_mut().zip(value).for_each(|(to, from)| *to = from);
+        read_words(offset, data, |register| self.read(register));
     }
 
     fn mmio_write(&mut self, _base: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
-        let mut value = [0; 4];
-        value.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
-        self.write(offset & !3, u32::from_le_bytes(value));
+        write_words(offset, data, |register, value| self.write(register, value));
     }
 }
 
@@ -201,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typed_waits_in_a_fifo_of_32_and_holds_the_line_until_it_is_read() {
+    fn what_is_typed_waits_in_a_fifo_of_16_and_holds_the_line_until_it_is_read() {
         let (mut uart, line) = uart();
         uart.write(IMSC, 0x50);
-        assert_eq!(uart.receive(&[b'y'; 40]), 32);
+        assert_eq!(uart.receive(&[b'y'; 40]), 16);
         assert!(line.is_high());
         assert_eq!(uart.read(FR), FR_TXFE | FR_RXFF);
-        for _ in 0..31 {
+        for _ in 0..15 {
             assert_eq!(uart.read(DR), u32::from(b'y'));
         }
         assert!(line.is_high());
@@ -217,10 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn it_identifies_as_a_pl011_of_revision_3() {
+    fn a_doubleword_reads_two_registers_and_a_byte_the_low_one_of_its_own() {
+        let (mut uart, _) = uart();
+        let mut data = [0xff; 8];
+        uart.mmio_read(MmioAddress(0), 0xfe0, &mut data);
+        assert_eq!(data, [0x11, 0, 0, 0, 0x10, 0, 0, 0]);
+        uart.mmio_read(MmioAddress(0), 0xfe4, &mut data[..1]);
+        assert_eq!(data[0], 0x10);
+    }
+
+    #[test]
+    fn it_identifies_as_qemus_does() {
         let (mut uart, _) = uart();
         let id: Vec<u32> = (0..8).map(|n| uart.read(0xfe0 + 4 * n)).collect();
-        assert_eq!(id, [0x11, 0x10, 0x34, 0x00, 0x0d, 0xf0, 0x05, 0xb1]);
+        assert_eq!(id, [0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1]);
         assert_eq!(uart.read(0x1000), 0);
     }
 }

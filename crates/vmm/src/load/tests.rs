@@ -4,6 +4,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::*;
 use crate::kernel::{LinuxImage, Segment};
+use crate::layout;
 
 const MIB: u64 = 1 << 20;
 
@@ -15,8 +16,17 @@ fn linux(image_size: u64) -> Kernel {
     Kernel::Linux(LinuxImage { bytes: vec![0xa5; 0x1000], text_offset: 0, image_size })
 }
 
+fn guest(kernel: &Kernel, initrd: Option<&[u8]>) -> Guest {
+    let initrd = initrd.map(<[u8]>::to_vec);
+    Guest { kernel: kernel.clone(), address: None, initrd, command_line: String::new() }
+}
+
+fn ram(size: u64) -> Range<u64> {
+    layout::RAM..layout::RAM + size
+}
+
 fn place(size: u64, kernel: &Kernel, initrd: Option<&[u8]>) -> Result<Placement, LoadError> {
-    load(&memory(size), kernel, initrd, |_| Ok(vec![0xfd; 0x600]))
+    load(&memory(size), &ram(size), &guest(kernel, initrd), |_| Ok(vec![0xfd; 0x600]))
 }
 
 /// The rules were measured on QEMU 7.2 (crates/machine, board).
@@ -48,7 +58,7 @@ fn what_was_loaded_is_in_memory() {
     ];
     let kernel = Kernel::Elf { entry: 0x4030_0000, segments };
     let mut told = None;
-    let placement = load(&memory, &kernel, Some(b"initrd"), |initrd| {
+    let placement = load(&memory, &ram(128 * MIB), &guest(&kernel, Some(b"initrd")), |initrd| {
         told = initrd;
         Ok::<_, LoadError>(vec![3; 4])
     });
@@ -87,7 +97,8 @@ fn too_little_memory_is_an_error_that_says_what_is_missing() {
 #[test]
 fn a_tree_bigger_than_linux_takes_is_an_error() {
     let tree = |_| Ok::<_, LoadError>(vec![0; 0x20_0001]);
-    let error = load(&memory(128 * MIB), &linux(0x1000), None, tree).expect_err("too big");
+    let error =
+        load(&memory(128 * MIB), &ram(128 * MIB), &guest(&linux(0x1000), None), tree).expect_err("too big");
     assert_eq!(error, LoadError::FdtTooBig { size: 0x20_0001, limit: 0x20_0000 });
 }
 
@@ -97,4 +108,24 @@ fn an_entry_outside_the_kernel_is_an_error() {
     let kernel = Kernel::Elf { entry: 0x4010_0004, segments };
     let expected = LoadError::Entry { entry: 0x4010_0004, kernel: 0x4010_0000..0x4010_0004 };
     assert_eq!(place(32 * MIB, &kernel, None), Err(expected));
+}
+
+#[test]
+fn a_flat_binary_goes_where_it_is_wanted_and_nothing_else_does() {
+    let at = |kernel: &Kernel, address| {
+        let guest = Guest { address: Some(address), ..guest(kernel, None) };
+        load(&memory(32 * MIB), &ram(32 * MIB), &guest, |_| Ok::<_, LoadError>(vec![0xfd; 0x600]))
+    };
+    let flat = Kernel::Flat(vec![1; 0xd8]);
+    let placement = at(&flat, 0x4000_0000).expect("it fits");
+    assert_eq!((placement.entry, placement.kernel), (0x4000_0000, 0x4000_0000..0x4000_00d8));
+    let refusal = |kernel: &Kernel, address| at(kernel, address).expect_err("refused").to_string();
+    assert_eq!(
+        refusal(&flat, 0x1000),
+        "expected a kernel that begins in RAM, 0x40000000..0x42000000, got one for 0x1000..0x10d8"
+    );
+    assert_eq!(
+        refusal(&linux(0x1000), 0x4000_0000),
+        "expected a flat binary to load at 0x40000000, got a kernel that says itself where it goes"
+    );
 }

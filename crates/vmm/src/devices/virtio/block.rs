@@ -8,9 +8,9 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use virtio_queue::{DescriptorChain, Queue, QueueT, Reader, Writer};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::bitmap::BitmapSlice;
 
-use super::Device;
+use super::{BadQueue, Device, DeviceMemory, next_chain};
 use crate::devices::disk::{Disk, SECTOR, Writes};
 
 /// Bytes moved at once.
@@ -32,12 +32,14 @@ impl Block {
     }
 
     /// Does a request: how many bytes of the chain were written, if it is a request.
-    fn request(&mut self, chain: DescriptorChain<&GuestMemoryMmap>, memory: &GuestMemoryMmap) -> Option<u32> {
-        let mut reader = chain.clone().reader(memory).ok()?;
+    fn request<M: DeviceMemory>(&mut self, chain: DescriptorChain<&M>, memory: &M) -> Option<u32> {
+        let reader = chain.clone().reader(memory);
         let mut writer = chain.writer(memory).ok()?;
         // The last byte that the device may write is the status.
         let mut status = writer.split_at(writer.available_bytes().checked_sub(1)?).ok()?;
-        let done = match self.transfer(&mut reader, &mut writer) {
+        // What cannot be read is bad, or not there.
+        let reader = reader.map_err(|_| io::ErrorKind::InvalidData.into());
+        let done = match reader.and_then(|mut reader| self.transfer(&mut reader, &mut writer)) {
             Ok(()) => VIRTIO_BLK_S_OK,
             Err(error) if error.kind() == io::ErrorKind::Unsupported => VIRTIO_BLK_S_UNSUPP,
             Err(_) => VIRTIO_BLK_S_IOERR,
@@ -46,7 +48,11 @@ impl Block {
         Some((writer.bytes_written() + 1) as u32)
     }
 
-    fn transfer(&mut self, reader: &mut Reader<'_>, writer: &mut Writer<'_>) -> io::Result<()> {
+    fn transfer<B: BitmapSlice>(
+        &mut self,
+        reader: &mut Reader<'_, B>,
+        writer: &mut Writer<'_, B>,
+    ) -> io::Result<()> {
         let (mut kind, mut reserved, mut sector) = ([0; 4], [0; 4], [0; 8]);
         reader.read_exact(&mut kind)?;
         reader.read_exact(&mut reserved)?;
@@ -67,7 +73,7 @@ impl Block {
         }
     }
 
-    fn read(&self, mut offset: u64, writer: &mut Writer<'_>) -> io::Result<()> {
+    fn read<B: BitmapSlice>(&self, mut offset: u64, writer: &mut Writer<'_, B>) -> io::Result<()> {
         let mut left = whole_sectors(writer.available_bytes())?;
         let mut buffer = vec![0; left.min(CHUNK)];
         while left > 0 {
@@ -80,7 +86,7 @@ impl Block {
         Ok(())
     }
 
-    fn write(&mut self, mut offset: u64, reader: &mut Reader<'_>) -> io::Result<()> {
+    fn write<B: BitmapSlice>(&mut self, mut offset: u64, reader: &mut Reader<'_, B>) -> io::Result<()> {
         let mut left = whole_sectors(reader.available_bytes())?;
         let mut buffer = vec![0; left.min(CHUNK)];
         while left > 0 {
@@ -116,14 +122,19 @@ impl Device for Block {
         &self.config
     }
 
-    fn process(&mut self, _index: usize, queue: &mut Queue, memory: &GuestMemoryMmap) -> bool {
+    fn process<M: DeviceMemory>(
+        &mut self,
+        _index: usize,
+        queue: &mut Queue,
+        memory: &M,
+    ) -> Result<bool, BadQueue> {
         let mut used = false;
-        while let Some(chain) = queue.pop_descriptor_chain(memory) {
+        while let Some(chain) = next_chain(queue, memory)? {
             let head = chain.head_index();
             // What is no request goes back untouched.
             let written = self.request(chain, memory).unwrap_or(0);
             used |= queue.add_used(memory, head, written).is_ok();
         }
-        used
+        Ok(used)
     }
 }

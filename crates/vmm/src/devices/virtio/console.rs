@@ -6,9 +6,8 @@ use std::io::{Read as _, Write};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestMemoryMmap;
 
-use super::Device;
+use super::{BadQueue, Device, DeviceMemory, next_chain};
 
 /// Bytes taken of the guest at once.
 const CHUNK: usize = 4096;
@@ -34,9 +33,9 @@ impl<W: Write + Send> VirtioConsole<W> {
         self.typed.extend(bytes);
     }
 
-    fn transmit(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> bool {
+    fn transmit<M: DeviceMemory>(&mut self, queue: &mut Queue, memory: &M) -> Result<bool, BadQueue> {
         let mut used = false;
-        while let Some(chain) = queue.pop_descriptor_chain(memory) {
+        while let Some(chain) = next_chain(queue, memory)? {
             let head = chain.head_index();
             let mut buffer = [0; CHUNK];
             if let Ok(mut reader) = chain.reader(memory) {
@@ -48,13 +47,13 @@ impl<W: Write + Send> VirtioConsole<W> {
             }
             used |= queue.add_used(memory, head, 0).is_ok();
         }
-        used
+        Ok(used)
     }
 
-    fn deliver(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> bool {
+    fn deliver<M: DeviceMemory>(&mut self, queue: &mut Queue, memory: &M) -> Result<bool, BadQueue> {
         let mut used = false;
         while !self.typed.is_empty() {
-            let Some(chain) = queue.pop_descriptor_chain(memory) else { break };
+            let Some(chain) = next_chain(queue, memory)? else { break };
             let head = chain.head_index();
             let mut written = 0;
             if let Ok(mut writer) = chain.writer(memory) {
@@ -64,7 +63,7 @@ impl<W: Write + Send> VirtioConsole<W> {
             }
             used |= queue.add_used(memory, head, written).is_ok();
         }
-        used
+        Ok(used)
     }
 }
 
@@ -85,7 +84,12 @@ impl<W: Write + Send> Device for VirtioConsole<W> {
         &[]
     }
 
-    fn process(&mut self, index: usize, queue: &mut Queue, memory: &GuestMemoryMmap) -> bool {
+    fn process<M: DeviceMemory>(
+        &mut self,
+        index: usize,
+        queue: &mut Queue,
+        memory: &M,
+    ) -> Result<bool, BadQueue> {
         match index {
             Self::RECEIVE => self.deliver(queue, memory),
             _ => self.transmit(queue, memory),

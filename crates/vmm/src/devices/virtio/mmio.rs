@@ -1,12 +1,13 @@
 //! The MMIO transport, version 2 (virtio 1.2, 4.2.2).
 
-use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
+};
 use virtio_queue::{Queue, QueueT};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
-use vm_memory::GuestMemoryMmap;
 
-use super::Device;
+use super::{Device, DeviceMemory};
 use crate::interrupt::InterruptLine;
 
 // Register offsets, bytes (virtio 1.2, table 4.1).
@@ -39,41 +40,38 @@ const CONFIG: u64 = 0x100;
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// "SWAL": any number will do.
 const VENDOR: u32 = u32::from_le_bytes(*b"SWAL");
-/// InterruptStatus: a buffer was used.
+/// InterruptStatus: a buffer was used; the configuration changed, or the device needs a reset.
 const USED_BUFFER: u32 = 1;
+const CONFIGURATION: u32 = 2;
 
 /// A virtio device with its registers.
 #[derive(Debug)]
 pub struct VirtioMmio<D, L> {
     device: D,
     line: L,
-    memory: GuestMemoryMmap,
     queues: Vec<Queue>,
+    registers: Registers,
+}
+
+/// What the driver wrote, and what it is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Registers {
     status: u32,
     interrupts: u32,
     device_features_sel: u32,
     driver_features_sel: u32,
     driver_features: u64,
     queue_sel: u32,
+    /// The queues, a bit each, that the driver notified of and that were not looked at since.
+    notified: u64,
 }
 
 impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
     /// The device after reset.
-    pub fn new(device: D, line: L, memory: GuestMemoryMmap) -> Self {
+    pub fn new(device: D, line: L) -> Self {
         // A size that is no power of two would leave the queue out, and then the driver does not find it.
         let queues = device.queues().iter().filter_map(|size| Queue::new(*size).ok()).collect();
-        Self {
-            device,
-            line,
-            memory,
-            queues,
-            status: 0,
-            interrupts: 0,
-            device_features_sel: 0,
-            driver_features_sel: 0,
-            driver_features: 0,
-            queue_sel: 0,
-        }
+        Self { device, line, queues, registers: Registers::default() }
     }
 
     /// The device behind the registers.
@@ -83,22 +81,49 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
 
     /// A driver said that it is ready.
     pub fn is_driven(&self) -> bool {
-        self.status & VIRTIO_CONFIG_S_DRIVER_OK != 0
+        self.registers.status & VIRTIO_CONFIG_S_DRIVER_OK != 0
     }
 
-    /// Does what is in a queue: when the driver says that something is, or when the host has something for it.
-    pub fn process(&mut self, index: usize) {
-        let is_driven = self.is_driven();
+    /// The driver said that something is in a queue, and nobody has looked since.
+    pub fn is_notified(&self) -> bool {
+        self.registers.notified != 0
+    }
+
+    /// The host has something for queue `index`: it is looked at as if the driver had said so.
+    pub fn notify(&mut self, index: usize) {
+        if index < self.queues.len() {
+            self.registers.notified |= 1 << index;
+        }
+    }
+
+    /// Does what is in the queues that there was notice of. It is not done at the notice itself: on the software
+    /// machine memory is not at hand while a vCPU is served.
+    pub fn process<M: DeviceMemory>(&mut self, memory: &M) {
+        let notified = std::mem::take(&mut self.registers.notified);
+        for index in (0..self.queues.len()).filter(|index| notified >> index & 1 != 0) {
+            self.process_queue(index, memory);
+        }
+    }
+
+    fn process_queue<M: DeviceMemory>(&mut self, index: usize, memory: &M) {
+        let status = self.registers.status;
         let Some(queue) = self.queues.get_mut(index) else { return };
-        // Before DRIVER_OK the device must not touch the queues (virtio 1.2, 3.1.1).
-        if !is_driven || !queue.is_valid(&self.memory) {
+        // Before DRIVER_OK the device must not touch the queues (virtio 1.2, 3.1.1), nor if it needs a reset.
+        let is_ready = status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET);
+        if is_ready != VIRTIO_CONFIG_S_DRIVER_OK || !queue.is_valid(memory) {
             return;
         }
-        let used = self.device.process(index, queue, &self.memory);
-        if used && queue.needs_notification(&self.memory).unwrap_or(true) {
-            self.interrupts |= USED_BUFFER;
-            self.line.set(true);
+        match self.device.process(index, queue, memory) {
+            Ok(false) => return,
+            Ok(true) if !queue.needs_notification(memory).unwrap_or(true) => return,
+            Ok(true) => self.registers.interrupts |= USED_BUFFER,
+            // virtio 1.2, 2.1.1 and 2.1.2: a device that cannot go on says so.
+            Err(super::BadQueue) => {
+                self.registers.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+                self.registers.interrupts |= USED_BUFFER | CONFIGURATION;
+            }
         }
+        self.line.set(true);
     }
 
     fn features(&self) -> u64 {
@@ -106,17 +131,17 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
     }
 
     fn read(&self, register: u64) -> u32 {
-        let queue = self.queues.get(self.queue_sel as usize);
+        let queue = self.queues.get(self.registers.queue_sel as usize);
         match register {
             MAGIC_VALUE => MAGIC,
             VERSION => 2,
             DEVICE_ID => self.device.id(),
             VENDOR_ID => VENDOR,
-            DEVICE_FEATURES => half(self.features(), self.device_features_sel),
+            DEVICE_FEATURES => half(self.features(), self.registers.device_features_sel),
             QUEUE_NUM_MAX => queue.map_or(0, |queue| queue.max_size().into()),
             QUEUE_READY => queue.is_some_and(QueueT::ready).into(),
-            INTERRUPT_STATUS => self.interrupts,
-            STATUS => self.status,
+            INTERRUPT_STATUS => self.registers.interrupts,
+            STATUS => self.registers.status,
             _ if SHM.contains(&register) => u32::MAX,
             // ConfigGeneration among them: the configuration never changes.
             _ => 0,
@@ -125,18 +150,18 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
 
     fn write(&mut self, register: u64, value: u32) {
         match register {
-            DEVICE_FEATURES_SEL => self.device_features_sel = value,
-            DRIVER_FEATURES_SEL => self.driver_features_sel = value,
-            DRIVER_FEATURES if self.driver_features_sel < 2 => {
-                let shift = 32 * self.driver_features_sel;
-                self.driver_features =
-                    self.driver_features & !(0xffff_ffff << shift) | u64::from(value) << shift;
+            DEVICE_FEATURES_SEL => self.registers.device_features_sel = value,
+            DRIVER_FEATURES_SEL => self.registers.driver_features_sel = value,
+            DRIVER_FEATURES if self.registers.driver_features_sel < 2 => {
+                let features = &mut self.registers.driver_features;
+                let shift = 32 * self.registers.driver_features_sel;
+                *features = *features & !(0xffff_ffff << shift) | u64::from(value) << shift;
             }
-            QUEUE_SEL => self.queue_sel = value,
-            QUEUE_NOTIFY => self.process(value as usize),
+            QUEUE_SEL => self.registers.queue_sel = value,
+            QUEUE_NOTIFY => self.notify(value as usize),
             INTERRUPT_ACK => {
-                self.interrupts &= !value;
-                self.line.set(self.interrupts != 0);
+                self.registers.interrupts &= !value;
+                self.line.set(self.registers.interrupts != 0);
             }
             STATUS => self.set_status(value),
             _ => self.write_queue(register, value),
@@ -145,7 +170,7 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
 
     /// Registers of the queue that is selected. What they hold is checked when the queue is used.
     fn write_queue(&mut self, register: u64, value: u32) {
-        let Some(queue) = self.queues.get_mut(self.queue_sel as usize) else { return };
+        let Some(queue) = self.queues.get_mut(self.registers.queue_sel as usize) else { return };
         match register {
             QUEUE_NUM => queue.set_size(value as u16),
             QUEUE_READY => queue.set_ready(value & 1 != 0),
@@ -161,15 +186,15 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
 
     /// Writing 0 resets the device; FEATURES_OK is kept only if the driver asks for nothing that was not offered.
     fn set_status(&mut self, status: u32) {
-        const FEATURES_OK: u32 = virtio_bindings::virtio_config::VIRTIO_CONFIG_S_FEATURES_OK;
         if status == 0 {
             self.queues.iter_mut().for_each(QueueT::reset);
-            (self.status, self.interrupts, self.driver_features) = (0, 0, 0);
+            self.registers = Registers::default();
             self.line.set(false);
             return;
         }
-        let is_offered = self.driver_features & !self.features() == 0;
-        self.status = if is_offered { status } else { status & !FEATURES_OK };
+        let is_offered = self.registers.driver_features & !self.features() == 0;
+        let status = if is_offered { status } else { status & !VIRTIO_CONFIG_S_FEATURES_OK };
+        self.registers.status = status | self.registers.status & VIRTIO_CONFIG_S_NEEDS_RESET;
     }
 }
 

@@ -1,14 +1,15 @@
-//! A driver, as Linux's is, against the devices: by registers, and by queues in guest memory.
+//! A driver, as Linux's is, against the devices: by registers, and by queues in the software machine's memory.
 
 use std::fs;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use vm_memory::{Bytes as _, GuestAddress};
+use seawall_machine::memory::Memory;
 
 use super::*;
 use crate::devices::disk::{Disk, Writes};
 use crate::devices::virtio::{Block, VirtioConsole};
+use crate::dma::Dma;
 use crate::interrupt::Probe;
 
 const RAM: u64 = 0x4000_0000;
@@ -31,15 +32,15 @@ enum Buffer<'a> {
 struct Driver<D> {
     device: VirtioMmio<D, Arc<Probe>>,
     line: Arc<Probe>,
-    memory: GuestMemoryMmap,
+    memory: Memory,
     sent: u16,
 }
 
 impl<D: Device> Driver<D> {
     fn new(device: impl FnOnce() -> D) -> Self {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), 1 << 20)]).unwrap();
+        let memory = Memory::new(RAM, 1 << 20).unwrap();
         let line = Arc::new(Probe::default());
-        let device = VirtioMmio::new(device(), line.clone(), memory.clone());
+        let device = VirtioMmio::new(device(), line.clone());
         Self { device, line, memory, sent: 0 }
     }
 
@@ -51,6 +52,18 @@ impl<D: Device> Driver<D> {
 
     fn set(&mut self, register: u64, value: u32) {
         self.device.mmio_write(MmioAddress(0), register, &value.to_le_bytes());
+        self.process();
+    }
+
+    /// Where the device met bad memory.
+    fn process(&mut self) -> Vec<u64> {
+        Dma::with(&mut self.memory, |memory| self.device.process(memory)).1
+    }
+
+    fn word(&self, at: u64) -> u16 {
+        let mut bytes = [0; 2];
+        self.memory.load(at, &mut bytes).unwrap();
+        u16::from_le_bytes(bytes)
     }
 
     /// virtio 1.2, 3.1.1 and 4.2.3.2, with queue `index`.
@@ -93,37 +106,37 @@ impl<D: Device> Driver<D> {
             let next = if n + 1 < buffers.len() { NEXT } else { 0 };
             let (length, flags) = match buffer {
                 Buffer::Reads(bytes) => {
-                    self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
+                    self.memory.store(address, bytes).unwrap();
                     (bytes.len() as u32, next)
                 }
                 Buffer::Writes(length) => (*length, next | WRITE),
             };
-            let at = GuestAddress(DESCRIPTORS + 16 * n as u64);
+            let at = DESCRIPTORS + 16 * n as u64;
             let fields = [
                 address.to_le_bytes().to_vec(),
                 length.to_le_bytes().to_vec(),
                 flags.to_le_bytes().to_vec(),
                 (n as u16 + 1).to_le_bytes().to_vec(),
             ];
-            self.memory.write_slice(&fields.concat(), at).unwrap();
+            self.memory.store(at, &fields.concat()).unwrap();
             address += u64::from(length);
         }
         let slot = AVAILABLE + 4 + 2 * u64::from(self.sent % 16);
-        self.memory.write_obj(0_u16, GuestAddress(slot)).unwrap();
+        self.memory.store(slot, &[0; 2]).unwrap();
         self.sent += 1;
-        self.memory.write_obj(self.sent, GuestAddress(AVAILABLE + 2)).unwrap();
+        self.memory.store(AVAILABLE + 2, &self.sent.to_le_bytes()).unwrap();
     }
 
     fn used(&mut self, buffers: &[Buffer<'_>]) -> (u32, Vec<u8>) {
-        assert_eq!(self.memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap(), self.sent);
+        assert_eq!(self.word(USED + 2), self.sent);
         let slot = USED + 4 + 8 * u64::from((self.sent - 1) % 16);
-        let length = self.memory.read_obj::<u32>(GuestAddress(slot + 4)).unwrap();
+        let length = u32::from(self.word(slot + 4)) | u32::from(self.word(slot + 6)) << 16;
         let read: u64 =
             buffers.iter().map(|b| if let Buffer::Reads(b) = b { b.len() as u64 } else { 0 }).sum();
         let writes =
             buffers.iter().map(|b| if let Buffer::Writes(length) = b { *length } else { 0 }).sum::<u32>();
         let mut bytes = vec![0; writes as usize];
-        self.memory.read_slice(&mut bytes, GuestAddress(BUFFERS + read)).unwrap();
+        self.memory.load(BUFFERS + read, &mut bytes).unwrap();
         (length, bytes)
     }
 }
@@ -208,6 +221,61 @@ fn what_cannot_be_done_has_its_status() {
     assert_eq!(status(&request(GET_ID, 0), Buffer::Writes(20)), 0);
 }
 
+/// A guest writes to its disk from memory that has gone bad: IOERR (virtio 1.2, 5.2.6), and the disk is as it was.
+#[test]
+fn a_write_out_of_bad_memory_fails_and_the_disk_keeps_what_it_had() {
+    let mut driver = block("bad", Writes::InMemory);
+    let header = request(OUT, 1);
+    let data = [0xaa; 512];
+    let buffers = [Buffer::Reads(&header), Buffer::Reads(&data), Buffer::Writes(1)];
+    driver.offer(&buffers);
+    let at = BUFFERS + 16 + 0x100;
+    driver.memory.poison(at..at + 1).unwrap();
+    driver.device.mmio_write(MmioAddress(0), QUEUE_NOTIFY, &[0; 4]);
+    assert_eq!(driver.process(), [BUFFERS + 16]);
+    assert_eq!(driver.used(&buffers), (1, vec![1]));
+    assert!(driver.line.is_high());
+    driver.memory.heal(at..at + 1).unwrap();
+    let (_, bytes) =
+        driver.send(0, &[Buffer::Reads(&request(IN, 1)), Buffer::Writes(512), Buffer::Writes(1)]);
+    assert_eq!((bytes[0], bytes[511], bytes[512]), (1, 1, 0));
+}
+
+/// virtio 1.2, 2.1.1: DEVICE_NEEDS_RESET is 64; 4.2.2: bit 1 of InterruptStatus is a change of configuration.
+#[test]
+fn a_device_whose_queue_is_in_bad_memory_asks_for_a_reset_and_goes_on_after_it() {
+    for bad in [AVAILABLE + 2, AVAILABLE + 4, DESCRIPTORS, DESCRIPTORS + 16] {
+        let mut driver = block(&format!("queue-{bad:x}"), Writes::Refused);
+        let header = request(IN, 3);
+        let buffers = [Buffer::Reads(&header), Buffer::Writes(512), Buffer::Writes(1)];
+        driver.offer(&buffers);
+        driver.memory.poison(bad..bad + 1).unwrap();
+        driver.device.mmio_write(MmioAddress(0), QUEUE_NOTIFY, &[0; 4]);
+        assert!(!driver.process().is_empty(), "{bad:#x}");
+        assert_eq!((driver.get(STATUS), driver.get(INTERRUPT_STATUS) & 2), (0x4f, 2), "{bad:#x}");
+        assert!(driver.line.is_high());
+        // Nothing was given to the driver as done, and nothing is until it resets the device.
+        driver.memory.heal(bad..bad + 1).unwrap();
+        driver.set(QUEUE_NOTIFY, 0);
+        assert_eq!(driver.word(USED + 2), 0, "{bad:#x}");
+        driver.start(0);
+        driver.set(QUEUE_NOTIFY, 0);
+        let (length, bytes) = driver.used(&buffers);
+        assert_eq!((length, bytes[0], bytes[512]), (513, 3, 0), "{bad:#x}");
+    }
+}
+
+#[test]
+fn what_is_read_into_a_bad_line_is_there_and_the_line_stays_bad() {
+    let mut driver = block("into", Writes::Refused);
+    driver.memory.poison(BUFFERS + 0x40..BUFFERS + 0x80).unwrap();
+    let header = request(IN, 3);
+    let (length, _) = driver.send(0, &[Buffer::Reads(&header), Buffer::Writes(512), Buffer::Writes(1)]);
+    assert_eq!(length, 513);
+    assert_eq!(driver.memory.read::<1>((BUFFERS + 0x40 - RAM) as usize), Some([3]));
+    assert!(driver.memory.poisoned(BUFFERS + 0x40, 64));
+}
+
 #[test]
 fn a_chain_that_is_no_request_comes_back_untouched() {
     let mut driver = block("chain", Writes::Refused);
@@ -226,7 +294,7 @@ fn nothing_is_done_before_the_driver_is_ready_nor_with_a_queue_that_is_not_in_me
     driver.set(QUEUE_DESC_HIGH, 0xffff_ffff);
     driver.set(QUEUE_NOTIFY, 0);
     assert!(!driver.line.is_high());
-    assert_eq!(driver.memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap(), 0);
+    assert_eq!(driver.word(USED + 2), 0);
 }
 
 /// virtio 1.2, 2.2.2 and 3.1.1: the device does not keep FEATURES_OK.
@@ -270,7 +338,8 @@ fn a_console_gives_the_guest_what_is_typed_as_far_as_its_buffers_reach() {
     driver.start(0);
     driver.device.device().receive(b"typed");
     // There is no buffer yet.
-    driver.device.process(VirtioConsole::<Said>::RECEIVE);
+    driver.device.notify(VirtioConsole::<Said>::RECEIVE);
+    driver.process();
     assert!(!driver.line.is_high());
     assert_eq!(driver.send(0, &[Buffer::Writes(3)]), (3, b"typ".to_vec()));
     assert_eq!(driver.send(0, &[Buffer::Writes(3)]), (2, b"edp".to_vec()));

@@ -1,0 +1,193 @@
+//! A guest on the software machine: the same board as on KVM, all vCPUs in one thread, time counted in instructions.
+//! A run is the same each time, to the bit, if what is typed and turned bad comes at the same instructions.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use seawall_events::{Exit, Reg, Vcpu as _};
+use seawall_machine::{Config as MachineConfig, Vm};
+
+use crate::board::{Board, End};
+use crate::console::Observer;
+use crate::devices::rtc::GuestClock;
+use crate::dma::Dma;
+use crate::interrupt::InterruptLine;
+use crate::kernel::Kernel;
+use crate::load::Placement;
+use crate::{Config, Error, Guest, layout};
+
+/// INTID of SPI 0.
+const FIRST_SPI: u32 = 32;
+
+/// The levels of the SPIs, a bit each, as the devices drive them.
+#[derive(Clone, Debug, Default)]
+struct Levels(Arc<AtomicU64>);
+
+/// One of them.
+struct Line {
+    levels: Levels,
+    bit: u64,
+}
+
+impl InterruptLine for Line {
+    fn set(&self, high: bool) {
+        if high {
+            self.levels.0.fetch_or(self.bit, Ordering::Relaxed);
+        } else {
+            self.levels.0.fetch_and(!self.bit, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A guest on the software machine, loaded and ready to run.
+#[derive(Debug)]
+pub struct SoftwareMachine {
+    vm: Vm,
+    board: Board,
+    placement: Placement,
+    clock: GuestClock,
+    levels: Levels,
+    /// The levels that the interrupt controller knows.
+    known: u64,
+    /// What is typed and was not yet taken.
+    typed: VecDeque<u8>,
+    /// Linux throws away what came before it had a driver.
+    types_to_driver: bool,
+}
+
+impl SoftwareMachine {
+    /// Makes the machine and loads the guest.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
+        let (cpus, size) = (config.checked_cpus()?, config.checked_memory()?);
+        let abi = config.abi;
+        let machine =
+            MachineConfig { cpus: cpus as usize, memory_size: size, abi, ..MachineConfig::default() };
+        let mut vm = Vm::new(machine)?;
+        let (levels, clock) = (Levels::default(), GuestClock::default());
+        let line = |spi: u32| -> Result<Arc<dyn InterruptLine>, Error> {
+            let bit = 1_u64.checked_shl(spi).ok_or(Error::NoInterrupt(spi))?;
+            Ok(Arc::new(Line { levels: levels.clone(), bit }))
+        };
+        let board = config.board(line, Box::new(clock.clone()), observer)?;
+        let placement = Dma::with(vm.memory_mut(), |memory| guest.load(memory, size, cpus, &board)).0?;
+        let mut boot = vm.vcpu(0)?;
+        boot.set_reg(Reg::Pc, placement.entry)?;
+        boot.set_reg(Reg::X(0), placement.fdt.start)?;
+        let types_to_driver = matches!(guest.kernel, Kernel::Linux(_));
+        Ok(Self { vm, board, placement, clock, levels, known: 0, typed: VecDeque::new(), types_to_driver })
+    }
+
+    /// Where the parts of the guest are.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Runs the guest on all its vCPUs, for at most `steps` (see [`Vm::set_budget`]). `None`: it can go on; the steps
+    /// are over, or the [observer](Observer::wants_pause) wanted a pause. After [`End::Idle`] it can go on too, if
+    /// something was typed.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn run(&mut self, steps: Option<u64>) -> Result<Option<End>, Error> {
+        self.vm.set_budget(steps);
+        loop {
+            self.give_typed();
+            self.drive_lines()?;
+            let (cpu, exit) = self.vm.run()?;
+            if exit == Exit::Intr {
+                return Ok(None);
+            }
+            let time = self.vm.time();
+            self.clock.set(time);
+            let mut vcpu = self.vm.vcpu(cpu)?;
+            let end = self.board.serve(cpu as u32, &mut vcpu, &exit, Duration::from_nanos(time))?;
+            if end.is_some() {
+                return Ok(end);
+            }
+            self.process();
+            if self.board.console().wants_pause() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Types this on the guest's console. It comes there as fast as the guest takes it; a Linux gets it as soon as it
+    /// has a driver.
+    pub fn type_in(&mut self, bytes: &[u8]) {
+        self.typed.extend(bytes);
+    }
+
+    /// Poisons every line that `range` (physical addresses) touches; gives how many were clean.
+    ///
+    /// # Errors
+    /// [`Error::Machine`] if the range is empty or not in RAM.
+    pub fn poison(&mut self, range: Range<u64>) -> Result<u64, Error> {
+        Ok(self.vm.poison(range)?)
+    }
+
+    /// Heals every line that `range` (physical addresses) touches; gives how many were poisoned.
+    ///
+    /// # Errors
+    /// [`Error::Machine`] if the range is empty or not in RAM.
+    pub fn heal(&mut self, range: Range<u64>) -> Result<u64, Error> {
+        Ok(self.vm.heal(range)?)
+    }
+
+    /// Steps that all vCPUs did.
+    pub fn instructions(&self) -> u64 {
+        self.vm.instructions()
+    }
+
+    /// The machine's time, nanoseconds: a step is one, and all vCPUs waiting lets it go on.
+    pub fn time(&self) -> u64 {
+        self.vm.time()
+    }
+
+    /// The machine.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// The machine, for instance to look at its vCPUs.
+    pub fn vm_mut(&mut self) -> &mut Vm {
+        &mut self.vm
+    }
+
+    /// Gives the guest what is typed, as far as there is room for it.
+    fn give_typed(&mut self) {
+        if self.typed.is_empty() || self.types_to_driver && !self.board.is_listened_to() {
+            return;
+        }
+        let taken = self.board.type_in(self.typed.make_contiguous());
+        self.typed.drain(..taken);
+        self.process();
+    }
+
+    /// Does what is in the devices' queues, in the machine's RAM.
+    fn process(&mut self) {
+        if !self.board.is_notified() {
+            return;
+        }
+        let ((), bad) = Dma::with(self.vm.memory_mut(), |memory| self.board.process(memory));
+        for address in bad {
+            self.board.console().device_error(address);
+        }
+    }
+
+    /// Tells the interrupt controller of the lines that changed.
+    fn drive_lines(&mut self) -> Result<(), Error> {
+        let levels = self.levels.0.load(Ordering::Relaxed);
+        let changed = levels ^ self.known;
+        for spi in (0..layout::SPIS).filter(|spi| changed >> spi & 1 != 0) {
+            self.vm.set_irq_line(FIRST_SPI + spi, levels >> spi & 1 != 0)?;
+        }
+        self.known = levels;
+        Ok(())
+    }
+}
