@@ -6,6 +6,7 @@
 use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::{LastFault, VirtualSError};
 
+use crate::debug::Debug;
 use crate::decode::{Kind, insn};
 use crate::float::Env;
 use crate::gic::Signals;
@@ -99,6 +100,7 @@ pub(crate) struct Cpu {
     pub(crate) fp_enabled: bool,
     pub(crate) sys: SysRegs,
     pub(crate) pmu: Pmu,
+    pub(crate) debug: Debug,
     pub(crate) tlb: Tlb,
     /// With whose rights loads and stores go: an index into the TLB's arrays.
     pub(crate) view: View,
@@ -162,6 +164,7 @@ impl Cpu {
             fp_enabled: false,
             sys: SysRegs::new(mpidr),
             pmu: Pmu::new(),
+            debug: Debug::new(),
             tlb: Tlb::new(),
             view: View::El1,
             sp_must_align: false,

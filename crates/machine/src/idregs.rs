@@ -37,7 +37,7 @@ pub(crate) const fn aa64pfr0(ras: bool) -> u64 {
 /// ID_AA64PFR1_EL1: BTI, SSBS with its MSR and MRS.
 pub(crate) const AA64PFR1: u64 = 0x1 | 0x2 << 4;
 
-/// ID_AA64DFR0_EL1: Armv8 debug, two breakpoints and two watchpoints (the fewest that there can be),
+/// ID_AA64DFR0_EL1: Armv8 debug, two breakpoints, both context-aware, and two watchpoints (the fewest that there can be),
 /// PMUv3, no trace.
 pub(crate) const AA64DFR0: u64 = 0x6 | 0x1 << 8 | 0x1 << 12 | 0x1 << 20 | 0x1 << 28;
 

@@ -7,8 +7,9 @@
 //! - [`board`], [`fdt`], [`loader`], [`uart`]: what QEMU's `virt` has around the CPU
 //!
 //! The CPU has EL0 and EL1 in AArch64 state: all of the base instruction set, FP and AdvSIMD to the bit (as of Armv8.0, without
-//! half-precision arithmetic), AES, PMULL, SHA-1, SHA-256, LSE and LSE2, LRCPC2, CRC32, FlagM, BTI, PAN, UAO, DIT, SSBS, hardware access flag and dirty state, and RAS if the VM has it. Its ID registers
-//! say exactly that. There is no EL2 inside: the host is it. An access that the guest's own tables allow, but
+//! half-precision arithmetic), AES, PMULL, SHA-1, SHA-256, LSE and LSE2, LRCPC2, CRC32, FlagM, BTI, PAN, UAO, DIT, SSBS,
+//! hardware access flag and dirty state, two breakpoints, two watchpoints and software step, the PMU's cycle counter,
+//! and RAS if the VM has it. Its ID registers say exactly that. There is no EL2 inside: the host is it. An access that the guest's own tables allow, but
 //! that meets poison or a place without RAM, comes out of [`Vcpu::run`](seawall_events::Vcpu::run) as KVM would
 //! bring it: [`Sea`](seawall_events::Exit::Sea), [`Mmio`](seawall_events::Exit::Mmio),
 //! [`Nisv`](seawall_events::Exit::Nisv); or the host injects by itself what KVM injects by itself.
@@ -61,6 +62,7 @@
 
 pub mod board;
 mod cpu;
+mod debug;
 mod decode;
 mod exec;
 pub mod fdt;

@@ -145,7 +145,8 @@ impl Runner<'_> {
             // Not past the next timer interrupt.
             let limit = (*left).min(self.cpu.deadline.saturating_sub(self.cpu.steps));
             let mut part = limit;
-            let result = self.run_once(&mut part);
+            let result =
+                if self.cpu.debug.is_on() { self.run_debugged(&mut part) } else { self.run_once(&mut part) };
             *left -= limit - part;
             if let Some(stop) = result? {
                 return Ok(stop);
@@ -162,7 +163,7 @@ impl Runner<'_> {
     }
 
     /// Run in the page that the PC is in, and deal with why it stopped.
-    fn run_once(&mut self, left: &mut u64) -> Result<Option<Stop>, Error> {
+    pub(crate) fn run_once(&mut self, left: &mut u64) -> Result<Option<Stop>, Error> {
         let Some((slot, guarded)) = self.fetch() else {
             return self.take_trap(left, None);
         };
@@ -178,6 +179,9 @@ impl Runner<'_> {
         self.cpu.elapsed = 0;
         self.cpu.steps += done;
         *left -= done;
+        if done != 0 {
+            self.cpu.advance_step();
+        }
         match leave {
             Leave::Resume => Ok(None),
             Leave::Pending => match self.decode_line(slot) {
@@ -194,7 +198,7 @@ impl Runner<'_> {
 
     /// The decoded page for the PC, and whether it is guarded. `None`: the fetch traps.
     #[inline]
-    fn fetch(&mut self) -> Option<(u32, bool)> {
+    pub(crate) fn fetch(&mut self) -> Option<(u32, bool)> {
         let pc = self.cpu.pc;
         let entry = self.cpu.tlb.fetch[self.cpu.state.el as usize & 1].entry(pc);
         if entry.covers(pc, 1) && entry.page != u32::MAX && pc.trailing_zeros() >= 2 {
@@ -332,12 +336,13 @@ impl Runner<'_> {
             self.cpu.set_slot(rd, kind.extend(u64::from_le_bytes(data)));
         }
         self.cpu.pc = self.cpu.pc.wrapping_add(4);
+        self.cpu.advance_step_of_mmio();
         self.cpu.steps += 1;
         *left = left.saturating_sub(1);
     }
 
     /// Deal with the CPU's trap. `insn` is the instruction at the PC, if it was fetched.
-    fn take_trap(&mut self, left: &mut u64, insn: Option<Insn>) -> Result<Option<Stop>, Error> {
+    pub(crate) fn take_trap(&mut self, left: &mut u64, insn: Option<Insn>) -> Result<Option<Stop>, Error> {
         match std::mem::replace(&mut self.cpu.trap, Trap::None) {
             Trap::None => {}
             Trap::Exception { class, iss, far } => {
@@ -354,6 +359,7 @@ impl Runner<'_> {
             }
             Trap::Svc(immediate) => {
                 self.cpu.pc = self.cpu.pc.wrapping_add(4);
+                self.cpu.advance_step();
                 self.enter(ExceptionClass::SVC64, u32::from(immediate), None);
                 self.step(left, 1);
             }
@@ -387,6 +393,7 @@ impl Runner<'_> {
     /// The instruction is done.
     pub(crate) fn retire(&mut self, left: &mut u64) {
         self.cpu.pc = self.cpu.pc.wrapping_add(4);
+        self.cpu.advance_step();
         self.step(left, 1);
     }
 

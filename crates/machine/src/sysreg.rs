@@ -6,6 +6,7 @@
 use seawall_arm::{ExceptionClass, Pstate};
 
 use crate::cpu::Cpu;
+use crate::debug;
 use crate::decode::insn::SINK;
 use crate::gic::{self, Signals};
 use crate::idregs;
@@ -18,15 +19,6 @@ pub(crate) const fn id(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 
     op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 }
 
-const MDSCR_EL1: u16 = id(2, 0, 0, 2, 2);
-const MDCCINT_EL1: u16 = id(2, 0, 0, 2, 0);
-const OSLAR_EL1: u16 = id(2, 0, 1, 0, 4);
-const OSLSR_EL1: u16 = id(2, 0, 1, 1, 4);
-const OSDLR_EL1: u16 = id(2, 0, 1, 3, 4);
-const MDRAR_EL1: u16 = id(2, 0, 1, 0, 0);
-const DBGPRCR_EL1: u16 = id(2, 0, 1, 4, 4);
-const DBGAUTHSTATUS_EL1: u16 = id(2, 0, 7, 14, 6);
-const MDCCSR_EL0: u16 = id(2, 3, 0, 1, 0);
 const MIDR_EL1: u16 = id(3, 0, 0, 0, 0);
 const MPIDR_EL1: u16 = id(3, 0, 0, 0, 5);
 const REVIDR_EL1: u16 = id(3, 0, 0, 0, 6);
@@ -139,10 +131,6 @@ pub(crate) struct SysRegs {
     amair: u64,
     pub(crate) cntkctl: u64,
     csselr: u64,
-    mdscr: u64,
-    mdccint: u64,
-    os_lock: bool,
-    os_double_lock: u64,
     pub(crate) mpidr: u64,
     pub(crate) physical_timer: Timer,
     pub(crate) virtual_timer: Timer,
@@ -173,10 +161,6 @@ impl SysRegs {
             amair: 0,
             cntkctl: 0,
             csselr: 0,
-            mdscr: 0,
-            mdccint: 0,
-            os_lock: true,
-            os_double_lock: 0,
             mpidr,
             physical_timer: Timer::default(),
             virtual_timer: Timer::default(),
@@ -253,7 +237,7 @@ impl Cpu {
         let (sctlr, kctl) = (self.sys.sctlr, self.sys.cntkctl);
         let right = match id {
             NZCV | DIT | SSBS | TPIDR_EL0 | FPCR | FPSR => Right::Yes,
-            DCZID_EL0 | TPIDRRO_EL0 | MDCCSR_EL0 if is_read => Right::Yes,
+            DCZID_EL0 | TPIDRRO_EL0 if is_read => Right::Yes,
             CTR_EL0 if is_read => Right::If(sctlr & sctlr::UCT != 0),
             DAIF => Right::If(sctlr & sctlr::UMA != 0),
             CNTFRQ_EL0 if is_read => Right::If(kctl & 0b11 != 0),
@@ -261,6 +245,7 @@ impl Cpu {
             CNTVCT_EL0 if is_read => Right::If(kctl & 2 != 0),
             CNTP_TVAL_EL0 | CNTP_CTL_EL0 | CNTP_CVAL_EL0 => Right::If(kctl >> 9 & 1 != 0),
             CNTV_TVAL_EL0 | CNTV_CTL_EL0 | CNTV_CVAL_EL0 => Right::If(kctl >> 8 & 1 != 0),
+            _ if debug::is_register(id) => self.debug.el0_right(id, is_read).map_or(Right::No, Right::If),
             _ if pmu::is_register(id) => self.pmu.el0_right(id, is_read).map_or(Right::No, Right::If),
             _ => Right::No,
         };
@@ -378,16 +363,11 @@ impl Cpu {
             CNTV_TVAL_EL0 => sys.virtual_timer.value(now),
             CNTV_CTL_EL0 => sys.virtual_timer.control(now),
             CNTV_CVAL_EL0 => sys.virtual_timer.compare,
-            MDSCR_EL1 => sys.mdscr,
-            MDCCINT_EL1 => sys.mdccint,
-            // OSLM = 0b10: the OS lock is there.
-            OSLSR_EL1 => 1 << 3 | u64::from(sys.os_lock) << 1,
-            OSDLR_EL1 => sys.os_double_lock,
             CPACR_EL1 => sys.cpacr,
             FPCR => self.fp.fpcr(),
             FPSR => self.fp.fpsr(),
-            ACTLR_EL1 | MDRAR_EL1 | DBGPRCR_EL1 | DBGAUTHSTATUS_EL1 | MDCCSR_EL0 => 0,
-            _ if is_breakpoint(id) => 0,
+            ACTLR_EL1 => 0,
+            _ if debug::is_register(id) => return self.debug.read(id),
             _ if pmu::is_register(id) => return self.pmu.read(id, self.cycles()),
             _ => return None,
         })
@@ -407,6 +387,13 @@ impl Cpu {
         let value = self.slot(rt);
         if self.set_timer(id, value) {
             self.deadline_changed();
+            return Some(());
+        }
+        if debug::is_register(id) {
+            if self.write_debug_register(id, value).is_none() {
+                self.raise_system_undefined(id, rt, false);
+                return None;
+            }
             return Some(());
         }
         if pmu::is_register(id) {
@@ -485,11 +472,12 @@ impl Cpu {
         true
     }
 
-    /// Set the PSTATE bits in `mask` from `value`, and look at what may be unmasked by it.
+    /// Set the PSTATE bits in `mask` from `value`, and look at what may be unmasked by it: interrupts, debug
+    /// exceptions.
     pub(crate) fn set_rest(&mut self, mask: u64, value: u64) {
         self.state.rest = self.state.rest & !mask | value & mask;
         self.context_changed();
-        if self.is_signalled() {
+        if self.is_signalled() || self.debug.is_on() {
             self.call_attention();
         }
     }
@@ -531,27 +519,15 @@ impl Cpu {
             TPIDR_EL1 => sys.tpidr_el1 = value,
             CNTKCTL_EL1 => sys.cntkctl = value & 0x3ff,
             CSSELR_EL1 => sys.csselr = value & 0xf,
-            MDSCR_EL1 => sys.mdscr = value & 0xffff_ffff,
-            MDCCINT_EL1 => sys.mdccint = value & 0xffff_ffff,
-            OSLAR_EL1 => sys.os_lock = value & 1 != 0,
-            OSDLR_EL1 => sys.os_double_lock = value & 1,
             FPCR => self.fp.set_fpcr(value),
             FPSR => self.fp.set_fpsr(value),
             CPACR_EL1 => {
                 sys.cpacr = value & CPACR_FPEN;
                 self.context_changed();
             }
-            ACTLR_EL1 | DBGPRCR_EL1 => {}
-            _ if is_breakpoint(id) => {}
+            ACTLR_EL1 => {}
             _ => return false,
         }
         true
     }
-}
-
-/// DBGBVRn, DBGBCRn, DBGWVRn, DBGWCRn: RAZ/WI, nothing is ever matched.
-fn is_breakpoint(register: u16) -> bool {
-    const FIRST: u16 = id(2, 0, 0, 0, 4);
-    const LAST: u16 = id(2, 0, 0, 15, 7);
-    (FIRST..=LAST).contains(&register) && register & 7 >= 4
 }

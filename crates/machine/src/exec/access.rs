@@ -236,6 +236,7 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
         cpu.raise_abort(FaultStatus::Alignment, va, intent);
         return None;
     }
+    cpu.check_watchpoints(va, len, intent, access.privileged)?;
     let pa = translation.pa;
     let abort = HostAbort { intent, va, pa, walk_level: None, size };
     let Some(offset) = memory.offset(pa) else {
@@ -248,6 +249,9 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     if consumes && has_poison && memory.poisoned(pa, len) {
         cpu.trap = Trap::Poison(abort);
         return None;
+    }
+    if cpu.watches_in_page(va) {
+        return Some(offset);
     }
     let fill = Fill {
         va,

@@ -130,6 +130,7 @@ fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
         cpu.raise_abort(FaultStatus::Alignment, va, Intent::STORE);
         return None;
     }
+    cpu.check_watchpoints(va & !63, 64, Intent::STORE, access.privileged)?;
     let pa = translation.pa;
     if memory.clean_line(pa).is_none() {
         let intent = Intent::STORE;
@@ -222,11 +223,13 @@ impl Cpu {
         self.event = true;
         let is_legal = matches!(spsr & 0x1f, 0b00000 | 0b00100 | 0b00101);
         if is_legal {
-            self.set_pstate(spsr & !Pstate::SS);
+            let step = self.step_after_return((spsr >> 2 & 1) as u8, spsr);
+            self.set_pstate(spsr & !Pstate::SS | step);
         } else {
             // Only the flags, PAN and DAIF are taken over, and IL is set.
-            let kept = !(Pstate::NZCV | Pstate::PAN | Pstate::DAIF);
-            self.set_pstate(self.pstate() & kept | spsr & !kept | Pstate::IL);
+            let kept = !(Pstate::NZCV | Pstate::PAN | Pstate::DAIF | Pstate::SS);
+            let step = self.step_after_return(self.state.el, spsr);
+            self.set_pstate(self.pstate() & kept | spsr & !kept & !Pstate::SS | step | Pstate::IL);
         }
         self.pc = self.branch_address(target);
         Some(())

@@ -29,3 +29,27 @@ pub(crate) const fn msr((op0, op1, crn, crm, op2): Name, rt: u32) -> u32 {
 pub(crate) const fn mrs(name: Name, rt: u32) -> u32 {
     msr(name, rt) | 1 << 21
 }
+
+pub(crate) const MDCCINT: Name = (2, 0, 0, 2, 0);
+pub(crate) const MDSCR: Name = (2, 0, 0, 2, 2);
+pub(crate) const OSLAR: Name = (2, 0, 1, 0, 4);
+pub(crate) const OSLSR: Name = (2, 0, 1, 1, 4);
+pub(crate) const OSDLR: Name = (2, 0, 1, 3, 4);
+pub(crate) const DBGCLAIMSET: Name = (2, 0, 7, 8, 6);
+pub(crate) const DBGCLAIMCLR: Name = (2, 0, 7, 9, 6);
+pub(crate) const MDCCSR: Name = (2, 3, 0, 1, 0);
+pub(crate) const CONTEXTIDR: Name = (3, 0, 13, 0, 1);
+
+/// DBGBVRn, DBGBCRn, DBGWVRn, DBGWCRn.
+pub(crate) const fn dbgbvr(n: u32) -> Name {
+    (2, 0, 0, n, 4)
+}
+pub(crate) const fn dbgbcr(n: u32) -> Name {
+    (2, 0, 0, n, 5)
+}
+pub(crate) const fn dbgwvr(n: u32) -> Name {
+    (2, 0, 0, n, 6)
+}
+pub(crate) const fn dbgwcr(n: u32) -> Name {
+    (2, 0, 0, n, 7)
+}
