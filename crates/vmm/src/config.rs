@@ -129,6 +129,7 @@ impl Guest {
     }
 
     /// Puts the guest into `memory`, which has `size` bytes of RAM, with the device tree of a machine with this board.
+    /// `pmu`: its CPUs have a performance monitor.
     ///
     /// # Errors
     /// [`Error::Load`], [`Error::Fdt`], [`Error::CommandLine`].
@@ -137,6 +138,7 @@ impl Guest {
         memory: &M,
         size: u64,
         cpus: u32,
+        pmu: bool,
         board: &Board,
     ) -> Result<Placement, Error> {
         let line = self.command_line.len();
@@ -147,7 +149,7 @@ impl Guest {
         load::load(memory, &ram, self, |initrd| {
             let virtio = board.virtio();
             let command_line = &self.command_line;
-            Ok(fdt::flatten(&Platform { memory: size, cpus, command_line, initrd, virtio })?)
+            Ok(fdt::flatten(&Platform { memory: size, cpus, command_line, initrd, pmu, virtio })?)
         })
     }
 }

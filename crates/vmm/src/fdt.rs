@@ -18,6 +18,8 @@ pub struct Platform<'a> {
     pub command_line: &'a str,
     /// The initramfs: `/chosen/linux,initrd-start` and `-end`.
     pub initrd: Option<Range<u64>>,
+    /// The CPUs have a PMUv3.
+    pub pmu: bool,
     /// virtio-mmio devices.
     pub virtio: u32,
 }
@@ -37,6 +39,8 @@ const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 /// PPIs of the secure, physical, virtual and hypervisor timers.
 const TIMERS: [u32; 4] = [13, 14, 11, 10];
+/// PPI of the PMU.
+const PMU: u32 = 7;
 const UART_NODE: &str = "pl011@9000000";
 
 /// The tree as a flattened blob (Devicetree specification 0.4, version 17).
@@ -57,6 +61,9 @@ pub fn flatten(platform: &Platform<'_>) -> Result<Vec<u8>, FdtError> {
     cpus(&mut fdt, platform.cpus)?;
     psci(&mut fdt)?;
     timer(&mut fdt)?;
+    if platform.pmu {
+        pmu(&mut fdt)?;
+    }
     gic(&mut fdt, platform.cpus)?;
     clock(&mut fdt)?;
     primecell(&mut fdt, UART_NODE, "arm,pl011", &layout::UART, layout::UART_SPI, &["uartclk", "apb_pclk"])?;
@@ -115,6 +122,13 @@ fn timer(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     strings(fdt, "compatible", &["arm,armv8-timer", "arm,armv7-timer"])?;
     fdt.property_null("always-on")?;
     fdt.property_array_u32("interrupts", &TIMERS.map(|ppi| [PPI, ppi, LEVEL_HIGH]).concat())?;
+    fdt.end_node(node)
+}
+
+fn pmu(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("pmu")?;
+    fdt.property_string("compatible", "arm,armv8-pmuv3")?;
+    fdt.property_array_u32("interrupts", &[PPI, PMU, LEVEL_HIGH])?;
     fdt.end_node(node)
 }
 

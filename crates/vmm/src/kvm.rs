@@ -58,7 +58,7 @@ impl KvmMachine {
             }
         };
         let board = Arc::new(config.board(line, Box::new(WallClock), observer)?);
-        let placement = guest.load(&memory, size, cpus, &board)?;
+        let placement = guest.load(&memory, size, cpus, false, &board)?;
         if let Some(boot) = vcpus.first_mut() {
             for (reg, value) in [(Reg::Pc, placement.entry), (Reg::X(0), placement.fdt.start)] {
                 boot.set_reg(reg, value)?;

@@ -75,7 +75,7 @@ impl SoftwareMachine {
             Ok(Arc::new(Line { levels: levels.clone(), bit }))
         };
         let board = config.board(line, Box::new(clock.clone()), observer)?;
-        let placement = Dma::with(vm.memory_mut(), |memory| guest.load(memory, size, cpus, &board)).0?;
+        let placement = Dma::with(vm.memory_mut(), |memory| guest.load(memory, size, cpus, true, &board)).0?;
         let mut boot = vm.vcpu(0)?;
         boot.set_reg(Reg::Pc, placement.entry)?;
         boot.set_reg(Reg::X(0), placement.fdt.start)?;

@@ -35,7 +35,7 @@ fn read_back(blob: &[u8]) -> Vec<String> {
 }
 
 fn platform() -> Platform<'static> {
-    Platform { memory: 0x1000_0000, cpus: 1, command_line: "", initrd: None, virtio: 0 }
+    Platform { memory: 0x1000_0000, cpus: 1, command_line: "", initrd: None, pmu: false, virtio: 0 }
 }
 
 fn lines(platform: &Platform<'_>) -> Vec<String> {
@@ -109,6 +109,18 @@ fn vcpus_are_named_by_their_affinity_and_have_their_redistributors() {
             r#"/intc@8000000/reg = \x00\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08\n\x00\x00\x00\x00\x00\x00\x00\"\x00\x00"#,
         ],
     );
+}
+
+#[test]
+fn a_pmu_is_told_of_where_there_is_one() {
+    assert_has(
+        &lines(&Platform { pmu: true, ..platform() }),
+        &[
+            r"/pmu/compatible = arm,armv8-pmuv3\x00",
+            r"/pmu/interrupts = \x00\x00\x00\x01\x00\x00\x00\x07\x00\x00\x00\x04",
+        ],
+    );
+    assert!(!lines(&platform()).iter().any(|line| line.contains("pmu")));
 }
 
 #[test]
