@@ -73,6 +73,7 @@ mod demo;
 mod interrupts;
 mod kernel;
 mod layout;
+pub mod linux;
 mod panic;
 mod report;
 mod sea;

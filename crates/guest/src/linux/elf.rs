@@ -1,0 +1,33 @@
+//! The file around a program: System V ABI, "Object Files" and "Program Loading", and "ELF for the Arm 64-bit
+//! Architecture" (IHI 0056).
+
+use super::PAGE;
+
+/// Bytes of the ELF header and of one program header.
+pub(super) const HEADERS: u64 = 64 + 56;
+/// Where the first page is mapped.
+const BASE: u64 = 0x40_0000;
+
+/// A static executable. `text` begins at its entry and fills the rest of the first page, which is mapped readable and
+/// executable; `rest` follows in the file and is not mapped.
+pub(super) fn executable(text: &[u8], rest: &[u8]) -> Vec<u8> {
+    // 64 bits, little-endian, version 1.
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // EXEC, AArch64, version 1.
+    file.extend([2, 0, 183, 0, 1, 0, 0, 0]);
+    // Entry, offset of the program headers, no section headers.
+    file.extend(words([BASE + HEADERS, 64, 0]));
+    // No flags; sizes of the header, of a program header, their number; no sections.
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0]);
+    // LOAD, readable and executable.
+    file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    // Offset, virtual and physical address, size in the file and in memory, alignment.
+    file.extend(words([0, BASE, BASE, PAGE, PAGE, PAGE]));
+    file.extend(text);
+    file.extend(rest);
+    file
+}
+
+fn words<const N: usize>(words: [u64; N]) -> impl Iterator<Item = u8> {
+    words.into_iter().flat_map(u64::to_le_bytes)
+}

@@ -1,0 +1,187 @@
+//! The programs.
+//!
+//! Registers: x19 rounds, x21 this round from 1, x22 the page that is named, x23 to x26 the program's own; see
+//! `runtime` for the others.
+
+use super::elf::{self, HEADERS};
+use super::runtime::{self, call};
+use super::PAGE;
+use crate::asm::{Asm, a64};
+use dynasmrt::{DynasmApi, DynasmLabelApi};
+
+/// The programs' names.
+pub const PROGRAMS: [&str; 5] = ["code", "anonymous", "shared-a", "shared-b", "witness"];
+
+/// Rounds from one sign of life to the next.
+const SIGN: u32 = 10;
+/// Nanoseconds between rounds.
+const SLEEP: u64 = 10_000_000;
+/// Added to the round's number, it is how far `code` and `witness` count.
+const COUNT: u32 = 1000;
+/// Words of 8 bytes that `anonymous` works on, and which of its pages it names.
+const WORDS: u32 = 8192;
+const NAMED: u32 = 8 * PAGE as u32;
+/// `anonymous` stores in word n of round r: r times this, plus n.
+const STRIDE: u32 = 0xffff;
+/// The descriptor that keeps the page of `anonymous`.
+const KEEPER: u32 = 3;
+
+/// open(2) and mmap(2): Linux, include/uapi/asm-generic/fcntl.h and mman-common.h.
+const READ_ONLY: u32 = 0;
+const READ_WRITE_CREATE: u32 = 0o102;
+const PROT_READ_EXEC: u32 = 5;
+const PROT_READ_WRITE: u32 = 3;
+const MAP_SHARED: u32 = 1;
+const MAP_PRIVATE: u32 = 2;
+const MAP_PRIVATE_ANONYMOUS: u32 = 0x22;
+
+/// The file of one of [`PROGRAMS`]; `None` for another name.
+pub fn program(name: &str) -> Option<Vec<u8>> {
+    Some(match name {
+        "code" => {
+            elf::executable(&text(name, start_code, |asm| count_by(asm, |asm| a64!(asm ; blr x22))), &function())
+        }
+        "anonymous" => elf::executable(&text(name, start_anonymous, work_anonymous), &[]),
+        "shared-a" => elf::executable(&text(name, |asm| start_shared(asm, true), |asm| work_shared(asm, 0, 8)), &[]),
+        "shared-b" => elf::executable(&text(name, |asm| start_shared(asm, false), |asm| work_shared(asm, 8, 0)), &[]),
+        "witness" => elf::executable(&text(name, |_| (), |asm| count_by(asm, |asm| a64!(asm ; bl ->count))), &[]),
+        _ => return None,
+    })
+}
+
+/// A program's text: its start, then rounds of its work.
+fn text(name: &str, start: impl FnOnce(&mut Asm), work: impl FnOnce(&mut Asm)) -> Vec<u8> {
+    let mut asm = Asm::new();
+    runtime::emit_entry(&mut asm);
+    start(&mut asm);
+    a64!(asm ; movz x21, #0 ; ->round: ; cmp x21, x19 ; b.hs ->done ; add x21, x21, #1);
+    work(&mut asm);
+    a64!(asm ; movz x0, SIGN ; udiv x1, x21, x0 ; msub x1, x1, x0, x21 ; cbnz x1, ->sleep);
+    asm.append(&format!("{name}: alive "));
+    a64!(asm ; mov x0, x21 ; bl ->decimal ; bl ->flush ; ->sleep:);
+    asm.constant(1, SLEEP);
+    a64!(asm ; stp xzr, x1, [sp] ; mov x0, sp ; movz x1, #0);
+    asm.call(call::NANOSLEEP);
+    a64!(asm ; b ->round ; ->done:);
+    asm.exit(0);
+    a64!(asm ; ->count:);
+    count(&mut asm);
+    runtime::emit(&mut asm, name);
+    asm.finish(PAGE - HEADERS)
+}
+
+/// x0 = 1 + 2 + … + x0, by adding. Changes x1 and the flags.
+fn count(asm: &mut Asm) {
+    a64!(asm
+        ; movz x1, #0
+        ; next: ; add x1, x1, x0 ; subs x0, x0, #1 ; b.ne <next
+        ; mov x0, x1
+        ; ret);
+}
+
+/// [`count`] in a page of its own.
+fn function() -> Vec<u8> {
+    let mut asm = Asm::new();
+    count(&mut asm);
+    asm.finish(PAGE)
+}
+
+/// Lets `call` add up, and compares with n (n + 1) / 2.
+fn count_by(asm: &mut Asm, call: impl FnOnce(&mut Asm)) {
+    a64!(asm ; add x0, x21, COUNT);
+    call(asm);
+    a64!(asm
+        ; add x2, x21, COUNT
+        ; madd x3, x2, x2, x2
+        ; cmp x0, x3, lsr #1
+        ; b.ne ->wrong);
+}
+
+/// x0 = address of a new mapping of `bytes`, of the file in x4 from an offset, if it is not anonymous.
+fn map(asm: &mut Asm, bytes: u32, protection: u32, flags: u32, offset: u32) {
+    a64!(asm
+        ; movz x0, #0
+        ; movz w1, bytes & 0xffff
+        ; movk w1, bytes >> 16, LSL #16
+        ; movz x2, protection
+        ; movz x3, flags
+        ; movz x5, offset);
+    asm.must_call(call::MMAP);
+}
+
+/// x22 = the function, mapped from the program's own file and called once.
+fn start_code(asm: &mut Asm) {
+    asm.open("/proc/self/exe", READ_ONLY);
+    a64!(asm ; mov x4, x0);
+    map(asm, PAGE as u32, PROT_READ_EXEC, MAP_PRIVATE, PAGE as u32);
+    a64!(asm ; mov x22, x0 ; movz x0, #1 ; blr x22);
+    asm.name_page("code");
+}
+
+/// x24 = the memory, with each word's number in it; x22 = one of its pages, which the keeper has as well.
+fn start_anonymous(asm: &mut Asm) {
+    a64!(asm ; movn x4, #0);
+    map(asm, WORDS * 8, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, 0);
+    a64!(asm
+        ; mov x24, x0
+        ; movz x25, WORDS
+        ; movz x1, #0
+        ; fill: ; str x1, [x0], #8 ; add x1, x1, #1 ; cmp x1, x25 ; b.lo <fill
+        ; movz w22, NAMED
+        ; add x22, x24, x22
+        // struct iovec
+        ; movz x1, PAGE as u32
+        ; stp x22, x1, [sp]
+        ; movz x0, KEEPER
+        ; mov x1, sp
+        ; movz x2, #1
+        ; movz x3, #0);
+    asm.call(call::VMSPLICE);
+    asm.name_page("anonymous");
+}
+
+/// Every word must be what the round before stored; then it is what this one stores.
+fn work_anonymous(asm: &mut Asm) {
+    a64!(asm
+        ; movz x0, STRIDE
+        ; sub x1, x21, #1
+        ; mul x1, x1, x0
+        ; mov x2, x24
+        ; add x3, x24, x25, lsl #3
+        ; word:
+        ; ldr x4, [x2]
+        ; cmp x4, x1
+        ; b.ne ->wrong
+        ; add x4, x4, x0
+        ; str x4, [x2], #8
+        ; add x1, x1, #1
+        ; cmp x2, x3
+        ; b.lo <word);
+}
+
+/// x22 = the page of both; x23 and x24 = 0, what is known of the counters.
+fn start_shared(asm: &mut Asm, names_it: bool) {
+    asm.open("/run/shared", READ_WRITE_CREATE);
+    a64!(asm ; mov x23, x0 ; movz x1, PAGE as u32);
+    asm.must_call(call::FTRUNCATE);
+    a64!(asm ; mov x4, x23);
+    map(asm, PAGE as u32, PROT_READ_WRITE, MAP_SHARED, 0);
+    a64!(asm ; mov x22, x0 ; movz x23, #0 ; movz x24, #0 ; ldr x0, [x22]);
+    if names_it {
+        asm.name_page("shared");
+    }
+}
+
+/// The own counter is what it was and goes up by one; the other's never goes down.
+fn work_shared(asm: &mut Asm, own: u32, other: u32) {
+    a64!(asm
+        ; ldr x0, [x22, own]
+        ; cmp x0, x23
+        ; b.ne ->wrong
+        ; add x23, x23, #1
+        ; str x23, [x22, own]
+        ; ldr x0, [x22, other]
+        ; cmp x0, x24
+        ; b.lo ->wrong
+        ; mov x24, x0);
+}
