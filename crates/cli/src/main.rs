@@ -4,6 +4,7 @@
 mod check;
 mod decode;
 mod demo;
+mod guest;
 mod out;
 mod parse;
 mod probe;
@@ -55,6 +56,8 @@ enum Command {
     Decode(decode::Args),
     /// Run a bare-metal guest of your own, with poison where and when you say.
     Run(run::Args),
+    /// Get a Linux guest: Debian's kernel, and an initramfs with a workload.
+    Guest(guest::Args),
 }
 
 /// The exit codes; `AFTER_HELP` explains them.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Some(Command::Probe(args)) => probe::main(&args),
         Some(Command::Decode(args)) => decode::main(&args),
         Some(Command::Run(args)) => run::main(&args),
+        Some(Command::Guest(args)) => guest::main(&args),
         None => help(),
     };
     match outcome {

@@ -7,7 +7,7 @@
 //! cargo build --release --target aarch64-unknown-linux-gnu --package seawall-vmm --examples
 //! E=target/aarch64-unknown-linux-gnu/release/examples
 //! cargo xtask lab --file $E/boot --file $E/victim --file crates/vmm/examples/victims.sh \
-//!     --file "$(echo target/lab/kernel/usr/lib/modules/*/vmlinuz)" -- \
+//!     --file target/lab/kernel/debian-default-1/vmlinuz -- \
 //!     'boot --kernel /bin/vmlinuz --file /bin/busybox --file /bin/victim --init /bin/victims.sh --policy full'
 //! ```
 //!

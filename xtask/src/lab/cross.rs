@@ -81,7 +81,7 @@ pub(crate) fn prepare(folders: &Folders, apt: &Apt) -> Result<Toolchain> {
 }
 
 fn rustc() -> Result<Rustc> {
-    let asked = |arguments: &[&str]| {
+    let asked = |arguments: &[&str]| -> Result<String> {
         let program = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
         let output = Command::new(&program).args(arguments).current_dir(super::root()).output();
         let output = output.map_err(|error| Error::failed(format!("{program}: {error}")))?;

@@ -36,11 +36,6 @@ impl Error {
         Self { advice: advice.into(), ..self }
     }
 
-    /// The same, as something that cannot be had here.
-    pub(crate) fn into_unavailable(self) -> Self {
-        Self { unavailable: true, ..self }
-    }
-
     /// What went wrong, without what to do.
     pub(crate) fn what(&self) -> &str {
         &self.what
@@ -49,6 +44,15 @@ impl Error {
     /// Whether the lab cannot be had here, as opposed to broken.
     pub(crate) fn is_unavailable(&self) -> bool {
         self.unavailable
+    }
+}
+
+impl From<seawall_linux::Error> for Error {
+    fn from(error: seawall_linux::Error) -> Self {
+        match error {
+            seawall_linux::Error::Unavailable { what, advice } => Self::unavailable(what).advise(advice),
+            other => Self::failed(other.to_string()),
+        }
     }
 }
 

@@ -147,7 +147,7 @@ impl Lab {
         let apt = Apt::new(folders.target.join("apt"));
         let (qemu, kernel, toolchain) = folders.alone(|| {
             let qemu = qemu::prepare(&folders, &apt)?;
-            let kernel = kernel::prepare(&folders, &apt)?;
+            let kernel = kernel::prepare(&folders)?;
             Ok((qemu, kernel, cross::prepare(&folders, &apt)?))
         })?;
         Ok(Self { folders, apt, qemu, kernel, toolchain })

@@ -62,7 +62,10 @@ mod tests {
             .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
             .collect();
         // mov x1, #0; add x1, x1, x0; subs x0, x0, #1; b.ne .-8; mov x0, x1; ret
-        assert_eq!(words[..6], [0xd280_0001, 0x8b00_0021, 0xf100_0400, 0x54ff_ffc1, 0xaa01_03e0, 0xd65f_03c0]);
+        assert_eq!(
+            words[..6],
+            [0xd280_0001, 0x8b00_0021, 0xf100_0400, 0x54ff_ffc1, 0xaa01_03e0, 0xd65f_03c0]
+        );
         assert!(words[6..].iter().all(|&word| word == 0), "UDF");
     }
 }

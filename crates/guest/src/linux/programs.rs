@@ -3,9 +3,9 @@
 //! Registers: x19 rounds, x21 this round from 1, x22 the page that is named, x23 to x26 the program's own; see
 //! `runtime` for the others.
 
+use super::PAGE;
 use super::elf::{self, HEADERS};
 use super::runtime::{self, call};
-use super::PAGE;
 use crate::asm::{Asm, a64};
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 
@@ -38,13 +38,20 @@ const MAP_PRIVATE_ANONYMOUS: u32 = 0x22;
 /// The file of one of [`PROGRAMS`]; `None` for another name.
 pub fn program(name: &str) -> Option<Vec<u8>> {
     Some(match name {
-        "code" => {
-            elf::executable(&text(name, start_code, |asm| count_by(asm, |asm| a64!(asm ; blr x22))), &function())
-        }
+        "code" => elf::executable(
+            &text(name, start_code, |asm| count_by(asm, |asm| a64!(asm ; blr x22))),
+            &function(),
+        ),
         "anonymous" => elf::executable(&text(name, start_anonymous, work_anonymous), &[]),
-        "shared-a" => elf::executable(&text(name, |asm| start_shared(asm, true), |asm| work_shared(asm, 0, 8)), &[]),
-        "shared-b" => elf::executable(&text(name, |asm| start_shared(asm, false), |asm| work_shared(asm, 8, 0)), &[]),
-        "witness" => elf::executable(&text(name, |_| (), |asm| count_by(asm, |asm| a64!(asm ; bl ->count))), &[]),
+        "shared-a" => {
+            elf::executable(&text(name, |asm| start_shared(asm, true), |asm| work_shared(asm, 0, 8)), &[])
+        }
+        "shared-b" => {
+            elf::executable(&text(name, |asm| start_shared(asm, false), |asm| work_shared(asm, 8, 0)), &[])
+        }
+        "witness" => {
+            elf::executable(&text(name, |_| (), |asm| count_by(asm, |asm| a64!(asm ; bl ->count))), &[])
+        }
         _ => return None,
     })
 }

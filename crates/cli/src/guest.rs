@@ -1,0 +1,169 @@
+//! `seawall guest`: Linux guests to try things on.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use seawall_linux::{COMMAND_LINE, Error, Fetch, Guest, by_hand, cache_directory};
+use serde_json::json;
+
+use crate::style::{dim, head};
+use crate::{Failure, exit, out};
+
+/// Gets a Linux guest to try memory errors on.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Fetch a guest, or find the one that was fetched before.
+    Fetch(FetchArgs),
+}
+
+/// Fetches Debian's arm64 kernel and busybox by the packages' names, through the apt and the mirror of this
+/// host, and makes an initramfs of busybox and a workload: five processes that say which memory they live
+/// by, that they live, and how they ended. No root. What was fetched is kept, and its hashes are checked on
+/// each use.
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+struct FetchArgs {
+    /// Whose kernel.
+    #[arg(value_parser = ["debian"])]
+    whose: String,
+    /// Where it is kept [default: $XDG_CACHE_HOME/seawall/guests, or below ~/.cache].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// A suite of Debian's, such as bookworm [default: trixie-backports, else sid, for a kernel from 7.0].
+    #[arg(long, value_name = "SUITE")]
+    suite: Option<String>,
+    /// An arm64 kernel of your own; nothing is fetched then.
+    #[arg(long, value_name = "FILE", requires = "busybox", conflicts_with = "suite")]
+    kernel: Option<PathBuf>,
+    /// A static arm64 busybox of your own.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    busybox: Option<PathBuf>,
+    /// One JSON object on stdout: kernel, initrd, busybox (paths), release, packages, append.
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+Examples:
+  seawall guest fetch debian
+  seawall guest fetch debian --suite bookworm --json | jq -r .kernel
+  seawall guest fetch debian --kernel Image --busybox busybox      without a network
+
+What the guest does is on its kernel command line (--append):
+  seawall.workload=workload   five processes; who lives and who ended how (the default)
+  seawall.workload=stress     tools on known data; the kernel tests its ciphers
+  seawall.workload=shell      a shell on the console
+  seawall.rounds=100          how long the five work, in rounds of 10 ms
+  seawall.sigbus=handle       they handle SIGBUS, and say what it said
+
+A host without a mirror of Debian in its sources names one in SEAWALL_DEBIAN_MIRROR.";
+
+pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+    let Action::Fetch(fetch) = &args.action;
+    let directory = fetch.dir.clone().or_else(cache_directory).ok_or_else(|| {
+        Failure::new(exit::FILE, "there is no home to keep a guest in: name a directory by --dir")
+    })?;
+    // Paths that hold wherever the command that is printed is run.
+    let directory = std::path::absolute(&directory)
+        .map_err(|error| Failure::new(exit::FILE, format!("--dir {}: {error}", directory.display())))?;
+    let progress = Progress::default();
+    let guest = match (&fetch.kernel, &fetch.busybox) {
+        (Some(kernel), Some(busybox)) => by_hand(&directory, kernel, busybox),
+        _ => Fetch { directory, suite: fetch.suite.clone() }.guest(&|text| progress.note(text)),
+    };
+    progress.end();
+    let guest = guest.map_err(|error| failure(&error))?;
+    out::stdout(&if fetch.json { as_json(&guest) } else { screen(&guest) })?;
+    Ok(0)
+}
+
+fn failure(error: &Error) -> Failure {
+    let by_hand = if error.is_unavailable() { " (--kernel FILE --busybox FILE)" } else { "" };
+    let code = if error.is_unavailable() { exit::UNAVAILABLE } else { exit::FILE };
+    Failure::new(code, format!("no guest: {error}{by_hand}"))
+}
+
+fn as_json(guest: &Guest) -> String {
+    let report = json!({
+        "kernel": guest.kernel,
+        "initrd": guest.initrd,
+        "busybox": guest.busybox,
+        "release": guest.release,
+        "packages": guest.packages,
+        "append": COMMAND_LINE,
+    });
+    format!("{report}\n")
+}
+
+fn screen(guest: &Guest) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, what: &str| {
+        let _ = writeln!(text, "{} {what}", head(format!("{name:<8}")));
+    };
+    line("kernel", &guest.kernel.display().to_string());
+    line("initrd", &guest.initrd.display().to_string());
+    for package in &guest.packages {
+        line("of", package);
+    }
+    let _ = write!(
+        text,
+        "\n{}\n  seawall run --kernel {} \\\n    --initrd {} \\\n    --append '{COMMAND_LINE} seawall.workload=workload'\n",
+        dim("boot it:"),
+        quoted(&guest.kernel),
+        quoted(&guest.initrd),
+    );
+    text
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:=@%".contains(&byte);
+    if path.bytes().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+/// A spinner for a person; one line for anybody else.
+#[derive(Default)]
+struct Progress(RefCell<Option<ProgressBar>>);
+
+impl Progress {
+    fn note(&self, text: &str) {
+        let mut bar = self.0.borrow_mut();
+        let bar = bar.get_or_insert_with(|| {
+            if std::io::stderr().is_terminal() {
+                return ProgressBar::new_spinner();
+            }
+            out::stderr("seawall: fetching Debian's packages");
+            ProgressBar::hidden()
+        });
+        // The names of packages are of interest, apt's figures about itself are not.
+        bar.set_message(text.chars().take(100).collect::<String>());
+        bar.tick();
+    }
+
+    fn end(&self) {
+        if let Some(bar) = self.0.borrow().as_ref() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_quoted_where_a_shell_would_take_it_apart() {
+        assert_eq!(quoted(Path::new("/root/.cache/a-1/vmlinuz")), "/root/.cache/a-1/vmlinuz");
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}

@@ -1,0 +1,273 @@
+//! Debian's packages by a private apt: own sources, lists and cache, from the mirror that the host's apt uses. No root,
+//! and nothing of the host's own apt is changed.
+//!
+//! What apt takes is checked by it: the suite's signature by Debian's archive keys, the lists by the suite's hashes, the
+//! packages by the lists'.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::process::{self, Note, cannot_run};
+
+/// Where Debian's archive keys are; without them nothing is taken.
+const KEYRINGS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+/// Names a mirror of Debian where the host's apt has none, such as on Ubuntu.
+const MIRROR: &str = "SEAWALL_DEBIAN_MIRROR";
+/// What to do without apt or a network.
+const BY_HAND: &str = "fetch on a Debian host, or give an arm64 kernel and a static arm64 busybox yourself";
+
+/// A version of a package that a suite has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The package's name.
+    pub package: String,
+    /// As Debian writes it.
+    pub version: String,
+}
+
+/// A private apt.
+#[derive(Debug)]
+pub struct Apt {
+    folder: PathBuf,
+    /// The first has the sources as well.
+    suites: RefCell<Vec<String>>,
+    updated: Cell<bool>,
+}
+
+impl Apt {
+    /// In a folder of its own, for packages of these suites; nothing is fetched yet.
+    pub fn new(folder: PathBuf, suites: &[&str]) -> Self {
+        let suites = suites.iter().map(ToString::to_string).collect();
+        Self { folder, suites: RefCell::new(suites), updated: Cell::new(false) }
+    }
+
+    /// Adds a suite to what there is, at the cost of a larger list.
+    pub fn add(&self, suite: &str) {
+        if self.suites.borrow().iter().all(|known| known != suite) {
+            self.suites.borrow_mut().push(suite.to_owned());
+            self.updated.set(false);
+        }
+    }
+
+    /// The names of all packages of arm64 that begin like this.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn names(&self, prefix: &str, note: Note<'_>) -> Result<Vec<String>> {
+        self.update(note)?;
+        let output = self.ask(&["pkgnames", prefix])?;
+        Ok(output.lines().map(str::to_owned).collect())
+    }
+
+    /// The versions of a package, as apt lists them: the best of each name first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn versions(&self, package: &str, note: Note<'_>) -> Result<Vec<Candidate>> {
+        self.update(note)?;
+        let output = self.ask(&["madison", package])?;
+        Ok(candidates(&output))
+    }
+
+    /// Fetches a package, written as apt writes it (`NAME`, `NAME=VERSION`, `NAME:arm64`), and unpacks it into a folder.
+    /// Gives the name of the package's file, which has its version and architecture in it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it cannot be had, and [`Error`].
+    pub fn unpack(&self, package: &str, into: &Path, note: Note<'_>) -> Result<String> {
+        let folder = self.empty_folder(package)?;
+        let mut command = self.tool("apt-get");
+        command.args(["download", package]).current_dir(&folder);
+        let package_file = self.fetch(command, &folder, "deb", note)?;
+        files::create_folder(into)?;
+        let mut command = Command::new("dpkg-deb");
+        command.arg("-x").arg(&package_file).arg(into);
+        process::run(&mut command, &self.folder.join("dpkg.log"), note)?;
+        let name = package_file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files::remove_folder(&folder)?;
+        Ok(name)
+    }
+
+    /// Fetches the upstream tarball of a source package of the first suite, as large as it is.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it cannot be had, and [`Error`].
+    pub fn tarball(&self, source: &str, note: Note<'_>) -> Result<PathBuf> {
+        let folder = self.empty_folder(&format!("source-{source}"))?;
+        let suite = self.suites.borrow().first().cloned().unwrap_or_default();
+        let mut command = self.tool("apt-get");
+        command.args([
+            "source",
+            "--download-only",
+            "--tar-only",
+            "--only-source",
+            "--target-release",
+            &suite,
+        ]);
+        command.arg(source).current_dir(&folder);
+        self.fetch(command, &folder, "xz", note)
+    }
+
+    fn empty_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join("downloads").join(name.replace(['/', ':', '='], "_"));
+        files::remove_folder(&folder)?;
+        files::create_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// The file that a command of apt's put into the folder.
+    fn fetch(&self, mut command: Command, folder: &Path, extension: &str, note: Note<'_>) -> Result<PathBuf> {
+        self.update(note)?;
+        process::run(&mut command, &self.folder.join("download.log"), note).map_err(unavailable)?;
+        let mut found = files::list(folder)?.into_iter();
+        let found = found.find(|path| path.extension().is_some_and(|of_path| of_path == extension));
+        found.ok_or_else(|| Error::unavailable(format!("apt fetched no *.{extension}"), BY_HAND))
+    }
+
+    /// Fetches the lists, once for all suites there are.
+    fn update(&self, note: Note<'_>) -> Result<()> {
+        if self.updated.get() {
+            return Ok(());
+        }
+        note("Debian's package lists");
+        let mirror = mirror()?;
+        let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists()).ok_or_else(|| {
+            Error::unavailable("Debian's archive keys are missing", "install debian-archive-keyring")
+        })?;
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            files::create_folder(&self.folder.join(folder))?;
+        }
+        files::write(&self.folder.join("sources.list"), sources(&mirror, keyring, &self.suites.borrow()))?;
+        files::write(&self.folder.join("apt.conf"), configuration(&self.folder))?;
+        let mut command = self.tool("apt-get");
+        command.args(["update", "--error-on=any"]);
+        process::run(&mut command, &self.folder.join("update.log"), note).map_err(unavailable)?;
+        self.updated.set(true);
+        Ok(())
+    }
+
+    fn tool(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", self.folder.join("apt.conf")).env("LC_ALL", "C.UTF-8");
+        command
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.tool("apt-cache").args(arguments).output();
+        let output = output.map_err(|error| cannot_run("apt-cache", &error))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// A program that failed for want of what it was to fetch.
+fn unavailable(error: Error) -> Error {
+    match error {
+        Error::Program { .. } => {
+            Error::unavailable(error.to_string(), format!("is there a network? Else {BY_HAND}"))
+        }
+        other => other,
+    }
+}
+
+/// The Debian mirror that the host's apt uses.
+fn mirror() -> Result<String> {
+    if let Ok(mirror) = std::env::var(MIRROR) {
+        return Ok(mirror);
+    }
+    let mut command = Command::new("apt-get");
+    command.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
+    let output = command
+        .output()
+        .map_err(|error| Error::unavailable(format!("cannot run apt-get: {error}"), BY_HAND))?;
+    archive(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
+        Error::unavailable(
+            "the host's apt uses no mirror of Debian",
+            format!("name one in {MIRROR}, as it would stand in sources.list; or {BY_HAND}"),
+        )
+    })
+}
+
+/// The main archive among the addresses that apt uses: those of security updates and of other vendors end otherwise.
+fn archive(addresses: &str) -> Option<String> {
+    addresses.lines().find(|line| line.trim_end_matches('/').ends_with("/debian")).map(str::to_owned)
+}
+
+/// The private `sources.list`: arm64 (with what is for all architectures), and sources of the first suite.
+fn sources(mirror: &str, keyring: &str, suites: &[String]) -> String {
+    let mut lines = String::new();
+    if let Some(suite) = suites.first() {
+        let _ = writeln!(lines, "deb-src [signed-by={keyring}] {mirror} {suite} main");
+    }
+    for suite in suites {
+        let _ = writeln!(lines, "deb [arch=arm64 signed-by={keyring}] {mirror} {suite} main");
+    }
+    lines
+}
+
+/// The private `apt.conf`.
+fn configuration(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "Dir::Etc::sourcelist \"{folder}/sources.list\";\n\
+         Dir::Etc::sourceparts \"-\";\n\
+         Dir::State::lists \"{folder}/lists\";\n\
+         Dir::Cache \"{folder}/cache\";\n\
+         APT::Architectures {{ \"amd64\"; \"arm64\"; }};\n\
+         APT::Sandbox::User \"root\";\n\
+         Acquire::Languages \"none\";\n\
+         Acquire::Retries \"2\";\n"
+    )
+}
+
+/// What `apt-cache madison` says: `PACKAGE | VERSION | ADDRESS SUITE ARCHITECTURE Packages`; sources are left out.
+fn candidates(madison: &str) -> Vec<Candidate> {
+    let lines = madison.lines().filter(|line| line.ends_with(" Packages"));
+    let fields = lines.filter_map(|line| {
+        let mut fields = line.split('|').map(str::trim);
+        Some(Candidate { package: fields.next()?.to_owned(), version: fields.next()?.to_owned() })
+    });
+    fields.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_the_mirror_that_ends_in_debian() {
+        let addresses =
+            "https://a.example/apt/\nhttp://m.example/debian-security/\nhttp://m.example/debian/\n";
+        assert_eq!(archive(addresses).as_deref(), Some("http://m.example/debian/"));
+        assert_eq!(archive("http://m.example/debian").as_deref(), Some("http://m.example/debian"));
+        assert_eq!(archive("http://m.example/ubuntu/\n"), None);
+    }
+
+    #[test]
+    fn versions_are_read_from_madison_without_sources() {
+        let madison = "\
+linux-source-7.2 | 7.2.12-1~bpo13+1 | http://m.example/debian trixie-backports/main arm64 Packages
+linux-source-7.2 | 7.2.11-1~bpo13+1 | http://m.example/debian trixie-backports/main arm64 Packages
+     linux | 7.2.12-1~bpo13+1 | http://m.example/debian trixie-backports/main Sources
+";
+        let candidate =
+            |version: &str| Candidate { package: "linux-source-7.2".into(), version: version.into() };
+        assert_eq!(candidates(madison), [candidate("7.2.12-1~bpo13+1"), candidate("7.2.11-1~bpo13+1")]);
+        assert_eq!(candidates(""), []);
+    }
+
+    #[test]
+    fn sources_name_the_mirror_the_keys_and_each_suite() {
+        let suites = ["trixie", "trixie-backports"].map(str::to_owned);
+        assert_eq!(
+            sources("http://m.example/debian/", "/keys", &suites),
+            "deb-src [signed-by=/keys] http://m.example/debian/ trixie main\n\
+             deb [arch=arm64 signed-by=/keys] http://m.example/debian/ trixie main\n\
+             deb [arch=arm64 signed-by=/keys] http://m.example/debian/ trixie-backports main\n"
+        );
+    }
+}

@@ -1,0 +1,141 @@
+#!/bin/busybox sh
+# The first process. What it does is on the kernel's command line:
+#
+#   seawall.workload=workload   five processes, each telling that it lives; who ended how (the default)
+#   seawall.workload=stress     tools on known data, and the kernel's self-tests of its ciphers
+#   seawall.workload=shell      a shell on the console
+#   seawall.rounds=100          how long the processes work, in rounds of 10 ms and more
+#   seawall.sigbus=die          or handle: the processes handle SIGBUS
+#
+# At the end it says what the kernel complained of, and powers off.
+export PATH=/bin HOME=/root TERM=linux
+busybox echo "seawall: init"
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sys /sys
+busybox mount -t devtmpfs dev /dev
+busybox --install -s /bin
+
+option() {
+    for word in $(cat /proc/cmdline); do
+        case $word in seawall.$1=*) echo "${word#*=}"; return ;; esac
+    done
+    echo "$2"
+}
+
+# Runs a program to its end and says what that was; fails if it is not the end of its rounds.
+supervise() {
+    "$@" 2>/dev/null
+    code=$?
+    case $code in
+        0) echo "workload: $1 ended: all rounds done" ;;
+        1) echo "workload: $1 ended: wrong result" ;;
+        3) echo "workload: $1 ended: SIGBUS, handled" ;;
+        132) echo "workload: $1 ended: SIGILL" ;;
+        135) echo "workload: $1 ended: SIGBUS" ;;
+        137) echo "workload: $1 ended: SIGKILL" ;;
+        139) echo "workload: $1 ended: SIGSEGV" ;;
+        *) echo "workload: $1 ended: exit code $code" ;;
+    esac
+    return $code
+}
+
+workload() {
+    rounds=$(option rounds 100)
+    handle=
+    [ "$(option sigbus die)" = handle ] && handle=handle
+    # Who has this open keeps what is in it: see the program `anonymous`.
+    mkfifo /run/keep
+    exec 3<>/run/keep
+    pids=
+    for name in code anonymous shared-a shared-b witness; do
+        supervise $name $rounds $handle &
+        pids="$pids $!"
+    done
+    all=0
+    live=0
+    for pid in $pids; do
+        all=$((all + 1))
+        wait $pid && live=$((live + 1))
+    done
+    echo "workload: $live of $all live"
+}
+
+# check WHAT EXPECTED: whether standard input is that.
+check() {
+    all=$((all + 1))
+    got=$(cat)
+    if [ "$got" = "$2" ]; then
+        right=$((right + 1))
+        echo "stress: $1: right"
+    else
+        echo "stress: $1: WRONG: expected $2, got $got"
+    fi
+}
+
+stress() {
+    all=0
+    right=0
+    cd /tmp || return
+    # Lehmer's generator: 5000 numbers below 2^31 - 1, whose products a double holds.
+    awk 'BEGIN { x = 1; for (i = 0; i < 5000; i++) { x = x * 16807 % 2147483647; print x } }' >numbers
+    sum=25aac596b7784b72cc5c817a8c6d60e3ec346a18c36589b22880478fd7c97aff
+    sha256sum <numbers | cut -c -64 >out
+    check sha256sum $sum <out
+    md5sum <numbers | cut -c -32 >out
+    check md5sum c8b58510b45cc3bd0855d35d748cbce4 <out
+    sha512sum <numbers | cut -c -32 >out
+    check sha512sum 5f6eb685796ebe5bbd27f5aa95084473 <out
+    crc32 numbers | cut -c -8 >out
+    check crc32 3c3bb146 <out
+    sort numbers | sha256sum | cut -c -64 >out
+    check sort 104ed001767639a8773a2fc607d1081925c820e5e436bf4efd9b454ed8d573d6 <out
+    sort -n numbers | sha256sum | cut -c -64 >out
+    check "sort -n" b637d13f8235be7a0a1bd6889af1effa6c9e8237153c35e68f66a728427bff8b <out
+    gzip -c numbers | gunzip -c | sha256sum | cut -c -64 >out
+    check "gzip, gunzip" $sum <out
+    bzip2 -c numbers | bunzip2 -c | sha256sum | cut -c -64 >out
+    check "bzip2, bunzip2" $sum <out
+    tr -cd 7 <numbers | wc -c >out
+    check "tr, wc" 4426 <out
+    awk '{ s += $1 } END { printf "%.0f\n", s }' numbers >out
+    check "awk, sum" 5363477410055 <out
+    # Square roots by Newton's method, quotients, a series: each double to its last bit.
+    awk '{ r = $1 / 65536; for (i = 0; i < 10; i++) r = (r + $1 / r) / 2; s += r; h += 1e9 / $1; t = t * 0.75 - $1 / 3 }
+        END { printf "%.17g %.17g %.17g\n", s, h, t }' numbers >out
+    check "awk, doubles" "154532350.10708711 183925.13914211345 -1386319846.4506085" <out
+    cd /
+    echo "stress: $right of $all right"
+    ciphers
+}
+
+# Loads the ciphers that use the CPU's vector and cryptographic instructions: the kernel tests each against another
+# implementation.
+ciphers() {
+    for module in /lib/modules/*; do
+        [ -e "$module" ] || continue
+        insmod "$module" || echo "kernel: $module was refused"
+    done
+    all=$(grep -c '^selftest' /proc/crypto)
+    passed=$(grep -c '^selftest *: passed' /proc/crypto)
+    echo "kernel: $passed of $all ciphers passed their self-tests"
+}
+
+complaints() {
+    dmesg | grep -E 'WARNING|BUG|Oops|Internal error|self-tests? .*failed|failed .*self-test|alg: .*fail|Unable to handle|stall|lockup|Unknown symbol|unexpected|inconsisten|mismatch|corrupt' >/tmp/complaints
+    if [ -s /tmp/complaints ]; then
+        sed 's/^/kernel: /' /tmp/complaints
+    else
+        echo "kernel: no complaint"
+    fi
+}
+
+case $(option workload workload) in
+    shell)
+        echo "Linux $(uname -r). The end: exit."
+        setsid cttyhack sh
+        ;;
+    stress) stress ;;
+    *) workload ;;
+esac
+complaints
+poweroff -f

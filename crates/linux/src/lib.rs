@@ -1,0 +1,68 @@
+#![forbid(unsafe_code)]
+//! Linux guests for trying memory errors on: Debian's own kernel, and an initramfs that says what bad memory costs.
+//!
+//! - [`Fetch`]: kernel, kernel modules and busybox out of Debian's packages, by their names, through the host's apt and its
+//!   mirror, without root, checked by hash, cached
+//! - [`by_hand`]: the same from files
+//! - [`initramfs`]: busybox and the processes of [`seawall_guest::linux`]; what the guest does is on its command line
+//! - [`apt`]: a private apt, for whoever needs more packages
+//!
+//! No root, no cross compiler, no tool but apt and dpkg. Linux's side of it is in `init.sh`:
+//!
+//! | `seawall.workload=` | what the guest does, then powers off |
+//! |---|---|
+//! | `workload` (the default) | five processes say that they live, and name the pages they live by |
+//! | `stress` | tools on known data, each result compared; the kernel tests its ciphers |
+//! | `shell` | a shell on the console |
+//!
+//! ```no_run
+//! use seawall_linux::{Fetch, cache_directory};
+//!
+//! # fn main() -> Result<(), seawall_linux::Error> {
+//! let directory = cache_directory().unwrap_or_else(|| "guests".into());
+//! let guest = Fetch { directory, suite: None }.guest(&|_| ())?;
+//! println!("{} with {}", guest.kernel.display(), guest.initrd.display());
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod apt;
+mod cache;
+mod debian;
+mod error;
+mod files;
+pub mod initramfs;
+mod modules;
+pub mod process;
+
+use std::path::PathBuf;
+
+pub use debian::{Fetch, by_hand};
+pub use error::{Error, Result};
+pub use modules::ModuleError;
+
+/// The kernel command line that the initramfs is made for, but for its own words: the console, and a reset at a panic.
+pub const COMMAND_LINE: &str = "console=ttyAMA0 panic=-1 quiet";
+
+/// A guest, ready to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// An arm64 Linux kernel, as Debian ships it.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initrd: PathBuf,
+    /// busybox, static.
+    pub busybox: PathBuf,
+    /// As `uname -r` says it; empty if it is not known.
+    pub release: String,
+    /// The packages' files, with their versions; none if the guest was made by hand.
+    pub packages: Vec<String>,
+}
+
+/// Where guests are kept unless told otherwise: `$XDG_CACHE_HOME/seawall/guests`, or below `~/.cache` (XDG Base Directory
+/// Specification). `None` if there is no home.
+pub fn cache_directory() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    Some(cache?.join("seawall/guests"))
+}

@@ -1,0 +1,133 @@
+//! Kernel modules: which are wanted, which those need, and in what order they load.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use lzma_rust2::XzReader;
+use object::{Object as _, ObjectSection as _};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Ciphers that run on the CPU's vector and cryptographic instructions, and modes that are built of them; the kernel
+/// tests each as it loads. A kernel that has one built in, or not at all, has no such module.
+const WANTED: [&str; 16] = [
+    "aes-ce-blk",
+    "aes-ce-ccm",
+    "aes-neon-blk",
+    "aes-neon-bs",
+    "ghash-ce",
+    "sha1-ce",
+    "sha2-ce",
+    "sha3-ce",
+    "sha512-ce",
+    "ctr",
+    "gcm",
+    "ccm",
+    "cmac",
+    "xcbc",
+    "adiantum",
+    "chacha20poly1305",
+];
+
+/// Why a module cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("module {}: {reason}", path.display())]
+pub struct ModuleError {
+    path: PathBuf,
+    reason: String,
+}
+
+/// A module, unpacked.
+pub(crate) type Module = (String, Vec<u8>);
+
+/// The modules below a folder that are wanted, behind those that they need: names with their extension, and contents.
+pub(crate) fn select(folder: &Path) -> Result<Vec<Module>> {
+    let paths: BTreeMap<String, PathBuf> =
+        files::tree(folder)?.into_iter().filter_map(|path| Some((name(&path)?, path))).collect();
+    let mut chosen = Vec::new();
+    for wanted in WANTED {
+        choose(wanted, &paths, &mut chosen)?;
+    }
+    Ok(chosen)
+}
+
+fn choose(name: &str, paths: &BTreeMap<String, PathBuf>, chosen: &mut Vec<Module>) -> Result<()> {
+    let name = name.replace('-', "_");
+    let file = format!("{name}.ko");
+    let Some(path) = paths.get(&name).filter(|_| chosen.iter().all(|(known, _)| *known != file)) else {
+        return Ok(());
+    };
+    let content = unpack(path, files::read(path)?).map_err(|reason| failed(path, reason))?;
+    // A module does not need itself, however long the way: it would never load.
+    let mut rest = paths.clone();
+    rest.remove(&name);
+    for needed in needs(&content).map_err(|reason| failed(path, reason))? {
+        choose(&needed, &rest, chosen)?;
+    }
+    chosen.push((file, content));
+    Ok(())
+}
+
+fn failed(path: &Path, reason: String) -> Error {
+    ModuleError { path: path.to_owned(), reason }.into()
+}
+
+/// The name that the kernel knows a module's file by: `-` and `_` are the same to it. `None` for other files.
+fn name(path: &Path) -> Option<String> {
+    let file = path.file_name()?.to_str()?;
+    let (name, _) = file.split_once(".ko").filter(|(_, packed)| ["", ".xz"].contains(packed))?;
+    Some(name.replace('-', "_"))
+}
+
+fn unpack(path: &Path, content: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
+    if path.extension().is_none_or(|extension| extension != "xz") {
+        return Ok(content);
+    }
+    let mut unpacked = Vec::new();
+    let mut reader = XzReader::new(content.as_slice(), true);
+    reader.read_to_end(&mut unpacked).map_err(|error| error.to_string())?;
+    Ok(unpacked)
+}
+
+/// What a module needs, by the line `depends=` of its section `.modinfo`: NUL-terminated `KEY=VALUE`.
+fn needs(module: &[u8]) -> std::result::Result<Vec<String>, String> {
+    let file = object::File::parse(module).map_err(|error| error.to_string())?;
+    let section = file.section_by_name(".modinfo").ok_or("expected a section .modinfo")?;
+    let data = section.data().map_err(|error| error.to_string())?;
+    let lines = data.split(|&byte| byte == 0).filter_map(|line| std::str::from_utf8(line).ok());
+    let names = lines.filter_map(|line| line.strip_prefix("depends=")).flat_map(|names| names.split(','));
+    Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_known_by_its_files_name_with_underscores() {
+        for (path, expected) in [
+            ("kernel/arch/arm64/crypto/aes-ce-blk.ko.xz", Some("aes_ce_blk")),
+            ("kernel/crypto/ctr.ko", Some("ctr")),
+            ("kernel/crypto/ctr.ko.zst", None),
+            ("modules.dep", None),
+        ] {
+            assert_eq!(name(Path::new(path)).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_module_is_an_error_and_a_folder_without_modules_is_empty() {
+        let folder = std::env::temp_dir().join(format!("seawall-modules-{}", std::process::id()));
+        assert!(select(&folder).is_ok_and(|modules| modules.is_empty()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("ctr.ko"), "no ELF").expect("a file");
+        let error = select(&folder).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.starts_with(&format!("module {}: ", folder.join("ctr.ko").display())), "{error}");
+        std::fs::write(folder.join("ctr.ko.xz"), "no xz").expect("a file");
+        std::fs::remove_file(folder.join("ctr.ko")).expect("it is there");
+        assert!(select(&folder).is_err());
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+}
