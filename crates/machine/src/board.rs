@@ -93,7 +93,7 @@ pub enum BoardError {
 }
 
 /// A virtual machine with its devices.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Board {
     vm: Vm,
     uart: Pl011,

@@ -40,7 +40,7 @@ const REST: u64 =
     Pstate::DIT | Pstate::UAO | Pstate::PAN | Pstate::SS | Pstate::IL | Pstate::SSBS | Pstate::DAIF;
 
 /// The exclusive monitor: what the last load-exclusive marked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Monitor {
     /// Physical address of the first byte.
     pub(crate) pa: u64,
@@ -61,7 +61,7 @@ pub(crate) struct PendingMmio {
 }
 
 /// What a CPU waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Wait {
     /// It runs.
     No,
@@ -83,7 +83,7 @@ pub(crate) enum Invalidation {
 }
 
 /// One CPU.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Cpu {
     /// Register slots: X0 to X30, zero, the current SP, the sink; the rest make the index a mask.
     pub(crate) regs: [u64; 64],

@@ -19,7 +19,7 @@ const ABSENT: u32 = u32::MAX;
 pub(crate) type Page = [Insn; INSNS_PER_PAGE];
 
 /// All decoded pages.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct ICache {
     pages: Vec<Box<Page>>,
     /// Which lines of each decoded page are decoded, one bit each.

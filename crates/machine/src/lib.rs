@@ -58,7 +58,7 @@
 //! assert_eq!(vcpu.reg(Reg::EsrEl1)?, 0x9600_0010);
 //! # Ok::<(), seawall_machine::Error>(())
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod board;
 mod cpu;
@@ -73,11 +73,14 @@ mod idregs;
 mod interrupt;
 pub mod loader;
 pub mod memory;
+mod pages;
 mod pmu;
 mod poison;
 mod psci;
+mod ram;
 mod run;
 mod schedule;
+mod snapshot;
 mod sysreg;
 mod timer;
 mod tlb;
@@ -88,5 +91,6 @@ mod vm;
 pub mod walk;
 
 pub use decode::is_allocated;
+pub use snapshot::{FORMAT_VERSION, Snapshot, SnapshotError, StateHash};
 pub use vcpu::{FpSimdState, Vcpu};
 pub use vm::{Config, Error, RAM_BASE, StorePolicy, UndefinedLog, Vm};

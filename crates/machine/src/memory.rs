@@ -7,11 +7,18 @@
 //! debugger must be able to look at a bad line.
 //!
 //! Untouched RAM costs no host memory, and clean RAM pays nothing for poison.
+//!
+//! Which pages were written to since the last snapshot is known ([`page_flags::DIRTY`]) without a
+//! cost for those who write: a page gets the flag when the CPU may first store to it.
 
+use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::pages::{self, Contents};
 use crate::poison::Poison;
 pub use crate::poison::{LINE_SIZE, PAGE_SIZE};
+use crate::ram::Ram;
 
 /// Physical addresses have at most this many bits: ID_AA64MMFR0_EL1.PARange says 48.
 pub const PA_BITS: u32 = 48;
@@ -26,7 +33,8 @@ pub mod page_flags {
     /// The CPU holds decoded instructions of this page: writes must drop them. Set and cleared by
     /// the CPU.
     pub const HAS_CODE: u8 = 1 << 1;
-    /// Reserved for snapshots: the page was written since the last one.
+    /// The page may have been written to since the last snapshot or restore. Kept by
+    /// [`super::Memory`].
     pub const DIRTY: u8 = 1 << 2;
 }
 
@@ -49,6 +57,14 @@ pub enum MemoryError {
     HostMemory {
         /// Bytes asked for.
         size: u64,
+    },
+    /// The host cannot keep RAM for a snapshot.
+    #[error("the host cannot keep the {size:#x} bytes of RAM for a snapshot: {kind}")]
+    Snapshot {
+        /// Bytes of RAM.
+        size: u64,
+        /// What the host says.
+        kind: io::ErrorKind,
     },
     /// A host-side access, or a poison range, is not wholly in RAM.
     #[error("expected a range inside RAM {ram_start:#x}..{ram_end:#x}, got {start:#x}..{end:#x}")]
@@ -73,13 +89,17 @@ pub enum MemoryError {
 }
 
 /// Guest RAM with its page flags and its poison.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Memory {
     base: u64,
-    ram: Vec<u8>,
+    ram: Ram,
     flags: Vec<u8>,
     poison: Poison,
     stale_code: Vec<usize>,
+    /// What RAM held at the last snapshot or restore, or at first.
+    clean: Arc<Contents>,
+    /// The pages whose flag says that they may be different now, each once.
+    dirty: Vec<u32>,
 }
 
 /// Which lines of a [`Memory`] are poisoned, to be asked while its bytes are borrowed.
@@ -114,16 +134,117 @@ impl Memory {
         if size == 0 || base % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || !fits {
             return Err(MemoryError::Shape { base, size });
         }
-        let bytes = usize::try_from(size).map_err(|_| MemoryError::HostMemory { size })?;
-        // A refused `vec![0; n]` ends the process; ask first. The probe is given back untouched.
-        Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| MemoryError::HostMemory { size })?;
-        Ok(Self {
-            base,
-            ram: vec![0; bytes],
-            flags: vec![0; bytes >> PAGE_SHIFT],
-            poison: Poison::default(),
-            stale_code: Vec::new(),
-        })
+        let refused = MemoryError::HostMemory { size };
+        let bytes = usize::try_from(size).map_err(|_| refused.clone())?;
+        // Pages are numbered in 32 bits.
+        u32::try_from(size >> PAGE_SHIFT).map_err(|_| refused.clone())?;
+        Self::holding(base, Arc::new(Contents::zeroed(bytes))).map_err(|_| refused)
+    }
+
+    /// RAM at physical address `base` that holds `contents`, all clean, without poison.
+    pub(crate) fn holding(base: u64, contents: Arc<Contents>) -> io::Result<Self> {
+        let ram = contents.ram()?;
+        let flags = vec![0; ram.len() >> PAGE_SHIFT];
+        let (poison, stale_code, dirty) = (Poison::default(), Vec::new(), Vec::new());
+        Ok(Self { base, ram, flags, poison, stale_code, clean: contents, dirty })
+    }
+
+    /// What RAM holds. From now on all pages are clean: nobody may write to one without
+    /// [`Memory::mark_dirty`].
+    pub(crate) fn capture(&mut self) -> Result<Arc<Contents>, MemoryError> {
+        if self.dirty.is_empty() {
+            return Ok(self.clean.clone());
+        }
+        let size = self.size();
+        let error = |error: io::Error| MemoryError::Snapshot { size, kind: error.kind() };
+        let contents = self.clean.after(&self.ram, &self.dirty).map_err(error)?;
+        if !contents.shares_image_with(&self.clean) {
+            // The machine itself shares the image from now on.
+            self.ram = contents.ram().map_err(error)?;
+        }
+        self.clean = Arc::new(contents);
+        self.all_clean();
+        Ok(self.clean.clone())
+    }
+
+    /// RAM holds `contents` again, all clean; decoded instructions of pages that changed become stale code.
+    /// Costs what differs if RAM held something of the same image before. Whether all decoded
+    /// instructions are void.
+    pub(crate) fn revert(&mut self, contents: &Arc<Contents>) -> Result<bool, MemoryError> {
+        if !self.clean.shares_image_with(contents) {
+            let size = self.size();
+            let error = |error: io::Error| MemoryError::Snapshot { size, kind: error.kind() };
+            self.ram = contents.ram().map_err(error)?;
+            self.clean = contents.clone();
+            self.all_clean();
+            return Ok(true);
+        }
+        if !Arc::ptr_eq(&self.clean, contents) {
+            let clean = std::mem::replace(&mut self.clean, contents.clone());
+            for page in clean.differing(contents) {
+                self.mark_page_dirty(page);
+            }
+        }
+        for i in 0..self.dirty.len() {
+            let Some(&page) = self.dirty.get(i) else { break };
+            pages::put(&mut self.ram, page, self.clean.page(page));
+            self.make_code_stale(page as usize);
+        }
+        self.all_clean();
+        Ok(false)
+    }
+
+    fn all_clean(&mut self) {
+        for page in self.dirty.drain(..) {
+            if let Some(flags) = self.flags.get_mut(page as usize) {
+                *flags &= !page_flags::DIRTY;
+            }
+        }
+    }
+
+    /// The poison.
+    pub(crate) fn all_poison(&self) -> &Poison {
+        &self.poison
+    }
+
+    /// Replaces all poison. The pages must be in RAM.
+    pub(crate) fn set_all_poison(&mut self, poison: &Poison) {
+        if self.poison == *poison {
+            return;
+        }
+        let before = std::mem::replace(&mut self.poison, poison.clone());
+        let after = self.poison.pages().map(|page| (page, page_flags::HAS_POISON));
+        for (page, flag) in before.pages().map(|page| (page, 0)).chain(after) {
+            if let Some(flags) = self.flags.get_mut(page) {
+                *flags = *flags & !page_flags::HAS_POISON | flag;
+            }
+        }
+    }
+
+    /// What RAM held when its pages were last clean.
+    pub(crate) fn clean_contents(&self) -> &Contents {
+        &self.clean
+    }
+
+    /// The pages that may have been written to since they were last clean.
+    pub(crate) fn dirty_pages(&self) -> &[u32] {
+        &self.dirty
+    }
+
+    /// The page at `offset` is going to be written to.
+    #[inline]
+    pub(crate) fn mark_dirty(&mut self, offset: usize) {
+        self.mark_page_dirty((offset >> PAGE_SHIFT) as u32);
+    }
+
+    #[inline]
+    fn mark_page_dirty(&mut self, page: u32) {
+        if let Some(flags) = self.flags.get_mut(page as usize) {
+            if *flags & page_flags::DIRTY == 0 {
+                *flags |= page_flags::DIRTY;
+                self.dirty.push(page);
+            }
+        }
     }
 
     /// Physical address of the first byte.
@@ -165,9 +286,9 @@ impl Memory {
     }
 
     /// Puts `bytes` at `offset`; `None` past the end. Looks at no flag: a page with
-    /// [`page_flags::HAS_CODE`] is the caller's to handle.
+    /// [`page_flags::HAS_CODE`], or without [`page_flags::DIRTY`], is the caller's to handle.
     #[inline]
-    pub fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+    pub(crate) fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
         *self.ram.get_mut(offset..)?.first_chunk_mut()? = bytes;
         Some(())
     }
@@ -178,7 +299,7 @@ impl Memory {
         &self.ram
     }
 
-    /// All of RAM, writable; the same care as with [`Memory::write`].
+    /// All of RAM, writable: who writes says so by [`Memory::host_wrote`].
     #[inline]
     pub fn ram_mut(&mut self) -> &mut [u8] {
         &mut self.ram
@@ -229,9 +350,7 @@ impl Memory {
         if let Some(ram) = self.ram.get_mut(offset..offset + bytes.len()) {
             ram.copy_from_slice(bytes);
         }
-        if !bytes.is_empty() {
-            self.note_code_overwritten(offset, offset + bytes.len());
-        }
+        self.note_written(offset, offset + bytes.len());
         Ok(())
     }
 
@@ -248,7 +367,7 @@ impl Memory {
         let start = range.start.max(self.base);
         let end = range.end.min(self.base + self.size());
         if start < end {
-            self.note_code_overwritten((start - self.base) as usize, (end - self.base) as usize);
+            self.note_written((start - self.base) as usize, (end - self.base) as usize);
         }
     }
 
@@ -271,7 +390,7 @@ impl Memory {
             if let Some(ram) = self.ram.get_mut(start..end) {
                 ram.fill(0);
             }
-            self.note_code_overwritten(start, end);
+            self.note_written(start, end);
         }
         Ok(())
     }
@@ -290,14 +409,22 @@ impl Memory {
     }
 
     /// Records that `[start, end)` (offsets) was written by something that is not the CPU's store
-    /// path.
-    pub(crate) fn note_code_overwritten(&mut self, start: usize, end: usize) {
-        for page in start >> PAGE_SHIFT..=(end - 1) >> PAGE_SHIFT {
-            if let Some(flags) = self.flags.get_mut(page) {
-                if *flags & page_flags::HAS_CODE != 0 {
-                    *flags &= !page_flags::HAS_CODE;
-                    self.stale_code.push(page);
-                }
+    /// path: the pages are dirty, decoded instructions of theirs stale code.
+    pub(crate) fn note_written(&mut self, start: usize, end: usize) {
+        if start >= end {
+            return;
+        }
+        for page in start >> PAGE_SHIFT..=(end.min(self.ram.len()) - 1) >> PAGE_SHIFT {
+            self.mark_page_dirty(page as u32);
+            self.make_code_stale(page);
+        }
+    }
+
+    fn make_code_stale(&mut self, page: usize) {
+        if let Some(flags) = self.flags.get_mut(page) {
+            if *flags & page_flags::HAS_CODE != 0 {
+                *flags &= !page_flags::HAS_CODE;
+                self.stale_code.push(page);
             }
         }
     }
@@ -331,9 +458,9 @@ impl Memory {
     /// instructions become stale code.
     pub fn clean_line(&mut self, pa: u64) -> Option<()> {
         let offset = self.offset(pa)? & !(LINE_SIZE as usize - 1);
-        self.write(offset, [0; LINE_SIZE as usize])?;
         let end = offset + LINE_SIZE as usize;
-        self.note_code_overwritten(offset, end);
+        self.ram.get_mut(offset..end)?.fill(0);
+        self.note_written(offset, end);
         if self.flags(offset) & page_flags::HAS_POISON != 0 {
             self.poison.remove(offset as u64, end as u64);
             self.refresh_poison_flags(offset as u64, end as u64);
@@ -527,7 +654,7 @@ mod tests {
         memory.store(BASE + 0x1000, &[1, 2]).expect("in RAM");
         assert!(memory.has_stale_code());
         assert_eq!(memory.take_stale_code(), [1]);
-        assert_eq!(memory.flags(0x1000), 0);
+        assert_eq!(memory.flags(0x1000), page_flags::DIRTY);
         assert!(!memory.has_stale_code());
     }
 

@@ -57,7 +57,7 @@ const CYCLE: u64 = 1 << CYCLE_COUNTER;
 const CPU_CYCLES: u64 = 1 << 0x11;
 
 /// One CPU's performance monitor. Times are in steps of the CPU.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Pmu {
     /// PMCR_EL0.E.
     enabled: bool,
@@ -91,6 +91,14 @@ impl Pmu {
     /// As it comes out of reset. What is UNKNOWN then is 0.
     pub(crate) fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether this is a state that it can come to at this Exception level.
+    pub(crate) fn is_sound(&self, el: u8) -> bool {
+        self.filter & !(filter::P | filter::U) == 0
+            && self.selected <= 31
+            && self.user & !userenr::ALL == 0
+            && self.counting == self.counts_at(el)
     }
 
     /// Brings the counter up to `now`.

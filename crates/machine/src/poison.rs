@@ -15,7 +15,8 @@ pub const LINE_SIZE: u64 = 64;
 pub const PAGE_SIZE: u64 = 4096;
 
 /// The poisoned lines of one RAM, by offset from its base.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "BTreeMap<usize, u64>", into = "BTreeMap<usize, u64>")]
 pub(crate) struct Poison {
     /// Page number → bit n set: line n of that page is poisoned. No mask is 0.
     masks: BTreeMap<usize, u64>,
@@ -23,7 +24,26 @@ pub(crate) struct Poison {
     lines: u64,
 }
 
+impl From<BTreeMap<usize, u64>> for Poison {
+    fn from(mut masks: BTreeMap<usize, u64>) -> Self {
+        masks.retain(|_, mask| *mask != 0);
+        let lines = masks.values().map(|mask| u64::from(mask.count_ones())).sum();
+        Self { masks, lines }
+    }
+}
+
+impl From<Poison> for BTreeMap<usize, u64> {
+    fn from(poison: Poison) -> Self {
+        poison.masks
+    }
+}
+
 impl Poison {
+    /// The numbers of the pages that have poison, in rising order.
+    pub(crate) fn pages(&self) -> impl DoubleEndedIterator<Item = usize> {
+        self.masks.keys().copied()
+    }
+
     /// Poisons every line that the byte range `[start, end)` touches; gives how many were clean
     /// before.
     pub(crate) fn add(&mut self, start: u64, end: u64) -> u64 {

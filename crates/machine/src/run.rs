@@ -298,7 +298,7 @@ impl Runner<'_> {
 
     /// Do what made the interpreter leave after an instruction.
     #[cold]
-    fn attend(&mut self) {
+    pub(crate) fn attend(&mut self) {
         self.cpu.attention = 0;
         for (offset, len) in std::mem::take(&mut self.cpu.written_code) {
             if len != 0 {

@@ -18,7 +18,7 @@ const TURN: u64 = 10_000;
 const NEVER: u64 = 1 << 56;
 
 /// Whose turn it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Turn {
     pub(crate) cpu: usize,
     left: u64,
@@ -26,6 +26,11 @@ pub(crate) struct Turn {
 
 impl Turn {
     pub(crate) const FIRST: Turn = Turn { cpu: 0, left: TURN };
+
+    /// Whether it can be a turn among so many CPUs.
+    pub(crate) fn is_sound(self, cpus: usize) -> bool {
+        self.cpu < cpus && self.left <= TURN
+    }
 }
 
 /// The CPUs that do not run now.

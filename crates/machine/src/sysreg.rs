@@ -108,7 +108,7 @@ pub(crate) mod sctlr {
 pub(crate) const CPACR_FPEN: u64 = 3 << 20;
 
 /// The registers that hold state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct SysRegs {
     pub(crate) sctlr: u64,
     pub(crate) cpacr: u64,
@@ -137,6 +137,11 @@ pub(crate) struct SysRegs {
 }
 
 impl SysRegs {
+    /// Whether this is a state that they can come to, as far as it matters.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.cpacr & !CPACR_FPEN == 0 && self.physical_timer.is_sound() && self.virtual_timer.is_sound()
+    }
+
     /// As they are after reset.
     pub(crate) fn new(mpidr: u64) -> Self {
         Self {

@@ -18,7 +18,7 @@ const IMASK: u64 = 1 << 1;
 const ISTATUS: u64 = 1 << 2;
 
 /// One timer. Times are in ticks of the counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Timer {
     /// ENABLE and IMASK.
     control: u64,
@@ -27,6 +27,11 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
+    /// Whether this is a state that a timer can come to.
+    pub(crate) fn is_sound(self) -> bool {
+        self.control & !(ENABLE | IMASK) == 0
+    }
+
     fn fires(self, now: u64) -> bool {
         self.control & ENABLE != 0 && now >= self.compare
     }

@@ -109,7 +109,7 @@ pub enum Error {
 }
 
 /// The instructions that were UNDEFINED.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct UndefinedLog {
     count: u64,
     last: [u32; UndefinedLog::KEPT],
@@ -140,8 +140,7 @@ impl UndefinedLog {
     }
 }
 
-/// A virtual machine. A clone of it runs on by itself, from the same state.
-#[derive(Clone)]
+/// A virtual machine.
 pub struct Vm {
     pub(crate) config: Config,
     pub(crate) memory: Memory,
@@ -166,20 +165,24 @@ impl Vm {
             return Err(Error::CpuCount(config.cpus));
         }
         let memory = Memory::new(RAM_BASE, config.memory_size)?;
-        let icache = ICache::new(config.memory_size);
-        let mut vm = Self {
+        let mut vm = Self::with(config, memory);
+        vm.reset();
+        Ok(vm)
+    }
+
+    /// With this RAM, and all else new.
+    pub(crate) fn with(config: Config, memory: Memory) -> Self {
+        Self {
             config,
+            icache: ICache::new(memory.size()),
             memory,
-            icache,
             cpus: (0..config.cpus).map(|cpu| Cpu::new(mpidr(cpu), &config)).collect(),
             undefined: UndefinedLog::default(),
             gic: Gic::new(config.cpus),
             now: 0,
             turn: Turn::FIRST,
             budget: None,
-        };
-        vm.reset();
-        Ok(vm)
+        }
     }
 
     /// All CPUs and the interrupt controller as they come out of reset, the first CPU on, the others

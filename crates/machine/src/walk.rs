@@ -178,7 +178,7 @@ pub fn translate(
     let (translation, update) = walk(memory, regime, va, access)?;
     if let Some(update) = update {
         if memory.write(update.offset, update.descriptor.to_le_bytes()).is_some() {
-            memory.note_code_overwritten(update.offset, update.offset + DESCRIPTOR_SIZE);
+            memory.note_written(update.offset, update.offset + DESCRIPTOR_SIZE);
         }
     }
     Ok(translation)

@@ -45,7 +45,7 @@ impl Register {
 }
 
 /// The state of 32 interrupts, a bit each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Bank {
     /// Group 1, not 0.
     group: u32,
@@ -71,6 +71,13 @@ impl Bank {
     /// The SGIs and PPIs of a CPU: SGIs are edge-triggered.
     pub(super) fn private() -> Self {
         Self { edge: 0xffff, fixed: 0xffff, ..Self::shared() }
+    }
+
+    /// Whether this is a state that a bank made like `new` can come to.
+    pub(super) fn is_sound(&self, new: &Self) -> bool {
+        self.fixed == new.fixed
+            && self.edge & self.fixed == new.edge & new.fixed
+            && self.priority.iter().all(|priority| priority & !PRIORITY_MASK == 0)
     }
 
     fn pending(&self) -> u32 {

@@ -38,7 +38,7 @@ const MIN_BPR0: u8 = 2;
 const IDLE_PRIORITY: u8 = 0xff;
 
 /// One CPU's interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct CpuInterface {
     /// Only interrupts of higher priority (lower value) are signalled.
     priority_mask: u8,
@@ -59,6 +59,15 @@ impl CpuInterface {
             control: 0,
             enabled: [false; 2],
         }
+    }
+
+    /// Whether this is a state that an interface can come to.
+    pub(super) fn is_sound(&self) -> bool {
+        let [first, second] = self.binary_point;
+        (MIN_BPR0..8).contains(&first)
+            && (MIN_BPR0 + 1..8).contains(&second)
+            && self.priority_mask & !super::bank::PRIORITY_MASK == 0
+            && self.control & !(CBPR | EOI_MODE) == 0
     }
 
     /// The groups enabled, bit 0 and 1.

@@ -30,7 +30,7 @@ pub(super) fn identification(offset: u64, part: u32) -> u32 {
 }
 
 /// The distributor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Distributor {
     enables: u32,
     banks: Vec<Bank>,
@@ -41,6 +41,15 @@ pub(super) struct Distributor {
 impl Distributor {
     pub(super) fn new() -> Self {
         Self { enables: 0, banks: vec![Bank::shared(); BANKS], routes: vec![0; 32 * BANKS] }
+    }
+
+    /// Whether this is a state that a distributor can come to.
+    pub(super) fn is_sound(&self) -> bool {
+        self.enables & !ENABLES == 0
+            && self.banks.len() == BANKS
+            && self.banks.iter().all(|bank| bank.is_sound(&Bank::shared()))
+            && self.routes.len() == 32 * BANKS
+            && self.routes.iter().all(|route| route & !ROUTE == 0)
     }
 
     /// The groups enabled, bits 0 and 1.

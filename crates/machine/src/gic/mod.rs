@@ -63,14 +63,14 @@ pub(crate) struct Signals {
     pub(crate) fiq: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Private {
     redistributor: Redistributor,
     interface: CpuInterface,
 }
 
 /// The whole controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Gic {
     distributor: Distributor,
     cpus: Vec<Private>,
@@ -84,6 +84,18 @@ impl Gic {
             interface: CpuInterface::new(),
         };
         Self { distributor: Distributor::new(), cpus: (0..cpus).map(private).collect() }
+    }
+
+    /// Whether this is a state that a controller for so many CPUs can come to.
+    pub(crate) fn is_sound(&self, cpus: usize) -> bool {
+        let new = Self::new(cpus);
+        self.distributor.is_sound()
+            && self.cpus.len() == cpus
+            && self
+                .cpus
+                .iter()
+                .zip(&new.cpus)
+                .all(|(cpu, new)| cpu.redistributor.is_sound(&new.redistributor) && cpu.interface.is_sound())
     }
 
     /// A CPU comes out of reset: its interface does, its redistributor stays as it is.

@@ -20,7 +20,7 @@ const CHILDREN_ASLEEP: u32 = 1 << 2;
 const PROCESSOR_SLEEP: u32 = 1 << 1;
 
 /// The redistributor of one CPU.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Redistributor {
     typer: u64,
     asleep: bool,
@@ -33,6 +33,11 @@ impl Redistributor {
         let typer =
             u64::from(affinity) << AFFINITY_SHIFT | number << NUMBER_SHIFT | if is_last { LAST } else { 0 };
         Self { typer, asleep: true, bank: Bank::private() }
+    }
+
+    /// Whether this is a state that the redistributor made as `new` can come to.
+    pub(super) fn is_sound(&self, new: &Self) -> bool {
+        self.typer == new.typer && self.bank.is_sound(&new.bank)
     }
 
     /// The word at `offset`, a multiple of 4.

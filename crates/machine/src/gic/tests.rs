@@ -237,8 +237,8 @@ fn sgis_go_to_the_list_or_to_all_others() {
     };
     assert_eq!(sent(0b1001), [0, 3]);
     assert_eq!(sent(1 << 16 | 0b0110), [17, 18], "Aff1 = 1");
-    assert_eq!(sent(2 << 16 | 1), [], "no such cluster");
-    assert_eq!(sent(1 << 44 | 1), [], "CPUs 16 and up of a cluster");
+    assert!(sent(2 << 16 | 1).is_empty(), "no such cluster");
+    assert!(sent(1 << 44 | 1).is_empty(), "CPUs 16 and up of a cluster");
     let all_but_2: Vec<u64> = (0..20).filter(|cpu| *cpu != 2).collect();
     assert_eq!(sent(1 << 40), all_but_2);
 }

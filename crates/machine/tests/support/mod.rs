@@ -2,6 +2,7 @@
 //! identity map to switch on.
 #![allow(dead_code)]
 
+pub(crate) mod arbitrary;
 pub(crate) mod gic;
 pub(crate) mod sysreg;
 
