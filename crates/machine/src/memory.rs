@@ -1,7 +1,7 @@
 //! Guest RAM: one run of little-endian bytes at a physical address, with poison at 64-byte lines.
 //!
 //! Two kinds of access. The CPU works with **offsets** from the base of RAM and the fixed-size
-//! [`Memory::read`] and [`Memory::write`], which look at nothing but bounds; it keeps pages with
+//! `read` and `write`, which look at nothing but bounds; it keeps pages with
 //! [`page_flags`] set out of its fast path, and asks [`Memory::poisoned`] in the slow one. The host
 //! uses **physical addresses** and [`Memory::load`]/[`Memory::store`], which ignore poison: a
 //! debugger must be able to look at a bad line.

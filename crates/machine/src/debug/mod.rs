@@ -66,7 +66,7 @@ const WATCHPOINT_CONTROL: u64 = 0x1fff | 1 << 13 | 3 << 14 | 0xf << 16 | 1 << 20
 const CLAIM: u64 = 0xff;
 
 /// A breakpoint or watchpoint: DBGxCRn_EL1 and DBGxVRn_EL1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 struct Point {
     control: u64,
     value: u64,
@@ -79,7 +79,7 @@ impl Point {
 }
 
 /// What debug is set up to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Debug {
     mdscr: u64,
     mdccint: u64,
@@ -211,11 +211,28 @@ impl Debug {
                 _ => return None,
             },
         }
+        (self.on, self.watching) = self.armed();
+        Some(())
+    }
+
+    /// What `on` and `watching` are to be.
+    fn armed(&self) -> (bool, bool) {
         let is_armed =
             |points: &[Point]| self.mdscr & mdscr::MDE != 0 && points.iter().any(|point| point.is_enabled());
-        self.on = self.mdscr & mdscr::SS != 0 || is_armed(&self.breakpoints);
-        self.watching = is_armed(&self.watchpoints);
-        Some(())
+        (self.mdscr & mdscr::SS != 0 || is_armed(&self.breakpoints), is_armed(&self.watchpoints))
+    }
+
+    /// Whether this is a state that it can come to.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.mdscr & !(mdscr::OPEN | mdscr::LOCKED) == 0
+            && self.mdccint & !MDCCINT == 0
+            && self.claim & !CLAIM == 0
+            && self.breakpoints.iter().all(|point| point.control & !BREAKPOINT_CONTROL == 0)
+            && self
+                .watchpoints
+                .iter()
+                .all(|point| point.control & !WATCHPOINT_CONTROL == 0 && point.value.trailing_zeros() >= 2)
+            && (self.on, self.watching) == self.armed()
     }
 
     /// Whether debug exceptions are enabled from an Exception level, with PSTATE.D as in `pstate`; they

@@ -250,6 +250,9 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
         cpu.trap = Trap::Poison(abort);
         return None;
     }
+    if write {
+        memory.mark_dirty(offset);
+    }
     if cpu.watches_in_page(va) {
         return Some(offset);
     }
@@ -261,7 +264,6 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
         global: translation.asid.is_none(),
     };
     if write {
-        memory.mark_dirty(offset);
         if flags & page_flags::HAS_CODE == 0 && !(has_poison && cpu.stores_abort) {
             cpu.tlb.fill_write(view, fill);
         }

@@ -6,6 +6,7 @@ use seawall_arm::{Esr, Pstate};
 use seawall_events::{LastFault, VirtualSError};
 
 use crate::cpu::{Cpu, Monitor, PendingMmio, Wait};
+use crate::debug::Debug;
 use crate::decode::{Kind, insn};
 use crate::gic::Gic;
 use crate::pmu::Pmu;
@@ -52,6 +53,7 @@ struct CpuState {
     fpsr: u64,
     sys: SysRegs,
     pmu: Pmu,
+    debug: Debug,
     monitor: Option<Monitor>,
     steps: u64,
     event: bool,
@@ -77,6 +79,7 @@ impl CpuState {
             fp,
             sys,
             pmu,
+            debug,
             monitor,
             steps,
             event,
@@ -121,6 +124,7 @@ impl CpuState {
             fpsr: fp.fpsr(),
             sys: sys.clone(),
             pmu,
+            debug: debug.clone(),
             monitor: *monitor,
             steps: *steps,
             event: *event,
@@ -148,6 +152,7 @@ impl CpuState {
         cpu.monitor = self.monitor;
         cpu.steps = self.steps;
         cpu.pmu = self.pmu.clone();
+        cpu.debug = self.debug.clone();
         cpu.event = self.event;
         cpu.wait = self.wait;
         cpu.landing = self.landing;
@@ -176,6 +181,7 @@ impl CpuState {
             (mode, "a CPU's PSTATE has a mode that this CPU does not have"),
             (self.sys.is_sound() && self.sys.mpidr == mpidr(index), "a CPU's system registers"),
             (self.pmu.is_sound((self.pstate >> 2 & 1) as u8), "a CPU's performance monitor"),
+            (self.debug.is_sound(), "a CPU's debug registers"),
             (self.steps < MOST_STEPS, "a CPU's steps"),
             (self.landing.1 < 4, "a CPU's BTYPE"),
             (

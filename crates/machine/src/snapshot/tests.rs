@@ -120,6 +120,8 @@ fn a_state_that_no_machine_can_be_in_is_refused() {
         ("/visible/cpus/1/sys/mpidr", "0", "a CPU's system registers"),
         ("/visible/cpus/1/sys/physical_timer/control", "4", "a CPU's system registers"),
         ("/visible/cpus/0/pmu/counting", "true", "a CPU's performance monitor"),
+        ("/visible/cpus/0/debug/watching", "true", "a CPU's debug registers"),
+        ("/visible/cpus/0/debug/breakpoints/1/control", "512", "a CPU's debug registers"),
         ("/visible/cpus/0/steps", "4611686018427387904", "the CPUs' steps"),
         ("/visible/cpus/0/landing/1", "4", "a CPU's BTYPE"),
         ("/visible/cpus/0/monitor", r#"{"pa":0,"size":3,"value":0}"#, "a CPU's exclusive monitor"),
