@@ -3,13 +3,16 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use seawall::apei::cper::Severity;
+use seawall::apei::ghes::{Ghes, Region, Report};
 use seawall::{Action, ContainError, Containment, Injection, MemoryError, Policy, StopReason};
 use seawall_events::{Exit, MmioExit, NisvExit, SigbusExit, SystemEvent, Vcpu};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{self, MmioAddress, MmioRange};
 use vm_device::device_manager::{IoManager, MmioManager as _};
+use vm_memory::{GuestMemory, GuestMemoryError};
 
 use crate::console::{Console, Observer};
 use crate::devices::disk::Disk;
@@ -18,6 +21,9 @@ use crate::devices::rtc::{Clock, Pl031};
 use crate::devices::virtio::{Block, DeviceMemory, VirtioConsole, VirtioMmio};
 use crate::interrupt::InterruptLine;
 use crate::layout;
+
+/// Bytes of the page that a SEA exit names.
+const PAGE: u64 = 4096;
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +89,9 @@ pub struct Board {
     disks: Vec<Arc<Mutex<Vd>>>,
     containment: Mutex<Containment<BoardPolicy>>,
     virtio: u32,
+    acpi: bool,
+    /// Where the guest looks for records of memory errors, if it does.
+    records: Mutex<Option<Ghes>>,
 }
 
 /// More devices than the layout has room for.
@@ -111,6 +120,8 @@ impl Board {
             disks: Vec::new(),
             containment: Mutex::new(Containment::new(BoardPolicy(policy))),
             virtio: 0,
+            acpi: false,
+            records: Mutex::new(None),
         };
         board.put(layout::UART.start, layout::UART.end, uart);
         board.put(layout::RTC.start, layout::RTC.end, Arc::new(Mutex::new(Pl031::new(clock))));
@@ -198,6 +209,45 @@ impl Board {
         for disk in &self.disks {
             lock(disk).process(memory);
         }
+    }
+
+    /// The guest is told of the board by ACPI.
+    pub fn set_acpi(&mut self) {
+        self.acpi = true;
+    }
+
+    /// Whether the guest is told of the board by ACPI.
+    pub fn has_acpi(&self) -> bool {
+        self.acpi
+    }
+
+    /// The guest looks here for records of memory errors.
+    ///
+    /// # Errors
+    /// If it is not in its memory.
+    pub fn set_records<M: GuestMemory>(&self, memory: &M, region: Region) -> Result<(), GuestMemoryError> {
+        let mut ghes = Ghes::new(region);
+        ghes.reset(memory)?;
+        *lock(&self.records) = Some(ghes);
+        Ok(())
+    }
+
+    /// Writes the record of the memory error that this exit tells of, for guests that look for such: before
+    /// [`Board::serve`] injects the abort that makes them look. `time`: now, by the guest's clock.
+    ///
+    /// # Errors
+    /// If the guest's memory cannot be written.
+    pub fn record<M: GuestMemory>(
+        &self,
+        memory: &M,
+        exit: &Exit,
+        time: SystemTime,
+    ) -> Result<Option<Report>, GuestMemoryError> {
+        let Exit::Sea(sea) = exit else { return Ok(None) };
+        let Some(gpa) = sea.gva_valid().and(sea.gpa_valid()) else { return Ok(None) };
+        let mut records = lock(&self.records);
+        let Some(ghes) = records.as_mut() else { return Ok(None) };
+        ghes.report(memory, gpa..gpa + PAGE, Severity::Recoverable, time).map(Some)
     }
 
     /// Does what an exit of a vCPU asks for; if [`Board::is_notified`] then, [`Board::process`] has the rest. `now`:

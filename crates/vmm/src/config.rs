@@ -13,6 +13,7 @@ use crate::console::Observer;
 use crate::devices::disk::Disk;
 use crate::devices::rtc::Clock;
 use crate::fdt::{self, Platform};
+use crate::firmware::Firmware;
 use crate::interrupt::InterruptLine;
 use crate::kernel::Kernel;
 use crate::load::{self, Placement};
@@ -20,6 +21,8 @@ use crate::{Error, layout};
 
 /// Linux's `COMMAND_LINE_SIZE` on arm64, less the NUL.
 const MAX_COMMAND_LINE: usize = 2047;
+/// Linux would call the services that UEFI has at run time; there are none.
+const NO_RUNTIME_SERVICES: &str = "efi=noruntime";
 /// RAM is a multiple of this, bytes.
 const MEMORY_UNIT: u64 = 2 << 20;
 
@@ -33,6 +36,9 @@ pub struct Config {
     pub policy: Box<dyn Policy + Send>,
     /// Which `struct kvm_vcpu_events` the software machine speaks; KVM has its own.
     pub abi: Abi,
+    /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
+    /// ([`firmware`](crate::firmware)): it takes the page offline. For Linux.
+    pub acpi: bool,
     /// A virtio console beside the UART: `hvc0` to Linux.
     pub virtio_console: bool,
     /// virtio block devices: `vda`, `vdb`, ... to Linux.
@@ -61,6 +67,7 @@ impl Config {
             cpus: 1,
             policy: Box::new(seawall::Full),
             abi: Abi::Extended(Layout::Posted),
+            acpi: false,
             virtio_console: false,
             disks: Vec::new(),
         }
@@ -99,6 +106,9 @@ impl Config {
         observer: Box<dyn Observer>,
     ) -> Result<Board, Error> {
         let mut board = Board::new(&mut line, clock, observer, self.policy)?;
+        if self.acpi {
+            board.set_acpi();
+        }
         if self.virtio_console {
             board.add_virtio_console(line(layout::VIRTIO_SPI)?)?;
         }
@@ -141,15 +151,32 @@ impl Guest {
         pmu: bool,
         board: &Board,
     ) -> Result<Placement, Error> {
-        let line = self.command_line.len();
+        let mut command_line = self.command_line.clone();
+        if board.has_acpi() {
+            command_line = format!("{command_line} {NO_RUNTIME_SERVICES}");
+        }
+        let line = command_line.len();
         if matches!(self.kernel, Kernel::Linux(_)) && line > MAX_COMMAND_LINE {
             return Err(Error::CommandLine { size: line, limit: MAX_COMMAND_LINE });
         }
-        let ram = layout::RAM..layout::RAM.saturating_add(size);
-        load::load(memory, &ram, self, |initrd| {
-            let virtio = board.virtio();
-            let command_line = &self.command_line;
-            Ok(fdt::flatten(&Platform { memory: size, cpus, command_line, initrd, pmu, virtio })?)
-        })
+        let mut ram = layout::RAM..layout::RAM.saturating_add(size);
+        let virtio = board.virtio();
+        let platform =
+            Platform { memory: size, cpus, command_line: &command_line, initrd: None, pmu, virtio };
+        if !board.has_acpi() {
+            return load::load(memory, &ram, self, |initrd| {
+                Ok(fdt::flatten(&Platform { initrd, ..platform.clone() })?)
+            });
+        }
+        let firmware = Firmware::new(&ram, &platform)?;
+        ram.end = firmware.range.start;
+        let placement = load::load(memory, &ram, self, |initrd| -> Result<_, Error> {
+            Ok(fdt::flatten_stub(&Platform { initrd, ..platform.clone() }, &firmware.handover)?)
+        })?;
+        for (address, bytes) in firmware.parts() {
+            load::write(memory, address, bytes)?;
+        }
+        board.set_records(memory, firmware.records).map_err(|error| load::failed(ram.end, &error))?;
+        Ok(placement)
     }
 }

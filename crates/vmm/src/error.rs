@@ -38,6 +38,12 @@ pub enum Error {
     /// The device tree cannot be written.
     #[error(transparent)]
     Fdt(#[from] FdtError),
+    /// The tables of ACPI do not fit.
+    #[error(transparent)]
+    Firmware(#[from] crate::firmware::TooBig),
+    /// The record of a memory error cannot be written.
+    #[error("the record of a memory error cannot be written: {0}")]
+    Record(#[source] vm_memory::GuestMemoryError),
     /// Linux takes no such command line.
     #[error("expected a command line of at most {limit} bytes, got {size}: Linux would cut it off")]
     CommandLine {

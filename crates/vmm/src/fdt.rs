@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
+use crate::firmware::efi::Handover;
 use crate::layout;
 
 /// What the tree says beyond what every guest gets.
@@ -41,6 +42,8 @@ const LEVEL_HIGH: u32 = 4;
 const TIMERS: [u32; 4] = [13, 14, 11, 10];
 /// PPI of the PMU.
 const PMU: u32 = 7;
+/// `efi_secureboot_mode_disabled`.
+const SECURE_BOOT_DISABLED: u32 = 2;
 const UART_NODE: &str = "pl011@9000000";
 
 /// The tree as a flattened blob (Devicetree specification 0.4, version 17).
@@ -75,9 +78,39 @@ pub fn flatten(platform: &Platform<'_>) -> Result<Vec<u8>, FdtError> {
     Ok(fdt.finish()?)
 }
 
+/// A tree that only says where the rest is: Linux then boots with ACPI (Linux, arch/arm/uefi.rst).
+///
+/// # Errors
+/// [`FdtError`] if the command line holds a NUL.
+pub fn flatten_stub(platform: &Platform<'_>, efi: &Handover) -> Result<Vec<u8>, FdtError> {
+    let no_reservations: [FdtReserveEntry; 0] = [];
+    let mut fdt = FdtWriter::new_with_mem_reserv(&no_reservations)?;
+    let root = fdt.begin_node("")?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    let node = fdt.begin_node("chosen")?;
+    boot(&mut fdt, platform)?;
+    fdt.property_u64("linux,uefi-system-table", efi.system_table)?;
+    fdt.property_u64("linux,uefi-mmap-start", efi.mmap_start)?;
+    fdt.property_u32("linux,uefi-mmap-size", efi.mmap_size)?;
+    fdt.property_u32("linux,uefi-mmap-desc-size", efi.mmap_desc_size)?;
+    fdt.property_u32("linux,uefi-mmap-desc-ver", efi.mmap_desc_ver)?;
+    // Debian's kernel, which can be locked down, takes nothing of the above without this.
+    fdt.property_u32("linux,uefi-secure-boot", SECURE_BOOT_DISABLED)?;
+    fdt.end_node(node)?;
+    fdt.end_node(root)?;
+    Ok(fdt.finish()?)
+}
+
 fn chosen(fdt: &mut FdtWriter, platform: &Platform<'_>) -> Result<(), vm_fdt::Error> {
     let node = fdt.begin_node("chosen")?;
     fdt.property_string("stdout-path", &format!("/{UART_NODE}"))?;
+    boot(fdt, platform)?;
+    fdt.end_node(node)
+}
+
+/// Command line and initramfs.
+fn boot(fdt: &mut FdtWriter, platform: &Platform<'_>) -> Result<(), vm_fdt::Error> {
     if !platform.command_line.is_empty() {
         fdt.property_string("bootargs", platform.command_line)?;
     }
@@ -85,7 +118,7 @@ fn chosen(fdt: &mut FdtWriter, platform: &Platform<'_>) -> Result<(), vm_fdt::Er
         fdt.property_u64("linux,initrd-start", initrd.start)?;
         fdt.property_u64("linux,initrd-end", initrd.end)?;
     }
-    fdt.end_node(node)
+    Ok(())
 }
 
 fn memory(fdt: &mut FdtWriter, size: u64) -> Result<(), vm_fdt::Error> {

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use seawall_events::{Reg, Vcpu as _};
 use seawall_kvm::{Gic, GuestAddress, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, Vm};
@@ -198,6 +198,7 @@ fn run(
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
         let exit = vcpu.run()?;
+        board.record(memory, &exit, SystemTime::now()).map_err(Error::Record)?;
         let end = board.serve(number, &mut vcpu, &exit, start.elapsed())?;
         if end.is_some() {
             return Ok(end);

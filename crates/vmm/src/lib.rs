@@ -6,6 +6,7 @@
 //! - [`board`], [`devices`], [`interrupt`]: PL011, PL031 and virtio-mmio on a bus, for any backend
 //! - [`SoftwareMachine`] (anywhere): the guest on the software Arm machine, the same run each time, to the bit
 //! - `KvmMachine` (aarch64 Linux only): the guest on `/dev/kvm`, a thread for each vCPU
+//! - [`firmware`]: ACPI instead of the device tree, for guests that want records of memory errors
 //! - [`initramfs`]: an archive out of files, without tools
 //!
 //! ```no_run
@@ -29,6 +30,7 @@ pub mod devices;
 mod dma;
 mod error;
 pub mod fdt;
+pub mod firmware;
 pub mod initramfs;
 pub mod interrupt;
 pub mod kernel;

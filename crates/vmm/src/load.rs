@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use thiserror::Error;
-use vm_memory::{Bytes as _, GuestAddress, GuestMemory};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemory, GuestMemoryError};
 
 use crate::Guest;
 use crate::kernel::Kernel;
@@ -154,10 +154,13 @@ pub fn load<M: GuestMemory, E: From<LoadError>>(
     Ok(Placement { entry, kernel: taken, initrd: initrd_place, fdt })
 }
 
-fn write<M: GuestMemory>(memory: &M, address: u64, bytes: &[u8]) -> Result<(), LoadError> {
-    let failed =
-        |error: vm_memory::GuestMemoryError| LoadError::Memory { address, reason: error.to_string() };
-    memory.write_slice(bytes, GuestAddress(address)).map_err(failed)
+/// Puts bytes into guest memory.
+pub(crate) fn write<M: GuestMemory>(memory: &M, address: u64, bytes: &[u8]) -> Result<(), LoadError> {
+    memory.write_slice(bytes, GuestAddress(address)).map_err(|error| failed(address, &error))
+}
+
+pub(crate) fn failed(address: u64, error: &GuestMemoryError) -> LoadError {
+    LoadError::Memory { address, reason: error.to_string() }
 }
 
 /// Entry and memory of a kernel.

@@ -105,6 +105,12 @@ impl SoftwareMachine {
             }
             let time = self.vm.time();
             self.clock.set(time);
+            if let Exit::Sea(_) = exit {
+                let now = self.clock.time();
+                let written =
+                    Dma::with(self.vm.memory_mut(), |memory| self.board.record(memory, &exit, now)).0;
+                written.map_err(Error::Record)?;
+            }
             let mut vcpu = self.vm.vcpu(cpu)?;
             let end = self.board.serve(cpu as u32, &mut vcpu, &exit, Duration::from_nanos(time))?;
             if end.is_some() {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
@@ -47,6 +47,13 @@ impl GuestClock {
     /// It is so many nanoseconds after the epoch.
     pub fn set(&self, nanoseconds: u64) {
         self.0.store(nanoseconds, Ordering::Relaxed);
+    }
+}
+
+impl GuestClock {
+    /// What time it is.
+    pub fn time(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.0.load(Ordering::Relaxed)) + Duration::from_secs(Self::EPOCH)
     }
 }
 

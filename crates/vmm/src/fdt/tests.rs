@@ -142,3 +142,32 @@ fn a_command_line_with_a_nul_is_an_error() {
     let error = flatten(&Platform { command_line: "a\0b", ..platform() }).expect_err("NUL");
     assert!(error.to_string().starts_with("the device tree cannot be written: "), "{error}");
 }
+
+/// Linux, arch/arm/uefi.rst; `dt_is_stub` takes a tree with another node than `/chosen` for the platform's.
+#[test]
+fn the_stub_has_nothing_but_chosen() {
+    let efi = Handover {
+        system_table: 0x5ffe_8000,
+        mmap_start: 0x5ffe_8090,
+        mmap_size: 160,
+        mmap_desc_size: 40,
+        mmap_desc_ver: 1,
+    };
+    let platform = Platform { command_line: "quiet", initrd: Some(0x4800_0000..0x4800_1000), ..platform() };
+    assert_eq!(
+        read_back(&flatten_stub(&platform, &efi).expect("a tree")),
+        [
+            r"/#address-cells = \x00\x00\x00\x02",
+            r"/#size-cells = \x00\x00\x00\x02",
+            r"/chosen/bootargs = quiet\x00",
+            r"/chosen/linux,initrd-start = \x00\x00\x00\x00H\x00\x00\x00",
+            r"/chosen/linux,initrd-end = \x00\x00\x00\x00H\x00\x10\x00",
+            r"/chosen/linux,uefi-system-table = \x00\x00\x00\x00_\xfe\x80\x00",
+            r"/chosen/linux,uefi-mmap-start = \x00\x00\x00\x00_\xfe\x80\x90",
+            r"/chosen/linux,uefi-mmap-size = \x00\x00\x00\xa0",
+            r"/chosen/linux,uefi-mmap-desc-size = \x00\x00\x00(",
+            r"/chosen/linux,uefi-mmap-desc-ver = \x00\x00\x00\x01",
+            r"/chosen/linux,uefi-secure-boot = \x00\x00\x00\x02",
+        ]
+    );
+}

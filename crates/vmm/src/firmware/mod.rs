@@ -1,0 +1,86 @@
+//! What a Linux that boots with ACPI finds in memory instead of a device tree: ACPI tables, and of UEFI just the
+//! system table and the memory map, handed over by `/chosen`. There are no UEFI services.
+//!
+//! All of it is in a few pages at the top of RAM that the memory map keeps from the guest. Among it are the records of
+//! memory errors ([`seawall::apei`]): that is what ACPI is for here.
+
+pub mod acpi;
+pub mod efi;
+
+use std::ops::Range;
+
+use seawall::apei::ghes::Region;
+
+use crate::fdt::Platform;
+
+/// Bytes at the top of RAM that are the firmware's.
+pub const SIZE: u64 = 0x2_0000;
+/// Of these, where the tables of ACPI begin; before them are the records of errors.
+const TABLES: u64 = 0x8000;
+/// And where those of UEFI begin.
+const EFI: u64 = 0x1_e000;
+
+/// Sources of records for errors that vCPUs consumed: as many can be outstanding at once.
+const SEA_SOURCES: u16 = 32;
+/// Sources for errors that were only found.
+const POLLED_SOURCES: u16 = 8;
+/// How often a guest looks at those, milliseconds.
+const POLL_INTERVAL: u32 = 1000;
+
+/// The firmware of one guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firmware {
+    /// Where it lies: the end of RAM.
+    pub range: Range<u64>,
+    /// Where the records of memory errors are.
+    pub records: Region,
+    /// The tables of ACPI.
+    pub tables: Vec<u8>,
+    /// The system table and the memory map of UEFI.
+    pub efi: Vec<u8>,
+    /// What `/chosen` says of them.
+    pub handover: efi::Handover,
+}
+
+/// The firmware does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected ACPI tables of at most {limit} bytes, these have {size}: fewer vCPUs or devices, please")]
+pub struct TooBig {
+    /// Bytes.
+    pub size: u64,
+    /// Bytes.
+    pub limit: u64,
+}
+
+impl Firmware {
+    /// The firmware of a guest with this RAM on this platform.
+    ///
+    /// # Errors
+    /// [`TooBig`].
+    pub fn new(ram: &Range<u64>, platform: &Platform<'_>) -> Result<Self, TooBig> {
+        let range = ram.end.saturating_sub(SIZE).max(ram.start)..ram.end;
+        let base = range.start;
+        let records = Region { base, sea: SEA_SOURCES, polled: POLLED_SOURCES, poll_interval: POLL_INTERVAL };
+        let (tables, rsdp) = acpi::tables(base + TABLES, platform, &records);
+        let (size, limit) = (tables.len() as u64, EFI - TABLES);
+        if size > limit {
+            return Err(TooBig { size, limit });
+        }
+        let map = [
+            efi::Memory { range: ram.start..base, kind: efi::CONVENTIONAL },
+            efi::Memory { range: base..base + TABLES, kind: efi::ACPI_NVS },
+            efi::Memory { range: base + TABLES..base + EFI, kind: efi::ACPI_RECLAIM },
+            efi::Memory { range: base + EFI..ram.end, kind: efi::RESERVED },
+        ];
+        let (efi, handover) = efi::tables(base + EFI, rsdp, &map);
+        Ok(Self { range, records, tables, efi, handover })
+    }
+
+    /// The parts with their guest physical addresses.
+    pub fn parts(&self) -> [(u64, &[u8]); 2] {
+        [(self.range.start + TABLES, &self.tables), (self.range.start + EFI, &self.efi)]
+    }
+}
+
+#[cfg(test)]
+mod tests;
