@@ -93,6 +93,9 @@ mod boot {
         /// Let the guest write to its disks; nothing of it is kept
         #[arg(long)]
         scratch: bool,
+        /// Boot with ACPI, and give the guest a record of each memory error
+        #[arg(long)]
+        acpi: bool,
         /// A virtio console beside the UART: hvc0
         #[arg(long)]
         virtio_console: bool,
@@ -112,6 +115,7 @@ mod boot {
         let mut config = Config::new(args.memory << 20);
         config.cpus = args.cpus;
         config.policy = policy(&args.policy).ok_or("expected the policy serror, mainline or full")?;
+        config.acpi = args.acpi;
         config.virtio_console = args.virtio_console;
         let writes = if args.scratch { Writes::InMemory } else { Writes::Refused };
         for path in &args.disk {

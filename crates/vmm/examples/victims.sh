@@ -17,5 +17,6 @@ done
 wait $witness
 echo "init: witness ended with $?"
 while read line; do echo "init: it said: $line"; done < /tmp/log
+while read line; do case $line in *Corrupted*) echo "init: $line" ;; esac; done < /proc/meminfo
 echo o > /proc/sysrq-trigger
 read forever
