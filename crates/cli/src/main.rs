@@ -9,8 +9,8 @@ mod out;
 mod parse;
 mod probe;
 mod run;
-mod session;
 mod style;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -34,15 +34,19 @@ Start here:
   seawall decode 0x92000210               an ESR in words
   seawall check                           does this host treat external aborts right?
   seawall probe                           what this host offers, and advice
-  seawall run --machine guest.elf --poison 0x40210000@100000
+  seawall run --kernel vmlinuz --initrd initrd.gz
+                                          Linux on the software machine, on any host
+  seawall run --kernel guest.elf --poison 0x40210000@100000
                                           your own bare-metal guest, with memory that goes bad
 
 Exit codes:
-  0  done; the guest powered itself off    5  the guest hung: limit reached, or idle for ever
-  1  an outcome was not what it must be    6  stopped: the guest took the same abort for ever
-  2  wrong usage                           7  the guest needs what the machine does not have
-  3  a file cannot be read or written      8  the guest asked for a reset
-  4  a range is not in memory              9  what was asked for is not available on this host";
+  0  done; the guest powered itself off    6  stopped: the guest took the same abort for ever
+  1  an outcome was not what it must be    7  the guest needs what the machine does not have
+  2  wrong usage                           8  the guest asked for a reset
+  3  a file cannot be read or written,     9  what was asked for is not available on this host
+     or is no guest                       10  the guest's kernel panicked
+  4  a range is not in memory             11  the guest does not fit into its memory
+  5  the guest hung: limit reached, or idle for ever";
 
 #[derive(Subcommand)]
 enum Command {
@@ -54,8 +58,8 @@ enum Command {
     Probe(probe::Args),
     /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
     Decode(decode::Args),
-    /// Run a bare-metal guest of your own, with poison where and when you say.
-    Run(run::Args),
+    /// Run a guest of your own, Linux or bare metal, with poison where and when you say.
+    Run(Box<run::Args>),
     /// Get a Linux guest: Debian's kernel, and an initramfs with a workload.
     Guest(guest::Args),
 }
@@ -71,6 +75,8 @@ mod exit {
     pub(crate) const UNSUPPORTED: u8 = 7;
     pub(crate) const RESET: u8 = 8;
     pub(crate) const UNAVAILABLE: u8 = 9;
+    pub(crate) const PANIC: u8 = 10;
+    pub(crate) const TOO_LITTLE_MEMORY: u8 = 11;
 }
 
 /// What a command failed with: an exit code, and what to do about it.

@@ -1,7 +1,6 @@
 //! Numbers, sizes and ranges as people type them.
 
 use std::num::IntErrorKind;
-use std::ops::Range;
 
 /// A number: `0x` hexadecimal (with or without `_`), or decimal.
 pub(crate) fn number(text: &str) -> Result<u64, String> {
@@ -43,32 +42,52 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Where and when memory goes bad: `ADDR[+LEN][@COUNT]`.
+/// Where and when memory goes bad: `ADDR[+LEN][@COUNT]` or `page:NAME[+LEN][@COUNT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Poison {
-    /// Physical addresses.
-    pub(crate) range: Range<u64>,
-    /// After so many instructions; 0 is before the first.
+    pub(crate) place: Place,
+    /// Bytes, at least 1.
+    pub(crate) len: u64,
+    /// After so many instructions, of the run or since the guest named its page; 0 is at once.
     pub(crate) after: u64,
 }
 
-/// `ADDR[+LEN][@COUNT]`; LEN is 64 if it is not given.
+/// Where a range begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A physical address. The range ends below 2^64.
+    Address(u64),
+    /// What the guest calls so on its console.
+    Page(String),
+}
+
+/// `ADDR[+LEN][@COUNT]` or `page:NAME[+LEN][@COUNT]`; LEN is 64 if it is not given.
 pub(crate) fn poison(text: &str) -> Result<Poison, String> {
-    let expected =
-        |reason: String| format!("expected ADDR[+LEN][@COUNT], such as 0x40210000+64@1000: {reason}");
+    let expected = |reason: String| {
+        format!(
+            "expected ADDR[+LEN][@COUNT], such as 0x40210000+64@1000, or page:NAME[+LEN][@COUNT]: {reason}"
+        )
+    };
     let (place, after) = match text.split_once('@') {
         Some((place, after)) => (place, number(after).map_err(expected)?),
         None => (text, 0),
     };
-    let (start, len) = match place.split_once('+') {
-        Some((start, len)) => (number(start).map_err(expected)?, size(len).map_err(expected)?),
-        None => (number(place).map_err(expected)?, 64),
+    let (place, len) = match place.split_once('+') {
+        Some((start, len)) => (start, size(len).map_err(expected)?),
+        None => (place, 64),
     };
     if len == 0 {
         return Err(expected("LEN is 0".into()));
     }
-    let end = start.checked_add(len).ok_or_else(|| expected("the range ends past 2^64".into()))?;
-    Ok(Poison { range: start..end, after })
+    let place = match place.strip_prefix("page:") {
+        Some("") => return Err(expected("NAME is empty".into())),
+        Some(name) => Place::Page(name.to_owned()),
+        None => Place::Address(number(place).map_err(expected)?),
+    };
+    if matches!(place, Place::Address(start) if start.checked_add(len).is_none()) {
+        return Err(expected("the range ends past 2^64".into()));
+    }
+    Ok(Poison { place, len, after })
 }
 
 /// Bytes in hexadecimal; blanks, colons and underscores between digits are skipped.
@@ -124,12 +143,20 @@ mod tests {
 
     #[test]
     fn poison_is_a_line_now_unless_said_otherwise() {
-        assert_eq!(poison("0x40210000"), Ok(Poison { range: 0x4021_0000..0x4021_0040, after: 0 }));
-        assert_eq!(
-            poison("0x40210000+4K@100000"),
-            Ok(Poison { range: 0x4021_0000..0x4021_1000, after: 100_000 })
-        );
+        let at = |start, len, after| Ok(Poison { place: Place::Address(start), len, after });
+        assert_eq!(poison("0x40210000"), at(0x4021_0000, 64, 0));
+        assert_eq!(poison("0x40210000+4K@100000"), at(0x4021_0000, 4096, 100_000));
         for wrong in ["", "x", "0x40210000+0", "0xffffffffffffffff+64", "0x40210000@", "0x40210000+64@x"] {
+            assert!(poison(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn poison_may_be_at_a_page_that_the_guest_will_name() {
+        let page = |name: &str, len, after| Ok(Poison { place: Place::Page(name.into()), len, after });
+        assert_eq!(poison("page:anon"), page("anon", 64, 0));
+        assert_eq!(poison("page:file-text+4K@2000"), page("file-text", 4096, 2000));
+        for wrong in ["page:", "page:+64", "page:x+0", "page:x@y"] {
             assert!(poison(wrong).is_err(), "{wrong}");
         }
     }

@@ -28,8 +28,8 @@ pub trait Observer: Send {
     /// A device met bad memory when it read what the guest had handed to it, at this guest physical address, and told
     /// its driver so. Only on the software machine: on KVM this program would not outlive it.
     fn device_error(&mut self, _address: u64) {}
-    /// Asked after the guest wrote something: whether [`SoftwareMachine::run`] is to come back to its caller, who can
-    /// then do what an observer cannot, for instance turn memory bad.
+    /// Asked after the above: whether [`SoftwareMachine::run`] is to come back to its caller, who can then do what an
+    /// observer cannot, for instance turn memory bad.
     ///
     /// [`SoftwareMachine::run`]: crate::SoftwareMachine::run
     fn wants_pause(&mut self) -> bool {

@@ -44,6 +44,13 @@ const TIMERS: [u32; 4] = [13, 14, 11, 10];
 const PMU: u32 = 7;
 /// `efi_secureboot_mode_disabled`.
 const SECURE_BOOT_DISABLED: u32 = 2;
+/// What "arm,psci" says beside its name (Linux, bindings/arm/psci.yaml).
+const PSCI_FUNCTIONS: [(&str, u32); 4] = [
+    ("cpu_suspend", 0xc400_0001),
+    ("cpu_off", 0x8400_0002),
+    ("cpu_on", 0xc400_0003),
+    ("migrate", 0xc400_0005),
+];
 const UART_NODE: &str = "pl011@9000000";
 
 /// The tree as a flattened blob (Devicetree specification 0.4, version 17).
@@ -67,7 +74,7 @@ pub fn flatten(platform: &Platform<'_>) -> Result<Vec<u8>, FdtError> {
     if platform.pmu {
         pmu(&mut fdt)?;
     }
-    gic(&mut fdt, platform.cpus)?;
+    gic(&mut fdt)?;
     clock(&mut fdt)?;
     primecell(&mut fdt, UART_NODE, "arm,pl011", &layout::UART, layout::UART_SPI, &["uartclk", "apb_pclk"])?;
     primecell(&mut fdt, "pl031@9010000", "arm,pl031", &layout::RTC, layout::RTC_SPI, &["apb_pclk"])?;
@@ -145,8 +152,11 @@ fn cpus(fdt: &mut FdtWriter, count: u32) -> Result<(), vm_fdt::Error> {
 
 fn psci(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     let node = fdt.begin_node("psci")?;
-    strings(fdt, "compatible", &["arm,psci-1.0", "arm,psci-0.2"])?;
+    strings(fdt, "compatible", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"])?;
     fdt.property_string("method", "hvc")?;
+    for (name, function) in PSCI_FUNCTIONS {
+        fdt.property_u32(name, function)?;
+    }
     fdt.end_node(node)
 }
 
@@ -165,21 +175,17 @@ fn pmu(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     fdt.end_node(node)
 }
 
-fn gic(fdt: &mut FdtWriter, cpus: u32) -> Result<(), vm_fdt::Error> {
+fn gic(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     let node = fdt.begin_node(&format!("intc@{:x}", layout::GIC_DISTRIBUTOR.start))?;
     fdt.property_string("compatible", "arm,gic-v3")?;
     fdt.property_null("interrupt-controller")?;
     fdt.property_u32("#interrupt-cells", 3)?;
     fdt.property_u32("#redistributor-regions", 1)?;
-    let distributor = &layout::GIC_DISTRIBUTOR;
-    let redistributors = layout::GIC_REDISTRIBUTOR_SIZE * u64::from(cpus);
-    let reg = [
-        distributor.start,
-        distributor.end - distributor.start,
-        layout::GIC_REDISTRIBUTORS.start,
-        redistributors,
-    ];
-    fdt.property_array_u64("reg", &reg)?;
+    let frames = [layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS];
+    fdt.property_array_u64("reg", &frames.map(|frame| [frame.start, frame.end - frame.start]).concat())?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_null("ranges")?;
     fdt.property_phandle(GIC)?;
     fdt.end_node(node)
 }

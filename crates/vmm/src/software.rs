@@ -52,6 +52,8 @@ pub struct SoftwareMachine {
     levels: Levels,
     /// The levels that the interrupt controller knows.
     known: u64,
+    /// The vCPU that the last run ended on.
+    current: usize,
     /// What is typed and was not yet taken.
     typed: VecDeque<u8>,
     /// Linux throws away what came before it had a driver.
@@ -80,7 +82,17 @@ impl SoftwareMachine {
         boot.set_reg(Reg::Pc, placement.entry)?;
         boot.set_reg(Reg::X(0), placement.fdt.start)?;
         let types_to_driver = matches!(guest.kernel, Kernel::Linux(_));
-        Ok(Self { vm, board, placement, clock, levels, known: 0, typed: VecDeque::new(), types_to_driver })
+        Ok(Self {
+            vm,
+            board,
+            placement,
+            clock,
+            levels,
+            known: 0,
+            current: 0,
+            typed: VecDeque::new(),
+            types_to_driver,
+        })
     }
 
     /// Where the parts of the guest are.
@@ -100,6 +112,7 @@ impl SoftwareMachine {
             self.give_typed();
             self.drive_lines()?;
             let (cpu, exit) = self.vm.run()?;
+            self.current = cpu;
             if exit == Exit::Intr {
                 return Ok(None);
             }
@@ -153,6 +166,11 @@ impl SoftwareMachine {
     /// The machine's time, nanoseconds: a step is one, and all vCPUs waiting lets it go on.
     pub fn time(&self) -> u64 {
         self.vm.time()
+    }
+
+    /// The vCPU that the last run ended on.
+    pub fn current_cpu(&self) -> usize {
+        self.current
     }
 
     /// The machine.

@@ -1,0 +1,122 @@
+//! How a guest ended: its name, its exit code, and what to do about it.
+
+use seawall_arm::Esr;
+use seawall_vmm::End;
+
+use crate::exit;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// By what the guest did.
+    Guest(End),
+    /// The limit of instructions is reached.
+    InstructionLimit,
+    /// The limit of time is reached, seconds.
+    TimeLimit(u64),
+    /// The guest takes an exception at the first instruction of its own vector, for ever.
+    BadVector {
+        /// PC, `ELR_EL1` and the vector: all the same address.
+        pc: u64,
+        /// `ESR_EL1`.
+        esr: Esr,
+    },
+    /// Somebody ended it from the keyboard.
+    Keyboard,
+}
+
+/// Where the guest is that does not go on, as far as the backend knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Where {
+    pub(super) pc: Option<u64>,
+    pub(super) instructions: Option<u64>,
+}
+
+impl Where {
+    /// ` (PC 0x40080000)`.
+    fn pc(self) -> String {
+        self.pc.map(|pc| format!(" (PC {pc:#x})")).unwrap_or_default()
+    }
+
+    /// ` after 1000 instructions`.
+    fn after(self) -> String {
+        self.instructions.map(|count| format!(" after {count} instructions")).unwrap_or_default()
+    }
+}
+
+impl Ending {
+    /// For programs.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Guest(End::PowerOff) => "power-off",
+            Self::Guest(End::Reset) => "reset",
+            Self::Guest(End::Panic { .. }) => "panic",
+            Self::Guest(End::Storm(_)) => "storm",
+            Self::Guest(End::NoDevice(_)) => "no-device",
+            Self::Guest(End::NoSyndrome(_)) => "no-syndrome",
+            Self::Guest(End::HostMemory(_)) => "host-memory",
+            Self::Guest(End::Event(_)) => "system-event",
+            Self::Guest(End::Idle) => "idle",
+            Self::Guest(_) => "unknown-exit",
+            Self::InstructionLimit => "instruction-limit",
+            Self::TimeLimit(_) => "time-limit",
+            Self::BadVector { .. } => "bad-vector",
+            Self::Keyboard => "keyboard",
+        }
+    }
+
+    /// For the shell.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Guest(End::PowerOff) | Self::Keyboard => 0,
+            Self::Guest(End::Reset) => exit::RESET,
+            Self::Guest(End::Panic { .. }) => exit::PANIC,
+            Self::Guest(End::Storm(_)) => exit::STORM,
+            Self::Guest(End::Idle) | Self::InstructionLimit | Self::TimeLimit(_) | Self::BadVector { .. } => {
+                exit::HUNG
+            }
+            Self::Guest(_) => exit::UNSUPPORTED,
+        }
+    }
+
+    /// Why it ended, and what to do about it.
+    pub(super) fn explain(&self, at: Where) -> String {
+        let (pc, after) = (at.pc(), at.after());
+        match self {
+            Self::Guest(End::PowerOff) => format!("the guest powered off{after}"),
+            Self::Guest(End::Reset) => format!("the guest asked for a reset{after}"),
+            Self::Guest(End::Panic { message }) => format!("the guest's kernel panicked{after}: {message}"),
+            Self::Guest(End::Storm(reason)) => reason.to_string(),
+            Self::Guest(End::Idle) => format!(
+                "the guest waits for an interrupt{pc}, and nothing will raise one: end it with PSCI SYSTEM_OFF"
+            ),
+            Self::Guest(End::NoDevice(mmio)) => format!(
+                "the guest {} {} bytes at {:#x}{pc}, where this machine has neither RAM nor a device",
+                if mmio.is_write { "wrote" } else { "read" },
+                mmio.len,
+                mmio.phys_addr
+            ),
+            Self::Guest(End::NoSyndrome(nisv)) => format!(
+                "the guest accessed {:#x}{pc} by an instruction without a valid syndrome, where this machine has \
+                 neither RAM nor a device",
+                nisv.fault_ipa
+            ),
+            Self::Guest(End::Event(event)) => {
+                format!("the guest asked for {event:?} by PSCI, which this machine does not do")
+            }
+            Self::Guest(other) => format!("the guest {other}"),
+            Self::InstructionLimit => format!(
+                "the guest did not end in {} instructions{pc}: raise --max-insns, or see why it hangs",
+                at.instructions.unwrap_or_default()
+            ),
+            Self::TimeLimit(seconds) => {
+                format!("the guest did not end in {seconds} s{pc}: raise --timeout, or see why it hangs")
+            }
+            Self::BadVector { pc, esr } => format!(
+                "the guest took an exception at its own vector {pc:#x}, and does so for ever: ESR_EL1 {esr}. Set \
+                 VBAR_EL1 to vectors that it can execute"
+            ),
+            Self::Keyboard => format!("ended from the keyboard{after}"),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A guest on KVM.
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub(super) use here::run;
+
+/// Nobody comes here: there is no KVM to be opened.
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+pub(super) fn run(
+    _: &super::Args,
+    _: seawall_vmm::Config,
+    _: &seawall_vmm::Guest,
+    _: super::Output,
+) -> Result<u8, crate::Failure> {
+    Err(crate::Failure::new(crate::exit::UNAVAILABLE, "--backend kvm: expected an aarch64 Linux host"))
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod here {
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+    use std::time::{Duration, Instant};
+
+    use seawall::Outcome;
+    use seawall_vmm::{Config, End, Guest, KvmMachine, Observer};
+    use serde_json::json;
+
+    use crate::Failure;
+    use crate::run::Args;
+    use crate::run::ending::{Ending, Where};
+    use crate::run::keyboard::{Keyboard, Typed};
+    use crate::run::output::{Output, When};
+
+    /// Between two looks at whether the UART has room for more keys.
+    const PAUSE: Duration = Duration::from_millis(5);
+
+    #[derive(Clone)]
+    struct Watch {
+        output: Arc<Mutex<Output>>,
+        started: Instant,
+    }
+
+    impl Watch {
+        fn output(&self) -> MutexGuard<'_, Output> {
+            self.output.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        fn when(&self) -> When {
+            When { time: self.started.elapsed(), instructions: None }
+        }
+    }
+
+    impl Observer for Watch {
+        fn console(&mut self, bytes: &[u8]) {
+            self.output().console(bytes);
+        }
+
+        fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
+            self.output().memory_error(self.when(), cpu, outcome);
+        }
+    }
+
+    /// Runs the guest to its end: the exit code.
+    pub(in crate::run) fn run(
+        args: &Args,
+        config: Config,
+        guest: &Guest,
+        output: Output,
+    ) -> Result<u8, Failure> {
+        let watch = Watch { output: Arc::new(Mutex::new(output)), started: Instant::now() };
+        let machine = KvmMachine::new(config, guest, Box::new(watch.clone()))?;
+        let (keyboard, guest_keyboard) = (args.keyboard(), machine.keyboard());
+        let keyboard = Arc::new(Mutex::new(keyboard));
+        let keys = keyboard.clone();
+        // It ends with the process: nothing can be waited for that a read of a terminal would give up.
+        std::thread::spawn(move || type_in(&keys, &guest_keyboard));
+        let ended = machine.run(args.time_limit());
+        // A terminal is as it was before anything is said.
+        *keyboard.lock().unwrap_or_else(PoisonError::into_inner) = Keyboard::none();
+        let ending = match ended? {
+            End::TimeLimit => Ending::TimeLimit(args.timeout.unwrap_or_default()),
+            end => Ending::Guest(end),
+        };
+        let text = ending.explain(Where::default());
+        let (when, mut output) = (watch.when(), watch.output());
+        output.end(when, ending.name(), &text);
+        output.finish(json!({
+            "backend": "kvm",
+            "policy": args.policy,
+            "outcome": ending.name(),
+            "text": text,
+        }))?;
+        Ok(ending.code())
+    }
+
+    /// Types on the guest's console, at the pace at which the guest takes it.
+    fn type_in(keyboard: &Mutex<Keyboard>, guest: &seawall_vmm::Keyboard) {
+        loop {
+            let mut keys = keyboard.lock().unwrap_or_else(PoisonError::into_inner);
+            if !keys.is_open() {
+                return;
+            }
+            let typed = keys.typed(Duration::ZERO);
+            match typed {
+                Some(Typed::Bytes(bytes)) => {
+                    drop(keys);
+                    let mut rest = bytes.as_slice();
+                    while !rest.is_empty() {
+                        rest = rest.get(guest.type_in(rest)..).unwrap_or_default();
+                        std::thread::sleep(PAUSE);
+                    }
+                }
+                Some(Typed::Leave) => {
+                    *keys = Keyboard::none();
+                    std::process::exit(0);
+                }
+                Some(Typed::Nothing) => return,
+                None => {
+                    drop(keys);
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+}

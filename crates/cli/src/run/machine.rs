@@ -1,0 +1,210 @@
+//! A guest on the software machine: in slices, between which memory goes bad, keys are typed, and what the guest said
+//! is shown.
+
+use std::time::{Duration, Instant};
+
+use seawall_arm::Esr;
+use seawall_events::{Reg, Vcpu as _};
+use seawall_vmm::{Config, End, Guest, SoftwareMachine};
+use serde_json::json;
+
+use super::ending::{Ending, Where};
+use super::keyboard::{Keyboard, Typed};
+use super::output::{Output, When};
+use super::poison::{Schedule, named_page};
+use super::{Args, MAX_INSNS};
+use crate::watch::{Seen, Watch};
+use crate::{Failure, exit};
+
+/// Instructions between two looks at the console.
+const SLICE: u64 = 5_000_000;
+/// The same if somebody types: about a millisecond.
+const KEY_SLICE: u64 = 200_000;
+/// Between two looks at the clock while the guest waits for keys.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Runs the guest to its end: the exit code.
+pub(super) fn run(args: &Args, config: Config, guest: &Guest, output: Output) -> Result<u8, Failure> {
+    let watch = Watch::default();
+    let machine = SoftwareMachine::new(config, guest, Box::new(watch.clone()))?;
+    let keyboard = args.keyboard();
+    let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
+    let schedule = Schedule::new(&args.poison);
+    let mut run = Run { machine, watch, output, keyboard, schedule, started: Instant::now(), pace: None };
+    let ending = run.until_end(args, limit)?;
+    run.finish(args, &ending)?;
+    Ok(ending.code())
+}
+
+struct Run {
+    machine: SoftwareMachine,
+    watch: Watch,
+    output: Output,
+    keyboard: Keyboard,
+    schedule: Schedule,
+    started: Instant,
+    /// Since when the guest keeps up with the host's clock: that clock, and the machine's.
+    pace: Option<(Instant, u64)>,
+}
+
+impl Run {
+    fn until_end(&mut self, args: &Args, limit: u64) -> Result<Ending, Failure> {
+        loop {
+            let now = self.machine.instructions();
+            self.poison()?;
+            if now >= limit {
+                return Ok(Ending::InstructionLimit);
+            }
+            if let Some(seconds) = args.timeout.filter(|_| args.time_limit() <= Some(self.started.elapsed()))
+            {
+                return Ok(Ending::TimeLimit(seconds));
+            }
+            let ahead = self.ahead();
+            if self.keys(ahead) {
+                return Ok(Ending::Keyboard);
+            }
+            let slice = if self.keyboard.is_open() { KEY_SLICE } else { SLICE };
+            let steps = slice.min(limit - now).min(self.schedule.left(now));
+            let end = self.machine.run(Some(steps))?;
+            self.show();
+            self.output.check()?;
+            let ending = match end {
+                None => self.bad_vector()?,
+                Some(End::Idle) if self.keyboard.is_open() => {
+                    if self.keys(WAIT) {
+                        return Ok(Ending::Keyboard);
+                    }
+                    None
+                }
+                Some(end) => Some(Ending::Guest(end)),
+            };
+            if let Some(ending) = ending {
+                return Ok(ending);
+            }
+            self.output.progress(self.machine.instructions());
+        }
+    }
+
+    /// Turns bad what is due.
+    fn poison(&mut self) -> Result<(), Failure> {
+        while let Some(due) = self.schedule.take(self.machine.instructions()) {
+            let page = due.page.as_deref();
+            self.machine.poison(due.range.clone()).map_err(|error| {
+                let page = page.map(|page| format!("page {page}: ")).unwrap_or_default();
+                Failure::new(exit::RANGE, format!("--poison {page}{error}"))
+            })?;
+            let when = self.when();
+            self.output.poisoned(when, &due.range, page);
+        }
+        Ok(())
+    }
+
+    fn when(&self) -> When {
+        let time = Duration::from_nanos(self.machine.time());
+        When { time, instructions: Some(self.machine.instructions()) }
+    }
+
+    /// Shows what the guest did in the last slice.
+    fn show(&mut self) {
+        let (when, now) = (self.when(), self.machine.instructions());
+        for seen in self.watch.take() {
+            match seen {
+                Seen::Console(bytes) => self.output.console(&bytes),
+                Seen::Line(line) => {
+                    if let Some((name, address)) = named_page(&line) {
+                        self.schedule.named(name, address, now);
+                    }
+                }
+                Seen::MemoryError { cpu, outcome } => self.output.memory_error(when, cpu, &outcome),
+                Seen::DeviceError { address } => self.output.device_error(when, address),
+            }
+        }
+    }
+
+    /// How far a guest that somebody types to is ahead of the host's clock: one that waits skips time.
+    fn ahead(&mut self) -> Duration {
+        if !self.keyboard.is_terminal() {
+            return Duration::ZERO;
+        }
+        let time = self.machine.time();
+        let (clock, since) = *self.pace.get_or_insert_with(|| (Instant::now(), time));
+        let ahead = Duration::from_nanos(time - since).checked_sub(clock.elapsed());
+        if ahead.is_none() {
+            self.pace = None;
+        }
+        ahead.unwrap_or_default().min(WAIT)
+    }
+
+    /// Types what somebody typed, within so long; whether he wants to leave.
+    fn keys(&mut self, wait: Duration) -> bool {
+        let mut wait = wait;
+        loop {
+            match self.keyboard.typed(wait) {
+                Some(Typed::Bytes(bytes)) => self.machine.type_in(&bytes),
+                Some(Typed::Leave) => return true,
+                Some(Typed::Nothing) | None => return false,
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    /// Whether every CPU that is on stands at a vector that itself aborts: PC is in the vectors and `ELR_EL1` is PC.
+    /// The same exception comes again then, and nothing changes but by poison that is still to come.
+    fn bad_vector(&mut self) -> Result<Option<Ending>, Failure> {
+        const FROM_SAME_LEVEL: [u64; 2] = [0x000, 0x200];
+        if !self.schedule.is_empty() {
+            return Ok(None);
+        }
+        let mut ending = None;
+        let vm = self.machine.vm_mut();
+        for cpu in 0..vm.cpu_count() {
+            let vcpu = vm.vcpu(cpu)?;
+            let reg = |reg| vcpu.reg(reg);
+            let (pc, elr, vbar) = (reg(Reg::Pc)?, reg(Reg::ElrEl1)?, reg(Reg::VbarEl1)?);
+            if !vcpu.is_on() {
+                continue;
+            }
+            let is_there = pc == elr && FROM_SAME_LEVEL.contains(&pc.wrapping_sub(vbar & !0x7ff));
+            if !is_there {
+                return Ok(None);
+            }
+            ending = Some(Ending::BadVector { pc, esr: Esr::from_bits(reg(Reg::EsrEl1)?) });
+        }
+        Ok(ending)
+    }
+
+    fn finish(mut self, args: &Args, ending: &Ending) -> Result<(), Failure> {
+        // A terminal is as it was before anything is said.
+        self.keyboard = Keyboard::none();
+        let (when, instructions) = (self.when(), self.machine.instructions());
+        let cpu = self.machine.current_cpu();
+        let vcpu = self.machine.vm_mut().vcpu(cpu)?;
+        let pc = vcpu.reg(Reg::Pc)?;
+        let text = ending.explain(Where { pc: Some(pc), instructions: Some(instructions) });
+        self.output.end(when, ending.name(), &text);
+        let to_come = self.schedule.to_come();
+        if to_come > 0 {
+            self.output.note(format!(
+                "{to_come} of the --poison ranges did not go bad: the guest ended before their @COUNT"
+            ));
+        }
+        let unnamed: Vec<&str> = self.schedule.unnamed().collect();
+        if !unnamed.is_empty() {
+            self.output.note(format!(
+                "the guest did not name what --poison page:{} was to turn bad",
+                unnamed.join(", page:")
+            ));
+        }
+        self.output.finish(json!({
+            "backend": "machine",
+            "policy": args.policy,
+            "outcome": ending.name(),
+            "text": text,
+            "pc": format!("{pc:#x}"),
+            "instructions": instructions,
+            "time_ns": self.machine.time(),
+            "undefined_instructions": self.machine.vm().undefined().count(),
+            "poison_to_come": to_come + unnamed.len(),
+        }))
+    }
+}

@@ -1,0 +1,237 @@
+//! `seawall run`: a guest of the user's own, on the software machine or on KVM.
+
+mod ending;
+mod keyboard;
+mod kvm;
+mod machine;
+mod output;
+mod poison;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use seawall_events::{Abi, Layout};
+use seawall_kvm::Kvm;
+use seawall_vmm::devices::disk::{Disk, Writes};
+use seawall_vmm::kernel::Kernel;
+use seawall_vmm::load::LoadError;
+use seawall_vmm::{Config, Error, Guest, layout, policy};
+
+use crate::parse::{self, Place, Poison};
+use crate::{Failure, exit};
+use keyboard::Keyboard;
+use output::Output;
+
+pub(crate) use output::outcome_json;
+
+/// What Linux is told if the user says nothing: where its console is, and to come back from a panic at once.
+const LINUX_COMMAND_LINE: &str = "console=ttyAMA0 panic=-1";
+/// Instructions that a guest gets without a terminal, if the user says nothing.
+const MAX_INSNS: u64 = 10_000_000_000;
+
+/// Runs a guest: an arm64 Linux kernel, or a flat image or ELF for a machine like QEMU's `virt`.
+///
+/// The machine has RAM from 0x40000000, PL011 at 0x09000000, GICv3, generic timers, PSCI over HVC, PL031 and
+/// virtio-mmio disks; x0 holds the address of its device tree. A flat image lies at 0x40080000, a Linux Image at
+/// 0x40200000; both are entered at EL1 with the MMU off. The guest's console is stdout; with a terminal one can type on
+/// it (ctrl-a x leaves).
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  seawall run --kernel vmlinuz --initrd initrd.gz --cpus 4 --memory 512M
+  seawall run --kernel vmlinuz --initrd initrd.gz --poison page:heap --events events.jsonl
+  seawall run --kernel guest.elf
+  seawall run --kernel guest.bin --load 0x40080000 --poison 0x40210000@100000 --policy full
+  seawall run --kernel guest.bin --poison 0x40210000+4K --policy serror --json
+
+A guest names a page by a line on its console: `seawall: page NAME 0xADDRESS`, guest physical.
+
+--events writes one JSON object a line: `event` (poison, memory-error, device-error, end), `time_ns` (the machine's
+own time), `instructions`, and what belongs to the event; addresses and syndromes are hexadecimal strings.
+
+Exit codes: 0 power-off, 8 reset, 10 kernel panic, 6 storm of aborts, 5 hung (a limit reached, or idle for ever),
+7 not supported, 3 bad file, 11 too little memory, 4 bad range or size, 9 backend not available, 2 wrong usage.")]
+pub(crate) struct Args {
+    /// arm64 Linux Image (raw, gzip, EFI zboot as Debian's vmlinuz), AArch64 ELF, or flat image.
+    #[arg(long, value_name = "FILE", alias = "machine")]
+    kernel: PathBuf,
+    /// Initramfs for Linux.
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Disk image, raw: vda, vdb, ... to Linux. What the guest writes is kept in memory, the file stays as it is.
+    #[arg(long, value_name = "FILE")]
+    disk: Vec<PathBuf>,
+    /// Kernel command line [default for Linux: console=ttyAMA0 panic=-1]
+    #[arg(long, value_name = "TEXT")]
+    append: Option<String>,
+    /// RAM, from 0x40000000, in steps of 2M.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse::size)]
+    memory: u64,
+    /// CPUs.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    cpus: u32,
+    /// A virtio console beside the UART: hvc0 to Linux.
+    #[arg(long)]
+    virtio_console: bool,
+    /// Linux boots with ACPI instead of a device tree, finds a record of each memory error, and takes the page offline.
+    #[arg(long)]
+    acpi: bool,
+    /// Where a flat image goes, and is entered [default: 0x40080000, as QEMU's virt]
+    #[arg(long, value_name = "ADDR", value_parser = parse::number)]
+    load: Option<u64>,
+    /// What the guest runs on. `auto`: KVM where there is KVM for Arm and nothing is asked for that only the software
+    /// machine does, as --poison and --max-insns.
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    backend: Backend,
+    /// Memory that goes bad: LEN bytes (64 if not given) in whole lines of 64, at physical address ADDR or at the page
+    /// that the guest names so; after COUNT instructions (of the run, or since the page was named; at once if not
+    /// given). May be given again.
+    #[arg(long, value_name = "ADDR|page:NAME[+LEN][@COUNT]", value_parser = parse::poison)]
+    poison: Vec<Poison>,
+    /// What the guest gets for it: the abort as it happened, a data abort without an ESR, or an SError.
+    #[arg(long, default_value = "full", value_parser = ["full", "mainline", "serror"])]
+    policy: String,
+    /// Write what happens to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// One JSON object on stdout at the end, the console in it.
+    #[arg(long)]
+    json: bool,
+    /// Type standard input on the guest's console, also if it is no terminal. A file is typed the same each time.
+    #[arg(long)]
+    stdin: bool,
+    /// Give up after so many instructions [default: 10000000000, or no limit at a terminal]
+    #[arg(long, value_name = "COUNT", value_parser = parse::number)]
+    max_insns: Option<u64>,
+    /// Give up after so many seconds of the host's time [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = parse::number)]
+    timeout: Option<u64>,
+}
+
+/// What a guest runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    Auto,
+    Machine,
+    Kvm,
+}
+
+impl Args {
+    fn time_limit(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_secs)
+    }
+
+    /// Somebody types: standard input if that was asked for, or a terminal on both ends.
+    fn keyboard(&self) -> Keyboard {
+        let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        if self.stdin || is_terminal && !self.json { Keyboard::stdin() } else { Keyboard::none() }
+    }
+}
+
+pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+    check_poison(args)?;
+    let on_kvm = on_kvm(args)?;
+    let guest = guest(args)?;
+    let config = config(args)?;
+    let output = Output::new(args.json, args.events.as_deref())?;
+    if on_kvm { kvm::run(args, config, &guest, output) } else { machine::run(args, config, &guest, output) }
+}
+
+/// Whether the guest runs on KVM.
+fn on_kvm(args: &Args) -> Result<bool, Failure> {
+    let needs_machine = [
+        ("--poison", "memory goes bad at will", !args.poison.is_empty()),
+        ("--max-insns", "instructions are counted", args.max_insns.is_some()),
+    ];
+    let needs_machine = needs_machine.iter().find(|(.., is_asked)| *is_asked);
+    match (args.backend, needs_machine) {
+        (Backend::Machine, _) | (Backend::Auto, Some(_)) => Ok(false),
+        (Backend::Auto, None) => Ok(Kvm::open().is_ok()),
+        (Backend::Kvm, Some((option, what, _))) => {
+            let message = format!(
+                "--backend kvm and {option}: only on the software machine {what}; leave one of them out"
+            );
+            Err(Failure::new(exit::USAGE, message))
+        }
+        (Backend::Kvm, None) => match Kvm::open() {
+            Ok(_) => Ok(true),
+            Err(error) => Err(Failure::new(
+                exit::UNAVAILABLE,
+                format!("--backend kvm: {error}; --backend machine runs the guest on any host"),
+            )),
+        },
+    }
+}
+
+fn check_poison(args: &Args) -> Result<(), Failure> {
+    for poison in &args.poison {
+        if let Place::Address(start) = poison.place {
+            let end = start.saturating_add(poison.len);
+            let (ram_start, ram_end) = (layout::RAM, layout::RAM.saturating_add(args.memory));
+            if start < ram_start || end > ram_end {
+                let message = format!(
+                    "--poison {start:#x}..{end:#x}: expected a range in RAM, {ram_start:#x}..{ram_end:#x}; give \
+                     --memory more, or another ADDR"
+                );
+                return Err(Failure::new(exit::RANGE, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn guest(args: &Args) -> Result<Guest, Failure> {
+    let mut guest = Guest::read(&args.kernel, args.initrd.as_deref(), "")?;
+    let is_linux = matches!(guest.kernel, Kernel::Linux(_));
+    let default = if is_linux { LINUX_COMMAND_LINE } else { "" };
+    guest.command_line = args.append.clone().unwrap_or_else(|| default.to_owned());
+    guest.address = args.load;
+    Ok(guest)
+}
+
+fn config(args: &Args) -> Result<Config, Failure> {
+    let mut config = Config::new(args.memory);
+    config.cpus = args.cpus;
+    config.virtio_console = args.virtio_console;
+    config.acpi = args.acpi;
+    config.policy = policy(&args.policy).ok_or_else(|| {
+        Failure::new(exit::USAGE, format!("expected full, mainline or serror, got `{}`", args.policy))
+    })?;
+    // Mainline's struct is what there is today; the whole abort needs the extended one.
+    config.abi = if args.policy == "full" { Abi::Extended(Layout::Posted) } else { Abi::Mainline };
+    for path in &args.disk {
+        let disk = Disk::open(path, Writes::InMemory)
+            .map_err(|error| Failure::new(exit::FILE, format!("--disk {}: {error}", path.display())))?;
+        config.disks.push(disk);
+    }
+    Ok(config)
+}
+
+/// What an error of the VMM is to the shell.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (code, advice) = match &error {
+            Error::Load(
+                LoadError::Kernel { .. } | LoadError::Initrd { .. } | LoadError::NoRoomForFdt { .. },
+            ) => (exit::TOO_LITTLE_MEMORY, " (--memory SIZE)"),
+            Error::Load(LoadError::HasAddress { .. }) => (exit::USAGE, " (--load)"),
+            Error::Load(LoadError::OutsideRam { .. }) | Error::Memory { .. } => (exit::RANGE, ""),
+            Error::Machine(seawall_machine::Error::Memory(_)) => (exit::RANGE, " (--memory SIZE)"),
+            Error::Read { .. } | Error::Kernel { .. } | Error::Load(_) => (exit::FILE, ""),
+            Error::Fdt(_) | Error::CommandLine { .. } => (exit::USAGE, " (--append)"),
+            Error::Cpus { .. } => (exit::USAGE, " (--cpus)"),
+            Error::TooManyDevices(_) => (exit::USAGE, " (--disk)"),
+            Error::Kvm(_) => (exit::UNAVAILABLE, ""),
+            _ => (exit::UNSUPPORTED, ""),
+        };
+        Failure::new(code, format!("{error}{advice}"))
+    }
+}
+
+impl From<seawall_machine::Error> for Failure {
+    fn from(error: seawall_machine::Error) -> Self {
+        Error::from(error).into()
+    }
+}

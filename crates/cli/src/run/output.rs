@@ -1,0 +1,221 @@
+//! Where the guest's console, the errors and the end go: stdout, stderr, a file of events.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use seawall::{Action, Outcome};
+use seawall_arm::ExceptionClass;
+use serde_json::{Value, json};
+
+use crate::style::dim;
+use crate::{Failure, exit, out};
+
+/// A guest that says nothing for so long makes one wonder.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// When something happened, by the guest's own time: that of the software machine, or how long it has been running.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct When {
+    pub(super) time: Duration,
+    /// On the software machine.
+    pub(super) instructions: Option<u64>,
+}
+
+/// Where things go.
+pub(super) struct Output {
+    json: bool,
+    events: Option<File>,
+    console: Vec<u8>,
+    /// The guest's console stands in the middle of a line.
+    is_mid_line: bool,
+    errors: Vec<Value>,
+    device_errors: u64,
+    progress: Option<ProgressBar>,
+    /// Nobody sees the guest's console, but somebody sees stderr.
+    shows_progress: bool,
+    last_seen: Instant,
+    /// The first that went wrong where it could not be said.
+    failure: Option<Failure>,
+}
+
+impl Output {
+    /// # Errors
+    /// [`exit::FILE`] if the file of events cannot be made.
+    pub(super) fn new(json: bool, events: Option<&Path>) -> Result<Self, Failure> {
+        let create = |path: &Path| {
+            let failed = |error| {
+                Failure::new(exit::FILE, format!("--events: cannot write {}: {error}", path.display()))
+            };
+            File::create(path).map_err(failed)
+        };
+        let is_seen = !json && std::io::stdout().is_terminal();
+        Ok(Self {
+            json,
+            events: events.map(create).transpose()?,
+            console: Vec::new(),
+            is_mid_line: false,
+            errors: Vec::new(),
+            device_errors: 0,
+            progress: None,
+            shows_progress: !is_seen && std::io::stderr().is_terminal(),
+            last_seen: Instant::now(),
+            failure: None,
+        })
+    }
+
+    /// The guest wrote this.
+    pub(super) fn console(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        if self.json {
+            self.console.extend_from_slice(bytes);
+            return;
+        }
+        self.is_mid_line = *last != b'\n';
+        self.last_seen = Instant::now();
+        let written = match &self.progress {
+            Some(bar) => bar.suspend(|| out::stdout_bytes(bytes)),
+            None => out::stdout_bytes(bytes),
+        };
+        self.keep(written);
+    }
+
+    /// A line of our own, on stderr; not behind half a line of the guest's.
+    pub(super) fn note(&mut self, text: impl Display) {
+        if self.json {
+            return;
+        }
+        let line_break = if std::mem::take(&mut self.is_mid_line) { "\n" } else { "" };
+        let write = || out::stderr(format!("{line_break}{}", dim(format!("seawall: {text}"))));
+        match &self.progress {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Says that the guest still runs, if it has said nothing for long, and only to a person.
+    pub(super) fn progress(&mut self, instructions: u64) {
+        if !self.shows_progress || self.last_seen.elapsed() < QUIET {
+            return;
+        }
+        let bar = self.progress.get_or_insert_with(ProgressBar::new_spinner);
+        bar.set_message(format!("{} million instructions", instructions / 1_000_000));
+        bar.tick();
+    }
+
+    /// A memory error was handled.
+    pub(super) fn memory_error(&mut self, when: When, cpu: u32, outcome: &Outcome) {
+        // A stop is what the guest ends with, and is said there.
+        if matches!(outcome.action, Action::Injected { .. }) {
+            self.note(outcome);
+        }
+        let error = outcome_json(outcome);
+        let mut event = error.clone();
+        event["cpu"] = cpu.into();
+        self.event("memory-error", when, event);
+        self.errors.push(error);
+    }
+
+    /// A device met bad memory.
+    pub(super) fn device_error(&mut self, when: When, address: u64) {
+        self.note(format!("a device was to read bad memory at gpa {address:#x}: it told its driver so"));
+        self.event("device-error", when, json!({ "gpa": hex(address) }));
+        self.device_errors += 1;
+    }
+
+    /// Memory went bad.
+    pub(super) fn poisoned(&mut self, when: When, range: &Range<u64>, page: Option<&str>) {
+        let fields =
+            json!({ "gpa": hex(range.start), "bytes": range.end.saturating_sub(range.start), "page": page });
+        self.event("poison", when, fields);
+        if let Some(page) = page {
+            self.note(format!("page {page}, {:#x}..{:#x}, is bad now", range.start, range.end));
+        }
+    }
+
+    /// The guest ended.
+    pub(super) fn end(&mut self, when: When, outcome: &str, text: &str) {
+        if let Some(bar) = &self.progress {
+            bar.finish_and_clear();
+        }
+        self.event("end", when, json!({ "outcome": outcome, "text": text }));
+        self.note(text);
+    }
+
+    /// One JSON object on stdout, if that is what was asked for: `report`, and what was seen here.
+    ///
+    /// # Errors
+    /// The first write that failed, of all since the beginning.
+    pub(super) fn finish(&mut self, mut report: Value) -> Result<(), Failure> {
+        if self.json {
+            report["errors"] = std::mem::take(&mut self.errors).into();
+            report["device_errors"] = self.device_errors.into();
+            report["console"] = String::from_utf8_lossy(&self.console).into();
+            self.keep(out::stdout(&format!("{report}\n")));
+        }
+        self.check()
+    }
+
+    /// # Errors
+    /// The first write that failed: there is no use in going on.
+    pub(super) fn check(&mut self) -> Result<(), Failure> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn event(&mut self, name: &str, when: When, mut fields: Value) {
+        let Some(file) = &mut self.events else { return };
+        fields["event"] = name.into();
+        fields["time_ns"] = (when.time.as_nanos() as u64).into();
+        fields["instructions"] = when.instructions.into();
+        let written = writeln!(file, "{fields}");
+        let failed = |error| Failure::new(exit::FILE, format!("--events: cannot write it: {error}"));
+        self.keep(written.map_err(failed));
+    }
+
+    fn keep(&mut self, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            self.failure.get_or_insert(failure);
+        }
+    }
+}
+
+fn hex(value: u64) -> String {
+    format!("{value:#x}")
+}
+
+/// An error and what was done about it. Addresses and syndromes are hexadecimal strings: JSON numbers
+/// lose bits past 2^53.
+pub(crate) fn outcome_json(outcome: &Outcome) -> Value {
+    let error = &outcome.error;
+    let (injected, guest) = match &outcome.action {
+        Action::Stop(_) => (None, None),
+        Action::Injected { injection, guest } => (Some(injection.to_string()), Some(guest)),
+    };
+    let (state, esr, far) = match guest {
+        Some(seawall::GuestState::AtVector { esr, far, .. }) => {
+            // An SError does not set FAR: what it holds is of an earlier abort.
+            let far = (esr.ec() != ExceptionClass::SERROR).then(|| hex(*far));
+            ("at-vector", Some(hex(esr.bits())), far)
+        }
+        Some(seawall::GuestState::SErrorPending) => ("serror-pending", None, None),
+        Some(seawall::GuestState::NotDelivered) => ("not-delivered", None, None),
+        None => ("stopped", None, None),
+    };
+    json!({
+        "access": format!("{:?}", error.access).to_lowercase(),
+        "exit_esr": hex(error.esr.bits()),
+        "gva": error.gva.map(hex),
+        "gpa": error.gpa.map(hex),
+        "walk_level": error.walk_level,
+        "exception_level": error.level as u8,
+        "pc": hex(error.pc),
+        "injected": injected,
+        "guest": state,
+        "guest_esr": esr,
+        "guest_far": far,
+    })
+}

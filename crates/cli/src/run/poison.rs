@@ -1,0 +1,125 @@
+//! The memory that will go bad: when an instruction is reached, or once the guest has named its page.
+
+use std::ops::Range;
+
+use crate::parse::{Place, Poison};
+
+/// How a guest names a page, anywhere in a line: `seawall: page NAME 0xPA`, guest physical.
+const NAMES_A_PAGE: &str = "seawall: page ";
+
+/// A page that the guest named.
+pub(super) fn named_page(line: &str) -> Option<(&str, u64)> {
+    let (_, rest) = line.split_once(NAMES_A_PAGE)?;
+    let mut words = rest.split_ascii_whitespace();
+    let (name, address) = (words.next()?, words.next()?);
+    Some((name, u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?))
+}
+
+/// A range that will go bad.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// At this many instructions.
+    pub(super) at: u64,
+    /// Physical addresses.
+    pub(super) range: Range<u64>,
+    /// The page's name, if it has one.
+    pub(super) page: Option<String>,
+}
+
+/// What is still to go bad.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Schedule {
+    /// In the order of their time.
+    due: Vec<Due>,
+    /// Pages that the guest has not named yet.
+    pages: Vec<(String, Poison)>,
+}
+
+impl Schedule {
+    pub(super) fn new(poison: &[Poison]) -> Self {
+        let mut schedule = Self::default();
+        for poison in poison {
+            match &poison.place {
+                Place::Address(start) => schedule.add(poison.after, *start, poison.len, None),
+                Place::Page(name) => schedule.pages.push((name.clone(), poison.clone())),
+            }
+        }
+        schedule
+    }
+
+    fn add(&mut self, at: u64, start: u64, len: u64, page: Option<String>) {
+        self.due.push(Due { at, range: start..start.saturating_add(len), page });
+        // Stable: what was given first goes bad first.
+        self.due.sort_by_key(|due| due.at);
+    }
+
+    /// The guest names a page, at so many instructions.
+    pub(super) fn named(&mut self, name: &str, address: u64, now: u64) {
+        let (named, pages) = std::mem::take(&mut self.pages).into_iter().partition(|(page, _)| page == name);
+        self.pages = pages;
+        for (page, poison) in Vec::from_iter::<Vec<(String, Poison)>>(named) {
+            self.add(now.saturating_add(poison.after), address, poison.len, Some(page));
+        }
+    }
+
+    /// The next that is due by now.
+    pub(super) fn take(&mut self, now: u64) -> Option<Due> {
+        let is_due = self.due.first().is_some_and(|due| due.at <= now);
+        is_due.then(|| self.due.remove(0))
+    }
+
+    /// Instructions until the next is due.
+    pub(super) fn left(&self, now: u64) -> u64 {
+        self.due.first().map_or(u64::MAX, |due| due.at.saturating_sub(now))
+    }
+
+    /// How many have not gone bad yet, because their time has not come.
+    pub(super) fn to_come(&self) -> usize {
+        self.due.len()
+    }
+
+    /// The pages that the guest has not named.
+    pub(super) fn unnamed(&self) -> impl Iterator<Item = &str> {
+        self.pages.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Whether nothing more will go bad.
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty() && self.pages.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+
+    #[test]
+    fn a_line_names_a_page_wherever_in_it_the_words_are() {
+        assert_eq!(named_page("seawall: page text 0x41234000"), Some(("text", 0x4123_4000)));
+        assert_eq!(named_page("[   1.2] seawall: page heap 0x40000040 ok"), Some(("heap", 0x4000_0040)));
+        for other in ["", "seawall: page text", "seawall: page text 41234000", "seawall: page text 0xz"] {
+            assert_eq!(named_page(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_due_by_instructions_and_pages_once_they_are_named() {
+        let poison =
+            ["0x40000000@10", "page:heap+128@5", "0x40001000"].map(|text| parse::poison(text).unwrap());
+        let mut schedule = Schedule::new(&poison);
+        let range = |due: Option<Due>| due.map(|due| (due.range, due.page));
+        assert_eq!(range(schedule.take(0)), Some((0x4000_1000..0x4000_1040, None)));
+        assert_eq!((range(schedule.take(0)), schedule.left(4)), (None, 6));
+        schedule.named("text", 0x4100_0000, 4);
+        assert_eq!(schedule.unnamed().collect::<Vec<_>>(), ["heap"]);
+        schedule.named("heap", 0x4200_0000, 4);
+        assert_eq!(schedule.left(4), 5);
+        assert_eq!(range(schedule.take(9)), Some((0x4200_0000..0x4200_0080, Some("heap".into()))));
+        // A page is bad once, however often it is named.
+        schedule.named("heap", 0x4200_0000, 9);
+        assert_eq!((schedule.to_come(), schedule.is_empty()), (1, false));
+        assert_eq!(range(schedule.take(10)), Some((0x4000_0000..0x4000_0040, None)));
+        assert!(schedule.is_empty());
+    }
+}
