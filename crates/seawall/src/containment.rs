@@ -93,6 +93,11 @@ impl<P: Policy> Containment<P> {
         Self { storm, ..self }
     }
 
+    /// The storm guard, for instance to put its memory into a snapshot.
+    pub fn storm_guard(&mut self) -> &mut StormGuard {
+        &mut self.storm
+    }
+
     /// Handles one SEA exit: decides, injects, and reads back what the guest will see.
     ///
     /// `now` is for the storm guard: how long the guest has been running, by any clock that does not go back.

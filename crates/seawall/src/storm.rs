@@ -55,6 +55,22 @@ impl StormGuard {
         Self { limit, period, recent: VecDeque::with_capacity(Self::MEMORY + 1) }
     }
 
+    /// The errors that it remembers, oldest first: when, PC, gva, gpa.
+    pub fn noted(&self) -> impl Iterator<Item = (Duration, u64, Option<u64>, Option<u64>)> {
+        self.recent.iter().map(|(then, (pc, gva, gpa))| (*then, *pc, *gva, *gpa))
+    }
+
+    /// The same guard with other memories: what a guard [`noted`](Self::noted), the last of it.
+    pub fn remember(&mut self, noted: impl IntoIterator<Item = (Duration, u64, Option<u64>, Option<u64>)>) {
+        self.recent.clear();
+        for (then, pc, gva, gpa) in noted {
+            self.recent.push_back((then, (pc, gva, gpa)));
+            if self.recent.len() > Self::MEMORY {
+                self.recent.pop_front();
+            }
+        }
+    }
+
     /// Takes note of an error at the time `now`, read from a clock that does not go back.
     ///
     /// # Errors

@@ -85,6 +85,7 @@ pub struct Board {
     bus: IoManager,
     console: Console,
     uart: Arc<Mutex<Uart>>,
+    rtc: Arc<Mutex<Pl031>>,
     hvc: Option<Arc<Mutex<Hvc>>>,
     disks: Vec<Arc<Mutex<Vd>>>,
     containment: Mutex<Containment<BoardPolicy>>,
@@ -112,10 +113,12 @@ impl Board {
     ) -> Result<Self, E> {
         let console = Console::new(observer);
         let uart = Arc::new(Mutex::new(Pl011::new(line(layout::UART_SPI)?, console.clone())));
+        let rtc = Arc::new(Mutex::new(Pl031::new(clock)));
         let mut board = Self {
             bus: IoManager::new(),
             console,
             uart: uart.clone(),
+            rtc: rtc.clone(),
             hvc: None,
             disks: Vec::new(),
             containment: Mutex::new(Containment::new(BoardPolicy(policy))),
@@ -124,7 +127,7 @@ impl Board {
             records: Mutex::new(None),
         };
         board.put(layout::UART.start, layout::UART.end, uart);
-        board.put(layout::RTC.start, layout::RTC.end, Arc::new(Mutex::new(Pl031::new(clock))));
+        board.put(layout::RTC.start, layout::RTC.end, rtc);
         Ok(board)
     }
 
@@ -359,5 +362,8 @@ impl fmt::Display for End {
     }
 }
 
+mod state;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use state::BoardState;

@@ -86,6 +86,23 @@ impl Console {
         self.lock().observer.wants_pause()
     }
 
+    /// The bytes of the line that is not complete.
+    pub(crate) fn begun_line(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// Only this much of the line was written.
+    pub(crate) fn set_begun_line(&mut self, line: &[u8]) {
+        self.line = line.get(..MAX_LINE).unwrap_or(line).to_vec();
+    }
+
+    /// The kernel's last words, if so it was, and whether it stands still.
+    pub(crate) fn set_panic(&self, panic: Option<String>, stands_still: bool) {
+        let mut inner = self.lock();
+        inner.panic = panic;
+        inner.stands_still = stands_still;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // An observer that panicked must not take the other vCPUs with it.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)

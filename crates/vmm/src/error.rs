@@ -83,6 +83,20 @@ pub enum Error {
     /// The software machine failed.
     #[error(transparent)]
     Machine(#[from] seawall_machine::Error),
+    /// A snapshot cannot be written or read.
+    #[error(transparent)]
+    Snapshot(#[from] seawall_machine::SnapshotError),
+    /// A snapshot's file holds a machine, but not the devices that this VMM has around it.
+    #[error("the snapshot is not one of a guest of this VMM: expected its devices, got something else")]
+    NoDevices,
+    /// A snapshot is of a machine that is made otherwise.
+    #[error("the snapshot is of a machine with {snapshot}, this one has {machine}")]
+    OtherMachine {
+        /// What the snapshot's has.
+        snapshot: String,
+        /// What the other has.
+        machine: String,
+    },
     /// A memory error could not be handled on the software machine.
     #[error(transparent)]
     MachineContain(#[from] ContainError<seawall_machine::Error>),

@@ -38,6 +38,7 @@ pub mod kernel;
 mod kvm;
 pub mod layout;
 pub mod load;
+mod snapshot;
 mod software;
 
 pub use board::{Board, End, policy};
@@ -47,4 +48,5 @@ pub use error::Error;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub use kvm::{Keyboard, KvmMachine};
 pub use load::Placement;
+pub use snapshot::Snapshot;
 pub use software::SoftwareMachine;

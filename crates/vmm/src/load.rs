@@ -25,7 +25,7 @@ const FDT_ALIGN: u64 = 0x20_0000;
 const PAGE: u64 = 0x1000;
 
 /// Where the parts of a guest are in its memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Placement {
     /// The first instruction.
     pub entry: u64,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use seawall_events::{Exit, Reg, Vcpu as _};
-use seawall_machine::{Config as MachineConfig, Vm};
+use seawall_machine::{Config as MachineConfig, StateHash, Vm};
 
 use crate::board::{Board, End};
 use crate::console::Observer;
@@ -17,6 +17,7 @@ use crate::dma::Dma;
 use crate::interrupt::InterruptLine;
 use crate::kernel::Kernel;
 use crate::load::Placement;
+use crate::snapshot::{Devices, Snapshot, state_hash};
 use crate::{Config, Error, Guest, layout};
 
 /// INTID of SPI 0.
@@ -25,6 +26,14 @@ const FIRST_SPI: u32 = 32;
 /// The levels of the SPIs, a bit each, as the devices drive them.
 #[derive(Clone, Debug, Default)]
 struct Levels(Arc<AtomicU64>);
+
+impl Levels {
+    /// The input of an SPI.
+    fn line(&self, spi: u32) -> Result<Arc<dyn InterruptLine>, Error> {
+        let bit = 1_u64.checked_shl(spi).ok_or(Error::NoInterrupt(spi))?;
+        Ok(Arc::new(Line { levels: self.clone(), bit }))
+    }
+}
 
 /// One of them.
 struct Line {
@@ -72,11 +81,7 @@ impl SoftwareMachine {
             MachineConfig { cpus: cpus as usize, memory_size: size, abi, ..MachineConfig::default() };
         let mut vm = Vm::new(machine)?;
         let (levels, clock) = (Levels::default(), GuestClock::default());
-        let line = |spi: u32| -> Result<Arc<dyn InterruptLine>, Error> {
-            let bit = 1_u64.checked_shl(spi).ok_or(Error::NoInterrupt(spi))?;
-            Ok(Arc::new(Line { levels: levels.clone(), bit }))
-        };
-        let board = config.board(line, Box::new(clock.clone()), observer)?;
+        let board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
         let placement = Dma::with(vm.memory_mut(), |memory| guest.load(memory, size, cpus, true, &board)).0?;
         let mut boot = vm.vcpu(0)?;
         boot.set_reg(Reg::Pc, placement.entry)?;
@@ -93,6 +98,79 @@ impl SoftwareMachine {
             typed: VecDeque::new(),
             types_to_driver,
         })
+    }
+
+    /// A machine that goes on from a snapshot. `config` must be like [`Snapshot::config`], with as many disks of the
+    /// same sizes as there were; policy and observer may be others.
+    ///
+    /// # Errors
+    /// [`Error::OtherMachine`]; [`Error::Machine`] if the host refuses the memory.
+    pub fn resume(snapshot: &Snapshot, config: Config, observer: Box<dyn Observer>) -> Result<Self, Error> {
+        let (cpus, size) = (config.checked_cpus()?, config.checked_memory()?);
+        let then = snapshot.machine.config();
+        if (then.cpus, then.memory_size) != (cpus as usize, size) {
+            return Err(Error::OtherMachine {
+                snapshot: format!("{} vCPUs and {} bytes of RAM", then.cpus, then.memory_size),
+                machine: format!("{cpus} vCPUs and {size} bytes"),
+            });
+        }
+        let (levels, clock) = (Levels::default(), GuestClock::default());
+        let board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
+        let vm = snapshot.machine.machine()?;
+        let placement = snapshot.devices.placement.clone();
+        let (typed, types_to_driver) = (VecDeque::new(), snapshot.devices.types_to_driver);
+        let mut machine = Self { vm, board, placement, clock, levels, known: 0, typed, types_to_driver };
+        machine.restore(snapshot)?;
+        Ok(machine)
+    }
+
+    /// The machine as it is now; it can be taken whenever [`Self::run`] has come back. What it costs says
+    /// [`Vm::snapshot`].
+    ///
+    /// # Errors
+    /// [`Error::Machine`] if the host has no room; the machine is as it was.
+    pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        let machine = self.vm.snapshot()?;
+        Ok(Snapshot { machine, devices: Arc::new(self.devices()) })
+    }
+
+    /// The machine is again as it was when the snapshot was taken, of it or of one made alike, and goes on as that
+    /// did, to the bit. What it costs says [`Vm::restore`]. What the observer was told stays told.
+    ///
+    /// # Errors
+    /// [`Error::OtherMachine`] if that had other devices; [`Error::Machine`] if the host has no room. The machine is as
+    /// it was then.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let Devices { placement, board, levels, known, typed, types_to_driver } = &*snapshot.devices;
+        if !self.board.can_be(board) {
+            return Err(Error::OtherMachine { snapshot: board.shape(), machine: self.board.shape() });
+        }
+        self.vm.restore(&snapshot.machine)?;
+        self.board.set_state(board);
+        self.placement.clone_from(placement);
+        self.levels.0.store(*levels, Ordering::Relaxed);
+        self.known = *known;
+        self.typed = typed.iter().copied().collect();
+        self.types_to_driver = *types_to_driver;
+        self.clock.set(self.vm.time());
+        Ok(())
+    }
+
+    /// The hash of all that the guest can see of its machine ([`Vm::state_hash`]), and of what devices, console and
+    /// containment hold.
+    pub fn state_hash(&self) -> StateHash {
+        state_hash(self.vm.state_hash(), &self.devices())
+    }
+
+    fn devices(&self) -> Devices {
+        Devices {
+            placement: self.placement.clone(),
+            board: self.board.state(),
+            levels: self.levels.0.load(Ordering::Relaxed),
+            known: self.known,
+            typed: self.typed.iter().copied().collect(),
+            types_to_driver: self.types_to_driver,
+        }
     }
 
     /// Where the parts of the guest are.

@@ -4,12 +4,13 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | its kind: 0 end, 1 configuration, 2 state, 3 pages |
+//! | 1 | its kind: 0 end, 1 configuration, 2 state, 3 pages, 4 attachment |
 //! | 4 | bytes of its payload |
 //! | 4 | bytes that follow the checksum: the payload, packed by LZ4 |
 //! | 32 | checksum: BLAKE3 of the section before's checksum (for the first, of magic and version), the nine bytes above, and the bytes that follow |
 //!
-//! in the order configuration, state, any number of pages, end; and nothing behind. Configuration and state are
+//! in the order configuration, state, any number of pages, at most one attachment (bytes of whoever has devices around
+//! the machine), end; and nothing behind. Configuration and state are
 //! `postcard`'s encoding. Pages are the numbers of at most [`PAGES_PER_SECTION`] pages, 32 bits each, in rising order
 //! throughout the file, then their bytes. Pages that are not there are zero.
 //!
@@ -47,6 +48,7 @@ pub(super) const END: u8 = 0;
 pub(super) const CONFIG: u8 = 1;
 pub(super) const STATE: u8 = 2;
 pub(super) const PAGES: u8 = 3;
+pub(super) const ATTACHMENT: u8 = 4;
 
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +168,14 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError::Io`].
     pub fn save(&self, to: impl Write) -> Result<(), SnapshotError> {
+        self.save_with(to, &[])
+    }
+
+    /// [`Snapshot::save`], and with it what somebody else must know to go on with the machine; at most 1 GiB.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`].
+    pub fn save_with(&self, to: impl Write, attachment: &[u8]) -> Result<(), SnapshotError> {
         let Inner { config, state, contents } = &*self.0;
         let mut to = Writer::new(to)?;
         to.section(CONFIG, &encode(&SavedConfig::of(config))?)?;
@@ -175,6 +185,9 @@ impl Snapshot {
             let numbers = pages.iter().flat_map(|page| page.to_le_bytes());
             let bytes = pages.iter().flat_map(|page| contents.page(*page).iter().copied());
             to.section(PAGES, &numbers.chain(bytes).collect::<Vec<u8>>())?;
+        }
+        if !attachment.is_empty() {
+            to.section(ATTACHMENT, attachment)?;
         }
         to.section(END, &[])?;
         Ok(to.to.flush()?)
@@ -186,6 +199,17 @@ impl Snapshot {
     /// [`SnapshotError`]: nothing but a whole, undamaged snapshot of this format, and of a state that a
     /// machine can be in, is taken.
     pub fn load(from: impl Read) -> Result<Self, SnapshotError> {
+        match Self::load_with(from)? {
+            (snapshot, attachment) if attachment.is_empty() => Ok(snapshot),
+            _ => Err(Inconsistent { expected: "a machine without devices around it" }),
+        }
+    }
+
+    /// [`Snapshot::load`], and what [`Snapshot::save_with`] put there.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]. What is attached is not looked at, but that it is undamaged.
+    pub fn load_with(from: impl Read) -> Result<(Self, Vec<u8>), SnapshotError> {
         let mut from = Reader::new(from)?;
         let (CONFIG, config) = from.section()? else {
             return Err(Inconsistent { expected: "its configuration" });
@@ -201,16 +225,20 @@ impl Snapshot {
         let kept = |error: io::Error| MemoryError::Snapshot { size, kind: error.kind() };
         let mut image = ImageWriter::new(size as usize).map_err(kept)?;
         let mut free = 0;
+        let mut attachment = Vec::new();
         loop {
             match from.section()? {
-                (PAGES, payload) => put_pages(&mut image, &payload, &mut free, size / PAGE_SIZE)?,
+                (ATTACHMENT, payload) if attachment.is_empty() => attachment = payload,
+                (PAGES, payload) if attachment.is_empty() => {
+                    put_pages(&mut image, &payload, &mut free, size / PAGE_SIZE)?;
+                }
                 (END, payload) if payload.is_empty() => break,
                 _ => return Err(Inconsistent { expected: "its pages, or its end" }),
             }
         }
         from.end()?;
         let contents = Contents::of(size as usize, image.finish().map_err(kept)?);
-        Ok(Self::new(config, state, Arc::new(contents)))
+        Ok((Self::new(config, state, Arc::new(contents)), attachment))
     }
 }
 

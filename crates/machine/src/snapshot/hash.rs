@@ -21,6 +21,14 @@ const DOMAIN: &str = "seawall-machine state 1";
 pub struct StateHash([u8; 32]);
 
 impl StateHash {
+    /// The hash of this state and more, for instance what devices around the machine hold.
+    #[must_use]
+    pub fn with(&self, more: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(more);
+        Self(*hasher.finalize().as_bytes())
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,6 +1,6 @@
 //! Files whose checksums are right, and whose contents cannot be.
 
-use super::file::{CONFIG, END, PAGES, STATE, SavedConfig, Writer, encode};
+use super::file::{ATTACHMENT, CONFIG, END, PAGES, STATE, SavedConfig, Writer, encode};
 use super::{Snapshot, SnapshotError, State};
 use crate::vm::{Config, Vm};
 
@@ -68,6 +68,15 @@ fn sections_come_in_their_order() {
         (&[(CONFIG, &config), (STATE, &state), (STATE, &state)], "its pages, or its end"),
         (&[(CONFIG, &config), (STATE, &state), (END, &[0])], "its pages, or its end"),
         (&[(CONFIG, &config), (STATE, &state), (9, &[])], "its pages, or its end"),
+        (&[(CONFIG, &config), (STATE, &state), (ATTACHMENT, &[1]), (PAGES, &[])], "its pages, or its end"),
+        (
+            &[(CONFIG, &config), (STATE, &state), (ATTACHMENT, &[1]), (ATTACHMENT, &[1])],
+            "its pages, or its end",
+        ),
+        (
+            &[(CONFIG, &config), (STATE, &state), (ATTACHMENT, &[1]), (END, &[])],
+            "a machine without devices around it",
+        ),
         (&[(CONFIG, &config[1..])], "its configuration"),
         (&[(CONFIG, &config), (STATE, &[&state[..], &[0]].concat())], "its state"),
     ] {

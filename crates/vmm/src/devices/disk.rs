@@ -1,11 +1,12 @@
 //! A disk's image: a file that is never written, and if the guest may write, what it wrote.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -23,13 +24,43 @@ pub enum Writes {
     InMemory,
 }
 
+/// What the guest wrote to a disk: clusters, by number. A clone shares them until either is written to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Vec<(u64, Vec<u8>)>", into = "Vec<(u64, Vec<u8>)>")]
+pub(crate) struct Written(Arc<BTreeMap<u64, Arc<[u8; CLUSTER]>>>);
+
+impl Written {
+    /// Whether a disk of this size can have it.
+    pub(crate) fn fits(&self, size: u64) -> bool {
+        self.0.keys().next_back().is_none_or(|last| *last < size.div_ceil(CLUSTER as u64))
+    }
+}
+
+impl From<Written> for Vec<(u64, Vec<u8>)> {
+    fn from(written: Written) -> Self {
+        written.0.iter().map(|(number, bytes)| (*number, bytes.to_vec())).collect()
+    }
+}
+
+impl TryFrom<Vec<(u64, Vec<u8>)>> for Written {
+    type Error = &'static str;
+
+    fn try_from(clusters: Vec<(u64, Vec<u8>)>) -> Result<Self, &'static str> {
+        let cluster = |(number, bytes): (u64, Vec<u8>)| {
+            let bytes = Arc::<[u8]>::from(bytes).try_into().map_err(|_| "expected whole clusters")?;
+            Ok((number, bytes))
+        };
+        Ok(Self(Arc::new(clusters.into_iter().map(cluster).collect::<Result<_, _>>()?)))
+    }
+}
+
 /// A disk.
 #[derive(Debug)]
 pub struct Disk {
     file: File,
     size: u64,
     /// By cluster; none if writes are refused.
-    written: Option<HashMap<u64, Box<[u8; CLUSTER]>>>,
+    written: Option<Written>,
 }
 
 /// Why a file is no disk.
@@ -55,7 +86,7 @@ impl Disk {
         if size == 0 || size % SECTOR != 0 {
             return Err(DiskError::Size(size));
         }
-        let written = (writes == Writes::InMemory).then(HashMap::new);
+        let written = (writes == Writes::InMemory).then(Written::default);
         Ok(Self { file, size, written })
     }
 
@@ -67,6 +98,16 @@ impl Disk {
     /// What becomes of writes.
     pub fn writes(&self) -> Writes {
         if self.written.is_some() { Writes::InMemory } else { Writes::Refused }
+    }
+
+    /// What was written to it; none if writes are refused.
+    pub(crate) fn written(&self) -> Option<&Written> {
+        self.written.as_ref()
+    }
+
+    /// Only this was written to it, which must fit.
+    pub(crate) fn set_written(&mut self, written: Option<Written>) {
+        self.written = written;
     }
 
     /// Reads `bytes` from byte `offset`.
@@ -81,7 +122,7 @@ impl Disk {
         while !rest.is_empty() {
             let (cluster, at, length) = part(offset, rest.len());
             let (now, later) = rest.split_at_mut(length);
-            match written.get(&cluster).and_then(|cluster| cluster.get(at..at + length)) {
+            match written.0.get(&cluster).and_then(|cluster| cluster.get(at..at + length)) {
                 Some(bytes) => now.copy_from_slice(bytes),
                 None => self.file.read_exact_at(now, offset)?,
             }
@@ -103,11 +144,11 @@ impl Disk {
         while !rest.is_empty() {
             let (cluster, at, length) = part(offset, rest.len());
             let (now, later) = rest.split_at(length);
-            let copy = match written.entry(cluster) {
+            let copy = match Arc::make_mut(&mut written.0).entry(cluster) {
                 Entry::Occupied(there) => there.into_mut(),
                 Entry::Vacant(vacant) => vacant.insert(original(&self.file, self.size, cluster)?),
             };
-            if let Some(to) = copy.get_mut(at..at + length) {
+            if let Some(to) = Arc::make_mut(copy).get_mut(at..at + length) {
                 to.copy_from_slice(now);
             }
             rest = later;
@@ -125,14 +166,14 @@ impl Disk {
 }
 
 /// A cluster as the file has it; the last one may be longer than what is left of the file.
-fn original(file: &File, size: u64, cluster: u64) -> io::Result<Box<[u8; CLUSTER]>> {
+fn original(file: &File, size: u64, cluster: u64) -> io::Result<Arc<[u8; CLUSTER]>> {
     let start = cluster * CLUSTER as u64;
-    let mut copy = Box::new([0; CLUSTER]);
+    let mut copy = [0; CLUSTER];
     let length = size.saturating_sub(start).min(CLUSTER as u64) as usize;
     if let Some(bytes) = copy.get_mut(..length) {
         file.read_exact_at(bytes, start)?;
     }
-    Ok(copy)
+    Ok(Arc::new(copy))
 }
 
 /// The cluster that `offset` is in, where in it, and how much of `length` bytes it has.

@@ -52,8 +52,8 @@ pub struct Pl011<L, W> {
 }
 
 /// What the guest wrote, and what it is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Registers {
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Registers {
     received: VecDeque<u8>,
     interrupts: u32,
     mask: u32,
@@ -67,6 +67,11 @@ struct Registers {
 }
 
 impl Registers {
+    /// Whether this is a state that they can come to.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.received.len() <= FIFO
+    }
+
     fn after_reset() -> Self {
         Self {
             received: VecDeque::with_capacity(FIFO),
@@ -84,6 +89,21 @@ impl Registers {
 }
 
 impl<L: InterruptLine, W: Write> Pl011<L, W> {
+    /// What a snapshot holds of it, beside its output.
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// It is again as it was. Its interrupt line is the caller's.
+    pub(crate) fn set_registers(&mut self, registers: Registers) {
+        self.registers = registers;
+    }
+
+    /// What it writes to.
+    pub(crate) fn output(&mut self) -> &mut W {
+        &mut self.output
+    }
+
     /// The UART after reset. What the guest sends goes to `output`; an error of that is the host's business
     /// and is not seen by the guest.
     pub fn new(line: L, output: W) -> Self {

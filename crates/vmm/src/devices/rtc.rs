@@ -70,8 +70,8 @@ pub struct Pl031 {
 }
 
 /// What the guest wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Registers {
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Registers {
     /// What the guest's setting of the time is ahead of the clock, seconds.
     ahead: u32,
     load: u32,
@@ -83,6 +83,16 @@ impl Pl031 {
     /// A clock that shows this time.
     pub fn new(clock: Box<dyn Clock>) -> Self {
         Self { clock, registers: Registers::default() }
+    }
+
+    /// What a snapshot holds of it.
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// It is again as it was.
+    pub(crate) fn set_registers(&mut self, registers: Registers) {
+        self.registers = registers;
     }
 
     fn read(&self, register: u64) -> u32 {

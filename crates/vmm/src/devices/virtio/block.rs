@@ -31,6 +31,11 @@ impl Block {
         Self { disk, config }
     }
 
+    /// The disk.
+    pub(crate) fn disk(&mut self) -> &mut Disk {
+        &mut self.disk
+    }
+
     /// Does a request: how many bytes of the chain were written, if it is a request.
     fn request<M: DeviceMemory>(&mut self, chain: DescriptorChain<&M>, memory: &M) -> Option<u32> {
         let reader = chain.clone().reader(memory);

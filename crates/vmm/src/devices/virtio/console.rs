@@ -33,6 +33,11 @@ impl<W: Write + Send> VirtioConsole<W> {
         self.typed.extend(bytes);
     }
 
+    /// What was typed and is not yet delivered, and what it writes to.
+    pub(crate) fn parts(&mut self) -> (&mut VecDeque<u8>, &mut W) {
+        (&mut self.typed, &mut self.output)
+    }
+
     fn transmit<M: DeviceMemory>(&mut self, queue: &mut Queue, memory: &M) -> Result<bool, BadQueue> {
         let mut used = false;
         while let Some(chain) = next_chain(queue, memory)? {

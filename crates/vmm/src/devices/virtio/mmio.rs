@@ -3,7 +3,7 @@
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
 };
-use virtio_queue::{Queue, QueueT};
+use virtio_queue::{Queue, QueueState, QueueT};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
@@ -54,7 +54,7 @@ pub struct VirtioMmio<D, L> {
 }
 
 /// What the driver wrote, and what it is told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Registers {
     status: u32,
     interrupts: u32,
@@ -66,7 +66,95 @@ struct Registers {
     notified: u64,
 }
 
+/// What a snapshot holds of the transport.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct State {
+    registers: Registers,
+    queues: Vec<SavedQueue>,
+}
+
+/// [`QueueState`] less the size that the device gives it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct SavedQueue {
+    next_avail: u16,
+    next_used: u16,
+    event_idx_enabled: bool,
+    size: u16,
+    ready: bool,
+    desc_table: u64,
+    avail_ring: u64,
+    used_ring: u64,
+}
+
+impl SavedQueue {
+    fn of(queue: &Queue) -> Self {
+        let QueueState {
+            max_size: _,
+            next_avail,
+            next_used,
+            event_idx_enabled,
+            size,
+            ready,
+            desc_table,
+            avail_ring,
+            used_ring,
+        } = queue.state();
+        Self { next_avail, next_used, event_idx_enabled, size, ready, desc_table, avail_ring, used_ring }
+    }
+
+    fn queue(&self, max_size: u16) -> Option<Queue> {
+        let &Self {
+            next_avail,
+            next_used,
+            event_idx_enabled,
+            size,
+            ready,
+            desc_table,
+            avail_ring,
+            used_ring,
+        } = self;
+        let state = QueueState {
+            max_size,
+            next_avail,
+            next_used,
+            event_idx_enabled,
+            size,
+            ready,
+            desc_table,
+            avail_ring,
+            used_ring,
+        };
+        Queue::try_from(state).ok()
+    }
+}
+
+impl State {
+    /// The queues of a device of this kind in this state, if it can be.
+    fn queues(&self, sizes: &[u16]) -> Option<Vec<Queue>> {
+        let queues = self.queues.iter().zip(sizes).map(|(ring, size)| ring.queue(*size));
+        if self.queues.len() == sizes.len() { queues.collect() } else { None }
+    }
+}
+
 impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
+    /// What a snapshot holds of the transport.
+    pub(crate) fn state(&self) -> State {
+        State { registers: self.registers.clone(), queues: self.queues.iter().map(SavedQueue::of).collect() }
+    }
+
+    /// Whether a device of this kind can be in this state.
+    pub(crate) fn can_be(&self, state: &State) -> bool {
+        state.queues(self.device.queues()).is_some()
+    }
+
+    /// It is again as it was; nothing, if it cannot be. The interrupt line is the caller's.
+    pub(crate) fn set_state(&mut self, state: &State) {
+        if let Some(queues) = state.queues(self.device.queues()) {
+            self.queues = queues;
+            self.registers = state.registers.clone();
+        }
+    }
+
     /// The device after reset.
     pub fn new(device: D, line: L) -> Self {
         // A size that is no power of two would leave the queue out, and then the driver does not find it.

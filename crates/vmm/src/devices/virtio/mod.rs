@@ -14,6 +14,7 @@ use vm_memory::{GuestMemory, GuestMemoryMmap};
 
 pub use block::Block;
 pub use console::VirtioConsole;
+pub(crate) use mmio::State;
 pub use mmio::VirtioMmio;
 
 /// Guest memory as a device reaches it.

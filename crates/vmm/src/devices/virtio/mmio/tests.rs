@@ -204,6 +204,50 @@ fn a_write_is_read_back() {
     assert_eq!(driver.send(0, &[Buffer::Reads(&flush), Buffer::Writes(1)]), (1, vec![0]));
 }
 
+#[test]
+fn a_disk_that_goes_back_has_its_sectors_and_its_queue_as_they_were() {
+    fn write(driver: &mut Driver<Block>, byte: u8) {
+        let header = request(OUT, 1);
+        let buffers = [Buffer::Reads(&header), Buffer::Reads(&[byte; 512]), Buffer::Writes(1)];
+        assert_eq!(driver.send(0, &buffers), (1, vec![0]));
+    }
+    fn read(driver: &mut Driver<Block>) -> u8 {
+        let header = request(IN, 1);
+        driver.send(0, &[Buffer::Reads(&header), Buffer::Writes(512), Buffer::Writes(1)]).1[0]
+    }
+    let mut driver = block("back", Writes::InMemory);
+    write(&mut driver, 0xaa);
+    let (transport, written) = (driver.device.state(), driver.device.device().disk().written().cloned());
+    let sent = driver.sent;
+    let mut ram = vec![0; 1 << 20];
+    driver.memory.load(RAM, &mut ram).unwrap();
+
+    write(&mut driver, 0xbb);
+    driver.set(INTERRUPT_ACK, 1);
+    driver.set(STATUS, 0);
+    for _ in 0..2 {
+        driver.memory.store(RAM, &ram).unwrap();
+        driver.sent = sent;
+        assert!(driver.device.can_be(&transport));
+        driver.device.set_state(&transport);
+        driver.device.device().disk().set_written(written.clone());
+        assert_eq!((driver.get(STATUS), driver.get(INTERRUPT_STATUS)), (READY, 1));
+        assert_eq!(read(&mut driver), 0xaa);
+        write(&mut driver, 0xcc);
+        assert_eq!(read(&mut driver), 0xcc);
+    }
+}
+
+#[test]
+fn a_queue_of_more_descriptors_than_the_device_has_is_no_state_of_it() {
+    let driver = block("no-state", Writes::Refused);
+    let mut state = driver.device.state();
+    state.queues[0].size = 512;
+    assert!(!driver.device.can_be(&state));
+    state.queues.clear();
+    assert!(!driver.device.can_be(&state));
+}
+
 /// virtio 1.2, 5.2.6: IOERR is 1, UNSUPP is 2.
 #[test]
 fn what_cannot_be_done_has_its_status() {

@@ -1,0 +1,148 @@
+//! What a snapshot holds of a board.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Board, lock};
+use crate::devices::disk::Written;
+use crate::devices::virtio::State as Transport;
+use crate::devices::{pl011, rtc};
+
+/// What devices, console and containment hold. The policy and the observer are the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BoardState {
+    uart: pl011::Registers,
+    /// What was written to the UART of a line that is not complete.
+    uart_line: Vec<u8>,
+    rtc: rtc::Registers,
+    hvc: Option<Hvc>,
+    disks: Vec<Vd>,
+    panic: Option<String>,
+    stands_still: bool,
+    /// The storm guard's memory.
+    noted: Vec<(Duration, u64, Option<u64>, Option<u64>)>,
+}
+
+/// The virtio console.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hvc {
+    transport: Transport,
+    typed: Vec<u8>,
+    line: Vec<u8>,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Vd {
+    transport: Transport,
+    size: u64,
+    written: Option<Written>,
+}
+
+impl BoardState {
+    /// What its board has, in words.
+    pub(crate) fn shape(&self) -> String {
+        shape(self.hvc.is_some(), self.disks.iter().map(|disk| (disk.size, disk.written.is_some())))
+    }
+
+    /// Whether it has a virtio console.
+    pub(crate) fn has_virtio_console(&self) -> bool {
+        self.hvc.is_some()
+    }
+}
+
+/// Devices that a board may have or not, in words. Of disks size, and whether they can be written to.
+fn shape(console: bool, disks: impl Iterator<Item = (u64, bool)>) -> String {
+    let console = if console { "a virtio console" } else { "no virtio console" };
+    let disks: Vec<String> = disks
+        .map(|(size, writable)| format!("{size} bytes{}", if writable { "" } else { " read-only" }))
+        .collect();
+    if disks.is_empty() {
+        format!("{console}, no disk")
+    } else {
+        format!("{console}, disks of {}", disks.join(" and "))
+    }
+}
+
+impl Board {
+    /// What devices, console and containment hold.
+    pub(crate) fn state(&self) -> BoardState {
+        let mut uart = lock(&self.uart);
+        let hvc = self.hvc.as_deref().map(|hvc| {
+            let mut hvc = lock(hvc);
+            let transport = hvc.state();
+            let (typed, output) = hvc.device().parts();
+            Hvc { transport, typed: typed.iter().copied().collect(), line: output.begun_line().to_vec() }
+        });
+        let disks = self.disks.iter().map(|disk| {
+            let mut disk = lock(disk);
+            let transport = disk.state();
+            let disk = disk.device().disk();
+            Vd { transport, size: disk.size(), written: disk.written().cloned() }
+        });
+        BoardState {
+            uart: uart.registers().clone(),
+            uart_line: uart.output().begun_line().to_vec(),
+            rtc: lock(&self.rtc).registers().clone(),
+            hvc,
+            disks: disks.collect(),
+            panic: self.console.panic(),
+            stands_still: self.console.stands_still(),
+            noted: lock(&self.containment).storm_guard().noted().collect(),
+        }
+    }
+
+    /// What this board has, in words.
+    pub(crate) fn shape(&self) -> String {
+        let disks = self.disks.iter().map(|disk| {
+            let mut disk = lock(disk);
+            let disk = disk.device().disk();
+            (disk.size(), disk.written().is_some())
+        });
+        shape(self.hvc.is_some(), disks)
+    }
+
+    /// Whether a board of this shape can be in this state.
+    pub(crate) fn can_be(&self, state: &BoardState) -> bool {
+        let hvc = match (&self.hvc, &state.hvc) {
+            (Some(hvc), Some(state)) => lock(hvc).can_be(&state.transport),
+            (None, None) => true,
+            _ => false,
+        };
+        let disks = self.disks.iter().zip(&state.disks).all(|(disk, state)| {
+            let mut disk = lock(disk);
+            let is_alike = disk.can_be(&state.transport);
+            let disk = disk.device().disk();
+            is_alike
+                && disk.size() == state.size
+                && disk.written().is_some() == state.written.is_some()
+                && state.written.as_ref().is_none_or(|written| written.fits(state.size))
+        });
+        hvc && disks && self.disks.len() == state.disks.len() && state.uart.is_sound()
+    }
+
+    /// Devices, console and containment hold this again, which [can be](Self::can_be). Interrupt lines are the
+    /// caller's.
+    pub(crate) fn set_state(&self, state: &BoardState) {
+        let mut uart = lock(&self.uart);
+        uart.set_registers(state.uart.clone());
+        uart.output().set_begun_line(&state.uart_line);
+        drop(uart);
+        lock(&self.rtc).set_registers(state.rtc.clone());
+        if let (Some(hvc), Some(state)) = (&self.hvc, &state.hvc) {
+            let mut hvc = lock(hvc);
+            hvc.set_state(&state.transport);
+            let (typed, output) = hvc.device().parts();
+            *typed = state.typed.iter().copied().collect();
+            output.set_begun_line(&state.line);
+        }
+        for (disk, state) in self.disks.iter().zip(&state.disks) {
+            let mut disk = lock(disk);
+            disk.set_state(&state.transport);
+            disk.device().disk().set_written(state.written.clone());
+        }
+        self.console.set_panic(state.panic.clone(), state.stands_still);
+        lock(&self.containment).storm_guard().remember(state.noted.iter().copied());
+    }
+}

@@ -1,0 +1,90 @@
+//! Snapshots of a guest with its devices.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use seawall_machine::StateHash;
+
+use crate::board::BoardState;
+use crate::load::Placement;
+use crate::{Config, Error};
+
+/// A [`SoftwareMachine`](crate::SoftwareMachine) at one moment: CPUs, memory, devices, what was typed, and what
+/// containment remembers. A clone is the same snapshot and costs nothing.
+///
+/// Not in it are what is the host's: the policy, the observer, and the files of disks, of which a snapshot holds what
+/// the guest wrote.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) machine: seawall_machine::Snapshot,
+    pub(crate) devices: Arc<Devices>,
+}
+
+/// What is around the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Devices {
+    pub(crate) placement: Placement,
+    pub(crate) board: BoardState,
+    /// The levels of the SPIs as the devices drive them, and as the interrupt controller knows them.
+    pub(crate) levels: u64,
+    pub(crate) known: u64,
+    /// What is typed and was not yet taken.
+    pub(crate) typed: Vec<u8>,
+    pub(crate) types_to_driver: bool,
+}
+
+impl Devices {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        // Into memory it cannot fail.
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+}
+
+impl Snapshot {
+    /// Writes the snapshot as a file: the machine's (see [`seawall_machine::Snapshot::save`]) with the devices attached.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`].
+    pub fn save(&self, to: impl Write) -> Result<(), Error> {
+        Ok(self.machine.save_with(to, &self.devices.encode())?)
+    }
+
+    /// Reads a snapshot from a file, to its end.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`] unless it is a whole and undamaged snapshot, [`Error::NoDevices`].
+    pub fn load(from: impl Read) -> Result<Self, Error> {
+        let (machine, attachment) = seawall_machine::Snapshot::load_with(from)?;
+        match postcard::take_from_bytes(&attachment) {
+            Ok((devices, [])) => Ok(Self { machine, devices: Arc::new(devices) }),
+            _ => Err(Error::NoDevices),
+        }
+    }
+
+    /// What a machine must have to go on from here, but for its disks: a disk for each that it had then.
+    pub fn config(&self) -> Config {
+        let machine = self.machine.config();
+        let mut config = Config::new(machine.memory_size);
+        config.cpus = machine.cpus as u32;
+        config.abi = machine.abi;
+        config.virtio_console = self.devices.board.has_virtio_console();
+        config
+    }
+
+    /// The machine's time, nanoseconds.
+    pub fn time(&self) -> u64 {
+        self.machine.time()
+    }
+
+    /// The machine without its devices.
+    pub fn machine(&self) -> &seawall_machine::Snapshot {
+        &self.machine
+    }
+}
+
+/// The hash of a machine's state and that of its devices.
+pub(crate) fn state_hash(machine: StateHash, devices: &Devices) -> StateHash {
+    machine.with(&devices.encode())
+}
