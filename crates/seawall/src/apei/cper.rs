@@ -97,6 +97,7 @@ const _: () = assert!(size_of::<Entry>() == 72 && size_of::<Section>() == 80 && 
 
 /// How bad it is. ACPI's error severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Severity {
     /// The memory is lost, the system need not be.
     Recoverable,
@@ -127,6 +128,9 @@ impl Severity {
 
 /// A memory error for the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+// The only `unsafe` is in what zerocopy's macro expands to.
+#[allow(clippy::unsafe_derive_deserialize)]
 pub struct MemoryErrorRecord {
     /// The bad guest physical addresses: a power of two of bytes, on a multiple of itself (a line, a page, a block).
     /// [`granule`] makes such a range.

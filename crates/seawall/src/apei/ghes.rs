@@ -49,6 +49,7 @@ const _: () = assert!(BLOCK + RECORD_SIZE as u64 <= SOURCE_STRIDE);
 
 /// The sources and their place. The guest must not take the region for RAM of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Region {
     /// Guest physical address, a multiple of 8.
     pub base: u64,
@@ -127,7 +128,8 @@ pub enum Announcement {
 }
 
 /// The sources at work.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ghes {
     region: Region,
     /// The serial number of the next record.
@@ -144,6 +146,11 @@ impl Ghes {
     /// Where they are.
     pub fn region(&self) -> &Region {
         &self.region
+    }
+
+    /// What waits for a source to be free, in its order.
+    pub fn waiting(&self) -> impl Iterator<Item = &MemoryErrorRecord> {
+        self.queue.iter()
     }
 
     /// Makes all sources free: before the guest starts, and each time that it starts anew. What waited for the old

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use seawall::apei::ghes::Ghes;
+
 use super::{Board, lock};
 use crate::devices::disk::Written;
 use crate::devices::virtio::State as Transport;
 use crate::devices::{pl011, rtc};
+use crate::firmware::records_at;
 
 /// What devices, console and containment hold. The policy and the observer are the host's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,8 @@ pub(crate) struct BoardState {
     disks: Vec<Vd>,
     panic: Option<String>,
     stands_still: bool,
+    acpi: bool,
+    records: Option<Ghes>,
     /// The storm guard's memory.
     noted: Vec<(Duration, u64, Option<u64>, Option<u64>)>,
 }
@@ -43,7 +48,16 @@ struct Vd {
 impl BoardState {
     /// What its board has, in words.
     pub(crate) fn shape(&self) -> String {
-        shape(self.hvc.is_some(), self.disks.iter().map(|disk| (disk.size, disk.written.is_some())))
+        shape(
+            self.acpi,
+            self.hvc.is_some(),
+            self.disks.iter().map(|disk| (disk.size, disk.written.is_some())),
+        )
+    }
+
+    /// Whether the guest was started with ACPI.
+    pub(crate) fn has_acpi(&self) -> bool {
+        self.acpi
     }
 
     /// Whether it has a virtio console.
@@ -53,15 +67,16 @@ impl BoardState {
 }
 
 /// Devices that a board may have or not, in words. Of disks size, and whether they can be written to.
-fn shape(console: bool, disks: impl Iterator<Item = (u64, bool)>) -> String {
+fn shape(acpi: bool, console: bool, disks: impl Iterator<Item = (u64, bool)>) -> String {
+    let acpi = if acpi { "ACPI, " } else { "" };
     let console = if console { "a virtio console" } else { "no virtio console" };
     let disks: Vec<String> = disks
         .map(|(size, writable)| format!("{size} bytes{}", if writable { "" } else { " read-only" }))
         .collect();
     if disks.is_empty() {
-        format!("{console}, no disk")
+        format!("{acpi}{console}, no disk")
     } else {
-        format!("{console}, disks of {}", disks.join(" and "))
+        format!("{acpi}{console}, disks of {}", disks.join(" and "))
     }
 }
 
@@ -89,6 +104,8 @@ impl Board {
             disks: disks.collect(),
             panic: self.console.panic(),
             stands_still: self.console.stands_still(),
+            acpi: self.acpi,
+            records: lock(&self.records).clone(),
             noted: lock(&self.containment).storm_guard().noted().collect(),
         }
     }
@@ -100,7 +117,7 @@ impl Board {
             let disk = disk.device().disk();
             (disk.size(), disk.written().is_some())
         });
-        shape(self.hvc.is_some(), disks)
+        shape(self.acpi, self.hvc.is_some(), disks)
     }
 
     /// Whether a board of this shape can be in this state.
@@ -119,7 +136,15 @@ impl Board {
                 && disk.written().is_some() == state.written.is_some()
                 && state.written.as_ref().is_none_or(|written| written.fits(state.size))
         });
-        hvc && disks && self.disks.len() == state.disks.len() && state.uart.is_sound()
+        // What writes there checks that it is RAM.
+        let records = state.records.as_ref().is_none_or(|ghes| {
+            let base = ghes.region().base;
+            base < 1 << 48
+                && *ghes.region() == records_at(base)
+                && ghes.waiting().all(|record| record.range.start < record.range.end)
+        });
+        let acpi = self.acpi == state.acpi && records;
+        hvc && disks && acpi && self.disks.len() == state.disks.len() && state.uart.is_sound()
     }
 
     /// Devices, console and containment hold this again, which [can be](Self::can_be). Interrupt lines are the
@@ -142,6 +167,7 @@ impl Board {
             disk.set_state(&state.transport);
             disk.device().disk().set_written(state.written.clone());
         }
+        lock(&self.records).clone_from(&state.records);
         self.console.set_panic(state.panic.clone(), state.stands_still);
         lock(&self.containment).storm_guard().remember(state.noted.iter().copied());
     }

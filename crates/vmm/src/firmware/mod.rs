@@ -27,6 +27,11 @@ const POLLED_SOURCES: u16 = 8;
 /// How often a guest looks at those, milliseconds.
 const POLL_INTERVAL: u32 = 1000;
 
+/// The records of memory errors, if the firmware begins here.
+pub(crate) fn records_at(base: u64) -> Region {
+    Region { base, sea: SEA_SOURCES, polled: POLLED_SOURCES, poll_interval: POLL_INTERVAL }
+}
+
 /// The firmware of one guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firmware {
@@ -60,7 +65,7 @@ impl Firmware {
     pub fn new(ram: &Range<u64>, platform: &Platform<'_>) -> Result<Self, TooBig> {
         let range = ram.end.saturating_sub(SIZE).max(ram.start)..ram.end;
         let base = range.start;
-        let records = Region { base, sea: SEA_SOURCES, polled: POLLED_SOURCES, poll_interval: POLL_INTERVAL };
+        let records = records_at(base);
         let (tables, rsdp) = acpi::tables(base + TABLES, platform, &records);
         let (size, limit) = (tables.len() as u64, EFI - TABLES);
         if size > limit {
