@@ -131,7 +131,8 @@ complaints() {
 
 case $(option workload workload) in
     shell)
-        echo "Linux $(uname -r). The end: exit."
+        echo "Linux $(uname -r)"
+        echo "The end: exit."
         setsid cttyhack sh
         ;;
     stress) stress ;;

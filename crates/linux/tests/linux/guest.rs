@@ -1,0 +1,131 @@
+//! A run of the guest: its console read as it comes, and answered by typing or by memory that goes bad.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use seawall::Outcome;
+use seawall_linux::{COMMAND_LINE, Fetch, cache_directory};
+use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine, policy};
+
+/// What is done about a line of the console.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    /// Nothing.
+    None,
+    /// The first line of 64 bytes of each of these pages, which the guest named, goes bad.
+    Poison(&'static [&'static str]),
+    /// This is typed.
+    Type(&'static str),
+}
+
+/// What came of a run.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Boot {
+    /// All that the guest wrote.
+    pub(crate) console: String,
+    /// How it ended; `None`: the budget was over.
+    pub(crate) end: Option<End>,
+    /// `ESR_EL2` of each memory error, in their order.
+    pub(crate) errors: Vec<u64>,
+    /// Steps of each vCPU.
+    pub(crate) steps: Vec<u64>,
+    /// The machine's time, nanoseconds.
+    pub(crate) time: u64,
+}
+
+impl Boot {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
+        self.console.lines().map(str::trim_end)
+    }
+
+    /// Whether a line is this, and nothing else.
+    pub(crate) fn has(&self, line: &str) -> bool {
+        self.lines().any(|of_console| of_console == line)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Watch(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    console: Vec<u8>,
+    /// Since the caller looked last.
+    lines: Vec<String>,
+    errors: Vec<u64>,
+}
+
+impl Watch {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Watch {
+    fn console(&mut self, bytes: &[u8]) {
+        self.seen().console.extend(bytes);
+    }
+
+    fn line(&mut self, line: &str) {
+        self.seen().lines.push(line.trim_end().to_owned());
+    }
+
+    fn memory_error(&mut self, _: u32, outcome: &Outcome) {
+        self.seen().errors.push(outcome.error.esr.bits());
+    }
+
+    fn wants_pause(&mut self) -> bool {
+        !self.seen().lines.is_empty()
+    }
+}
+
+/// Boots Debian's kernel with 512 MiB and these words on its command line, and answers each line of its console.
+pub(crate) fn boot(cpus: u32, policy_name: &str, append: &str, answer: impl Fn(&str) -> Answer) -> Boot {
+    let directory = cache_directory().expect("a home");
+    let debian = Fetch { directory, suite: None }.guest(&|_| ()).expect("Debian's packages");
+    let command_line = format!("{COMMAND_LINE} {append}");
+    let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line).expect("a kernel");
+    let mut config = Config::new(512 << 20);
+    config.cpus = cpus;
+    config.policy = policy(policy_name).expect("a policy");
+    let watch = Watch::default();
+    let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone())).expect("it fits");
+
+    let mut pages = BTreeMap::new();
+    let end = loop {
+        let left = super::BUDGET.saturating_sub(machine.instructions());
+        if left == 0 {
+            break None;
+        }
+        let end = machine.run(Some(left)).expect("no error of the host");
+        let lines = std::mem::take(&mut watch.seen().lines);
+        for line in lines {
+            if let Some((name, address)) = page(&line) {
+                pages.insert(name, address);
+            }
+            match answer(&line) {
+                Answer::Poison(names) => {
+                    for name in names {
+                        let address = pages.get(*name).copied().expect("the guest named it");
+                        assert_eq!(machine.poison(address..address + 64).expect("in RAM"), 1, "{name}");
+                    }
+                }
+                Answer::Type(text) => machine.type_in(text.as_bytes()),
+                Answer::None => {}
+            }
+        }
+        if end.is_some() {
+            break end;
+        }
+    };
+    let (time, vm) = (machine.time(), machine.vm_mut());
+    let steps = (0..cpus as usize).map(|cpu| vm.vcpu(cpu).expect("a vCPU").instructions()).collect();
+    let Seen { console, errors, .. } = std::mem::take(&mut *watch.seen());
+    Boot { console: String::from_utf8_lossy(&console).into_owned(), end, errors, steps, time }
+}
+
+/// Name and physical address in `seawall: page NAME 0xADDRESS`.
+fn page(line: &str) -> Option<(String, u64)> {
+    let (name, address) = line.strip_prefix("seawall: page ")?.split_once(" 0x")?;
+    Some((name.to_owned(), u64::from_str_radix(address, 16).ok()?))
+}

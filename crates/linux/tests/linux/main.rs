@@ -1,0 +1,156 @@
+//! Debian's kernel and user space on the software machine: `cargo xtask ci --only linux`, or
+//!
+//! ```text
+//! cargo test --release -p seawall-linux --test linux -- --ignored
+//! ```
+//!
+//! They are ignored otherwise, as they take Debian's packages (see `seawall guest fetch debian`) and a boot is a billion
+//! instructions. All that they know of the guest is what it says on its console.
+
+mod guest;
+
+use guest::{Answer, Boot, boot};
+use seawall_vmm::End;
+
+/// Instructions, a multiple of what any of the runs takes.
+const BUDGET: u64 = 12_000_000_000;
+
+/// The kernel's own words when its memory is sound; none of them may come where nothing or only user memory went bad.
+const TROUBLE: [&str; 8] =
+    ["WARNING:", "BUG:", "Oops", "stall", "lockup", "Internal error", "Unable to handle", "panic - not"];
+
+fn check_no_trouble(boot: &Boot) {
+    for trouble in TROUBLE {
+        assert!(!boot.console.contains(trouble), "{trouble}:\n{}", boot.console);
+    }
+    assert!(boot.has("kernel: no complaint"), "{}", boot.console);
+    assert_eq!(boot.end, Some(End::PowerOff), "{}", boot.console);
+}
+
+/// Runs the workload and turns these pages bad while all processes work: a tenth of a second after all said so.
+fn workload(cpus: u32, policy: &str, bad: &'static [&'static str], append: &str) -> Boot {
+    boot(cpus, policy, &format!("seawall.rounds=40 {append}"), |line| match line {
+        "witness: alive 20" => Answer::Poison(bad),
+        _ => Answer::None,
+    })
+}
+
+/// What the workload says of the end of each of these.
+fn check_ends(boot: &Boot, ends: [(&str, &str); 5], live: &str) {
+    for (name, end) in ends {
+        assert!(boot.has(&format!("workload: {name} ended: {end}")), "{name}\n{}", boot.console);
+        let last = if end == "all rounds done" { 40 } else { 10 };
+        assert!(boot.has(&format!("{name}: alive {last}")), "{name}\n{}", boot.console);
+    }
+    assert!(boot.has(live), "{}", boot.console);
+}
+
+const DONE: &str = "all rounds done";
+const SIGBUS: &str = "SIGBUS";
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn linux_boots_to_a_shell_that_answers_and_powers_off() {
+    for cpus in [1, 4] {
+        // The shell's echo of what is typed has no 42 in it.
+        let boot = boot(cpus, "full", "seawall.workload=shell", |line| match line {
+            "The end: exit." => Answer::Type("echo answer=$((6 * 7)) cpus=$(nproc); exit\n"),
+            _ => Answer::None,
+        });
+        assert!(boot.has(&format!("answer=42 cpus={cpus}")), "{}", boot.console);
+        check_no_trouble(&boot);
+    }
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn all_processes_live_where_no_memory_is_bad_and_one_run_is_like_the_other() {
+    for cpus in [1, 4] {
+        let run = || workload(cpus, "full", &[], "");
+        let first = run();
+        let done = ["code", "anonymous", "shared-a", "shared-b", "witness"].map(|name| (name, DONE));
+        check_ends(&first, done, "workload: 5 of 5 live");
+        check_no_trouble(&first);
+        assert!(first.errors.is_empty(), "{:x?}", first.errors);
+        assert_eq!(run(), first, "{cpus} CPUs");
+    }
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn bad_code_and_bad_data_cost_their_processes_and_nothing_else() {
+    for cpus in [1, 4] {
+        let boot = workload(cpus, "full", &["code", "anonymous"], "");
+        let ends = [
+            ("code", SIGBUS),
+            ("anonymous", SIGBUS),
+            ("shared-a", DONE),
+            ("shared-b", DONE),
+            ("witness", DONE),
+        ];
+        check_ends(&boot, ends, "workload: 3 of 5 live");
+        check_no_trouble(&boot);
+        let mut exits = boot.errors.clone();
+        exits.sort_unstable();
+        // A fetch and a load at EL0; nobody met either of them again.
+        assert_eq!(exits, [0x8200_0210, 0x9200_0210]);
+    }
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn bad_shared_memory_costs_both_processes_and_a_handler_is_told_the_address() {
+    let boot = workload(1, "full", &["shared"], "seawall.sigbus=handle");
+    let handled = "SIGBUS, handled";
+    let ends = [
+        ("code", DONE),
+        ("anonymous", DONE),
+        ("shared-a", handled),
+        ("shared-b", handled),
+        ("witness", DONE),
+    ];
+    check_ends(&boot, ends, "workload: 3 of 5 live");
+    check_no_trouble(&boot);
+    assert_eq!(boot.errors, [0x9200_0210, 0x9200_0210]);
+    // BUS_OBJERR, which is what Linux says of an error that no firmware told it of; each counter's own address.
+    for (name, end) in [("shared-a", "000"), ("shared-b", "008")] {
+        let start = format!("{name}: SIGBUS si_code=3 si_addr=0x");
+        let line = boot.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
+        assert!(line.ends_with(end), "{name}: {line:?}\n{}", boot.console);
+    }
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn with_an_serror_the_kernel_panics() {
+    let boot = workload(1, "serror", &["anonymous"], "");
+    let message = match &boot.end {
+        Some(End::Panic { message }) => message.as_str(),
+        _ => "",
+    };
+    assert!(
+        message.ends_with("Kernel panic - not syncing: Asynchronous SError Interrupt"),
+        "{:?}\n{}",
+        boot.end,
+        boot.console
+    );
+    assert!(!boot.console.contains(" live"), "{}", boot.console);
+    assert_eq!(boot.errors, [0x9200_0210]);
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn tools_and_the_kernels_ciphers_compute_what_is_right() {
+    let boot = boot(4, "full", "seawall.workload=stress", |_| Answer::None);
+    assert!(boot.has("stress: 11 of 11 right"), "{}", boot.console);
+    let ciphers = boot.lines().find_map(|line| {
+        let (passed, all) = line
+            .strip_prefix("kernel: ")?
+            .strip_suffix(" ciphers passed their self-tests")?
+            .split_once(" of ")?;
+        Some((passed.parse::<u32>().ok()?, all.parse::<u32>().ok()?))
+    });
+    // Debian 13's kernels have 46 and more of them.
+    assert!(ciphers.is_some_and(|(passed, all)| passed == all && all >= 40), "{}", boot.console);
+    check_no_trouble(&boot);
+}
