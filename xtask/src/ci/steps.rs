@@ -25,6 +25,11 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "kernel-fit", about: "the kernel half can run inside a kernel", plan: kernel_fit },
     Step { name: "demo", about: "each policy's outcome is what it must be", plan: demo },
     Step { name: "diff-isa", about: "the CPU against qemu-aarch64, fixed seeds", plan: diff_isa },
+    Step {
+        name: "linux",
+        about: "Debian's kernel on the machine: boots, recovers from bad memory",
+        plan: linux,
+    },
     Step { name: "lab", about: "real KVM in the lab: unit tests, conformance", plan: lab },
     Step { name: "lab-diff", about: "the model against the real kernel, a fixed seed", plan: lab_diff },
     Step { name: "selftests", about: "Linux's own selftests of external aborts", plan: lab_selftests },
@@ -95,6 +100,21 @@ fn diff_isa() -> Plan {
         return Plan::Skip("qemu-aarch64 is missing (package qemu-user)".into());
     }
     Plan::Run(vec![Call::cargo(&["xtask", "diff-isa", "--ci"])])
+}
+
+fn linux() -> Plan {
+    let Some(directory) = seawall_linux::cache_directory() else {
+        return Plan::Skip("there is no home to keep Debian's packages in".into());
+    };
+    // Any other error is the tests' to tell.
+    if let Err(error) = (seawall_linux::Fetch { directory, suite: None }).guest(&|_| ()) {
+        if error.is_unavailable() {
+            println!("{error}");
+            return Plan::Skip("Debian's packages cannot be had".into());
+        }
+    }
+    let test = ["test", "--release", "--locked", "--package", "seawall-linux", "--test", "linux"];
+    Plan::Run(vec![Call::cargo(&[&test[..], &["--", "--ignored"]].concat())])
 }
 
 /// The first of them makes the lab.

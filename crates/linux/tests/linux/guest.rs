@@ -31,11 +31,18 @@ pub(crate) struct Boot {
     pub(crate) steps: Vec<u64>,
     /// The machine's time, nanoseconds.
     pub(crate) time: u64,
+    /// Everything in it, RAM too: [`seawall_machine::StateHash`].
+    pub(crate) hash: String,
 }
 
 impl Boot {
     pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
         self.console.lines().map(str::trim_end)
+    }
+
+    /// The physical address of a page that the guest named.
+    pub(crate) fn page(&self, name: &str) -> Option<u64> {
+        self.lines().filter_map(page).find_map(|(named, address)| (named == name).then_some(address))
     }
 
     /// Whether a line is this, and nothing else.
@@ -79,15 +86,21 @@ impl Observer for Watch {
     }
 }
 
-/// Boots Debian's kernel with 512 MiB and these words on its command line, and answers each line of its console.
-pub(crate) fn boot(cpus: u32, policy_name: &str, append: &str, answer: impl Fn(&str) -> Answer) -> Boot {
+/// What the guest runs on: 512 MiB.
+pub(crate) fn config(cpus: u32, policy_name: &str) -> Config {
+    let mut config = Config::new(512 << 20);
+    config.cpus = cpus;
+    config.policy = policy(policy_name).expect("a policy");
+    config
+}
+
+/// Boots Debian's kernel with these words on its command line, and answers each line of its console.
+pub(crate) fn boot(config: Config, append: &str, answer: impl Fn(&str) -> Answer) -> Boot {
     let directory = cache_directory().expect("a home");
     let debian = Fetch { directory, suite: None }.guest(&|_| ()).expect("Debian's packages");
     let command_line = format!("{COMMAND_LINE} {append}");
     let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line).expect("a kernel");
-    let mut config = Config::new(512 << 20);
-    config.cpus = cpus;
-    config.policy = policy(policy_name).expect("a policy");
+    let cpus = config.cpus;
     let watch = Watch::default();
     let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone())).expect("it fits");
 
@@ -118,10 +131,11 @@ pub(crate) fn boot(cpus: u32, policy_name: &str, append: &str, answer: impl Fn(&
             break end;
         }
     };
-    let (time, vm) = (machine.time(), machine.vm_mut());
+    let (time, hash) = (machine.time(), machine.vm().state_hash().to_string());
+    let vm = machine.vm_mut();
     let steps = (0..cpus as usize).map(|cpu| vm.vcpu(cpu).expect("a vCPU").instructions()).collect();
     let Seen { console, errors, .. } = std::mem::take(&mut *watch.seen());
-    Boot { console: String::from_utf8_lossy(&console).into_owned(), end, errors, steps, time }
+    Boot { console: String::from_utf8_lossy(&console).into_owned(), end, errors, steps, time, hash }
 }
 
 /// Name and physical address in `seawall: page NAME 0xADDRESS`.

@@ -9,8 +9,8 @@
 
 mod guest;
 
-use guest::{Answer, Boot, boot};
-use seawall_vmm::End;
+use guest::{Answer, Boot, boot, config};
+use seawall_vmm::{Config, End};
 
 /// Instructions, a multiple of what any of the runs takes.
 const BUDGET: u64 = 12_000_000_000;
@@ -28,8 +28,8 @@ fn check_no_trouble(boot: &Boot) {
 }
 
 /// Runs the workload and turns these pages bad while all processes work: a tenth of a second after all said so.
-fn workload(cpus: u32, policy: &str, bad: &'static [&'static str], append: &str) -> Boot {
-    boot(cpus, policy, &format!("seawall.rounds=40 {append}"), |line| match line {
+fn workload(config: Config, bad: &'static [&'static str], append: &str) -> Boot {
+    boot(config, &format!("seawall.rounds=40 {append}"), |line| match line {
         "witness: alive 20" => Answer::Poison(bad),
         _ => Answer::None,
     })
@@ -53,7 +53,7 @@ const SIGBUS: &str = "SIGBUS";
 fn linux_boots_to_a_shell_that_answers_and_powers_off() {
     for cpus in [1, 4] {
         // The shell's echo of what is typed has no 42 in it.
-        let boot = boot(cpus, "full", "seawall.workload=shell", |line| match line {
+        let boot = boot(config(cpus, "full"), "seawall.workload=shell", |line| match line {
             "The end: exit." => Answer::Type("echo answer=$((6 * 7)) cpus=$(nproc); exit\n"),
             _ => Answer::None,
         });
@@ -66,7 +66,7 @@ fn linux_boots_to_a_shell_that_answers_and_powers_off() {
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn all_processes_live_where_no_memory_is_bad_and_one_run_is_like_the_other() {
     for cpus in [1, 4] {
-        let run = || workload(cpus, "full", &[], "");
+        let run = || workload(config(cpus, "full"), &[], "");
         let first = run();
         let done = ["code", "anonymous", "shared-a", "shared-b", "witness"].map(|name| (name, DONE));
         check_ends(&first, done, "workload: 5 of 5 live");
@@ -80,7 +80,7 @@ fn all_processes_live_where_no_memory_is_bad_and_one_run_is_like_the_other() {
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn bad_code_and_bad_data_cost_their_processes_and_nothing_else() {
     for cpus in [1, 4] {
-        let boot = workload(cpus, "full", &["code", "anonymous"], "");
+        let boot = workload(config(cpus, "full"), &["code", "anonymous"], "");
         let ends = [
             ("code", SIGBUS),
             ("anonymous", SIGBUS),
@@ -100,7 +100,7 @@ fn bad_code_and_bad_data_cost_their_processes_and_nothing_else() {
 #[test]
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn bad_shared_memory_costs_both_processes_and_a_handler_is_told_the_address() {
-    let boot = workload(1, "full", &["shared"], "seawall.sigbus=handle");
+    let boot = workload(config(1, "full"), &["shared"], "seawall.sigbus=handle");
     let handled = "SIGBUS, handled";
     let ends = [
         ("code", DONE),
@@ -122,8 +122,34 @@ fn bad_shared_memory_costs_both_processes_and_a_handler_is_told_the_address() {
 
 #[test]
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn with_a_record_of_the_firmware_linux_takes_the_bad_pages_offline() {
+    let mut config = config(1, "full");
+    config.acpi = true;
+    let boot = workload(config, &["code", "anonymous"], "loglevel=7 seawall.sigbus=handle");
+    let handled = "SIGBUS, handled";
+    let ends = [
+        ("code", handled),
+        ("anonymous", handled),
+        ("shared-a", DONE),
+        ("shared-b", DONE),
+        ("witness", DONE),
+    ];
+    check_ends(&boot, ends, "workload: 3 of 5 live");
+    check_no_trouble(&boot);
+    for name in ["code", "anonymous"] {
+        // BUS_MCEERR_AR: the record says what it was.
+        let start = format!("{name}: SIGBUS si_code=4 si_addr=0x");
+        assert!(boot.lines().any(|line| line.starts_with(&start)), "{name}\n{}", boot.console);
+        let frame = boot.page(name).unwrap_or_default() >> 12;
+        let offline = format!("Memory failure: {frame:#x}: recovery action for dirty LRU page: Recovered");
+        assert!(boot.lines().any(|line| line.ends_with(&offline)), "{offline}\n{}", boot.console);
+    }
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn with_an_serror_the_kernel_panics() {
-    let boot = workload(1, "serror", &["anonymous"], "");
+    let boot = workload(config(1, "serror"), &["anonymous"], "");
     let message = match &boot.end {
         Some(End::Panic { message }) => message.as_str(),
         _ => "",
@@ -141,7 +167,7 @@ fn with_an_serror_the_kernel_panics() {
 #[test]
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn tools_and_the_kernels_ciphers_compute_what_is_right() {
-    let boot = boot(4, "full", "seawall.workload=stress", |_| Answer::None);
+    let boot = boot(config(4, "full"), "seawall.workload=stress", |_| Answer::None);
     assert!(boot.has("stress: 11 of 11 right"), "{}", boot.console);
     let ciphers = boot.lines().find_map(|line| {
         let (passed, all) = line
