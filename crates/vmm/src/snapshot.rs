@@ -30,6 +30,8 @@ pub(crate) struct Devices {
     /// The levels of the SPIs as the devices drive them, and as the interrupt controller knows them.
     pub(crate) levels: u64,
     pub(crate) known: u64,
+    /// The vCPU that the last run ended on.
+    pub(crate) current: u32,
     /// What is typed and was not yet taken.
     pub(crate) typed: Vec<u8>,
     pub(crate) types_to_driver: bool,

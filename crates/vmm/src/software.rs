@@ -119,7 +119,8 @@ impl SoftwareMachine {
         let vm = snapshot.machine.machine()?;
         let placement = snapshot.devices.placement.clone();
         let (typed, types_to_driver) = (VecDeque::new(), snapshot.devices.types_to_driver);
-        let mut machine = Self { vm, board, placement, clock, levels, known: 0, typed, types_to_driver };
+        let mut machine =
+            Self { vm, board, placement, clock, levels, known: 0, current: 0, typed, types_to_driver };
         machine.restore(snapshot)?;
         Ok(machine)
     }
@@ -141,7 +142,7 @@ impl SoftwareMachine {
     /// [`Error::OtherMachine`] if that had other devices; [`Error::Machine`] if the host has no room. The machine is as
     /// it was then.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let Devices { placement, board, levels, known, typed, types_to_driver } = &*snapshot.devices;
+        let Devices { placement, board, levels, known, current, typed, types_to_driver } = &*snapshot.devices;
         if !self.board.can_be(board) {
             return Err(Error::OtherMachine { snapshot: board.shape(), machine: self.board.shape() });
         }
@@ -150,6 +151,7 @@ impl SoftwareMachine {
         self.placement.clone_from(placement);
         self.levels.0.store(*levels, Ordering::Relaxed);
         self.known = *known;
+        self.current = *current as usize;
         self.typed = typed.iter().copied().collect();
         self.types_to_driver = *types_to_driver;
         self.clock.set(self.vm.time());
@@ -163,13 +165,16 @@ impl SoftwareMachine {
     }
 
     fn devices(&self) -> Devices {
+        // All fields by name: whoever adds one must decide here what becomes of it.
+        let Self { vm: _, board, placement, clock: _, levels, known, current, typed, types_to_driver } = self;
         Devices {
-            placement: self.placement.clone(),
-            board: self.board.state(),
-            levels: self.levels.0.load(Ordering::Relaxed),
-            known: self.known,
-            typed: self.typed.iter().copied().collect(),
-            types_to_driver: self.types_to_driver,
+            placement: placement.clone(),
+            board: board.state(),
+            levels: levels.0.load(Ordering::Relaxed),
+            known: *known,
+            current: *current as u32,
+            typed: typed.iter().copied().collect(),
+            types_to_driver: *types_to_driver,
         }
     }
 

@@ -83,14 +83,16 @@ fn shape(acpi: bool, console: bool, disks: impl Iterator<Item = (u64, bool)>) ->
 impl Board {
     /// What devices, console and containment hold.
     pub(crate) fn state(&self) -> BoardState {
-        let mut uart = lock(&self.uart);
-        let hvc = self.hvc.as_deref().map(|hvc| {
+        // All fields by name: whoever adds one must decide here what becomes of it.
+        let Self { bus: _, console, uart, rtc, hvc, disks, containment, virtio: _, acpi, records } = self;
+        let mut uart = lock(uart);
+        let hvc = hvc.as_deref().map(|hvc| {
             let mut hvc = lock(hvc);
             let transport = hvc.state();
             let (typed, output) = hvc.device().parts();
             Hvc { transport, typed: typed.iter().copied().collect(), line: output.begun_line().to_vec() }
         });
-        let disks = self.disks.iter().map(|disk| {
+        let disks = disks.iter().map(|disk| {
             let mut disk = lock(disk);
             let transport = disk.state();
             let disk = disk.device().disk();
@@ -99,14 +101,14 @@ impl Board {
         BoardState {
             uart: uart.registers().clone(),
             uart_line: uart.output().begun_line().to_vec(),
-            rtc: lock(&self.rtc).registers().clone(),
+            rtc: lock(rtc).registers().clone(),
             hvc,
             disks: disks.collect(),
-            panic: self.console.panic(),
-            stands_still: self.console.stands_still(),
-            acpi: self.acpi,
-            records: lock(&self.records).clone(),
-            noted: lock(&self.containment).storm_guard().noted().collect(),
+            panic: console.panic(),
+            stands_still: console.stands_still(),
+            acpi: *acpi,
+            records: lock(records).clone(),
+            noted: lock(containment).storm_guard().noted().collect(),
         }
     }
 
