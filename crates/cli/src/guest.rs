@@ -116,8 +116,9 @@ fn screen(guest: &Guest) -> String {
     }
     let _ = write!(
         text,
-        "\n{}\n  seawall run --kernel {} \\\n    --initrd {} \\\n    --append '{COMMAND_LINE} seawall.workload=workload'\n",
-        dim("boot it:"),
+        "\n{}\n  seawall run --kernel {} \\\n    --initrd {} \\\n    --append '{COMMAND_LINE} seawall.workload=workload' \\\n    \
+         --poison page:code --poison page:anonymous\n",
+        dim("boot it, and let the code of one process and the data of another go bad:"),
         quoted(&guest.kernel),
         quoted(&guest.initrd),
     );
