@@ -1,6 +1,7 @@
 //! Numbers, sizes and ranges as people type them.
 
 use std::num::IntErrorKind;
+use std::path::PathBuf;
 
 /// A number: `0x` hexadecimal (with or without `_`), or decimal.
 pub(crate) fn number(text: &str) -> Result<u64, String> {
@@ -40,6 +41,41 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         Some(size) if size >> shift == value => Ok(size),
         _ => Err(format!("a size of {text} does not fit 64 bits")),
     }
+}
+
+/// A snapshot that is to be taken: `FILE[@COUNT]` or `FILE@TEXT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Keep {
+    pub(crate) path: PathBuf,
+    pub(crate) when: Moment,
+}
+
+/// When a snapshot is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// After so many instructions.
+    Count(u64),
+    /// When the guest wrote a line with this in it.
+    Line(String),
+    /// When the run ends.
+    End,
+}
+
+/// `FILE`, `FILE@COUNT` or `FILE@TEXT`; what begins with a digit is a count.
+pub(crate) fn keep(text: &str) -> Result<Keep, String> {
+    let expected = |reason: &str| format!("expected FILE, FILE@COUNT or FILE@TEXT: {reason}");
+    let (path, when) = match text.split_once('@') {
+        None => (text, Moment::End),
+        Some((_, "")) => return Err(expected("nothing behind @")),
+        Some((path, when)) if when.starts_with(|c: char| c.is_ascii_digit()) => {
+            (path, Moment::Count(number(when).map_err(|reason| expected(&reason))?))
+        }
+        Some((path, line)) => (path, Moment::Line(line.to_owned())),
+    };
+    if path.is_empty() {
+        return Err(expected("FILE is empty"));
+    }
+    Ok(Keep { path: path.into(), when })
 }
 
 /// Where and when memory goes bad: `ADDR[+LEN][@COUNT]` or `page:NAME[+LEN][@COUNT]`.

@@ -416,3 +416,64 @@ fn a_file_of_events_that_cannot_be_written_is_an_error() {
     let message = "--events: cannot write /no/such/folder/events: No such file or directory (os error 2)";
     assert_eq!((code, words), error(3, message));
 }
+
+/// Says "a", "b", "c" and a newline, then powers off.
+const LETTERS: [u32; 12] = [
+    0xd2a1_2013, // mov x19, #0x9000000
+    0x5280_0c20, // mov w0, #'a'
+    0xb900_0260, // str w0, [x19]
+    0x1100_0400, // add w0, w0, #1
+    0x7101_901f, // cmp w0, #'d'
+    0x54ff_ffa1, // b.ne . - 12
+    0x5280_0140, // mov w0, #10
+    0xb900_0260, // str w0, [x19]
+    MOV_W0_8,
+    MOVK_W0_8400,
+    HVC,
+    BRANCH_SELF,
+];
+
+#[test]
+fn run_goes_on_from_a_snapshot_as_it_went_on_behind_it() {
+    let image = File::code("letters", &LETTERS);
+    let kept = std::env::temp_dir().join(format!("seawall-cli-{}-letters.snap", std::process::id()));
+    for (at, rest) in [("@8", "c\n"), ("@0x3", "bc\n"), ("@bc", ""), ("", "")] {
+        let snapshot = format!("{}{at}", kept.display());
+        let args = ["run", "--kernel", image.path(), "--snapshot", &snapshot, "--memory", "4M", "--json"];
+        let whole = json(&seawall(&args));
+        assert_eq!((&whole["console"], &whole["instructions"]), (&Value::from("abc\n"), &Value::from(19)));
+        let end = if at.is_empty() { ["--max-insns", "19"] } else { ["--policy", "full"] };
+        let args = ["run", "--restore", &kept.display().to_string(), "--json"];
+        let output = seawall(&[&args[..], &end].concat());
+        let report = json(&output);
+        assert_eq!(
+            (&report["console"], &report["instructions"]),
+            (&Value::from(rest), &Value::from(19)),
+            "{at}"
+        );
+    }
+    std::fs::remove_file(&kept).unwrap();
+}
+
+#[test]
+fn run_refuses_what_is_no_snapshot_and_says_why() {
+    let image = File::code("no-snapshot", &HELLO);
+    let output = seawall(&["run", "--restore", image.path()]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("expected a snapshot, which begins with [89, 53, 57, 53, 4e, 0d, 0a, 1a], got"),
+        "{said}"
+    );
+
+    let output = seawall(&["run", "--restore", "/nonexistent/snap"]);
+    assert_eq!(output.status.code(), Some(3));
+    let output = seawall(&["run", "--restore", image.path(), "--kernel", image.path()]);
+    assert_eq!(output.status.code(), Some(2));
+    let output = seawall(&["run", "--kernel", image.path(), "--snapshot", "/nonexistent/snap"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("--snapshot /nonexistent/snap: No such file"));
+    let output = seawall(&["run", "--kernel", image.path(), "--snapshot", "/nonexistent/snap@never said"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("no snapshot is in /nonexistent/snap: the guest ended before"));
+}

@@ -1,14 +1,16 @@
 //! A guest on the software machine: in slices, between which memory goes bad, keys are typed, and what the guest said
 //! is shown.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use seawall_arm::Esr;
 use seawall_events::{Reg, Vcpu as _};
-use seawall_vmm::{Config, End, Guest, SoftwareMachine};
+use seawall_vmm::{Config, End, Guest, Snapshot, SoftwareMachine};
 use serde_json::json;
 
 use super::ending::{Ending, Where};
+use super::keep::Keeper;
 use super::keyboard::{Keyboard, Typed};
 use super::output::{Output, When};
 use super::poison::{Schedule, named_page};
@@ -27,30 +29,51 @@ const WAIT: Duration = Duration::from_millis(100);
 pub(super) fn run(args: &Args, config: Config, guest: &Guest, output: Output) -> Result<u8, Failure> {
     let watch = Watch::default();
     let machine = SoftwareMachine::new(config, guest, Box::new(watch.clone()))?;
+    go(args, machine, watch, output)
+}
+
+/// Runs a guest from a snapshot to its end: the exit code.
+pub(super) fn resume(
+    args: &Args,
+    snapshot: &Snapshot,
+    config: Config,
+    output: Output,
+) -> Result<u8, Failure> {
+    let watch = Watch::default();
+    let machine = SoftwareMachine::resume(snapshot, config, Box::new(watch.clone()))?;
+    go(args, machine, watch, output)
+}
+
+fn go(args: &Args, machine: SoftwareMachine, watch: Watch, output: Output) -> Result<u8, Failure> {
     let keyboard = args.keyboard();
     let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
     let schedule = Schedule::new(&args.poison);
-    let mut run = Run { machine, watch, output, keyboard, schedule, started: Instant::now(), pace: None };
+    let keeper = Keeper::new(args.snapshot.as_ref());
+    let started = Instant::now();
+    let mut run = Run { machine, watch, output, keyboard, schedule, keeper, started, pace: None };
     let ending = run.until_end(args, limit)?;
     run.finish(args, &ending)?;
     Ok(ending.code())
 }
 
-struct Run {
+struct Run<'a> {
     machine: SoftwareMachine,
     watch: Watch,
     output: Output,
     keyboard: Keyboard,
     schedule: Schedule,
+    keeper: Keeper<'a>,
     started: Instant,
     /// Since when the guest keeps up with the host's clock: that clock, and the machine's.
     pace: Option<(Instant, u64)>,
 }
 
-impl Run {
+impl Run<'_> {
     fn until_end(&mut self, args: &Args, limit: u64) -> Result<Ending, Failure> {
         loop {
             let now = self.machine.instructions();
+            let kept = self.keeper.at_count(&mut self.machine)?;
+            self.kept(kept);
             self.poison()?;
             if now >= limit {
                 return Ok(Ending::InstructionLimit);
@@ -64,9 +87,9 @@ impl Run {
                 return Ok(Ending::Keyboard);
             }
             let slice = if self.keyboard.is_open() { KEY_SLICE } else { SLICE };
-            let steps = slice.min(limit - now).min(self.schedule.left(now));
+            let steps = slice.min(limit - now).min(self.schedule.left(now)).min(self.keeper.left(now));
             let end = self.machine.run(Some(steps))?;
-            self.show();
+            self.show()?;
             self.output.check()?;
             let ending = match end {
                 None => self.bad_vector()?,
@@ -105,7 +128,7 @@ impl Run {
     }
 
     /// Shows what the guest did in the last slice.
-    fn show(&mut self) {
+    fn show(&mut self) -> Result<(), Failure> {
         let (when, now) = (self.when(), self.machine.instructions());
         for seen in self.watch.take() {
             match seen {
@@ -114,10 +137,21 @@ impl Run {
                     if let Some((name, address)) = named_page(&line) {
                         self.schedule.named(name, address, now);
                     }
+                    let kept = self.keeper.at_line(&mut self.machine, &line)?;
+                    self.kept(kept);
                 }
                 Seen::MemoryError { cpu, outcome } => self.output.memory_error(when, cpu, &outcome),
                 Seen::DeviceError { address } => self.output.device_error(when, address),
             }
+        }
+        Ok(())
+    }
+
+    /// A snapshot was written to this file.
+    fn kept(&mut self, path: Option<&Path>) {
+        if let Some(path) = path {
+            let now = self.machine.instructions();
+            self.output.note(format!("a snapshot after {now} instructions is in {}", path.display()));
         }
     }
 
@@ -176,6 +210,14 @@ impl Run {
     fn finish(mut self, args: &Args, ending: &Ending) -> Result<(), Failure> {
         // A terminal is as it was before anything is said.
         self.keyboard = Keyboard::none();
+        let kept = self.keeper.at_end(&mut self.machine)?;
+        self.kept(kept);
+        if let Some(path) = self.keeper.missed() {
+            self.output.note(format!(
+                "no snapshot is in {}: the guest ended before the moment for it came",
+                path.display()
+            ));
+        }
         let (when, instructions) = (self.when(), self.machine.instructions());
         let cpu = self.machine.current_cpu();
         let vcpu = self.machine.vm_mut().vcpu(cpu)?;

@@ -1,6 +1,7 @@
 //! `seawall run`: a guest of the user's own, on the software machine or on KVM.
 
 mod ending;
+mod keep;
 mod keyboard;
 mod kvm;
 mod machine;
@@ -8,7 +9,7 @@ mod output;
 mod poison;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -19,7 +20,7 @@ use seawall_vmm::kernel::Kernel;
 use seawall_vmm::load::LoadError;
 use seawall_vmm::{Config, Error, Guest, layout, policy};
 
-use crate::parse::{self, Place, Poison};
+use crate::parse::{self, Keep, Place, Poison};
 use crate::{Failure, exit};
 use keyboard::Keyboard;
 use output::Output;
@@ -45,6 +46,8 @@ Examples:
   seawall run --kernel guest.elf
   seawall run --kernel guest.bin --load 0x40080000 --poison 0x40210000@100000 --policy full
   seawall run --kernel guest.bin --poison 0x40210000+4K --policy serror --json
+  seawall run --kernel vmlinuz --initrd initrd.gz --snapshot booted.snap@'Run /init'
+  seawall run --restore booted.snap --poison page:heap --policy serror
 
 A guest names a page by a line on its console: `seawall: page NAME 0xADDRESS`, guest physical.
 
@@ -55,8 +58,8 @@ Exit codes: 0 power-off, 8 reset, 10 kernel panic, 6 storm of aborts, 5 hung (a 
 7 not supported, 3 bad file, 11 too little memory, 4 bad range or size, 9 backend not available, 2 wrong usage.")]
 pub(crate) struct Args {
     /// arm64 Linux Image (raw, gzip, EFI zboot as Debian's vmlinuz), AArch64 ELF, or flat image.
-    #[arg(long, value_name = "FILE", alias = "machine")]
-    kernel: PathBuf,
+    #[arg(long, value_name = "FILE", alias = "machine", required_unless_present = "restore")]
+    kernel: Option<PathBuf>,
     /// Initramfs for Linux.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -90,6 +93,15 @@ pub(crate) struct Args {
     /// given). May be given again.
     #[arg(long, value_name = "ADDR|page:NAME[+LEN][@COUNT]", value_parser = parse::poison)]
     poison: Vec<Poison>,
+    /// Write a snapshot of the machine to FILE after COUNT instructions, or when the guest wrote a line with TEXT in it
+    /// (or, if neither is given, when the run ends), and go on.
+    #[arg(long, value_name = "FILE[@COUNT|@TEXT]", value_parser = parse::keep)]
+    snapshot: Option<Keep>,
+    /// Go on from a snapshot instead of a kernel. Memory, CPUs and devices are as they were; the same disks must be
+    /// given again. Instructions are counted from the start of the run that was snapshot.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "memory", "cpus",
+        "virtio_console", "acpi", "load"])]
+    restore: Option<PathBuf>,
     /// What the guest gets for it: the abort as it happened, a data abort without an ESR, or an SError.
     #[arg(long, default_value = "full", value_parser = ["full", "mainline", "serror"])]
     policy: String,
@@ -131,8 +143,16 @@ impl Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
-    check_poison(args)?;
     let on_kvm = on_kvm(args)?;
+    if let Some(path) = &args.restore {
+        let snapshot = keep::load(path)?;
+        let mut config = snapshot.config();
+        check_poison(args, config.memory)?;
+        add_policy_and_disks(args, &mut config)?;
+        let output = Output::new(args.json, args.events.as_deref())?;
+        return machine::resume(args, &snapshot, config, output);
+    }
+    check_poison(args, args.memory)?;
     let guest = guest(args)?;
     let config = config(args)?;
     let output = Output::new(args.json, args.events.as_deref())?;
@@ -144,6 +164,8 @@ fn on_kvm(args: &Args) -> Result<bool, Failure> {
     let needs_machine = [
         ("--poison", "memory goes bad at will", !args.poison.is_empty()),
         ("--max-insns", "instructions are counted", args.max_insns.is_some()),
+        ("--snapshot", "a run can be gone back to", args.snapshot.is_some()),
+        ("--restore", "a run can be gone back to", args.restore.is_some()),
     ];
     let needs_machine = needs_machine.iter().find(|(.., is_asked)| *is_asked);
     match (args.backend, needs_machine) {
@@ -165,11 +187,11 @@ fn on_kvm(args: &Args) -> Result<bool, Failure> {
     }
 }
 
-fn check_poison(args: &Args) -> Result<(), Failure> {
+fn check_poison(args: &Args, memory: u64) -> Result<(), Failure> {
     for poison in &args.poison {
         if let Place::Address(start) = poison.place {
             let end = start.saturating_add(poison.len);
-            let (ram_start, ram_end) = (layout::RAM, layout::RAM.saturating_add(args.memory));
+            let (ram_start, ram_end) = (layout::RAM, layout::RAM.saturating_add(memory));
             if start < ram_start || end > ram_end {
                 let message = format!(
                     "--poison {start:#x}..{end:#x}: expected a range in RAM, {ram_start:#x}..{ram_end:#x}; give \
@@ -183,7 +205,8 @@ fn check_poison(args: &Args) -> Result<(), Failure> {
 }
 
 fn guest(args: &Args) -> Result<Guest, Failure> {
-    let mut guest = Guest::read(&args.kernel, args.initrd.as_deref(), "")?;
+    let kernel = args.kernel.as_deref().unwrap_or(Path::new(""));
+    let mut guest = Guest::read(kernel, args.initrd.as_deref(), "")?;
     let is_linux = matches!(guest.kernel, Kernel::Linux(_));
     let default = if is_linux { LINUX_COMMAND_LINE } else { "" };
     guest.command_line = args.append.clone().unwrap_or_else(|| default.to_owned());
@@ -196,17 +219,23 @@ fn config(args: &Args) -> Result<Config, Failure> {
     config.cpus = args.cpus;
     config.virtio_console = args.virtio_console;
     config.acpi = args.acpi;
+    // Mainline's struct is what there is today; the whole abort needs the extended one.
+    config.abi = if args.policy == "full" { Abi::Extended(Layout::Posted) } else { Abi::Mainline };
+    add_policy_and_disks(args, &mut config)?;
+    Ok(config)
+}
+
+/// What is the host's of a machine, and no snapshot holds.
+fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure> {
     config.policy = policy(&args.policy).ok_or_else(|| {
         Failure::new(exit::USAGE, format!("expected full, mainline or serror, got `{}`", args.policy))
     })?;
-    // Mainline's struct is what there is today; the whole abort needs the extended one.
-    config.abi = if args.policy == "full" { Abi::Extended(Layout::Posted) } else { Abi::Mainline };
     for path in &args.disk {
         let disk = Disk::open(path, Writes::InMemory)
             .map_err(|error| Failure::new(exit::FILE, format!("--disk {}: {error}", path.display())))?;
         config.disks.push(disk);
     }
-    Ok(config)
+    Ok(())
 }
 
 /// What an error of the VMM is to the shell.
@@ -222,7 +251,7 @@ impl From<Error> for Failure {
             Error::Read { .. } | Error::Kernel { .. } | Error::Load(_) => (exit::FILE, ""),
             Error::Fdt(_) | Error::CommandLine { .. } => (exit::USAGE, " (--append)"),
             Error::Cpus { .. } => (exit::USAGE, " (--cpus)"),
-            Error::TooManyDevices(_) => (exit::USAGE, " (--disk)"),
+            Error::TooManyDevices(_) | Error::OtherMachine { .. } => (exit::USAGE, " (--disk)"),
             Error::Kvm(_) => (exit::UNAVAILABLE, ""),
             _ => (exit::UNSUPPORTED, ""),
         };

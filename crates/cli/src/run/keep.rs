@@ -1,0 +1,84 @@
+//! Snapshots of a run, to a file and from one.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::Path;
+
+use seawall_vmm::{Snapshot, SoftwareMachine};
+
+use crate::parse::{Keep, Moment};
+use crate::{Failure, exit};
+
+/// The snapshot that is to be taken.
+pub(super) struct Keeper<'a>(Option<&'a Keep>);
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(keep: Option<&'a Keep>) -> Self {
+        Self(keep)
+    }
+
+    /// Instructions until it is due, as far as that is known.
+    pub(super) fn left(&self, now: u64) -> u64 {
+        match self.0 {
+            Some(Keep { when: Moment::Count(count), .. }) => count.saturating_sub(now).max(1),
+            _ => u64::MAX,
+        }
+    }
+
+    /// Takes it if it is due by the number of instructions; gives the file's name if it did.
+    pub(super) fn at_count(&mut self, machine: &mut SoftwareMachine) -> Result<Option<&'a Path>, Failure> {
+        let now = machine.instructions();
+        self.take_if(machine, |when| matches!(when, Moment::Count(count) if *count <= now))
+    }
+
+    /// Takes it if it is due by a line of the console.
+    pub(super) fn at_line(
+        &mut self,
+        machine: &mut SoftwareMachine,
+        line: &str,
+    ) -> Result<Option<&'a Path>, Failure> {
+        self.take_if(machine, |when| matches!(when, Moment::Line(text) if line.contains(text)))
+    }
+
+    /// Takes it if it is due when the run ends.
+    pub(super) fn at_end(&mut self, machine: &mut SoftwareMachine) -> Result<Option<&'a Path>, Failure> {
+        self.take_if(machine, |when| matches!(when, Moment::End))
+    }
+
+    /// The file that was not written, as its moment did not come.
+    pub(super) fn missed(&self) -> Option<&'a Path> {
+        self.0.map(|keep| keep.path.as_path())
+    }
+
+    fn take_if(
+        &mut self,
+        machine: &mut SoftwareMachine,
+        is_due: impl FnOnce(&Moment) -> bool,
+    ) -> Result<Option<&'a Path>, Failure> {
+        let Some(keep) = self.0.take_if(|keep| is_due(&keep.when)) else { return Ok(None) };
+        let failure = |error: &dyn std::fmt::Display| {
+            Failure::new(exit::FILE, format!("--snapshot {}: {error}", keep.path.display()))
+        };
+        let snapshot = machine.snapshot()?;
+        let file = File::create(&keep.path).map_err(|error| failure(&error))?;
+        snapshot.save(BufWriter::new(file)).map_err(|error| failure(&with_source(&error)))?;
+        Ok(Some(&keep.path))
+    }
+}
+
+/// Reads the snapshot that a run goes on from.
+pub(super) fn load(path: &Path) -> Result<Snapshot, Failure> {
+    let failure = |error: &dyn std::fmt::Display| {
+        Failure::new(exit::FILE, format!("--restore {}: {error}", path.display()))
+    };
+    let file = File::open(path).map_err(|error| failure(&error))?;
+    Snapshot::load(BufReader::new(file)).map_err(|error| failure(&with_source(&error)))
+}
+
+/// An error with what it comes from.
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
