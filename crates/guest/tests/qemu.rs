@@ -5,15 +5,16 @@
 
 mod host;
 
-use seawall_events::{Exit, SystemEvent};
 use seawall_guest::{
     Access, Checksum, Counters, DemoOptions, Hole, HoleUnder, KernelEnd, Report, TaskState, bench, demo_with,
     interrupts,
 };
 use seawall_machine::Config;
-use seawall_machine::board::Board;
+use seawall_vmm::kernel::Kernel;
+use seawall_vmm::{Config as VmmConfig, End, Guest, Observer, SoftwareMachine};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Beyond the 128 MiB of RAM that QEMU's `virt` has unless told otherwise: nothing is there.
 const HOLE: u64 = 0x9000_0000;
@@ -193,16 +194,29 @@ fn interrupts_console() -> String {
 
 /// The console, and the steps and the machine's time that it took.
 fn interrupts_run(slice: Option<u64>) -> (String, u64, u64) {
-    let mut board = Board::new(Config { cpus: 2, ..Config::default() }).expect("128 MiB");
-    board.load(&interrupts().bytes, None).expect("fits");
+    let mut config = VmmConfig::new(128 << 20);
+    config.cpus = 2;
+    let kernel = Kernel::Flat(interrupts().bytes);
+    let guest = Guest { kernel, address: None, initrd: None, command_line: String::new() };
+    let console = Console::default();
+    let mut machine = SoftwareMachine::new(config, &guest, Box::new(console.clone())).expect("fits");
     loop {
-        board.set_budget(Some(slice.unwrap_or(10_000_000)));
-        match board.run().expect("no host error") {
-            Exit::Intr if slice.is_some() => assert!(board.instructions() < 10_000_000),
-            Exit::SystemEvent(SystemEvent::Shutdown) => break,
-            exit => panic!("{exit:x?}: {}", String::from_utf8_lossy(&board.take_console())),
+        match machine.run(Some(slice.unwrap_or(10_000_000))).expect("no host error") {
+            None => assert!(slice.is_some() && machine.instructions() < 10_000_000),
+            Some(End::PowerOff) => break,
+            Some(end) => panic!("{end}"),
         }
     }
-    let console = String::from_utf8(board.take_console()).expect("ASCII");
-    (console, board.instructions(), board.vm().time())
+    let bytes = std::mem::take(&mut *console.0.lock().expect("no panic"));
+    (String::from_utf8(bytes).expect("ASCII"), machine.instructions(), machine.time())
+}
+
+/// What the guest wrote.
+#[derive(Clone, Default)]
+struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl Observer for Console {
+    fn console(&mut self, bytes: &[u8]) {
+        self.0.lock().expect("no panic").extend(bytes);
+    }
 }

@@ -4,7 +4,8 @@
 //! - [`Vcpu`]: run, registers, events: it implements [`seawall_events::Vcpu`], so what drives `/dev/kvm` drives it;
 //!   [`Vm::run`] runs all of them in turn
 //! - [`memory`], [`walk`]: RAM and poison; stage 1 translation
-//! - [`board`], [`fdt`], [`loader`], [`uart`]: what QEMU's `virt` has around the CPU
+//!
+//! What QEMU's `virt` has around the CPU, and loads, is in `seawall-vmm`.
 //!
 //! The CPU has EL0 and EL1 in AArch64 state: all of the base instruction set, FP and AdvSIMD to the bit (as of Armv8.0, without
 //! half-precision arithmetic), AES, PMULL, SHA-1, SHA-256, LSE and LSE2, LRCPC2, CRC32, FlagM, BTI, PAN, UAO, DIT, SSBS,
@@ -60,18 +61,15 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod board;
 mod cpu;
 mod debug;
 mod decode;
 mod exec;
-pub mod fdt;
 mod float;
 pub mod gic;
 mod icache;
 mod idregs;
 mod interrupt;
-pub mod loader;
 pub mod memory;
 mod pages;
 mod pmu;
@@ -85,7 +83,6 @@ mod sysreg;
 mod timer;
 mod tlb;
 mod trap;
-pub mod uart;
 mod vcpu;
 mod vm;
 pub mod walk;

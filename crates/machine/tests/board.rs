@@ -1,14 +1,7 @@
-//! What a user of the board does: load an image, run it, read its console; the same image on QEMU
-//! says the same.
+//! An image for QEMU's `virt` on this machine, with `seawall-vmm`'s board around it: it says the same on QEMU.
 
 mod qemu;
-
-use seawall_arm::Esr;
-use seawall_events::{Exit, MmioExit, Reg, SystemEvent, Vcpu as _};
-use seawall_machine::Config;
-use seawall_machine::board::{Board, Guest};
-
-const OFF: Exit = Exit::SystemEvent(SystemEvent::Shutdown);
+mod virt;
 
 /// Writes "hello, fdt ", the first word of what X0 points to, and powers off.
 const HELLO: [u32; 27] = [
@@ -91,19 +84,10 @@ fn bytes(code: &[u32]) -> Vec<u8> {
     code.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-fn board() -> Board {
-    let mut board = Board::new(Config::default()).expect("128 MiB");
-    board.set_budget(Some(1_000_000));
-    board
-}
-
 /// Runs a flat image to its power-off; gives its console.
 #[track_caller]
 fn console(code: &[u32]) -> String {
-    let mut board = board();
-    board.load(&bytes(code), None).expect("fits");
-    assert_eq!(board.run(), Ok(OFF));
-    String::from_utf8(board.take_console()).expect("ASCII")
+    virt::console(&bytes(code), 1_000_000)
 }
 
 #[test]
@@ -158,105 +142,10 @@ fn an_elf_finds_the_device_tree_at_the_base_of_ram_as_on_qemu() {
     let mut code = vec![0xd2a80000];
     code.extend(HELLO);
     let image = elf(&code);
-    let mut board = board();
-    let placement = board.load(&image, None).expect("fits");
-    assert_eq!((placement.image.entry, placement.fdt.start), (0x4040_0000, 0x4000_0000));
-    assert_eq!(board.run(), Ok(OFF));
-    let console = String::from_utf8(board.take_console()).expect("ASCII");
+    let console = virt::console(&image, 1_000_000);
     assert_eq!(console, "hello, fdt d00dfeed");
     match qemu::console(&image, "hello_elf") {
         Some(qemu) => assert_eq!(console, qemu),
         None => qemu::skipped("an_elf_finds_the_device_tree_at_the_base_of_ram_as_on_qemu"),
     }
-}
-
-#[test]
-fn loading_puts_entry_and_device_tree_where_qemus_virt_does() {
-    let mut board = board();
-    let placement = board.load(&bytes(&HELLO), None).expect("fits");
-    assert_eq!((placement.image.entry, placement.fdt.start), (0x4008_0000, 0x4400_0000));
-    let mut magic = [0; 4];
-    board.vm().memory().load(0x4400_0000, &mut magic).expect("in RAM");
-    assert_eq!(magic, [0xd0, 0x0d, 0xfe, 0xed]);
-    let cpu = board.vcpu().expect("a CPU");
-    let read = |reg| cpu.reg(reg).expect("a register");
-    assert_eq!((read(Reg::Pc), read(Reg::X(0)), read(Reg::X(1))), (0x4008_0000, 0x4400_0000, 0));
-    assert_eq!(read(Reg::Pstate) & 0x3df, 0x3c5);
-}
-
-#[test]
-fn command_line_and_initrd_reach_the_guest_through_the_tree() {
-    let mut board = board();
-    let image = bytes(&HELLO);
-    let guest = Guest { image: &image, address: None, bootargs: Some("quiet"), initrd: Some(b"cpio") };
-    let placement = board.start(&guest).expect("fits");
-    assert_eq!(placement.initrd, Some(0x4400_0000..0x4400_0004));
-    assert_eq!(placement.fdt.start, 0x4420_0000);
-    let mut tree = vec![0; (placement.fdt.end - placement.fdt.start) as usize];
-    board.vm().memory().load(placement.fdt.start, &mut tree).expect("in RAM");
-    assert!(tree.windows(6).any(|window| window == b"quiet\0"));
-    assert!(tree.windows(18).any(|window| window == b"linux,initrd-start"));
-    let mut initrd = [0; 4];
-    board.vm().memory().load(0x4400_0000, &mut initrd).expect("in RAM");
-    assert_eq!(&initrd, b"cpio");
-}
-
-#[test]
-fn a_load_from_a_poisoned_line_stops_the_guest_and_goes_on_when_it_is_healed() {
-    let mut board = board();
-    board.load(&bytes(&HELLO), None).expect("fits");
-    // Past `ldr w20, [x0]` the tree itself becomes the message: its own line is all that goes bad.
-    board.set_budget(Some(3));
-    assert_eq!(board.run(), Ok(Exit::Intr));
-    board.set_budget(Some(1_000_000));
-    board.vm_mut().poison(0x4400_0000..0x4400_0001).expect("in RAM");
-    board.vcpu().expect("a CPU").set_reg(Reg::X(1), 0x4400_0000).expect("a register");
-    let Ok(Exit::Sea(sea)) = board.run() else { panic!("expected an SEA exit") };
-    assert_eq!(
-        (sea.esr, sea.flags, sea.gva, sea.gpa),
-        (Esr::from_bits(0x9200_0210), 1, 0x4400_0000, 0x4400_0000)
-    );
-    assert_eq!(board.take_console(), b"");
-    board.vm_mut().heal(0x4400_0000..0x4400_0001).expect("in RAM");
-    assert_eq!(board.run(), Ok(OFF));
-    assert_eq!(board.take_console(), b"\xd0\x0d\xfe\xedd00dfeed");
-}
-
-#[test]
-fn an_access_where_the_board_has_nothing_comes_back_to_the_caller() {
-    let mut board = board();
-    // mov x1, #0x0a000000; mov w2, #0x55; strb w2, [x1, #4]
-    board.load(&bytes(&[0xd2a14001, 0x52800aa2, 0x39001022]), None).expect("fits");
-    let expected =
-        MmioExit { phys_addr: 0x0a00_0004, data: [0x55, 0, 0, 0, 0, 0, 0, 0], len: 1, is_write: true };
-    assert_eq!(board.run(), Ok(Exit::Mmio(expected)));
-}
-
-#[test]
-fn a_guest_that_does_not_end_stops_at_its_budget() {
-    let mut board = board();
-    board.load(&bytes(&[0x14000000]), None).expect("fits");
-    let before = board.instructions();
-    assert_eq!(board.run(), Ok(Exit::Intr));
-    assert_eq!(board.instructions() - before, 1_000_000);
-}
-
-#[test]
-fn an_image_that_does_not_fit_leaves_the_cpu_and_says_why() {
-    let mut board = Board::new(Config { memory_size: 1 << 20, ..Config::default() }).expect("1 MiB");
-    let error = board.load(&vec![0; 1 << 20], None).expect_err("too big");
-    assert_eq!(
-        error.to_string(),
-        "the image does not fit: expected a range inside RAM 0x40000000..0x40100000, got 0x40080000..0x40180000"
-    );
-    let error = board.load(&vec![0; 0x8_0000], None).expect_err("no room for the tree");
-    assert!(error.to_string().starts_with("expected 0x"), "{error}");
-    assert!(
-        error.to_string().ends_with(
-            "bytes of RAM 0x40000000..0x40100000 free for the device tree, but the image takes 0x40080000..0x40100000"
-        ),
-        "{error}"
-    );
-    let cpu = board.vcpu().expect("a CPU");
-    assert_eq!((cpu.reg(Reg::Pc), cpu.reg(Reg::X(0))), (Ok(0), Ok(0)));
 }

@@ -11,10 +11,8 @@ mod qemu;
 #[path = "support/sysreg.rs"]
 #[allow(dead_code)]
 mod sysreg;
+mod virt;
 
-use seawall_events::{Exit, SystemEvent};
-use seawall_machine::Config;
-use seawall_machine::board::Board;
 use sysreg::{
     CONTEXTIDR, MDCCSR, MDSCR, Name, OSLAR, OSLSR, PMCCFILTR, PMCCNTR, PMCEID0, PMCNTENCLR, PMCNTENSET, PMCR,
     PMINTENCLR, PMINTENSET, PMOVSCLR, PMOVSSET, PMSELR, PMSWINC, PMUSERENR, PMXEVCNTR, PMXEVTYPER, dbgbcr,
@@ -168,11 +166,7 @@ fn image(scenarios: &[Scenario]) -> Vec<u8> {
 }
 
 fn on_board(image: &[u8]) -> String {
-    let mut board = Board::new(Config::default()).expect("128 MiB");
-    board.load(image, None).expect("fits");
-    board.set_budget(Some(10_000_000));
-    assert_eq!(board.run(), Ok(Exit::SystemEvent(SystemEvent::Shutdown)));
-    String::from_utf8(board.take_console()).expect("hex")
+    virt::console(image, 10_000_000)
 }
 
 /// Runs the scenarios on both; each must end the same. Gives the ESRs.

@@ -7,7 +7,7 @@ use seawall_arm::Reg;
 use seawall_events::{Exit, SystemEvent, Vcpu as _, VcpuEvents};
 use seawall_guest::{DemoOptions, demo_with, interrupts};
 use seawall_machine::memory::MemoryError;
-use seawall_machine::{Config, Error, FpSimdState, RAM_BASE, Snapshot, StateHash, StorePolicy, Vm, loader};
+use seawall_machine::{Config, Error, FpSimdState, RAM_BASE, Snapshot, StateHash, StorePolicy, Vm};
 use support::arbitrary::{value, word};
 use support::{CODE, DATA, EL0, Guest, HARDWARE_UPDATE, TCR};
 
@@ -134,7 +134,7 @@ proptest! {
 /// A machine with a guest of the house loaded.
 fn loaded<L>(image: &seawall_guest::Image<L>, config: Config) -> Vm {
     let mut vm = Vm::new(config).expect("room");
-    loader::load_flat(vm.memory_mut(), &image.bytes, image.load_address).expect("fits");
+    vm.memory_mut().store(image.load_address, &image.bytes).expect("fits");
     vm.vcpu(0).expect("CPU 0").set_reg(Reg::Pc, image.entry).expect("PC");
     vm
 }

@@ -5,16 +5,13 @@
 //! Skipped, and said so, where `qemu-system-aarch64` is not installed.
 
 mod qemu;
+mod virt;
 
-use seawall_events::{Exit, SystemEvent};
-use seawall_machine::Config;
-use seawall_machine::board::Board;
-use seawall_machine::loader::{FLAT_OFFSET, load_flat};
 use seawall_machine::memory::Memory;
 use seawall_machine::walk::{Access, AccessKind, FaultKind, Regime, probe};
 
 const RAM: u64 = 0x4000_0000;
-const IMAGE: u64 = RAM + FLAT_OFFSET;
+const IMAGE: u64 = RAM + 0x8_0000;
 /// Offsets in the image: the level 1 table of the lower half, the records, and the random tables.
 const LOWER_TABLE: usize = 0x1000;
 const RECORDS: usize = 0x2000;
@@ -209,11 +206,7 @@ fn image(random: &mut Random, wide: bool, records: &[Record]) -> Vec<u8> {
 
 /// The console of `image` on the board, whose CPU executes the AT instructions.
 fn on_board(image: &[u8]) -> String {
-    let mut board = Board::new(Config::default()).expect("128 MiB");
-    board.load(image, None).expect("fits");
-    board.set_budget(Some(100_000_000));
-    assert_eq!(board.run(), Ok(Exit::SystemEvent(SystemEvent::Shutdown)));
-    String::from_utf8(board.take_console()).expect("hex")
+    virt::console(image, 100_000_000)
 }
 
 /// What of QEMU's PAR_EL1 counts: not NS `[9]` and the RES1 bit `[11]`, and SH `[8:7]` only of cacheable
@@ -259,7 +252,7 @@ fn translations_and_faults_are_those_of_qemus_at_instructions() {
         };
         let on_board = on_board(&image);
         let mut memory = Memory::new(RAM, 128 << 20).expect("128 MiB");
-        load_flat(&mut memory, &image, IMAGE).expect("fits");
+        memory.store(IMAGE, &image).expect("fits");
         let (mut qemu_lines, mut board_lines) = (on_qemu.lines(), on_board.lines());
         for (number, record) in records.iter().enumerate() {
             let next = |lines: &mut std::str::Lines<'_>| {

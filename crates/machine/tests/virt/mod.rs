@@ -1,0 +1,29 @@
+//! A guest on this machine with the board of QEMU's `virt` around it, which is `seawall-vmm`'s.
+
+use std::sync::{Arc, Mutex};
+
+use seawall_vmm::kernel::Kernel;
+use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};
+
+/// What the guest wrote.
+#[derive(Clone, Default)]
+struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl Observer for Console {
+    fn console(&mut self, bytes: &[u8]) {
+        self.0.lock().expect("no panic").extend(bytes);
+    }
+}
+
+/// What `image` (flat or ELF) writes to its console, with 128 MiB, before it powers off, within so many steps.
+#[track_caller]
+pub(crate) fn console(image: &[u8], steps: u64) -> String {
+    let kernel = Kernel::parse(image.to_vec()).expect("a guest");
+    let guest = Guest { kernel, address: None, initrd: None, command_line: String::new() };
+    let console = Console::default();
+    let mut machine =
+        SoftwareMachine::new(Config::new(128 << 20), &guest, Box::new(console.clone())).expect("fits");
+    assert_eq!(machine.run(Some(steps)).expect("no host error"), Some(End::PowerOff));
+    let bytes = std::mem::take(&mut *console.0.lock().expect("no panic"));
+    String::from_utf8(bytes).expect("ASCII")
+}
