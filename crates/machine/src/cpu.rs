@@ -111,9 +111,8 @@ pub(crate) struct Cpu {
     pub(crate) steps: u64,
     /// Steps done since then, where an instruction reads a counter.
     pub(crate) elapsed: u64,
-    /// The interpreter leaves when the budget left is not above this: 0, or the most there is to
-    /// make it leave after the current instruction.
-    pub(crate) attention: u64,
+    /// The interpreter is to leave after the current instruction.
+    pub(crate) attention: bool,
     /// Why the current instruction did not complete.
     pub(crate) trap: Trap,
     /// The machine's time less this CPU's steps.
@@ -171,7 +170,7 @@ impl Cpu {
             monitor: None,
             steps: 0,
             elapsed: 0,
-            attention: 0,
+            attention: false,
             trap: Trap::None,
             clock: 0,
             deadline: u64::MAX,
@@ -215,7 +214,7 @@ impl Cpu {
 
     /// Leave the interpreter after the current instruction.
     pub(crate) fn call_attention(&mut self) {
-        self.attention = u64::MAX;
+        self.attention = true;
     }
 
     /// The time of the next interrupt of a timer or the cycle counter may be another now.

@@ -18,8 +18,9 @@
 //! # How it works
 //!
 //! The guest's code is decoded once, by lines of 64 bytes as poison is, into 16-byte instructions that are kept
-//! per physical page. The interpreter runs within a page; it leaves it when the PC does, or when the instruction
-//! called for attention. Loads and stores hit in a software TLB by one comparison. A page with poison is not in the TLB's arrays of
+//! per physical page. The interpreter runs straight on in a page, with nothing to ask between two instructions but
+//! whether the stretch is over; a branch begins another, in a page that it finds in the TLB if it must. It leaves when
+//! an instruction traps or calls for attention. Loads and stores hit in a software TLB by one comparison. A page with poison is not in the TLB's arrays of
 //! loads and a page with decoded code not in those of stores, so clean memory pays for neither.
 //!
 //! # Invariants

@@ -12,9 +12,8 @@ use seawall_events::{
 };
 
 use crate::cpu::{Cpu, PendingMmio, Wait};
-use crate::decode::branch::LANDING_PACIASP;
 use crate::decode::{Insn, Kind, Op};
-use crate::exec::{Code, Leave, run_page};
+use crate::exec::{Code, Leave, is_landing_pad, run_page};
 use crate::gic::Gic;
 use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE};
@@ -125,7 +124,7 @@ impl Runner<'_> {
             if self.cpu.timers_changed || self.cpu.steps >= self.cpu.deadline {
                 self.update_timers();
             }
-            if self.cpu.attention != 0 {
+            if self.cpu.attention {
                 self.attend();
             }
             if *left == 0 {
@@ -175,7 +174,7 @@ impl Runner<'_> {
             self.cpu.tlb.clear_fetch();
             return Ok(None);
         };
-        let (leave, done) = run_page(self.cpu, self.memory, Code { page, guarded }, *left);
+        let (leave, done) = run_page(self.cpu, self.memory, self.icache, Code { page, guarded }, *left);
         self.cpu.elapsed = 0;
         self.cpu.steps += done;
         *left -= done;
@@ -184,13 +183,14 @@ impl Runner<'_> {
         }
         match leave {
             Leave::Resume => Ok(None),
-            Leave::Pending => match self.decode_line(slot) {
+            Leave::Pending => match self.fetch().and_then(|(slot, _)| self.decode_line(slot)) {
                 Some(()) => Ok(None),
                 None => self.take_trap(left, None),
             },
             Leave::Trap => {
+                let slot = self.fetched();
                 let index = (self.cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1);
-                let insn = self.icache.page(slot).and_then(|page| page.get(index)).copied();
+                let insn = slot.and_then(|slot| self.icache.page(slot)?.get(index).copied());
                 self.take_trap(left, insn)
             }
         }
@@ -205,6 +205,13 @@ impl Runner<'_> {
             return Some((entry.page, entry.strict != 0));
         }
         self.fetch_slow(pc)
+    }
+
+    /// The decoded page that the PC is in, if it is in the TLB.
+    fn fetched(&self) -> Option<u32> {
+        let pc = self.cpu.pc;
+        let entry = self.cpu.tlb.fetch[self.cpu.state.el as usize & 1].entry(pc);
+        entry.covers(pc, 1).then_some(entry.page)
     }
 
     #[cold]
@@ -299,7 +306,7 @@ impl Runner<'_> {
     /// Do what made the interpreter leave after an instruction.
     #[cold]
     pub(crate) fn attend(&mut self) {
-        self.cpu.attention = 0;
+        self.cpu.attention = false;
         for (offset, len) in std::mem::take(&mut self.cpu.written_code) {
             if len != 0 {
                 self.icache.written(self.memory, offset, len);
@@ -491,23 +498,4 @@ fn access_iss(insn: &Insn, kind: Kind, ordered: bool) -> u32 {
         | register << 16
         | u32::from(kind.is_64()) << 15
         | u32::from(ordered) << 14
-}
-
-/// Whether an instruction in a guarded page may be branched to with this BTYPE (0 always may).
-/// Source: `BTypeCompatible_BTI`, `BTypeCompatible_PACIXSP`.
-fn is_landing_pad(cpu: &Cpu, insn: &Insn, btype: u8) -> bool {
-    if btype == 0 || insn.op != Op::Bti {
-        return btype == 0 || insn.op == Op::Brk;
-    }
-    match insn.x {
-        0 => false,
-        1 => btype != 3,
-        2 => btype != 2,
-        LANDING_PACIASP if btype == 3 => {
-            // SCTLR_EL1.BT0 and BT1.
-            let position = if cpu.state.el == 0 { 35 } else { 36 };
-            cpu.sys.sctlr >> position & 1 == 0
-        }
-        _ => true,
-    }
 }

@@ -1,9 +1,11 @@
 //! Loads and stores: the fast path through the software TLB, and the slow one that translates,
 //! looks for poison and finds holes.
 
-use seawall_arm::FaultStatus;
+use seawall_arm::{ExceptionClass, FaultStatus};
 
 use crate::cpu::Cpu;
+use crate::decode::insn::SP;
+use crate::decode::{Insn, Kind};
 use crate::memory::{Memory, PAGE_SIZE, page_flags};
 use crate::tlb::{Fill, View};
 use crate::trap::{HostAbort, Intent, Trap};
@@ -106,30 +108,87 @@ impl Cpu {
     }
 }
 
+/// SP as a base register must be 16-byte aligned (`CheckSPAlignment`).
+#[cold]
+#[inline(never)]
+fn raise_sp_alignment(cpu: &mut Cpu) {
+    cpu.raise(ExceptionClass::SP_ALIGNMENT, 0, None);
+}
+
+/// The base address of a load or store; `None` if it is a misaligned SP.
+#[inline(always)]
+pub(super) fn base(cpu: &mut Cpu, insn: &Insn) -> Option<u64> {
+    let base = cpu.slot(insn.rn);
+    if insn.rn == SP && base & 15 != 0 && cpu.sp_must_align {
+        raise_sp_alignment(cpu);
+        return None;
+    }
+    Some(base)
+}
+
+/// Load `N` bytes by the TLB.
+#[inline(always)]
+pub(super) fn load_hit<const N: usize>(cpu: &Cpu, memory: &Memory, va: u64) -> Option<[u8; N]> {
+    let entry = cpu.tlb.read[cpu.view as usize & 3].entry(va);
+    if !entry.covers(va, N as u64) {
+        return None;
+    }
+    memory.read(entry.offset(va))
+}
+
+/// Store `N` bytes by the TLB.
+#[inline(always)]
+pub(super) fn store_hit<const N: usize>(
+    cpu: &Cpu,
+    memory: &mut Memory,
+    va: u64,
+    bytes: [u8; N],
+) -> Option<()> {
+    let entry = cpu.tlb.write[cpu.view as usize & 3].entry(va);
+    if !entry.covers(va, N as u64) {
+        return None;
+    }
+    memory.write(entry.offset(va), bytes)
+}
+
+/// Load `N` bytes the slow way.
+#[inline(always)]
+pub(super) fn load_slow<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<[u8; N]> {
+    let value = load_elements(cpu, memory, va, N as u64, N as u64)?;
+    value.to_le_bytes().first_chunk().copied()
+}
+
+/// Load a pair of elements, `N` bytes together, the slow way.
+#[inline(always)]
+pub(super) fn load_pair_slow<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<[u8; N]> {
+    let value = load_elements(cpu, memory, va, N as u64, N as u64 / 2)?;
+    value.to_le_bytes().first_chunk().copied()
+}
+
+/// Store `N` bytes made of elements of `element` bytes the slow way.
+#[inline(always)]
+pub(super) fn store_slow<const N: usize>(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    va: u64,
+    bytes: [u8; N],
+    element: u64,
+) -> Option<()> {
+    let mut wide = [0; 16];
+    wide.first_chunk_mut::<N>()?.copy_from_slice(&bytes);
+    store_elements(cpu, memory, va, u128::from_le_bytes(wide), N as u64, element)
+}
+
 /// Load `N` bytes.
 #[inline(always)]
 pub(super) fn load<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<[u8; N]> {
-    let entry = cpu.tlb.read[cpu.view as usize & 3].entry(va);
-    if entry.covers(va, N as u64) {
-        if let Some(bytes) = memory.read::<N>(entry.offset(va)) {
-            return Some(bytes);
-        }
-    }
-    let value = load_slow(cpu, memory, va, N as u64, N as u64)?;
-    value.to_le_bytes().first_chunk().copied()
+    load_hit(cpu, memory, va).or_else(|| load_slow(cpu, memory, va))
 }
 
 /// Load a pair of elements, `N` bytes together.
 #[inline(always)]
 pub(super) fn load_pair<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<[u8; N]> {
-    let entry = cpu.tlb.read[cpu.view as usize & 3].entry(va);
-    if entry.covers(va, N as u64) {
-        if let Some(bytes) = memory.read::<N>(entry.offset(va)) {
-            return Some(bytes);
-        }
-    }
-    let value = load_slow(cpu, memory, va, N as u64, N as u64 / 2)?;
-    value.to_le_bytes().first_chunk().copied()
+    load_hit(cpu, memory, va).or_else(|| load_pair_slow(cpu, memory, va))
 }
 
 /// Store `N` bytes made of elements of `element` bytes.
@@ -141,18 +200,12 @@ pub(super) fn store<const N: usize>(
     bytes: [u8; N],
     element: u64,
 ) -> Option<()> {
-    let entry = cpu.tlb.write[cpu.view as usize & 3].entry(va);
-    if entry.covers(va, N as u64) && memory.write(entry.offset(va), bytes).is_some() {
-        return Some(());
-    }
-    let mut wide = [0; 16];
-    wide.first_chunk_mut::<N>()?.copy_from_slice(&bytes);
-    store_slow(cpu, memory, va, u128::from_le_bytes(wide), N as u64, element)
+    store_hit(cpu, memory, va, bytes).or_else(|| store_slow(cpu, memory, va, bytes, element))
 }
 
 #[cold]
 #[inline(never)]
-fn load_slow(cpu: &mut Cpu, memory: &mut Memory, va: u64, size: u64, element: u64) -> Option<u128> {
+fn load_elements(cpu: &mut Cpu, memory: &mut Memory, va: u64, size: u64, element: u64) -> Option<u128> {
     let view = cpu.view;
     let alignment = Alignment::Plain;
     let request = Request { va, size, element, write: false, view, alignment };
@@ -161,7 +214,7 @@ fn load_slow(cpu: &mut Cpu, memory: &mut Memory, va: u64, size: u64, element: u6
 
 #[cold]
 #[inline(never)]
-fn store_slow(
+fn store_elements(
     cpu: &mut Cpu,
     memory: &mut Memory,
     va: u64,
@@ -173,6 +226,28 @@ fn store_slow(
     let alignment = Alignment::Plain;
     let request = Request { va, size, element, write: true, view, alignment };
     probe(cpu, memory, &request)?.write(cpu, memory, value);
+    Some(())
+}
+
+/// A single-register access out of the ordinary: unprivileged, or with acquire or release.
+#[inline(never)]
+pub(super) fn single(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    insn: &Insn,
+    view: View,
+    alignment: Alignment,
+) -> Option<()> {
+    let kind = Kind::from_number(insn.x);
+    let va = base(cpu, insn)?.wrapping_add(insn.imm);
+    let size = 1 << kind.size();
+    let request = Request { va, size, element: size, write: kind.is_store(), view, alignment };
+    let place = probe(cpu, memory, &request)?;
+    if kind.is_store() {
+        place.write(cpu, memory, u128::from(cpu.slot(insn.rd)));
+    } else {
+        cpu.set_slot(insn.rd, kind.extend(place.read(memory) as u64));
+    }
     Some(())
 }
 

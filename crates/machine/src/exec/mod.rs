@@ -10,63 +10,42 @@ pub(crate) mod access;
 mod alu;
 mod atomic;
 mod fp_simd;
+mod page;
 pub(crate) mod system;
+
+use std::slice::Iter;
 
 use seawall_arm::ExceptionClass;
 
 use crate::cpu::Cpu;
-use crate::decode::insn::SP;
-use crate::decode::{Insn, Kind, Op};
-use crate::icache::{INSNS_PER_PAGE, Page};
+use crate::decode::{Insn, Op};
+use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::Memory;
-use crate::tlb::View;
 use crate::trap::Trap;
-use access::{Alignment, Request, load, load_pair, store};
-
-/// Why [`run_page`] came back. The CPU's PC is that of the instruction to execute next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leave {
-    /// The PC is in another page, the budget is used up, or the CPU called for attention.
-    Resume,
-    /// The instruction is not decoded yet.
-    Pending,
-    /// The instruction did not complete: see the CPU's trap.
-    Trap,
-}
-
-/// SP as a base register must be 16-byte aligned (`CheckSPAlignment`).
-#[cold]
-#[inline(never)]
-fn raise_sp_alignment(cpu: &mut Cpu) {
-    cpu.raise(ExceptionClass::SP_ALIGNMENT, 0, None);
-}
-
-/// The base address of a load or store; `None` if it is a misaligned SP.
-#[inline(always)]
-fn base(cpu: &mut Cpu, insn: &Insn) -> Option<u64> {
-    let base = cpu.slot(insn.rn);
-    if insn.rn == SP && base & 15 != 0 && cpu.sp_must_align {
-        raise_sp_alignment(cpu);
-        return None;
-    }
-    Some(base)
-}
-
-/// A page of instructions as [`run_page`] needs it.
-#[derive(Clone, Copy)]
-pub(crate) struct Code<'a> {
-    pub(crate) page: &'a Page,
-    /// The page is guarded (FEAT_BTI).
-    pub(crate) guarded: bool,
-}
+use access::{Alignment, base, load_hit, load_pair_slow, load_slow, store_hit, store_slow};
+use page::next_page;
+pub(crate) use page::{Code, Leave, is_landing_pad};
 
 /// Run from the CPU's PC, which lies in `code`, for at most `budget` instructions. Gives why it
 /// stopped and how many instructions completed.
-pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budget: u64) -> (Leave, u64) {
-    let page = code.page;
-    let page_va = cpu.pc & !0xfff;
+///
+/// It goes by stretches: straight on in a page, to its end or that of the budget. So one comparison between two
+/// instructions is enough; what asks for attention cuts the stretch short.
+pub(crate) fn run_page(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    icache: &ICache,
+    code: Code<'_>,
+    budget: u64,
+) -> (Leave, u64) {
+    let Code { mut page, mut guarded } = code;
+    let mut page_va = cpu.pc & !0xfff;
     let mut index = (cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1);
     let mut left = budget;
+    // The stretch: where it starts and ends, and what is still to be done of it.
+    let mut start;
+    let mut end;
+    let mut insns: Iter<'_, Insn>;
 
     // The value of a register; of an instruction's operand.
     macro_rules! r {
@@ -101,32 +80,106 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             $insn.x >> (cpu.state.nzcv & 15) & 1 == 1
         };
     }
+    macro_rules! compare_if {
+        ($insn:ident, $value:expr) => {
+            cpu.state.nzcv = if condition!($insn) { $value.1 } else { $insn.ra }
+        };
+    }
+    // The index of the instruction after this one.
+    macro_rules! next_index {
+        () => {
+            end - insns.len()
+        };
+    }
     macro_rules! pc {
         () => {
-            page_va.wrapping_add((index as u64) << 2)
+            page_va.wrapping_add(((next_index!() - 1) as u64) << 2)
+        };
+    }
+    // Instructions that completed before this one.
+    macro_rules! done {
+        () => {
+            budget - left + (next_index!() - 1 - start) as u64
         };
     }
     // Leave without completing the instruction.
+    macro_rules! leave {
+        ($leave:expr) => {{
+            index = next_index!() - 1;
+            left -= (index - start) as u64;
+            break $leave;
+        }};
+    }
     macro_rules! give {
         ($option:expr) => {
             match $option {
                 Some(value) => value,
-                None => break Leave::Trap,
+                None => leave!(Leave::Trap),
             }
         };
     }
-    macro_rules! branch {
-        ($insn:ident) => {{
-            index = index.wrapping_add($insn.imm as usize);
-            left -= 1;
-            continue;
+    // After what may have called for attention: this instruction is the last of the stretch.
+    macro_rules! heed {
+        () => {
+            if cpu.attention {
+                end = next_index!();
+                insns = [].iter();
+            }
+        };
+    }
+    // A load or store: by the TLB, or the slow way.
+    macro_rules! hit {
+        ($fast:expr, $slow:expr) => {
+            match $fast {
+                Some(value) => value,
+                None => {
+                    let value = give!($slow);
+                    heed!();
+                    value
+                }
+            }
+        };
+    }
+    // What may call for attention.
+    macro_rules! watch {
+        ($option:expr) => {{
+            give!($option);
+            heed!();
         }};
     }
-    // Leave after an instruction that set the CPU's PC itself.
-    macro_rules! leave_at_pc {
+    macro_rules! branch {
+        ($insn:ident) => {{
+            let next = next_index!();
+            left -= (next - start) as u64;
+            index = next.wrapping_sub(1).wrapping_add($insn.imm as usize);
+            start_stretch!();
+        }};
+    }
+    // Begin at `index`. Outside of the page there is nothing.
+    macro_rules! start_stretch {
+        () => {
+            let rest = page.get(index..).unwrap_or_default();
+            let rest = rest.get(..left as usize).unwrap_or(rest);
+            (start, end, insns) = (index, index.wrapping_add(rest.len()), rest.iter());
+        };
+    }
+    // Go on at the CPU's PC, here if the page there is known.
+    macro_rules! go_on {
         () => {{
-            left -= 1;
-            return (Leave::Resume, budget - left);
+            let Some(code) = next_page(cpu, icache, budget - left) else {
+                return (Leave::Resume, budget - left);
+            };
+            Code { page, guarded } = code;
+            page_va = cpu.pc & !0xfff;
+            index = (cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1);
+            start_stretch!();
+        }};
+    }
+    // The same after an instruction that set the PC itself.
+    macro_rules! branch_to_pc {
+        () => {{
+            left -= (next_index!() - start) as u64;
+            go_on!();
         }};
     }
     // Loads and stores by addressing mode. `$bytes` is the array type, `$word` what it is read
@@ -147,7 +200,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
     macro_rules! load_to {
         ($insn:ident, $va:expr, $word:ident $(as $as:ident)*) => {{
             let va = $va;
-            let value = $word::from_le_bytes(give!(load(cpu, memory, va)));
+            let value = $word::from_le_bytes(hit!(load_hit(cpu, memory, va), load_slow(cpu, memory, va)));
             set!($insn, value $(as $as)* as u64);
         }};
     }
@@ -155,7 +208,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
         ($insn:ident, $word:ident $(as $as:ident)*) => {{
             let base = give!(base(cpu, $insn));
             let va = base.wrapping_add($insn.imm as u32 as i32 as u64);
-            let value = $word::from_le_bytes(give!(load(cpu, memory, va)));
+            let value = $word::from_le_bytes(hit!(load_hit(cpu, memory, va), load_slow(cpu, memory, va)));
             r!($insn.rn) = base.wrapping_add(($insn.imm as i64 >> 32) as u64);
             set!($insn, value $(as $as)* as u64);
         }};
@@ -164,7 +217,10 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
         ($insn:ident, $va:expr, $word:ident) => {{
             let va = $va;
             let bytes = (r!($insn.rd) as $word).to_le_bytes();
-            give!(store(cpu, memory, va, bytes, size_of::<$word>() as u64));
+            hit!(
+                store_hit(cpu, memory, va, bytes),
+                store_slow(cpu, memory, va, bytes, size_of::<$word>() as u64)
+            );
         }};
     }
     macro_rules! store_writeback {
@@ -172,7 +228,10 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             let base = give!(base(cpu, $insn));
             let va = base.wrapping_add($insn.imm as u32 as i32 as u64);
             let bytes = (r!($insn.rd) as $word).to_le_bytes();
-            give!(store(cpu, memory, va, bytes, size_of::<$word>() as u64));
+            hit!(
+                store_hit(cpu, memory, va, bytes),
+                store_slow(cpu, memory, va, bytes, size_of::<$word>() as u64)
+            );
             r!($insn.rn) = base.wrapping_add(($insn.imm as i64 >> 32) as u64);
         }};
     }
@@ -180,7 +239,7 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
         ($insn:ident, $both:ident, $half:ident $(as $as:ident)*) => {{
             let base = give!(base(cpu, $insn));
             let va = base.wrapping_add($insn.imm as u32 as i32 as u64);
-            let both = $both::from_le_bytes(give!(load_pair(cpu, memory, va)));
+            let both = $both::from_le_bytes(hit!(load_hit(cpu, memory, va), load_pair_slow(cpu, memory, va)));
             r!($insn.rn) = base.wrapping_add(($insn.imm as i64 >> 32) as u64);
             set!($insn, both as $half $(as $as)* as u64);
             r!($insn.ra) = (both >> $half::BITS) as $half $(as $as)* as u64;
@@ -191,21 +250,34 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             let base = give!(base(cpu, $insn));
             let va = base.wrapping_add($insn.imm as u32 as i32 as u64);
             let both = r!($insn.rd) as $half as $both | (r!($insn.ra) as $half as $both) << $half::BITS;
-            give!(store(cpu, memory, va, both.to_le_bytes(), size_of::<$half>() as u64));
+            hit!(
+                store_hit(cpu, memory, va, both.to_le_bytes()),
+                store_slow(cpu, memory, va, both.to_le_bytes(), size_of::<$half>() as u64)
+            );
             r!($insn.rn) = base.wrapping_add(($insn.imm as i64 >> 32) as u64);
         }};
     }
 
+    if cpu.attention {
+        return (Leave::Resume, 0);
+    }
+    start_stretch!();
     let leave = loop {
-        if left <= cpu.attention {
-            break Leave::Resume;
-        }
-        let Some(insn) = page.get(index) else { break Leave::Resume };
+        let Some(insn) = insns.next() else {
+            left -= end.wrapping_sub(start) as u64;
+            index = end;
+            if left == 0 || cpu.attention {
+                break Leave::Resume;
+            }
+            cpu.pc = page_va.wrapping_add((index as u64) << 2);
+            go_on!();
+            continue;
+        };
         match insn.op {
-            Op::Pending => break Leave::Pending,
+            Op::Pending => leave!(Leave::Pending),
             Op::Undefined => {
                 cpu.trap = Trap::Undefined(insn.imm as u32);
-                break Leave::Trap;
+                leave!(Leave::Trap);
             }
             Op::Nop | Op::Bti => {}
 
@@ -336,33 +408,13 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
                 set!(insn, alu::extr32(high, low, u32::from(insn.x)));
             }
 
-            Op::Ccmp64 => {
-                cpu.state.nzcv = if condition!(insn) {
-                    alu::subs64(r!(insn.rn), r!(insn.rm) | insn.imm).1
-                } else {
-                    insn.ra
-                };
-            }
+            Op::Ccmp64 => compare_if!(insn, alu::subs64(r!(insn.rn), r!(insn.rm) | insn.imm)),
             Op::Ccmp32 => {
-                cpu.state.nzcv = if condition!(insn) {
-                    alu::subs32(r!(insn.rn) as u32, (r!(insn.rm) | insn.imm) as u32).1
-                } else {
-                    insn.ra
-                };
+                compare_if!(insn, alu::subs32(r!(insn.rn) as u32, (r!(insn.rm) | insn.imm) as u32));
             }
-            Op::Ccmn64 => {
-                cpu.state.nzcv = if condition!(insn) {
-                    alu::adds64(r!(insn.rn), r!(insn.rm) | insn.imm).1
-                } else {
-                    insn.ra
-                };
-            }
+            Op::Ccmn64 => compare_if!(insn, alu::adds64(r!(insn.rn), r!(insn.rm) | insn.imm)),
             Op::Ccmn32 => {
-                cpu.state.nzcv = if condition!(insn) {
-                    alu::adds32(r!(insn.rn) as u32, (r!(insn.rm) | insn.imm) as u32).1
-                } else {
-                    insn.ra
-                };
+                compare_if!(insn, alu::adds32(r!(insn.rn) as u32, (r!(insn.rm) | insn.imm) as u32));
             }
             Op::Csel64 => {
                 let other = (r!(insn.rm) ^ insn.imm).wrapping_add(u64::from(insn.ra));
@@ -450,115 +502,120 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             Op::B => branch!(insn),
             Op::Bl => {
                 cpu.regs[30] = pc!().wrapping_add(4);
-                branch!(insn)
+                branch!(insn);
             }
             Op::BCond => {
                 if condition!(insn) {
-                    branch!(insn)
+                    branch!(insn);
                 }
             }
             Op::Cbz64 => {
                 if r!(insn.rn) == 0 {
-                    branch!(insn)
+                    branch!(insn);
                 }
             }
             Op::Cbz32 => {
                 if r!(insn.rn) as u32 == 0 {
-                    branch!(insn)
+                    branch!(insn);
                 }
             }
             Op::Cbnz64 => {
                 if r!(insn.rn) != 0 {
-                    branch!(insn)
+                    branch!(insn);
                 }
             }
             Op::Cbnz32 => {
                 if r!(insn.rn) as u32 != 0 {
-                    branch!(insn)
+                    branch!(insn);
                 }
             }
             Op::Tbz => {
                 if r!(insn.rn) >> (insn.x & 63) & 1 == 0 {
-                    branch!(insn)
+                    branch!(insn);
                 }
             }
             Op::Tbnz => {
                 if r!(insn.rn) >> (insn.x & 63) & 1 != 0 {
-                    branch!(insn)
+                    branch!(insn);
                 }
             }
             Op::Ret => {
                 let target = r!(insn.rn);
-                if (target ^ page_va) >> 12 == 0 && target.trailing_zeros() >= 2 {
+                if (target ^ page_va) & !0xffc == 0 {
+                    left -= (next_index!() - start) as u64;
                     index = (target >> 2) as usize & (INSNS_PER_PAGE - 1);
-                    left -= 1;
-                    continue;
+                    start_stretch!();
+                } else {
+                    cpu.pc = cpu.branch_address(target);
+                    branch_to_pc!();
                 }
-                cpu.pc = cpu.branch_address(target);
-                leave_at_pc!()
             }
             Op::Br => {
                 // BTYPE is 11 for a jump that BTI guards, 01 for one through X16 or X17.
                 let is_veneer = matches!(insn.rn, 16 | 17);
-                cpu.state.btype = if code.guarded && !is_veneer { 3 } else { 1 };
+                cpu.state.btype = if guarded && !is_veneer { 3 } else { 1 };
                 cpu.pc = cpu.branch_address(r!(insn.rn));
-                leave_at_pc!()
+                branch_to_pc!();
             }
             Op::Blr => {
                 cpu.state.btype = 2;
                 let target = r!(insn.rn);
                 cpu.regs[30] = pc!().wrapping_add(4);
                 cpu.pc = cpu.branch_address(target);
-                leave_at_pc!()
+                branch_to_pc!();
             }
             Op::Eret => {
                 cpu.pc = pc!();
                 // Its own step is still one of EL1.
-                cpu.elapsed = budget - left + 1;
+                cpu.elapsed = done!() + 1;
                 if cpu.exception_return().is_none() {
-                    break Leave::Trap;
+                    leave!(Leave::Trap);
                 }
-                leave_at_pc!()
+                return (Leave::Resume, cpu.elapsed);
             }
 
             Op::Svc => {
                 cpu.trap = Trap::Svc(insn.imm as u16);
-                break Leave::Trap;
+                leave!(Leave::Trap);
             }
             Op::Hvc => {
                 cpu.trap =
                     if cpu.state.el == 0 { Trap::Undefined(0xd400_0002) } else { Trap::Hvc(insn.imm as u16) };
-                break Leave::Trap;
+                leave!(Leave::Trap);
             }
             Op::Brk => {
                 cpu.raise(ExceptionClass::BRK64, insn.imm as u32 & 0xffff, None);
-                break Leave::Trap;
+                leave!(Leave::Trap);
             }
             Op::Wfi => {
                 give!(cpu.check_wfi());
                 cpu.trap = Trap::Wfi;
-                break Leave::Trap;
+                leave!(Leave::Trap);
             }
             Op::Wfe => give!(cpu.wait_for_event()),
             Op::Sev => {
                 cpu.trap = Trap::Sev;
-                break Leave::Trap;
+                leave!(Leave::Trap);
             }
             Op::Sevl => cpu.event = true,
             Op::Esb => cpu.error_synchronization_barrier(),
             Op::Clrex => cpu.monitor = None,
-            Op::Isb => cpu.call_attention(),
+            Op::Isb => {
+                cpu.call_attention();
+                heed!();
+            }
             Op::Mrs => {
-                cpu.elapsed = budget - left;
+                cpu.elapsed = done!();
                 let value = give!(cpu.read_system_register(insn.imm as u16, insn.rd));
                 set!(insn, value);
             }
             Op::Msr => {
-                cpu.elapsed = budget - left;
+                cpu.elapsed = done!();
                 give!(cpu.write_system_register(insn.imm as u16, insn.rd));
+                heed!();
             }
-            Op::MsrImm => give!(cpu.write_pstate_field(insn.x, insn.imm as u8)),
-            Op::Sys => give!(system::system_instruction(cpu, memory, insn.imm as u16, insn.rd)),
+            Op::MsrImm => watch!(cpu.write_pstate_field(insn.x, insn.imm as u8)),
+            Op::Sys => watch!(system::system_instruction(cpu, memory, insn.imm as u16, insn.rd)),
 
             Op::StrB => store_from!(insn, plain_address!(insn), u8),
             Op::StrH => store_from!(insn, plain_address!(insn), u16),
@@ -609,42 +666,24 @@ pub(crate) fn run_page(cpu: &mut Cpu, memory: &mut Memory, code: Code<'_>, budge
             Op::LdpSw => load_two!(insn, u64, i32 as i64),
             Op::Unprivileged => {
                 let (view, alignment) = (cpu.unprivileged_view(), Alignment::Plain);
-                give!(single(cpu, memory, insn, view, alignment));
+                watch!(access::single(cpu, memory, insn, view, alignment));
             }
-            Op::Ordered => give!(single(cpu, memory, insn, cpu.view, Alignment::Ordered)),
-            Op::Ldxr => give!(atomic::load_exclusive(cpu, memory, insn)),
-            Op::Stxr => give!(atomic::store_exclusive(cpu, memory, insn)),
-            Op::Ldxp => give!(atomic::load_exclusive_pair(cpu, memory, insn)),
-            Op::Stxp => give!(atomic::store_exclusive_pair(cpu, memory, insn)),
-            Op::Cas => give!(atomic::compare_and_swap(cpu, memory, insn)),
-            Op::Casp => give!(atomic::compare_and_swap_pair(cpu, memory, insn)),
-            Op::Rmw => give!(atomic::read_modify_write(cpu, memory, insn)),
+            Op::Ordered => watch!(access::single(cpu, memory, insn, cpu.view, Alignment::Ordered)),
+            Op::Ldxr => watch!(atomic::load_exclusive(cpu, memory, insn)),
+            Op::Stxr => watch!(atomic::store_exclusive(cpu, memory, insn)),
+            Op::Ldxp => watch!(atomic::load_exclusive_pair(cpu, memory, insn)),
+            Op::Stxp => watch!(atomic::store_exclusive_pair(cpu, memory, insn)),
+            Op::Cas => watch!(atomic::compare_and_swap(cpu, memory, insn)),
+            Op::Casp => watch!(atomic::compare_and_swap_pair(cpu, memory, insn)),
+            Op::Rmw => watch!(atomic::read_modify_write(cpu, memory, insn)),
 
             Op::Vector(op) => give!(fp_simd::vector(cpu, insn, op)),
             Op::Float(op) => give!(fp_simd::float(cpu, insn, op)),
             Op::Move(op) => give!(fp_simd::moves(cpu, insn, op)),
             Op::Crypto(op) => give!(fp_simd::crypto(cpu, insn, op)),
-            Op::VectorMemory(op) => give!(fp_simd::access(cpu, memory, insn, op, pc!())),
+            Op::VectorMemory(op) => watch!(fp_simd::access(cpu, memory, insn, op, pc!())),
         }
-        index += 1;
-        left -= 1;
     };
-    cpu.pc = pc!();
+    cpu.pc = page_va.wrapping_add((index as u64) << 2);
     (leave, budget - left)
-}
-
-/// A single-register access out of the ordinary: unprivileged, or with acquire or release.
-#[inline(never)]
-fn single(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, view: View, alignment: Alignment) -> Option<()> {
-    let kind = Kind::from_number(insn.x);
-    let va = base(cpu, insn)?.wrapping_add(insn.imm);
-    let size = 1 << kind.size();
-    let request = Request { va, size, element: size, write: kind.is_store(), view, alignment };
-    let place = access::probe(cpu, memory, &request)?;
-    if kind.is_store() {
-        place.write(cpu, memory, u128::from(cpu.slot(insn.rd)));
-    } else {
-        cpu.set_slot(insn.rd, kind.extend(place.read(memory) as u64));
-    }
-    Some(())
 }

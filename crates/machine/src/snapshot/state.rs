@@ -166,7 +166,7 @@ impl CpuState {
         cpu.clock = now.wrapping_sub(self.steps);
         cpu.timers_changed = true;
         cpu.elapsed = 0;
-        cpu.attention = 0;
+        cpu.attention = false;
         cpu.trap = Trap::None;
         cpu.broadcast.clear();
         cpu.written_code = Default::default();
