@@ -1,20 +1,38 @@
 //! One call from a SEA exit to a guest that goes on.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target};
 use seawall_events::{Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
+use vm_memory::{Bytes, GuestAddress};
 
-use crate::{Injection, MemoryError, Policy, StopReason, StormGuard};
+use crate::apei::cper::Severity;
+use crate::apei::ghes::{Ghes, Report};
+use crate::{
+    Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Source,
+    StopReason, StormGuard, Verdict,
+};
 
 /// Turns memory errors into what a policy decides, and says what became of the guest.
+///
+/// [`handle`](Containment::handle) is all of it for a SEA exit. It is made of steps that can be taken one by one:
+/// [`decide`](Containment::decide) looks and changes nothing of the guest (alone, it is a dry run),
+/// [`record`](Containment::record) writes the firmware's record for a guest that looks for such, and
+/// [`inject`](Containment::inject) does what was decided.
 #[derive(Clone, Debug)]
 pub struct Containment<P> {
     policy: P,
     storm: StormGuard,
+    evacuation: EvacuationThreshold,
+    records: Option<Ghes>,
+    /// Since when all sources of records have been taken.
+    busy_since: Option<Duration>,
 }
+
+/// How long a vCPU waits at most for the guest to acknowledge a record.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was done about one memory error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +41,10 @@ pub struct Outcome {
     pub error: MemoryError,
     /// What was done.
     pub action: Action,
+    /// Whether the guest finds a record of it.
+    pub recorded: Recorded,
+    /// Advice to the operator, beside.
+    pub evacuate: Option<Evacuate>,
 }
 
 /// What was done.
@@ -35,6 +57,8 @@ pub enum Action {
         /// What became of it.
         guest: GuestState,
     },
+    /// Nothing yet: the vCPU is to be run again ([`Verdict::Wait`]).
+    Waiting,
     /// Nothing was injected; the guest must not be run again.
     Stop(StopReason),
 }
@@ -82,9 +106,10 @@ pub enum ContainError<E: std::error::Error + 'static> {
 }
 
 impl<P: Policy> Containment<P> {
-    /// A containment by this policy, with the default storm guard.
+    /// A containment by this policy, with the default storm guard and threshold, for a guest without records.
     pub fn new(policy: P) -> Self {
-        Self { policy, storm: StormGuard::default() }
+        let (storm, evacuation) = (StormGuard::default(), EvacuationThreshold::default());
+        Self { policy, storm, evacuation, records: None, busy_since: None }
     }
 
     /// The same with another storm guard.
@@ -93,12 +118,23 @@ impl<P: Policy> Containment<P> {
         Self { storm, ..self }
     }
 
-    /// The storm guard, for instance to put its memory into a snapshot.
-    pub fn storm_guard(&mut self) -> &mut StormGuard {
-        &mut self.storm
+    /// The same with another threshold for the advice to evacuate.
+    #[must_use]
+    pub fn with_evacuation_threshold(self, evacuation: EvacuationThreshold) -> Self {
+        Self { evacuation, ..self }
     }
 
-    /// Handles one SEA exit: decides, injects, and reads back what the guest will see.
+    /// Where the guest looks for records of errors, from now on. See [`Ghes::reset`].
+    pub fn set_records(&mut self, records: Option<Ghes>) {
+        (self.records, self.busy_since) = (records, None);
+    }
+
+    /// Where the guest looks for records of errors.
+    pub fn records(&mut self) -> Option<&mut Ghes> {
+        self.records.as_mut()
+    }
+
+    /// Handles one SEA exit: decides, injects, and reads back what the guest will see. No record is written.
     ///
     /// `now` is for the storm guard: how long the guest has been running, by any clock that does not go back.
     ///
@@ -110,11 +146,31 @@ impl<P: Policy> Containment<P> {
         exit: &SeaExit,
         now: Duration,
     ) -> Result<Outcome, ContainError<V::Error>> {
+        let decision = self.decide(vcpu, &Source::Sea(*exit), now)?;
+        self.inject(vcpu, decision)
+    }
+
+    /// Decides what is to be done about an error that a vCPU met. The guest is as it was.
+    ///
+    /// `now`: as for [`Containment::handle`].
+    ///
+    /// # Errors
+    /// [`ContainError`].
+    pub fn decide<V: Vcpu>(
+        &mut self,
+        vcpu: &V,
+        source: &Source,
+        now: Duration,
+    ) -> Result<Decision, ContainError<V::Error>> {
         let pc = vcpu.reg(Reg::Pc)?;
         let pstate = Pstate::from_bits(vcpu.reg(Reg::Pstate)?);
-        let error = MemoryError::from_sea(exit, pc, pstate);
-        if let Err(reason) = self.storm.note(&error, now) {
-            return Ok(Outcome { error, action: Action::Stop(reason) });
+        let error = MemoryError::new(source, pc, pstate);
+        let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
+        // An access that waits for its record is repeated: that is no storm.
+        if self.busy_since.is_none() {
+            if let Err(reason) = self.storm.note(&error, now) {
+                return Ok(decision(Verdict::Stop(reason), None));
+            }
         }
         let injection = self.policy.decide(&error);
         injection.check(vcpu.abi()).map_err(|refusal| ContainError::NotInAbi {
@@ -122,10 +178,91 @@ impl<P: Policy> Containment<P> {
             injection,
             refusal,
         })?;
-        vcpu.set_events(&injection.events())?;
-        let guest = guest_state(vcpu, pc, error.access == crate::Access::Fetch)?;
-        Ok(Outcome { error, action: Action::Injected { injection, guest } })
+        let evacuate = error.gpa.and_then(|gpa| self.evacuation.note(gpa, now));
+        Ok(decision(Verdict::Inject(injection), evacuate))
     }
+
+    /// Writes the record of the error, if the guest looks for such, an abort will be injected that makes it look, and
+    /// the error has an address. `time` is the record's.
+    ///
+    /// If the guest has not acknowledged any of the records that are there the decision becomes [`Verdict::Wait`], and
+    /// that for at most a second: then the guest gets the abort without one.
+    ///
+    /// # Errors
+    /// The memory's: the decision is as it was.
+    pub fn record<M: Bytes<GuestAddress>>(
+        &mut self,
+        memory: &M,
+        decision: &mut Decision,
+        time: SystemTime,
+    ) -> Result<(), M::E> {
+        let Verdict::Inject(injection) = decision.verdict else { return Ok(()) };
+        let (Some(ghes), Some(range)) = (&mut self.records, decision.error.range()) else { return Ok(()) };
+        if !injection.has_abort() {
+            return Ok(());
+        }
+        match ghes.report(memory, range, Severity::Recoverable, time)? {
+            Report::Written { source } => {
+                decision.recorded = Recorded::AtSource(source);
+                self.busy_since = None;
+            }
+            Report::Busy => {
+                let since = *self.busy_since.get_or_insert(decision.now);
+                if decision.now.saturating_sub(since) < PATIENCE {
+                    decision.verdict = Verdict::Wait;
+                } else {
+                    decision.recorded = Recorded::Unacknowledged;
+                    self.busy_since = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what was decided, and reads back what the guest will see.
+    ///
+    /// # Errors
+    /// [`ContainError::Vcpu`]; nothing was injected then, unless the backend failed after it.
+    pub fn inject<V: Vcpu>(
+        &mut self,
+        vcpu: &mut V,
+        decision: Decision,
+    ) -> Result<Outcome, ContainError<V::Error>> {
+        let Decision { error, verdict, recorded, evacuate, .. } = decision;
+        let action = match verdict {
+            Verdict::Stop(reason) => Action::Stop(reason),
+            Verdict::Wait => Action::Waiting,
+            Verdict::Inject(injection) => {
+                vcpu.set_events(&injection.events())?;
+                let mut guest = guest_state(vcpu, error.pc, error.access == Access::Fetch)?;
+                if injection.is_by_far() {
+                    correct_fetch(vcpu, error.pc, &mut guest)?;
+                }
+                Action::Injected { injection, guest }
+            }
+        };
+        Ok(Outcome { error, action, recorded, evacuate })
+    }
+}
+
+/// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.
+/// In AArch32 state the abort stays a data abort.
+fn correct_fetch<V: Vcpu>(vcpu: &mut V, pc: u64, guest: &mut GuestState) -> Result<(), V::Error> {
+    const INSTRUCTION: u64 = 4;
+    let GuestState::AtVector { target, esr, far, .. } = guest else { return Ok(()) };
+    let fetch = match esr.ec() {
+        ExceptionClass::DATA_ABORT_LOWER => ExceptionClass::INSTRUCTION_ABORT_LOWER,
+        ExceptionClass::DATA_ABORT_SAME => ExceptionClass::INSTRUCTION_ABORT_SAME,
+        _ => return Ok(()),
+    };
+    if far.wrapping_sub(pc) >= INSTRUCTION {
+        return Ok(());
+    }
+    let register = if *target == Target::El2 { Reg::EsrEl2 } else { Reg::EsrEl1 };
+    let corrected = Esr::new(fetch, esr.il(), esr.iss());
+    vcpu.set_reg(register, corrected.bits())?;
+    *esr = corrected;
+    Ok(())
 }
 
 /// Where the guest is after an injection at `pc`.
@@ -167,8 +304,16 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.error)?;
         match &self.action {
-            Action::Injected { injection, guest } => write!(f, "{injection}; {guest}"),
-            Action::Stop(reason) => write!(f, "stopped: {reason}"),
+            Action::Injected { injection, guest } => write!(f, "{injection}; {guest}")?,
+            Action::Waiting => f.write_str("waits until the guest has read the records before it")?,
+            Action::Stop(reason) => write!(f, "stopped: {reason}")?,
+        }
+        if self.recorded != Recorded::No {
+            write!(f, "; {}", self.recorded)?;
+        }
+        match self.evacuate {
+            Some(evacuate) => write!(f, "; {evacuate}"),
+            None => Ok(()),
         }
     }
 }

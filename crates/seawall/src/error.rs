@@ -1,6 +1,7 @@
-//! What happened: a SEA exit, with what the vCPU was doing.
+//! What happened: a SEA exit or a SIGBUS, with what the vCPU was doing.
 
 use std::fmt;
+use std::ops::Range;
 
 use seawall_arm::{Esr, ExceptionLevel, FaultStatus, Pstate, Syndrome};
 use seawall_events::SeaExit;
@@ -16,13 +17,30 @@ pub enum Access {
     Store,
     /// Cache maintenance or address translation by instruction.
     Maintenance,
+    /// SIGBUS does not say.
+    Unknown,
+}
+
+/// What told of the error.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The vCPU's exit.
+    Sea(SeaExit),
+    /// SIGBUS with `BUS_MCEERR_AR` on the vCPU's thread, for this much of the guest's memory: what
+    /// [`AddressMap::guest_ranges`](crate::AddressMap::guest_ranges) has behind `si_addr` and `si_addr_lsb`.
+    Sigbus {
+        /// Guest physical addresses.
+        range: Range<u64>,
+    },
 }
 
 /// An uncorrectable memory error that a guest consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryError {
-    /// The guest page, 4 KiB aligned, if the exit gave it and FnV was 0.
+    /// The guest page, if the exit gave it and FnV was 0; where the bad range begins.
     pub gpa: Option<u64>,
+    /// How much from there on may be bad, bytes: 4096 for an exit.
+    pub size: u64,
     /// The guest virtual address, if FnV was 0: exact to the byte.
     pub gva: Option<u64>,
     /// What the guest was doing.
@@ -33,11 +51,36 @@ pub struct MemoryError {
     pub level: ExceptionLevel,
     /// PC of the instruction, which has not retired.
     pub pc: u64,
-    /// The ESR of the exit, as it came.
-    pub esr: Esr,
+    /// The ESR of the exit, as it came; SIGBUS has none.
+    pub esr: Option<Esr>,
 }
 
+/// Bytes of what a SEA exit names.
+const PAGE: u64 = 4096;
+
 impl MemoryError {
+    /// The error that a source tells of, at `pc` with `pstate`.
+    pub fn new(source: &Source, pc: u64, pstate: Pstate) -> Self {
+        match source {
+            Source::Sea(exit) => Self::from_sea(exit, pc, pstate),
+            Source::Sigbus { range } => Self {
+                gpa: Some(range.start),
+                size: range.end.saturating_sub(range.start),
+                gva: None,
+                access: Access::Unknown,
+                walk_level: None,
+                level: pstate.exception_level(),
+                pc,
+                esr: None,
+            },
+        }
+    }
+
+    /// What may be bad: guest physical addresses.
+    pub fn range(&self) -> Option<Range<u64>> {
+        self.gpa.map(|gpa| gpa..gpa.saturating_add(self.size))
+    }
+
     /// The error that a SEA exit reports, at `pc` with `pstate`.
     pub fn from_sea(exit: &SeaExit, pc: u64, pstate: Pstate) -> Self {
         let access = match exit.esr.syndrome() {
@@ -53,12 +96,13 @@ impl MemoryError {
         Self {
             // The gpa is a translation of the FAR: worth nothing if that is not valid, whatever the flags say.
             gpa: exit.gva_valid().and(exit.gpa_valid()),
+            size: PAGE,
             gva: exit.gva_valid(),
             access,
             walk_level,
             level: pstate.exception_level(),
             pc,
-            esr: exit.esr,
+            esr: Some(exit.esr),
         }
     }
 }
@@ -71,6 +115,7 @@ impl fmt::Display for MemoryError {
             Access::Load => f.write_str("load")?,
             Access::Store => f.write_str("store")?,
             Access::Maintenance => f.write_str("cache maintenance")?,
+            Access::Unknown => f.write_str("access")?,
         }
         let level = match self.level {
             ExceptionLevel::El0 => 0,

@@ -47,8 +47,16 @@ impl From<SErrorSyndrome> for Iss {
 /// A synchronous external abort to inject: data or instruction, with an ISS or without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExternalAbort {
-    is_instruction: bool,
+    kind: Kind,
     iss: Option<Iss>,
+}
+
+/// Which external abort it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Data,
+    Instruction,
+    ByFar,
 }
 
 impl ExternalAbort {
@@ -103,12 +111,19 @@ pub struct Injection {
 impl Injection {
     /// A synchronous external data abort.
     pub const fn data_abort() -> ExternalAbort {
-        ExternalAbort { is_instruction: false, iss: None }
+        ExternalAbort { kind: Kind::Data, iss: None }
     }
 
     /// A synchronous external instruction abort.
     pub const fn instruction_abort() -> ExternalAbort {
-        ExternalAbort { is_instruction: true, iss: None }
+        ExternalAbort { kind: Kind::Instruction, iss: None }
+    }
+
+    /// A data abort; if the FAR that the kernel then gives it lies at the instruction itself, it was the fetch of that
+    /// instruction which met the bad memory, and the guest is told so: [`Containment`](crate::Containment) makes it an
+    /// instruction abort by writing `ESR_ELx`. Any kernel can do that.
+    pub const fn abort_by_far() -> ExternalAbort {
+        ExternalAbort { kind: Kind::ByFar, iss: None }
     }
 
     /// An SError.
@@ -120,8 +135,8 @@ impl Injection {
     pub fn events(&self) -> VcpuEvents {
         let mut events = VcpuEvents::default();
         if let Some(abort) = self.abort {
-            events.ext_iabt_pending = abort.is_instruction;
-            events.ext_dabt_pending = !abort.is_instruction;
+            events.ext_iabt_pending = abort.kind == Kind::Instruction;
+            events.ext_dabt_pending = abort.kind != Kind::Instruction;
             events.ext_abt_has_esr = abort.iss.is_some();
             events.ext_abt_esr = abort.iss.unwrap_or_default().bits().into();
         }
@@ -136,6 +151,11 @@ impl Injection {
     /// Whether an external abort is part of it.
     pub const fn has_abort(&self) -> bool {
         self.abort.is_some()
+    }
+
+    /// Whether the FAR says which abort it is.
+    pub(crate) fn is_by_far(&self) -> bool {
+        self.abort.is_some_and(|abort| abort.kind == Kind::ByFar)
     }
 
     /// Whether a kernel that speaks `abi` can do it.
@@ -163,7 +183,11 @@ impl From<SErrorInjection> for Injection {
 impl fmt::Display for Injection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(abort) = self.abort {
-            f.write_str(if abort.is_instruction { "instruction abort" } else { "data abort" })?;
+            f.write_str(match abort.kind {
+                Kind::Data => "data abort",
+                Kind::Instruction => "instruction abort",
+                Kind::ByFar => "abort, data or instruction by its FAR",
+            })?;
             write_iss(f, abort.iss)?;
         }
         if let Some(serror) = self.serror {

@@ -34,16 +34,22 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod address_map;
 pub mod apei;
 mod containment;
+mod decision;
 mod error;
+mod evacuation;
 mod injection;
 pub mod ledger;
 mod policy;
 mod storm;
 
+pub use address_map::{AddressMap, BadRegion, Region};
 pub use containment::{Action, ContainError, Containment, GuestState, Outcome};
-pub use error::{Access, MemoryError};
+pub use decision::{Decision, Recorded, Verdict};
+pub use error::{Access, MemoryError, Source};
+pub use evacuation::{Evacuate, EvacuationThreshold};
 pub use injection::{ExternalAbort, Injection, Iss, SErrorInjection};
 pub use policy::{Full, Mainline, Policy, SError, builtin};
 pub use storm::{StopReason, StormGuard};

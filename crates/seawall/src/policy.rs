@@ -52,7 +52,8 @@ impl Policy for Mainline {
 }
 
 /// The abort as it happened: data or instruction, with the ISS that the hardware gave. FnV is kept, so
-/// that a guest does not trust a FAR that means nothing; so is the level of a walk.
+/// that a guest does not trust a FAR that means nothing; so is the level of a walk. After SIGBUS, which says nothing of
+/// all this, the FAR tells a fetch from an access to data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Full;
 
@@ -62,13 +63,14 @@ impl Policy for Full {
     }
 
     fn decide(&self, error: &MemoryError) -> Injection {
-        match error.esr.syndrome() {
-            Syndrome::InstructionAbort(abort) => {
+        match error.esr.map(|esr| esr.syndrome()) {
+            Some(Syndrome::InstructionAbort(abort)) => {
                 Injection::instruction_abort().iss(replay_instruction(&abort)).into()
             }
-            Syndrome::DataAbort(abort) => Injection::data_abort().iss(replay_data(&abort)).into(),
+            Some(Syndrome::DataAbort(abort)) => Injection::data_abort().iss(replay_data(&abort)).into(),
             // Not an abort: no SEA exit of KVM's says so. There is nothing to replay.
-            _ => Injection::serror().into(),
+            Some(_) => Injection::serror().into(),
+            None => Injection::abort_by_far().into(),
         }
     }
 }

@@ -78,7 +78,7 @@ fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, GuestState) {
     let outcome = Containment::new(policy).handle(guest, &exit, NOW).unwrap();
     match outcome.action {
         Action::Injected { injection, guest } => (injection, guest),
-        Action::Stop(reason) => panic!("{reason}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -208,12 +208,13 @@ fn a_storm_at_one_pc_is_stopped_with_the_reason() {
 fn a_storm_of_two_in_turn_is_a_storm_and_one_pc_over_many_addresses_or_pages_is_not() {
     let error = |pc, gva, gpa| MemoryError {
         gpa: Some(gpa),
+        size: 4096,
         gva: Some(gva),
         access: Access::Load,
         walk_level: None,
         level: ExceptionLevel::El0,
         pc,
-        esr: Esr::from_bits(0x9200_0210),
+        esr: Some(Esr::from_bits(0x9200_0210)),
     };
     let mut guard = StormGuard::new(8, PERIOD);
     let turns = (0..100)
@@ -231,12 +232,13 @@ fn a_storm_of_two_in_turn_is_a_storm_and_one_pc_over_many_addresses_or_pages_is_
 fn a_service_that_meets_the_same_bad_page_at_each_restart_is_no_storm() {
     let error = MemoryError {
         gpa: Some(0x8000),
+        size: 4096,
         gva: Some(0x5000),
         access: Access::Load,
         walk_level: None,
         level: ExceptionLevel::El0,
         pc: 0x1000,
-        esr: Esr::from_bits(0x9200_0210),
+        esr: Some(Esr::from_bits(0x9200_0210)),
     };
     // systemd's default: five starts in ten seconds.
     let mut guard = StormGuard::default();

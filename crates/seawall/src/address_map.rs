@@ -1,0 +1,148 @@
+//! Where a guest's memory is in its VMM.
+
+use std::ops::Range;
+
+use thiserror::Error;
+
+/// A run of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Region {
+    /// Guest physical address.
+    pub guest: u64,
+    /// The same byte in the VMM's address space.
+    pub host: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Regions that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("expected regions that hold something, end below 2^64 and do not overlap, got {0:x?}")]
+pub struct BadRegion(pub Region);
+
+/// Translates between guest physical and host virtual addresses, in the logarithm of the number of regions.
+///
+/// ```
+/// use seawall::{AddressMap, Region};
+///
+/// let map = AddressMap::new([
+///     Region { guest: 0x4000_0000, host: 0x7f00_0000_0000, size: 1 << 30 },
+///     Region { guest: 0x1_0000_0000, host: 0x7e00_0000_0000, size: 1 << 30 },
+/// ])?;
+/// assert_eq!(map.guest(0x7e00_0000_1000), Some(0x1_0000_1000));
+/// assert_eq!(map.host(0x4000_0fff), Some(0x7f00_0000_0fff));
+/// assert_eq!(map.guest(0x7d00_0000_0000), None);
+/// # Ok::<(), seawall::BadRegion>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressMap {
+    by_guest: Vec<Region>,
+    by_host: Vec<Region>,
+}
+
+impl AddressMap {
+    /// A map of these regions, in any order.
+    ///
+    /// # Errors
+    /// [`BadRegion`]: one that is empty, goes beyond the end of an address space, or overlaps another in either.
+    pub fn new(regions: impl IntoIterator<Item = Region>) -> Result<Self, BadRegion> {
+        let by_guest: Vec<Region> = regions.into_iter().collect();
+        let by_host = by_guest.clone();
+        Ok(Self {
+            by_guest: sorted(by_guest, |region| region.guest)?,
+            by_host: sorted(by_host, |region| region.host)?,
+        })
+    }
+
+    /// The guest physical address of a byte of the VMM's.
+    pub fn guest(&self, host: u64) -> Option<u64> {
+        let region = find(&self.by_host, host, |region| region.host)?;
+        Some(region.guest + (host - region.host))
+    }
+
+    /// Where a byte of the guest's is in the VMM.
+    pub fn host(&self, guest: u64) -> Option<u64> {
+        let region = find(&self.by_guest, guest, |region| region.guest)?;
+        Some(region.host + (guest - region.guest))
+    }
+
+    /// The guest physical ranges behind a range of the VMM's: several if regions meet in it, none if there is no guest
+    /// memory.
+    pub fn guest_ranges(&self, host: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let first = self.by_host.partition_point(|region| region.host + region.size <= host.start);
+        let regions = self.by_host.get(first..).unwrap_or_default().iter();
+        let end = host.end;
+        regions.take_while(move |region| region.host < end).map(move |region| {
+            let start = host.start.max(region.host) - region.host;
+            let end = host.end.min(region.host + region.size) - region.host;
+            region.guest + start..region.guest + end
+        })
+    }
+}
+
+fn sorted(mut regions: Vec<Region>, key: impl Fn(&Region) -> u64) -> Result<Vec<Region>, BadRegion> {
+    regions.sort_unstable_by_key(&key);
+    let mut end = 0;
+    for region in &regions {
+        let start = key(region);
+        let next = start.checked_add(region.size).ok_or(BadRegion(*region))?;
+        if region.size == 0 || start < end {
+            return Err(BadRegion(*region));
+        }
+        end = next;
+    }
+    Ok(regions)
+}
+
+fn find(regions: &[Region], address: u64, key: impl Fn(&Region) -> u64) -> Option<&Region> {
+    let at = regions.partition_point(|region| key(region) <= address).checked_sub(1)?;
+    regions.get(at).filter(|region| address - key(region) < region.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(guest: u64, host: u64, size: u64) -> Region {
+        Region { guest, host, size }
+    }
+
+    #[test]
+    fn a_range_over_two_regions_is_two_ranges_of_the_guest() {
+        let map = AddressMap::new([region(0x1000, 0x9000, 0x1000), region(0x8000, 0xa000, 0x2000)]).unwrap();
+        let ranges: Vec<_> = map.guest_ranges(0x9800..0xa800).collect();
+        assert_eq!(ranges, [0x1800..0x2000, 0x8000..0x8800]);
+        assert_eq!(map.guest_ranges(0..0x9000).count(), 0);
+        assert_eq!(map.guest_ranges(0xc000..0xd000).count(), 0);
+    }
+
+    #[test]
+    fn the_ends_of_regions_are_exact() {
+        let map = AddressMap::new([region(0x1000, 0x9000, 0x1000)]).unwrap();
+        assert_eq!((map.guest(0x9000), map.guest(0x9fff)), (Some(0x1000), Some(0x1fff)));
+        assert_eq!((map.guest(0x8fff), map.guest(0xa000)), (None, None));
+        assert_eq!((map.host(0xfff), map.host(0x1000), map.host(0x2000)), (None, Some(0x9000), None));
+        assert_eq!(AddressMap::default().guest(0), None);
+    }
+
+    #[test]
+    fn regions_that_overlap_in_either_space_are_refused() {
+        for (first, second) in [
+            (region(0, 0x9000, 0x1000), region(0xfff, 0x1_0000, 0x1000)),
+            (region(0, 0x9000, 0x1000), region(0x5000, 0x9fff, 0x1000)),
+            (region(0, 0x9000, 0x1000), region(0x5000, 0x1_0000, 0)),
+            (region(0, 0x9000, 0x1000), region(u64::MAX, 0x1_0000, 2)),
+        ] {
+            assert_eq!(AddressMap::new([first, second]), Err(BadRegion(second)), "{first:x?} {second:x?}");
+        }
+    }
+
+    #[test]
+    fn each_of_many_regions_is_found() {
+        let map = AddressMap::new((0..10_000).map(|n| region(n << 21, (20_000 - n) << 22, 1 << 21))).unwrap();
+        for n in 0..10_000 {
+            assert_eq!(map.guest(((20_000 - n) << 22) + 5), Some((n << 21) + 5));
+            assert_eq!(map.host((n << 21) + 5), Some(((20_000 - n) << 22) + 5));
+        }
+    }
+}

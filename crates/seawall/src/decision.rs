@@ -1,0 +1,55 @@
+//! What is to be done about one memory error, before it is done.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::{Evacuate, Injection, MemoryError, StopReason};
+
+/// What is to be done about one memory error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The error.
+    pub error: MemoryError,
+    /// What is to be done.
+    pub verdict: Verdict,
+    /// Whether the guest finds a record of it.
+    pub recorded: Recorded,
+    /// Advice to the operator, beside.
+    pub evacuate: Option<Evacuate>,
+    /// When it was taken, by the clock that the containment was asked with.
+    pub(crate) now: Duration,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Inject this.
+    Inject(Injection),
+    /// Nothing yet: run the vCPU again, which repeats the access. The guest has not acknowledged the records that are
+    /// there, and with other vCPUs running it may.
+    Wait,
+    /// Nothing, and the guest must not be run again.
+    Stop(StopReason),
+}
+
+/// Whether a guest finds a record of an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Recorded {
+    /// It has no place for records, the error has no address, or nothing is injected.
+    #[default]
+    No,
+    /// It lies at this source.
+    AtSource(u16),
+    /// The guest did not acknowledge those before it for too long: it gets the abort alone.
+    Unacknowledged,
+}
+
+impl fmt::Display for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No => f.write_str("no record"),
+            Self::AtSource(source) => write!(f, "record at source {source}"),
+            Self::Unacknowledged => f.write_str("no record: the guest acknowledges none"),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The steps of a containment one by one: decide, record, inject; and SIGBUS, which tells less than an exit.
+
+#[path = "../../events/examples/own_vcpu/vcpu.rs"]
+mod vcpu;
+
+use std::time::{Duration, SystemTime};
+
+use seawall::apei::cper::{MemoryErrorRecord, RECORD_SIZE};
+use seawall::apei::ghes::{Ghes, Region};
+use seawall::{
+    Access, Action, Containment, Evacuate, EvacuationThreshold, Full, GuestState, Mainline, Recorded, SError,
+    Source, StormGuard, Verdict,
+};
+use seawall_arm::{Esr, Target};
+use seawall_events::{
+    Abi, AbortDelivery, Exit, LastFault, Layout, Refused, Reg, Registers, SeaExit, VcpuConfig, VcpuEvents,
+    VirtualSError, get_events, set_events,
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+const PC: u64 = 0x40_1040;
+const VBAR: u64 = 0xffff_8000_1000_0800;
+const BASE: u64 = 0x4000_0000;
+const POSTED: Abi = Abi::Extended(Layout::Posted);
+
+struct Guest {
+    vcpu: vcpu::Vcpu,
+    abi: Abi,
+}
+
+impl seawall_events::Vcpu for Guest {
+    type Error = Refused;
+
+    fn run(&mut self) -> Result<Exit, Refused> {
+        Ok(Exit::Intr)
+    }
+    fn answer_mmio(&mut self, _: [u8; 8]) {}
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Refused> {
+        Ok(set_events(&mut self.vcpu, self.abi, events)?.abort)
+    }
+    fn events(&self) -> Result<VcpuEvents, Refused> {
+        get_events(&self.vcpu).map_err(Refused::from)
+    }
+    fn reg(&self, reg: Reg) -> Result<u64, Refused> {
+        Ok(self.vcpu.reg(reg))
+    }
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Refused> {
+        self.vcpu.set_reg(reg, value);
+        Ok(())
+    }
+    fn abi(&self) -> Abi {
+        self.abi
+    }
+}
+
+/// A guest in `pstate` at PC, whose last stage 2 fault was at `far`.
+fn guest(abi: Abi, pstate: u64, far: u64) -> Guest {
+    let mut vcpu = vcpu::Vcpu {
+        regs: [0; 52],
+        config: VcpuConfig { ras: true, ..VcpuConfig::default() },
+        last_fault: LastFault { esr: Esr::from_bits(0x9200_0007), far, ipa: Some(0x4021_0000) },
+        serror: VirtualSError::default(),
+        mmio_waits: false,
+        walk_level: None,
+    };
+    vcpu.set_reg(Reg::Pc, PC);
+    vcpu.set_reg(Reg::Pstate, pstate);
+    vcpu.set_reg(Reg::VbarEl1, VBAR);
+    Guest { vcpu, abi }
+}
+
+fn sigbus() -> Source {
+    Source::Sigbus { range: 0x4021_0000..0x4022_0000 }
+}
+
+fn sea(gpa: u64) -> Source {
+    Source::Sea(SeaExit { flags: 1, esr: Esr::from_bits(0x9200_0210), gva: 0x50_0123, gpa })
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// One source for SEAs, in memory of its own.
+fn with_one_record<P: seawall::Policy>(policy: P) -> (Containment<P>, GuestMemoryMmap) {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), 0x1000)]).unwrap();
+    let mut ghes = Ghes::new(Region { base: BASE, sea: 1, polled: 0, poll_interval: 0 });
+    ghes.reset(&memory).unwrap();
+    let mut containment = Containment::new(policy);
+    containment.set_records(Some(ghes));
+    (containment, memory)
+}
+
+fn record_at_source_0(memory: &GuestMemoryMmap) -> MemoryErrorRecord {
+    let mut bytes = [0; RECORD_SIZE];
+    memory.read_slice(&mut bytes, GuestAddress(BASE + 16)).unwrap();
+    MemoryErrorRecord::from_bytes(&bytes).unwrap()
+}
+
+fn acknowledge(memory: &GuestMemoryMmap) {
+    memory.write_obj(1_u64, GuestAddress(BASE + 8)).unwrap();
+}
+
+/// The FAR is that of the last stage 2 fault, to the byte (KVM, `inject_abt64`).
+#[test]
+fn after_sigbus_the_far_tells_a_fetch_from_a_load() {
+    for (pstate, far, esr) in [
+        (0, PC, 0x8200_0010),
+        (0, PC + 3, 0x8200_0010),
+        (0, PC + 4, 0x9200_0010),
+        (0, PC - 1, 0x9200_0010),
+        (5, PC, 0x8600_0010),
+        (5, 0x50_0123, 0x9600_0010),
+    ] {
+        for abi in [Abi::Mainline, POSTED] {
+            let mut guest = guest(abi, pstate, far);
+            let mut containment = Containment::new(Full);
+            let decision = containment.decide(&guest, &sigbus(), seconds(0)).unwrap();
+            let outcome = containment.inject(&mut guest, decision).unwrap();
+            let Action::Injected { guest: state, .. } = outcome.action else { panic!("{outcome}") };
+            let pc = VBAR + if pstate == 0 { 0x400 } else { 0x200 };
+            let expected = GuestState::AtVector { target: Target::El1, pc, esr: Esr::from_bits(esr), far };
+            assert_eq!(state, expected, "{far:#x}");
+            assert_eq!(guest.vcpu.reg(Reg::EsrEl1), esr);
+        }
+    }
+}
+
+#[test]
+fn mainline_and_serror_are_the_same_after_sigbus_as_after_an_exit() {
+    let mut victim = guest(Abi::Mainline, 0, PC);
+    let mut containment = Containment::new(Mainline);
+    let decision = containment.decide(&victim, &sigbus(), seconds(0)).unwrap();
+    containment.inject(&mut victim, decision).unwrap();
+    assert_eq!(victim.vcpu.reg(Reg::EsrEl1), 0x9200_0010, "a fetch as data");
+    let mut victim = guest(Abi::Mainline, 0, PC);
+    let mut containment = Containment::new(SError);
+    let decision = containment.decide(&victim, &sigbus(), seconds(0)).unwrap();
+    containment.inject(&mut victim, decision).unwrap();
+    assert_eq!(victim.vcpu.reg(Reg::Pc), VBAR + 0x580);
+}
+
+#[test]
+fn sigbus_says_how_much_is_bad_and_nothing_of_the_access() {
+    let guest = guest(POSTED, 0, 0x50_0123);
+    let decision = Containment::new(Full).decide(&guest, &sigbus(), seconds(0)).unwrap();
+    let error = decision.error;
+    assert_eq!(error.range(), Some(0x4021_0000..0x4022_0000));
+    assert_eq!((error.access, error.gva, error.esr), (Access::Unknown, None, None));
+    assert_eq!(error.to_string(), "access at EL0, PC 0x401040: gva unknown, gpa 0x40210000");
+}
+
+#[test]
+fn a_decision_alone_changes_nothing_of_the_guest() {
+    let guest = guest(POSTED, 0, 0x50_0123);
+    let before = guest.vcpu.clone();
+    let decision = Containment::new(Full).decide(&guest, &sea(0x4021_0000), seconds(0)).unwrap();
+    assert!(matches!(decision.verdict, Verdict::Inject(_)));
+    assert_eq!(guest.vcpu, before);
+}
+
+#[test]
+fn the_record_names_the_page_and_lies_there_before_the_abort() {
+    let (mut containment, memory) = with_one_record(Full);
+    let mut guest = guest(POSTED, 0, 0x50_0123);
+    let mut decision = containment.decide(&guest, &sea(0x4021_0000), seconds(0)).unwrap();
+    containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH + seconds(9)).unwrap();
+    let record = record_at_source_0(&memory);
+    assert_eq!(record.range, 0x4021_0000..0x4021_1000);
+    assert_eq!(record.time, SystemTime::UNIX_EPOCH + seconds(9));
+    assert_eq!(guest.vcpu.reg(Reg::Pc), PC, "not injected yet");
+    let outcome = containment.inject(&mut guest, decision).unwrap();
+    assert_eq!(outcome.recorded, Recorded::AtSource(0));
+    assert!(outcome.to_string().ends_with("FAR 0x500123; record at source 0"), "{outcome}");
+}
+
+#[test]
+fn the_record_of_a_huge_page_names_all_of_it() {
+    let (mut containment, memory) = with_one_record(Full);
+    let source = Source::Sigbus { range: 0x4000_0000..0x4020_0000 };
+    let mut decision = containment.decide(&guest(POSTED, 0, 0), &source, seconds(0)).unwrap();
+    containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(record_at_source_0(&memory).range, 0x4000_0000..0x4020_0000);
+}
+
+#[test]
+fn what_is_no_abort_or_has_no_address_gets_no_record() {
+    let (mut containment, memory) = with_one_record(SError);
+    let mut decision = containment.decide(&guest(POSTED, 0, 0), &sea(0x4021_0000), seconds(0)).unwrap();
+    containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(decision.recorded, Recorded::No);
+    let (mut containment, memory) = with_one_record(Full);
+    let walk = SeaExit { flags: 0, esr: Esr::from_bits(0x9200_0217), gva: 0x50_0123, gpa: 0 };
+    let mut decision = containment.decide(&guest(POSTED, 0, 0), &Source::Sea(walk), seconds(0)).unwrap();
+    containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(decision.recorded, Recorded::No);
+    assert!(matches!(decision.verdict, Verdict::Inject(_)));
+}
+
+#[test]
+fn a_second_error_waits_until_the_guest_has_read_the_first_one_s_record() {
+    let (mut containment, memory) = with_one_record(Full);
+    let mut guest = guest(POSTED, 0, 0x50_0123);
+    let mut first = containment.decide(&guest, &sea(0x4021_0000), seconds(0)).unwrap();
+    containment.record(&memory, &mut first, SystemTime::UNIX_EPOCH).unwrap();
+    // More often than a storm would be allowed, and within the second.
+    for try_number in 0..40 {
+        let now = Duration::from_millis(try_number * 20);
+        let mut second = containment.decide(&guest, &sea(0x4030_0000), now).unwrap();
+        containment.record(&memory, &mut second, SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(second.verdict, Verdict::Wait);
+        assert_eq!(containment.inject(&mut guest, second).unwrap().action, Action::Waiting);
+        assert_eq!(guest.vcpu.reg(Reg::Pc), PC);
+    }
+    acknowledge(&memory);
+    let mut second = containment.decide(&guest, &sea(0x4030_0000), Duration::from_millis(900)).unwrap();
+    containment.record(&memory, &mut second, SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(second.recorded, Recorded::AtSource(0));
+    assert_eq!(record_at_source_0(&memory).range, 0x4030_0000..0x4030_1000);
+}
+
+#[test]
+fn a_guest_that_acknowledges_nothing_gets_the_abort_alone_after_a_second() {
+    let (mut containment, memory) = with_one_record(Full);
+    let mut guest = guest(POSTED, 0, 0x50_0123);
+    let mut verdicts = Vec::new();
+    for (gpa, milliseconds) in
+        [(0x4021_0000, 0), (0x4030_0000, 100), (0x4030_0000, 1099), (0x4030_0000, 1100)]
+    {
+        let now = Duration::from_millis(milliseconds);
+        let mut decision = containment.decide(&guest, &sea(gpa), now).unwrap();
+        containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
+        verdicts.push((matches!(decision.verdict, Verdict::Inject(_)), decision.recorded));
+        if decision.recorded == Recorded::Unacknowledged {
+            let outcome = containment.inject(&mut guest, decision).unwrap();
+            assert!(outcome.to_string().ends_with("no record: the guest acknowledges none"), "{outcome}");
+        }
+    }
+    let expected = [
+        (true, Recorded::AtSource(0)),
+        (false, Recorded::No),
+        (false, Recorded::No),
+        (true, Recorded::Unacknowledged),
+    ];
+    assert_eq!(verdicts, expected);
+    assert_eq!(guest.vcpu.reg(Reg::Pc), VBAR + 0x400);
+}
+
+#[test]
+fn records_that_cannot_be_written_leave_the_decision() {
+    let (mut containment, _) = with_one_record(Full);
+    let elsewhere: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+    let mut decision = containment.decide(&guest(POSTED, 0, 0), &sea(0x4021_0000), seconds(0)).unwrap();
+    let before = decision;
+    assert!(containment.record(&elsewhere, &mut decision, SystemTime::UNIX_EPOCH).is_err());
+    assert_eq!(decision, before);
+}
+
+#[test]
+fn too_many_bad_pages_are_advice_to_leave_beside_the_injection() {
+    let storm = StormGuard::new(64, seconds(10));
+    let mut containment = Containment::new(Full)
+        .with_storm_guard(storm)
+        .with_evacuation_threshold(EvacuationThreshold::new(3, seconds(60)));
+    let mut advice = Vec::new();
+    for (second, gpa) in [(0, 0x4021_0000), (1, 0x4021_0000), (2, 0x4022_0000), (3, 0x4023_0000)] {
+        let mut guest = guest(POSTED, 0, 0x50_0123);
+        let decision = containment.decide(&guest, &sea(gpa), seconds(second)).unwrap();
+        let outcome = containment.inject(&mut guest, decision).unwrap();
+        assert!(matches!(outcome.action, Action::Injected { .. }));
+        advice.push(outcome.evacuate);
+    }
+    assert_eq!(advice, [None, None, None, Some(Evacuate { pages: 3, within: seconds(60) })]);
+}
