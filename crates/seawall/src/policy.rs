@@ -1,6 +1,6 @@
 //! What to do about a memory error.
 
-use seawall_arm::{DataAbort, InstructionAbort, Syndrome};
+use seawall_arm::{DataAbort, Esr, InstructionAbort, Syndrome};
 
 use crate::{Injection, MemoryError};
 
@@ -63,7 +63,7 @@ impl Policy for Full {
     }
 
     fn decide(&self, error: &MemoryError) -> Injection {
-        match error.esr.map(|esr| esr.syndrome()) {
+        match error.esr.map(Esr::syndrome) {
             Some(Syndrome::InstructionAbort(abort)) => {
                 Injection::instruction_abort().iss(replay_instruction(&abort)).into()
             }
