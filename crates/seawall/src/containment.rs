@@ -10,6 +10,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::apei::cper::Severity;
 use crate::apei::ghes::{Ghes, Report};
+use crate::storm::Noted;
 use crate::{
     Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Source,
     StopReason, StormGuard, Verdict,
@@ -29,9 +30,28 @@ pub struct Containment<P> {
     records: Option<Ghes>,
     /// Since when all sources of records have been taken.
     busy_since: Option<Duration>,
+    patience: Duration,
 }
 
-/// How long a vCPU waits at most for the guest to acknowledge a record.
+/// What a [`Containment`] remembers of the errors that it met; the policy is not among it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ContainmentState {
+    noted: Vec<Noted>,
+    /// When, and which.
+    bad_pages: Vec<(Duration, u64)>,
+    records: Option<Ghes>,
+    busy_since: Option<Duration>,
+}
+
+impl ContainmentState {
+    /// Where the guest looks for records of errors.
+    pub fn records(&self) -> Option<&Ghes> {
+        self.records.as_ref()
+    }
+}
+
+/// How long a vCPU waits at most for the guest to acknowledge a record, if nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was done about one memory error.
@@ -109,7 +129,7 @@ impl<P: Policy> Containment<P> {
     /// A containment by this policy, with the default storm guard and threshold, for a guest without records.
     pub fn new(policy: P) -> Self {
         let (storm, evacuation) = (StormGuard::default(), EvacuationThreshold::default());
-        Self { policy, storm, evacuation, records: None, busy_since: None }
+        Self { policy, storm, evacuation, records: None, busy_since: None, patience: PATIENCE }
     }
 
     /// The same with another storm guard.
@@ -124,6 +144,12 @@ impl<P: Policy> Containment<P> {
         Self { evacuation, ..self }
     }
 
+    /// How long a vCPU waits at most for the guest to acknowledge a record, by the clock that the containment is asked
+    /// with: a second. None at all where no other vCPU can run meanwhile.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Where the guest looks for records of errors, from now on. See [`Ghes::reset`].
     pub fn set_records(&mut self, records: Option<Ghes>) {
         (self.records, self.busy_since) = (records, None);
@@ -132,6 +158,24 @@ impl<P: Policy> Containment<P> {
     /// Where the guest looks for records of errors.
     pub fn records(&mut self) -> Option<&mut Ghes> {
         self.records.as_mut()
+    }
+
+    /// What it remembers, for a snapshot.
+    pub fn state(&self) -> ContainmentState {
+        ContainmentState {
+            noted: self.storm.noted().collect(),
+            bad_pages: self.evacuation.noted().collect(),
+            records: self.records.clone(),
+            busy_since: self.busy_since,
+        }
+    }
+
+    /// It remembers this from now on, as far as its guards remember that much.
+    pub fn set_state(&mut self, state: &ContainmentState) {
+        self.storm.remember(state.noted.iter().copied());
+        self.evacuation.remember(state.bad_pages.iter().copied());
+        self.records.clone_from(&state.records);
+        self.busy_since = state.busy_since;
     }
 
     /// Handles one SEA exit: decides, injects, and reads back what the guest will see. No record is written.
@@ -186,7 +230,7 @@ impl<P: Policy> Containment<P> {
     /// the error has an address. `time` is the record's.
     ///
     /// If the guest has not acknowledged any of the records that are there the decision becomes [`Verdict::Wait`], and
-    /// that for at most a second: then the guest gets the abort without one.
+    /// that for at most a second ([`Containment::set_patience`]): then the guest gets the abort without one.
     ///
     /// # Errors
     /// The memory's: the decision is as it was.
@@ -208,7 +252,7 @@ impl<P: Policy> Containment<P> {
             }
             Report::Busy => {
                 let since = *self.busy_since.get_or_insert(decision.now);
-                if decision.now.saturating_sub(since) < PATIENCE {
+                if decision.now.saturating_sub(since) < self.patience {
                     decision.verdict = Verdict::Wait;
                 } else {
                     decision.recorded = Recorded::Unacknowledged;

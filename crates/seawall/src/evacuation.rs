@@ -30,6 +30,16 @@ impl EvacuationThreshold {
         Self { pages: pages.clamp(1, Self::MOST), period, recent: VecDeque::new() }
     }
 
+    /// What it remembers, oldest first: when, and which page.
+    pub(crate) fn noted(&self) -> impl Iterator<Item = (Duration, u64)> {
+        self.recent.iter().copied()
+    }
+
+    /// The same threshold with other memories, as many of them as it counts.
+    pub(crate) fn remember(&mut self, noted: impl IntoIterator<Item = (Duration, u64)>) {
+        self.recent = noted.into_iter().take(self.pages - 1).collect();
+    }
+
     /// Takes note of a bad page at the time `now`, read from a clock that does not go back.
     pub fn note(&mut self, gpa: u64, now: Duration) -> Option<Evacuate> {
         while self.recent.front().is_some_and(|(then, _)| now.saturating_sub(*then) > self.period) {

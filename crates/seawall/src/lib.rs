@@ -46,7 +46,7 @@ mod policy;
 mod storm;
 
 pub use address_map::{AddressMap, BadRegion, Region};
-pub use containment::{Action, ContainError, Containment, GuestState, Outcome};
+pub use containment::{Action, ContainError, Containment, ContainmentState, GuestState, Outcome};
 pub use decision::{Decision, Recorded, Verdict};
 pub use error::{Access, MemoryError, Source};
 pub use evacuation::{Evacuate, EvacuationThreshold};

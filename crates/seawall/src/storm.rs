@@ -38,6 +38,9 @@ pub struct StormGuard {
     recent: VecDeque<(Duration, Key)>,
 }
 
+/// When, PC, gva and gpa.
+pub(crate) type Noted = (Duration, u64, Option<u64>, Option<u64>);
+
 /// PC, gva and gpa.
 type Key = (u64, Option<u64>, Option<u64>);
 
@@ -55,13 +58,13 @@ impl StormGuard {
         Self { limit, period, recent: VecDeque::with_capacity(Self::MEMORY + 1) }
     }
 
-    /// The errors that it remembers, oldest first: when, PC, gva, gpa.
-    pub fn noted(&self) -> impl Iterator<Item = (Duration, u64, Option<u64>, Option<u64>)> {
+    /// The errors that it remembers, oldest first.
+    pub(crate) fn noted(&self) -> impl Iterator<Item = Noted> {
         self.recent.iter().map(|(then, (pc, gva, gpa))| (*then, *pc, *gva, *gpa))
     }
 
     /// The same guard with other memories: what a guard [`noted`](Self::noted), the last of it.
-    pub fn remember(&mut self, noted: impl IntoIterator<Item = (Duration, u64, Option<u64>, Option<u64>)>) {
+    pub(crate) fn remember(&mut self, noted: impl IntoIterator<Item = Noted>) {
         self.recent.clear();
         for (then, pc, gva, gpa) in noted {
             self.recent.push_back((then, (pc, gva, gpa)));

@@ -2,12 +2,15 @@
 //! [`Vcpu`], interrupts go by [`InterruptLine`].
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use seawall::apei::cper::Severity;
-use seawall::apei::ghes::{Ghes, Region, Report};
-use seawall::{Action, ContainError, Containment, Injection, MemoryError, Policy, StopReason};
+use seawall::apei::ghes::{Ghes, Region};
+use seawall::{
+    Action, AddressMap, ContainError, Containment, Decision, Injection, MemoryError, Policy, Source,
+    StopReason,
+};
 use seawall_events::{Exit, MmioExit, NisvExit, SigbusExit, SystemEvent, Vcpu};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{self, MmioAddress, MmioRange};
@@ -21,9 +24,6 @@ use crate::devices::rtc::{Clock, Pl031};
 use crate::devices::virtio::{Block, DeviceMemory, VirtioConsole, VirtioMmio};
 use crate::interrupt::InterruptLine;
 use crate::layout;
-
-/// Bytes of the page that a SEA exit names.
-const PAGE: u64 = 4096;
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,19 @@ pub enum End {
     Unknown(u32),
     /// The host's limit of time is over.
     TimeLimit,
+}
+
+/// What an exit came to.
+#[derive(Debug)]
+pub enum Served {
+    /// It is done: the vCPU can go on.
+    Done,
+    /// The guest ended.
+    End(End),
+    /// The vCPU met bad memory: [`Board::record`], then [`Board::inject`].
+    MemoryError(Decision),
+    /// The host found this of the guest's memory to be bad: [`Board::announce`].
+    Found(Range<u64>),
 }
 
 /// The policy of a board, which any of its vCPUs' threads may ask.
@@ -91,8 +104,8 @@ pub struct Board {
     containment: Mutex<Containment<BoardPolicy>>,
     virtio: u32,
     acpi: bool,
-    /// Where the guest looks for records of memory errors, if it does.
-    records: Mutex<Option<Ghes>>,
+    /// Where the guest's memory is in this process, for SIGBUS.
+    addresses: AddressMap,
 }
 
 /// More devices than the layout has room for.
@@ -124,7 +137,7 @@ impl Board {
             containment: Mutex::new(Containment::new(BoardPolicy(policy))),
             virtio: 0,
             acpi: false,
-            records: Mutex::new(None),
+            addresses: AddressMap::default(),
         };
         board.put(layout::UART.start, layout::UART.end, uart);
         board.put(layout::RTC.start, layout::RTC.end, rtc);
@@ -214,6 +227,16 @@ impl Board {
         }
     }
 
+    /// How long a vCPU waits at most for the guest to acknowledge records: see [`Containment::set_patience`].
+    pub fn set_patience(&mut self, patience: Duration) {
+        lock(&self.containment).set_patience(patience);
+    }
+
+    /// Where the guest's memory is in this process: without it SIGBUS ends the guest.
+    pub fn set_addresses(&mut self, addresses: AddressMap) {
+        self.addresses = addresses;
+    }
+
     /// The guest is told of the board by ACPI.
     pub fn set_acpi(&mut self) {
         self.acpi = true;
@@ -231,61 +254,104 @@ impl Board {
     pub fn set_records<M: GuestMemory>(&self, memory: &M, region: Region) -> Result<(), GuestMemoryError> {
         let mut ghes = Ghes::new(region);
         ghes.reset(memory)?;
-        *lock(&self.records) = Some(ghes);
+        lock(&self.containment).set_records(Some(ghes));
         Ok(())
     }
 
-    /// Writes the record of the memory error that this exit tells of, for guests that look for such: before
-    /// [`Board::serve`] injects the abort that makes them look. `time`: now, by the guest's clock.
+    /// Does what an exit of a vCPU asks for; if [`Board::is_notified`] then, [`Board::process`] has the rest. `now`:
+    /// how long the guest has been running.
+    ///
+    /// # Errors
+    /// As [`Containment::decide`].
+    pub fn serve<V: Vcpu>(
+        &self,
+        vcpu: &mut V,
+        exit: &Exit,
+        now: Duration,
+    ) -> Result<Served, ContainError<V::Error>> {
+        let end = match exit {
+            Exit::Mmio(mmio) => self.access(vcpu, mmio),
+            Exit::Sea(sea) => return self.decide(vcpu, &Source::Sea(*sea), now),
+            Exit::SystemEvent(event) => Some(self.system_event(*event)),
+            Exit::Nisv(nisv) => Some(End::NoSyndrome(*nisv)),
+            Exit::Sigbus(sigbus) => {
+                let size = 1_u64.checked_shl(sigbus.lsb.into()).unwrap_or(1);
+                let bad = sigbus.address..sigbus.address.saturating_add(size);
+                match self.addresses.guest_ranges(bad).next() {
+                    Some(range) if sigbus.action_required => {
+                        return self.decide(vcpu, &Source::Sigbus { range }, now);
+                    }
+                    // The guest has not touched the page, and may never.
+                    Some(range) => return Ok(Served::Found(range)),
+                    None if sigbus.action_required => Some(End::HostMemory(*sigbus)),
+                    None => None,
+                }
+            }
+            Exit::Intr => None,
+            Exit::Idle => Some(End::Idle),
+            Exit::Other(reason) => Some(End::Unknown(*reason)),
+            _ => Some(End::Unknown(u32::MAX)),
+        };
+        Ok(end.map_or(Served::Done, Served::End))
+    }
+
+    fn decide<V: Vcpu>(
+        &self,
+        vcpu: &V,
+        source: &Source,
+        now: Duration,
+    ) -> Result<Served, ContainError<V::Error>> {
+        lock(&self.containment).decide(vcpu, source, now).map(Served::MemoryError)
+    }
+
+    /// Writes the record of a memory error, for guests that look for such: before [`Board::inject`] makes them look.
+    /// `time`: now, by the guest's clock.
     ///
     /// # Errors
     /// If the guest's memory cannot be written.
     pub fn record<M: GuestMemory>(
         &self,
         memory: &M,
-        exit: &Exit,
+        decision: &mut Decision,
         time: SystemTime,
-    ) -> Result<Option<Report>, GuestMemoryError> {
-        let Exit::Sea(sea) = exit else { return Ok(None) };
-        let Some(gpa) = sea.gva_valid().and(sea.gpa_valid()) else { return Ok(None) };
-        let mut records = lock(&self.records);
-        let Some(ghes) = records.as_mut() else { return Ok(None) };
-        ghes.report(memory, gpa..gpa + PAGE, Severity::Recoverable, time).map(Some)
+    ) -> Result<(), GuestMemoryError> {
+        lock(&self.containment).record(memory, decision, time)
     }
 
-    /// Does what an exit of a vCPU asks for; if [`Board::is_notified`] then, [`Board::process`] has the rest. `now`:
-    /// how long the guest has been running. Gives how the guest ended, if it did.
+    /// Does what was decided about a memory error that this vCPU met. Gives how the guest ended, if it did.
     ///
     /// # Errors
-    /// As [`Containment::handle`].
-    pub fn serve<V: Vcpu>(
+    /// As [`Containment::inject`].
+    pub fn inject<V: Vcpu>(
         &self,
         cpu: u32,
         vcpu: &mut V,
-        exit: &Exit,
-        now: Duration,
+        decision: Decision,
     ) -> Result<Option<End>, ContainError<V::Error>> {
-        Ok(match exit {
-            Exit::Mmio(mmio) => self.access(vcpu, mmio),
-            Exit::Sea(sea) => {
-                let mut containment = lock(&self.containment);
-                let outcome = containment.handle(vcpu, sea, now)?;
-                drop(containment);
-                self.console.memory_error(cpu, &outcome);
-                match outcome.action {
-                    Action::Stop(reason) => Some(End::Storm(reason)),
-                    Action::Injected { .. } => None,
-                }
-            }
-            Exit::SystemEvent(event) => Some(self.system_event(*event)),
-            Exit::Nisv(nisv) => Some(End::NoSyndrome(*nisv)),
-            Exit::Sigbus(sigbus) if sigbus.action_required => Some(End::HostMemory(*sigbus)),
-            // SIGBUS as an early warning: the guest has not touched the page, and may never.
-            Exit::Intr | Exit::Sigbus(_) => None,
-            Exit::Idle => Some(End::Idle),
-            Exit::Other(reason) => Some(End::Unknown(*reason)),
-            _ => Some(End::Unknown(u32::MAX)),
+        let outcome = lock(&self.containment).inject(vcpu, decision)?;
+        if outcome.action == Action::Waiting {
+            return Ok(None);
+        }
+        self.console.memory_error(cpu, &outcome);
+        Ok(match outcome.action {
+            Action::Stop(reason) => Some(End::Storm(reason)),
+            _ => None,
         })
+    }
+
+    /// Tells the guest of bad memory that nobody has touched yet, if it looks for records.
+    ///
+    /// # Errors
+    /// If the guest's memory cannot be written.
+    pub fn announce<M: GuestMemory>(
+        &self,
+        memory: &M,
+        range: Range<u64>,
+        time: SystemTime,
+    ) -> Result<(), GuestMemoryError> {
+        let mut containment = lock(&self.containment);
+        let Some(ghes) = containment.records() else { return Ok(()) };
+        ghes.announce(memory, range, time).map(|_| ())
     }
 
     fn access<V: Vcpu>(&self, vcpu: &mut V, mmio: &MmioExit) -> Option<End> {

@@ -6,10 +6,15 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use seawall::{AddressMap, BadRegion, Region, Verdict};
 use seawall_events::{Reg, Vcpu as _};
-use seawall_kvm::{Gic, GuestAddress, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, Vm};
+use seawall_kvm::{
+    Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, Vm,
+};
 
-use crate::board::{Board, End};
+use vm_memory::GuestMemoryRegion as _;
+
+use crate::board::{Board, End, Served};
 use crate::console::Observer;
 use crate::devices::rtc::WallClock;
 use crate::interrupt::InterruptLine;
@@ -57,7 +62,9 @@ impl KvmMachine {
                 None => Err(Error::NoInterrupt(spi)),
             }
         };
-        let board = Arc::new(config.board(line, Box::new(WallClock), observer)?);
+        let mut board = config.board(line, Box::new(WallClock), observer)?;
+        board.set_addresses(addresses(&memory)?);
+        let board = Arc::new(board);
         let placement = guest.load(&memory, size, cpus, false, &board)?;
         if let Some(boot) = vcpus.first_mut() {
             for (reg, value) in [(Reg::Pc, placement.entry), (Reg::X(0), placement.fdt.start)] {
@@ -126,6 +133,17 @@ fn memory(size: u64) -> Result<GuestMemoryMmap, Error> {
     let bytes = usize::try_from(size).map_err(|error| failed(error.to_string()))?;
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(layout::RAM), bytes)]);
     memory.map_err(|error| failed(error.to_string()))
+}
+
+/// Where the guest's memory is in this process.
+fn addresses(memory: &GuestMemoryMmap) -> Result<AddressMap, Error> {
+    let regions = memory.iter().map(|region| Region {
+        guest: region.start_addr().0,
+        host: region.as_ptr() as u64,
+        size: region.len(),
+    });
+    let failed = |error: BadRegion| Error::Memory { size: error.0.size, reason: error.to_string() };
+    AddressMap::new(regions).map_err(failed)
 }
 
 /// Types on a guest's console, from any thread.
@@ -198,8 +216,22 @@ fn run(
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
         let exit = vcpu.run()?;
-        board.record(memory, &exit, SystemTime::now()).map_err(Error::Record)?;
-        let end = board.serve(number, &mut vcpu, &exit, start.elapsed())?;
+        let end = match board.serve(&mut vcpu, &exit, start.elapsed())? {
+            Served::Done => None,
+            Served::End(end) => Some(end),
+            Served::MemoryError(mut decision) => {
+                board.record(memory, &mut decision, SystemTime::now()).map_err(Error::Record)?;
+                if decision.verdict == Verdict::Wait {
+                    // The guest has records to read yet: by its other vCPUs.
+                    thread::yield_now();
+                }
+                board.inject(number, &mut vcpu, decision)?
+            }
+            Served::Found(range) => {
+                board.announce(memory, range, SystemTime::now()).map_err(Error::Record)?;
+                None
+            }
+        };
         if end.is_some() {
             return Ok(end);
         }

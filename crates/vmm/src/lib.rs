@@ -41,7 +41,7 @@ pub mod load;
 mod snapshot;
 mod software;
 
-pub use board::{Board, End, policy};
+pub use board::{Board, End, Served, policy};
 pub use config::{Config, Guest};
 pub use console::Observer;
 pub use error::Error;

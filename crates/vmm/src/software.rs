@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use seawall::Decision;
 use seawall_events::{Exit, Reg, Vcpu as _};
 use seawall_machine::{Config as MachineConfig, StateHash, Vm};
 
-use crate::board::{Board, End};
+use crate::board::{Board, End, Served};
 use crate::console::Observer;
 use crate::devices::rtc::GuestClock;
 use crate::dma::Dma;
@@ -20,6 +21,8 @@ use crate::load::Placement;
 use crate::snapshot::{Devices, Snapshot, state_hash};
 use crate::{Config, Error, Guest, layout};
 
+/// While a vCPU waits no other runs, nor does time pass.
+const NO_PATIENCE: Duration = Duration::ZERO;
 /// INTID of SPI 0.
 const FIRST_SPI: u32 = 32;
 
@@ -81,7 +84,8 @@ impl SoftwareMachine {
             MachineConfig { cpus: cpus as usize, memory_size: size, abi, ..MachineConfig::default() };
         let mut vm = Vm::new(machine)?;
         let (levels, clock) = (Levels::default(), GuestClock::default());
-        let board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
+        let mut board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
+        board.set_patience(NO_PATIENCE);
         let placement = Dma::with(vm.memory_mut(), |memory| guest.load(memory, size, cpus, true, &board)).0?;
         let mut boot = vm.vcpu(0)?;
         boot.set_reg(Reg::Pc, placement.entry)?;
@@ -115,7 +119,8 @@ impl SoftwareMachine {
             });
         }
         let (levels, clock) = (Levels::default(), GuestClock::default());
-        let board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
+        let mut board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
+        board.set_patience(NO_PATIENCE);
         let vm = snapshot.machine.machine()?;
         let placement = snapshot.devices.placement.clone();
         let (typed, types_to_driver) = (VecDeque::new(), snapshot.devices.types_to_driver);
@@ -201,14 +206,12 @@ impl SoftwareMachine {
             }
             let time = self.vm.time();
             self.clock.set(time);
-            if let Exit::Sea(_) = exit {
-                let now = self.clock.time();
-                let written =
-                    Dma::with(self.vm.memory_mut(), |memory| self.board.record(memory, &exit, now)).0;
-                written.map_err(Error::Record)?;
-            }
-            let mut vcpu = self.vm.vcpu(cpu)?;
-            let end = self.board.serve(cpu as u32, &mut vcpu, &exit, Duration::from_nanos(time))?;
+            let end = match self.board.serve(&mut self.vm.vcpu(cpu)?, &exit, Duration::from_nanos(time))? {
+                Served::End(end) => Some(end),
+                Served::MemoryError(decision) => self.contain(cpu, decision)?,
+                // There is no SIGBUS here, which would tell of memory that is found to be bad.
+                Served::Done | Served::Found(_) => None,
+            };
             if end.is_some() {
                 return Ok(end);
             }
@@ -217,6 +220,14 @@ impl SoftwareMachine {
                 return Ok(None);
             }
         }
+    }
+
+    /// Writes the record of a memory error if the guest looks for such, and injects what was decided.
+    fn contain(&mut self, cpu: usize, mut decision: Decision) -> Result<Option<End>, Error> {
+        let (memory, now) = (self.vm.memory_mut(), self.clock.time());
+        let (written, _) = Dma::with(memory, |memory| self.board.record(memory, &mut decision, now));
+        written.map_err(Error::Record)?;
+        Ok(self.board.inject(cpu as u32, &mut self.vm.vcpu(cpu)?, decision)?)
     }
 
     /// Types this on the guest's console. It comes there as fast as the guest takes it; a Linux gets it as soon as it

@@ -10,7 +10,7 @@ use seawall_events::{Abi, AbortDelivery, Exit, MmioExit, Reg, Vcpu, VcpuEvents};
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::devices::rtc::GuestClock;
 use seawall_vmm::interrupt::{InterruptLine, Probe};
-use seawall_vmm::{Board, Config, End, layout};
+use seawall_vmm::{Board, Config, End, Served, layout};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 /// A vCPU that nobody looks at.
@@ -80,9 +80,13 @@ fn any_access() -> impl Strategy<Value = MmioExit> {
 }
 
 fn serve((board, memory): &(Board, GuestMemoryMmap), mmio: MmioExit) -> Option<End> {
-    let end = board.serve(0, &mut Nobody, &Exit::Mmio(mmio), Duration::ZERO).unwrap();
+    let served = board.serve(&mut Nobody, &Exit::Mmio(mmio), Duration::ZERO).unwrap();
     board.process(memory);
-    end
+    match served {
+        Served::Done => None,
+        Served::End(end) => Some(end),
+        other => panic!("{other:?}"),
+    }
 }
 
 proptest! {

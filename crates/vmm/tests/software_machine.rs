@@ -73,7 +73,7 @@ fn full_containment_costs_one_task_and_the_guest_powers_itself_off() {
     let states: Vec<_> = report.tasks.iter().map(|task| task.state).collect();
     assert_eq!(states, [TaskState::Alive, TaskState::Killed, TaskState::Alive, TaskState::Alive]);
     assert_eq!(report.kernel, KernelEnd::Ok);
-    let what: Vec<_> = seen.errors.iter().map(|outcome| outcome.error.esr.bits()).collect();
+    let what: Vec<_> = seen.errors.iter().map(|outcome| outcome.error.esr.unwrap().bits()).collect();
     assert_eq!(what, [0x8200_0210, 0x9200_0210]);
     assert!(seen.errors.iter().all(|outcome| matches!(outcome.action, Action::Injected { .. })));
 }

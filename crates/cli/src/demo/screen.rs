@@ -89,7 +89,7 @@ fn errors(runs: &[Run], access: Access) -> Vec<String> {
         _ => ("load", "data abort", format!("{DATA_VICTIM}'s data")),
     };
     let hex = |value: Option<u64>| value.map_or("unknown".into(), |value| format!("{value:#x}"));
-    let esr = outcome.error.esr;
+    let Some(esr) = outcome.error.esr else { return Vec::new() };
     let mut lines = vec![
         format!(
             "{} from {whose}: gva {}, gpa {}",
@@ -157,7 +157,9 @@ pub(super) fn trace_poison(place: &Range<u64>, instructions: u64) {
 }
 
 pub(super) fn trace_error(outcome: &Outcome) {
-    stderr(format!("  exit     KVM_EXIT_ARM_SEA {}", outcome.error.esr));
+    if let Some(esr) = outcome.error.esr {
+        stderr(format!("  exit     KVM_EXIT_ARM_SEA {esr}"));
+    }
     stderr(format!("  error    {}", outcome.error));
     if let Action::Injected { injection, guest } = &outcome.action {
         stderr(format!("  inject   {injection}"));

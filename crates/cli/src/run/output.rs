@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use seawall::{Action, Outcome};
+use seawall::{Action, Outcome, Recorded};
 use seawall_arm::ExceptionClass;
 use serde_json::{Value, json};
 
@@ -192,7 +192,7 @@ fn hex(value: u64) -> String {
 pub(crate) fn outcome_json(outcome: &Outcome) -> Value {
     let error = &outcome.error;
     let (injected, guest) = match &outcome.action {
-        Action::Stop(_) => (None, None),
+        Action::Stop(_) | Action::Waiting => (None, None),
         Action::Injected { injection, guest } => (Some(injection.to_string()), Some(guest)),
     };
     let (state, esr, far) = match guest {
@@ -205,9 +205,13 @@ pub(crate) fn outcome_json(outcome: &Outcome) -> Value {
         Some(seawall::GuestState::NotDelivered) => ("not-delivered", None, None),
         None => ("stopped", None, None),
     };
+    let record_source = match outcome.recorded {
+        Recorded::AtSource(source) => Some(source),
+        Recorded::No | Recorded::Unacknowledged => None,
+    };
     json!({
         "access": format!("{:?}", error.access).to_lowercase(),
-        "exit_esr": hex(error.esr.bits()),
+        "exit_esr": error.esr.map(|esr| hex(esr.bits())),
         "gva": error.gva.map(hex),
         "gpa": error.gpa.map(hex),
         "walk_level": error.walk_level,
@@ -217,5 +221,7 @@ pub(crate) fn outcome_json(outcome: &Outcome) -> Value {
         "guest": state,
         "guest_esr": esr,
         "guest_far": far,
+        "record_source": record_source,
+        "evacuate": outcome.evacuate.map(|advice| advice.to_string()),
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use seawall::Outcome;
+use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, cache_directory};
 use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine, policy};
 
@@ -78,7 +79,7 @@ impl Observer for Watch {
     }
 
     fn memory_error(&mut self, _: u32, outcome: &Outcome) {
-        self.seen().errors.push(outcome.error.esr.bits());
+        self.seen().errors.extend(outcome.error.esr.map(Esr::bits));
     }
 
     fn wants_pause(&mut self) -> bool {

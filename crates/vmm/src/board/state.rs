@@ -1,10 +1,8 @@
 //! What a snapshot holds of a board.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
-use seawall::apei::ghes::Ghes;
+use seawall::ContainmentState;
 
 use super::{Board, lock};
 use crate::devices::disk::Written;
@@ -24,9 +22,7 @@ pub(crate) struct BoardState {
     panic: Option<String>,
     stands_still: bool,
     acpi: bool,
-    records: Option<Ghes>,
-    /// The storm guard's memory.
-    noted: Vec<(Duration, u64, Option<u64>, Option<u64>)>,
+    containment: ContainmentState,
 }
 
 /// The virtio console.
@@ -84,7 +80,9 @@ impl Board {
     /// What devices, console and containment hold.
     pub(crate) fn state(&self) -> BoardState {
         // All fields by name: whoever adds one must decide here what becomes of it.
-        let Self { bus: _, console, uart, rtc, hvc, disks, containment, virtio: _, acpi, records } = self;
+        // Addresses in the process are the host's.
+        let Self { bus: _, console, uart, rtc, hvc, disks, containment, virtio: _, acpi, addresses: _ } =
+            self;
         let mut uart = lock(uart);
         let hvc = hvc.as_deref().map(|hvc| {
             let mut hvc = lock(hvc);
@@ -107,8 +105,7 @@ impl Board {
             panic: console.panic(),
             stands_still: console.stands_still(),
             acpi: *acpi,
-            records: lock(records).clone(),
-            noted: lock(containment).storm_guard().noted().collect(),
+            containment: lock(containment).state(),
         }
     }
 
@@ -139,7 +136,7 @@ impl Board {
                 && state.written.as_ref().is_none_or(|written| written.fits(state.size))
         });
         // What writes there checks that it is RAM.
-        let records = state.records.as_ref().is_none_or(|ghes| {
+        let records = state.containment.records().is_none_or(|ghes| {
             let base = ghes.region().base;
             base < 1 << 48
                 && *ghes.region() == records_at(base)
@@ -169,8 +166,7 @@ impl Board {
             disk.set_state(&state.transport);
             disk.device().disk().set_written(state.written.clone());
         }
-        lock(&self.records).clone_from(&state.records);
         self.console.set_panic(state.panic.clone(), state.stands_still);
-        lock(&self.containment).storm_guard().remember(state.noted.iter().copied());
+        lock(&self.containment).set_state(&state.containment);
     }
 }

@@ -55,8 +55,11 @@ fn board() -> Board {
 
 fn serve(board: &Board, exit: &Exit) -> (Option<End>, Option<[u8; 8]>) {
     let mut vcpu = Idle::default();
-    let end = board.serve(0, &mut vcpu, exit, Duration::ZERO).expect("the vCPU does not fail");
-    (end, vcpu.answer)
+    match board.serve(&mut vcpu, exit, Duration::ZERO).expect("the vCPU does not fail") {
+        Served::Done => (None, vcpu.answer),
+        Served::End(end) => (Some(end), vcpu.answer),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn read(phys_addr: u64, len: u32) -> Exit {
