@@ -183,6 +183,21 @@ fn poison_that_comes_at_run_time_is_met_at_once() {
 }
 
 #[test]
+fn a_load_from_a_poisoned_line_stops_the_guest_and_goes_on_when_it_is_healed() {
+    let mut guest = Guest::mapped(&[LDR, NOP]);
+    guest.set(Reg::X(0), 0x1111);
+    guest.set(Reg::X(1), DATA);
+    guest.vm.memory_mut().store(DATA, &0x5ea_3a11_u64.to_le_bytes()).expect("in RAM");
+    guest.poison(DATA);
+    let exit = sea(&mut guest);
+    assert_eq!((exit.esr.bits(), exit.flags, exit.gva, exit.gpa), (0x9200_0210, 1, DATA, DATA));
+    assert_eq!((guest.get(Reg::X(0)), guest.get(Reg::Pc)), (0x1111, CODE));
+    guest.vm.heal(DATA..DATA + 1).expect("in RAM");
+    guest.steps(1);
+    assert_eq!((guest.get(Reg::X(0)), guest.get(Reg::Pc)), (0x5ea_3a11, CODE + 4));
+}
+
+#[test]
 fn a_second_poisoned_line_in_a_page_that_has_one_is_met_at_once() {
     let mut guest = Guest::mapped(&[LDR, support::LOOP]);
     guest.set(Reg::X(1), DATA);
