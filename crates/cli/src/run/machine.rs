@@ -25,6 +25,9 @@ const KEY_SLICE: u64 = 200_000;
 /// Between two looks at the clock while the guest waits for keys.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// What a guest that was busy may catch up by waiting less afterwards.
+const LAG: Duration = Duration::from_secs(1);
+
 /// Runs the guest to its end: the exit code.
 pub(super) fn run(args: &Args, config: Config, guest: &Guest, output: Output) -> Result<u8, Failure> {
     let watch = Watch::default();
@@ -162,11 +165,11 @@ impl Run<'_> {
         }
         let time = self.machine.time();
         let (clock, since) = *self.pace.get_or_insert_with(|| (Instant::now(), time));
-        let ahead = Duration::from_nanos(time - since).checked_sub(clock.elapsed());
-        if ahead.is_none() {
+        let (guest, host) = (Duration::from_nanos(time.saturating_sub(since)), clock.elapsed());
+        if guest + LAG < host {
             self.pace = None;
         }
-        ahead.unwrap_or_default().min(WAIT)
+        guest.saturating_sub(host).min(WAIT)
     }
 
     /// Types what somebody typed, within so long; whether he wants to leave.
