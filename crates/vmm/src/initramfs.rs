@@ -22,6 +22,13 @@ impl Initramfs {
         self.entry(path, DIRECTORY | 0o755, &[], (0, 0))
     }
 
+    /// Adds the directories above a path.
+    #[must_use]
+    pub fn above(self, path: &str) -> Self {
+        let path = path.trim_start_matches('/');
+        path.match_indices('/').fold(self, |archive, (slash, _)| archive.directory(&path[..slash]))
+    }
+
     /// Adds a file that may be executed.
     #[must_use]
     pub fn program(self, path: &str, bytes: &[u8]) -> Self {
@@ -78,6 +85,13 @@ impl Initramfs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_directories_above_a_path_come_from_the_root_down() {
+        let expected = Initramfs::default().directory("a").directory("a/b").finish();
+        assert_eq!(Initramfs::default().above("/a/b/c").finish(), expected);
+        assert_eq!(Initramfs::default().above("c").finish(), Initramfs::default().finish());
+    }
 
     #[test]
     fn an_archive_is_what_cpio_writes() {

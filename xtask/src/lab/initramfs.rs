@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use seawall_vmm::initramfs::Initramfs;
+
 use super::binaries::Built;
 use super::error::{Error, Result};
 use super::files;
-use super::newc::Archive;
 
 /// The first process, and small programs for the shell.
 const SCRIPTS: [(&str, &str); 3] = [
@@ -52,28 +53,27 @@ pub(crate) fn build(
     task: &Task<'_>,
     terminal: Option<(u16, u16)>,
 ) -> Result<Vec<u8>> {
-    let mut archive = Archive::new();
-    for folder in FOLDERS {
-        archive.folder(folder);
-    }
-    archive.device("dev/console", (5, 1));
-    archive.file("bin/busybox", true, &files::read(busybox)?);
-    archive.link("bin/sh", "busybox");
+    let mut archive = FOLDERS.iter().fold(Initramfs::default(), |archive, folder| archive.directory(folder));
+    archive = archive
+        .character_device("dev/console", 5, 1)
+        .program("bin/busybox", &files::read(busybox)?)
+        .link("bin/sh", "busybox");
     for (path, script) in SCRIPTS {
-        archive.file(path, true, script.as_bytes());
+        archive = archive.program(path, script.as_bytes());
     }
     for program in programs {
-        archive.file(&format!("bin/{}", program.name), true, &files::read(&program.path)?);
+        archive = archive.program(&format!("bin/{}", program.name), &files::read(&program.path)?);
     }
     for guest in guests {
-        archive.file(&guest.lab, true, &files::read(&guest.host)?);
+        archive = archive.above(&guest.lab).program(&guest.lab, &files::read(&guest.host)?);
     }
     if let Task::Command { arguments, word } = task {
-        archive.file("lab/command", true, command_line(arguments).as_bytes());
-        archive.file("lab/word", false, word.as_bytes());
+        archive = archive
+            .program("lab/command", command_line(arguments).as_bytes())
+            .file("lab/word", word.as_bytes());
     }
     if let Some((rows, columns)) = terminal {
-        archive.file("lab/terminal", false, format!("rows {rows} cols {columns}").as_bytes());
+        archive = archive.file("lab/terminal", format!("rows {rows} cols {columns}").as_bytes());
     }
     Ok(archive.finish())
 }

@@ -20,7 +20,6 @@ mod host;
 mod initramfs;
 mod kernel;
 mod machine;
-mod newc;
 mod preload;
 mod progress;
 mod qemu;
