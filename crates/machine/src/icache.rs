@@ -10,8 +10,9 @@ use crate::memory::{LINE_SIZE, Memory, PAGE_SHIFT, PAGE_SIZE};
 pub(crate) const INSNS_PER_PAGE: usize = 1024;
 /// Instructions in a line.
 const INSNS_PER_LINE: usize = 16;
-/// Decoded pages kept; when there are more all are dropped. 16 KiB each.
-const MAX_PAGES: usize = 8192;
+/// Decoded pages kept, 16 KiB each, 48 MiB: when there are more all are dropped. A boot of Debian's kernel with its
+/// first processes takes 1850.
+const MAX_PAGES: usize = 3072;
 /// A page of RAM that has no decoded page.
 const ABSENT: u32 = u32::MAX;
 

@@ -202,6 +202,14 @@ impl Memory {
         }
     }
 
+    /// Bytes of the pages that were ever written to, at most: what RAM takes of the host's memory, if no other machine
+    /// shares it.
+    pub fn touched(&self) -> u64 {
+        let clean = self.clean.touched();
+        let new = self.dirty.iter().filter(|page| clean.binary_search(page).is_err()).count();
+        (clean.len() + new) as u64 * PAGE_SIZE
+    }
+
     /// The poison.
     pub(crate) fn all_poison(&self) -> &Poison {
         &self.poison
@@ -644,6 +652,18 @@ mod tests {
         assert!(memory.page_has_poison(0));
         assert_eq!(memory.heal(BASE..BASE + 0x4000), Ok(1));
         assert!(!memory.page_has_poison(0));
+    }
+
+    #[test]
+    fn only_pages_that_were_written_to_are_touched_before_and_after_a_snapshot() {
+        let mut memory = memory();
+        assert_eq!(memory.touched(), 0);
+        memory.store(BASE + 0xfff, &[1, 2]).expect("in RAM");
+        assert_eq!(memory.touched(), 0x2000);
+        memory.capture().expect("room");
+        memory.store(BASE, &[3]).expect("in RAM");
+        memory.store(BASE + 0x3000, &[3]).expect("in RAM");
+        assert_eq!(memory.touched(), 0x3000);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) fn demo(repeat: u32) -> Figure {
 }
 
 /// The release binary of the CLI: beside this one.
-fn build() -> Result<PathBuf, String> {
+pub(crate) fn build() -> Result<PathBuf, String> {
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--quiet", "--package", "seawall-cli"])
         .status()

@@ -9,7 +9,9 @@ use std::process::{Command, ExitCode};
 mod demo;
 mod events;
 mod guest;
+mod linux;
 mod peer;
+mod snapshot;
 mod table;
 
 /// What to print, and what to make of it.
@@ -73,17 +75,22 @@ impl Figure {
     }
 }
 
-/// A figure that can be measured: its name, and how, given the number of repetitions.
-type Measurement = (&'static str, fn(u32) -> Figure);
+/// A figure that can be measured: its name, and how, given the number of repetitions; or why this host lacks what it
+/// takes.
+type Measurement = (&'static str, fn(u32) -> Result<Figure, String>);
 
-const MEASUREMENTS: [Measurement; 7] = [
-    (guest::ALU, guest::alu),
-    (guest::LOAD_STORE, guest::load_store),
-    (guest::SEA, guest::sea),
-    (events::SET_EVENTS, events::set_events),
-    (events::DECODE, events::decode),
-    (events::TEXT, events::text),
-    (demo::DEMO, demo::demo),
+const MEASUREMENTS: [Measurement; 11] = [
+    (guest::ALU, |repeat| Ok(guest::alu(repeat))),
+    (guest::LOAD_STORE, |repeat| Ok(guest::load_store(repeat))),
+    (guest::SEA, |repeat| Ok(guest::sea(repeat))),
+    (snapshot::RESTORE, |repeat| Ok(snapshot::restore(repeat))),
+    (snapshot::RATE, |repeat| Ok(snapshot::rate(repeat))),
+    (linux::BOOT, linux::boot),
+    (linux::MEMORY, |_| linux::memory()),
+    (events::SET_EVENTS, |repeat| Ok(events::set_events(repeat))),
+    (events::DECODE, |repeat| Ok(events::decode(repeat))),
+    (events::TEXT, |repeat| Ok(events::text(repeat))),
+    (demo::DEMO, |repeat| Ok(demo::demo(repeat))),
 ];
 
 /// Runs the task.
@@ -93,9 +100,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
     let wanted = MEASUREMENTS.iter().filter(|(name, _)| name.contains(&options.only));
     let figures: Vec<Figure> = wanted
-        .map(|(name, measure)| {
+        .filter_map(|(name, measure)| {
             eprintln!("measuring: {name}");
-            measure(options.repeat)
+            measure(options.repeat).map_err(|why| eprintln!("skipped: {name}: {why}")).ok()
         })
         .collect();
     if options.json {

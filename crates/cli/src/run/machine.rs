@@ -29,9 +29,11 @@ const WAIT: Duration = Duration::from_millis(100);
 const LAG: Duration = Duration::from_secs(1);
 
 /// Runs the guest to its end: the exit code.
-pub(super) fn run(args: &Args, config: Config, guest: &Guest, output: Output) -> Result<u8, Failure> {
+pub(super) fn run(args: &Args, config: Config, guest: Guest, output: Output) -> Result<u8, Failure> {
     let watch = Watch::default();
-    let machine = SoftwareMachine::new(config, guest, Box::new(watch.clone()))?;
+    let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
+    // Its files are in its memory now.
+    drop(guest);
     go(args, machine, watch, output)
 }
 
@@ -248,6 +250,7 @@ impl Run<'_> {
             "pc": format!("{pc:#x}"),
             "instructions": instructions,
             "time_ns": self.machine.time(),
+            "guest_memory_touched": self.machine.vm().memory().touched(),
             "undefined_instructions": self.machine.vm().undefined().count(),
             "poison_to_come": to_come + unnamed.len(),
         }))

@@ -156,7 +156,7 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     let guest = guest(args)?;
     let config = config(args)?;
     let output = Output::new(args.json, args.events.as_deref())?;
-    if on_kvm { kvm::run(args, config, &guest, output) } else { machine::run(args, config, &guest, output) }
+    if on_kvm { kvm::run(args, config, &guest, output) } else { machine::run(args, config, guest, output) }
 }
 
 /// Whether the guest runs on KVM.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use seawall::Outcome;
 use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, cache_directory};
-use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine, policy};
+use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, policy};
 
 /// What is done about a line of the console.
 #[derive(Clone, Copy, Debug)]
@@ -95,15 +95,58 @@ pub(crate) fn config(cpus: u32, policy_name: &str) -> Config {
     config
 }
 
-/// Boots Debian's kernel with these words on its command line, and answers each line of its console.
-pub(crate) fn boot(config: Config, append: &str, answer: impl Fn(&str) -> Answer) -> Boot {
+/// Debian's kernel with these words on its command line, loaded.
+fn start(config: Config, append: &str) -> (SoftwareMachine, Watch) {
     let directory = cache_directory().expect("a home");
     let debian = Fetch { directory, suite: None }.guest(&|_| ()).expect("Debian's packages");
     let command_line = format!("{COMMAND_LINE} {append}");
     let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line).expect("a kernel");
-    let cpus = config.cpus;
     let watch = Watch::default();
-    let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone())).expect("it fits");
+    let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone())).expect("it fits");
+    (machine, watch)
+}
+
+/// Boots until this line is on the console, and takes a snapshot.
+pub(crate) fn boot_to(config: Config, append: &str, line: &str) -> (SoftwareMachine, Snapshot) {
+    let (mut machine, watch) = start(config, append);
+    while !std::mem::take(&mut watch.seen().lines).iter().any(|seen| seen == line) {
+        assert_eq!(machine.run(Some(super::BUDGET)).expect("no error of the host"), None, "no {line}");
+    }
+    let snapshot = machine.snapshot().expect("room");
+    (machine, snapshot)
+}
+
+/// What a machine of this snapshot does to its end: console, end, and the hash of the state then.
+pub(crate) fn end_of(snapshot: &Snapshot) -> (String, Option<End>, String) {
+    let watch = Watch::default();
+    let mut machine =
+        SoftwareMachine::resume(snapshot, snapshot.config(), Box::new(watch.clone())).expect("room");
+    let end = to_the_end(&mut machine, &watch);
+    let console = String::from_utf8_lossy(&watch.seen().console).into_owned();
+    (console, end, machine.state_hash().to_string())
+}
+
+/// The state hash of this machine at its end, and how that came.
+pub(crate) fn hash_at_end(machine: &mut SoftwareMachine) -> (Option<End>, String) {
+    let end = to_the_end(machine, &Watch::default());
+    (end, machine.state_hash().to_string())
+}
+
+fn to_the_end(machine: &mut SoftwareMachine, watch: &Watch) -> Option<End> {
+    while machine.instructions() < super::BUDGET {
+        let end = machine.run(Some(super::BUDGET)).expect("no error of the host");
+        watch.seen().lines.clear();
+        if end.is_some() {
+            return end;
+        }
+    }
+    None
+}
+
+/// Boots Debian's kernel with these words on its command line, and answers each line of its console.
+pub(crate) fn boot(config: Config, append: &str, answer: impl Fn(&str) -> Answer) -> Boot {
+    let cpus = config.cpus;
+    let (mut machine, watch) = start(config, append);
 
     let mut pages = BTreeMap::new();
     let end = loop {

@@ -9,8 +9,8 @@
 
 mod guest;
 
-use guest::{Answer, Boot, boot, config};
-use seawall_vmm::{Config, End};
+use guest::{Answer, Boot, boot, boot_to, config, end_of, hash_at_end};
+use seawall_vmm::{Config, End, Snapshot};
 
 /// Instructions, a multiple of what any of the runs takes.
 const BUDGET: u64 = 12_000_000_000;
@@ -73,6 +73,29 @@ fn all_processes_live_where_no_memory_is_bad_and_one_run_is_like_the_other() {
         check_no_trouble(&first);
         assert!(first.errors.is_empty(), "{:x?}", first.errors);
         assert_eq!(run(), first, "{cpus} CPUs");
+    }
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn linux_at_work_goes_on_the_same_from_a_snapshot_and_from_its_file() {
+    for cpus in [1, 4] {
+        let (mut machine, snapshot) = boot_to(config(cpus, "full"), "seawall.rounds=40", "witness: alive 20");
+        let mut file = Vec::new();
+        snapshot.save(&mut file).expect("memory has room");
+        let first = end_of(&snapshot);
+        assert_eq!(first.1, Some(End::PowerOff));
+        assert!(first.0.contains("workload: 5 of 5 live"), "{}", first.0);
+        assert!(
+            !first.0.contains("witness: alive 20") && first.0.contains("witness: alive 40"),
+            "{}",
+            first.0
+        );
+        assert_eq!(end_of(&Snapshot::load(&*file).expect("whole")), first, "{cpus} CPUs");
+        for _ in 0..2 {
+            assert_eq!(hash_at_end(&mut machine), (first.1.clone(), first.2.clone()), "{cpus} CPUs");
+            machine.restore(&snapshot).expect("the same machine");
+        }
     }
 }
 
