@@ -1,0 +1,103 @@
+//! `seawall run` at a terminal: keys go to the guest as they are typed.
+#![cfg(target_os = "linux")]
+
+mod seawall;
+
+use std::fs::{File as Device, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Command};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+use seawall::{File, HVC, MOV_W0_8, MOVK_W0_8400};
+
+/// Echoes what is typed, waiting for each byte, until a `q`.
+const ECHO: [u32; 10] = [
+    0xd2a1_2013, // mov x19, #0x09000000
+    0xb940_1a61, // next: ldr w1, [x19, #0x18]
+    0x3727_ffe1, // tbnz w1, #4, next
+    0xb940_0262, // ldr w2, [x19]
+    0xb900_0262, // str w2, [x19]
+    0x7101_c45f, // cmp w2, #'q'
+    0x54ff_ff61, // b.ne next
+    MOV_W0_8,
+    MOVK_W0_8400,
+    HVC,
+];
+
+/// The command at a terminal of its own.
+struct Terminal {
+    /// The end of the person.
+    person: Device,
+    /// The end of the command, kept open so that it can be looked at when the command is gone.
+    command: Device,
+    child: Child,
+    screen: String,
+}
+
+impl Terminal {
+    fn new(args: &[&str]) -> Self {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let command = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let end = || command.try_clone().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+            .args(args)
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        Self { person: person.into(), command, child, screen: String::new() }
+    }
+
+    /// Reads the screen until it shows this; the command says something in a minute.
+    fn until(&mut self, text: &str) {
+        let mut buffer = [0; 256];
+        while !self.screen.contains(text) {
+            let read = self.person.read(&mut buffer).unwrap();
+            self.screen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            let has_failed = ["error:", "did not end"].iter().any(|words| self.screen.contains(words));
+            assert!(!has_failed, "{}", self.screen);
+        }
+    }
+
+    fn echoes(&self) -> bool {
+        tcgetattr(&self.command).unwrap().local_modes.contains(LocalModes::ECHO)
+    }
+}
+
+#[test]
+fn keys_go_to_the_guest_as_they_are_typed_and_ctrl_a_x_leaves() {
+    let guest = File::code("terminal", &ECHO);
+    let mut terminal = Terminal::new(&["run", "--timeout", "60", "--kernel", guest.path()]);
+    // What is typed before the command took the terminal, the terminal itself would echo.
+    while terminal.echoes() {
+        assert_eq!(terminal.child.try_wait().unwrap(), None);
+        std::thread::yield_now();
+    }
+    // Without a line's end; ctrl-c, too, is the guest's.
+    terminal.person.write_all(b"ab\x03c").unwrap();
+    terminal.until("c");
+    assert_eq!(terminal.screen, "ab\x03c");
+    terminal.person.write_all(b"\x01x").unwrap();
+    terminal.until("ended from the keyboard");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+    assert!(terminal.echoes(), "the terminal is as it was");
+}
+
+#[test]
+fn a_guest_at_a_terminal_ends_by_itself() {
+    let guest = File::code("terminal-off", &ECHO);
+    let mut terminal = Terminal::new(&["run", "--timeout", "60", "--kernel", guest.path()]);
+    while terminal.echoes() {
+        assert_eq!(terminal.child.try_wait().unwrap(), None);
+        std::thread::yield_now();
+    }
+    terminal.person.write_all(b"q").unwrap();
+    terminal.until("powered off after ");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+    assert!(terminal.echoes());
+}
