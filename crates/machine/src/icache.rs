@@ -3,7 +3,7 @@
 //! A line is 64 bytes, as poison is: reading a line that is poisoned is an abort, so no other line
 //! may be read along with it. Writes to a decoded line, and IC instructions, drop it.
 
-use crate::decode::{Insn, decode};
+use crate::decode::{Insn, Op, decode};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SHIFT, PAGE_SIZE};
 
 /// Instructions in a page.
@@ -82,6 +82,13 @@ impl ICache {
         let target = self.pages.get_mut(slot)?.get_mut(first..first + INSNS_PER_LINE)?;
         for (insn, word) in target.iter_mut().zip(bytes.chunks_exact(4)) {
             *insn = word.first_chunk().map_or(Insn::PENDING, |word| decode(u32::from_le_bytes(*word)));
+        }
+        for n in 1..target.len() {
+            if let [.., first, second] = target.get_mut(..=n)? {
+                if second.op == Op::BCond {
+                    first.op = first.op.with_branch();
+                }
+            }
         }
         let lines = self.lines.get_mut(slot)?;
         let was_empty = *lines == 0;

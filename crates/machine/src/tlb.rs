@@ -118,8 +118,9 @@ pub(crate) struct Tlb {
     pub(crate) write: [Array; 4],
     /// Fetches at EL0 and EL1.
     pub(crate) fetch: [Array; 2],
-    /// For each half of the address space, whether a translation larger than 4 KiB may be cached.
-    large: [bool; 2],
+    /// For each half of the address space, the range in which translations larger than 4 KiB may be cached:
+    /// its first and last address, without the tag byte.
+    large: [(u64, u64); 2],
 }
 
 /// What the CPU knows of a page that it puts into the TLB.
@@ -137,6 +138,14 @@ pub(crate) struct Fill {
     pub(crate) global: bool,
 }
 
+/// A range with nothing in it.
+const EMPTY: (u64, u64) = (u64::MAX, 0);
+
+/// An address without its tag byte.
+fn untagged(va: u64) -> u64 {
+    va << 8 >> 8
+}
+
 /// Which half of the address space an address is in.
 fn half(va: u64) -> usize {
     (va >> 55 & 1) as usize
@@ -148,7 +157,7 @@ impl Tlb {
             read: std::array::from_fn(|_| Array::new()),
             write: std::array::from_fn(|_| Array::new()),
             fetch: std::array::from_fn(|_| Array::new()),
-            large: [false; 2],
+            large: [EMPTY; 2],
         }
     }
 
@@ -158,7 +167,10 @@ impl Tlb {
 
     fn scope(&mut self, fill: &Fill) -> Scope {
         if fill.shift > PAGE_SHIFT {
-            self.large[half(fill.va)] = true;
+            let size = 1_u64.checked_shl(fill.shift).unwrap_or(0);
+            let first = untagged(fill.va) & size.wrapping_neg();
+            let (low, high) = self.large[half(fill.va)];
+            self.large[half(fill.va)] = (low.min(first), high.max(first.wrapping_add(size - 1)));
         }
         Scope { shift: fill.shift as u8, global: fill.global }
     }
@@ -181,7 +193,7 @@ impl Tlb {
     /// Drop everything.
     pub(crate) fn clear(&mut self) {
         self.arrays().for_each(Array::clear);
-        self.large = [false; 2];
+        self.large = [EMPTY; 2];
     }
 
     /// Drop the fetches: decoded pages were given new numbers, or dropped.
@@ -205,8 +217,9 @@ impl Tlb {
     /// TLBI by address: drop the translations that `va` (bits `[55:12]`; the tag byte is not looked
     /// at) falls into, in whatever granule or block they are.
     pub(crate) fn drop_address(&mut self, va: u64) {
-        let differs = |tag: u64, shift: u8| (tag ^ va) << 8 >> 8 >> shift != 0;
-        if self.large[half(va)] {
+        let differs = |tag: u64, shift: u8| untagged(tag ^ va) >> shift != 0;
+        let (low, high) = self.large[half(va)];
+        if (low..=high).contains(&untagged(va)) {
             self.arrays().for_each(|array| array.retain(|entry, scope| differs(entry.tag, scope.shift)));
             return;
         }
@@ -250,6 +263,24 @@ mod tests {
         tlb.drop_address(0x3f_f000);
         assert!(!holds(&tlb, 0x20_1000) && !holds(&tlb, 0x20_3000));
         assert!(holds(&tlb, 0x40_4000));
+    }
+
+    #[test]
+    fn invalidation_beside_the_blocks_drops_the_page_alone() {
+        let mut tlb = Tlb::new();
+        tlb.fill_read(View::El1, fill(0x20_1000, 1, 21, true));
+        tlb.fill_read(View::El1, fill(0xa0_3000, 2, 21, true));
+        // Between the two, below and above: pages.
+        tlb.fill_read(View::El1, fill(0x40_4000, 4, 12, true));
+        tlb.fill_read(View::El1, fill(0x1f_f000, 5, 12, true));
+        tlb.fill_read(View::El1, fill(0xc0_2000, 6, 12, true));
+        for page in [0x40_4000, 0x1f_f000, 0xc0_2000] {
+            tlb.drop_address(page);
+            assert!(!holds(&tlb, page));
+        }
+        assert!(holds(&tlb, 0x20_1000) && holds(&tlb, 0xa0_3000));
+        tlb.drop_address(0xbf_f000);
+        assert!(holds(&tlb, 0x20_1000) && !holds(&tlb, 0xa0_3000));
     }
 
     #[test]

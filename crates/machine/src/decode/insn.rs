@@ -47,6 +47,13 @@ pub(crate) enum Op {
     AddsImm32,
     SubsImm64,
     SubsImm32,
+    // As those above and below without the B, and the conditional branch that follows: see `Op::with_branch`.
+    SubsImm64B,
+    SubsImm32B,
+    Subs64B,
+    Subs32B,
+    AndsImm64B,
+    AndsImm32B,
     // Register operand, shifted left by `x`.
     Add64,
     Add32,
@@ -261,6 +268,22 @@ pub(crate) enum Op {
 }
 
 const _: () = assert!(size_of::<Insn>() == 16);
+
+impl Op {
+    /// What does this and goes on with the [`Op::BCond`] behind it, where there is such an operation. It is two
+    /// steps all the same, and the second instruction stays where it is for who branches to it.
+    pub(crate) fn with_branch(self) -> Op {
+        match self {
+            Op::SubsImm64 => Op::SubsImm64B,
+            Op::SubsImm32 => Op::SubsImm32B,
+            Op::Subs64 => Op::Subs64B,
+            Op::Subs32 => Op::Subs32B,
+            Op::AndsImm64 => Op::AndsImm64B,
+            Op::AndsImm32 => Op::AndsImm32B,
+            other => other,
+        }
+    }
+}
 
 /// The thirteen shapes of a single-register load or store, in the order in which the
 /// interpreter's operations are listed.

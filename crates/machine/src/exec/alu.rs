@@ -172,6 +172,18 @@ pub(super) fn sdiv32(a: u32, b: u32) -> u64 {
     if b == 0 { 0 } else { u64::from((a as i32).wrapping_div(b as i32) as u32) }
 }
 
+/// Product of the low halves, signed.
+#[inline(always)]
+pub(super) fn smull(a: u64, b: u64) -> u64 {
+    (i64::from(a as i32) * i64::from(b as i32)) as u64
+}
+
+/// Product of the low halves.
+#[inline(always)]
+pub(super) fn umull(a: u64, b: u64) -> u64 {
+    u64::from(a as u32) * u64::from(b as u32)
+}
+
 /// CRC32 of the low `bytes` bytes of `value` on top of `crc`, with a reflected polynomial.
 /// Arm's instruction inverts neither before nor after.
 pub(super) fn crc32(crc: u32, value: u64, bytes: u16, polynomial: u32) -> u64 {

@@ -66,6 +66,19 @@ pub(crate) fn run_page(
             cpu.state.nzcv = flags;
         }};
     }
+    // The second of a fused pair, unless the stretch ends between the two.
+    macro_rules! flags_then_branch {
+        ($insn:ident, $value:expr) => {{
+            let (value, flags) = $value;
+            cpu.regs[$insn.rd as usize & 63] = value;
+            cpu.state.nzcv = flags;
+            if let Some(second) = insns.next() {
+                if second.x >> (flags & 15) & 1 == 1 {
+                    branch!(second);
+                }
+            }
+        }};
+    }
     macro_rules! set_with_optional_flags {
         ($insn:ident, $value:expr) => {{
             let (value, flags) = $value;
@@ -296,6 +309,21 @@ pub(crate) fn run_page(
             Op::AddsImm32 => set_with_flags!(insn, alu::adds32(r!(insn.rn) as u32, insn.imm as u32)),
             Op::SubsImm64 => set_with_flags!(insn, alu::subs64(r!(insn.rn), insn.imm)),
             Op::SubsImm32 => set_with_flags!(insn, alu::subs32(r!(insn.rn) as u32, insn.imm as u32)),
+            Op::SubsImm64B => flags_then_branch!(insn, alu::subs64(r!(insn.rn), insn.imm)),
+            Op::SubsImm32B => flags_then_branch!(insn, alu::subs32(r!(insn.rn) as u32, insn.imm as u32)),
+            Op::Subs64B => flags_then_branch!(insn, alu::subs64(r!(insn.rn), r!(insn.rm) << (insn.x & 63))),
+            Op::Subs32B => {
+                let b = (r!(insn.rm) as u32) << (insn.x & 31);
+                flags_then_branch!(insn, alu::subs32(r!(insn.rn) as u32, b));
+            }
+            Op::AndsImm64B => {
+                let value = r!(insn.rn) & insn.imm;
+                flags_then_branch!(insn, (value, alu::nz64(value)));
+            }
+            Op::AndsImm32B => {
+                let value = (r!(insn.rn) & insn.imm) as u32;
+                flags_then_branch!(insn, (u64::from(value), alu::nz32(value)));
+            }
             Op::Add64 => set!(insn, r!(insn.rn).wrapping_add(r!(insn.rm) << (insn.x & 63))),
             Op::Add32 => {
                 let b = (r!(insn.rm) as u32) << (insn.x & 31);
@@ -403,10 +431,7 @@ pub(crate) fn run_page(
                 set!(insn, u64::from(((top >> (insn.ra & 31)) as u32) << (insn.x & 31)));
             }
             Op::Extr64 => set!(insn, alu::extr64(r!(insn.rn), r!(insn.rm), u32::from(insn.x))),
-            Op::Extr32 => {
-                let (high, low) = (r!(insn.rn) as u32, r!(insn.rm) as u32);
-                set!(insn, alu::extr32(high, low, u32::from(insn.x)));
-            }
+            Op::Extr32 => set!(insn, alu::extr32(r!(insn.rn) as u32, r!(insn.rm) as u32, insn.x.into())),
 
             Op::Ccmp64 => compare_if!(insn, alu::subs64(r!(insn.rn), r!(insn.rm) | insn.imm)),
             Op::Ccmp32 => {
@@ -454,12 +479,10 @@ pub(crate) fn run_page(
             }
             Op::Rorv64 => set!(insn, r!(insn.rn).rotate_right((r!(insn.rm) & 63) as u32)),
             Op::Rorv32 => {
-                let amount = (r!(insn.rm) & 31) as u32;
-                set!(insn, u64::from((r!(insn.rn) as u32).rotate_right(amount)));
+                set!(insn, u64::from((r!(insn.rn) as u32).rotate_right((r!(insn.rm) & 31) as u32)));
             }
             Op::Crc32 => {
-                let (crc, value) = (r!(insn.rn) as u32, r!(insn.rm));
-                set!(insn, alu::crc32(crc, value, insn.x, insn.imm as u32));
+                set!(insn, alu::crc32(r!(insn.rn) as u32, r!(insn.rm), insn.x, insn.imm as u32));
             }
             Op::Madd64 => set!(insn, r!(insn.rn).wrapping_mul(r!(insn.rm)).wrapping_add(r!(insn.ra))),
             Op::Madd32 => {
@@ -471,22 +494,10 @@ pub(crate) fn run_page(
                 let value = r!(insn.ra).wrapping_sub(r!(insn.rn).wrapping_mul(r!(insn.rm)));
                 set!(insn, value & 0xffff_ffff);
             }
-            Op::Smaddl => {
-                let product = i64::from(r!(insn.rn) as i32) * i64::from(r!(insn.rm) as i32);
-                set!(insn, r!(insn.ra).wrapping_add(product as u64));
-            }
-            Op::Smsubl => {
-                let product = i64::from(r!(insn.rn) as i32) * i64::from(r!(insn.rm) as i32);
-                set!(insn, r!(insn.ra).wrapping_sub(product as u64));
-            }
-            Op::Umaddl => {
-                let product = u64::from(r!(insn.rn) as u32) * u64::from(r!(insn.rm) as u32);
-                set!(insn, r!(insn.ra).wrapping_add(product));
-            }
-            Op::Umsubl => {
-                let product = u64::from(r!(insn.rn) as u32) * u64::from(r!(insn.rm) as u32);
-                set!(insn, r!(insn.ra).wrapping_sub(product));
-            }
+            Op::Smaddl => set!(insn, r!(insn.ra).wrapping_add(alu::smull(r!(insn.rn), r!(insn.rm)))),
+            Op::Smsubl => set!(insn, r!(insn.ra).wrapping_sub(alu::smull(r!(insn.rn), r!(insn.rm)))),
+            Op::Umaddl => set!(insn, r!(insn.ra).wrapping_add(alu::umull(r!(insn.rn), r!(insn.rm)))),
+            Op::Umsubl => set!(insn, r!(insn.ra).wrapping_sub(alu::umull(r!(insn.rn), r!(insn.rm)))),
             Op::Smulh => {
                 let product = i128::from(r!(insn.rn) as i64) * i128::from(r!(insn.rm) as i64);
                 set!(insn, (product >> 64) as u64);
