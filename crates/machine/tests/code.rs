@@ -201,3 +201,21 @@ fn a_vcpu_that_is_not_there_is_an_error() {
     assert_eq!(vcpu.set_reg(Reg::Pstate, 0x1d3), Err(seawall_machine::Error::Mode(0x1d3)));
     assert_eq!(vcpu.reg(Reg::HcrEl2), Err(seawall_machine::Error::NoRegister(Reg::HcrEl2)));
 }
+
+/// The two are one operation of the interpreter's.
+#[test]
+fn a_compare_and_the_branch_behind_it_are_two_steps_and_either_can_be_branched_to() {
+    // subs x1, x1, #1; b.ne . - 4; nop
+    let mut guest = Guest::new(&[0xf100_0421, 0x54ff_ffe1, 0xd503_201f]);
+    guest.set(Reg::X(1), 2);
+    guest.steps(1);
+    assert_eq!((guest.x(1), guest.get(Reg::Pc)), (1, CODE + 4));
+    guest.steps(1);
+    assert_eq!((guest.x(1), guest.get(Reg::Pc)), (1, CODE));
+    guest.steps(2);
+    assert_eq!((guest.x(1), guest.get(Reg::Pc)), (0, CODE + 8));
+    // Z is set: the branch by itself is not taken.
+    guest.set(Reg::Pc, CODE + 4);
+    guest.steps(1);
+    assert_eq!((guest.x(1), guest.get(Reg::Pc)), (0, CODE + 8));
+}
