@@ -27,12 +27,12 @@ const SEA_ITERATIONS: Iterations = [100_000, 1_100_000];
 
 /// Guest instructions per second in registers.
 pub(crate) fn alu(repeat: u32) -> Figure {
-    instructions(ALU, Promise::AtLeast(100.0), repeat, ALU_ITERATIONS, alu_loop)
+    instructions(ALU, Promise::AtLeast(150.0), repeat, ALU_ITERATIONS, alu_loop)
 }
 
 /// Guest instructions per second of loads and stores through translation tables.
 pub(crate) fn load_store(repeat: u32) -> Figure {
-    instructions(LOAD_STORE, Promise::AtLeast(60.0), repeat, LOAD_STORE_ITERATIONS, load_store_loop)
+    instructions(LOAD_STORE, Promise::AtLeast(100.0), repeat, LOAD_STORE_ITERATIONS, load_store_loop)
 }
 
 fn instructions(
