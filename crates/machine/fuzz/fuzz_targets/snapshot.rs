@@ -25,7 +25,8 @@ fn sections(file: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut rest = &file[SECTIONS..];
     let mut sections = Vec::new();
     while let [kind, ..] = *rest {
-        let word = |at: usize| u32::from_le_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]) as usize;
+        let word =
+            |at: usize| u32::from_le_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]) as usize;
         let (len, packed) = (word(1), word(5));
         let payload = lz4_flex::block::decompress(&rest[HEAD..HEAD + packed], len).expect("packed");
         sections.push((kind, payload));
