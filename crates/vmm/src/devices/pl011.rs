@@ -38,6 +38,8 @@ const FR_RXFE: u32 = 1 << 4;
 const INT_RT: u32 = 1 << 6;
 const INT_TX: u32 = 1 << 5;
 const INT_RX: u32 = 1 << 4;
+/// All that UARTICR has.
+const ALL_INTERRUPTS: u32 = 0x7ff;
 /// Bytes of the receive FIFO.
 const FIFO: usize = 16;
 /// UARTPeriphID0 to 3 and UARTPCellID0 to 3: PL011 r1p4, as QEMU's.
@@ -64,6 +66,10 @@ pub(crate) struct Registers {
     control: u32,
     fifo_level: u32,
     dma_control: u32,
+    /// The last access was a read of FR that showed an empty receive FIFO.
+    saw_empty: bool,
+    /// See [`Pl011::is_listened_to`].
+    has_reader: bool,
 }
 
 impl Registers {
@@ -84,6 +90,8 @@ impl Registers {
             control: 0x300,
             fifo_level: 0x12,
             dma_control: 0,
+            saw_empty: false,
+            has_reader: false,
         }
     }
 }
@@ -122,12 +130,15 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
         taken
     }
 
-    /// Whether the guest waits for what somebody types: its receive interrupt is not masked.
+    /// Whether Linux's driver takes what somebody types. It unmasks the receive interrupt long before that, and throws
+    /// away what comes until it has seen the FIFO empty and unmasks the interrupt once more; when it stops it clears
+    /// all interrupts (`amba-pl011.c`: `hwinit`, `enable_interrupts`, `disable_interrupts`).
     pub fn is_listened_to(&self) -> bool {
-        self.registers.mask & (INT_RX | INT_RT) != 0
+        self.registers.has_reader && self.registers.mask & (INT_RX | INT_RT) != 0
     }
 
     fn read(&mut self, register: u64) -> u32 {
+        self.registers.saw_empty = register == FR && self.registers.received.is_empty();
         match register {
             DR => self.pop(),
             FR => {
@@ -164,12 +175,19 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
             LCR_H => self.registers.line_control = value & 0xff,
             CR => self.registers.control = value & 0xffff,
             IFLS => self.registers.fifo_level = value & 0x3f,
-            IMSC => self.registers.mask = value & 0x7ff,
-            ICR => self.registers.interrupts &= !value,
+            IMSC => {
+                self.registers.mask = value & 0x7ff;
+                self.registers.has_reader |= self.registers.saw_empty && value & INT_RX != 0;
+            }
+            ICR => {
+                self.registers.interrupts &= !value;
+                self.registers.has_reader &= value & ALL_INTERRUPTS != ALL_INTERRUPTS;
+            }
             DMACR => self.registers.dma_control = value & 0x7,
             // UARTECR too: there are no errors to clear.
             _ => {}
         }
+        self.registers.saw_empty = false;
         self.update();
     }
 
@@ -216,6 +234,32 @@ mod tests {
         uart.mmio_write(MmioAddress(0), 0, &[b'B', 0, 0, 0]);
         assert_eq!(uart.output, b"AB");
         assert_eq!(uart.read(FR), FR_TXFE | FR_RXFE);
+    }
+
+    /// The accesses of Linux's driver, in its order.
+    #[test]
+    fn linux_listens_once_it_has_emptied_the_fifo_and_until_it_clears_all_interrupts() {
+        let (mut uart, _) = uart();
+        uart.write(ICR, 0x7d0);
+        uart.read(IMSC);
+        uart.write(IMSC, INT_RT | INT_RX); // pl011_hwinit
+        assert!(!uart.is_listened_to());
+        uart.receive(b"early");
+        uart.write(CR, 0x301);
+        uart.write(ICR, INT_RT | INT_RX);
+        while uart.read(FR) & FR_RXFE == 0 {
+            uart.read(DR);
+        }
+        uart.write(IMSC, INT_RT | INT_RX); // pl011_enable_interrupts
+        assert!(uart.is_listened_to());
+        uart.write(IMSC, INT_TX); // pl011_throttle_rx
+        assert!(!uart.is_listened_to());
+        uart.write(IMSC, INT_RT | INT_RX); // pl011_unthrottle_rx
+        assert!(uart.is_listened_to());
+        uart.write(IMSC, 0);
+        uart.write(ICR, 0xffff); // pl011_disable_interrupts
+        uart.write(IMSC, INT_RT | INT_RX); // and the next one's hwinit
+        assert!(!uart.is_listened_to());
     }
 
     /// DDI 0183, 3.3.11: UARTMIS is UARTRIS under UARTIMSC.
