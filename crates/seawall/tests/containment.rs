@@ -1,71 +1,24 @@
 //! From a SEA exit to what the guest sees, over a vCPU that is nothing but the kernel half.
 
-#[path = "../../events/examples/own_vcpu/vcpu.rs"]
-mod vcpu;
+mod guest;
 
 use std::time::Duration;
 
+use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::{
     Access, Action, ContainError, Containment, Full, GuestState, Injection, Iss, Mainline, MemoryError,
     Policy, SError, StopReason, StormGuard, builtin,
 };
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
-use seawall_events::{
-    Abi, AbortDelivery, Exit, LastFault, Layout, Refusal, Refused, Reg, Registers, SeaExit, SeaPolicy,
-    VcpuConfig, VcpuEvents, VirtualSError, get_events, handle_guest_sea, set_events,
-};
+use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit, SeaPolicy, handle_guest_sea};
 
 /// For tests in which time does not matter.
 const NOW: Duration = Duration::ZERO;
 const PERIOD: Duration = Duration::from_secs(10);
-const PC: u64 = 0x40_1040;
-const VBAR: u64 = 0xffff_8000_1000_0800;
-
-/// A vCPU whose every run meets the same error.
-struct Guest {
-    vcpu: vcpu::Vcpu,
-    abi: Abi,
-    exit: SeaExit,
-}
-
-impl seawall_events::Vcpu for Guest {
-    type Error = Refused;
-
-    fn run(&mut self) -> Result<Exit, Refused> {
-        Ok(Exit::Sea(self.exit))
-    }
-    fn answer_mmio(&mut self, _: [u8; 8]) {}
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Refused> {
-        Ok(set_events(&mut self.vcpu, self.abi, events)?.abort)
-    }
-    fn events(&self) -> Result<VcpuEvents, Refused> {
-        get_events(&self.vcpu).map_err(Refused::from)
-    }
-    fn reg(&self, reg: Reg) -> Result<u64, Refused> {
-        Ok(self.vcpu.reg(reg))
-    }
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Refused> {
-        self.vcpu.set_reg(reg, value);
-        Ok(())
-    }
-    fn abi(&self) -> Abi {
-        self.abi
-    }
-}
 
 /// A guest in `pstate` whose access at PC was answered by the hardware with `esr`.
 fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
-    let mut vcpu = vcpu::Vcpu {
-        regs: [0; 52],
-        config: VcpuConfig { ras: true, ..VcpuConfig::default() },
-        last_fault: LastFault { esr: Esr::from_bits(esr), far: 0x50_0123, ipa: Some(0x4021_0000) },
-        serror: VirtualSError::default(),
-        mmio_waits: false,
-        walk_level: None,
-    };
-    vcpu.set_reg(Reg::Pc, PC);
-    vcpu.set_reg(Reg::Pstate, pstate);
-    vcpu.set_reg(Reg::VbarEl1, VBAR);
+    let mut vcpu = vcpu_at(pstate, esr, 0x50_0123);
     let exit = handle_guest_sea(&mut vcpu, SeaPolicy { to_user: true, guest_has_ras: true }).unwrap();
     Guest { vcpu, abi, exit }
 }

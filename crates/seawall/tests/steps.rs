@@ -1,10 +1,10 @@
 //! The steps of a containment one by one: decide, record, inject; and SIGBUS, which tells less than an exit.
 
-#[path = "../../events/examples/own_vcpu/vcpu.rs"]
-mod vcpu;
+mod guest;
 
 use std::time::{Duration, SystemTime};
 
+use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::apei::cper::{MemoryErrorRecord, RECORD_SIZE};
 use seawall::apei::ghes::{Ghes, Region};
 use seawall::{
@@ -12,61 +12,16 @@ use seawall::{
     Source, StormGuard, Verdict,
 };
 use seawall_arm::{Esr, Target};
-use seawall_events::{
-    Abi, AbortDelivery, Exit, LastFault, Layout, Refused, Reg, Registers, SeaExit, VcpuConfig, VcpuEvents,
-    VirtualSError, get_events, set_events,
-};
+use seawall_events::{Abi, Layout, Reg, Registers, SeaExit};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-const PC: u64 = 0x40_1040;
-const VBAR: u64 = 0xffff_8000_1000_0800;
 const BASE: u64 = 0x4000_0000;
 const POSTED: Abi = Abi::Extended(Layout::Posted);
 
-struct Guest {
-    vcpu: vcpu::Vcpu,
-    abi: Abi,
-}
-
-impl seawall_events::Vcpu for Guest {
-    type Error = Refused;
-
-    fn run(&mut self) -> Result<Exit, Refused> {
-        Ok(Exit::Intr)
-    }
-    fn answer_mmio(&mut self, _: [u8; 8]) {}
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Refused> {
-        Ok(set_events(&mut self.vcpu, self.abi, events)?.abort)
-    }
-    fn events(&self) -> Result<VcpuEvents, Refused> {
-        get_events(&self.vcpu).map_err(Refused::from)
-    }
-    fn reg(&self, reg: Reg) -> Result<u64, Refused> {
-        Ok(self.vcpu.reg(reg))
-    }
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Refused> {
-        self.vcpu.set_reg(reg, value);
-        Ok(())
-    }
-    fn abi(&self) -> Abi {
-        self.abi
-    }
-}
-
 /// A guest in `pstate` at PC, whose last stage 2 fault was at `far`.
 fn guest(abi: Abi, pstate: u64, far: u64) -> Guest {
-    let mut vcpu = vcpu::Vcpu {
-        regs: [0; 52],
-        config: VcpuConfig { ras: true, ..VcpuConfig::default() },
-        last_fault: LastFault { esr: Esr::from_bits(0x9200_0007), far, ipa: Some(0x4021_0000) },
-        serror: VirtualSError::default(),
-        mmio_waits: false,
-        walk_level: None,
-    };
-    vcpu.set_reg(Reg::Pc, PC);
-    vcpu.set_reg(Reg::Pstate, pstate);
-    vcpu.set_reg(Reg::VbarEl1, VBAR);
-    Guest { vcpu, abi }
+    let exit = SeaExit { flags: 0, esr: Esr::from_bits(0), gva: 0, gpa: 0 };
+    Guest { vcpu: vcpu_at(pstate, 0x9200_0007, far), abi, exit }
 }
 
 fn sigbus() -> Source {
