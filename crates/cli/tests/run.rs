@@ -5,6 +5,7 @@ mod seawall;
 use seawall::{
     BRANCH_SELF, File, HELLO, HVC, MOV_W0_8, MOV_W0_9, MOVK_W0_8400, NOP, WFI, json, seawall, text,
 };
+use seawall_guest::ECHO;
 use serde_json::Value;
 
 /// Loads from 0x40200000 with vectors at +0x800 whose EL1 synchronous one is `handler`.
@@ -347,20 +348,6 @@ fn a_page_outside_ram_is_an_error() {
         "--poison page heap: expected a range inside RAM 0x40000000..0x50000000, got 0x1000..0x1040";
     assert_eq!((code, words), error(4, message));
 }
-
-/// Echoes what is typed, waiting for each byte, until a `q`.
-const ECHO: [u32; 10] = [
-    0xd2a1_2013, // mov x19, #0x09000000
-    0xb940_1a61, // next: ldr w1, [x19, #0x18]
-    0x3727_ffe1, // tbnz w1, #4, next
-    0xb940_0262, // ldr w2, [x19]
-    0xb900_0262, // str w2, [x19]
-    0x7101_c45f, // cmp w2, #'q'
-    0x54ff_ff61, // b.ne next
-    MOV_W0_8,
-    MOVK_W0_8400,
-    HVC,
-];
 
 #[test]
 fn standard_input_is_typed_if_that_is_asked_for() {

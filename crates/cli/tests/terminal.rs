@@ -9,21 +9,8 @@ use std::process::{Child, Command};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
-use seawall::{File, HVC, MOV_W0_8, MOVK_W0_8400};
-
-/// Echoes what is typed, waiting for each byte, until a `q`.
-const ECHO: [u32; 10] = [
-    0xd2a1_2013, // mov x19, #0x09000000
-    0xb940_1a61, // next: ldr w1, [x19, #0x18]
-    0x3727_ffe1, // tbnz w1, #4, next
-    0xb940_0262, // ldr w2, [x19]
-    0xb900_0262, // str w2, [x19]
-    0x7101_c45f, // cmp w2, #'q'
-    0x54ff_ff61, // b.ne next
-    MOV_W0_8,
-    MOVK_W0_8400,
-    HVC,
-];
+use seawall::File;
+use seawall_guest::ECHO;
 
 /// The command at a terminal of its own.
 struct Terminal {

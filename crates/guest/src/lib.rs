@@ -70,6 +70,7 @@ mod asm;
 pub mod bench;
 mod console;
 mod demo;
+mod echo;
 mod interrupts;
 mod kernel;
 mod layout;
@@ -82,6 +83,7 @@ mod tasks;
 mod vectors;
 
 pub use demo::{DemoOptions, Hole, HoleUnder, demo, demo_with};
+pub use echo::ECHO;
 pub use interrupts::interrupts;
 pub use layout::{
     DATA_VA, IMAGE_PAGES, KERNEL_OFFSET, LINE, LOAD_ADDRESS, Layout, PAGE, Place, REGION_PAGES, STACK_VA,

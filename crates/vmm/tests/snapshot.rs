@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use seawall::Outcome;
-use seawall_guest::{Place, READY, demo};
+use seawall_guest::{ECHO, Place, READY, demo};
 use seawall_machine::StateHash;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::kernel::Kernel;
@@ -110,21 +110,6 @@ fn another_policy_from_the_same_snapshot_has_another_end() {
     assert!(console("serror").contains("panic"));
     assert!(!console("full").contains("panic"));
 }
-
-/// Echoes what is typed, waiting for each byte, until a `q`.
-const ECHO: [u32; 11] = [
-    0xd2a12013, // mov x19, #0x9000000
-    0xb9401a61, // next: ldr w1, [x19, #0x18]
-    0x3727ffe1, // tbnz w1, #4, next
-    0xb9400262, // ldr w2, [x19]
-    0xb9000262, // str w2, [x19]
-    0x7101c45f, // cmp w2, #'q'
-    0x54ffff61, // b.ne next
-    0x52800100, // mov w0, #8
-    0x72b08000, // movk w0, #0x8400, lsl #16 (SYSTEM_OFF)
-    0xd4000002, // hvc #0
-    0x14000000, // b .
-];
 
 #[test]
 fn what_was_typed_and_not_yet_taken_is_part_of_the_snapshot() {

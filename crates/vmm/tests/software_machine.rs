@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use seawall::{Action, Outcome};
-use seawall_guest::{KernelEnd, Place, READY, Report, TaskState, demo};
+use seawall_guest::{ECHO, KernelEnd, Place, READY, Report, TaskState, demo};
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine, policy};
 
@@ -90,21 +90,6 @@ fn a_run_is_the_same_to_the_byte_and_the_step() {
     let ((_, first), (_, second)) = (run("full"), run("full"));
     assert_eq!((first.console, first.errors), (second.console, second.errors));
 }
-
-/// Echoes what is typed, waiting for each byte, until a `q`.
-const ECHO: [u32; 11] = [
-    0xd2a12013, // mov x19, #0x9000000
-    0xb9401a61, // next: ldr w1, [x19, #0x18]
-    0x3727ffe1, // tbnz w1, #4, next
-    0xb9400262, // ldr w2, [x19]
-    0xb9000262, // str w2, [x19]
-    0x7101c45f, // cmp w2, #'q'
-    0x54ffff61, // b.ne next
-    0x52800100, // mov w0, #8
-    0x72b08000, // movk w0, #0x8400, lsl #16 (SYSTEM_OFF)
-    0xd4000002, // hvc #0
-    0x14000000, // b .
-];
 
 #[test]
 fn what_is_typed_gets_to_the_guest_as_fast_as_it_takes_it() {
