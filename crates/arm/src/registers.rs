@@ -113,6 +113,8 @@ pub mod sctlr2 {
 
 /// Bits of `HCR_EL2`.
 pub mod hcr {
+    /// VM, `[0]`: stage 2 translation is on.
+    pub const VM: u64 = 1 << 0;
     /// AMO, `[5]`: physical SErrors are routed to EL2, virtual ones are enabled.
     pub const AMO: u64 = 1 << 5;
     /// VSE, `[8]`: a virtual SError is pending.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target};
-use seawall_events::{Refusal, Reg, SeaExit, Vcpu};
+use seawall_events::{Abi, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -12,8 +12,8 @@ use crate::apei::cper::Severity;
 use crate::apei::ghes::{Ghes, Report};
 use crate::storm::Noted;
 use crate::{
-    Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Source,
-    StopReason, StormGuard, Verdict,
+    Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response,
+    Source, StopReason, StormGuard, Verdict,
 };
 
 /// Turns memory errors into what a policy decides, and says what became of the guest.
@@ -31,6 +31,25 @@ pub struct Containment<P> {
     /// Since when all sources of records have been taken.
     busy_since: Option<Duration>,
     patience: Duration,
+    guest: GuestTraits,
+    is_dry_run: bool,
+}
+
+/// What of a guest bears on how it can be told of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GuestTraits {
+    /// The host has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`): without it no ISS can be given, and none is.
+    pub ras: bool,
+    /// The vCPUs have a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`): each error then takes two more registers, to find whose
+    /// it is.
+    pub el2: bool,
+}
+
+impl Default for GuestTraits {
+    /// RAS, no virtual EL2.
+    fn default() -> Self {
+        Self { ras: true, el2: false }
+    }
 }
 
 /// What a [`Containment`] remembers of the errors that it met; the policy is not among it.
@@ -79,6 +98,11 @@ pub enum Action {
     },
     /// Nothing yet: the vCPU is to be run again ([`Verdict::Wait`]).
     Waiting,
+    /// The host put the memory back as it was: the vCPU is to be run again, and repeats the access.
+    Repaired,
+    /// Nothing, as this is a dry run ([`Containment::set_dry_run`]): this would have been injected. What becomes of the
+    /// guest is up to the caller; run again, it repeats the access.
+    DryRun(Injection),
     /// Nothing was injected; the guest must not be run again.
     Stop(StopReason),
 }
@@ -129,7 +153,16 @@ impl<P: Policy> Containment<P> {
     /// A containment by this policy, with the default storm guard and threshold, for a guest without records.
     pub fn new(policy: P) -> Self {
         let (storm, evacuation) = (StormGuard::default(), EvacuationThreshold::default());
-        Self { policy, storm, evacuation, records: None, busy_since: None, patience: PATIENCE }
+        Self {
+            policy,
+            storm,
+            evacuation,
+            records: None,
+            busy_since: None,
+            patience: PATIENCE,
+            guest: GuestTraits::default(),
+            is_dry_run: false,
+        }
     }
 
     /// The same with another storm guard.
@@ -150,6 +183,17 @@ impl<P: Policy> Containment<P> {
         self.patience = patience;
     }
 
+    /// What the guest is; see [`GuestTraits`] for what it is taken for if nothing is said.
+    pub fn set_guest(&mut self, guest: GuestTraits) {
+        self.guest = guest;
+    }
+
+    /// From now on everything is decided and reported, and nothing is recorded or injected: to see in production what
+    /// would be done, before it is.
+    pub fn set_dry_run(&mut self, is_dry_run: bool) {
+        self.is_dry_run = is_dry_run;
+    }
+
     /// Where the guest looks for records of errors, from now on. See [`Ghes::reset`].
     pub fn set_records(&mut self, records: Option<Ghes>) {
         (self.records, self.busy_since) = (records, None);
@@ -158,6 +202,13 @@ impl<P: Policy> Containment<P> {
     /// Where the guest looks for records of errors.
     pub fn records(&mut self) -> Option<&mut Ghes> {
         self.records.as_mut()
+    }
+
+    /// The guest starts anew: what the old one did, and was told, is forgotten. Which pages of the host went bad is not.
+    /// Where the new guest looks for records is to be [set](Containment::set_records) again.
+    pub fn reset(&mut self) {
+        self.storm.forget();
+        self.set_records(None);
     }
 
     /// What it remembers, for a snapshot.
@@ -208,7 +259,11 @@ impl<P: Policy> Containment<P> {
     ) -> Result<Decision, ContainError<V::Error>> {
         let pc = vcpu.reg(Reg::Pc)?;
         let pstate = Pstate::from_bits(vcpu.reg(Reg::Pstate)?);
-        let error = MemoryError::new(source, pc, pstate);
+        let mut error = MemoryError::new(source, pc, pstate);
+        if self.guest.el2 {
+            // A CPU without FEAT_HCX has no HCRX_EL2.
+            error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
+        }
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         // An access that waits for its record is repeated: that is no storm.
         if self.busy_since.is_none() {
@@ -216,14 +271,25 @@ impl<P: Policy> Containment<P> {
                 return Ok(decision(Verdict::Stop(reason), None));
             }
         }
-        let injection = self.policy.decide(&error);
-        injection.check(vcpu.abi()).map_err(|refusal| ContainError::NotInAbi {
-            policy: self.policy.name(),
-            injection,
-            refusal,
-        })?;
+        let verdict = match self.policy.decide(&error) {
+            Response::Inject(injection) => Verdict::Inject(self.checked(injection, vcpu.abi())?),
+            Response::HostFirst(injection) => Verdict::HostFirst(self.checked(injection, vcpu.abi())?),
+            Response::Stop(reason) => Verdict::Stop(reason),
+        };
         let evacuate = error.gpa.and_then(|gpa| self.evacuation.note(gpa, now));
-        Ok(decision(Verdict::Inject(injection), evacuate))
+        Ok(decision(verdict, evacuate))
+    }
+
+    /// The injection as this guest can get it.
+    fn checked<E: std::error::Error>(
+        &self,
+        injection: Injection,
+        abi: Abi,
+    ) -> Result<Injection, ContainError<E>> {
+        let injection = if self.guest.ras { injection } else { injection.without_iss() };
+        let refused = |refusal| ContainError::NotInAbi { policy: self.policy.name(), injection, refusal };
+        injection.check(abi).map_err(refused)?;
+        Ok(injection)
     }
 
     /// Writes the record of the error, if the guest looks for such, an abort will be injected that makes it look, and
@@ -242,7 +308,7 @@ impl<P: Policy> Containment<P> {
     ) -> Result<(), M::E> {
         let Verdict::Inject(injection) = decision.verdict else { return Ok(()) };
         let (Some(ghes), Some(range)) = (&mut self.records, decision.error.range()) else { return Ok(()) };
-        if !injection.has_abort() {
+        if !injection.has_abort() || self.is_dry_run {
             return Ok(());
         }
         match ghes.report(memory, range, Severity::Recoverable, time)? {
@@ -263,7 +329,14 @@ impl<P: Policy> Containment<P> {
         Ok(())
     }
 
-    /// Does what was decided, and reads back what the guest will see.
+    /// What became of a decision for [`Verdict::HostFirst`], if the host could help.
+    pub fn repaired(&self, decision: Decision) -> Outcome {
+        let Decision { error, recorded, evacuate, .. } = decision;
+        Outcome { error, action: Action::Repaired, recorded, evacuate }
+    }
+
+    /// Does what was decided, and reads back what the guest will see. A decision for [`Verdict::HostFirst`] that comes
+    /// here is one in which the host could not help.
     ///
     /// # Errors
     /// [`ContainError::Vcpu`]; nothing was injected then, unless the backend failed after it.
@@ -276,7 +349,10 @@ impl<P: Policy> Containment<P> {
         let action = match verdict {
             Verdict::Stop(reason) => Action::Stop(reason),
             Verdict::Wait => Action::Waiting,
-            Verdict::Inject(injection) => {
+            Verdict::Inject(injection) | Verdict::HostFirst(injection) if self.is_dry_run => {
+                Action::DryRun(injection)
+            }
+            Verdict::Inject(injection) | Verdict::HostFirst(injection) => {
                 vcpu.set_events(&injection.events())?;
                 let mut guest = guest_state(vcpu, error.pc, error.access == Access::Fetch)?;
                 if injection.is_by_far() {
@@ -350,6 +426,8 @@ impl fmt::Display for Outcome {
         match &self.action {
             Action::Injected { injection, guest } => write!(f, "{injection}; {guest}")?,
             Action::Waiting => f.write_str("waits until the guest has read the records before it")?,
+            Action::Repaired => f.write_str("the host put back what was there")?,
+            Action::DryRun(injection) => write!(f, "dry run: {injection} would have been injected")?,
             Action::Stop(reason) => write!(f, "stopped: {reason}")?,
         }
         if self.recorded != Recorded::No {

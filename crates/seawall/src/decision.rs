@@ -20,11 +20,27 @@ pub struct Decision {
     pub(crate) now: Duration,
 }
 
+impl Decision {
+    /// The same where the host cannot help: the guest is told.
+    #[must_use]
+    pub fn guest_first(self) -> Self {
+        match self.verdict {
+            Verdict::HostFirst(injection) => Self { verdict: Verdict::Inject(injection), ..self },
+            _ => self,
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Inject this.
     Inject(Injection),
+    /// Put memory there with what was in it, if the host can, and tell [`Containment::repaired`]; else go on with
+    /// [`Decision::guest_first`].
+    ///
+    /// [`Containment::repaired`]: crate::Containment::repaired
+    HostFirst(Injection),
     /// Nothing yet: run the vCPU again, which repeats the access. The guest has not acknowledged the records that are
     /// there, and with other vCPUs running it may.
     Wait,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use seawall_arm::{Esr, ExceptionLevel, FaultStatus, Pstate, Syndrome};
+use seawall_arm::{Esr, ExceptionLevel, FaultStatus, Pstate, Syndrome, hcr, hcrx};
 use seawall_events::SeaExit;
 
 /// What the guest was doing when it met the bad memory.
@@ -53,6 +53,18 @@ pub struct MemoryError {
     pub pc: u64,
     /// The ESR of the exit, as it came; SIGBUS has none.
     pub esr: Option<Esr>,
+    /// Who takes an abort, if the vCPU ran a guest of its guest hypervisor.
+    pub nested: Option<Nested>,
+}
+
+/// A vCPU with a virtual EL2 was at EL1 or EL0 of a guest of its own. Who takes an external abort there? DDI 0487,
+/// `HCR_EL2.TEA`, `HCRX_EL2.TMEA`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Nested {
+    /// That guest.
+    Guest,
+    /// The guest hypervisor, at virtual EL2.
+    Hypervisor,
 }
 
 /// Bytes of what a SEA exit names.
@@ -72,6 +84,7 @@ impl MemoryError {
                 level: pstate.exception_level(),
                 pc,
                 esr: None,
+                nested: None,
             },
         }
     }
@@ -103,7 +116,23 @@ impl MemoryError {
             level: pstate.exception_level(),
             pc,
             esr: Some(exit.esr),
+            nested: None,
         }
+    }
+
+    /// The same error on a vCPU with a virtual EL2 whose `HCR_EL2` and `HCRX_EL2` are these.
+    ///
+    /// A SEA exit gives the address that stage 2 was asked for: with `HCR_EL2.VM` that is one of the nested guest's, and
+    /// says nothing of which page of the VM is bad. SIGBUS names the VM's own.
+    #[must_use]
+    pub fn with_el2(self, hcr_el2: u64, hcrx_el2: u64) -> Self {
+        if self.level == ExceptionLevel::El2 || hcr_el2 & hcr::TGE != 0 {
+            return self;
+        }
+        let is_taken = hcr_el2 & hcr::TEA != 0 || hcrx_el2 & hcrx::TMEA != 0;
+        let nested = Some(if is_taken { Nested::Hypervisor } else { Nested::Guest });
+        let is_of_nested = self.esr.is_some() && hcr_el2 & hcr::VM != 0;
+        Self { nested, gpa: self.gpa.filter(|_| !is_of_nested), ..self }
     }
 }
 

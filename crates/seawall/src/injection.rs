@@ -148,6 +148,15 @@ impl Injection {
         events
     }
 
+    /// The same without an ISS: what a host without RAS can do, where `KVM_SET_VCPU_EVENTS` refuses each `has_esr`.
+    #[must_use]
+    pub fn without_iss(self) -> Self {
+        Self {
+            abort: self.abort.map(|abort| ExternalAbort { iss: None, ..abort }),
+            serror: self.serror.map(|_| SErrorInjection { iss: None }),
+        }
+    }
+
     /// Whether an external abort is part of it.
     pub const fn has_abort(&self) -> bool {
         self.abort.is_some()

@@ -1,8 +1,9 @@
 //! Containment: from a memory error that reached a guest to the smallest loss, for VMM authors.
 //!
 //! - [`MemoryError`]: what a SEA exit says, with what the vCPU was doing
-//! - [`Policy`]: what to do about it; [`SError`] is what KVM does today, [`Mainline`] what user space can
-//!   ask of a stock kernel, [`Full`] what the hardware would have done to a bare-metal system
+//! - [`Policy`]: what to do about it; [`Rules`] is an operator's table, an answer for each kind of error; [`SError`] is
+//!   what KVM does today, [`Mainline`] what user space can ask of a stock kernel, [`Full`] what the hardware would have
+//!   done to a bare-metal system
 //! - [`Injection`]: an abort or SError that the ABI accepts; what it forbids cannot be built
 //! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
 //! - [`apei`]: the firmware-first record that lets the guest take the page offline
@@ -11,11 +12,11 @@
 //!   that says what the guest saw
 //!
 //! ```no_run
-//! use seawall::{Action, Containment, Full};
+//! use seawall::{Action, Containment, Rules};
 //! use seawall_events::{Exit, Vcpu};
 //!
 //! fn run<V: Vcpu>(vcpu: &mut V) -> Result<(), Box<dyn std::error::Error>> {
-//!     let mut containment = Containment::new(Full);
+//!     let mut containment = Containment::new(Rules::default());
 //!     let started = std::time::Instant::now();
 //!     loop {
 //!         match vcpu.run()? {
@@ -43,13 +44,19 @@ mod evacuation;
 mod injection;
 pub mod ledger;
 mod policy;
+mod stop;
 mod storm;
 
 pub use address_map::{AddressMap, BadRegion, Region};
-pub use containment::{Action, ContainError, Containment, ContainmentState, GuestState, Outcome};
+pub use containment::{
+    Action, ContainError, Containment, ContainmentState, GuestState, GuestTraits, Outcome,
+};
 pub use decision::{Decision, Recorded, Verdict};
-pub use error::{Access, MemoryError, Source};
+pub use error::{Access, MemoryError, Nested, Source};
 pub use evacuation::{Evacuate, EvacuationThreshold};
 pub use injection::{ExternalAbort, Injection, Iss, SErrorInjection};
-pub use policy::{Full, Mainline, Policy, SError, builtin};
-pub use storm::{StopReason, StormGuard};
+pub use policy::{
+    Answer, BadRule, ErrorKind, Full, Mainline, Policy, Response, Rule, Rules, SError, builtin,
+};
+pub use stop::StopReason;
+pub use storm::StormGuard;

@@ -1,16 +1,37 @@
 //! What to do about a memory error.
+//!
+//! [`Rules`] is for operators: a table with an answer for each kind of error. [`Full`], [`Mainline`] and [`SError`] have
+//! one answer for all.
 
 use seawall_arm::{DataAbort, Esr, InstructionAbort, Syndrome};
 
-use crate::{Injection, MemoryError};
+use crate::{Injection, MemoryError, StopReason};
 
 /// Decides what a guest gets for a memory error that it consumed.
 pub trait Policy {
     /// The name by which people choose it.
     fn name(&self) -> &'static str;
 
-    /// What to inject.
-    fn decide(&self, error: &MemoryError) -> Injection;
+    /// What is to be done.
+    fn decide(&self, error: &MemoryError) -> Response;
+}
+
+/// What a policy wants done about a memory error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Response {
+    /// The guest is told: this is injected.
+    Inject(Injection),
+    /// The host first: if it can put memory there with what was in it (it has a copy that is known to be current), the
+    /// guest goes on and never knows. Else this is injected.
+    HostFirst(Injection),
+    /// The guest is not run again.
+    Stop(StopReason),
+}
+
+impl<I: Into<Injection>> From<I> for Response {
+    fn from(injection: I) -> Self {
+        Self::Inject(injection.into())
+    }
 }
 
 impl<P: Policy + ?Sized> Policy for &P {
@@ -18,7 +39,7 @@ impl<P: Policy + ?Sized> Policy for &P {
         (**self).name()
     }
 
-    fn decide(&self, error: &MemoryError) -> Injection {
+    fn decide(&self, error: &MemoryError) -> Response {
         (**self).decide(error)
     }
 }
@@ -32,7 +53,7 @@ impl Policy for SError {
         "serror"
     }
 
-    fn decide(&self, _: &MemoryError) -> Injection {
+    fn decide(&self, _: &MemoryError) -> Response {
         Injection::serror().into()
     }
 }
@@ -46,7 +67,7 @@ impl Policy for Mainline {
         "mainline"
     }
 
-    fn decide(&self, _: &MemoryError) -> Injection {
+    fn decide(&self, _: &MemoryError) -> Response {
         Injection::data_abort().into()
     }
 }
@@ -62,16 +83,21 @@ impl Policy for Full {
         "full"
     }
 
-    fn decide(&self, error: &MemoryError) -> Injection {
-        match error.esr.map(Esr::syndrome) {
-            Some(Syndrome::InstructionAbort(abort)) => {
-                Injection::instruction_abort().iss(replay_instruction(&abort)).into()
-            }
-            Some(Syndrome::DataAbort(abort)) => Injection::data_abort().iss(replay_data(&abort)).into(),
-            // Not an abort: no SEA exit of KVM's says so. There is nothing to replay.
-            Some(_) => Injection::serror().into(),
-            None => Injection::abort_by_far().into(),
+    fn decide(&self, error: &MemoryError) -> Response {
+        replay(error).into()
+    }
+}
+
+/// The abort as it happened.
+fn replay(error: &MemoryError) -> Injection {
+    match error.esr.map(Esr::syndrome) {
+        Some(Syndrome::InstructionAbort(abort)) => {
+            Injection::instruction_abort().iss(replay_instruction(&abort)).into()
         }
+        Some(Syndrome::DataAbort(abort)) => Injection::data_abort().iss(replay_data(&abort)).into(),
+        // Not an abort: no SEA exit of KVM's says so. There is nothing to replay.
+        Some(_) => Injection::serror().into(),
+        None => Injection::abort_by_far().into(),
     }
 }
 
@@ -92,8 +118,12 @@ fn replay_instruction(abort: &InstructionAbort) -> InstructionAbort {
     InstructionAbort { set: abort.set, fnv: abort.fnv, ea: abort.ea, ..InstructionAbort::new(abort.ifsc) }
 }
 
-/// The policy with this name: `serror`, `mainline` or `full`.
+/// The policy with this name: `rules` (the default ones), `serror`, `mainline` or `full`.
 pub fn builtin(name: &str) -> Option<&'static dyn Policy> {
-    const ALL: [&dyn Policy; 3] = [&SError, &Mainline, &Full];
+    const ALL: [&dyn Policy; 4] = [&Rules::DEFAULT, &SError, &Mainline, &Full];
     ALL.into_iter().find(|policy| policy.name() == name)
 }
+
+mod rules;
+
+pub use rules::{Answer, BadRule, ErrorKind, Rule, Rules};

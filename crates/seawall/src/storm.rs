@@ -3,27 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use thiserror::Error;
-
-use crate::MemoryError;
-
-/// Why a guest must not be run again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-pub enum StopReason {
-    /// The same access aborts for ever: the guest does not, or cannot, handle it.
-    #[error(
-        "the guest took the same abort {times} times at PC {pc:#x}{}: it does not handle it (are its \
-         vectors or page tables bad?)", match .gva { Some(gva) => format!(", address {gva:#x}"), None => String::new() }
-    )]
-    Storm {
-        /// PC of the access.
-        pc: u64,
-        /// The address, if known.
-        gva: Option<u64>,
-        /// How often, within the guard's period.
-        times: usize,
-    },
-}
+use crate::{MemoryError, StopReason};
 
 /// Notices storms: the same PC, address and page, too often within a period.
 ///
@@ -61,6 +41,11 @@ impl StormGuard {
     /// The errors that it remembers, oldest first.
     pub(crate) fn noted(&self) -> impl Iterator<Item = Noted> {
         self.recent.iter().map(|(then, (pc, gva, gpa))| (*then, *pc, *gva, *gpa))
+    }
+
+    /// Forgets all errors.
+    pub(crate) fn forget(&mut self) {
+        self.recent.clear();
     }
 
     /// The same guard with other memories: what a guard [`noted`](Self::noted), the last of it.

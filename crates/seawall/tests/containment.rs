@@ -168,6 +168,7 @@ fn a_storm_of_two_in_turn_is_a_storm_and_one_pc_over_many_addresses_or_pages_is_
         level: ExceptionLevel::El0,
         pc,
         esr: Some(Esr::from_bits(0x9200_0210)),
+        nested: None,
     };
     let mut guard = StormGuard::new(8, PERIOD);
     let turns = (0..100)
@@ -192,6 +193,7 @@ fn a_service_that_meets_the_same_bad_page_at_each_restart_is_no_storm() {
         level: ExceptionLevel::El0,
         pc: 0x1000,
         esr: Some(Esr::from_bits(0x9200_0210)),
+        nested: None,
     };
     // systemd's default: five starts in ten seconds.
     let mut guard = StormGuard::default();

@@ -1,0 +1,218 @@
+//! The operator's policy: a table with an answer for each kind of error.
+
+use std::fmt;
+use std::str::FromStr;
+
+use seawall_arm::ExceptionLevel;
+use thiserror::Error;
+
+use super::{Policy, Response, replay};
+use crate::{Access, Injection, MemoryError, Nested, StopReason};
+
+/// Kinds of memory errors, by what they cost the guest at worst. An error is of the first kind that fits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The abort of a nested guest, which its hypervisor takes.
+    Nested,
+    /// The guest's own page tables are bad.
+    Walk,
+    /// Nobody knows what is bad: FnV was set.
+    NoAddress,
+    /// Code of the guest's kernel.
+    KernelFetch,
+    /// Data that the guest's kernel used.
+    KernelData,
+    /// Code of a process.
+    UserFetch,
+    /// Data that a process used.
+    UserData,
+}
+
+impl ErrorKind {
+    /// All of them, in the order in which they are tried.
+    pub const ALL: [Self; 7] = [
+        Self::Nested,
+        Self::Walk,
+        Self::NoAddress,
+        Self::KernelFetch,
+        Self::KernelData,
+        Self::UserFetch,
+        Self::UserData,
+    ];
+
+    /// The kind of an error. After SIGBUS, which does not tell a fetch from a load, it is one of data.
+    pub fn of(error: &MemoryError) -> Self {
+        let is_user = error.level == ExceptionLevel::El0;
+        match (error.nested, error.walk_level, error.access) {
+            (Some(Nested::Hypervisor), ..) => Self::Nested,
+            (_, Some(_), _) => Self::Walk,
+            _ if error.gva.is_none() && error.gpa.is_none() => Self::NoAddress,
+            (.., Access::Fetch) if is_user => Self::UserFetch,
+            (.., Access::Fetch) => Self::KernelFetch,
+            _ if is_user => Self::UserData,
+            _ => Self::KernelData,
+        }
+    }
+
+    /// Its name, as in `kernel-fetch=stop`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nested => "nested",
+            Self::Walk => "walk",
+            Self::NoAddress => "no-address",
+            Self::KernelFetch => "kernel-fetch",
+            Self::KernelData => "kernel-data",
+            Self::UserFetch => "user-fetch",
+            Self::UserData => "user-data",
+        }
+    }
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is done about errors of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// The guest first: it gets the abort as it happened.
+    Replay,
+    /// It gets a data abort without an ISS, which is all that a stock kernel knows.
+    DataAbort,
+    /// It gets an SError, on which Linux panics.
+    SError,
+    /// It is stopped, with the reason.
+    Stop,
+    /// The host first: see [`Response::HostFirst`]. If it cannot, the abort as it happened.
+    HostFirst,
+}
+
+impl Answer {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Replay, Self::DataAbort, Self::SError, Self::Stop, Self::HostFirst];
+
+    /// Its name, as in `kernel-fetch=stop`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Replay => "replay",
+            Self::DataAbort => "data-abort",
+            Self::SError => "serror",
+            Self::Stop => "stop",
+            Self::HostFirst => "host-first",
+        }
+    }
+}
+
+/// An [`Answer`] for each [`ErrorKind`]. The default is what an operator would want:
+///
+/// | kind | answer | why |
+/// |---|---|---|
+/// | `user-data`, `user-fetch` | replay | the process dies, or its handler saves it; a page of a file is read again |
+/// | `walk` | replay | Linux kills the process whose tables they are; the kernel's own end in its panic, with a dump |
+/// | `kernel-data`, `kernel-fetch` | replay | Linux recovers where it can (a copy for a process), else it says where it was hit; what never ends is a storm, and stopped |
+/// | `no-address` | replay | FnV is kept, so the guest does not trust the FAR; an SError would cost all of it |
+/// | `nested` | stop | no stock kernel can deliver it soundly; nothing better can be had, and the host pays for trying |
+///
+/// ```
+/// use seawall::{Answer, ErrorKind, Rule, Rules};
+///
+/// let rules = Rules::default().with(ErrorKind::KernelFetch, Answer::Stop);
+/// assert_eq!(rules.answer(ErrorKind::UserFetch), Answer::Replay);
+/// assert_eq!("kernel-fetch=stop".parse(), Ok(Rule { kind: ErrorKind::KernelFetch, answer: Answer::Stop }));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rules {
+    /// By the kind's place in [`ErrorKind::ALL`].
+    answers: [Answer; ErrorKind::ALL.len()],
+}
+
+impl Rules {
+    /// The default.
+    pub const DEFAULT: Self = {
+        let mut answers = [Answer::Replay; ErrorKind::ALL.len()];
+        answers[ErrorKind::Nested.index()] = Answer::Stop;
+        Self { answers }
+    };
+
+    /// The same with another answer for errors of this kind.
+    #[must_use]
+    pub fn with(mut self, kind: ErrorKind, answer: Answer) -> Self {
+        if let Some(place) = self.answers.get_mut(kind.index()) {
+            *place = answer;
+        }
+        self
+    }
+
+    /// What is done about errors of this kind.
+    pub fn answer(&self, kind: ErrorKind) -> Answer {
+        self.answers.get(kind.index()).copied().unwrap_or(Answer::Replay)
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Policy for Rules {
+    fn name(&self) -> &'static str {
+        "rules"
+    }
+
+    fn decide(&self, error: &MemoryError) -> Response {
+        let kind = ErrorKind::of(error);
+        match self.answer(kind) {
+            Answer::Replay => replay(error).into(),
+            Answer::DataAbort => Injection::data_abort().into(),
+            Answer::SError => Injection::serror().into(),
+            Answer::HostFirst => Response::HostFirst(replay(error)),
+            Answer::Stop if kind == ErrorKind::Nested => Response::Stop(StopReason::Nested),
+            Answer::Stop => Response::Stop(StopReason::Policy(kind)),
+        }
+    }
+}
+
+/// Words that are no rule.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "expected KIND=ANSWER, KIND one of {kinds}, ANSWER one of {answers}, got `{got}`",
+    kinds = names(ErrorKind::ALL.map(ErrorKind::name)), answers = names(Answer::ALL.map(Answer::name))
+)]
+pub struct BadRule {
+    /// What came.
+    pub got: String,
+}
+
+fn names<const N: usize>(names: [&str; N]) -> String {
+    names.join(", ")
+}
+
+/// One line of the table, as people write it: `kernel-fetch=stop`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// For errors of this kind,
+    pub kind: ErrorKind,
+    /// this is done.
+    pub answer: Answer,
+}
+
+impl FromStr for Rule {
+    type Err = BadRule;
+
+    fn from_str(text: &str) -> Result<Self, BadRule> {
+        let named = text.split_once('=').and_then(|(kind, answer)| {
+            Some(Self {
+                kind: ErrorKind::ALL.into_iter().find(|known| known.name() == kind)?,
+                answer: Answer::ALL.into_iter().find(|known| known.name() == answer)?,
+            })
+        });
+        named.ok_or_else(|| BadRule { got: text.to_owned() })
+    }
+}

@@ -1,0 +1,44 @@
+//! Why a guest is stopped.
+
+use thiserror::Error;
+
+use crate::ErrorKind;
+
+/// Why a guest must not be run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The same access aborts for ever: the guest does not, or cannot, handle it.
+    #[error(
+        "the guest took the same abort {times} times at PC {pc:#x}{}: it does not handle it (are its \
+         vectors or page tables bad?)", match .gva { Some(gva) => format!(", address {gva:#x}"), None => String::new() }
+    )]
+    Storm {
+        /// PC of the access.
+        pc: u64,
+        /// The address, if known.
+        gva: Option<u64>,
+        /// How often, within the guard's period.
+        times: usize,
+    },
+    /// The policy has it so for errors of this kind.
+    #[error("the policy stops a guest at this kind of error: {0}")]
+    Policy(ErrorKind),
+    /// The guest hypervisor takes the abort from its own guest, and stock kernels cannot be asked for that soundly.
+    #[error(
+        "the abort of a nested guest is its hypervisor's to take, and stock kernels cannot be asked for that: with a \
+         kernel that has the extended ABI, let the policy replay errors of the kind `nested`"
+    )]
+    Nested,
+}
+
+impl StopReason {
+    /// Its name, for programs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Storm { .. } => "storm",
+            Self::Policy(_) => "policy",
+            Self::Nested => "nested",
+        }
+    }
+}
