@@ -14,12 +14,13 @@
 //!
 //! Numbers are little-endian.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tempfile::NamedTempFile;
+use tempfile::Builder;
 use thiserror::Error;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -179,20 +180,7 @@ impl Ledger {
     /// # Errors
     /// [`FileError::Write`]; what was there stays.
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
-        let failed = |source| FileError::Write { path: path.to_owned(), source };
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut file = NamedTempFile::new_in(directory).map_err(failed)?;
-        file.write_all(&self.to_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        // The new name is on the disk too. Not every system lets a directory be opened.
-        if let Ok(directory) = File::open(directory) {
-            directory.sync_all().map_err(failed)?;
-        }
-        Ok(())
+        replace(path, &self.to_bytes())
     }
 
     /// The ledger of a file; none if there is no file yet.
@@ -208,6 +196,49 @@ impl Ledger {
         let ledger = Self::from_bytes(&bytes);
         ledger.map(Some).map_err(|source| FileError::Format { path: path.to_owned(), source })
     }
+}
+
+/// Writes these bytes in place of the file: whole, or not at all.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let failed = |source| FileError::Write { path: path.to_owned(), source };
+    let directory = directory(path);
+    let mut new = Builder::new();
+    let prefix = unfinished(path);
+    let mut file = new.prefix(&prefix).tempfile_in(directory).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    // The new name is on the disk too. Not every system lets a directory be opened.
+    if let Ok(directory) = File::open(directory) {
+        directory.sync_all().map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Removes what writers that were killed have left beside the file. Not to be called while another writes it.
+pub(super) fn sweep(path: &Path) {
+    let prefix = unfinished(path);
+    for entry in fs::read_dir(directory(path)).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            // What cannot be removed is only in the way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// How the names of unfinished files begin.
+fn unfinished(path: &Path) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new-");
+    name
 }
 
 fn bad_range(entry: &Entry) -> Option<BadRange> {

@@ -1,7 +1,7 @@
 //! Which pages of a guest are bad, since when, and how that was found.
 //!
 //! A page stays in the [`Ledger`] until it is healed: over resets of the guest, restarts of its VMM ([`mod@file`]) and
-//! migrations. Everything is in ranges; a block of 1 GiB costs what a page costs.
+//! migrations. [`Keeper`] is for a VMM: many threads enter what they find, one keeps the file. Everything is in ranges; a block of 1 GiB costs what a page costs.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -15,6 +15,9 @@
 
 mod chunk;
 pub mod file;
+mod keeper;
+
+pub use keeper::{Keeper, NotWritten};
 
 use std::collections::BTreeMap;
 use std::iter;

@@ -1,0 +1,292 @@
+//! A ledger that many threads write in, and that a thread of its own keeps in a file.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
+use std::{fmt, io};
+
+use super::file::FileError;
+use super::{Cause, Ledger};
+
+/// A [`Ledger`] for the threads of a VMM, kept in a file if it has one.
+///
+/// Whoever enters something does not wait for the disk: a thread of the keeper's writes the file, once for all that came
+/// meanwhile. [`Keeper::flush`] waits until it is there, and so does the end of the keeper. A file that cannot be
+/// written (the disk is full) stays what it was, the ledger is whole in memory, and the next change tries again.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use seawall::ledger::{Cause, Keeper};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("ledger");
+/// let keeper = Keeper::open(&path)?;
+/// keeper.insert(0x4021_0000..0x4021_1000, Cause::Consumed, SystemTime::now());
+/// keeper.flush()?;
+/// assert!(Keeper::open(&path)?.with(|ledger| ledger.contains(0x4021_0000)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Keeper {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    path: Option<PathBuf>,
+    state: Mutex<State>,
+    /// Something changed.
+    changed: Condvar,
+    /// The file is as the ledger was, or could not be.
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ledger: Ledger,
+    /// Counts changes.
+    version: u64,
+    /// The version that was last written, or could not be.
+    tried: u64,
+    /// Why that could not be.
+    failure: Option<Arc<FileError>>,
+    is_closing: bool,
+}
+
+/// The file could not be written; see [`Keeper`].
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct NotWritten(Arc<FileError>);
+
+impl Keeper {
+    /// A keeper without a file.
+    pub fn in_memory(ledger: Ledger) -> Self {
+        Self { shared: Shared::new(None, ledger), writer: None }
+    }
+
+    /// The keeper of this file. If there is none yet, it is made at the first change.
+    ///
+    /// # Errors
+    /// [`FileError`]: it is there and is no whole ledger, or its thread cannot be made.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let ledger = Ledger::load(path)?.unwrap_or_default();
+        super::file::sweep(path);
+        let shared = Shared::new(Some(path.to_owned()), ledger);
+        let of_thread = shared.clone();
+        let writer = thread::Builder::new().name("ledger".into()).spawn(move || of_thread.write_changes());
+        let writer = writer.map_err(|source| FileError::Write { path: path.to_owned(), source })?;
+        Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// As [`Ledger::insert`].
+    pub fn insert(&self, range: Range<u64>, cause: Cause, time: SystemTime) -> u64 {
+        self.change(|ledger| ledger.insert(range, cause, time), |new| *new > 0)
+    }
+
+    /// As [`Ledger::remove`].
+    pub fn remove(&self, range: Range<u64>) -> u64 {
+        self.change(|ledger| ledger.remove(range), |gone| *gone > 0)
+    }
+
+    /// Puts another ledger in place of this one: what a migration brought.
+    pub fn replace(&self, ledger: Ledger) {
+        self.change(|old| *old = ledger, |()| true);
+    }
+
+    /// Looks at the ledger. Nothing can be entered meanwhile.
+    pub fn with<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.shared.lock().ledger)
+    }
+
+    /// Waits until the file holds all that was entered before.
+    ///
+    /// # Errors
+    /// [`NotWritten`]; the ledger is whole in memory.
+    pub fn flush(&self) -> Result<(), NotWritten> {
+        if self.shared.path.is_none() {
+            return Ok(());
+        }
+        let mut state = self.shared.lock();
+        // What failed before is tried again.
+        if state.failure.is_some() {
+            state.version += 1;
+            self.shared.changed.notify_all();
+        }
+        let wanted = state.version;
+        while state.tried < wanted {
+            state = self.shared.written.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.failure.clone().map_or(Ok(()), |failure| Err(NotWritten(failure)))
+    }
+
+    /// Why the file is not as the ledger is, if the last try to write it failed.
+    pub fn failure(&self) -> Option<NotWritten> {
+        self.shared.lock().failure.clone().map(NotWritten)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T, is_change: impl FnOnce(&T) -> bool) -> T {
+        let mut state = self.shared.lock();
+        let result = change(&mut state.ledger);
+        if is_change(&result) {
+            state.version += 1;
+            self.shared.changed.notify_all();
+        }
+        result
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.lock().is_closing = true;
+        self.shared.changed.notify_all();
+        if let Some(writer) = self.writer.take() {
+            // It cannot panic; if it did, the file is what was last written.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Shared {
+    fn new(path: Option<PathBuf>, ledger: Ledger) -> Arc<Self> {
+        let state = Mutex::new(State { ledger, ..State::default() });
+        Arc::new(Self { path, state, changed: Condvar::new(), written: Condvar::new() })
+    }
+
+    /// A thread that panicked while it looked does not take the ledger with it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keeper's thread: writes each change until the end.
+    fn write_changes(&self) {
+        let Some(path) = &self.path else { return };
+        let mut state = self.lock();
+        loop {
+            if state.tried == state.version {
+                if state.is_closing {
+                    return;
+                }
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (version, bytes) = (state.version, state.ledger.to_bytes());
+            drop(state);
+            let written = super::file::replace(path, &bytes);
+            state = self.lock();
+            state.tried = version;
+            state.failure = written.err().map(Arc::new);
+            self.written.notify_all();
+        }
+    }
+}
+
+impl NotWritten {
+    /// Why.
+    pub fn io(&self) -> Option<&io::Error> {
+        match &*self.0 {
+            FileError::Read { source, .. } | FileError::Write { source, .. } => Some(source),
+            FileError::Format { .. } => None,
+        }
+    }
+}
+
+impl Default for Keeper {
+    fn default() -> Self {
+        Self::in_memory(Ledger::default())
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pages = self.with(Ledger::pages);
+        f.debug_struct("Keeper").field("path", &self.shared.path).field("pages", &pages).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const THEN: SystemTime = SystemTime::UNIX_EPOCH;
+
+    #[test]
+    fn what_many_threads_enter_is_in_the_file_when_the_keeper_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        let keeper = Keeper::open(&path).unwrap();
+        assert!(!path.exists(), "nothing is bad yet");
+        thread::scope(|scope| {
+            for thread in 0..8 {
+                let keeper = &keeper;
+                scope.spawn(move || {
+                    for page in 0..50 {
+                        let start = (page * 8 + thread) * 0x2000;
+                        assert_eq!(keeper.insert(start..start + 1, Cause::Consumed, THEN), 1);
+                    }
+                });
+            }
+        });
+        drop(keeper);
+        assert_eq!(Ledger::load(&path).unwrap().unwrap().pages(), 400);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left lying about");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_tried_again_and_the_ledger_stays_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("ledger");
+        let keeper = Keeper::open(&path).unwrap();
+        fs::remove_dir(&folder).unwrap();
+        keeper.insert(0..1, Cause::Consumed, THEN);
+        let error = keeper.flush().unwrap_err();
+        assert_eq!(error.io().unwrap().kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().starts_with("cannot write the ledger"), "{error}");
+        assert!(keeper.failure().is_some());
+        assert!(keeper.with(|ledger| ledger.contains(0)));
+        fs::create_dir(&folder).unwrap();
+        keeper.insert(0x5000..0x5001, Cause::Found, THEN);
+        keeper.flush().unwrap();
+        assert!(keeper.failure().is_none());
+        assert_eq!(Ledger::load(&path).unwrap().unwrap().pages(), 2);
+    }
+
+    #[test]
+    fn what_healed_is_struck_out_of_the_file_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        let keeper = Keeper::open(&path).unwrap();
+        keeper.insert(0..0x3000, Cause::Consumed, THEN);
+        assert_eq!(keeper.remove(0x1000..0x2000), 1);
+        keeper.flush().unwrap();
+        let ledger = Ledger::load(&path).unwrap().unwrap();
+        assert_eq!(ledger.ranges().map(|bad| bad.range).collect::<Vec<_>>(), [0..0x1000, 0x2000..0x3000]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        fs::write(&path, b"SEAWALL\0 but not whole").unwrap();
+        assert!(matches!(Keeper::open(&path), Err(FileError::Format { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"SEAWALL\0 but not whole");
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        for name in [".ledger.new-Ab12Cd", ".other.new-Ab12Cd", "ledger.new"] {
+            fs::write(directory.path().join(name), b"half").unwrap();
+        }
+        drop(Keeper::open(&path).unwrap());
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".other.new-Ab12Cd", "ledger.new"]);
+    }
+}
