@@ -77,6 +77,7 @@ mod exit {
     pub(crate) const UNAVAILABLE: u8 = 9;
     pub(crate) const PANIC: u8 = 10;
     pub(crate) const TOO_LITTLE_MEMORY: u8 = 11;
+    pub(crate) const DRY_RUN: u8 = 12;
 }
 
 /// What a command failed with: an exit code, and what to do about it.

@@ -124,7 +124,7 @@ mod boot {
         }
         let memory = Arc::new(OnceLock::new());
         let watch = Watch { memory: memory.clone(), start: Instant::now() };
-        let machine = KvmMachine::new(config, &guest, Box::new(watch))?;
+        let mut machine = KvmMachine::new(config, &guest, Box::new(watch))?;
         let memory = memory.get_or_init(|| machine.memory().clone()).clone();
         eprintln!("boot: {:x?}", machine.placement());
         if args.interactive {

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use seawall::apei::ghes::{Ghes, Region};
+use seawall::ledger::{Cause, Keeper};
 use seawall::{
-    Action, AddressMap, ContainError, Containment, Decision, Injection, MemoryError, Policy, Source,
+    Action, AddressMap, ContainError, Containment, Decision, MemoryError, Policy, Response, Source,
     StopReason,
 };
 use seawall_events::{Exit, MmioExit, NisvExit, SigbusExit, SystemEvent, Vcpu};
@@ -38,8 +39,10 @@ pub enum End {
         /// The kernel's line.
         message: String,
     },
-    /// It took the same abort for ever.
-    Storm(StopReason),
+    /// It was stopped at a memory error: it took the same abort for ever, or the policy has it so.
+    Stopped(StopReason),
+    /// It met bad memory, and this is a dry run.
+    DryRun,
     /// It accessed an address where there is nothing.
     NoDevice(MmioExit),
     /// The same, by an instruction whose syndrome does not say what it does.
@@ -77,15 +80,19 @@ impl Policy for BoardPolicy {
         self.0.name()
     }
 
-    fn decide(&self, error: &MemoryError) -> Injection {
+    fn decide(&self, error: &MemoryError) -> Response {
         self.0.decide(error)
     }
 }
 
 /// The policy with this name: see [`seawall::builtin`].
 pub fn policy(name: &str) -> Option<Box<dyn Policy + Send>> {
-    const ALL: [fn() -> Box<dyn Policy + Send>; 3] =
-        [|| Box::new(seawall::SError), || Box::new(seawall::Mainline), || Box::new(seawall::Full)];
+    const ALL: [fn() -> Box<dyn Policy + Send>; 4] = [
+        || Box::new(seawall::Rules::default()),
+        || Box::new(seawall::SError),
+        || Box::new(seawall::Mainline),
+        || Box::new(seawall::Full),
+    ];
     ALL.into_iter().map(|make| make()).find(|policy| policy.name() == name)
 }
 
@@ -106,6 +113,8 @@ pub struct Board {
     acpi: bool,
     /// Where the guest's memory is in this process, for SIGBUS.
     addresses: AddressMap,
+    /// The bad pages.
+    ledger: Arc<Keeper>,
 }
 
 /// More devices than the layout has room for.
@@ -138,6 +147,7 @@ impl Board {
             virtio: 0,
             acpi: false,
             addresses: AddressMap::default(),
+            ledger: Arc::default(),
         };
         board.put(layout::UART.start, layout::UART.end, uart);
         board.put(layout::RTC.start, layout::RTC.end, rtc);
@@ -232,6 +242,21 @@ impl Board {
         lock(&self.containment).set_patience(patience);
     }
 
+    /// See [`Containment::set_dry_run`].
+    pub fn set_dry_run(&mut self, is_dry_run: bool) {
+        lock(&self.containment).set_dry_run(is_dry_run);
+    }
+
+    /// Where bad pages are entered.
+    pub fn set_ledger(&mut self, ledger: Arc<Keeper>) {
+        self.ledger = ledger;
+    }
+
+    /// The bad pages.
+    pub fn ledger(&self) -> &Arc<Keeper> {
+        &self.ledger
+    }
+
     /// Where the guest's memory is in this process: without it SIGBUS ends the guest.
     pub fn set_addresses(&mut self, addresses: AddressMap) {
         self.addresses = addresses;
@@ -301,11 +326,13 @@ impl Board {
         source: &Source,
         now: Duration,
     ) -> Result<Served, ContainError<V::Error>> {
-        lock(&self.containment).decide(vcpu, source, now).map(Served::MemoryError)
+        let decision = lock(&self.containment).decide(vcpu, source, now)?;
+        // The host has no second copy of what was there.
+        Ok(Served::MemoryError(decision.guest_first()))
     }
 
-    /// Writes the record of a memory error, for guests that look for such: before [`Board::inject`] makes them look.
-    /// `time`: now, by the guest's clock.
+    /// Enters the page in the ledger, and writes the record of the error for guests that look for such: before
+    /// [`Board::inject`] makes them look. `time`: now, by the guest's clock.
     ///
     /// # Errors
     /// If the guest's memory cannot be written.
@@ -315,6 +342,9 @@ impl Board {
         decision: &mut Decision,
         time: SystemTime,
     ) -> Result<(), GuestMemoryError> {
+        if let Some(range) = decision.error.range() {
+            self.ledger.insert(range, Cause::Consumed, time);
+        }
         lock(&self.containment).record(memory, decision, time)
     }
 
@@ -334,12 +364,13 @@ impl Board {
         }
         self.console.memory_error(cpu, &outcome);
         Ok(match outcome.action {
-            Action::Stop(reason) => Some(End::Storm(reason)),
+            Action::Stop(reason) => Some(End::Stopped(reason)),
+            Action::DryRun(_) => Some(End::DryRun),
             _ => None,
         })
     }
 
-    /// Tells the guest of bad memory that nobody has touched yet, if it looks for records.
+    /// Enters bad memory that nobody has touched yet in the ledger, and tells the guest of it if it looks for records.
     ///
     /// # Errors
     /// If the guest's memory cannot be written.
@@ -349,6 +380,7 @@ impl Board {
         range: Range<u64>,
         time: SystemTime,
     ) -> Result<(), GuestMemoryError> {
+        self.ledger.insert(range.clone(), Cause::Found, time);
         let mut containment = lock(&self.containment);
         let Some(ghes) = containment.records() else { return Ok(()) };
         ghes.announce(memory, range, time).map(|_| ())
@@ -403,7 +435,8 @@ impl fmt::Display for End {
             Self::PowerOff => f.write_str("powered off"),
             Self::Reset => f.write_str("asked for a reset"),
             Self::Panic { message } => f.write_str(message),
-            Self::Storm(reason) => write!(f, "stopped: {reason}"),
+            Self::Stopped(reason) => write!(f, "stopped: {reason}"),
+            Self::DryRun => f.write_str("met bad memory, about which a dry run does nothing"),
             Self::NoDevice(mmio) => {
                 let what = if mmio.is_write { "write to" } else { "read of" };
                 write!(f, "{what} {} bytes at {:#x}, where there is no device", mmio.len, mmio.phys_addr)

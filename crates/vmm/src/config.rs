@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use seawall::Policy;
+use seawall::ledger::{Keeper, Ledger};
 use seawall_events::{Abi, Layout};
 use vm_memory::GuestMemory;
 
@@ -17,6 +18,7 @@ use crate::firmware::Firmware;
 use crate::interrupt::InterruptLine;
 use crate::kernel::Kernel;
 use crate::load::{self, Placement};
+use crate::ram::Ram;
 use crate::{Error, layout};
 
 /// Linux's `COMMAND_LINE_SIZE` on arm64, less the NUL.
@@ -34,6 +36,14 @@ pub struct Config {
     pub cpus: u32,
     /// What is done about memory errors.
     pub policy: Box<dyn Policy + Send>,
+    /// Decide and report, and do nothing: the first error ends the guest ([`End::DryRun`](crate::End::DryRun)).
+    pub dry_run: bool,
+    /// Where bad pages are entered. Those that are in it already are healed when the machine is made, or left out of the
+    /// guest's memory map.
+    pub ledger: Arc<Keeper>,
+    /// New memory is put in the place of bad pages, when the machine is made and at each reset. Not where that cannot
+    /// be: for instance with devices of the host's that work on the guest's memory (VFIO).
+    pub heal: bool,
     /// Which `struct kvm_vcpu_events` the software machine speaks; KVM has its own.
     pub abi: Abi,
     /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
@@ -60,12 +70,15 @@ pub struct Guest {
 
 impl Config {
     /// One vCPU, `memory` bytes of zeroed RAM, the extended ABI as posted, no disk; aborts are injected as they
-    /// happened ([`seawall::Full`]).
+    /// happened ([`seawall::Rules`]), bad pages are remembered without a file, and healed.
     pub fn new(memory: u64) -> Self {
         Self {
             memory,
             cpus: 1,
-            policy: Box::new(seawall::Full),
+            policy: Box::new(seawall::Rules::default()),
+            dry_run: false,
+            ledger: Arc::new(Keeper::in_memory(Ledger::default())),
+            heal: true,
             abi: Abi::Extended(Layout::Posted),
             acpi: false,
             virtio_console: false,
@@ -106,6 +119,8 @@ impl Config {
         observer: Box<dyn Observer>,
     ) -> Result<Board, Error> {
         let mut board = Board::new(&mut line, clock, observer, self.policy)?;
+        board.set_ledger(self.ledger);
+        board.set_dry_run(self.dry_run);
         if self.acpi {
             board.set_acpi();
         }
@@ -139,7 +154,7 @@ impl Guest {
     }
 
     /// Puts the guest into `memory`, which has `size` bytes of RAM, with the device tree of a machine with this board.
-    /// `pmu`: its CPUs have a performance monitor.
+    /// What is in the board's ledger is kept from it. `pmu`: its CPUs have a performance monitor.
     ///
     /// # Errors
     /// [`Error::Load`], [`Error::Fdt`], [`Error::CommandLine`].
@@ -159,24 +174,27 @@ impl Guest {
         if matches!(self.kernel, Kernel::Linux(_)) && line > MAX_COMMAND_LINE {
             return Err(Error::CommandLine { size: line, limit: MAX_COMMAND_LINE });
         }
-        let mut ram = layout::RAM..layout::RAM.saturating_add(size);
+        let range = layout::RAM..layout::RAM.saturating_add(size);
+        let bad = board.ledger().with(|ledger| ledger.overlapping(range.clone()).collect::<Vec<_>>());
+        let ram = Ram::without(range, bad.into_iter().map(|bad| bad.range));
         let virtio = board.virtio();
         let platform =
-            Platform { memory: size, cpus, command_line: &command_line, initrd: None, pmu, virtio };
+            Platform { memory: &ram, cpus, command_line: &command_line, initrd: None, pmu, virtio };
         if !board.has_acpi() {
             return load::load(memory, &ram, self, |initrd| {
                 Ok(fdt::flatten(&Platform { initrd, ..platform.clone() })?)
             });
         }
-        let firmware = Firmware::new(&ram, &platform)?;
-        ram.end = firmware.range.start;
-        let placement = load::load(memory, &ram, self, |initrd| -> Result<_, Error> {
+        let firmware = Firmware::new(&platform)?;
+        let below = ram.up_to(firmware.range.start);
+        let placement = load::load(memory, &below, self, |initrd| -> Result<_, Error> {
             Ok(fdt::flatten_stub(&Platform { initrd, ..platform.clone() }, &firmware.handover)?)
         })?;
         for (address, bytes) in firmware.parts() {
             load::write(memory, address, bytes)?;
         }
-        board.set_records(memory, firmware.records).map_err(|error| load::failed(ram.end, &error))?;
+        let failed = |error| load::failed(firmware.range.start, &error);
+        board.set_records(memory, firmware.records).map_err(failed)?;
         Ok(placement)
     }
 }

@@ -7,12 +7,13 @@ use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 use crate::firmware::efi::Handover;
 use crate::layout;
+use crate::ram::Ram;
 
 /// What the tree says beyond what every guest gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform<'a> {
-    /// Bytes of RAM.
-    pub memory: u64,
+    /// RAM.
+    pub memory: &'a Ram,
     /// vCPUs.
     pub cpus: u32,
     /// The command line: `/chosen/bootargs`.
@@ -128,10 +129,12 @@ fn boot(fdt: &mut FdtWriter, platform: &Platform<'_>) -> Result<(), vm_fdt::Erro
     Ok(())
 }
 
-fn memory(fdt: &mut FdtWriter, size: u64) -> Result<(), vm_fdt::Error> {
+fn memory(fdt: &mut FdtWriter, ram: &Ram) -> Result<(), vm_fdt::Error> {
     let node = fdt.begin_node(&format!("memory@{:x}", layout::RAM))?;
     fdt.property_string("device_type", "memory")?;
-    fdt.property_array_u64("reg", &[layout::RAM, size])?;
+    let usable = ram.usable();
+    let reg: Vec<u64> = usable.iter().flat_map(|part| [part.start, part.end - part.start]).collect();
+    fdt.property_array_u64("reg", &reg)?;
     fdt.end_node(node)
 }
 

@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use seawall::ledger::Keeper;
 use seawall::{AddressMap, BadRegion, Region, Verdict};
 use seawall_events::{Reg, Vcpu as _};
 use seawall_kvm::{
@@ -14,29 +15,66 @@ use seawall_kvm::{
 
 use vm_memory::GuestMemoryRegion as _;
 
-use crate::board::{Board, End, Served};
+use crate::board::{Board, BoardState, End, Served};
 use crate::console::Observer;
 use crate::devices::rtc::WallClock;
 use crate::interrupt::InterruptLine;
 use crate::load::Placement;
 use crate::{Config, Error, Guest, layout};
 
-impl InterruptLine for SpiLine {
+/// An input of the interrupt controller; after a reset it is that of another one.
+struct Line {
+    spi: u32,
+    input: Mutex<SpiLine>,
+}
+
+impl InterruptLine for Line {
     fn set(&self, high: bool) {
         // It was set once when it was made: what can fail failed then.
-        let _: Result<(), _> = self.set_level(high);
+        let input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        let _: Result<(), _> = input.set_level(high);
+    }
+}
+
+/// What KVM has of a guest. It is made anew at each reset.
+#[derive(Debug)]
+struct InKernel {
+    vcpus: Vec<Vcpu>,
+    gic: Gic,
+    vm: Vm,
+}
+
+impl InKernel {
+    fn new(cpus: u32, memory: &GuestMemoryMmap) -> Result<Self, Error> {
+        let vm = Kvm::open()?.create_vm(memory.clone(), seawall_kvm::Config::default())?;
+        let vcpus = (0..cpus).map(|n| match n {
+            0 => vm.create_vcpu(0),
+            n => vm.create_vcpu_off(n.into()),
+        });
+        let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
+        let (distributor, redistributors) = (layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS);
+        let gic = vm.create_gic(distributor.start, redistributors.start)?;
+        Ok(Self { vcpus, gic, vm })
+    }
+
+    /// The input of an SPI, low.
+    fn input(&self, spi: u32) -> Result<SpiLine, Error> {
+        Ok(self.gic.line(spi).ok_or(Error::NoInterrupt(spi))??)
     }
 }
 
 /// A guest on `/dev/kvm`, loaded and ready to run.
-#[derive(Debug)]
 pub struct KvmMachine {
-    vcpus: Vec<Vcpu>,
+    kernel: InKernel,
+    lines: Vec<Arc<Line>>,
     board: Arc<Board>,
+    /// The board before its guest ran.
+    new: BoardState,
     memory: GuestMemoryMmap,
     placement: Placement,
-    _gic: Gic,
-    _vm: Vm,
+    heal: bool,
+    /// Since when the guest has been running, all resets together.
+    start: Option<Instant>,
 }
 
 impl KvmMachine {
@@ -46,32 +84,66 @@ impl KvmMachine {
     /// [`Error`].
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let cpus = config.checked_cpus()?;
-        let size = config.checked_memory()?;
-        let memory = memory(size)?;
-        let vm = Kvm::open()?.create_vm(memory.clone(), seawall_kvm::Config::default())?;
-        let vcpus = (0..cpus).map(|n| match n {
-            0 => vm.create_vcpu(0),
-            n => vm.create_vcpu_off(n.into()),
-        });
-        let mut vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
-        let (distributor, redistributors) = (layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS);
-        let gic = vm.create_gic(distributor.start, redistributors.start)?;
+        let memory = memory(config.checked_memory()?)?;
+        let heal = config.heal;
+        let kernel = InKernel::new(cpus, &memory)?;
+        let mut lines = Vec::new();
         let line = |spi| -> Result<Arc<dyn InterruptLine>, Error> {
-            match gic.line(spi) {
-                Some(line) => Ok(Arc::new(line?)),
-                None => Err(Error::NoInterrupt(spi)),
-            }
+            let line = Arc::new(Line { spi, input: Mutex::new(kernel.input(spi)?) });
+            lines.push(line.clone());
+            Ok(line)
         };
         let mut board = config.board(line, Box::new(WallClock), observer)?;
         board.set_addresses(addresses(&memory)?);
-        let board = Arc::new(board);
-        let placement = guest.load(&memory, size, cpus, false, &board)?;
-        if let Some(boot) = vcpus.first_mut() {
-            for (reg, value) in [(Reg::Pc, placement.entry), (Reg::X(0), placement.fdt.start)] {
+        let (new, board) = (board.state(), Arc::new(board));
+        let placement = Placement::default();
+        let mut machine = Self { kernel, lines, board, new, memory, placement, heal, start: None };
+        machine.start(guest)?;
+        Ok(machine)
+    }
+
+    /// The guest starts anew, as after a reset of the machine: vCPUs, interrupt controller and devices are as they were
+    /// when it was made, bad pages are healed by mapping new ones in their place, or left out of the guest's memory map
+    /// if they cannot be, and `guest` is loaded. Other memory, disks and the ledger stay as they are.
+    ///
+    /// # Errors
+    /// [`Error`]: the machine must not be run then.
+    pub fn reset(&mut self, guest: &Guest) -> Result<(), Error> {
+        let cpus = self.kernel.vcpus.len() as u32;
+        self.kernel = InKernel::new(cpus, &self.memory)?;
+        for line in &self.lines {
+            *line.input.lock().unwrap_or_else(PoisonError::into_inner) = self.kernel.input(line.spi)?;
+        }
+        self.board.reset(&self.new);
+        self.start(guest)
+    }
+
+    /// Heals, and loads the guest.
+    fn start(&mut self, guest: &Guest) -> Result<(), Error> {
+        let size = self.memory.iter().map(|region| region.len()).sum();
+        if self.heal {
+            self.heal(size);
+        }
+        let cpus = self.kernel.vcpus.len() as u32;
+        self.placement = guest.load(&self.memory, size, cpus, false, &self.board)?;
+        if let Some(boot) = self.kernel.vcpus.first_mut() {
+            for (reg, value) in [(Reg::Pc, self.placement.entry), (Reg::X(0), self.placement.fdt.start)] {
                 boot.set_reg(reg, value)?;
             }
         }
-        Ok(Self { vcpus, board, memory, placement, _gic: gic, _vm: vm })
+        Ok(())
+    }
+
+    /// New pages in the place of those that are in the ledger. What cannot be replaced stays in it.
+    fn heal(&self, size: u64) {
+        let ledger = self.board.ledger();
+        let ram = layout::RAM..layout::RAM + size;
+        let bad: Vec<_> = ledger.with(|ledger| ledger.overlapping(ram).map(|bad| bad.range).collect());
+        for range in bad {
+            if self.kernel.vm.remap(range.start, range.end - range.start).is_ok() {
+                ledger.remove(range);
+            }
+        }
     }
 
     /// Where the parts of the guest are.
@@ -84,46 +156,61 @@ impl KvmMachine {
         &self.memory
     }
 
+    /// The bad pages.
+    pub fn ledger(&self) -> &Arc<Keeper> {
+        self.board.ledger()
+    }
+
     /// The guest's console, to type on while it runs.
     pub fn keyboard(&self) -> Keyboard {
         Keyboard { board: self.board.clone(), memory: self.memory.clone() }
     }
 
-    /// Runs the guest to its end, or for `limit`.
+    /// Runs the guest to its end, or for `limit`. After [`End::TimeLimit`] it can be run on.
     ///
     /// # Errors
     /// [`Error`]: the first that one of the vCPUs met.
-    pub fn run(self, limit: Option<Duration>) -> Result<End, Error> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let start = Instant::now();
+    pub fn run(&mut self, limit: Option<Duration>) -> Result<End, Error> {
+        let begin = Instant::now();
+        let start = *self.start.get_or_insert(begin);
+        let stop = AtomicBool::new(false);
         let (say, said) = mpsc::channel();
-        let threads: Result<Vec<_>, _> = (0..)
-            .zip(self.vcpus)
-            .map(|(number, vcpu)| {
-                let (say, stop) = (say.clone(), stop.clone());
-                let (board, memory) = (self.board.clone(), self.memory.clone());
-                let thread = thread::Builder::new().name(format!("vcpu {number}"));
-                thread.spawn(move || {
-                    let run = || kicker(&say).and_then(|()| run(number, vcpu, &board, &memory, &stop, start));
-                    let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panicked));
-                    // Nobody listens any more if another vCPU ended the guest before.
-                    let _ = say.send(Said::Ended(ended));
+        let (board, memory, stopped) = (&self.board, &self.memory, &stop);
+        thread::scope(|scope| {
+            let threads: Result<Vec<_>, _> = (0..)
+                .zip(&mut self.kernel.vcpus)
+                .map(|(number, vcpu)| {
+                    let say = say.clone();
+                    let thread = thread::Builder::new().name(format!("vcpu {number}"));
+                    thread.spawn_scoped(scope, move || {
+                        let run =
+                            || kicker(&say).and_then(|()| run(number, vcpu, board, memory, stopped, start));
+                        let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panicked));
+                        // Nobody listens any more if another vCPU ended the guest before.
+                        let _ = say.send(Said::Ended(ended));
+                    })
                 })
-            })
-            .collect();
-        drop(say);
-        let (end, mut kickers) = match &threads {
-            Ok(_) => wait(&said, limit.map(|limit| start + limit)),
-            Err(_) => (Ok(End::TimeLimit), Vec::new()),
-        };
-        stop.store(true, Ordering::SeqCst);
-        // A thread that has only now begun sees `stop` before its first run.
-        kickers.extend(said.try_iter().filter_map(Said::kicker));
-        kickers.iter().for_each(Kicker::kick);
-        for thread in threads.map_err(Error::Thread)? {
-            thread.join().map_err(|_| Error::Panicked)?;
-        }
-        end
+                .collect();
+            drop(say);
+            let (end, mut kickers) = match &threads {
+                Ok(_) => wait(&said, limit.map(|limit| begin + limit)),
+                Err(_) => (Ok(End::TimeLimit), Vec::new()),
+            };
+            stop.store(true, Ordering::SeqCst);
+            // A thread that has only now begun sees `stop` before its first run.
+            kickers.extend(said.try_iter().filter_map(Said::kicker));
+            kickers.iter().for_each(Kicker::kick);
+            for thread in threads.map_err(Error::Thread)? {
+                thread.join().map_err(|_| Error::Panicked)?;
+            }
+            end
+        })
+    }
+}
+
+impl std::fmt::Debug for KvmMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KvmMachine").field("board", &self.board).finish_non_exhaustive()
     }
 }
 
@@ -208,7 +295,7 @@ fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<End, Err
 /// Runs one vCPU until the guest ends by it, or somebody stops it.
 fn run(
     number: u32,
-    mut vcpu: Vcpu,
+    vcpu: &mut Vcpu,
     board: &Board,
     memory: &GuestMemoryMmap,
     stop: &AtomicBool,
@@ -216,7 +303,7 @@ fn run(
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
         let exit = vcpu.run()?;
-        let end = match board.serve(&mut vcpu, &exit, start.elapsed())? {
+        let end = match board.serve(vcpu, &exit, start.elapsed())? {
             Served::Done => None,
             Served::End(end) => Some(end),
             Served::MemoryError(mut decision) => {
@@ -225,7 +312,7 @@ fn run(
                     // The guest has records to read yet: by its other vCPUs.
                     thread::yield_now();
                 }
-                board.inject(number, &mut vcpu, decision)?
+                board.inject(number, vcpu, decision)?
             }
             Served::Found(range) => {
                 board.announce(memory, range, SystemTime::now()).map_err(Error::Record)?;

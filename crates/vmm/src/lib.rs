@@ -38,6 +38,7 @@ pub mod kernel;
 mod kvm;
 pub mod layout;
 pub mod load;
+pub mod ram;
 mod snapshot;
 mod software;
 

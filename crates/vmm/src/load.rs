@@ -4,6 +4,9 @@
 //!   where its segments say;
 //! - the initramfs lies behind the kernel, and not below the middle of RAM or 128 MiB;
 //! - the device tree lies behind the initramfs on a 2 MiB boundary, or where else it has room.
+//!
+//! What of RAM is bad and could not be healed is gone round, by the next place of the kind; a flat binary and an ELF
+//! cannot.
 
 use std::ops::Range;
 
@@ -12,6 +15,7 @@ use vm_memory::{Bytes as _, GuestAddress, GuestMemory, GuestMemoryError};
 
 use crate::Guest;
 use crate::kernel::Kernel;
+use crate::ram::Ram;
 
 /// Where a flat binary goes, bytes above the base of RAM.
 const FLAT_OFFSET: u64 = 0x8_0000;
@@ -25,7 +29,7 @@ const FDT_ALIGN: u64 = 0x20_0000;
 const PAGE: u64 = 0x1000;
 
 /// Where the parts of a guest are in its memory.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Placement {
     /// The first instruction.
     pub entry: u64,
@@ -51,6 +55,17 @@ pub enum LoadError {
         kernel: Range<u64>,
         /// What there is.
         ram: Range<u64>,
+    },
+    /// The kernel cannot be elsewhere, and its place is bad.
+    #[error(
+        "the kernel must be at {:#x}..{:#x}, and {:#x}..{:#x} is bad memory that could not be healed", .kernel.start,
+        .kernel.end, .bad.start, .bad.end
+    )]
+    BadMemory {
+        /// What it takes.
+        kernel: Range<u64>,
+        /// What is bad.
+        bad: Range<u64>,
     },
     /// A place was asked for, but the kernel has its own.
     #[error("expected a flat binary to load at {address:#x}, got a kernel that says itself where it goes")]
@@ -120,14 +135,15 @@ pub enum LoadError {
     },
 }
 
-/// Puts a guest into `memory`, whose RAM is `ram` and zero as yet. `tree` makes the device tree, once it is known where
+/// Puts a guest into `memory`, whose RAM is `ram`. What was there before is written over, and is gone where the kernel
+/// wants zeroes. `tree` makes the device tree, once it is known where
 /// the initramfs is.
 ///
 /// # Errors
 /// [`LoadError`], and what `tree` fails with.
 pub fn load<M: GuestMemory, E: From<LoadError>>(
     memory: &M,
-    ram: &Range<u64>,
+    ram: &Ram,
     guest: &Guest,
     tree: impl FnOnce(Option<Range<u64>>) -> Result<Vec<u8>, E>,
 ) -> Result<Placement, E> {
@@ -144,6 +160,8 @@ pub fn load<M: GuestMemory, E: From<LoadError>>(
         Kernel::Elf { segments, .. } => {
             for segment in segments {
                 write(memory, segment.address, &segment.bytes)?;
+                let zeroes = segment.size.saturating_sub(segment.bytes.len() as u64);
+                zero(memory, segment.address + segment.bytes.len() as u64, zeroes)?;
             }
         }
     }
@@ -152,6 +170,16 @@ pub fn load<M: GuestMemory, E: From<LoadError>>(
     }
     write(memory, fdt.start, &tree)?;
     Ok(Placement { entry, kernel: taken, initrd: initrd_place, fdt })
+}
+
+/// Zeroes guest memory.
+fn zero<M: GuestMemory>(memory: &M, address: u64, size: u64) -> Result<(), LoadError> {
+    const ZEROES: [u8; 0x1000] = [0; 0x1000];
+    for done in (0..size).step_by(ZEROES.len()) {
+        let count = (size - done).min(ZEROES.len() as u64) as usize;
+        write(memory, address + done, ZEROES.get(..count).unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 /// Puts bytes into guest memory.
@@ -164,18 +192,18 @@ pub(crate) fn failed(address: u64, error: &GuestMemoryError) -> LoadError {
 }
 
 /// Entry and memory of a kernel.
-fn place_kernel(
-    kernel: &Kernel,
-    address: Option<u64>,
-    ram: &Range<u64>,
-) -> Result<(u64, Range<u64>), LoadError> {
+fn place_kernel(kernel: &Kernel, address: Option<u64>, usable: &Ram) -> Result<(u64, Range<u64>), LoadError> {
+    let ram = usable.range();
     if let (Some(address), Kernel::Linux(_) | Kernel::Elf { .. }) = (address, kernel) {
         return Err(LoadError::HasAddress { address });
     }
     let (entry, taken) = match kernel {
         Kernel::Linux(image) => {
             let start = (ram.start + LINUX_ALIGN).saturating_add(image.text_offset);
-            (start, start..start.saturating_add(image.image_size))
+            let taken = start..start.saturating_add(image.image_size);
+            let good = usable.lowest(start, image.image_size, LINUX_ALIGN, image.text_offset % LINUX_ALIGN);
+            let taken = good.unwrap_or(taken);
+            (taken.start, taken)
         }
         Kernel::Flat(bytes) => {
             let start = address.unwrap_or(ram.start + FLAT_OFFSET);
@@ -192,10 +220,13 @@ fn place_kernel(
         }
     };
     if !ram.contains(&taken.start) {
-        return Err(LoadError::OutsideRam { kernel: taken, ram: ram.clone() });
+        return Err(LoadError::OutsideRam { kernel: taken, ram });
     }
     if ram.end < taken.end {
-        return Err(LoadError::Kernel { kernel: taken, ram: ram.clone() });
+        return Err(LoadError::Kernel { kernel: taken, ram });
+    }
+    if let Some(bad) = usable.bad_in(&taken) {
+        return Err(LoadError::BadMemory { kernel: taken, bad });
     }
     if !taken.contains(&entry) {
         return Err(LoadError::Entry { entry, kernel: taken });
@@ -210,21 +241,18 @@ fn behind_kernel(ram: &Range<u64>, kernel: &Range<u64>) -> u64 {
         .next_multiple_of(PAGE)
 }
 
-fn place_initrd(bytes: &[u8], kernel: &Range<u64>, ram: &Range<u64>) -> Result<Range<u64>, LoadError> {
+fn place_initrd(bytes: &[u8], kernel: &Range<u64>, ram: &Ram) -> Result<Range<u64>, LoadError> {
     if bytes.is_empty() {
         return Err(LoadError::EmptyInitrd);
     }
-    let (start, size) = (behind_kernel(ram, kernel), bytes.len() as u64);
-    match start.checked_add(size).filter(|end| *end <= ram.end) {
-        Some(end) => Ok(start..end),
-        None => Err(LoadError::Initrd { size, start, ram_end: ram.end }),
-    }
+    let (start, size, ram_end) = (behind_kernel(&ram.range(), kernel), bytes.len() as u64, ram.range().end);
+    ram.lowest(start, size, PAGE, 0).ok_or(LoadError::Initrd { size, start, ram_end })
 }
 
 /// The first place that is free: below an ELF, behind kernel and initramfs, or at the top of RAM.
 fn place_fdt(
     size: u64,
-    ram: &Range<u64>,
+    usable: &Ram,
     kernel: &Kernel,
     taken: &Range<u64>,
     initrd: Option<&Range<u64>>,
@@ -232,19 +260,18 @@ fn place_fdt(
     if size > FDT_ALIGN {
         return Err(LoadError::FdtTooBig { size, limit: FDT_ALIGN });
     }
+    let ram = usable.range();
     let below = matches!(kernel, Kernel::Elf { .. }).then_some(ram.start);
-    let behind =
-        initrd.map_or_else(|| behind_kernel(ram, taken), |initrd| initrd.end).next_multiple_of(FDT_ALIGN);
-    let top = ram.end.checked_sub(size).map(|start| start & !(PAGE - 1));
+    let behind = initrd.map_or_else(|| behind_kernel(&ram, taken), |initrd| initrd.end);
+    let behind = usable.lowest(behind, size, FDT_ALIGN, 0).map(|place| place.start);
+    let top = usable.highest(size, PAGE).map(|place| place.start);
     let is_free = |place: &Range<u64>| {
         let overlaps = |other: &&Range<u64>| place.start < other.end && other.start < place.end;
-        ram.start <= place.start
-            && place.end <= ram.end
-            && ![Some(taken), initrd].iter().flatten().any(overlaps)
+        usable.has(place) && ![Some(taken), initrd].iter().flatten().any(overlaps)
     };
-    let places = [below, Some(behind), top].into_iter().flatten();
+    let places = [below, behind, top].into_iter().flatten();
     let free = places.map(|start| start..start.saturating_add(size)).find(is_free);
-    free.ok_or_else(|| LoadError::NoRoomForFdt { size, ram: ram.clone() })
+    free.ok_or(LoadError::NoRoomForFdt { size, ram })
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use seawall::Decision;
+use seawall::ledger::Keeper;
 use seawall_events::{Exit, Reg, Vcpu as _};
 use seawall_machine::{Config as MachineConfig, StateHash, Vm};
 
-use crate::board::{Board, End, Served};
+use crate::board::{Board, BoardState, End, Served};
 use crate::console::Observer;
 use crate::devices::rtc::GuestClock;
 use crate::dma::Dma;
@@ -70,6 +71,9 @@ pub struct SoftwareMachine {
     typed: VecDeque<u8>,
     /// Linux throws away what came before it had a driver.
     types_to_driver: bool,
+    /// The board before its guest ran.
+    new: BoardState,
+    heal: bool,
 }
 
 impl SoftwareMachine {
@@ -79,29 +83,77 @@ impl SoftwareMachine {
     /// [`Error`].
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let (cpus, size) = (config.checked_cpus()?, config.checked_memory()?);
-        let abi = config.abi;
+        let (abi, heal) = (config.abi, config.heal);
         let machine =
             MachineConfig { cpus: cpus as usize, memory_size: size, abi, ..MachineConfig::default() };
-        let mut vm = Vm::new(machine)?;
+        let vm = Vm::new(machine)?;
         let (levels, clock) = (Levels::default(), GuestClock::default());
         let mut board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
         board.set_patience(NO_PATIENCE);
-        let placement = Dma::with(vm.memory_mut(), |memory| guest.load(memory, size, cpus, true, &board)).0?;
-        let mut boot = vm.vcpu(0)?;
-        boot.set_reg(Reg::Pc, placement.entry)?;
-        boot.set_reg(Reg::X(0), placement.fdt.start)?;
-        let types_to_driver = matches!(guest.kernel, Kernel::Linux(_));
-        Ok(Self {
+        let new = board.state();
+        let mut machine = Self {
             vm,
             board,
-            placement,
+            placement: Placement::default(),
             clock,
             levels,
             known: 0,
             current: 0,
             typed: VecDeque::new(),
-            types_to_driver,
-        })
+            types_to_driver: false,
+            new,
+            heal,
+        };
+        // What the ledger has of a machine before this one is bad here too, unless it can be healed.
+        for bad in machine.bad().into_iter().filter(|_| !heal) {
+            machine.vm.poison(bad)?;
+        }
+        machine.start(guest)?;
+        Ok(machine)
+    }
+
+    /// The guest starts anew, as after a reset of the machine: CPUs and devices are as they were when it was made, bad
+    /// pages are healed or left out of its memory map, and `guest` is loaded. Other memory, disks, time and the ledger
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Load`] and the like: the machine must not be run then.
+    pub fn reset(&mut self, guest: &Guest) -> Result<(), Error> {
+        self.vm.reset();
+        self.board.reset(&self.new);
+        self.levels.0.store(0, Ordering::Relaxed);
+        (self.known, self.current) = (0, 0);
+        self.typed.clear();
+        self.start(guest)
+    }
+
+    /// Heals, and loads the guest.
+    fn start(&mut self, guest: &Guest) -> Result<(), Error> {
+        if self.heal {
+            for bad in self.bad() {
+                self.vm.heal(bad.clone())?;
+                self.vm
+                    .memory_mut()
+                    .zero(bad.start, bad.end - bad.start)
+                    .map_err(seawall_machine::Error::from)?;
+                self.board.ledger().remove(bad);
+            }
+        }
+        let (cpus, size) = (self.vm.cpu_count() as u32, self.vm.memory().size());
+        let board = &self.board;
+        self.placement =
+            Dma::with(self.vm.memory_mut(), |memory| guest.load(memory, size, cpus, true, board)).0?;
+        let mut boot = self.vm.vcpu(0)?;
+        boot.set_reg(Reg::Pc, self.placement.entry)?;
+        boot.set_reg(Reg::X(0), self.placement.fdt.start)?;
+        self.types_to_driver = matches!(guest.kernel, Kernel::Linux(_));
+        Ok(())
+    }
+
+    /// What the ledger has of RAM.
+    fn bad(&self) -> Vec<Range<u64>> {
+        let ram = self.vm.memory().range();
+        self.board.ledger().with(|ledger| ledger.overlapping(ram).map(|bad| bad.range).collect())
     }
 
     /// A machine that goes on from a snapshot. `config` must be like [`Snapshot::config`], with as many disks of the
@@ -118,14 +170,27 @@ impl SoftwareMachine {
                 machine: format!("{cpus} vCPUs and {size} bytes"),
             });
         }
+        let heal = config.heal;
         let (levels, clock) = (Levels::default(), GuestClock::default());
         let mut board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
         board.set_patience(NO_PATIENCE);
+        let new = board.state();
         let vm = snapshot.machine.machine()?;
         let placement = snapshot.devices.placement.clone();
         let (typed, types_to_driver) = (VecDeque::new(), snapshot.devices.types_to_driver);
-        let mut machine =
-            Self { vm, board, placement, clock, levels, known: 0, current: 0, typed, types_to_driver };
+        let mut machine = Self {
+            vm,
+            board,
+            placement,
+            clock,
+            levels,
+            known: 0,
+            current: 0,
+            typed,
+            types_to_driver,
+            new,
+            heal,
+        };
         machine.restore(snapshot)?;
         Ok(machine)
     }
@@ -171,7 +236,20 @@ impl SoftwareMachine {
 
     fn devices(&self) -> Devices {
         // All fields by name: whoever adds one must decide here what becomes of it.
-        let Self { vm: _, board, placement, clock: _, levels, known, current, typed, types_to_driver } = self;
+        // How it starts anew is the host's.
+        let Self {
+            vm: _,
+            board,
+            placement,
+            clock: _,
+            levels,
+            known,
+            current,
+            typed,
+            types_to_driver,
+            new: _,
+            heal: _,
+        } = self;
         Devices {
             placement: placement.clone(),
             board: board.state(),
@@ -265,6 +343,11 @@ impl SoftwareMachine {
     /// The vCPU that the last run ended on.
     pub fn current_cpu(&self) -> usize {
         self.current
+    }
+
+    /// The bad pages.
+    pub fn ledger(&self) -> &Arc<Keeper> {
+        self.board.ledger()
     }
 
     /// The machine.

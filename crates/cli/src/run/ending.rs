@@ -51,7 +51,8 @@ impl Ending {
             Self::Guest(End::PowerOff) => "power-off",
             Self::Guest(End::Reset) => "reset",
             Self::Guest(End::Panic { .. }) => "panic",
-            Self::Guest(End::Storm(_)) => "storm",
+            Self::Guest(End::Stopped(reason)) => reason.name(),
+            Self::Guest(End::DryRun) => "dry-run",
             Self::Guest(End::NoDevice(_)) => "no-device",
             Self::Guest(End::NoSyndrome(_)) => "no-syndrome",
             Self::Guest(End::HostMemory(_)) => "host-memory",
@@ -65,13 +66,19 @@ impl Ending {
         }
     }
 
+    /// Whether a machine that reboots does so now: a panicking kernel asks for it, or would have.
+    pub(super) fn wants_reboot(&self) -> bool {
+        matches!(self, Self::Guest(End::Reset | End::Panic { .. }))
+    }
+
     /// For the shell.
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Guest(End::PowerOff) | Self::Keyboard => 0,
             Self::Guest(End::Reset) => exit::RESET,
             Self::Guest(End::Panic { .. }) => exit::PANIC,
-            Self::Guest(End::Storm(_)) => exit::STORM,
+            Self::Guest(End::Stopped(_)) => exit::STORM,
+            Self::Guest(End::DryRun) => exit::DRY_RUN,
             Self::Guest(End::Idle) | Self::InstructionLimit | Self::TimeLimit(_) | Self::BadVector { .. } => {
                 exit::HUNG
             }
@@ -86,7 +93,8 @@ impl Ending {
             Self::Guest(End::PowerOff) => format!("the guest powered off{after}"),
             Self::Guest(End::Reset) => format!("the guest asked for a reset{after}"),
             Self::Guest(End::Panic { message }) => format!("the guest's kernel panicked{after}: {message}"),
-            Self::Guest(End::Storm(reason)) => reason.to_string(),
+            Self::Guest(End::Stopped(reason)) => reason.to_string(),
+            Self::Guest(End::DryRun) => format!("the guest met bad memory{after}: a dry run ends here"),
             Self::Guest(End::Idle) => format!(
                 "the guest waits for an interrupt{pc}, and nothing will raise one: end it with PSCI SYSTEM_OFF"
             ),

@@ -20,7 +20,8 @@ mod here {
     use std::time::{Duration, Instant};
 
     use seawall::Outcome;
-    use seawall_vmm::{Config, End, Guest, KvmMachine, Observer};
+    use seawall::ledger::Ledger;
+    use seawall_vmm::{Config, End, Error, Guest, KvmMachine, Observer};
     use serde_json::json;
 
     use crate::Failure;
@@ -66,13 +67,13 @@ mod here {
         output: Output,
     ) -> Result<u8, Failure> {
         let watch = Watch { output: Arc::new(Mutex::new(output)), started: Instant::now() };
-        let machine = KvmMachine::new(config, guest, Box::new(watch.clone()))?;
+        let mut machine = KvmMachine::new(config, guest, Box::new(watch.clone()))?;
         let (keyboard, guest_keyboard) = (args.keyboard(), machine.keyboard());
         let keyboard = Arc::new(Mutex::new(keyboard));
         let keys = keyboard.clone();
         // It ends with the process: nothing can be waited for that a read of a terminal would give up.
         std::thread::spawn(move || type_in(&keys, &guest_keyboard));
-        let ended = machine.run(args.time_limit());
+        let ended = run_with_reboots(args, &mut machine, guest, &watch);
         // A terminal is as it was before anything is said.
         *keyboard.lock().unwrap_or_else(PoisonError::into_inner) = Keyboard::none();
         let ending = match ended? {
@@ -80,15 +81,43 @@ mod here {
             end => Ending::Guest(end),
         };
         let text = ending.explain(Where::default());
+        let written = machine.ledger().flush();
         let (when, mut output) = (watch.when(), watch.output());
         output.end(when, ending.name(), &text);
+        if let Err(error) = written {
+            output.note(&error);
+        }
         output.finish(json!({
             "backend": "kvm",
             "policy": args.policy,
             "outcome": ending.name(),
             "text": text,
+            "bad_pages": machine.ledger().with(Ledger::pages),
         }))?;
         Ok(ending.code())
+    }
+
+    /// Runs the guest to its end, or to that of its last reboot.
+    fn run_with_reboots(
+        args: &Args,
+        machine: &mut KvmMachine,
+        guest: &Guest,
+        watch: &Watch,
+    ) -> Result<End, Error> {
+        let mut end = machine.run(args.time_limit())?;
+        for _ in 0..args.reboot {
+            let ending = Ending::Guest(end.clone());
+            if !ending.wants_reboot() {
+                break;
+            }
+            let bad = machine.ledger().with(Ledger::pages);
+            machine.reset(guest)?;
+            let left = machine.ledger().with(Ledger::pages);
+            watch.output().reboot(watch.when(), ending.name(), bad - left, left);
+            let limit = args.time_limit().map(|limit| limit.saturating_sub(watch.started.elapsed()));
+            end = machine.run(limit)?;
+        }
+        Ok(end)
     }
 
     /// Types on the guest's console, at the pace at which the guest takes it.

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use seawall::ledger::Ledger;
 use seawall_arm::Esr;
 use seawall_events::{Reg, Vcpu as _};
 use seawall_vmm::{Config, End, Guest, Snapshot, SoftwareMachine};
@@ -32,9 +33,9 @@ const LAG: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &Args, config: Config, guest: Guest, output: Output) -> Result<u8, Failure> {
     let watch = Watch::default();
     let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
-    // Its files are in its memory now.
-    drop(guest);
-    go(args, machine, watch, output)
+    // Unless it is to start anew, its files are in its memory now.
+    let guest = (args.reboot > 0).then_some(guest);
+    go(args, machine, guest, watch, output)
 }
 
 /// Runs a guest from a snapshot to its end: the exit code.
@@ -46,17 +47,28 @@ pub(super) fn resume(
 ) -> Result<u8, Failure> {
     let watch = Watch::default();
     let machine = SoftwareMachine::resume(snapshot, config, Box::new(watch.clone()))?;
-    go(args, machine, watch, output)
+    go(args, machine, None, watch, output)
 }
 
-fn go(args: &Args, machine: SoftwareMachine, watch: Watch, output: Output) -> Result<u8, Failure> {
+fn go(
+    args: &Args,
+    machine: SoftwareMachine,
+    guest: Option<Guest>,
+    watch: Watch,
+    output: Output,
+) -> Result<u8, Failure> {
     let keyboard = args.keyboard();
     let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
     let schedule = Schedule::new(&args.poison);
     let keeper = Keeper::new(args.snapshot.as_ref());
     let started = Instant::now();
     let mut run = Run { machine, watch, output, keyboard, schedule, keeper, started, pace: None };
-    let ending = run.until_end(args, limit)?;
+    let mut ending = run.until_end(args, limit)?;
+    for _ in 0..args.reboot {
+        let Some(guest) = guest.as_ref().filter(|_| ending.wants_reboot()) else { break };
+        run.reboot(guest, &ending)?;
+        ending = run.until_end(args, limit)?;
+    }
     run.finish(args, &ending)?;
     Ok(ending.code())
 }
@@ -111,6 +123,16 @@ impl Run<'_> {
             }
             self.output.progress(self.machine.instructions());
         }
+    }
+
+    /// Starts the guest anew.
+    fn reboot(&mut self, guest: &Guest, ending: &Ending) -> Result<(), Failure> {
+        let bad = self.machine.ledger().with(Ledger::pages);
+        self.machine.reset(guest)?;
+        let left = self.machine.ledger().with(Ledger::pages);
+        let when = self.when();
+        self.output.reboot(when, ending.name(), bad - left, left);
+        Ok(())
     }
 
     /// Turns bad what is due.
@@ -242,6 +264,9 @@ impl Run<'_> {
                 unnamed.join(", page:")
             ));
         }
+        if let Err(error) = self.machine.ledger().flush() {
+            self.output.note(&error);
+        }
         self.output.finish(json!({
             "backend": "machine",
             "policy": args.policy,
@@ -253,6 +278,7 @@ impl Run<'_> {
             "guest_memory_touched": self.machine.vm().memory().touched(),
             "undefined_instructions": self.machine.vm().undefined().count(),
             "poison_to_come": to_come + unnamed.len(),
+            "bad_pages": self.machine.ledger().with(Ledger::pages),
         }))
     }
 }

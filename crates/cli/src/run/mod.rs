@@ -10,9 +10,12 @@ mod poison;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use seawall::ledger::Keeper;
+use seawall::{Rule, Rules};
 use seawall_events::{Abi, Layout};
 use seawall_kvm::Kvm;
 use seawall_vmm::devices::disk::{Disk, Writes};
@@ -54,8 +57,12 @@ A guest names a page by a line on its console: `seawall: page NAME 0xADDRESS`, g
 --events writes one JSON object a line: `event` (poison, memory-error, device-error, end), `time_ns` (the machine's
 own time), `instructions`, and what belongs to the event; addresses and syndromes are hexadecimal strings.
 
-Exit codes: 0 power-off, 8 reset, 10 kernel panic, 6 storm of aborts, 5 hung (a limit reached, or idle for ever),
-7 not supported, 3 bad file, 11 too little memory, 4 bad range or size, 9 backend not available, 2 wrong usage.")]
+Kinds of errors for --rule, the first that fits: nested (the guest's hypervisor takes it), walk (bad page tables),
+no-address, kernel-fetch, kernel-data, user-fetch, user-data. Answers: replay, data-abort, serror, stop.
+
+Exit codes: 0 power-off, 8 reset, 10 kernel panic, 6 stopped (a storm of aborts, or a rule), 12 a dry run met bad memory,
+5 hung (a limit reached, or idle for ever), 7 not supported, 3 bad file, 11 too little memory, 4 bad range or size, 9
+backend not available, 2 wrong usage.")]
 pub(crate) struct Args {
     /// arm64 Linux Image (raw, gzip, EFI zboot as Debian's vmlinuz), AArch64 ELF, or flat image.
     #[arg(long, value_name = "FILE", alias = "machine", required_unless_present = "restore")]
@@ -105,6 +112,21 @@ pub(crate) struct Args {
     /// What the guest gets for it: the abort as it happened, a data abort without an ESR, or an SError.
     #[arg(long, default_value = "full", value_parser = ["full", "mainline", "serror"])]
     policy: String,
+    /// What the guest gets for errors of one kind, instead of the abort as it happened. May be given again.
+    #[arg(long, value_name = "KIND=ANSWER")]
+    rule: Vec<Rule>,
+    /// Decide and report, and do nothing: the first memory error ends the run.
+    #[arg(long)]
+    dry_run: bool,
+    /// Remember bad pages in FILE, over resets and runs. It is made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Start the guest anew when it asks for a reset or panics, COUNT times at most. Bad pages are healed then.
+    #[arg(long, value_name = "COUNT", default_value_t = 0, conflicts_with = "restore")]
+    reboot: u32,
+    /// Do not heal bad pages, as if they could not be replaced: the guest starts without them in its memory map.
+    #[arg(long)]
+    no_heal: bool,
     /// Write what happens to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -230,6 +252,22 @@ fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure>
     config.policy = policy(&args.policy).ok_or_else(|| {
         Failure::new(exit::USAGE, format!("expected full, mainline or serror, got `{}`", args.policy))
     })?;
+    if !args.rule.is_empty() {
+        if args.policy != "full" {
+            let message = format!("--rule and --policy {}: that has one answer for all errors", args.policy);
+            return Err(Failure::new(exit::USAGE, message));
+        }
+        let with = |rules: Rules, rule: &Rule| rules.with(rule.kind, rule.answer);
+        config.policy = Box::new(args.rule.iter().fold(Rules::default(), with));
+    }
+    config.dry_run = args.dry_run;
+    config.heal = !args.no_heal;
+    if let Some(path) = &args.ledger {
+        let keeper = Keeper::open(path).map_err(|error| {
+            Failure::new(exit::FILE, format!("--ledger: {error}; move it away to begin anew"))
+        })?;
+        config.ledger = Arc::new(keeper);
+    }
     for path in &args.disk {
         let disk = Disk::open(path, Writes::InMemory)
             .map_err(|error| Failure::new(exit::FILE, format!("--disk {}: {error}", path.display())))?;

@@ -137,6 +137,14 @@ impl Output {
         }
     }
 
+    /// The guest starts anew: why, how many pages were healed, and how many could not be.
+    pub(super) fn reboot(&mut self, when: When, reason: &str, healed: u64, left_out: u64) {
+        self.event("reboot", when, json!({ "reason": reason, "healed": healed, "left_out": left_out }));
+        self.note(format!(
+            "the guest starts anew ({reason}): {healed} bad pages healed, {left_out} left out"
+        ));
+    }
+
     /// The guest ended.
     pub(super) fn end(&mut self, when: When, outcome: &str, text: &str) {
         if let Some(bar) = &self.progress {
@@ -192,7 +200,7 @@ fn hex(value: u64) -> String {
 pub(crate) fn outcome_json(outcome: &Outcome) -> Value {
     let error = &outcome.error;
     let (injected, guest) = match &outcome.action {
-        Action::Stop(_) | Action::Waiting => (None, None),
+        Action::Stop(_) | Action::Waiting | Action::Repaired | Action::DryRun(_) => (None, None),
         Action::Injected { injection, guest } => (Some(injection.to_string()), Some(guest)),
     };
     let (state, esr, far) = match guest {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use seawall::ContainmentState;
+use seawall::ledger::Ledger;
 
 use super::{Board, lock};
 use crate::devices::disk::Written;
@@ -23,6 +24,8 @@ pub(crate) struct BoardState {
     stands_still: bool,
     acpi: bool,
     containment: ContainmentState,
+    /// The bad pages, as [`Ledger::to_bytes`] has them.
+    ledger: Vec<u8>,
 }
 
 /// The virtio console.
@@ -81,8 +84,19 @@ impl Board {
     pub(crate) fn state(&self) -> BoardState {
         // All fields by name: whoever adds one must decide here what becomes of it.
         // Addresses in the process are the host's.
-        let Self { bus: _, console, uart, rtc, hvc, disks, containment, virtio: _, acpi, addresses: _ } =
-            self;
+        let Self {
+            bus: _,
+            console,
+            uart,
+            rtc,
+            hvc,
+            disks,
+            containment,
+            virtio: _,
+            acpi,
+            addresses: _,
+            ledger,
+        } = self;
         let mut uart = lock(uart);
         let hvc = hvc.as_deref().map(|hvc| {
             let mut hvc = lock(hvc);
@@ -106,6 +120,7 @@ impl Board {
             stands_still: console.stands_still(),
             acpi: *acpi,
             containment: lock(containment).state(),
+            ledger: ledger.with(Ledger::to_bytes),
         }
     }
 
@@ -142,7 +157,8 @@ impl Board {
                 && *ghes.region() == records_at(base)
                 && ghes.waiting().all(|record| record.range.start < record.range.end)
         });
-        let acpi = self.acpi == state.acpi && records;
+        let ledger = Ledger::from_bytes(&state.ledger).is_ok();
+        let acpi = self.acpi == state.acpi && records && ledger;
         hvc && disks && acpi && self.disks.len() == state.disks.len() && state.uart.is_sound()
     }
 
@@ -168,5 +184,23 @@ impl Board {
         }
         self.console.set_panic(state.panic.clone(), state.stands_still);
         lock(&self.containment).set_state(&state.containment);
+        if let Ok(ledger) = Ledger::from_bytes(&state.ledger) {
+            self.ledger.replace(ledger);
+        }
+    }
+
+    /// Devices as they were in `new`, this board's state before its guest ran; containment of a guest that starts anew.
+    /// What the guest wrote to disks stays, and so does the ledger.
+    pub(crate) fn reset(&self, new: &BoardState) {
+        let now = self.state();
+        let mut state = new.clone();
+        for (disk, now) in state.disks.iter_mut().zip(now.disks) {
+            disk.written = now.written;
+        }
+        state.ledger = now.ledger;
+        self.set_state(&state);
+        let mut containment = lock(&self.containment);
+        containment.set_state(&now.containment);
+        containment.reset();
     }
 }

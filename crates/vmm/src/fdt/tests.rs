@@ -1,5 +1,7 @@
 //! The tree, read back by the format's rules.
 
+use std::sync::LazyLock;
+
 use super::*;
 
 /// One line a node or property, path first, values as text with hex escapes (Devicetree specification, chapter 5).
@@ -34,8 +36,10 @@ fn read_back(blob: &[u8]) -> Vec<String> {
     }
 }
 
+static RAM: LazyLock<Ram> = LazyLock::new(|| Ram::new(0x4000_0000..0x5000_0000));
+
 fn platform() -> Platform<'static> {
-    Platform { memory: 0x1000_0000, cpus: 1, command_line: "", initrd: None, pmu: false, virtio: 0 }
+    Platform { memory: &RAM, cpus: 1, command_line: "", initrd: None, pmu: false, virtio: 0 }
 }
 
 fn lines(platform: &Platform<'_>) -> Vec<String> {
@@ -141,6 +145,18 @@ fn each_virtio_device_has_its_registers_and_its_interrupt() {
 fn a_command_line_with_a_nul_is_an_error() {
     let error = flatten(&Platform { command_line: "a\0b", ..platform() }).expect_err("NUL");
     assert!(error.to_string().starts_with("the device tree cannot be written: "), "{error}");
+}
+
+/// Devicetree specification, 3.4: pairs of address and size.
+#[test]
+fn memory_that_could_not_be_healed_is_no_memory() {
+    let ram = Ram::without(0x4000_0000..0x5000_0000, [0x4800_0000..0x4800_1000]);
+    let lines = lines(&Platform { memory: &ram, ..platform() });
+    let reg = concat!(
+        r"/memory@40000000/reg = \x00\x00\x00\x00@\x00\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00",
+        r"\x00\x00\x00\x00H\x00\x10\x00\x00\x00\x00\x00\x07\xff\xf0\x00"
+    );
+    assert_has(&lines, &[reg]);
 }
 
 /// Linux, arch/arm/uefi.rst; `dt_is_stub` takes a tree with another node than `/chosen` for the platform's.

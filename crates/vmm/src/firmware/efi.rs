@@ -12,6 +12,8 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 pub const RESERVED: u32 = 0;
 /// See [`RESERVED`].
 pub const CONVENTIONAL: u32 = 7;
+/// See [`RESERVED`]: errors were found in it.
+pub const UNUSABLE: u32 = 8;
 /// See [`RESERVED`].
 pub const ACPI_RECLAIM: u32 = 9;
 /// See [`RESERVED`].

@@ -12,6 +12,7 @@ use std::ops::Range;
 use seawall::apei::ghes::Region;
 
 use crate::fdt::Platform;
+use crate::ram::Ram;
 
 /// Bytes at the top of RAM that are the firmware's.
 pub const SIZE: u64 = 0x2_0000;
@@ -24,6 +25,7 @@ const EFI: u64 = 0x1_e000;
 const SEA_SOURCES: u16 = 32;
 /// Sources for errors that were only found.
 const POLLED_SOURCES: u16 = 8;
+const PAGE: u64 = 0x1000;
 /// How often a guest looks at those, milliseconds.
 const POLL_INTERVAL: u32 = 1000;
 
@@ -35,7 +37,7 @@ pub(crate) fn records_at(base: u64) -> Region {
 /// The firmware of one guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firmware {
-    /// Where it lies: the end of RAM.
+    /// Where it lies: at the end of RAM, or below what is bad there.
     pub range: Range<u64>,
     /// Where the records of memory errors are.
     pub records: Region,
@@ -49,7 +51,9 @@ pub struct Firmware {
 
 /// The firmware does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected ACPI tables of at most {limit} bytes, these have {size}: fewer vCPUs or devices, please")]
+#[error(
+    "expected ACPI tables and maps of memory of at most {limit} bytes, these have {size}: fewer vCPUs or devices, please"
+)]
 pub struct TooBig {
     /// Bytes.
     pub size: u64,
@@ -58,12 +62,13 @@ pub struct TooBig {
 }
 
 impl Firmware {
-    /// The firmware of a guest with this RAM on this platform.
+    /// The firmware of a guest on this platform.
     ///
     /// # Errors
     /// [`TooBig`].
-    pub fn new(ram: &Range<u64>, platform: &Platform<'_>) -> Result<Self, TooBig> {
-        let range = ram.end.saturating_sub(SIZE).max(ram.start)..ram.end;
+    pub fn new(platform: &Platform<'_>) -> Result<Self, TooBig> {
+        let ram = platform.memory;
+        let range = ram.highest(SIZE, PAGE).ok_or(TooBig { size: SIZE, limit: 0 })?;
         let base = range.start;
         let records = records_at(base);
         let (tables, rsdp) = acpi::tables(base + TABLES, platform, &records);
@@ -71,13 +76,12 @@ impl Firmware {
         if size > limit {
             return Err(TooBig { size, limit });
         }
-        let map = [
-            efi::Memory { range: ram.start..base, kind: efi::CONVENTIONAL },
-            efi::Memory { range: base..base + TABLES, kind: efi::ACPI_NVS },
-            efi::Memory { range: base + TABLES..base + EFI, kind: efi::ACPI_RECLAIM },
-            efi::Memory { range: base + EFI..ram.end, kind: efi::RESERVED },
-        ];
+        let map = map(ram, &range);
         let (efi, handover) = efi::tables(base + EFI, rsdp, &map);
+        let (size, limit) = (efi.len() as u64, SIZE - EFI);
+        if size > limit {
+            return Err(TooBig { size, limit });
+        }
         Ok(Self { range, records, tables, efi, handover })
     }
 
@@ -85,6 +89,22 @@ impl Firmware {
     pub fn parts(&self) -> [(u64, &[u8]); 2] {
         [(self.range.start + TABLES, &self.tables), (self.range.start + EFI, &self.efi)]
     }
+}
+
+/// UEFI's map of memory, in rising order.
+fn map(ram: &Ram, firmware: &Range<u64>) -> Vec<efi::Memory> {
+    let base = firmware.start;
+    let mut map = vec![
+        efi::Memory { range: base..base + TABLES, kind: efi::ACPI_NVS },
+        efi::Memory { range: base + TABLES..base + EFI, kind: efi::ACPI_RECLAIM },
+        efi::Memory { range: base + EFI..firmware.end, kind: efi::RESERVED },
+    ];
+    map.extend(ram.bad().iter().map(|bad| efi::Memory { range: bad.clone(), kind: efi::UNUSABLE }));
+    let conventional =
+        Ram::without(ram.range(), ram.bad().iter().cloned().chain([firmware.clone()])).usable();
+    map.extend(conventional.into_iter().map(|range| efi::Memory { range, kind: efi::CONVENTIONAL }));
+    map.sort_unstable_by_key(|memory| memory.range.start);
+    map
 }
 
 #[cfg(test)]

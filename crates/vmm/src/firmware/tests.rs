@@ -6,9 +6,12 @@ use super::*;
 const RAM: Range<u64> = 0x4000_0000..0x4100_0000;
 
 fn firmware(cpus: u32, virtio: u32) -> Firmware {
-    let memory = RAM.end - RAM.start;
+    firmware_in(&Ram::new(RAM), cpus, virtio)
+}
+
+fn firmware_in(memory: &Ram, cpus: u32, virtio: u32) -> Firmware {
     let platform = Platform { memory, cpus, command_line: "", initrd: None, pmu: true, virtio };
-    Firmware::new(&RAM, &platform).expect("it fits")
+    Firmware::new(&platform).expect("it fits")
 }
 
 /// The firmware in memory: its bytes by guest physical address.
@@ -192,4 +195,26 @@ fn the_most_cpus_and_devices_fit() {
     assert!((firmware.tables.len() as u64) < 0x1_6000);
     let memory = InMemory::new(crate::layout::MAX_CPUS, 32);
     assert_eq!(memory.named(b"APIC").len(), 44 + 24 + 123 * 82 + 16);
+}
+
+/// UEFI 2.10, 7.2.3: EfiUnusableMemory.
+#[test]
+fn memory_that_could_not_be_healed_is_unusable_in_the_map_and_the_firmware_lies_elsewhere() {
+    let ram = Ram::without(RAM, [0x4080_0000..0x4080_1000, 0x40ff_f000..0x4100_0000]);
+    let firmware = firmware_in(&ram, 1, 0);
+    assert_eq!(firmware.range, 0x40fd_f000..0x40ff_f000);
+    let map: Vec<_> =
+        map(&ram, &firmware.range).into_iter().map(|memory| (memory.range, memory.kind)).collect();
+    assert_eq!(
+        map,
+        [
+            (0x4000_0000..0x4080_0000, efi::CONVENTIONAL),
+            (0x4080_0000..0x4080_1000, efi::UNUSABLE),
+            (0x4080_1000..0x40fd_f000, efi::CONVENTIONAL),
+            (0x40fd_f000..0x40fe_7000, efi::ACPI_NVS),
+            (0x40fe_7000..0x40ff_d000, efi::ACPI_RECLAIM),
+            (0x40ff_d000..0x40ff_f000, efi::RESERVED),
+            (0x40ff_f000..0x4100_0000, efi::UNUSABLE),
+        ]
+    );
 }

@@ -21,8 +21,8 @@ fn guest(kernel: &Kernel, initrd: Option<&[u8]>) -> Guest {
     Guest { kernel: kernel.clone(), address: None, initrd, command_line: String::new() }
 }
 
-fn ram(size: u64) -> Range<u64> {
-    layout::RAM..layout::RAM + size
+fn ram(size: u64) -> Ram {
+    Ram::new(layout::RAM..layout::RAM + size)
 }
 
 fn place(size: u64, kernel: &Kernel, initrd: Option<&[u8]>) -> Result<Placement, LoadError> {
@@ -127,5 +127,33 @@ fn a_flat_binary_goes_where_it_is_wanted_and_nothing_else_does() {
     assert_eq!(
         refusal(&linux(0x1000), 0x4000_0000),
         "expected a flat binary to load at 0x40000000, got a kernel that says itself where it goes"
+    );
+}
+
+#[test]
+fn what_is_bad_is_gone_round() {
+    let ram = Ram::without(
+        layout::RAM..layout::RAM + (256 << 20),
+        [0x4030_0000..0x4030_1000, 0x4800_2000..0x4800_3000, 0x4820_0000..0x4820_1000],
+    );
+    let (memory, kernel) = (memory(256 << 20), linux(0x20_0000));
+    let guest = guest(&kernel, Some(&[1; 0x3000]));
+    let placement =
+        load::<_, LoadError>(&memory, &ram, &guest, |_| Ok(vec![1; 0x600])).expect("there is room");
+    // At the next 2 MiB; behind the bad page; at the next 2 MiB but one.
+    assert_eq!(placement.kernel, 0x4040_0000..0x4060_0000);
+    assert_eq!(placement.entry, 0x4040_0000);
+    assert_eq!(placement.initrd, Some(0x4800_3000..0x4800_6000));
+    assert_eq!(placement.fdt, 0x4840_0000..0x4840_0600);
+}
+
+#[test]
+fn a_flat_binary_whose_place_is_bad_is_an_error_that_says_so() {
+    let ram = Ram::without(layout::RAM..layout::RAM + (16 << 20), [0x4008_0000..0x4008_1000]);
+    let guest = guest(&Kernel::Flat(vec![0; 64]), None);
+    let error = load::<_, LoadError>(&memory(16 << 20), &ram, &guest, |_| Ok(vec![])).expect_err("it is bad");
+    assert_eq!(
+        error.to_string(),
+        "the kernel must be at 0x40080000..0x40080040, and 0x40080000..0x40081000 is bad memory that could not be healed"
     );
 }
