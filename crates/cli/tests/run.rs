@@ -464,3 +464,72 @@ fn run_refuses_what_is_no_snapshot_and_says_why() {
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stderr).contains("no snapshot is in /nonexistent/snap: the guest ended before"));
 }
+
+/// Asks for a reset if its load aborts.
+fn resetter(name: &str) -> File {
+    let mut words = loader(MOV_W0_9);
+    words.extend([MOVK_W0_8400, HVC]);
+    File::code(name, &words)
+}
+
+#[test]
+fn a_guest_that_reboots_is_healed_and_the_ledger_says_what_is_bad() {
+    let (image, ledger) = (resetter("reboots"), File::new("ledger", b""));
+    std::fs::remove_file(ledger.path()).unwrap();
+    let args =
+        ["run", "--kernel", image.path(), "--poison", "0x40200000", "--ledger", ledger.path(), "--json"];
+    let output = seawall(&args);
+    assert_eq!(output.status.code(), Some(8), "a reset");
+    assert_eq!(json(&output)["bad_pages"], 1);
+    // `SEAWALL`, zero, version 1, one range: the page at 0x40200000.
+    let file = std::fs::read(ledger.path()).unwrap();
+    assert_eq!(
+        (&file[..8], file[8], file[16], &file[24..32]),
+        (&b"SEAWALL\0"[..], 1, 1, &0x4020_0000_u64.to_le_bytes()[..])
+    );
+    // The next run heals it before it starts; what goes bad then is healed by the reboot.
+    let output = seawall(&[&args[..], &["--reboot", "1"]].concat());
+    let report = json(&output);
+    assert_eq!((output.status.code(), &report["outcome"]), (Some(0), &Value::from("power-off")), "{report}");
+    assert_eq!(report["bad_pages"], 0);
+    let output = seawall(&["run", "--kernel", image.path(), "--poison", "0x40200000", "--reboot", "1"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("the guest starts anew (reset): 1 bad pages healed, 0 left out"), "{said}");
+    let output = seawall(&[&args[..], &["--reboot", "1", "--no-heal"]].concat());
+    assert_eq!(output.status.code(), Some(8), "it does not look at its memory map");
+    assert_eq!(json(&output)["bad_pages"], 1);
+}
+
+#[test]
+fn a_file_that_is_no_ledger_is_refused_and_stays() {
+    let (image, file) = (resetter("no-ledger-guest"), File::new("no-ledger", b"precious"));
+    let output = seawall(&["run", "--kernel", image.path(), "--ledger", file.path()]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = text(&output.stderr);
+    assert!(said.contains("expected a ledger, which begins with `SEAWALL`, got something else"), "{said}");
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"precious");
+}
+
+#[test]
+fn a_dry_run_reports_and_ends_at_the_first_error() {
+    let image = resetter("dry-run");
+    let output = seawall(&["run", "--kernel", image.path(), "--poison", "0x40200000", "--dry-run", "--json"]);
+    let report = json(&output);
+    assert_eq!((output.status.code(), &report["outcome"]), (Some(12), &Value::from("dry-run")), "{report}");
+    assert_eq!(report["errors"].as_array().unwrap().len(), 1);
+    assert_eq!(report["errors"][0]["exit_esr"], "0x92000210");
+}
+
+#[test]
+fn a_rule_is_for_its_kind_of_error_alone() {
+    let image = resetter("ruled");
+    let run = |rule| seawall(&["run", "--kernel", image.path(), "--poison", "0x40200000", "--rule", rule]);
+    let output = run("kernel-data=stop");
+    assert_eq!(output.status.code(), Some(6));
+    let said = text(&output.stderr);
+    assert!(said.contains("the policy stops a guest at this kind of error: kernel-data"), "{said}");
+    assert_eq!(run("user-data=stop").status.code(), Some(8));
+    let output = run("kernel-data=die");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("ANSWER one of replay, data-abort, serror, stop"));
+}
