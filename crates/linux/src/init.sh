@@ -79,7 +79,7 @@ sixteen() {
 # "Kernel code" begins at _stext. The vector of an exception that the kernel itself meets is at 0x200, a process's at 0x400.
 vectors() {
     echo 0 >/proc/sys/kernel/kptr_restrict
-    symbol() { grep " $1\$" /proc/kallsyms | cut -d ' ' -f 1; }
+    symbol() { grep -m 1 " $1\$" /proc/kallsyms | cut -d ' ' -f 1; }
     code=$(grep 'Kernel code' /proc/iomem | sed 's/^ *//; s/-.*//')
     table=$((0x$code + 0x$(symbol vectors) - 0x$(symbol _stext)))
     printf 'seawall: page of-kernel 0x%x\nseawall: page of-process 0x%x\n' $((table + 0x200)) $((table + 0x400))

@@ -25,8 +25,8 @@ pub struct Decision {
 pub enum Verdict {
     /// Inject this.
     Inject(Injection),
-    /// Nothing yet: run the vCPU again, which repeats the access. The guest has not acknowledged the records that are
-    /// there, and with other vCPUs running it may.
+    /// Nothing yet: run the vCPU again, which repeats the access. The guest has not acknowledged a record that is there,
+    /// and with other vCPUs running it may.
     Wait,
     /// Nothing, and the guest must not be run again.
     Stop(StopReason),

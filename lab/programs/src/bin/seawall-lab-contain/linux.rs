@@ -206,12 +206,22 @@ impl Run {
 
     /// Each error was of a page that was made bad, met with this exit's ESR if it was one, was injected as an abort, and
     /// recorded if so.
-    pub(crate) fn expect_outcomes(&self, count: usize, esr: Option<u64>, is_recorded: bool) -> Result<(), String> {
+    pub(crate) fn expect_outcomes(
+        &self,
+        count: usize,
+        esr: Option<u64>,
+        is_recorded: bool,
+    ) -> Result<(), String> {
         expect("errors met", &self.seen.outcomes.len(), &count)?;
         self.seen.outcomes.iter().try_for_each(|(_, outcome)| self.expect_outcome(outcome, esr, is_recorded))
     }
 
-    pub(crate) fn expect_outcome(&self, outcome: &Outcome, esr: Option<u64>, is_recorded: bool) -> Result<(), String> {
+    pub(crate) fn expect_outcome(
+        &self,
+        outcome: &Outcome,
+        esr: Option<u64>,
+        is_recorded: bool,
+    ) -> Result<(), String> {
         let failed = |why: &str| Err(format!("{why}: {outcome}"));
         if outcome.error.esr.map(seawall_arm::Esr::bits) != esr {
             return failed("expected another ESR of the exit");

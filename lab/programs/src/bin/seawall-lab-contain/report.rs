@@ -37,7 +37,11 @@ impl Report {
 }
 
 /// Fails a scenario unless both are the same.
-pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, expected: &T) -> Result<(), String> {
+pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    got: &T,
+    expected: &T,
+) -> Result<(), String> {
     if got == expected {
         return Ok(());
     }
@@ -146,8 +150,7 @@ mod tests {
 
     #[test]
     fn a_page_that_was_taken_offline_is_known_by_linuxs_words() {
-        let line =
-            "[    3.142592] Memory failure: 0x48abc: recovery action for dirty LRU page: Recovered";
+        let line = "[    3.142592] Memory failure: 0x48abc: recovery action for dirty LRU page: Recovered";
         assert_eq!(recovered(line), Some((0x48abc, "dirty LRU page")));
         assert_eq!(recovered("Memory failure: 0x48abc: recovery action for dirty LRU page: Failed"), None);
     }

@@ -16,6 +16,8 @@ use crate::report;
 pub(crate) enum Road {
     /// By the poison register, when so many were asked for: all at once.
     Register(usize),
+    /// The same, so much later: the processes are at nothing but their loads then.
+    Later(usize, Duration),
     /// By `MADV_HWPOISON`: the host knows the page to be bad, and gives SIGBUS.
     Host,
 }
@@ -69,7 +71,10 @@ impl Watch {
         let memory = self.memory.get().ok_or("there is no memory yet")?;
         match self.road {
             Road::Host => hwpoison(memory, gpa & !(PAGE - 1), PAGE).map_err(|error| error.to_string()),
-            Road::Register(_) => poison(memory, gpa, size),
+            Road::Register(_) | Road::Later(..) => {
+                let mut register = PoisonRegister::open().map_err(|error| error.to_string())?;
+                poison(&mut register, memory, gpa, size)
+            }
         }
     }
 
@@ -78,9 +83,24 @@ impl Watch {
         let asked = self.seen().bad.clone();
         let due: BTreeSet<(u64, u64)> = match self.road {
             Road::Host | Road::Register(0 | 1) => asked.last().copied().into_iter().collect(),
-            Road::Register(count) if asked.len() == count => asked.into_iter().collect(),
-            Road::Register(_) => BTreeSet::new(),
+            Road::Register(count) | Road::Later(count, _) if asked.len() == count => {
+                asked.into_iter().collect()
+            }
+            Road::Register(_) | Road::Later(..) => BTreeSet::new(),
         };
+        match self.road {
+            Road::Later(_, delay) => {
+                let watch = self.clone();
+                std::thread::spawn(move || {
+                    std::thread::sleep(delay);
+                    watch.turn_all_bad(due);
+                });
+            }
+            _ => self.turn_all_bad(due),
+        }
+    }
+
+    fn turn_all_bad(&self, due: BTreeSet<(u64, u64)>) {
         for (gpa, size) in due {
             let done = self.turn_bad(gpa, size);
             let mut seen = self.seen();
@@ -93,10 +113,14 @@ impl Watch {
 }
 
 /// Turns guest memory bad by the poison register. It goes back to the host good if the register heals it.
-pub(crate) fn poison(memory: &GuestMemoryMmap, gpa: u64, size: u64) -> Result<(), String> {
+pub(crate) fn poison(
+    register: &mut PoisonRegister,
+    memory: &GuestMemoryMmap,
+    gpa: u64,
+    size: u64,
+) -> Result<(), String> {
     let host = memory.get_host_address(GuestAddress(gpa)).map_err(|error| error.to_string())?;
-    let bad = physical_address(host as u64)
-        .and_then(|physical| PoisonRegister::open()?.poison(physical, size));
+    let bad = physical_address(host as u64).and_then(|physical| register.poison(physical, size));
     bad.map_err(|error| error.to_string())
 }
 

@@ -11,12 +11,12 @@ use crate::report::{Verdict, expect};
 /// From the moment at which the vectors go bad to the guest's end.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Root's kallsyms shows addresses; "Kernel code" begins at `_stext` (Linux, arch/arm64/kernel/setup.c). Sixteen vectors of
+/// Root's kallsyms shows addresses, in their order; "Kernel code" begins at `_stext` (Linux, arch/arm64/kernel/setup.c). Sixteen vectors of
 /// 128 bytes are 2048 (DDI 0487, D1.4).
 pub(super) const LINUX: Linux = Linux {
     script: "
 echo 0 >/proc/sys/kernel/kptr_restrict
-symbol() { grep \" $1\\$\" /proc/kallsyms | cut -d ' ' -f 1; }
+symbol() { grep -m 1 \" $1\\$\" /proc/kallsyms | cut -d ' ' -f 1; }
 code=$(grep 'Kernel code' /proc/iomem | sed 's/^ *//; s/-.*//')
 vectors=$((0x$code + 0x$(symbol vectors) - 0x$(symbol _stext)))
 echo \"init: bad memory please: $(printf 0x%x $vectors) 2048\"

@@ -26,7 +26,8 @@ wait
 
 pub(super) fn judge_sixteen(run: &Run) -> Verdict {
     run.expect_outcomes(PROCESSES, Some(LOAD), true)?;
-    let pages: BTreeSet<u64> = run.seen.outcomes.iter().filter_map(|(_, outcome)| outcome.error.gpa).collect();
+    let pages: BTreeSet<u64> =
+        run.seen.outcomes.iter().filter_map(|(_, outcome)| outcome.error.gpa).collect();
     expect("pages met", &pages.len(), &PROCESSES)?;
     let sigbus = run.sigbus();
     let names: BTreeSet<&str> = sigbus.iter().map(|sigbus| sigbus.name.as_str()).collect();
@@ -38,11 +39,11 @@ pub(super) fn judge_sixteen(run: &Run) -> Verdict {
     Ok(format!("16 records ({on_second} by the second vCPU), 16 SIGBUS si_code 4, 16 pages offline, 64 kB"))
 }
 
-/// The first vCPU is held in the VMM, with its record written and its abort injected, until the other has met the page too.
+/// The first vCPU is held in the VMM, with its record written and its abort injected, while the other meets the page too.
 pub(super) const SAME_PAGE: Linux = Linux {
     cpus: 2,
-    road: Road::Register(2),
-    hold: Duration::from_millis(500),
+    road: Road::Later(2, Duration::from_millis(300)),
+    hold: Duration::from_millis(300),
     script: "
 taskset 1 seawall-lab-victim first spin /tmp/page &
 taskset 2 seawall-lab-victim second spin /tmp/page &
@@ -51,17 +52,20 @@ wait
     ..Linux::DEFAULT
 };
 
+/// The other waits for the first one's record to be read. Then it gets a record of its own; or Linux was so quick that
+/// the page is not there any more, and its own page fault tells the process.
 pub(super) fn judge_same_page(run: &Run) -> Verdict {
-    run.expect_outcomes(2, Some(LOAD), true)?;
+    let met = run.seen.outcomes.len();
+    run.expect_outcomes(met, Some(LOAD), true)?;
     let cpus: BTreeSet<u32> = run.seen.outcomes.iter().map(|(cpu, _)| *cpu).collect();
-    expect("vCPUs", &cpus, &BTreeSet::from([0, 1]))?;
-    let sources: BTreeSet<String> =
-        run.seen.outcomes.iter().map(|(_, outcome)| outcome.recorded.to_string()).collect();
-    expect("sources of the two records", &sources.len(), &2)?;
+    if !(1..=2).contains(&met) || cpus.len() != met {
+        return Err(format!("expected one record of each vCPU, or one in all, got {met} of {cpus:?}"));
+    }
     let sigbus = run.sigbus();
     let names: BTreeSet<&str> = sigbus.iter().map(|sigbus| sigbus.name.as_str()).collect();
     expect("processes with SIGBUS", &names, &BTreeSet::from(["first", "second"]))?;
+    expect("SIGBUS", &sigbus.len(), &2)?;
     sigbus.iter().try_for_each(crate::report::Sigbus::expect_action_required)?;
     run.expect_alive(4)?;
-    Ok("2 records outstanding at 2 sources, 2 SIGBUS si_code 4, one page offline, 4 kB".to_owned())
+    Ok(format!("{met} recorded one after the other, 2 SIGBUS si_code 4, one page offline, 4 kB"))
 }
