@@ -24,10 +24,11 @@ const BUSYBOX: &str = "busybox-static:arm64";
 /// In the cached folder.
 const KERNEL: &str = "vmlinuz";
 const MODULES: &str = "modules";
+const STORAGE: &str = "storage";
 const RELEASE: &str = "release";
 const PACKAGES: &str = "packages";
 /// Changed when this file makes something else of the packages.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// What is fetched, and where it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,9 +80,11 @@ impl Fetch {
         files::write(&folder.join(KERNEL), kernel)?;
         let busybox = one_of(&unpacked, "busybox-static", &["usr/bin/busybox", "bin/busybox"])?;
         files::write(&folder.join(initramfs::BUSYBOX), files::read(&busybox)?)?;
-        files::create_folder(&folder.join(MODULES))?;
-        for (number, (name, content)) in modules::select(&unpacked)?.iter().enumerate() {
-            files::write(&folder.join(MODULES).join(format!("{number:02}-{name}")), content)?;
+        for (place, wanted) in [(MODULES, &modules::CIPHERS[..]), (STORAGE, &modules::STORAGE)] {
+            files::create_folder(&folder.join(place))?;
+            for (number, (name, content)) in modules::select(&unpacked, wanted)?.iter().enumerate() {
+                files::write(&folder.join(place).join(format!("{number:02}-{name}")), content)?;
+            }
         }
         files::write(&folder.join(RELEASE), release)?;
         files::write(&folder.join(PACKAGES), packages.join("\n"))?;
@@ -132,7 +135,7 @@ pub fn by_hand(directory: &Path, kernel: &Path, busybox: &Path) -> Result<Guest>
     let initrd = directory.join("initrd-by-hand.cpio");
     files::replace(&initrd, initramfs::build(&files::read(busybox)?, &[]))?;
     let (kernel, busybox) = (kernel.to_owned(), busybox.to_owned());
-    Ok(Guest { kernel, initrd, busybox, release: String::new(), packages: Vec::new() })
+    Ok(Guest { kernel, initrd, busybox, storage: Vec::new(), release: String::new(), packages: Vec::new() })
 }
 
 /// Writes the initramfs, which has programs of ours in it and so is not a thing to keep.
@@ -152,6 +155,7 @@ fn assemble(folder: &Path, initrd: &Path) -> Result<Guest> {
         kernel: folder.join(KERNEL),
         initrd: initrd.to_owned(),
         busybox,
+        storage: files::list(&folder.join(STORAGE))?,
         release: text(RELEASE)?,
         packages: packages.lines().map(str::to_owned).collect(),
     })

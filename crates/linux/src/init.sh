@@ -2,6 +2,8 @@
 # The first process. What it does is on the kernel's command line:
 #
 #   seawall.workload=workload   five processes, each telling that it lives; who ended how (the default)
+#   seawall.workload=sixteen    sixteen processes with memory of their own, and how much of it is bad at the end
+#   seawall.workload=vectors    names the kernel's exception vectors, which it lives by, and sleeps
 #   seawall.workload=stress     tools on known data, and the kernel's self-tests of its ciphers
 #   seawall.workload=shell      a shell on the console
 #   seawall.rounds=100          how long the processes work, in rounds of 10 ms and more
@@ -58,6 +60,31 @@ workload() {
         wait $pid && live=$((live + 1))
     done
     echo "workload: $live of $all live"
+}
+
+sixteen() {
+    rounds=$(option rounds 100)
+    handle=
+    [ "$(option sigbus die)" = handle ] && handle=handle
+    # A pipe of 16 pages: one of each.
+    mkfifo /run/keep
+    exec 3<>/run/keep
+    for n in $(seq 16); do
+        supervise anonymous $rounds $handle &
+    done
+    wait
+    grep HardwareCorrupted /proc/meminfo
+}
+
+# "Kernel code" begins at _stext. The vector of an exception that the kernel itself meets is at 0x200, a process's at 0x400.
+vectors() {
+    echo 0 >/proc/sys/kernel/kptr_restrict
+    symbol() { grep -m 1 " $1\$" /proc/kallsyms | cut -d ' ' -f 1; }
+    code=$(grep 'Kernel code' /proc/iomem | sed 's/^ *//; s/-.*//')
+    table=$((0x$code + 0x$(symbol vectors) - 0x$(symbol _stext)))
+    printf 'seawall: page of-kernel 0x%x\nseawall: page of-process 0x%x\n' $((table + 0x200)) $((table + 0x400))
+    echo "seawall: vectors"
+    sleep 10
 }
 
 # check WHAT EXPECTED: whether standard input is that.
@@ -137,6 +164,8 @@ case $(option workload workload) in
         setsid cttyhack sh
         ;;
     stress) stress ;;
+    sixteen) sixteen ;;
+    vectors) vectors ;;
     *) workload ;;
 esac
 complaints

@@ -12,6 +12,8 @@
 //! | `seawall.workload=` | what the guest does, then powers off |
 //! |---|---|
 //! | `workload` (the default) | five processes say that they live, and name the pages they live by |
+//! | `sixteen` | sixteen processes with memory of their own, and how much of it is bad at the end |
+//! | `vectors` | names the kernel's exception vectors, which it lives by, and sleeps |
 //! | `stress` | tools on known data, each result compared; the kernel tests its ciphers |
 //! | `shell` | a shell on the console |
 //!
@@ -53,6 +55,9 @@ pub struct Guest {
     pub initrd: PathBuf,
     /// busybox, static.
     pub busybox: PathBuf,
+    /// The kernel's modules for a virtio disk with ext4, in the order in which they load; none if the guest was made by
+    /// hand. The initramfs does without.
+    pub storage: Vec<PathBuf>,
     /// As `uname -r` says it; empty if it is not known.
     pub release: String,
     /// The packages' files, with their versions; none if the guest was made by hand.

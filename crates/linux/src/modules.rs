@@ -12,7 +12,7 @@ use crate::files;
 
 /// Ciphers that run on the CPU's vector and cryptographic instructions, and modes that are built of them; the kernel
 /// tests each as it loads. A kernel that has one built in, or not at all, has no such module.
-const WANTED: [&str; 16] = [
+pub(crate) const CIPHERS: [&str; 16] = [
     "aes-ce-blk",
     "aes-ce-ccm",
     "aes-neon-blk",
@@ -31,6 +31,9 @@ const WANTED: [&str; 16] = [
     "chacha20poly1305",
 ];
 
+/// A virtio disk and a file system on it.
+pub(crate) const STORAGE: [&str; 3] = ["virtio-mmio", "virtio-blk", "ext4"];
+
 /// Why a module cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("module {}: {reason}", path.display())]
@@ -43,11 +46,11 @@ pub struct ModuleError {
 pub(crate) type Module = (String, Vec<u8>);
 
 /// The modules below a folder that are wanted, behind those that they need: names with their extension, and contents.
-pub(crate) fn select(folder: &Path) -> Result<Vec<Module>> {
+pub(crate) fn select(folder: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let paths: BTreeMap<String, PathBuf> =
         files::tree(folder)?.into_iter().filter_map(|path| Some((name(&path)?, path))).collect();
     let mut chosen = Vec::new();
-    for wanted in WANTED {
+    for wanted in wanted {
         choose(wanted, &paths, &mut chosen)?;
     }
     Ok(chosen)
@@ -120,14 +123,14 @@ mod tests {
     #[test]
     fn a_file_that_is_no_module_is_an_error_and_a_folder_without_modules_is_empty() {
         let folder = std::env::temp_dir().join(format!("seawall-modules-{}", std::process::id()));
-        assert!(select(&folder).is_ok_and(|modules| modules.is_empty()));
+        assert!(select(&folder, &CIPHERS).is_ok_and(|modules| modules.is_empty()));
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join("ctr.ko"), "no ELF").expect("a file");
-        let error = select(&folder).err().map(|error| error.to_string()).unwrap_or_default();
+        let error = select(&folder, &CIPHERS).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.starts_with(&format!("module {}: ", folder.join("ctr.ko").display())), "{error}");
         std::fs::write(folder.join("ctr.ko.xz"), "no xz").expect("a file");
         std::fs::remove_file(folder.join("ctr.ko")).expect("it is there");
-        assert!(select(&folder).is_err());
+        assert!(select(&folder, &CIPHERS).is_err());
         let _ = std::fs::remove_dir_all(&folder);
     }
 }

@@ -28,7 +28,7 @@ pub struct Containment<P> {
     storm: StormGuard,
     evacuation: EvacuationThreshold,
     records: Option<Ghes>,
-    /// Since when all sources of records have been taken.
+    /// Since when a vCPU waits to be told by a record.
     busy_since: Option<Duration>,
     patience: Duration,
     guest: GuestTraits,
@@ -265,11 +265,8 @@ impl<P: Policy> Containment<P> {
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
-        // An access that waits for its record is repeated: that is no storm.
-        if self.busy_since.is_none() {
-            if let Err(reason) = self.storm.note(&error, now) {
-                return Ok(decision(Verdict::Stop(reason), None));
-            }
+        if let Err(reason) = self.storm.note(&error, now) {
+            return Ok(decision(Verdict::Stop(reason), None));
         }
         let verdict = match self.policy.decide(&error) {
             Response::Inject(injection) => Verdict::Inject(self.checked(injection, vcpu.abi())?),
@@ -295,8 +292,13 @@ impl<P: Policy> Containment<P> {
     /// Writes the record of the error, if the guest looks for such, an abort will be injected that makes it look, and
     /// the error has an address. `time` is the record's.
     ///
-    /// If the guest has not acknowledged any of the records that are there the decision becomes [`Verdict::Wait`], and
-    /// that for at most a second ([`Containment::set_patience`]): then the guest gets the abort without one.
+    /// While there is a record that the guest has not acknowledged the decision becomes [`Verdict::Wait`], and that for at
+    /// most a second ([`Containment::set_patience`]): then the record goes to another source, or, if all are taken, the guest
+    /// gets the abort without one.
+    ///
+    /// One at a time, because Linux reads all sources at each abort, whichever CPU took it (`ghes_notify_sea`): a CPU that is
+    /// about to read its own record would take that of another, whose abort is still to come. That other would find
+    /// nothing, and its process would be killed as by an error that nobody knows of.
     ///
     /// # Errors
     /// The memory's: the decision is as it was.
@@ -311,21 +313,19 @@ impl<P: Policy> Containment<P> {
         if !injection.has_abort() || self.is_dry_run {
             return Ok(());
         }
-        match ghes.report(memory, range, Severity::Recoverable, time)? {
-            Report::Written { source } => {
-                decision.recorded = Recorded::AtSource(source);
-                self.busy_since = None;
-            }
-            Report::Busy => {
-                let since = *self.busy_since.get_or_insert(decision.now);
-                if decision.now.saturating_sub(since) < self.patience {
-                    decision.verdict = Verdict::Wait;
-                } else {
-                    decision.recorded = Recorded::Unacknowledged;
-                    self.busy_since = None;
-                }
-            }
+        let since = self.busy_since.unwrap_or(decision.now);
+        if decision.now.saturating_sub(since) < self.patience && ghes.outstanding(memory)?.0 > 0 {
+            self.busy_since = Some(since);
+            // The access is repeated: that is no storm.
+            self.storm.take_back(&decision.error);
+            decision.verdict = Verdict::Wait;
+            return Ok(());
         }
+        decision.recorded = match ghes.report(memory, range, Severity::Recoverable, time)? {
+            Report::Written { source } => Recorded::AtSource(source),
+            Report::Busy => Recorded::Unacknowledged,
+        };
+        self.busy_since = None;
         Ok(())
     }
 

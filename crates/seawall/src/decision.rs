@@ -41,8 +41,8 @@ pub enum Verdict {
     ///
     /// [`Containment::repaired`]: crate::Containment::repaired
     HostFirst(Injection),
-    /// Nothing yet: run the vCPU again, which repeats the access. The guest has not acknowledged the records that are
-    /// there, and with other vCPUs running it may.
+    /// Nothing yet: run the vCPU again, which repeats the access. The guest has not acknowledged a record that is there,
+    /// and with other vCPUs running it may.
     Wait,
     /// Nothing, and the guest must not be run again.
     Stop(StopReason),

@@ -59,6 +59,14 @@ impl StormGuard {
         }
     }
 
+    /// The last error that was noted and is like this one did not count.
+    pub(crate) fn take_back(&mut self, error: &MemoryError) {
+        let key = (error.pc, error.gva, error.gpa);
+        if let Some(last) = self.recent.iter().rposition(|(_, seen)| *seen == key) {
+            self.recent.remove(last);
+        }
+    }
+
     /// Takes note of an error at the time `now`, read from a clock that does not go back.
     ///
     /// # Errors

@@ -38,8 +38,13 @@ fn seconds(seconds: u64) -> Duration {
 
 /// One source for SEAs, in memory of its own.
 fn with_one_record<P: seawall::Policy>(policy: P) -> (Containment<P>, GuestMemoryMmap) {
-    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), 0x1000)]).unwrap();
-    let mut ghes = Ghes::new(Region { base: BASE, sea: 1, polled: 0, poll_interval: 0 });
+    with_records(policy, 1)
+}
+
+/// So many sources for SEAs.
+fn with_records<P: seawall::Policy>(policy: P, sea: u16) -> (Containment<P>, GuestMemoryMmap) {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), 0x4000)]).unwrap();
+    let mut ghes = Ghes::new(Region { base: BASE, sea, polled: 0, poll_interval: 0 });
     ghes.reset(&memory).unwrap();
     let mut containment = Containment::new(policy);
     containment.set_records(Some(ghes));
@@ -172,6 +177,34 @@ fn a_second_error_waits_until_the_guest_has_read_the_first_one_s_record() {
     containment.record(&memory, &mut second, SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(second.recorded, Recorded::AtSource(0));
     assert_eq!(record_at_source_0(&memory).range, 0x4030_0000..0x4030_1000);
+}
+
+/// Linux's `ghes_notify_sea` reads all sources, whichever CPU took the abort: it would take the second one's record for the
+/// first one's, and the second CPU would find none.
+#[test]
+fn a_record_is_not_written_while_another_is_to_be_read_though_sources_are_free() {
+    let (mut containment, memory) = with_records(Full, 16);
+    let guest = guest(POSTED, 0, 0x50_0123);
+    let mut report = |gpa, milliseconds| {
+        let mut decision =
+            containment.decide(&guest, &sea(gpa), Duration::from_millis(milliseconds)).unwrap();
+        containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
+        (decision.verdict == Verdict::Wait, decision.recorded)
+    };
+    assert_eq!(report(0x4021_0000, 0), (false, Recorded::AtSource(0)));
+    // 60 vCPUs wait in turn, each more often than a storm would be allowed.
+    for time in 1..20 {
+        for vcpu in 0..60 {
+            assert_eq!(report(0x4030_0000 + (vcpu << 12), time), (true, Recorded::No));
+        }
+    }
+    acknowledge(&memory);
+    assert_eq!(report(0x4030_0000, 20), (false, Recorded::AtSource(0)));
+    for time in 21..40 {
+        assert_eq!(report(0x4030_1000, time), (true, Recorded::No));
+    }
+    // Nobody reads it for a second: better a record that another may take than none.
+    assert_eq!(report(0x4030_1000, 1021), (false, Recorded::AtSource(1)));
 }
 
 #[test]

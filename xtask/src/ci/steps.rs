@@ -32,6 +32,11 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { name: "lab", about: "real KVM in the lab: unit tests, conformance", plan: lab },
     Step { name: "lab-diff", about: "the model against the real kernel, a fixed seed", plan: lab_diff },
+    Step {
+        name: "lab-contain",
+        about: "memory errors under Debian guests on real KVM, contained",
+        plan: lab_contain,
+    },
     Step { name: "selftests", about: "Linux's own selftests of external aborts", plan: lab_selftests },
     Step { name: "miri", about: "no undefined behaviour in arm and events", plan: miri },
     Step { name: "fuzz", about: "each fuzz target for some seconds", plan: fuzz },
@@ -128,6 +133,10 @@ fn lab() -> Plan {
 fn lab_diff() -> Plan {
     let arguments = ["xtask", "lab", "diff", "--seed", "1", "--sequences", "3000"];
     Plan::Run(vec![Call::cargo(&arguments).if_available()])
+}
+
+fn lab_contain() -> Plan {
+    Plan::Run(vec![Call::cargo(&["xtask", "lab", "contain"]).if_available()])
 }
 
 fn lab_selftests() -> Plan {

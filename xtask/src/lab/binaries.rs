@@ -16,11 +16,13 @@ struct Binary {
     name: &'static str,
 }
 
-/// What the lab is used with: the command, the differential test, the bench. Static.
-const BINARIES: [Binary; 3] = [
+/// What the lab is used with: the command, the differential test, the bench, the containment and its victims. Static.
+const BINARIES: [Binary; 5] = [
     Binary { package: "seawall-cli", name: "seawall" },
     Binary { package: "seawall-lab", name: "seawall-lab-diff" },
     Binary { package: "seawall-lab", name: "seawall-lab-bench" },
+    Binary { package: "seawall-lab", name: "seawall-lab-contain" },
+    Binary { package: "seawall-lab", name: "seawall-lab-victim" },
 ];
 /// What is run with the library of LD_PRELOAD, and so must not be static.
 const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };

@@ -14,6 +14,8 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// Static.
     pub(crate) busybox: PathBuf,
+    /// Its modules for a virtio disk with ext4, in the order in which they load.
+    pub(crate) storage: Vec<PathBuf>,
     /// As `uname -r` says it: `7.2.12+deb13-cloud-arm64`.
     pub(crate) release: String,
 }
@@ -24,5 +26,6 @@ pub(crate) fn prepare(folders: &Folders) -> Result<Kernel> {
     let step = Step::begin("Debian's kernel for arm64");
     let guest = fetch.guest(&|text| step.note(text))?;
     step.done(&guest.release);
-    Ok(Kernel { image: guest.kernel, busybox: guest.busybox, release: guest.release })
+    let (image, busybox, storage, release) = (guest.kernel, guest.busybox, guest.storage, guest.release);
+    Ok(Kernel { image, busybox, storage, release })
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 mod apt;
 mod binaries;
 mod cache;
+mod contain;
 mod cross;
 mod error;
 mod files;
@@ -84,6 +85,9 @@ enum Run {
     /// What an injection costs: ioctls and time
     #[command(disable_help_flag = true)]
     Bench(Arguments),
+    /// Memory errors under guests of real KVM, Debian's kernel and bare metal, contained: a line for each scenario
+    #[command(disable_help_flag = true)]
+    Contain(Arguments),
     /// The tests of the packages that speak to /dev/kvm
     #[command(disable_help_flag = true)]
     Tests(Arguments),
@@ -267,8 +271,13 @@ fn work(options: &Options) -> Result<u8> {
         return lab.shell(&options.machine, &programs, &guests).map(|()| 0);
     }
     let command = command(options, &programs);
-    eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.cpu);
-    let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
+    let mut machine = options.machine.clone();
+    if let Some(Run::Contain(_)) = options.run {
+        guests.extend(contain::files(&lab.kernel));
+        machine = contain::machine(&machine);
+    }
+    eprintln!("lab: Linux {} on {}", lab.kernel.release, machine.cpu);
+    let ended = lab.run(&machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
 }
 
@@ -281,6 +290,7 @@ fn command(options: &Options, programs: &[Built]) -> Vec<String> {
         Some(Run::Check(arguments)) => with(&["seawall", "check", "--backend", "kvm"], arguments),
         Some(Run::Diff(arguments)) => with(&["seawall-lab-diff"], arguments),
         Some(Run::Bench(arguments)) => with(&["seawall-lab-bench"], arguments),
+        Some(Run::Contain(arguments)) => with(&["seawall-lab-contain"], arguments),
         Some(Run::Tests(arguments)) => vec![all_tests(programs, &arguments.arguments)],
         Some(Run::Selftests) | None => match (&options.command[..], &options.example) {
             ([], Some(example)) => vec![example.clone()],

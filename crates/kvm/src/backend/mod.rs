@@ -12,7 +12,7 @@ pub use gic::{Gic, SpiLine};
 pub use host::{Kvm, Way};
 pub use kick::Kicker;
 pub use vcpu::Vcpu;
-pub use vm::{Config, El1, Vm};
+pub use vm::{Config, El1, Vm, hwpoison};
 pub use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::Errno;

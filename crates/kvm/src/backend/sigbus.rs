@@ -192,6 +192,7 @@ pub(super) fn ignoring<T>(act: impl FnOnce() -> T) -> T {
 mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
+    use super::super::lab::{send_sigbus, this_thread};
     use super::*;
 
     /// Early warnings are the process's: one test at a time.
@@ -201,21 +202,9 @@ mod tests {
         ONE.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// SIGBUS to this thread, as the kernel would send it. (QEMU's user mode does not survive that: this is for a
-    /// Linux of its own, as in the lab.)
+    /// To this thread. (QEMU's user mode does not survive that: this is for a Linux of its own, as in the lab.)
     fn send(code: c_int, address: u64, lsb: i16) {
-        // A siginfo_t of 128 bytes: signal, errno, code, and the union at 16.
-        let mut info = [0_u64; 16];
-        info[0] = libc::SIGBUS as u64;
-        info[1] = code as u32 as u64;
-        info[2] = address;
-        info[3] = lsb as u64;
-        // SAFETY: `info` has the size of a siginfo_t, and outlives the call.
-        let sent = unsafe {
-            let (process, thread) = (libc::getpid(), libc::syscall(libc::SYS_gettid));
-            libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, info.as_ptr())
-        };
-        assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+        send_sigbus(this_thread(), code, address, lsb).unwrap();
     }
 
     fn exit(address: u64, lsb: u8, action_required: bool) -> SigbusExit {

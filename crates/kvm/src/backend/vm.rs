@@ -200,15 +200,7 @@ impl Vm {
     /// # Errors
     /// [`Error::NotInMemory`], [`Error::Ioctl`].
     pub fn hwpoison(&self, gpa: u64, size: u64) -> Result<(), Error> {
-        let address = self.host_address(gpa, size)?;
-        let advise = || {
-            // SAFETY: the range is mapped by us and shared with the guest alone, which takes faults there.
-            match unsafe { libc::madvise(address.cast(), size as usize, libc::MADV_HWPOISON) } {
-                0 => Ok(()),
-                _ => Err(failed("madvise(MADV_HWPOISON)")(vmm_sys_util::errno::Error::last())),
-            }
-        };
-        sigbus::ignoring(advise)
+        hwpoison(&self.memory, gpa, size)
     }
 
     /// Puts fresh zeroed pages in the place of these: what was bad is healed, what was in them is lost.
@@ -234,8 +226,7 @@ impl Vm {
     /// # Errors
     /// [`Error::NotInMemory`].
     pub fn host_address(&self, gpa: u64, size: u64) -> Result<*mut u8, Error> {
-        let slice = self.memory.get_slice(GuestAddress(gpa), size as usize);
-        slice.map(|slice| slice.ptr_guard_mut().as_ptr()).map_err(|_| Error::NotInMemory { gpa, size })
+        host_address(&self.memory, gpa, size)
     }
 
     /// The guest physical address of a byte of this process, such as
@@ -247,4 +238,25 @@ impl Vm {
             (offset < region.len()).then(|| region.start_addr().0 + offset)
         })
     }
+}
+
+fn host_address(memory: &GuestMemoryMmap, gpa: u64, size: u64) -> Result<*mut u8, Error> {
+    let slice = memory.get_slice(GuestAddress(gpa), size as usize);
+    slice.map(|slice| slice.ptr_guard_mut().as_ptr()).map_err(|_| Error::NotInMemory { gpa, size })
+}
+
+/// [`Vm::hwpoison`] for who has the guest's memory and not the VM, which may be running.
+///
+/// # Errors
+/// As [`Vm::hwpoison`].
+pub fn hwpoison(memory: &GuestMemoryMmap, gpa: u64, size: u64) -> Result<(), Error> {
+    let address = host_address(memory, gpa, size)?;
+    let advise = || {
+        // SAFETY: the range is mapped by us and shared with the guest alone, which takes faults there.
+        match unsafe { libc::madvise(address.cast(), size as usize, libc::MADV_HWPOISON) } {
+            0 => Ok(()),
+            _ => Err(failed("madvise(MADV_HWPOISON)")(vmm_sys_util::errno::Error::last())),
+        }
+    };
+    sigbus::ignoring(advise)
 }

@@ -9,7 +9,10 @@
 
 mod guest;
 
+use std::cell::Cell;
+
 use guest::{Answer, Boot, boot, boot_to, config, end_of, hash_at_end};
+use seawall::StopReason;
 use seawall_vmm::{Config, End, Snapshot};
 
 /// Instructions, a multiple of what any of the runs takes.
@@ -167,6 +170,45 @@ fn with_a_record_of_the_firmware_linux_takes_the_bad_pages_offline() {
         let offline = format!("Memory failure: {frame:#x}: recovery action for dirty LRU page: Recovered");
         assert!(boot.lines().any(|line| line.ends_with(&offline)), "{offline}\n{}", boot.console);
     }
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn sixteen_processes_that_lose_a_page_each_at_once_get_sixteen_records() {
+    for cpus in [1, 4] {
+        let mut config = config(cpus, "full");
+        config.acpi = true;
+        let at_work = Cell::new(0);
+        let words = "seawall.workload=sixteen seawall.rounds=40 seawall.sigbus=handle loglevel=7";
+        let boot = boot(config, words, |line| {
+            at_work.set(at_work.get() + u32::from(line == "anonymous: alive 10"));
+            match (line, at_work.get()) {
+                ("anonymous: alive 10", 16) => Answer::Poison(&["anonymous"]),
+                _ => Answer::None,
+            }
+        });
+        check_no_trouble(&boot);
+        // A load at EL0, each once.
+        assert_eq!(boot.errors, [0x9200_0210; 16], "{}", boot.console);
+        let count = |part: &str| boot.lines().filter(|line| line.contains(part)).count();
+        assert_eq!(count("anonymous: SIGBUS si_code=4 si_addr=0x"), 16, "{}", boot.console);
+        assert_eq!(count("workload: anonymous ended: SIGBUS, handled"), 16, "{}", boot.console);
+        assert_eq!(count("recovery action for dirty LRU page: Recovered"), 16, "{}", boot.console);
+        assert!(boot.has("HardwareCorrupted:    64 kB"), "{}", boot.console);
+    }
+}
+
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn a_kernel_whose_exception_vectors_are_bad_is_stopped_with_the_reason() {
+    let boot = boot(config(1, "full"), "seawall.workload=vectors", |line| match line {
+        "seawall: vectors" => Answer::Poison(&["of-kernel", "of-process"]),
+        _ => Answer::None,
+    });
+    let Some(End::Stopped(StopReason::Storm { pc, times, .. })) = boot.end else {
+        panic!("{:?}\n{}", boot.end, boot.console)
+    };
+    assert_eq!((pc & 0x7ff, times), (0x200, 17));
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! A run of Debian's kernel as a guest, from its first instruction to its end.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use seawall::{Action, GuestState, Outcome, Recorded};
+use seawall_kvm::lab::PoisonRegister;
+use seawall_vmm::devices::disk::{Disk, Writes};
+use seawall_vmm::initramfs::Initramfs;
+use seawall_vmm::{Config, End, Guest, KvmMachine, policy};
+
+use crate::files;
+use crate::report::{Sigbus, expect, recovered};
+use crate::watch::{Road, Seen, Watch};
+
+/// No run takes longer than this; most take ten seconds.
+const LIMIT: Duration = Duration::from_secs(90);
+/// Bytes of a guest's memory.
+const MEMORY: u64 = 256 << 20;
+/// Bytes of its disk.
+const DISK: u64 = 16 << 20;
+
+/// What is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linux {
+    pub(crate) cpus: u32,
+    /// ACPI with our HEST, else a device tree.
+    pub(crate) acpi: bool,
+    pub(crate) policy: &'static str,
+    /// An empty disk, and the modules for it in /modules.
+    pub(crate) disk: bool,
+    pub(crate) road: Road,
+    pub(crate) hold: Duration,
+    /// What init does; before it, everything is mounted, and after it, the kernel's words are printed.
+    pub(crate) script: &'static str,
+}
+
+impl Linux {
+    /// One vCPU, ACPI, aborts as they happened, memory bad at once.
+    pub(crate) const DEFAULT: Self = Self {
+        cpus: 1,
+        acpi: true,
+        policy: "full",
+        disk: false,
+        road: Road::Register(1),
+        hold: Duration::ZERO,
+        script: "",
+    };
+}
+
+/// Before a scenario's own script.
+const PROLOGUE: &str = "#!/bin/busybox sh
+export PATH=/bin
+busybox mount -t devtmpfs dev /dev
+busybox mount -t proc proc /proc
+busybox mount -t tmpfs tmp /tmp
+busybox --install -s /bin
+";
+/// Behind it: what the kernel has to say, and that it lives. Where nothing told it which page is bad, no new process must
+/// get that page: the scripts see to it.
+const EPILOGUE: &str = "
+dmesg | grep -E 'Memory failure|WARNING|BUG|Oops|Internal error|Unable to handle|stall|lockup'
+grep HardwareCorrupted /proc/meminfo
+echo \"init: the guest lives, and $(echo seawall | sha256sum | cut -c -8) is right\"
+poweroff -f
+";
+/// What the last line says: the hash is `sha256sum`'s on another machine.
+const LIVES: &str = "init: the guest lives, and f3500d84 is right";
+/// Words of a kernel whose memory is not sound.
+const TROUBLE: [&str; 7] =
+    ["WARNING", "BUG", "Oops", "Internal error", "Unable to handle", "stall", "lockup"];
+/// Kernel messages do not mix with the processes' lines: the kernel says nothing until it is asked, or panics.
+const COMMAND_LINE: &str = "console=ttyAMA0 panic=-1 quiet loglevel=1 cryptomgr.notests";
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) end: End,
+    pub(crate) seen: Seen,
+    /// From the moment at which memory was last made bad to the guest's end.
+    pub(crate) after: Option<Duration>,
+}
+
+impl Linux {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What went wrong on the host's side, with what the guest said.
+    pub(crate) fn run(&self) -> Result<Run, (String, Vec<String>)> {
+        let watch = Watch::new(self.road, self.hold);
+        let done = self.run_watched(&watch);
+        // The guest's memory goes back to the host, good.
+        if let Ok(mut register) = PoisonRegister::open() {
+            register.heal_all();
+        }
+        let seen = watch.take();
+        match (done, &seen.failure) {
+            (Ok((end, at)), None) => {
+                Ok(Run { end, after: seen.since.map(|since| at.saturating_duration_since(since)), seen })
+            }
+            (Ok(_), Some(failure)) => Err((failure.clone(), seen.lines)),
+            (Err(error), _) => Err((error, seen.lines)),
+        }
+    }
+
+    fn run_watched(&self, watch: &Watch) -> Result<(End, Instant), String> {
+        let mut guest = Guest::read(Path::new(files::KERNEL), None, COMMAND_LINE).map_err(text)?;
+        guest.initrd = Some(self.initramfs()?);
+        let mut config = Config::new(MEMORY);
+        config.cpus = self.cpus;
+        config.acpi = self.acpi;
+        config.policy = policy(self.policy).ok_or("no such policy")?;
+        if self.disk {
+            let path = Path::new("/tmp/disk");
+            File::create(path).and_then(|file| file.set_len(DISK)).map_err(text)?;
+            config.disks.push(Disk::open(path, Writes::InMemory).map_err(text)?);
+        }
+        let mut machine = KvmMachine::new(config, &guest, Box::new(watch.clone())).map_err(text)?;
+        watch.set_memory(machine.memory());
+        let end = machine.run(Some(LIMIT)).map_err(text)?;
+        Ok((end, Instant::now()))
+    }
+
+    fn initramfs(&self) -> Result<Vec<u8>, String> {
+        let mut archive = ["bin", "dev", "disk", "modules", "proc", "tmp"]
+            .iter()
+            .fold(Initramfs::default(), |archive, folder| archive.directory(folder))
+            .character_device("dev/console", 5, 1)
+            .program("init", format!("{PROLOGUE}{}{EPILOGUE}", self.script).as_bytes());
+        for (name, program) in files::programs()? {
+            archive = archive.program(&format!("bin/{name}"), &program);
+        }
+        if self.disk {
+            for (name, module) in files::modules()? {
+                archive = archive.file(&format!("modules/{name}"), &module);
+            }
+        }
+        Ok(archive.link("bin/sh", "busybox").finish())
+    }
+}
+
+pub(crate) fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+impl Run {
+    pub(crate) fn has(&self, line: &str) -> bool {
+        self.seen.lines.iter().any(|seen| seen == line)
+    }
+
+    /// The first line that begins so.
+    pub(crate) fn line(&self, start: &str) -> Result<&str, String> {
+        let line = self.seen.lines.iter().find(|line| line.starts_with(start));
+        line.map(String::as_str).ok_or_else(|| format!("expected a line {start:?}..., got none"))
+    }
+
+    /// What processes said of their SIGBUS.
+    pub(crate) fn sigbus(&self) -> Vec<Sigbus> {
+        self.seen.lines.iter().filter_map(|line| Sigbus::parse(line)).collect()
+    }
+
+    /// The one SIGBUS that there was.
+    pub(crate) fn only_sigbus(&self) -> Result<Sigbus, String> {
+        match &self.sigbus()[..] {
+            [sigbus] => Ok(sigbus.clone()),
+            all => Err(format!("expected one SIGBUS, got {all:x?}")),
+        }
+    }
+
+    /// The guest went on to its own end, its kernel found nothing wrong with itself, and so many kB are offline.
+    pub(crate) fn expect_alive(&self, corrupted: u64) -> Result<(), String> {
+        expect("the guest's end", &self.end, &End::PowerOff)?;
+        if let Some(line) = self.seen.lines.iter().find(|line| TROUBLE.iter().any(|word| line.contains(word)))
+        {
+            return Err(format!("the guest's kernel complains: {line}"));
+        }
+        if !self.has(LIVES) {
+            return Err(format!("expected the line {LIVES:?}"));
+        }
+        let words = self.line("HardwareCorrupted:")?.split_whitespace().nth(1).unwrap_or_default();
+        expect("HardwareCorrupted, kB", &words.to_owned(), &corrupted.to_string())
+    }
+
+    /// Linux took exactly the pages offline that were made bad, and called each of them so.
+    pub(crate) fn expect_offline(&self, what: &str) -> Result<(), String> {
+        let bad: Vec<(u64, &str)> = self.seen.bad.iter().map(|(gpa, _)| (*gpa, what)).collect();
+        self.expect_each_offline(&bad)
+    }
+
+    /// Linux took exactly these pages offline, and called each of them so.
+    pub(crate) fn expect_each_offline(&self, bad: &[(u64, &str)]) -> Result<(), String> {
+        let mut expected: Vec<(u64, &str)> = bad.iter().map(|(gpa, what)| (gpa >> 12, *what)).collect();
+        let mut offline: Vec<(u64, &str)> =
+            self.seen.lines.iter().filter_map(|line| recovered(line)).collect();
+        expected.sort_unstable();
+        offline.sort_unstable();
+        expect("frames taken offline", &offline, &expected)
+    }
+
+    /// The console's lines, and what was done about each error.
+    pub(crate) fn transcript(&self) -> Vec<String> {
+        let outcomes = self.seen.outcomes.iter().map(|(cpu, outcome)| format!("vcpu {cpu}: {outcome}"));
+        self.seen.lines.iter().cloned().chain(outcomes).collect()
+    }
+
+    /// Each error was of a page that was made bad, met with this exit's ESR if it was one, was injected as an abort, and
+    /// recorded if so.
+    pub(crate) fn expect_outcomes(
+        &self,
+        count: usize,
+        esr: Option<u64>,
+        is_recorded: bool,
+    ) -> Result<(), String> {
+        expect("errors met", &self.seen.outcomes.len(), &count)?;
+        self.seen.outcomes.iter().try_for_each(|(_, outcome)| self.expect_outcome(outcome, esr, is_recorded))
+    }
+
+    pub(crate) fn expect_outcome(
+        &self,
+        outcome: &Outcome,
+        esr: Option<u64>,
+        is_recorded: bool,
+    ) -> Result<(), String> {
+        let failed = |why: &str| Err(format!("{why}: {outcome}"));
+        if outcome.error.esr.map(seawall_arm::Esr::bits) != esr {
+            return failed("expected another ESR of the exit");
+        }
+        let page = outcome.error.gpa.map(|gpa| gpa & !0xfff);
+        if !self.seen.bad.iter().any(|(gpa, _)| Some(gpa & !0xfff) == page) {
+            return failed("nobody made that page bad");
+        }
+        if !matches!(outcome.action, Action::Injected { guest: GuestState::AtVector { .. }, .. }) {
+            return failed("expected an abort that the guest takes");
+        }
+        if matches!(outcome.recorded, Recorded::AtSource(_)) != is_recorded {
+            return failed(if is_recorded { "expected a record" } else { "expected no record" });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! The guest's own exception vectors go bad: nothing that is injected can be handled.
+
+use std::time::Duration;
+
+use seawall::StopReason;
+use seawall_vmm::End;
+
+use crate::linux::{Linux, Run};
+use crate::report::{Verdict, expect};
+
+/// From the moment at which the vectors go bad to the guest's end.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Root's kallsyms shows addresses, in their order; "Kernel code" begins at `_stext` (Linux, arch/arm64/kernel/setup.c). Sixteen vectors of
+/// 128 bytes are 2048 (DDI 0487, D1.4).
+pub(super) const LINUX: Linux = Linux {
+    script: "
+echo 0 >/proc/sys/kernel/kptr_restrict
+symbol() { grep -m 1 \" $1\\$\" /proc/kallsyms | cut -d ' ' -f 1; }
+code=$(grep 'Kernel code' /proc/iomem | sed 's/^ *//; s/-.*//')
+vectors=$((0x$code + 0x$(symbol vectors) - 0x$(symbol _stext)))
+echo \"init: bad memory please: $(printf 0x%x $vectors) 2048\"
+sleep 10
+echo 'init: nothing happened'
+",
+    ..Linux::DEFAULT
+};
+
+pub(super) fn judge(run: &Run) -> Verdict {
+    expect("ranges made bad", &run.seen.bad.len(), &1)?;
+    let End::Stopped(StopReason::Storm { pc, times, .. }) = run.end else {
+        return Err(format!("expected a storm, the guest {}", run.end));
+    };
+    expect("PC, in the page of the vectors", &(pc & 0x7ff), &0x200)?;
+    // One more than the guard allows, and they are seen one by one.
+    expect("times at that PC", &times, &17)?;
+    let after = run.after.ok_or("nothing went bad")?;
+    if after > LIMIT {
+        return Err(format!("expected the end within {LIMIT:?}, it took {after:?}"));
+    }
+    Ok(format!("{} ms after that: {}", after.as_millis(), run.end))
+}

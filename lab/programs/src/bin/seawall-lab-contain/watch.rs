@@ -1,0 +1,150 @@
+//! Watches a guest: what it says, what it meets; and turns memory bad as it asks for it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use seawall::Outcome;
+use seawall_kvm::lab::{PoisonRegister, physical_address};
+use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, hwpoison};
+use seawall_vmm::Observer;
+
+use crate::report;
+
+/// How memory goes bad that a guest asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Road {
+    /// By the poison register, when so many were asked for: all at once.
+    Register(usize),
+    /// The same, so much later: the processes are at nothing but their loads then.
+    Later(usize, Duration),
+    /// By `MADV_HWPOISON`: the host knows the page to be bad, and gives SIGBUS.
+    Host,
+}
+
+/// What is known of a run so far.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) lines: Vec<String>,
+    /// Which vCPU met what, and what was done about it.
+    pub(crate) outcomes: Vec<(u32, Outcome)>,
+    /// Guest physical ranges that were asked for: address and bytes.
+    pub(crate) bad: Vec<(u64, u64)>,
+    /// When the last of them went bad.
+    pub(crate) since: Option<Instant>,
+    /// Why the run is worth nothing.
+    pub(crate) failure: Option<String>,
+}
+
+/// The observer; clones see the same.
+#[derive(Clone)]
+pub(crate) struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    /// There is one as soon as the machine is made.
+    memory: Arc<OnceLock<GuestMemoryMmap>>,
+    road: Road,
+    /// How long the vCPU with the first error is held before it goes on, so that others meet the same meanwhile.
+    hold: Duration,
+}
+
+impl Watch {
+    pub(crate) fn new(road: Road, hold: Duration) -> Self {
+        Self { seen: Arc::default(), memory: Arc::default(), road, hold }
+    }
+
+    pub(crate) fn set_memory(&self, memory: &GuestMemoryMmap) {
+        let _ = self.memory.set(memory.clone());
+    }
+
+    /// What was seen; nothing is left here.
+    pub(crate) fn take(&self) -> Seen {
+        std::mem::take(&mut *self.seen())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn_bad(&self, gpa: u64, size: u64) -> Result<(), String> {
+        /// Bytes that the host takes for bad at once.
+        const PAGE: u64 = 4096;
+        let memory = self.memory.get().ok_or("there is no memory yet")?;
+        match self.road {
+            Road::Host => hwpoison(memory, gpa & !(PAGE - 1), PAGE).map_err(|error| error.to_string()),
+            Road::Register(_) | Road::Later(..) => {
+                let mut register = PoisonRegister::open().map_err(|error| error.to_string())?;
+                poison(&mut register, memory, gpa, size)
+            }
+        }
+    }
+
+    /// Turns bad what was asked for and is not bad yet, if that is to be now.
+    fn serve(&self) {
+        let asked = self.seen().bad.clone();
+        let due: BTreeSet<(u64, u64)> = match self.road {
+            Road::Host | Road::Register(0 | 1) => asked.last().copied().into_iter().collect(),
+            Road::Register(count) | Road::Later(count, _) if asked.len() == count => {
+                asked.into_iter().collect()
+            }
+            Road::Register(_) | Road::Later(..) => BTreeSet::new(),
+        };
+        match self.road {
+            Road::Later(_, delay) => {
+                let watch = self.clone();
+                std::thread::spawn(move || {
+                    std::thread::sleep(delay);
+                    watch.turn_all_bad(due);
+                });
+            }
+            _ => self.turn_all_bad(due),
+        }
+    }
+
+    fn turn_all_bad(&self, due: BTreeSet<(u64, u64)>) {
+        for (gpa, size) in due {
+            let done = self.turn_bad(gpa, size);
+            let mut seen = self.seen();
+            seen.since = Some(Instant::now());
+            if let Err(error) = done {
+                seen.failure = Some(format!("{gpa:#x} could not be made bad: {error}"));
+            }
+        }
+    }
+}
+
+/// Turns guest memory bad by the poison register. It goes back to the host good if the register heals it.
+pub(crate) fn poison(
+    register: &mut PoisonRegister,
+    memory: &GuestMemoryMmap,
+    gpa: u64,
+    size: u64,
+) -> Result<(), String> {
+    let host = memory.get_host_address(GuestAddress(gpa)).map_err(|error| error.to_string())?;
+    let bad = physical_address(host as u64).and_then(|physical| register.poison(physical, size));
+    bad.map_err(|error| error.to_string())
+}
+
+impl Observer for Watch {
+    fn line(&mut self, line: &str) {
+        let line = line.trim_end();
+        let request = report::request(line);
+        let mut seen = self.seen();
+        seen.lines.push(line.to_owned());
+        seen.bad.extend(request);
+        drop(seen);
+        if request.is_some() {
+            self.serve();
+        }
+    }
+
+    fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
+        let is_first = {
+            let mut seen = self.seen();
+            seen.outcomes.push((cpu, *outcome));
+            seen.outcomes.len() == 1
+        };
+        if is_first {
+            std::thread::sleep(self.hold);
+        }
+    }
+}
