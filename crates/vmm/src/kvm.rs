@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use seawall::{AddressMap, BadRegion, Region, Verdict};
 use seawall_events::{Reg, Vcpu as _};
 use seawall_kvm::{
-    Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, Vm,
+    Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, VcpuState, Vm,
 };
 
 use vm_memory::GuestMemoryRegion as _;
@@ -20,6 +20,10 @@ use crate::devices::rtc::WallClock;
 use crate::interrupt::InterruptLine;
 use crate::load::Placement;
 use crate::{Config, Error, Guest, layout};
+
+mod migration;
+
+pub use migration::{Arrived, Arriving};
 
 impl InterruptLine for SpiLine {
     fn set(&self, high: bool) {
@@ -35,8 +39,14 @@ pub struct KvmMachine {
     board: Arc<Board>,
     memory: GuestMemoryMmap,
     placement: Placement,
-    _gic: Gic,
-    _vm: Vm,
+    gic: Gic,
+    vm: Vm,
+    /// How long the guest ran before, also elsewhere.
+    ran: Duration,
+    /// A guest that came from elsewhere has not run yet: its counters go on when it does.
+    counters: Option<VcpuState>,
+    say: mpsc::Sender<Said>,
+    said: mpsc::Receiver<Said>,
 }
 
 impl KvmMachine {
@@ -45,6 +55,23 @@ impl KvmMachine {
     /// # Errors
     /// [`Error`].
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
+        let load = |memory: &_, size, cpus, board: &_| guest.load(memory, size, cpus, false, board);
+        let mut machine = Self::with(config, observer, load)?;
+        let Placement { entry, fdt, .. } = &machine.placement;
+        if let Some(boot) = machine.vcpus.first_mut() {
+            for (reg, value) in [(Reg::Pc, *entry), (Reg::X(0), fdt.start)] {
+                boot.set_reg(reg, value)?;
+            }
+        }
+        Ok(machine)
+    }
+
+    /// Makes the VM; `load` gets its memory, how many bytes of RAM and vCPUs there are, and the board.
+    fn with(
+        config: Config,
+        observer: Box<dyn Observer>,
+        load: impl FnOnce(&GuestMemoryMmap, u64, u32, &Board) -> Result<Placement, Error>,
+    ) -> Result<Self, Error> {
         let cpus = config.checked_cpus()?;
         let size = config.checked_memory()?;
         let memory = memory(size)?;
@@ -53,7 +80,7 @@ impl KvmMachine {
             0 => vm.create_vcpu(0),
             n => vm.create_vcpu_off(n.into()),
         });
-        let mut vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
+        let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
         let (distributor, redistributors) = (layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS);
         let gic = vm.create_gic(distributor.start, redistributors.start)?;
         let line = |spi| -> Result<Arc<dyn InterruptLine>, Error> {
@@ -65,13 +92,10 @@ impl KvmMachine {
         let mut board = config.board(line, Box::new(WallClock), observer)?;
         board.set_addresses(addresses(&memory)?);
         let board = Arc::new(board);
-        let placement = guest.load(&memory, size, cpus, false, &board)?;
-        if let Some(boot) = vcpus.first_mut() {
-            for (reg, value) in [(Reg::Pc, placement.entry), (Reg::X(0), placement.fdt.start)] {
-                boot.set_reg(reg, value)?;
-            }
-        }
-        Ok(Self { vcpus, board, memory, placement, _gic: gic, _vm: vm })
+        let placement = load(&memory, size, cpus, &board)?;
+        let (say, said) = mpsc::channel();
+        let (ran, counters) = (Duration::ZERO, None);
+        Ok(Self { vcpus, board, memory, placement, gic, vm, ran, counters, say, said })
     }
 
     /// Where the parts of the guest are.
@@ -93,37 +117,69 @@ impl KvmMachine {
     ///
     /// # Errors
     /// [`Error`]: the first that one of the vCPUs met.
-    pub fn run(self, limit: Option<Duration>) -> Result<End, Error> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let start = Instant::now();
-        let (say, said) = mpsc::channel();
-        let threads: Result<Vec<_>, _> = (0..)
-            .zip(self.vcpus)
-            .map(|(number, vcpu)| {
-                let (say, stop) = (say.clone(), stop.clone());
-                let (board, memory) = (self.board.clone(), self.memory.clone());
-                let thread = thread::Builder::new().name(format!("vcpu {number}"));
-                thread.spawn(move || {
-                    let run = || kicker(&say).and_then(|()| run(number, vcpu, &board, &memory, &stop, start));
-                    let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panicked));
-                    // Nobody listens any more if another vCPU ended the guest before.
-                    let _ = say.send(Said::Ended(ended));
-                })
-            })
-            .collect();
-        drop(say);
-        let (end, mut kickers) = match &threads {
-            Ok(_) => wait(&said, limit.map(|limit| start + limit)),
-            Err(_) => (Ok(End::TimeLimit), Vec::new()),
-        };
-        stop.store(true, Ordering::SeqCst);
-        // A thread that has only now begun sees `stop` before its first run.
-        kickers.extend(said.try_iter().filter_map(Said::kicker));
-        kickers.iter().for_each(Kicker::kick);
-        for thread in threads.map_err(Error::Thread)? {
-            thread.join().map_err(|_| Error::Panicked)?;
+    pub fn run(mut self, limit: Option<Duration>) -> Result<End, Error> {
+        Ok(self.run_for(limit)?.unwrap_or(End::TimeLimit))
+    }
+
+    /// Runs the guest for `limit`, or until it is [paused](Self::pauser). `None`: it stands still and can go on.
+    ///
+    /// # Errors
+    /// [`Error`]: the first that one of the vCPUs met.
+    pub fn run_for(&mut self, limit: Option<Duration>) -> Result<Option<End>, Error> {
+        if let (Some(state), Some(vcpu)) = (&self.counters, self.vcpus.first_mut()) {
+            vcpu.restore_counters(state)?;
+            self.counters = None;
         }
+        let Self { vcpus, board, memory, ran, say, said, .. } = self;
+        let (stop, start) = (AtomicBool::new(false), Instant::now());
+        let before = *ran;
+        let end = thread::scope(|scope| {
+            let threads: Result<Vec<_>, _> = (0..)
+                .zip(vcpus)
+                .map(|(number, vcpu)| {
+                    let (say, stop, board, memory) = (say.clone(), &stop, &**board, &*memory);
+                    let thread = thread::Builder::new().name(format!("vcpu {number}"));
+                    thread.spawn_scoped(scope, move || {
+                        let now = || before + start.elapsed();
+                        let run = || kicker(&say).and_then(|()| run(number, vcpu, board, memory, stop, now));
+                        let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panicked));
+                        // It is listened to as long as there is the machine.
+                        let _ = say.send(Said::Ended(ended));
+                    })
+                })
+                .collect();
+            let (mut end, mut kickers) = match &threads {
+                Ok(_) => wait(said, limit.map(|limit| start + limit)),
+                Err(_) => (Ok(None), Vec::new()),
+            };
+            stop.store(true, Ordering::SeqCst);
+            // A thread that has only now begun sees `stop` before its first run.
+            end = said.try_iter().fold(end, |end, said| end_of(end, said, &mut kickers));
+            kickers.iter().for_each(Kicker::kick);
+            for thread in threads.map_err(Error::Thread)? {
+                thread.join().map_err(|_| Error::Panicked)?;
+            }
+            // A guest that ended while it was to be paused has ended.
+            said.try_iter().fold(end, |end, said| end_of(end, said, &mut kickers))
+        });
+        *ran = before + start.elapsed();
         end
+    }
+
+    /// Pauses the guest, from any thread.
+    pub fn pauser(&self) -> Pauser {
+        Pauser(self.say.clone())
+    }
+}
+
+/// Brings a machine's run to an end; the guest stands still then and can go on.
+#[derive(Clone, Debug)]
+pub struct Pauser(mpsc::Sender<Said>);
+
+impl Pauser {
+    /// The run that the machine is in comes back, or else the next at once. Does nothing if there is no machine any more.
+    pub fn pause(&self) {
+        let _ = self.0.send(Said::Pause);
     }
 }
 
@@ -163,17 +219,27 @@ impl Keyboard {
 }
 
 /// What a vCPU's thread tells the one that waits for it.
+#[derive(Debug)]
 enum Said {
     Runs(Kicker),
     Ended(Result<Option<End>, Error>),
+    /// It is not a vCPU's thread that says this.
+    Pause,
 }
 
-impl Said {
-    fn kicker(self) -> Option<Kicker> {
-        match self {
-            Self::Runs(kicker) => Some(kicker),
-            Self::Ended(_) => None,
+/// The end of a run of which somebody says something more: what came first counts.
+fn end_of(
+    end: Result<Option<End>, Error>,
+    said: Said,
+    kickers: &mut Vec<Kicker>,
+) -> Result<Option<End>, Error> {
+    match (end, said) {
+        (Ok(None), Said::Ended(ended)) => ended,
+        (end, Said::Runs(kicker)) => {
+            kickers.push(kicker);
+            end
         }
+        (end, _) => end,
     }
 }
 
@@ -182,8 +248,8 @@ fn kicker(say: &mpsc::Sender<Said>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits for the first end, and collects the kickers meanwhile.
-fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<End, Error>, Vec<Kicker>) {
+/// Waits for the first end or a pause, and collects the kickers meanwhile.
+fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<Option<End>, Error>, Vec<Kicker>) {
     let mut kickers = Vec::new();
     loop {
         let next = match until {
@@ -196,9 +262,8 @@ fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<End, Err
                 continue;
             }
             Ok(Said::Ended(Ok(None))) => continue,
-            Ok(Said::Ended(Ok(Some(end)))) => Ok(end),
-            Ok(Said::Ended(Err(error))) => Err(error),
-            Err(mpsc::RecvTimeoutError::Timeout) => Ok(End::TimeLimit),
+            Ok(Said::Ended(end)) => end,
+            Ok(Said::Pause) | Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(Error::Panicked),
         };
         return (end, kickers);
@@ -208,15 +273,15 @@ fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<End, Err
 /// Runs one vCPU until the guest ends by it, or somebody stops it.
 fn run(
     number: u32,
-    mut vcpu: Vcpu,
+    vcpu: &mut Vcpu,
     board: &Board,
     memory: &GuestMemoryMmap,
     stop: &AtomicBool,
-    start: Instant,
+    now: impl Fn() -> Duration,
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
         let exit = vcpu.run()?;
-        let end = match board.serve(&mut vcpu, &exit, start.elapsed())? {
+        let end = match board.serve(vcpu, &exit, now())? {
             Served::Done => None,
             Served::End(end) => Some(end),
             Served::MemoryError(mut decision) => {
@@ -225,7 +290,7 @@ fn run(
                     // The guest has records to read yet: by its other vCPUs.
                     thread::yield_now();
                 }
-                board.inject(number, &mut vcpu, decision)?
+                board.inject(number, vcpu, decision)?
             }
             Served::Found(range) => {
                 board.announce(memory, range, SystemTime::now()).map_err(Error::Record)?;
