@@ -12,6 +12,8 @@ impl Errno {
     pub const ENOENT: Self = Self(2);
     /// `EINTR`: a signal came.
     pub const EINTR: Self = Self(4);
+    /// `ENXIO`: the device has no such register.
+    pub const ENXIO: Self = Self(6);
     /// `ENOEXEC`: `KVM_ARM_VCPU_INIT` is missing.
     pub const ENOEXEC: Self = Self(8);
     /// `EFAULT`.

@@ -39,6 +39,8 @@
 pub mod assist;
 mod errno;
 pub mod probe;
+#[cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
+mod state;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 #[allow(unsafe_code)]
@@ -52,3 +54,4 @@ mod elsewhere;
 pub use elsewhere::{Error, Kvm};
 
 pub use errno::Errno;
+pub use state::{GicState, VcpuState};

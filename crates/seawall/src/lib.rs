@@ -8,6 +8,7 @@
 //! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
 //! - [`apei`]: the firmware-first record that lets the guest take the page offline
 //! - [`ledger`]: which pages are bad, over resets, restarts and migrations
+//! - [`migration`]: a guest's memory on its way to another VMM, bad pages unread
 //! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_events::Vcpu), with an [`Outcome`]
 //!   that says what the guest saw
 //!
@@ -43,6 +44,7 @@ mod error;
 mod evacuation;
 mod injection;
 pub mod ledger;
+pub mod migration;
 mod policy;
 mod stop;
 mod storm;

@@ -97,6 +97,18 @@ pub enum Error {
         /// What the other has.
         machine: String,
     },
+    /// A guest could not be sent.
+    #[error(transparent)]
+    Send(#[from] seawall::migration::SendError),
+    /// A guest did not come.
+    #[error(transparent)]
+    Receive(#[from] seawall::migration::ReceiveError),
+    /// A guest changed hands, or did not.
+    #[error(transparent)]
+    Handover(#[from] seawall::migration::HandoverError),
+    /// A stream holds a guest, but not one of this VMM.
+    #[error("the guest is of another VMM, or of another release of this: its state is not known here")]
+    OtherVmm,
     /// A memory error could not be handled on the software machine.
     #[error(transparent)]
     MachineContain(#[from] ContainError<seawall_machine::Error>),

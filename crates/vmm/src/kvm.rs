@@ -10,7 +10,7 @@ use seawall::ledger::Keeper;
 use seawall::{AddressMap, BadRegion, Region, Verdict};
 use seawall_events::{Reg, Vcpu as _};
 use seawall_kvm::{
-    Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, Vm,
+    Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, VcpuState, Vm,
 };
 
 use vm_memory::GuestMemoryRegion as _;
@@ -21,6 +21,10 @@ use crate::devices::rtc::WallClock;
 use crate::interrupt::InterruptLine;
 use crate::load::Placement;
 use crate::{Config, Error, Guest, layout};
+
+mod migration;
+
+pub use migration::{Arrived, Arriving};
 
 /// An input of the interrupt controller; after a reset it is that of another one.
 struct Line {
@@ -73,8 +77,12 @@ pub struct KvmMachine {
     memory: GuestMemoryMmap,
     placement: Placement,
     heal: bool,
-    /// Since when the guest has been running, all resets together.
-    start: Option<Instant>,
+    /// How long the guest ran before, also elsewhere.
+    ran: Duration,
+    /// A guest that came from elsewhere has not run yet: its counters go on when it does.
+    counters: Option<VcpuState>,
+    say: mpsc::Sender<Said>,
+    said: mpsc::Receiver<Said>,
 }
 
 impl KvmMachine {
@@ -83,6 +91,13 @@ impl KvmMachine {
     /// # Errors
     /// [`Error`].
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
+        let mut machine = Self::empty(config, observer)?;
+        machine.start(guest)?;
+        Ok(machine)
+    }
+
+    /// Makes the VM, without a guest.
+    fn empty(config: Config, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let cpus = config.checked_cpus()?;
         let memory = memory(config.checked_memory()?)?;
         let heal = config.heal;
@@ -96,10 +111,9 @@ impl KvmMachine {
         let mut board = config.board(line, Box::new(WallClock), observer)?;
         board.set_addresses(addresses(&memory)?);
         let (new, board) = (board.state(), Arc::new(board));
-        let placement = Placement::default();
-        let mut machine = Self { kernel, lines, board, new, memory, placement, heal, start: None };
-        machine.start(guest)?;
-        Ok(machine)
+        let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);
+        let (say, said) = mpsc::channel();
+        Ok(Self { kernel, lines, board, new, memory, placement, heal, ran, counters, say, said })
     }
 
     /// The guest starts anew, as after a reset of the machine: vCPUs, interrupt controller and devices are as they were
@@ -114,6 +128,7 @@ impl KvmMachine {
         for line in &self.lines {
             *line.input.lock().unwrap_or_else(PoisonError::into_inner) = self.kernel.input(line.spi)?;
         }
+        self.counters = None;
         self.board.reset(&self.new);
         self.start(guest)
     }
@@ -166,45 +181,73 @@ impl KvmMachine {
         Keyboard { board: self.board.clone(), memory: self.memory.clone() }
     }
 
-    /// Runs the guest to its end, or for `limit`. After [`End::TimeLimit`] it can be run on.
+    /// Runs the guest to its end, or for `limit`: after [`End::TimeLimit`] it can be run on.
     ///
     /// # Errors
     /// [`Error`]: the first that one of the vCPUs met.
     pub fn run(&mut self, limit: Option<Duration>) -> Result<End, Error> {
-        let begin = Instant::now();
-        let start = *self.start.get_or_insert(begin);
-        let stop = AtomicBool::new(false);
-        let (say, said) = mpsc::channel();
-        let (board, memory, stopped) = (&self.board, &self.memory, &stop);
-        thread::scope(|scope| {
+        Ok(self.run_for(limit)?.unwrap_or(End::TimeLimit))
+    }
+
+    /// Runs the guest for `limit`, or until it is [paused](Self::pauser). `None`: it stands still and can go on.
+    ///
+    /// # Errors
+    /// [`Error`]: the first that one of the vCPUs met.
+    pub fn run_for(&mut self, limit: Option<Duration>) -> Result<Option<End>, Error> {
+        if let (Some(state), Some(vcpu)) = (&self.counters, self.kernel.vcpus.first_mut()) {
+            vcpu.restore_counters(state)?;
+            self.counters = None;
+        }
+        let Self { kernel, board, memory, ran, say, said, .. } = self;
+        let (stop, start) = (AtomicBool::new(false), Instant::now());
+        let before = *ran;
+        let end = thread::scope(|scope| {
             let threads: Result<Vec<_>, _> = (0..)
-                .zip(&mut self.kernel.vcpus)
+                .zip(&mut kernel.vcpus)
                 .map(|(number, vcpu)| {
-                    let say = say.clone();
+                    let (say, stop, board, memory) = (say.clone(), &stop, &**board, &*memory);
                     let thread = thread::Builder::new().name(format!("vcpu {number}"));
                     thread.spawn_scoped(scope, move || {
-                        let run =
-                            || kicker(&say).and_then(|()| run(number, vcpu, board, memory, stopped, start));
+                        let now = || before + start.elapsed();
+                        let run = || kicker(&say).and_then(|()| run(number, vcpu, board, memory, stop, now));
                         let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panicked));
-                        // Nobody listens any more if another vCPU ended the guest before.
+                        // It is listened to as long as there is the machine.
                         let _ = say.send(Said::Ended(ended));
                     })
                 })
                 .collect();
-            drop(say);
-            let (end, mut kickers) = match &threads {
-                Ok(_) => wait(&said, limit.map(|limit| begin + limit)),
-                Err(_) => (Ok(End::TimeLimit), Vec::new()),
+            let (mut end, mut kickers) = match &threads {
+                Ok(_) => wait(said, limit.map(|limit| start + limit)),
+                Err(_) => (Ok(None), Vec::new()),
             };
             stop.store(true, Ordering::SeqCst);
             // A thread that has only now begun sees `stop` before its first run.
-            kickers.extend(said.try_iter().filter_map(Said::kicker));
+            end = said.try_iter().fold(end, |end, said| end_of(end, said, &mut kickers));
             kickers.iter().for_each(Kicker::kick);
             for thread in threads.map_err(Error::Thread)? {
                 thread.join().map_err(|_| Error::Panicked)?;
             }
-            end
-        })
+            // A guest that ended while it was to be paused has ended.
+            said.try_iter().fold(end, |end, said| end_of(end, said, &mut kickers))
+        });
+        *ran = before + start.elapsed();
+        end
+    }
+
+    /// Pauses the guest, from any thread.
+    pub fn pauser(&self) -> Pauser {
+        Pauser(self.say.clone())
+    }
+}
+
+/// Brings a machine's run to an end; the guest stands still then and can go on.
+#[derive(Clone, Debug)]
+pub struct Pauser(mpsc::Sender<Said>);
+
+impl Pauser {
+    /// The run that the machine is in comes back, or else the next at once. Does nothing if there is no machine any more.
+    pub fn pause(&self) {
+        let _ = self.0.send(Said::Pause);
     }
 }
 
@@ -250,17 +293,27 @@ impl Keyboard {
 }
 
 /// What a vCPU's thread tells the one that waits for it.
+#[derive(Debug)]
 enum Said {
     Runs(Kicker),
     Ended(Result<Option<End>, Error>),
+    /// It is not a vCPU's thread that says this.
+    Pause,
 }
 
-impl Said {
-    fn kicker(self) -> Option<Kicker> {
-        match self {
-            Self::Runs(kicker) => Some(kicker),
-            Self::Ended(_) => None,
+/// The end of a run of which somebody says something more: what came first counts.
+fn end_of(
+    end: Result<Option<End>, Error>,
+    said: Said,
+    kickers: &mut Vec<Kicker>,
+) -> Result<Option<End>, Error> {
+    match (end, said) {
+        (Ok(None), Said::Ended(ended)) => ended,
+        (end, Said::Runs(kicker)) => {
+            kickers.push(kicker);
+            end
         }
+        (end, _) => end,
     }
 }
 
@@ -269,8 +322,8 @@ fn kicker(say: &mpsc::Sender<Said>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits for the first end, and collects the kickers meanwhile.
-fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<End, Error>, Vec<Kicker>) {
+/// Waits for the first end or a pause, and collects the kickers meanwhile.
+fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<Option<End>, Error>, Vec<Kicker>) {
     let mut kickers = Vec::new();
     loop {
         let next = match until {
@@ -283,9 +336,8 @@ fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<End, Err
                 continue;
             }
             Ok(Said::Ended(Ok(None))) => continue,
-            Ok(Said::Ended(Ok(Some(end)))) => Ok(end),
-            Ok(Said::Ended(Err(error))) => Err(error),
-            Err(mpsc::RecvTimeoutError::Timeout) => Ok(End::TimeLimit),
+            Ok(Said::Ended(end)) => end,
+            Ok(Said::Pause) | Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(Error::Panicked),
         };
         return (end, kickers);
@@ -299,11 +351,11 @@ fn run(
     board: &Board,
     memory: &GuestMemoryMmap,
     stop: &AtomicBool,
-    start: Instant,
+    now: impl Fn() -> Duration,
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
         let exit = vcpu.run()?;
-        let end = match board.serve(vcpu, &exit, start.elapsed())? {
+        let end = match board.serve(vcpu, &exit, now())? {
             Served::Done => None,
             Served::End(end) => Some(end),
             Served::MemoryError(mut decision) => {

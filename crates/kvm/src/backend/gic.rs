@@ -19,7 +19,7 @@ const FIRST_SPI: u32 = 32;
 /// PPIs are wired to it by KVM.
 #[derive(Debug)]
 pub struct Gic {
-    fd: DeviceFd,
+    pub(super) fd: DeviceFd,
     vm: Arc<VmFd>,
 }
 

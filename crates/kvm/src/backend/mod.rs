@@ -1,13 +1,17 @@
 //! The backend proper, over `kvm-ioctls`.
 
+mod careful;
 mod gic;
+mod holes;
 mod host;
 mod kick;
 pub mod lab;
 pub mod sigbus;
+mod state;
 mod vcpu;
 mod vm;
 
+pub use careful::{Readable, recover};
 pub use gic::{Gic, SpiLine};
 pub use host::{Kvm, Way};
 pub use kick::Kicker;
@@ -59,6 +63,32 @@ pub enum Error {
         /// Bytes.
         size: u64,
     },
+    /// There is no room in this process for what the kernel is to tell.
+    #[error("there is no memory for the list of a vCPU's registers")]
+    Memory,
+    /// Memory is read in units of 16 bytes.
+    #[error("expected a multiple of 16 bytes to read, got {size}")]
+    Unaligned {
+        /// Bytes.
+        size: usize,
+    },
+    /// A register of a vCPU's state cannot be read or written.
+    #[error(
+        "register {id:#x} of the vCPU's state: {errno}; expected a host with the same CPU and a kernel as new as that which \
+         the state is from"
+    )]
+    Register {
+        /// Its ONE_REG id.
+        id: u64,
+        /// What it failed with.
+        errno: Errno,
+    },
+    /// A state is of a VM that was made otherwise.
+    #[error("the state is of another VM: {what} differ")]
+    OtherState {
+        /// In what they differ.
+        what: &'static str,
+    },
     /// The lab's poison register is not there, or did not take what it was given.
     #[error("the lab's poison register: {0}")]
     Lab(String),
@@ -68,10 +98,15 @@ impl Error {
     /// The errno behind it, if the kernel gave one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Open(errno) | Self::Ioctl { errno, .. } => Some(*errno),
+            Self::Open(errno) | Self::Ioctl { errno, .. } | Self::Register { errno, .. } => Some(*errno),
             Self::Events(error) => Some(error.errno()),
             Self::NoRegister(_) => Some(Errno::ENOENT),
-            Self::Missing { .. } | Self::NotInMemory { .. } | Self::Lab(_) => None,
+            Self::Missing { .. }
+            | Self::NotInMemory { .. }
+            | Self::Memory
+            | Self::Unaligned { .. }
+            | Self::OtherState { .. }
+            | Self::Lab(_) => None,
         }
     }
 }

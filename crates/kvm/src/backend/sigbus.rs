@@ -130,9 +130,11 @@ fn put(slot: &AtomicU64, packed: u64) -> bool {
 }
 
 extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel calls this with its siginfo_t.
-    let (is_recorded, is_fault) = unsafe { (handle(info), (*info).si_code > 0) };
-    if is_recorded {
+    // SAFETY: the kernel calls this with its siginfo_t and ucontext_t.
+    let (is_done, is_fault) = unsafe {
+        (super::careful::recover_from((*info).si_code, context) || handle(info), (*info).si_code > 0)
+    };
+    if is_done {
         return;
     }
     let Some(Ok(previous)) = PREVIOUS.get() else { return };

@@ -19,7 +19,7 @@ use crate::assist::{self, AssistError, Guest, Kernel, Last};
 /// A vCPU. It may be moved to a thread of its own, and is run there.
 #[derive(Debug)]
 pub struct Vcpu {
-    fd: VcpuFd,
+    pub(super) fd: VcpuFd,
     abi: Abi,
     way: Way,
     guest: Guest,
@@ -66,10 +66,13 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Ioctl`].
     pub fn reset(&mut self, vm: &Vm) -> Result<(), Error> {
-        if self.fd.get_kvm_run().exit_reason == KVM_EXIT_MMIO {
-            self.complete_mmio()?;
-        }
+        self.complete_waiting_mmio()?;
         self.init(&vm.vcpu_init()?)
+    }
+
+    /// Completes the access of the last exit, if it was one.
+    pub(super) fn complete_waiting_mmio(&mut self) -> Result<(), Error> {
+        if self.fd.get_kvm_run().exit_reason == KVM_EXIT_MMIO { self.complete_mmio() } else { Ok(()) }
     }
 
     /// How this vCPU has the extended ABI.

@@ -99,7 +99,7 @@ fn within((first, last): (u64, u64), chunk: u64) -> (u16, u16) {
 }
 
 /// Seconds since 1970, as far as they go into 32 bits: to 2106.
-fn seconds(time: SystemTime) -> u32 {
+pub(crate) fn seconds(time: SystemTime) -> u32 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }

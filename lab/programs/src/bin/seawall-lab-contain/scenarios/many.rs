@@ -164,7 +164,7 @@ pub(super) fn run() -> Verdict {
 fn run_watched(counter: &Counter) -> Result<(End, Size, Duration), String> {
     let guest =
         Guest { kernel: Kernel::Flat(image()), address: None, initrd: None, command_line: String::new() };
-    let machine = KvmMachine::new(Config::new(MEMORY), &guest, Box::new(counter.clone())).map_err(text)?;
+    let mut machine = KvmMachine::new(Config::new(MEMORY), &guest, Box::new(counter.clone())).map_err(text)?;
     turn_bad(machine.memory())?;
     let start = Instant::now();
     let end = machine.run(Some(LIMIT)).map_err(text)?;
