@@ -17,10 +17,11 @@ struct Binary {
 }
 
 /// What the lab is used with: the command, the differential test, the bench. Static.
-const BINARIES: [Binary; 3] = [
+const BINARIES: [Binary; 4] = [
     Binary { package: "seawall-cli", name: "seawall" },
     Binary { package: "seawall-lab", name: "seawall-lab-diff" },
     Binary { package: "seawall-lab", name: "seawall-lab-bench" },
+    Binary { package: "seawall-lab", name: "seawall-lab-migrate" },
 ];
 /// What is run with the library of LD_PRELOAD, and so must not be static.
 const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };
