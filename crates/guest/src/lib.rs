@@ -64,6 +64,8 @@
 //!
 //! [`interrupts`] is a guest that says what it sees of GICv3, timers and a second CPU.
 //!
+//! [`migrant`] is typed to, and tells whether it is still the same: for migrations.
+//!
 //! [`bench`](mod@bench) has loops of known length: arithmetic, loads and stores with the MMU on, and synchronous external aborts.
 
 mod asm;
@@ -75,6 +77,7 @@ mod interrupts;
 mod kernel;
 mod layout;
 pub mod linux;
+mod migrant;
 mod panic;
 mod report;
 mod sea;
@@ -89,6 +92,7 @@ pub use layout::{
     DATA_VA, IMAGE_PAGES, KERNEL_OFFSET, LINE, LOAD_ADDRESS, Layout, PAGE, Place, REGION_PAGES, STACK_VA,
     TASKS, TEXT_VA, TaskLayout, UART,
 };
+pub use migrant::{migrant, migrant_page};
 pub use report::{
     Access, Checksum, Counters, KernelEnd, Panic, READY, Report, ReportError, Sea, TaskReport, TaskState,
 };

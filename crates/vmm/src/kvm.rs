@@ -166,6 +166,11 @@ impl KvmMachine {
         &self.placement
     }
 
+    /// The VM, for instance to make memory of it bad.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
     /// The guest's memory; clones are the same memory.
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.memory

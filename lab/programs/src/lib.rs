@@ -2,3 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod diff;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod migrate;

@@ -16,13 +16,15 @@ struct Binary {
     name: &'static str,
 }
 
-/// What the lab is used with: the command, the differential test, the bench, the containment and its victims. Static.
-const BINARIES: [Binary; 5] = [
+/// What the lab is used with: the command, the differential test, the bench, the containment with its victims, and the
+/// migration. Static.
+const BINARIES: [Binary; 6] = [
     Binary { package: "seawall-cli", name: "seawall" },
     Binary { package: "seawall-lab", name: "seawall-lab-diff" },
     Binary { package: "seawall-lab", name: "seawall-lab-bench" },
     Binary { package: "seawall-lab", name: "seawall-lab-contain" },
     Binary { package: "seawall-lab", name: "seawall-lab-victim" },
+    Binary { package: "seawall-lab", name: "seawall-lab-migrate" },
 ];
 /// What is run with the library of LD_PRELOAD, and so must not be static.
 const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };

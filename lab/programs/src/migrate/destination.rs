@@ -1,0 +1,76 @@
+//! The process that the guest goes to. It says on its standard output what it sees, and types its standard input.
+
+use std::error::Error;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use seawall::Outcome;
+use seawall::migration::Limits;
+use seawall_vmm::{Arriving, Observer};
+
+/// Names the socket that the guest comes by.
+pub(super) const ASKED: &str = "SEAWALL_LAB_MIGRATE_FROM";
+/// The guest runs no longer than this.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Beginnings of the lines that it says.
+pub(super) const CONSOLE: &str = "console: ";
+pub(super) const ERROR: &str = "error: ";
+pub(super) const ARRIVED: &str = "arrived: ";
+pub(super) const BAD: &str = "bad: ";
+pub(super) const END: &str = "end: ";
+
+/// If this process was started as the destination of a migration, it is that, and this is how it ended.
+pub fn destination_if_asked() -> Option<ExitCode> {
+    let path = std::env::var_os(ASKED)?;
+    Some(match UnixStream::connect(path).map_err(Into::into).and_then(|link| destination(&link)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("destination: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn destination(link: &UnixStream) -> Result<(), Box<dyn Error>> {
+    let arriving = Arriving::read(link, &Limits::default())?;
+    let config = arriving.config();
+    let (machine, arrived) = arriving.receive(config, Box::new(Says))?;
+    say(&format!("{ARRIVED}{} pages", arrived.pages));
+    for bad in arrived.ledger.ranges() {
+        let seconds = bad.time.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        say(&format!("{BAD}{:#x}..{:#x} {:?} {seconds}", bad.range.start, bad.range.end, bad.cause));
+    }
+    arrived.take_over(link)?;
+    let keyboard = machine.keyboard();
+    std::thread::spawn(move || {
+        let mut typed = [0];
+        while let Ok(1..) = io::stdin().read(&mut typed) {
+            keyboard.type_in(&typed);
+        }
+    });
+    let end = machine.run(Some(LIMIT))?;
+    say(&format!("{END}{end}"));
+    Ok(())
+}
+
+/// Whoever started this process may have gone.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Says what the guest says, and what it meets.
+struct Says;
+
+impl Observer for Says {
+    fn line(&mut self, line: &str) {
+        say(&format!("{CONSOLE}{}", line.trim_end()));
+    }
+
+    fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
+        say(&format!("{ERROR}vcpu {cpu}: {outcome}"));
+    }
+}

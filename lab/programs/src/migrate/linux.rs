@@ -1,0 +1,80 @@
+//! Debian's kernel with ACPI: a process was killed by a bad page, the page is offline, the others go on elsewhere.
+
+use std::path::Path;
+
+use seawall::ledger::Ledger;
+use seawall_vmm::{Config, End, Guest, KvmMachine};
+
+use super::destination::{BAD, CONSOLE, ERROR};
+use super::source::{Healed, Source, Watch};
+use super::{Verdict, expect, text};
+
+const MEMORY: u64 = 256 << 20;
+const COMMAND_LINE: &str =
+    "console=ttyAMA0 panic=-1 quiet cryptomgr.notests seawall.workload=workload seawall.rounds=300";
+const WITNESS: &str = "witness: alive ";
+
+/// `anonymous` says where its page is: that goes bad.
+fn wanted(line: &str) -> Option<u64> {
+    u64::from_str_radix(line.strip_prefix("seawall: page anonymous 0x")?, 16).ok()
+}
+
+fn alive(line: &str) -> Option<u64> {
+    line.strip_prefix(WITNESS)?.parse().ok()
+}
+
+/// Debian's kernel, with an initramfs of `seawall guest fetch debian`, on so many vCPUs.
+///
+/// # Errors
+/// What is not as it must be.
+pub fn linux(kernel: &Path, initrd: &Path, cpus: u32) -> Verdict {
+    let _healed = Healed;
+    let guest = Guest::read(kernel, Some(initrd), COMMAND_LINE).map_err(text)?;
+    let mut config = Config::new(MEMORY);
+    config.cpus = cpus;
+    config.acpi = true;
+    let (watch, seen, memory) = Watch::new(wanted);
+    let machine = KvmMachine::new(config, &guest, watch).map_err(text)?;
+    *memory.lock().map_err(text)? = Some(machine.memory().clone());
+    let mut source = Source { machine, seen, ledger: Ledger::default(), lines: Vec::new() };
+
+    source.run_until("", |line| line == "workload: anonymous ended: SIGBUS")?;
+    let bad = source.lines.iter().find_map(|line| wanted(line)).ok_or("no page was named")? & !0xfff;
+    expect("the ledger", &source.ledger.get(bad).map(|bad| bad.range), &Some(bad..bad + 4096))?;
+    let broken = source.send_to_nobody(10_000_000)?;
+    let last = source.run_until("", |line| alive(line).is_some())?;
+    let last = alive(&last).unwrap_or_default();
+    let offline =
+        source.lines.iter().any(|line| line.contains(&format!("{:#x}: recovery action", bad >> 12)));
+    expect("Linux took the page offline, as it says", &offline, &true)?;
+
+    let (mut there, sent, still) = source.send()?;
+    let first = there.wait_for("", |line| line.starts_with(&format!("{CONSOLE}{WITNESS}")))?;
+    let first = alive(first.trim_start_matches(CONSOLE)).unwrap_or_default();
+    // Nothing is said twice, and nothing is left out: but for what was said before the guest stood still.
+    let said = source
+        .seen
+        .try_iter()
+        .filter(|seen| matches!(seen, super::source::Seen::Line(line) if alive(line).is_some()));
+    expect("the witness's next sign of life", &first, &(last + 10 * (1 + said.count() as u64)))?;
+    there.end(&End::PowerOff)?;
+    for line in ["workload: 4 of 5 live", "workload: witness ended: all rounds done", "kernel: no complaint"]
+    {
+        let line = format!("{CONSOLE}{line}");
+        let is_there = there.lines.contains(&line);
+        expect(&line, &is_there, &true)?;
+    }
+    expect("errors there", &there.lines.iter().filter(|line| line.starts_with(ERROR)).count(), &0)?;
+    let entry = there
+        .lines
+        .iter()
+        .any(|line| line.starts_with(&format!("{BAD}{bad:#x}..{:#x} Migrated", bad + 4096)));
+    expect("the ledger there has the page", &entry, &true)?;
+    Ok(format!(
+        "page {bad:#x} offline, unread; {} pages of {} sent; still for {:.1} s; witness {last} -> {first}; 4 of 5 live; before \
+         that: {broken}",
+        sent.pages,
+        MEMORY / 4096,
+        still.as_secs_f32()
+    ))
+}
