@@ -7,6 +7,7 @@
 //! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
 //! - [`apei`]: the firmware-first record that lets the guest take the page offline
 //! - [`ledger`]: which pages are bad, over resets, restarts and migrations
+//! - [`telemetry`]: what happened, as a line of JSON, `tracing` events and `metrics`
 //! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_events::Vcpu), with an [`Outcome`]
 //!   that says what the guest saw
 //!
@@ -44,6 +45,7 @@ mod injection;
 pub mod ledger;
 mod policy;
 mod storm;
+pub mod telemetry;
 
 pub use address_map::{AddressMap, BadRegion, Region};
 pub use containment::{Action, ContainError, Containment, ContainmentState, GuestState, Outcome};

@@ -52,6 +52,7 @@ mod boot {
     use std::time::{Duration, Instant};
 
     use seawall::Outcome;
+    use seawall::telemetry::ErrorReport;
     use seawall_kvm::lab::{PoisonRegister, physical_address};
     use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
     use seawall_vmm::devices::disk::{Disk, Writes};
@@ -204,8 +205,8 @@ mod boot {
             }
         }
 
-        fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
-            self.say(&format!("vcpu {cpu}: {outcome}"));
+        fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
+            self.say(&format!("vcpu {}: {outcome}", report.vcpu));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use seawall::telemetry::Circumstances;
 use seawall::{AddressMap, BadRegion, Region, Verdict};
 use seawall_events::{Reg, Vcpu as _};
 use seawall_kvm::{
@@ -89,6 +90,11 @@ impl KvmMachine {
         Keyboard { board: self.board.clone(), memory: self.memory.clone() }
     }
 
+    /// The guest's gauges, to be brought up to date while it runs.
+    pub fn gauges(&self) -> Gauges {
+        Gauges { board: self.board.clone(), memory: self.memory.clone() }
+    }
+
     /// Runs the guest to its end, or for `limit`.
     ///
     /// # Errors
@@ -162,6 +168,23 @@ impl Keyboard {
     }
 }
 
+/// Brings the gauges of `metrics` up to date, from any thread.
+#[derive(Clone, Debug)]
+pub struct Gauges {
+    board: Arc<Board>,
+    memory: GuestMemoryMmap,
+}
+
+impl Gauges {
+    /// See [`Board::gauge`].
+    ///
+    /// # Errors
+    /// [`Error::Record`].
+    pub fn gauge(&self) -> Result<(), Error> {
+        self.board.gauge(&self.memory).map_err(Error::Record)
+    }
+}
+
 /// What a vCPU's thread tells the one that waits for it.
 enum Said {
     Runs(Kicker),
@@ -216,16 +239,24 @@ fn run(
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
         let exit = vcpu.run()?;
-        let end = match board.serve(&mut vcpu, &exit, start.elapsed())? {
+        let exited = Instant::now();
+        let guest_time = exited.saturating_duration_since(start);
+        let end = match board.serve(&mut vcpu, &exit, guest_time)? {
             Served::Done => None,
             Served::End(end) => Some(end),
             Served::MemoryError(mut decision) => {
-                board.record(memory, &mut decision, SystemTime::now()).map_err(Error::Record)?;
+                let time = SystemTime::now();
+                board.record(memory, &mut decision, time).map_err(Error::Record)?;
                 if decision.verdict == Verdict::Wait {
                     // The guest has records to read yet: by its other vCPUs.
                     thread::yield_now();
                 }
-                board.inject(number, &mut vcpu, decision)?
+                board.inject(&mut vcpu, decision, || Circumstances {
+                    vcpu: number,
+                    time: Some(time),
+                    guest_time: Some(guest_time),
+                    exit_to_injection: Some(exited.elapsed()),
+                })?
             }
             Served::Found(range) => {
                 board.announce(memory, range, SystemTime::now()).map_err(Error::Record)?;

@@ -46,7 +46,7 @@ pub use config::{Config, Guest};
 pub use console::Observer;
 pub use error::Error;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub use kvm::{Keyboard, KvmMachine};
+pub use kvm::{Gauges, Keyboard, KvmMachine};
 pub use load::Placement;
 pub use snapshot::Snapshot;
 pub use software::SoftwareMachine;

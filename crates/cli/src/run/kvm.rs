@@ -20,6 +20,7 @@ mod here {
     use std::time::{Duration, Instant};
 
     use seawall::Outcome;
+    use seawall::telemetry::ErrorReport;
     use seawall_vmm::{Config, End, Guest, KvmMachine, Observer};
     use serde_json::json;
 
@@ -53,8 +54,8 @@ mod here {
             self.output().console(bytes);
         }
 
-        fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
-            self.output().memory_error(self.when(), cpu, outcome);
+        fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
+            self.output().memory_error(self.when(), report, outcome);
         }
     }
 
@@ -67,6 +68,11 @@ mod here {
     ) -> Result<u8, Failure> {
         let watch = Watch { output: Arc::new(Mutex::new(output)), started: Instant::now() };
         let machine = KvmMachine::new(config, guest, Box::new(watch.clone()))?;
+        let gauges = machine.gauges();
+        let _metrics = args.metrics(move || {
+            // A guest whose records are not in its memory hears of it at its next error.
+            let _ = gauges.gauge();
+        })?;
         let (keyboard, guest_keyboard) = (args.keyboard(), machine.keyboard());
         let keyboard = Arc::new(Mutex::new(keyboard));
         let keys = keyboard.clone();
