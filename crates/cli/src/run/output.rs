@@ -30,7 +30,8 @@ pub(super) struct When {
 /// A line of the file of events.
 #[derive(Serialize)]
 struct Event<T> {
-    event: &'static str,
+    #[serde(rename = "event")]
+    name: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_time_ns: Option<u64>,
     instructions: Option<u64>,
@@ -39,9 +40,9 @@ struct Event<T> {
 }
 
 impl<T> Event<T> {
-    fn new(event: &'static str, when: When, fields: T) -> Self {
+    fn new(name: &'static str, when: When, fields: T) -> Self {
         Self {
-            event,
+            name,
             guest_time_ns: Some(when.time.as_nanos() as u64),
             instructions: when.instructions,
             fields,
@@ -137,8 +138,8 @@ impl Output {
             self.note(outcome);
         }
         // The report has the time itself.
-        self.event(Event {
-            event: "memory-error",
+        self.event(&Event {
+            name: "memory-error",
             guest_time_ns: None,
             instructions: when.instructions,
             fields: report,
@@ -151,7 +152,7 @@ impl Output {
     /// A device met bad memory.
     pub(super) fn device_error(&mut self, when: When, address: u64) {
         self.note(format!("a device was to read bad memory at gpa {address:#x}: it told its driver so"));
-        self.event(Event::new("device-error", when, json!({ "gpa": hex(address) })));
+        self.event(&Event::new("device-error", when, json!({ "gpa": hex(address) })));
         self.device_errors += 1;
     }
 
@@ -159,7 +160,7 @@ impl Output {
     pub(super) fn poisoned(&mut self, when: When, range: &Range<u64>, page: Option<&str>) {
         let fields =
             json!({ "gpa": hex(range.start), "bytes": range.end.saturating_sub(range.start), "page": page });
-        self.event(Event::new("poison", when, fields));
+        self.event(&Event::new("poison", when, fields));
         if let Some(page) = page {
             self.note(format!("page {page}, {:#x}..{:#x}, is bad now", range.start, range.end));
         }
@@ -170,7 +171,7 @@ impl Output {
         if let Some(bar) = &self.progress {
             bar.finish_and_clear();
         }
-        self.event(Event::new("end", when, json!({ "outcome": outcome, "text": text })));
+        self.event(&Event::new("end", when, json!({ "outcome": outcome, "text": text })));
         self.note(text);
     }
 
@@ -194,9 +195,9 @@ impl Output {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    fn event(&mut self, event: Event<impl Serialize>) {
+    fn event(&mut self, event: &Event<impl Serialize>) {
         let Some(file) = &mut self.events else { return };
-        let line = serde_json::to_string(&event).map_err(std::io::Error::from);
+        let line = serde_json::to_string(event).map_err(std::io::Error::from);
         let written = line.and_then(|line| writeln!(file, "{line}"));
         let failed = |error| Failure::new(exit::FILE, format!("--events: cannot write it: {error}"));
         self.keep(written.map_err(failed));

@@ -104,15 +104,19 @@ fn count(report: &ErrorReport) {
 pub fn records<M: Bytes<GuestAddress>>(ghes: &Ghes, memory: &M) -> Result<(), M::E> {
     let (sea, polled) = ghes.outstanding(memory)?;
     for (kind, count) in [("sea", sea), ("polled", polled), ("queued", ghes.waiting().count())] {
-        gauge!(RECORDS_OUTSTANDING, "kind" => kind).set(count as f64);
+        gauge!(RECORDS_OUTSTANDING, "kind" => kind).set(number(count as u64));
     }
     Ok(())
 }
 
 /// Sets the gauge of the bad pages: to be called when the ledger changed.
-#[allow(clippy::cast_precision_loss, reason = "2^53 pages are more than there are")]
 pub fn ledger(ledger: &Ledger) {
-    gauge!(LEDGER_PAGES).set(ledger.pages() as f64);
+    gauge!(LEDGER_PAGES).set(number(ledger.pages()));
+}
+
+#[allow(clippy::cast_precision_loss, reason = "there are never 2^53 of anything here")]
+fn number(count: u64) -> f64 {
+    count as f64
 }
 
 /// Tells the recorder what the numbers mean, and that there is nothing yet: to be called once, when it is there.

@@ -52,6 +52,7 @@ pub(super) mod rfc3339 {
         Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
     }
 
+    #[allow(clippy::ref_option, reason = "serde's shape")]
     pub(in super::super) fn serialize<S: Serializer>(
         time: &Option<SystemTime>,
         serializer: S,
