@@ -1,7 +1,10 @@
 //! Numbers, sizes and ranges as people type them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::IntErrorKind;
 use std::path::PathBuf;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// A number: `0x` hexadecimal (with or without `_`), or decimal.
 pub(crate) fn number(text: &str) -> Result<u64, String> {
@@ -41,6 +44,27 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         Some(size) if size >> shift == value => Ok(size),
         _ => Err(format!("a size of {text} does not fit 64 bits")),
     }
+}
+
+/// Where to listen: an address with a port, or a port of this host alone.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    text.parse().or_else(|_| text.parse().map(here)).map_err(|_| {
+        format!(
+            "expected a port up to 65535, which is one of 127.0.0.1, or an address with a port such as 0.0.0.0:9184 \
+             or [::1]:9184, got `{text}`"
+        )
+    })
+}
+
+/// What is logged: a level, or `TARGET=LEVEL`, with commas between.
+pub(crate) fn log(text: &str) -> Result<Targets, String> {
+    let is_level =
+        |part: &str| part.rsplit('=').next().is_some_and(|level| level.parse::<LevelFilter>().is_ok());
+    let targets = text.parse().ok().filter(|_| text.split(',').all(is_level));
+    targets.ok_or_else(|| {
+        format!("expected error, warn, info, debug, trace or off, or TARGET=LEVEL such as seawall=warn, got `{text}`")
+    })
 }
 
 /// A snapshot that is to be taken: `FILE[@COUNT]` or `FILE@TEXT`.
@@ -194,6 +218,28 @@ mod tests {
         assert_eq!(poison("page:file-text+4K@2000"), page("file-text", 4096, 2000));
         for wrong in ["page:", "page:+64", "page:x+0", "page:x@y"] {
             assert!(poison(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_is_of_this_host_alone() {
+        let check = |text: &str, address: &str| assert_eq!(listen(text), Ok(address.parse().unwrap()));
+        check("9184", "127.0.0.1:9184");
+        check("0", "127.0.0.1:0");
+        check("0.0.0.0:9184", "0.0.0.0:9184");
+        check("[::1]:9184", "[::1]:9184");
+        for wrong in ["", "65536", "127.0.0.1", "localhost:9184", ":9184", "-1"] {
+            assert!(listen(wrong).unwrap_err().contains("expected a port up to 65535"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_log_is_of_a_level_or_of_targets_with_levels() {
+        for right in ["warn", "ERROR", "off", "seawall=debug", "info,seawall=trace"] {
+            assert!(log(right).is_ok(), "{right}");
+        }
+        for wrong in ["", "lout", "seawall", "seawall=lout", "warn,"] {
+            assert!(log(wrong).unwrap_err().starts_with("expected error, warn,"), "{wrong}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use seawall::Outcome;
+use seawall::telemetry::ErrorReport;
 use seawall_vmm::Observer;
 
 /// Something that the guest did.
@@ -12,7 +13,7 @@ pub(crate) enum Seen {
     /// With that a line was complete.
     Line(String),
     /// It met bad memory.
-    MemoryError { cpu: u32, outcome: Outcome },
+    MemoryError { report: Box<ErrorReport>, outcome: Outcome },
     /// One of its devices did.
     DeviceError { address: u64 },
 }
@@ -45,8 +46,9 @@ impl Observer for Watch {
         self.with(|seen| seen.push(Seen::Line(line.to_owned())));
     }
 
-    fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
-        self.with(|seen| seen.push(Seen::MemoryError { cpu, outcome: *outcome }));
+    fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
+        let report = Box::new(report.clone());
+        self.with(|seen| seen.push(Seen::MemoryError { report, outcome: *outcome }));
     }
 
     fn device_error(&mut self, address: u64) {

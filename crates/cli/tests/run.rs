@@ -69,6 +69,9 @@ fn run_poisons_when_it_is_said() {
 #[test]
 fn run_stops_a_storm_with_the_reason() {
     let image = File::code("storm", &loader(0xd69f_03e0)); // eret: back to the load
+    let report = json(&seawall(&["run", "--kernel", image.path(), "--poison", "0x40200000", "--json"]));
+    let last = report["errors"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["decision"], &last["stop_reason"]), (&"stop".into(), &"storm".into()));
     let output = seawall(&["run", "--kernel", image.path(), "--poison", "0x40200000"]);
     assert_eq!(output.status.code(), Some(6));
     let words = text(&output.stderr);
@@ -321,8 +324,8 @@ fn a_page_that_the_guest_names_goes_bad_then_and_not_before() {
     // Nothing is at VBAR_EL1.
     assert_eq!(names, ["poison", "memory-error", "end"]);
     assert_eq!((&lines[0]["page"], &lines[0]["bytes"]), (&"heap".into(), &64.into()));
-    assert_eq!((&lines[1]["exit_esr"], &lines[1]["cpu"]), (&"0x92000210".into(), &0.into()));
-    let time = |line: &Value| line["time_ns"].as_u64().unwrap();
+    assert_eq!((&lines[1]["exit_esr"], &lines[1]["vcpu"]), (&"0x92000210".into(), &0.into()));
+    let time = |line: &Value| line["guest_time_ns"].as_u64().unwrap();
     // The poison comes at the store of the last byte, which is still to complete; the load is 7 steps later: strb, b,
     // ldrb, cbz, mov, nop, nop.
     assert_eq!(time(&lines[1]) - time(&lines[0]), 7);

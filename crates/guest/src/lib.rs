@@ -80,6 +80,7 @@ pub mod linux;
 mod migrant;
 mod panic;
 mod report;
+mod restless;
 mod sea;
 mod tables;
 mod tasks;
@@ -96,6 +97,7 @@ pub use migrant::{migrant, migrant_page};
 pub use report::{
     Access, Checksum, Counters, KernelEnd, Panic, READY, Report, ReportError, Sea, TaskReport, TaskState,
 };
+pub use restless::{RESTLESS_PAGES, restless};
 
 /// A flat image and what a host must know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

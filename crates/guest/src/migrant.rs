@@ -10,7 +10,7 @@
 //!
 //! While it waits it counts how often it asks for a character. At first it says `migrant: ready`.
 
-use crate::asm::{Asm, ESR_EL1, FAR_EL1, TPIDR_EL1, VBAR_EL1, a64, sysreg};
+use crate::asm::{Asm, ELR_EL1, ESR_EL1, FAR_EL1, TPIDR_EL1, VBAR_EL1, a64, sysreg};
 use crate::console;
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 
@@ -26,7 +26,6 @@ const STACK: u64 = MEMORY;
 const SIZE: u64 = 0x2000;
 const VECTORS: u64 = 0x800;
 
-const ELR_EL1: u32 = sysreg(3, 0, 4, 0, 1);
 const CPACR_EL1: u32 = sysreg(3, 0, 1, 0, 2);
 const TPIDR_EL0: u32 = sysreg(3, 3, 13, 0, 2);
 const CNTVCT_EL0: u32 = sysreg(3, 3, 14, 0, 2);
@@ -122,7 +121,7 @@ fn load(asm: &mut Asm) {
 /// Says of each whether it is as it was.
 fn look(asm: &mut Asm) {
     a64!(asm ; ->look: ; movz x12, #0);
-    let mut differs = |asm: &mut Asm, register: u8, expected: u8| {
+    let differs = |asm: &mut Asm, register: u8, expected: u8| {
         asm.constant(0, value(expected));
         a64!(asm ; eor x1, X(register), x0 ; orr x12, x12, x1);
     };

@@ -9,6 +9,7 @@
 //! - [`apei`]: the firmware-first record that lets the guest take the page offline
 //! - [`ledger`]: which pages are bad, over resets, restarts and migrations
 //! - [`migration`]: a guest's memory on its way to another VMM, bad pages unread
+//! - [`telemetry`]: what happened, as a line of JSON, `tracing` events and `metrics`
 //! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_events::Vcpu), with an [`Outcome`]
 //!   that says what the guest saw
 //!
@@ -48,6 +49,7 @@ pub mod migration;
 mod policy;
 mod stop;
 mod storm;
+pub mod telemetry;
 
 pub use address_map::{AddressMap, BadRegion, Region};
 pub use containment::{

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use seawall::apei::ghes::{Ghes, Region};
 use seawall::ledger::{Cause, Keeper};
+use seawall::telemetry::{self, Circumstances, ErrorReport, Facades, Sink as _};
 use seawall::{
     Action, AddressMap, ContainError, Containment, Decision, MemoryError, Policy, Response, Source,
     StopReason,
@@ -348,21 +349,22 @@ impl Board {
         lock(&self.containment).record(memory, decision, time)
     }
 
-    /// Does what was decided about a memory error that this vCPU met. Gives how the guest ended, if it did.
+    /// Does what was decided about a memory error that this vCPU met, and tells of it: the observer, `tracing` and
+    /// `metrics` ([`Facades`]). `at` is asked when the injection is done. Gives how the guest ended, if it did.
     ///
     /// # Errors
     /// As [`Containment::inject`].
     pub fn inject<V: Vcpu>(
         &self,
-        cpu: u32,
         vcpu: &mut V,
         decision: Decision,
+        at: impl FnOnce() -> Circumstances,
     ) -> Result<Option<End>, ContainError<V::Error>> {
         let outcome = lock(&self.containment).inject(vcpu, decision)?;
-        if outcome.action == Action::Waiting {
-            return Ok(None);
-        }
-        self.console.memory_error(cpu, &outcome);
+        // There is none while the vCPU waits.
+        let Some(report) = ErrorReport::new(&outcome, &at()) else { return Ok(None) };
+        Facades.error(&report);
+        self.console.memory_error(&report, &outcome);
         Ok(match outcome.action {
             Action::Stop(reason) => Some(End::Stopped(reason)),
             Action::DryRun(_) => Some(End::DryRun),
@@ -384,6 +386,18 @@ impl Board {
         let mut containment = lock(&self.containment);
         let Some(ghes) = containment.records() else { return Ok(()) };
         ghes.announce(memory, range, time).map(|_| ())
+    }
+
+    /// Brings the gauges up to date ([`telemetry::records`]), for a recorder of `metrics` that is asked for them now.
+    ///
+    /// # Errors
+    /// If the guest's memory cannot be read.
+    pub fn gauge<M: GuestMemory>(&self, memory: &M) -> Result<(), GuestMemoryError> {
+        self.ledger.with(telemetry::ledger);
+        match lock(&self.containment).records() {
+            Some(ghes) => telemetry::records(ghes, memory),
+            None => Ok(()),
+        }
     }
 
     fn access<V: Vcpu>(&self, vcpu: &mut V, mmio: &MmioExit) -> Option<End> {

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use seawall::Outcome;
+use seawall::telemetry::ErrorReport;
 
 /// Longer lines are cut, bytes.
 const MAX_LINE: usize = 4096;
@@ -23,8 +24,8 @@ pub trait Observer: Send {
     fn console(&mut self, _bytes: &[u8]) {}
     /// A line of the console is complete; without its end.
     fn line(&mut self, _line: &str) {}
-    /// The guest met bad memory, and this was done about it.
-    fn memory_error(&mut self, _cpu: u32, _outcome: &Outcome) {}
+    /// The guest met bad memory, and this was done about it: as a report for logs and programs, and as it was.
+    fn memory_error(&mut self, _report: &ErrorReport, _outcome: &Outcome) {}
     /// A device met bad memory when it read what the guest had handed to it, at this guest physical address, and told
     /// its driver so. Only on the software machine: on KVM this program would not outlive it.
     fn device_error(&mut self, _address: u64) {}
@@ -72,8 +73,8 @@ impl Console {
     }
 
     /// Tells the observer of a memory error.
-    pub fn memory_error(&self, cpu: u32, outcome: &Outcome) {
-        self.lock().observer.memory_error(cpu, outcome);
+    pub fn memory_error(&self, report: &ErrorReport, outcome: &Outcome) {
+        self.lock().observer.memory_error(report, outcome);
     }
 
     /// Tells the observer of bad memory that a device met.

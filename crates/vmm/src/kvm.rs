@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use seawall::ledger::Keeper;
+use seawall::telemetry::Circumstances;
 use seawall::{AddressMap, BadRegion, Region, Verdict};
 use seawall_events::{Reg, Vcpu as _};
 use seawall_kvm::{
@@ -168,7 +169,7 @@ impl KvmMachine {
 
     /// The VM, for instance to make memory of it bad.
     pub fn vm(&self) -> &Vm {
-        &self.vm
+        &self.kernel.vm
     }
 
     /// The guest's memory; clones are the same memory.
@@ -184,6 +185,11 @@ impl KvmMachine {
     /// The guest's console, to type on while it runs.
     pub fn keyboard(&self) -> Keyboard {
         Keyboard { board: self.board.clone(), memory: self.memory.clone() }
+    }
+
+    /// The guest's gauges, to be brought up to date while it runs.
+    pub fn gauges(&self) -> Gauges {
+        Gauges { board: self.board.clone(), memory: self.memory.clone() }
     }
 
     /// Runs the guest to its end, or for `limit`: after [`End::TimeLimit`] it can be run on.
@@ -297,6 +303,23 @@ impl Keyboard {
     }
 }
 
+/// Brings the gauges of `metrics` up to date, from any thread.
+#[derive(Clone, Debug)]
+pub struct Gauges {
+    board: Arc<Board>,
+    memory: GuestMemoryMmap,
+}
+
+impl Gauges {
+    /// See [`Board::gauge`].
+    ///
+    /// # Errors
+    /// [`Error::Record`].
+    pub fn gauge(&self) -> Result<(), Error> {
+        self.board.gauge(&self.memory).map_err(Error::Record)
+    }
+}
+
 /// What a vCPU's thread tells the one that waits for it.
 #[derive(Debug)]
 enum Said {
@@ -360,16 +383,24 @@ fn run(
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
         let exit = vcpu.run()?;
-        let end = match board.serve(vcpu, &exit, now())? {
+        let exited = Instant::now();
+        let guest_time = now();
+        let end = match board.serve(vcpu, &exit, guest_time)? {
             Served::Done => None,
             Served::End(end) => Some(end),
             Served::MemoryError(mut decision) => {
-                board.record(memory, &mut decision, SystemTime::now()).map_err(Error::Record)?;
+                let time = SystemTime::now();
+                board.record(memory, &mut decision, time).map_err(Error::Record)?;
                 if decision.verdict == Verdict::Wait {
                     // The guest has records to read yet: by its other vCPUs.
                     thread::yield_now();
                 }
-                board.inject(number, vcpu, decision)?
+                board.inject(vcpu, decision, || Circumstances {
+                    vcpu: number,
+                    time: Some(time),
+                    guest_time: Some(guest_time),
+                    exit_to_injection: Some(exited.elapsed()),
+                })?
             }
             Served::Found(range) => {
                 board.announce(memory, range, SystemTime::now()).map_err(Error::Record)?;

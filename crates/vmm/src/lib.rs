@@ -47,7 +47,7 @@ pub use config::{Config, Guest};
 pub use console::Observer;
 pub use error::Error;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub use kvm::{Arrived, Arriving, Keyboard, KvmMachine, Pauser};
+pub use kvm::{Arrived, Arriving, Gauges, Keyboard, KvmMachine, Pauser};
 pub use load::Placement;
 pub use snapshot::Snapshot;
 pub use software::SoftwareMachine;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use seawall::Decision;
 use seawall::ledger::Keeper;
+use seawall::telemetry::Circumstances;
 use seawall_events::{Exit, Reg, Vcpu as _};
 use seawall_machine::{Config as MachineConfig, StateHash, Vm};
 
@@ -305,7 +306,22 @@ impl SoftwareMachine {
         let (memory, now) = (self.vm.memory_mut(), self.clock.time());
         let (written, _) = Dma::with(memory, |memory| self.board.record(memory, &mut decision, now));
         written.map_err(Error::Record)?;
-        Ok(self.board.inject(cpu as u32, &mut self.vm.vcpu(cpu)?, decision)?)
+        // No host's clock: a run is told of the same each time.
+        let at = Circumstances {
+            vcpu: cpu as u32,
+            time: Some(now),
+            guest_time: Some(Duration::from_nanos(self.vm.time())),
+            exit_to_injection: None,
+        };
+        Ok(self.board.inject(&mut self.vm.vcpu(cpu)?, decision, || at)?)
+    }
+
+    /// Brings the gauges of `metrics` up to date: see [`Board::gauge`].
+    ///
+    /// # Errors
+    /// [`Error::Record`].
+    pub fn gauge(&mut self) -> Result<(), Error> {
+        Dma::with(self.vm.memory_mut(), |memory| self.board.gauge(memory)).0.map_err(Error::Record)
     }
 
     /// Types this on the guest's console. It comes there as fast as the guest takes it; a Linux gets it as soon as it

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use seawall::Outcome;
 use seawall::ledger::{Cause, Keeper, Ledger};
+use seawall::telemetry::ErrorReport;
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};
 
@@ -34,7 +35,7 @@ fn guest() -> Guest {
 struct Errors(Arc<Mutex<Vec<Outcome>>>);
 
 impl Observer for Errors {
-    fn memory_error(&mut self, _: u32, outcome: &Outcome) {
+    fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
         self.0.lock().unwrap().push(*outcome);
     }
 }

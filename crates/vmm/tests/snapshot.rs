@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use seawall::Outcome;
+use seawall::telemetry::ErrorReport;
 use seawall_guest::{ECHO, Place, READY, demo};
 use seawall_machine::StateHash;
 use seawall_vmm::devices::disk::{Disk, Writes};
@@ -18,7 +19,7 @@ impl Observer for Watch {
         self.0.lock().unwrap().0.push_str(&String::from_utf8_lossy(bytes));
     }
 
-    fn memory_error(&mut self, _: u32, outcome: &Outcome) {
+    fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
         self.0.lock().unwrap().1.push(*outcome);
     }
 }

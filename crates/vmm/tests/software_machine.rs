@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use seawall::telemetry::ErrorReport;
 use seawall::{Action, Outcome};
 use seawall_guest::{ECHO, KernelEnd, Place, READY, Report, TaskState, demo};
 use seawall_vmm::kernel::Kernel;
@@ -39,7 +40,7 @@ impl Observer for Watch {
         std::mem::take(&mut self.0.lock().unwrap().wants_pause)
     }
 
-    fn memory_error(&mut self, _: u32, outcome: &Outcome) {
+    fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
         self.0.lock().unwrap().errors.push(*outcome);
     }
 }

@@ -5,7 +5,6 @@ mod screen;
 
 use serde_json::{Value, json};
 
-use crate::run::outcome_json;
 use crate::{Failure, exit, out};
 use scenario::Run;
 
@@ -75,7 +74,7 @@ fn to_json(runs: &[Run], wrong: &[String]) -> Value {
                 "kernel": format!("{:?}", run.report.kernel).to_lowercase(),
                 "survived": run.survivors(),
                 "tasks": tasks,
-                "errors": run.errors.iter().map(outcome_json).collect::<Vec<_>>(),
+                "errors": run.error_reports,
                 "guest_saw": run.saw().iter().map(|saw| json!({
                     "esr": format!("{:#x}", saw.esr),
                     "far": saw.far.map(|far| format!("{far:#x}")),

@@ -1,6 +1,7 @@
 //! One run of the demo's guest, and what must come of it.
 
 use seawall::Outcome;
+use seawall::telemetry::ErrorReport;
 use seawall_events::{Abi, Layout};
 use seawall_guest::{Checksum, KernelEnd, READY, Report, TaskState};
 use seawall_vmm::kernel::Kernel;
@@ -22,6 +23,7 @@ pub(super) struct Run {
     pub(super) policy: &'static str,
     pub(super) report: Report,
     pub(super) errors: Vec<Outcome>,
+    pub(super) error_reports: Vec<ErrorReport>,
     pub(super) console: String,
     pub(super) instructions: u64,
 }
@@ -76,7 +78,8 @@ pub(super) fn run(name: &'static str, trace: bool) -> Result<Run, Box<dyn std::e
     let watch = Watch::default();
     let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
 
-    let (mut console, mut errors, mut poisoned) = (String::new(), Vec::new(), false);
+    let (mut console, mut poisoned) = (String::new(), false);
+    let (mut errors, mut error_reports) = (Vec::new(), Vec::new());
     let end = loop {
         let left = LIMIT.saturating_sub(machine.instructions());
         let end = machine.run(Some(left))?;
@@ -89,11 +92,12 @@ pub(super) fn run(name: &'static str, trace: bool) -> Result<Run, Box<dyn std::e
                     }
                     console.push_str(&new);
                 }
-                Seen::MemoryError { outcome, .. } => {
+                Seen::MemoryError { outcome, report } => {
                     if trace {
                         screen::trace_error(&outcome);
                     }
                     errors.push(outcome);
+                    error_reports.push(*report);
                 }
                 Seen::Line(_) | Seen::DeviceError { .. } => {}
             }
@@ -118,7 +122,8 @@ pub(super) fn run(name: &'static str, trace: bool) -> Result<Run, Box<dyn std::e
         return Err(format!("the guest ended otherwise than by powering off: it {end}").into());
     }
     let report = Report::parse(&console)?;
-    Ok(Run { policy: name, report, errors, console, instructions: machine.instructions() })
+    let instructions = machine.instructions();
+    Ok(Run { policy: name, report, errors, error_reports, console, instructions })
 }
 
 /// What must come of a run under a policy: kernel, tasks, and the ESRs that its handlers saw.

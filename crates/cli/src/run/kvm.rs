@@ -21,6 +21,7 @@ mod here {
 
     use seawall::Outcome;
     use seawall::ledger::Ledger;
+    use seawall::telemetry::ErrorReport;
     use seawall_vmm::{Config, End, Error, Guest, KvmMachine, Observer};
     use serde_json::json;
 
@@ -54,8 +55,8 @@ mod here {
             self.output().console(bytes);
         }
 
-        fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
-            self.output().memory_error(self.when(), cpu, outcome);
+        fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
+            self.output().memory_error(self.when(), report, outcome);
         }
     }
 
@@ -68,6 +69,11 @@ mod here {
     ) -> Result<u8, Failure> {
         let watch = Watch { output: Arc::new(Mutex::new(output)), started: Instant::now() };
         let mut machine = KvmMachine::new(config, guest, Box::new(watch.clone()))?;
+        let gauges = machine.gauges();
+        let _metrics = args.metrics(move || {
+            // A guest whose records are not in its memory hears of it at its next error.
+            let _ = gauges.gauge();
+        })?;
         let (keyboard, guest_keyboard) = (args.keyboard(), machine.keyboard());
         let keyboard = Arc::new(Mutex::new(keyboard));
         let keys = keyboard.clone();

@@ -57,6 +57,7 @@ fn go(
     watch: Watch,
     output: Output,
 ) -> Result<u8, Failure> {
+    let _metrics = args.metrics(|| ())?;
     let keyboard = args.keyboard();
     let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
     let schedule = Schedule::new(&args.poison);
@@ -108,6 +109,10 @@ impl Run<'_> {
             let end = self.machine.run(Some(steps))?;
             self.show()?;
             self.output.check()?;
+            if args.metrics.is_some() {
+                // A guest whose records are not in its memory hears of it at its next error.
+                let _ = self.machine.gauge();
+            }
             let ending = match end {
                 None => self.bad_vector()?,
                 Some(End::Idle) if self.keyboard.is_open() => {
@@ -167,7 +172,7 @@ impl Run<'_> {
                     let kept = self.keeper.at_line(&mut self.machine, &line)?;
                     self.kept(kept);
                 }
-                Seen::MemoryError { cpu, outcome } => self.output.memory_error(when, cpu, &outcome),
+                Seen::MemoryError { report, outcome } => self.output.memory_error(when, &report, &outcome),
                 Seen::DeviceError { address } => self.output.device_error(when, address),
             }
         }
@@ -274,7 +279,7 @@ impl Run<'_> {
             "text": text,
             "pc": format!("{pc:#x}"),
             "instructions": instructions,
-            "time_ns": self.machine.time(),
+            "guest_time_ns": self.machine.time(),
             "guest_memory_touched": self.machine.vm().memory().touched(),
             "undefined_instructions": self.machine.vm().undefined().count(),
             "poison_to_come": to_come + unnamed.len(),

@@ -5,10 +5,12 @@ mod keep;
 mod keyboard;
 mod kvm;
 mod machine;
+mod metrics;
 mod output;
 mod poison;
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +25,13 @@ use seawall_vmm::kernel::Kernel;
 use seawall_vmm::load::LoadError;
 use seawall_vmm::{Config, Error, Guest, layout, policy};
 
+use tracing_subscriber::filter::Targets;
+
 use crate::parse::{self, Keep, Place, Poison};
 use crate::{Failure, exit};
 use keyboard::Keyboard;
+use metrics::Endpoint;
 use output::Output;
-
-pub(crate) use output::outcome_json;
 
 /// What Linux is told if the user says nothing: where its console is, and to come back from a panic at once.
 const LINUX_COMMAND_LINE: &str = "console=ttyAMA0 panic=-1";
@@ -46,6 +49,7 @@ const MAX_INSNS: u64 = 10_000_000_000;
 Examples:
   seawall run --kernel vmlinuz --initrd initrd.gz --cpus 4 --memory 512M
   seawall run --kernel vmlinuz --initrd initrd.gz --poison page:heap --events events.jsonl
+  seawall run --kernel vmlinuz --initrd initrd.gz --poison page:heap --metrics 9184
   seawall run --kernel guest.elf
   seawall run --kernel guest.bin --load 0x40080000 --poison 0x40210000@100000 --policy full
   seawall run --kernel guest.bin --poison 0x40210000+4K --policy serror --json
@@ -54,8 +58,9 @@ Examples:
 
 A guest names a page by a line on its console: `seawall: page NAME 0xADDRESS`, guest physical.
 
---events writes one JSON object a line: `event` (poison, memory-error, device-error, end), `time_ns` (the machine's
-own time), `instructions`, and what belongs to the event; addresses and syndromes are hexadecimal strings.
+--events writes one JSON object a line: `event` (poison, memory-error, device-error, end), `guest_time_ns` (the
+machine's own time), `instructions`, and what belongs to the event; addresses and syndromes are hexadecimal strings.
+docs/telemetry.md has the fields of a memory error, and the numbers of --metrics.
 
 Kinds of errors for --rule, the first that fits: nested (the guest's hypervisor takes it), walk (bad page tables),
 no-address, kernel-fetch, kernel-data, user-fetch, user-data. Answers: replay, data-abort, serror, stop.
@@ -130,6 +135,15 @@ pub(crate) struct Args {
     /// Write what happens to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// Serve the run's numbers to Prometheus while it lasts, at http://ADDR:PORT/metrics. A port alone is that of
+    /// 127.0.0.1; port 0 is one that is free, and is said on stderr. There is no password: who reaches the address reads
+    /// them.
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse::listen)]
+    metrics: Option<SocketAddr>,
+    /// Write log lines of this level and above to stderr: error, warn, info, debug, trace, or by target as
+    /// seawall=warn [default: RUST_LOG, else none]
+    #[arg(long, value_name = "LEVEL", value_parser = parse::log)]
+    log: Option<Targets>,
     /// One JSON object on stdout at the end, the console in it.
     #[arg(long)]
     json: bool,
@@ -157,6 +171,11 @@ impl Args {
         self.timeout.map(Duration::from_secs)
     }
 
+    /// The endpoint for Prometheus, if one is wanted, until it is dropped. `refresh` is called before each answer.
+    fn metrics(&self, refresh: impl FnMut() + Send + 'static) -> Result<Option<Endpoint>, Failure> {
+        self.metrics.map(|address| Endpoint::new(address, refresh)).transpose()
+    }
+
     /// Somebody types: standard input if that was asked for, or a terminal on both ends.
     fn keyboard(&self) -> Keyboard {
         let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
@@ -165,6 +184,7 @@ impl Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+    metrics::log(args.log.clone());
     let on_kvm = on_kvm(args)?;
     if let Some(path) = &args.restore {
         let snapshot = keep::load(path)?;

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use seawall::{Action, Outcome, Recorded};
-use seawall_arm::ExceptionClass;
+use seawall::telemetry::ErrorReport;
+use seawall::{Action, Outcome};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::style::dim;
@@ -26,6 +27,29 @@ pub(super) struct When {
     pub(super) instructions: Option<u64>,
 }
 
+/// A line of the file of events.
+#[derive(Serialize)]
+struct Event<T> {
+    #[serde(rename = "event")]
+    name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest_time_ns: Option<u64>,
+    instructions: Option<u64>,
+    #[serde(flatten)]
+    fields: T,
+}
+
+impl<T> Event<T> {
+    fn new(name: &'static str, when: When, fields: T) -> Self {
+        Self {
+            name,
+            guest_time_ns: Some(when.time.as_nanos() as u64),
+            instructions: when.instructions,
+            fields,
+        }
+    }
+}
+
 /// Where things go.
 pub(super) struct Output {
     json: bool,
@@ -33,7 +57,7 @@ pub(super) struct Output {
     console: Vec<u8>,
     /// The guest's console stands in the middle of a line.
     is_mid_line: bool,
-    errors: Vec<Value>,
+    errors: Vec<ErrorReport>,
     device_errors: u64,
     progress: Option<ProgressBar>,
     /// Nobody sees the guest's console, but somebody sees stderr.
@@ -108,22 +132,27 @@ impl Output {
     }
 
     /// A memory error was handled.
-    pub(super) fn memory_error(&mut self, when: When, cpu: u32, outcome: &Outcome) {
+    pub(super) fn memory_error(&mut self, when: When, report: &ErrorReport, outcome: &Outcome) {
         // A stop is what the guest ends with, and is said there.
         if matches!(outcome.action, Action::Injected { .. }) {
             self.note(outcome);
         }
-        let error = outcome_json(outcome);
-        let mut event = error.clone();
-        event["cpu"] = cpu.into();
-        self.event("memory-error", when, event);
-        self.errors.push(error);
+        // The report has the time itself.
+        self.event(&Event {
+            name: "memory-error",
+            guest_time_ns: None,
+            instructions: when.instructions,
+            fields: report,
+        });
+        if self.json {
+            self.errors.push(report.clone());
+        }
     }
 
     /// A device met bad memory.
     pub(super) fn device_error(&mut self, when: When, address: u64) {
         self.note(format!("a device was to read bad memory at gpa {address:#x}: it told its driver so"));
-        self.event("device-error", when, json!({ "gpa": hex(address) }));
+        self.event(&Event::new("device-error", when, json!({ "gpa": hex(address) })));
         self.device_errors += 1;
     }
 
@@ -131,7 +160,7 @@ impl Output {
     pub(super) fn poisoned(&mut self, when: When, range: &Range<u64>, page: Option<&str>) {
         let fields =
             json!({ "gpa": hex(range.start), "bytes": range.end.saturating_sub(range.start), "page": page });
-        self.event("poison", when, fields);
+        self.event(&Event::new("poison", when, fields));
         if let Some(page) = page {
             self.note(format!("page {page}, {:#x}..{:#x}, is bad now", range.start, range.end));
         }
@@ -139,7 +168,8 @@ impl Output {
 
     /// The guest starts anew: why, how many pages were healed, and how many could not be.
     pub(super) fn reboot(&mut self, when: When, reason: &str, healed: u64, left_out: u64) {
-        self.event("reboot", when, json!({ "reason": reason, "healed": healed, "left_out": left_out }));
+        let fields = json!({ "reason": reason, "healed": healed, "left_out": left_out });
+        self.event(&Event::new("reboot", when, fields));
         self.note(format!(
             "the guest starts anew ({reason}): {healed} bad pages healed, {left_out} left out"
         ));
@@ -150,7 +180,7 @@ impl Output {
         if let Some(bar) = &self.progress {
             bar.finish_and_clear();
         }
-        self.event("end", when, json!({ "outcome": outcome, "text": text }));
+        self.event(&Event::new("end", when, json!({ "outcome": outcome, "text": text })));
         self.note(text);
     }
 
@@ -160,7 +190,7 @@ impl Output {
     /// The first write that failed, of all since the beginning.
     pub(super) fn finish(&mut self, mut report: Value) -> Result<(), Failure> {
         if self.json {
-            report["errors"] = std::mem::take(&mut self.errors).into();
+            report["errors"] = json!(std::mem::take(&mut self.errors));
             report["device_errors"] = self.device_errors.into();
             report["console"] = String::from_utf8_lossy(&self.console).into();
             self.keep(out::stdout(&format!("{report}\n")));
@@ -174,12 +204,10 @@ impl Output {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    fn event(&mut self, name: &str, when: When, mut fields: Value) {
+    fn event(&mut self, event: &Event<impl Serialize>) {
         let Some(file) = &mut self.events else { return };
-        fields["event"] = name.into();
-        fields["time_ns"] = (when.time.as_nanos() as u64).into();
-        fields["instructions"] = when.instructions.into();
-        let written = writeln!(file, "{fields}");
+        let line = serde_json::to_string(event).map_err(std::io::Error::from);
+        let written = line.and_then(|line| writeln!(file, "{line}"));
         let failed = |error| Failure::new(exit::FILE, format!("--events: cannot write it: {error}"));
         self.keep(written.map_err(failed));
     }
@@ -193,43 +221,4 @@ impl Output {
 
 fn hex(value: u64) -> String {
     format!("{value:#x}")
-}
-
-/// An error and what was done about it. Addresses and syndromes are hexadecimal strings: JSON numbers
-/// lose bits past 2^53.
-pub(crate) fn outcome_json(outcome: &Outcome) -> Value {
-    let error = &outcome.error;
-    let (injected, guest) = match &outcome.action {
-        Action::Stop(_) | Action::Waiting | Action::Repaired | Action::DryRun(_) => (None, None),
-        Action::Injected { injection, guest } => (Some(injection.to_string()), Some(guest)),
-    };
-    let (state, esr, far) = match guest {
-        Some(seawall::GuestState::AtVector { esr, far, .. }) => {
-            // An SError does not set FAR: what it holds is of an earlier abort.
-            let far = (esr.ec() != ExceptionClass::SERROR).then(|| hex(*far));
-            ("at-vector", Some(hex(esr.bits())), far)
-        }
-        Some(seawall::GuestState::SErrorPending) => ("serror-pending", None, None),
-        Some(seawall::GuestState::NotDelivered) => ("not-delivered", None, None),
-        None => ("stopped", None, None),
-    };
-    let record_source = match outcome.recorded {
-        Recorded::AtSource(source) => Some(source),
-        Recorded::No | Recorded::Unacknowledged => None,
-    };
-    json!({
-        "access": format!("{:?}", error.access).to_lowercase(),
-        "exit_esr": error.esr.map(|esr| hex(esr.bits())),
-        "gva": error.gva.map(hex),
-        "gpa": error.gpa.map(hex),
-        "walk_level": error.walk_level,
-        "exception_level": error.level as u8,
-        "pc": hex(error.pc),
-        "injected": injected,
-        "guest": state,
-        "guest_esr": esr,
-        "guest_far": far,
-        "record_source": record_source,
-        "evacuate": outcome.evacuate.map(|advice| advice.to_string()),
-    })
 }

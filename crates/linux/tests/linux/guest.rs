@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use seawall::Outcome;
+use seawall::telemetry::ErrorReport;
 use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, cache_directory};
 use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, policy};
@@ -77,7 +78,7 @@ impl Observer for Watch {
         self.seen().lines.push(line.trim_end().to_owned());
     }
 
-    fn memory_error(&mut self, _: u32, outcome: &Outcome) {
+    fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
         self.seen().errors.extend(outcome.error.esr.map(Esr::bits));
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use seawall::Outcome;
 use seawall::migration::Limits;
+use seawall::telemetry::ErrorReport;
 use seawall_vmm::{Arriving, Observer};
 
 /// Names the socket that the guest comes by.
@@ -37,7 +38,7 @@ pub fn destination_if_asked() -> Option<ExitCode> {
 fn destination(link: &UnixStream) -> Result<(), Box<dyn Error>> {
     let arriving = Arriving::read(link, &Limits::default())?;
     let config = arriving.config();
-    let (machine, arrived) = arriving.receive(config, Box::new(Says))?;
+    let (mut machine, arrived) = arriving.receive(config, Box::new(Says))?;
     say(&format!("{ARRIVED}{} pages", arrived.pages));
     for bad in arrived.ledger.ranges() {
         let seconds = bad.time.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
@@ -70,7 +71,7 @@ impl Observer for Says {
         say(&format!("{CONSOLE}{}", line.trim_end()));
     }
 
-    fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
-        say(&format!("{ERROR}vcpu {cpu}: {outcome}"));
+    fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
+        say(&format!("{ERROR}vcpu {}: {outcome}", report.vcpu));
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use seawall::Outcome;
 use seawall::ledger::{Cause, Ledger};
 use seawall::migration::{Sent, hand_over};
+use seawall::telemetry::ErrorReport;
 use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 use seawall_vmm::{End, KvmMachine, Observer};
@@ -61,7 +62,7 @@ impl Observer for Watch {
         let _ = self.say.send(Seen::Line(line.to_owned()));
     }
 
-    fn memory_error(&mut self, _: u32, outcome: &Outcome) {
+    fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
         if let Some(range) = outcome.error.range() {
             let _ = self.say.send(Seen::Bad(range));
         }

@@ -15,9 +15,9 @@ use crate::report::{Sigbus, expect, recovered};
 use crate::watch::{Road, Seen, Watch};
 
 /// No run takes longer than this; most take ten seconds.
-const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// Bytes of a guest's memory.
-const MEMORY: u64 = 256 << 20;
+pub(crate) const MEMORY: u64 = 256 << 20;
 /// Bytes of its disk.
 const DISK: u64 = 16 << 20;
 
@@ -105,8 +105,7 @@ impl Linux {
     }
 
     fn run_watched(&self, watch: &Watch) -> Result<(End, Instant), String> {
-        let mut guest = Guest::read(Path::new(files::KERNEL), None, COMMAND_LINE).map_err(text)?;
-        guest.initrd = Some(self.initramfs()?);
+        let guest = self.guest()?;
         let mut config = Config::new(MEMORY);
         config.cpus = self.cpus;
         config.acpi = self.acpi;
@@ -120,6 +119,13 @@ impl Linux {
         watch.set_memory(machine.memory());
         let end = machine.run(Some(LIMIT)).map_err(text)?;
         Ok((end, Instant::now()))
+    }
+
+    /// Its kernel with what init does.
+    pub(crate) fn guest(&self) -> Result<Guest, String> {
+        let mut guest = Guest::read(Path::new(files::KERNEL), None, COMMAND_LINE).map_err(text)?;
+        guest.initrd = Some(self.initramfs()?);
+        Ok(guest)
     }
 
     fn initramfs(&self) -> Result<Vec<u8>, String> {

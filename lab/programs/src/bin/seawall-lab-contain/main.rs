@@ -40,8 +40,11 @@ struct Options {
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn main() -> ExitCode {
-    use scenarios::SCENARIOS;
+    use scenarios::{SCENARIOS, child_if_asked};
 
+    if let Some(code) = child_if_asked() {
+        return code;
+    }
     let options = Options::parse();
     if options.list {
         for scenario in SCENARIOS {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use seawall::Outcome;
+use seawall::telemetry::ErrorReport;
 use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, hwpoison};
 use seawall_vmm::Observer;
@@ -137,10 +138,10 @@ impl Observer for Watch {
         }
     }
 
-    fn memory_error(&mut self, cpu: u32, outcome: &Outcome) {
+    fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
         let is_first = {
             let mut seen = self.seen();
-            seen.outcomes.push((cpu, *outcome));
+            seen.outcomes.push((report.vcpu, *outcome));
             seen.outcomes.len() == 1
         };
         if is_first {

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use seawall::telemetry::ErrorReport;
 use seawall::{Action, GuestState, Outcome};
 use seawall_kvm::lab::PoisonRegister;
 use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap};
@@ -14,12 +15,12 @@ use crate::linux::text;
 use crate::report::{Verdict, expect};
 use crate::watch::poison;
 
-const ERRORS: u64 = 10_000;
-const PAGE: u64 = 4096;
+pub(super) const ERRORS: u64 = 10_000;
+pub(super) const PAGE: u64 = 4096;
 /// The first of the pages; RAM is from 0x4000_0000 to 0x4800_0000.
-const PAGES: u64 = 0x4400_0000;
-const MEMORY: u64 = 128 << 20;
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const PAGES: u64 = 0x4400_0000;
+pub(super) const MEMORY: u64 = 128 << 20;
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 /// Memory is measured behind this many errors, when all that is kept has its size, and at the end.
 const WARM: u64 = 1000;
 /// How much this process may grow meanwhile, KiB: what the allocator keeps, and 9,000 errors are more than that if each
@@ -93,7 +94,7 @@ impl Observer for Counter {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).lines.push(line.to_owned());
     }
 
-    fn memory_error(&mut self, _: u32, outcome: &Outcome) {
+    fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
         let mut tally = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = PAGES + tally.errors * PAGE;
         let is_injected = matches!(
@@ -120,13 +121,17 @@ fn image() -> Vec<u8> {
     image
 }
 
-fn turn_bad(memory: &GuestMemoryMmap) -> Result<(), String> {
+pub(super) fn turn_bad(memory: &GuestMemoryMmap) -> Result<(), String> {
     let mut register = PoisonRegister::open().map_err(text)?;
     for page in (PAGES..).step_by(PAGE as usize).take(ERRORS as usize) {
         memory.write_slice(&[1; 8], GuestAddress(page)).map_err(text)?;
         poison(&mut register, memory, page, 64)?;
     }
     Ok(())
+}
+
+pub(super) fn guest() -> Guest {
+    Guest { kernel: Kernel::Flat(image()), address: None, initrd: None, command_line: String::new() }
 }
 
 pub(super) fn run() -> Verdict {
@@ -162,9 +167,8 @@ pub(super) fn run() -> Verdict {
 
 /// How the guest ended, what this process takes then, and how long the guest ran.
 fn run_watched(counter: &Counter) -> Result<(End, Size, Duration), String> {
-    let guest =
-        Guest { kernel: Kernel::Flat(image()), address: None, initrd: None, command_line: String::new() };
-    let mut machine = KvmMachine::new(Config::new(MEMORY), &guest, Box::new(counter.clone())).map_err(text)?;
+    let mut machine =
+        KvmMachine::new(Config::new(MEMORY), &guest(), Box::new(counter.clone())).map_err(text)?;
     turn_bad(machine.memory())?;
     let start = Instant::now();
     let end = machine.run(Some(LIMIT)).map_err(text)?;

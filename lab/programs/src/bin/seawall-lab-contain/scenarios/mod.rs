@@ -2,11 +2,14 @@
 
 mod code;
 mod data;
+mod ledger;
 mod many;
+mod reset;
 mod signals;
 mod storm;
 mod together;
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::linux::{Linux, Run};
@@ -82,7 +85,37 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "bare metal: SIGBUS under KVM_RUN, events and registers in a tight loop: none lost, nothing corrupted",
         how: How::Other(signals::run),
     },
+    Scenario {
+        name: "reset",
+        about: "ACPI: a guest that lost a page boots again on healed memory",
+        how: How::Other(reset::heals),
+    },
+    Scenario {
+        name: "reset-pinned",
+        about: "the same where memory cannot be healed: the page is not in the next boot's memory map",
+        how: How::Other(reset::leaves_out),
+    },
+    Scenario {
+        name: "resets",
+        about: "bare metal, ACPI's records: twenty resets, each while another vCPU meets bad memory",
+        how: How::Other(reset::under_errors),
+    },
+    Scenario {
+        name: "killed",
+        about: "a VMM is killed with SIGKILL while errors come: its ledger is whole, its successor heals",
+        how: How::Other(ledger::survives_sigkill),
+    },
+    Scenario {
+        name: "disk-full",
+        about: "the disk is full: the ledger's file stays what it was, and is written when there is room",
+        how: How::Other(ledger::survives_a_full_disk),
+    },
 ];
+
+/// This program again, as the VMM that a scenario kills.
+pub(crate) fn child_if_asked() -> Option<ExitCode> {
+    ledger::child_if_asked()
+}
 
 impl Scenario {
     /// Runs it and prints its line; and the guest's console to stderr if it failed, or if it is wanted.

@@ -1,0 +1,57 @@
+//! What is told of memory errors, to people and to programs.
+//!
+//! One handled error is one [`ErrorReport`]: a line of JSON with a schema that is kept (`docs/telemetry.md`). Who gets
+//! it is a [`Sink`]: [`Facades`] makes a `tracing` event and `metrics` of it, [`JsonLines`] writes it, and a closure is
+//! a sink too. Nothing here is global: `tracing`'s subscriber and `metrics`' recorder are the program's, and without
+//! them an error costs its report.
+//!
+//! ```
+//! use std::time::Duration;
+//! use seawall::telemetry::{Circumstances, ErrorReport, Facades, JsonLines, Sink};
+//! use seawall::{Action, Outcome};
+//!
+//! /// For what a VMM does after `Containment::inject`.
+//! fn tell(outcome: &Outcome, vcpu: u32, exit_to_injection: Duration) {
+//!     let at = Circumstances { vcpu, exit_to_injection: Some(exit_to_injection), ..Circumstances::default() };
+//!     // Not yet, if the vCPU waits: the same error comes again.
+//!     let Some(report) = ErrorReport::new(outcome, &at) else { return };
+//!     Facades.error(&report);
+//!     JsonLines(std::io::stderr()).error(&report);
+//!     // The VMM's own hook.
+//!     let mut alert = |report: &ErrorReport| if report.evacuate.is_some() { /* ask to be migrated */ };
+//!     alert.error(&report);
+//! }
+//! ```
+
+mod facades;
+mod report;
+mod wire;
+
+use std::io::Write;
+
+pub use facades::{BUCKETS, EXIT_TO_INJECTION, Facades, describe, ledger, records};
+pub use report::{Circumstances, ErrorReport, Kind, SCHEMA};
+pub use wire::Hex;
+
+/// Is told of each memory error that was handled. It is called on the thread of the vCPU, which waits meanwhile.
+pub trait Sink {
+    /// This happened, and this was done about it.
+    fn error(&mut self, report: &ErrorReport);
+}
+
+impl<F: FnMut(&ErrorReport)> Sink for F {
+    fn error(&mut self, report: &ErrorReport) {
+        self(report);
+    }
+}
+
+/// Writes each error as a line of JSON. What cannot be written is lost: a full disk is no reason to stop a guest.
+#[derive(Debug)]
+pub struct JsonLines<W>(pub W);
+
+impl<W: Write> Sink for JsonLines<W> {
+    fn error(&mut self, report: &ErrorReport) {
+        // One write for a line, so that the lines of several writers to a pipe stay whole.
+        let _ = self.0.write_all(format!("{}\n", report.to_json()).as_bytes());
+    }
+}

@@ -1,0 +1,270 @@
+//! One memory error and what was done about it, as a record for programs.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use seawall_arm::{Esr, ExceptionClass};
+use serde::{Deserialize, Serialize};
+
+use super::wire::{Hex, rfc3339};
+use crate::{Access, Action, GuestState, Injection, MemoryError, Outcome, Recorded};
+
+/// The number of the schema: it changes only if a field goes away or comes to mean something else.
+pub const SCHEMA: u32 = 1;
+
+/// One of a few words. Later versions may know more of them.
+pub type Kind = Cow<'static, str>;
+
+/// What a VMM knows of an error, and its containment does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The number of the vCPU that met it.
+    pub vcpu: u32,
+    /// When it was, by the clock that the guest is shown.
+    pub time: Option<SystemTime>,
+    /// How long the guest had been running.
+    pub guest_time: Option<Duration>,
+    /// From the exit until the injection was done; `None` where no clock may be looked at.
+    pub exit_to_injection: Option<Duration>,
+}
+
+/// One memory error and what was done about it: a line of JSON.
+///
+/// `docs/telemetry.md` has the meaning of each field as it is promised. The schema's number is [`SCHEMA`]; fields may be
+/// added under the same number, and never go away or change their name. So a reader ignores what it does not know, as
+/// this type does, and takes what is not there for `null`.
+///
+/// ```
+/// use seawall::telemetry::{ErrorReport, Hex};
+///
+/// let line = r#"{"schema":1,"vcpu":3,"source":"sea","access":"load","exit_esr":"0x92000210","size":4096,
+///     "exception_level":0,"pc":"0x401040","decision":"data-abort","decision_text":"data abort, ISS 0x210",
+///     "guest":"at-vector","record":"none","from_a_later_version":true}"#;
+/// let report = ErrorReport::from_json(line)?;
+/// assert_eq!((report.vcpu, report.exit_esr, report.gpa), (3, Some(Hex(0x9200_0210)), None));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ErrorReport {
+    /// [`SCHEMA`] of whoever wrote it.
+    pub schema: u32,
+    /// When it was, by the clock that the guest is shown; UTC.
+    #[serde(default, with = "rfc3339")]
+    pub time: Option<SystemTime>,
+    /// How long the guest had been running, nanoseconds.
+    #[serde(default)]
+    pub guest_time_ns: Option<u64>,
+    /// The number of the vCPU that met it.
+    pub vcpu: u32,
+    /// What told of it: `sea` or `sigbus`.
+    pub source: Kind,
+    /// What the guest was doing: `fetch`, `load`, `store`, `maintenance` or `unknown`.
+    pub access: Kind,
+    /// The ESR of the exit; SIGBUS has none.
+    #[serde(default)]
+    pub exit_esr: Option<Hex>,
+    /// The guest virtual address, if it is known.
+    #[serde(default)]
+    pub gva: Option<Hex>,
+    /// Where the bad memory begins: a guest physical address, if it is known.
+    #[serde(default)]
+    pub gpa: Option<Hex>,
+    /// How much from there on may be bad, bytes.
+    pub size: u64,
+    /// The level of the lookup, if a table walk met it.
+    #[serde(default)]
+    pub walk_level: Option<i8>,
+    /// The Exception level that the guest was at, 0 to 3.
+    pub exception_level: u8,
+    /// PC of the instruction.
+    pub pc: Hex,
+    /// What was decided: `data-abort`, `instruction-abort`, `abort-by-far`, `serror`, these with `-and-serror`,
+    /// `host-first` or `stop`.
+    pub decision: Kind,
+    /// The same in words.
+    pub decision_text: String,
+    /// Where the guest is now: `at-vector`, `serror-pending`, `not-delivered`, `repaired`, `dry-run` (it got nothing)
+    /// or `stopped`.
+    pub guest: Kind,
+    /// `ESR_ELx` as the guest's handler reads it, if it is there.
+    #[serde(default)]
+    pub guest_esr: Option<Hex>,
+    /// `FAR_ELx` as the guest's handler reads it, if it is there and the exception set it.
+    #[serde(default)]
+    pub guest_far: Option<Hex>,
+    /// Whether the guest finds a record of it: `none`, `written` or `unacknowledged`.
+    pub record: Kind,
+    /// The id of the source where the record lies.
+    #[serde(default)]
+    pub record_source: Option<u16>,
+    /// Advice to evacuate the guest, if there is such.
+    #[serde(default)]
+    pub evacuate: Option<String>,
+    /// Why the guest must not be run again: `storm`, `policy` or `nested`.
+    #[serde(default)]
+    pub stop_reason: Option<Kind>,
+    /// From the exit until the injection was done, nanoseconds.
+    #[serde(default)]
+    pub exit_to_injection_ns: Option<u64>,
+}
+
+impl ErrorReport {
+    /// The report of what became of an error; `None` if that is still open ([`Action::Waiting`]): the vCPU will meet it
+    /// again.
+    pub fn new(outcome: &Outcome, at: &Circumstances) -> Option<Self> {
+        let Outcome { error, action, recorded, evacuate } = outcome;
+        let done = Done::of(action)?;
+        let (record, record_source) = match recorded {
+            Recorded::No => ("none", None),
+            Recorded::AtSource(source) => ("written", Some(*source)),
+            Recorded::Unacknowledged => ("unacknowledged", None),
+        };
+        Some(Self {
+            schema: SCHEMA,
+            time: at.time,
+            guest_time_ns: at.guest_time.map(nanoseconds),
+            vcpu: at.vcpu,
+            source: source(error).into(),
+            access: access(error.access).into(),
+            exit_esr: error.esr.map(hex),
+            gva: error.gva.map(Hex),
+            gpa: error.gpa.map(Hex),
+            size: error.size,
+            walk_level: error.walk_level,
+            exception_level: error.level as u8,
+            pc: Hex(error.pc),
+            decision: done.decision.into(),
+            decision_text: done.text,
+            guest: done.guest.into(),
+            guest_esr: done.esr.map(hex),
+            guest_far: done.far.map(Hex),
+            record: record.into(),
+            record_source,
+            evacuate: evacuate.map(|advice| advice.to_string()),
+            stop_reason: done.stop.map(Kind::from),
+            exit_to_injection_ns: at.exit_to_injection.map(nanoseconds),
+        })
+    }
+
+    /// One line of JSON, without its end.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers and null alone: nothing of it can fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// If it is no JSON, or a field of the schema is missing that is always there.
+    pub fn from_json(line: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(line)
+    }
+
+    /// Whether the guest got what was decided for it, and can go on.
+    pub fn is_contained(&self) -> bool {
+        matches!(&*self.guest, "at-vector" | "serror-pending")
+    }
+}
+
+/// `fetch at EL0, PC 0x401000, gpa 0x40210000: instruction abort, ISS 0x210`.
+impl fmt::Display for ErrorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at EL{}, PC {}", self.access, self.exception_level, self.pc)?;
+        match (self.walk_level, self.gpa) {
+            (Some(level), _) => write!(f, ", on the table walk at level {level}")?,
+            (None, Some(gpa)) => write!(f, ", gpa {gpa}")?,
+            (None, None) => f.write_str(", gpa unknown")?,
+        }
+        write!(f, ": {}", self.decision_text)?;
+        match &self.evacuate {
+            Some(advice) => write!(f, "; {advice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What was done, in the report's words.
+struct Done {
+    decision: &'static str,
+    text: String,
+    guest: &'static str,
+    esr: Option<Esr>,
+    far: Option<u64>,
+    stop: Option<&'static str>,
+}
+
+impl Done {
+    /// `None` if nothing was, yet.
+    fn of(action: &Action) -> Option<Self> {
+        match action {
+            Action::Injected { injection, guest } => Some(Self::injected(injection, guest)),
+            Action::Waiting => None,
+            Action::Repaired => {
+                Some(Self::untouched("host-first", "the host put back what was there".into(), "repaired"))
+            }
+            Action::DryRun(injection) => {
+                Some(Self::untouched(kind(injection), injection.to_string(), "dry-run"))
+            }
+            Action::Stop(reason) => {
+                let stopped = Self::untouched("stop", reason.to_string(), "stopped");
+                Some(Self { stop: Some(reason.name()), ..stopped })
+            }
+        }
+    }
+
+    /// The guest got nothing.
+    fn untouched(decision: &'static str, text: String, guest: &'static str) -> Self {
+        Self { decision, text, guest, esr: None, far: None, stop: None }
+    }
+
+    fn injected(injection: &Injection, guest: &GuestState) -> Self {
+        let (guest, esr, far) = match guest {
+            // An SError does not set FAR: what it holds is of an earlier abort.
+            GuestState::AtVector { esr, far, .. } => {
+                ("at-vector", Some(*esr), (esr.ec() != ExceptionClass::SERROR).then_some(*far))
+            }
+            GuestState::SErrorPending => ("serror-pending", None, None),
+            GuestState::NotDelivered => ("not-delivered", None, None),
+        };
+        Self { decision: kind(injection), text: injection.to_string(), guest, esr, far, stop: None }
+    }
+}
+
+fn kind(injection: &Injection) -> &'static str {
+    let events = injection.events();
+    match (events.ext_dabt_pending, events.ext_iabt_pending, events.serror_pending) {
+        (true, _, false) if injection.is_by_far() => "abort-by-far",
+        (true, _, true) if injection.is_by_far() => "abort-by-far-and-serror",
+        (true, _, false) => "data-abort",
+        (true, _, true) => "data-abort-and-serror",
+        (false, true, false) => "instruction-abort",
+        (false, true, true) => "instruction-abort-and-serror",
+        (false, false, _) => "serror",
+    }
+}
+
+fn source(error: &MemoryError) -> &'static str {
+    // Each exit has an ESR, and no SIGBUS has one.
+    if error.esr.is_some() { "sea" } else { "sigbus" }
+}
+
+fn access(access: Access) -> &'static str {
+    match access {
+        Access::Fetch => "fetch",
+        Access::Load => "load",
+        Access::Store => "store",
+        Access::Maintenance => "maintenance",
+        Access::Unknown => "unknown",
+    }
+}
+
+fn hex(esr: Esr) -> Hex {
+    Hex(esr.bits())
+}
+
+/// 584 years at most.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
