@@ -76,13 +76,13 @@ sixteen() {
     grep HardwareCorrupted /proc/meminfo
 }
 
-# "Kernel code" begins at _stext. The vector of an exception that the kernel itself meets is at 0x200, a process's at 0x400.
+# The image begins at _text, on a boundary of 2 MiB, and "Kernel code" with it or soon after. The vector of the kernel's own exceptions is at 0x200, that of its interrupts at 0x280.
 vectors() {
     echo 0 >/proc/sys/kernel/kptr_restrict
     symbol() { grep -m 1 " $1\$" /proc/kallsyms | cut -d ' ' -f 1; }
     code=$(grep 'Kernel code' /proc/iomem | sed 's/^ *//; s/-.*//')
-    table=$((0x$code + 0x$(symbol vectors) - 0x$(symbol _stext)))
-    printf 'seawall: page of-kernel 0x%x\nseawall: page of-process 0x%x\n' $((table + 0x200)) $((table + 0x400))
+    table=$(((0x$code & ~0x1fffff) + 0x$(symbol vectors) - 0x$(symbol _text)))
+    printf 'seawall: page of-exceptions 0x%x\nseawall: page of-interrupts 0x%x\n' $((table + 0x200)) $((table + 0x280))
     echo "seawall: vectors"
     sleep 10
 }

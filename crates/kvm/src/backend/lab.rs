@@ -151,30 +151,26 @@ pub fn physical_address(virtual_address: u64) -> Result<u64, Error> {
     Ok((entry & PFN) * page + virtual_address % page)
 }
 
-/// Sends SIGBUS to a thread of this process, with the `siginfo_t` of a memory error as the kernel would send it: `code`
-/// is `BUS_MCEERR_AR` (4) or `BUS_MCEERR_AO` (5), `lsb` the bad range's size as a power of two.
+/// Sends SIGBUS to the calling thread, with the `siginfo_t` of a memory error as the kernel would send it: `code` is
+/// `BUS_MCEERR_AR` (4) or `BUS_MCEERR_AO` (5), `lsb` the bad range's size as a power of two. (No thread may send such to
+/// another: Linux, `do_rt_tgsigqueueinfo`.)
 ///
 /// # Errors
-/// [`Error::Ioctl`]: EAGAIN if too many signals are queued already, ESRCH if there is no such thread.
-pub fn send_sigbus(thread: libc::pid_t, code: i32, address: u64, lsb: i16) -> Result<(), Error> {
+/// [`Error::Ioctl`]: EAGAIN if too many signals are queued already.
+pub fn send_sigbus(code: i32, address: u64, lsb: i16) -> Result<(), Error> {
     // A siginfo_t of 128 bytes: signal, errno, code, and the union at 16.
     let mut info = [0_u64; 16];
     info[0] = libc::SIGBUS as u64;
     info[1] = code as u32 as u64;
     info[2] = address;
     info[3] = lsb as u64;
-    // SAFETY: `info` has the size of a siginfo_t, and outlives the call.
+    // SAFETY: `info` has the size of a siginfo_t, and outlives the call; the others have no arguments.
     let sent = unsafe {
-        libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), thread, libc::SIGBUS, info.as_ptr())
+        let (process, thread) = (libc::getpid(), libc::gettid());
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, info.as_ptr())
     };
     match sent {
         0 => Ok(()),
         _ => Err(super::failed("rt_tgsigqueueinfo(SIGBUS)")(vmm_sys_util::errno::Error::last())),
     }
-}
-
-/// The calling thread, for [`send_sigbus`].
-pub fn this_thread() -> libc::pid_t {
-    // SAFETY: gettid has no arguments.
-    unsafe { libc::gettid() }
 }

@@ -194,7 +194,7 @@ pub(super) fn ignoring<T>(act: impl FnOnce() -> T) -> T {
 mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    use super::super::lab::{send_sigbus, this_thread};
+    use super::super::lab::send_sigbus;
     use super::*;
 
     /// Early warnings are the process's: one test at a time.
@@ -206,7 +206,7 @@ mod tests {
 
     /// To this thread. (QEMU's user mode does not survive that: this is for a Linux of its own, as in the lab.)
     fn send(code: c_int, address: u64, lsb: i16) {
-        send_sigbus(this_thread(), code, address, lsb).unwrap();
+        send_sigbus(code, address, lsb).unwrap();
     }
 
     fn exit(address: u64, lsb: u8, action_required: bool) -> SigbusExit {

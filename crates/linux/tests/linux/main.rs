@@ -202,7 +202,7 @@ fn sixteen_processes_that_lose_a_page_each_at_once_get_sixteen_records() {
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn a_kernel_whose_exception_vectors_are_bad_is_stopped_with_the_reason() {
     let boot = boot(config(1, "full"), "seawall.workload=vectors", |line| match line {
-        "seawall: vectors" => Answer::Poison(&["of-kernel", "of-process"]),
+        "seawall: vectors" => Answer::Poison(&["of-exceptions", "of-interrupts"]),
         _ => Answer::None,
     });
     let Some(End::Stopped(StopReason::Storm { pc, times, .. })) = boot.end else {

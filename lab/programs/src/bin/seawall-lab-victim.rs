@@ -38,6 +38,8 @@ mod victim {
     const PATIENCE: Duration = Duration::from_secs(20);
     /// How long a function is called that may be read anew.
     const CALLS: Duration = Duration::from_secs(1);
+    /// Between two batches of loads, if others are to run.
+    const PAUSE: Duration = Duration::from_millis(1);
     /// Loads or calls from one look at the clock to the next.
     const BATCH: u64 = 256;
     const SIGBUS_CAME: c_int = 3;
@@ -164,7 +166,7 @@ mod victim {
                 }
             }
             if !spins {
-                std::thread::yield_now();
+                std::thread::sleep(PAUSE);
             }
         }
         Err("nothing happened".into())

@@ -1,20 +1,24 @@
 //! SIGBUS comes to a vCPU's thread while it is in KVM_RUN, sets events, and reads and writes registers.
 //!
-//! What is sent are early warnings (`BUS_MCEERR_AO`), which are to be reported whenever they come; a `BUS_MCEERR_AR` outside of
-//! a run is of the thread's own memory, and is not ours.
+//! They are early warnings (`BUS_MCEERR_AO`) of the kernel's own: the host is told that pages of the guest are bad, and with
+//! `vm.memory_failure_early_kill` warns the process's main thread, which runs the vCPU here.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use seawall_events::{Exit, Reg, SigbusExit, Vcpu as _, VcpuEvents};
-use seawall_kvm::lab::{send_sigbus, this_thread};
+use seawall_kvm::lab::{physical_address, send_sigbus};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu};
 
 use crate::linux::text;
 use crate::report::{Verdict, expect};
 
 const RAM: u64 = 0x4000_0000;
-const SIZE: usize = 1 << 20;
+const SIZE: usize = 4 << 20;
+/// The pages that go bad, one behind the other; the guest does not touch them.
+const PAGES: u64 = RAM + (1 << 20);
+const PAGE: u64 = 4096;
 /// No memory: a store to it is an exit.
 const DEVICE: u64 = 0x0900_0000;
 /// EL1h, everything masked.
@@ -23,10 +27,11 @@ const PSTATE: u64 = 0x3c5;
 const CODE: [u32; 6] = [0xd280fa01, 0xf1000421, 0x54ffffe1, 0x91000400, 0xf9000040, 0x17fffffb];
 
 const BUS_MCEERR_AO: i32 = 5;
-/// How many are sent under each of [`CALLS`].
 const SIGNALS: u64 = 200;
-/// What the thread is in; its number is told to the sender.
-const CALLS: [&str; 4] = ["KVM_RUN", "KVM_SET_VCPU_EVENTS", "KVM_SET_ONE_REG", "KVM_GET_ONE_REG"];
+/// Linux, Documentation/ABI/testing/sysfs-memory-page-offline: the page with this physical address has failed.
+const FAILED_PAGE: &str = "/sys/devices/system/memory/hard_offline_page";
+/// Linux, Documentation/admin-guide/sysctl/vm.rst: who has the page is told before it is touched.
+const EARLY: &str = "/proc/sys/vm/memory_failure_early_kill";
 /// Warnings that no run has reported yet; more are lost.
 const SLOTS: u64 = 8;
 /// Nothing is pending; an SError could have an ESR, as the host has RAS (KVM, `__kvm_arm_vcpu_get_events`).
@@ -45,10 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What both threads know.
+#[derive(Default)]
 struct Shared {
-    thread: i32,
-    /// What the vCPU's thread is about to do: an index of [`CALLS`].
-    doing: AtomicUsize,
     /// How many signals were reported.
     reported: AtomicU64,
     done: AtomicBool,
@@ -58,6 +61,8 @@ struct Shared {
 struct Looper<'a> {
     vcpu: Vcpu,
     shared: &'a Shared,
+    /// Where the pages that go bad are in this process.
+    pages: u64,
     /// What the guest counted to.
     stores: u64,
     rounds: u64,
@@ -67,21 +72,21 @@ pub(super) fn run() -> Verdict {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), SIZE)]).map_err(text)?;
     let code: Vec<u8> = CODE.iter().flat_map(|word| word.to_le_bytes()).collect();
     memory.write_slice(&code, GuestAddress(RAM)).map_err(text)?;
+    for page in (PAGES..).step_by(PAGE as usize).take(SIGNALS as usize) {
+        memory.write_slice(&[1], GuestAddress(page)).map_err(text)?;
+    }
     let vm = Kvm::open().and_then(|kvm| kvm.create_vm(memory, Config::default())).map_err(text)?;
     let mut vcpu = vm.create_vcpu(0).map_err(text)?;
     for (reg, value) in [(Reg::Pc, RAM), (Reg::Pstate, PSTATE), (Reg::X(2), DEVICE)] {
         vcpu.set_reg(reg, value).map_err(text)?;
     }
-    let shared = Shared {
-        thread: this_thread(),
-        doing: AtomicUsize::new(usize::MAX),
-        reported: AtomicU64::new(0),
-        done: AtomicBool::new(false),
-    };
-    let mut looper = Looper { vcpu, shared: &shared, stores: 0, rounds: 0 };
+    let pages = vm.host_address(PAGES, SIGNALS * PAGE).map_err(text)? as u64;
+    let shared = Shared::default();
+    let mut looper = Looper { vcpu, shared: &shared, pages, stores: 0, rounds: 0 };
+    fs::write(EARLY, "1").map_err(|error| format!("{EARLY}: {error}"))?;
     let (sent, looped) = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            let sent = send_all(&shared);
+            let sent = fail_all(&shared, pages);
             shared.done.store(true, Ordering::SeqCst);
             sent
         });
@@ -90,30 +95,26 @@ pub(super) fn run() -> Verdict {
         shared.done.store(true, Ordering::SeqCst);
         (sender.join().unwrap_or_else(|_| Err("the sender panicked".to_owned())), looped)
     });
+    fs::write(EARLY, "0").map_err(|error| format!("{EARLY}: {error}"))?;
     looped?;
     sent?;
-    expect("signals reported", &shared.reported.load(Ordering::SeqCst), &(SIGNALS * CALLS.len() as u64))?;
+    expect("signals reported", &shared.reported.load(Ordering::SeqCst), &SIGNALS)?;
     let rounds = looper.rounds;
     looper.overflow()?;
     Ok(format!(
-        "{SIGNALS} in each of {}: all reported, in order; {rounds} rounds, the guest's state right; of 9 at once 8",
-        CALLS.join(", ")
+        "{SIGNALS} pages failed under KVM_RUN, KVM_SET_VCPU_EVENTS, KVM_SET_ONE_REG, KVM_GET_ONE_REG in a loop: all \
+         reported, in order; {rounds} rounds, each result right; of 9 at once 8"
     ))
 }
 
-/// The page that the Nth signal names.
-fn page(n: u64) -> u64 {
-    0xffff_0000_0000 + (n << 12)
-}
-
-/// One after the other, each while the vCPU's thread is in a call of its turn, as far as one can see from outside.
-fn send_all(shared: &Shared) -> Result<(), String> {
-    for n in 0..SIGNALS * CALLS.len() as u64 {
-        let call = n as usize % CALLS.len();
-        wait(shared, |shared| shared.doing.load(Ordering::SeqCst) == call)?;
-        send_sigbus(shared.thread, BUS_MCEERR_AO, page(n), 12).map_err(text)?;
+/// One page after the other fails, at no time that the vCPU's thread knows; the next when that was reported.
+fn fail_all(shared: &Shared, pages: u64) -> Result<(), String> {
+    for n in 0..SIGNALS {
+        let physical = physical_address(pages + n * PAGE).map_err(text)?;
+        fs::write(FAILED_PAGE, format!("{physical:#x}"))
+            .map_err(|error| format!("{FAILED_PAGE}: {error}"))?;
         wait(shared, |shared| shared.reported.load(Ordering::SeqCst) > n)
-            .map_err(|error| format!("signal {n}, in {}: {error}", CALLS.get(call).unwrap_or(&"")))?;
+            .map_err(|error| format!("page {n}: {error}"))?;
     }
     Ok(())
 }
@@ -127,7 +128,7 @@ fn wait(shared: &Shared, is_so: impl Fn(&Shared) -> bool) -> Result<(), String> 
         if start.elapsed() > PATIENCE {
             return Err(format!("not reported within {PATIENCE:?}"));
         }
-        std::hint::spin_loop();
+        std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())
 }
@@ -147,7 +148,6 @@ impl Looper<'_> {
     /// A run to the guest's next store; then each of the other calls, several times.
     fn round(&mut self) -> Result<(), String> {
         loop {
-            self.at(0);
             match self.vcpu.run().map_err(text)? {
                 Exit::Mmio(mmio) if mmio.is_write && mmio.phys_addr == DEVICE => {
                     self.stores += 1;
@@ -156,7 +156,8 @@ impl Looper<'_> {
                 }
                 Exit::Sigbus(sigbus) => {
                     let n = self.shared.reported.load(Ordering::SeqCst);
-                    let expected = SigbusExit { address: page(n), lsb: 12, action_required: false };
+                    let expected =
+                        SigbusExit { address: self.pages + n * PAGE, lsb: 12, action_required: false };
                     expect("the signal reported", &sigbus, &expected)?;
                     self.shared.reported.store(n + 1, Ordering::SeqCst);
                 }
@@ -167,11 +168,8 @@ impl Looper<'_> {
         self.rounds += 1;
         for n in 0..8 {
             let value = self.rounds << 8 | n;
-            self.at(1);
             self.vcpu.set_events(&VcpuEvents::default()).map_err(text)?;
-            self.at(2);
             self.vcpu.set_reg(Reg::X(5), value).map_err(text)?;
-            self.at(3);
             expect("X5", &self.vcpu.reg(Reg::X(5)).map_err(text)?, &value)?;
             expect("X0", &self.vcpu.reg(Reg::X(0)).map_err(text)?, &self.stores)?;
             expect("events", &self.vcpu.events().map_err(text)?, &NOTHING)?;
@@ -179,14 +177,11 @@ impl Looper<'_> {
         Ok(())
     }
 
-    fn at(&self, call: usize) {
-        self.shared.doing.store(call, Ordering::SeqCst);
-    }
-
     /// One more than there are slots, between two runs: the documented number is reported, in order, the last is lost.
     fn overflow(&mut self) -> Result<(), String> {
+        let page = |n| self.pages + n * PAGE;
         for n in 0..=SLOTS {
-            send_sigbus(this_thread(), BUS_MCEERR_AO, page(n), 12).map_err(text)?;
+            send_sigbus(BUS_MCEERR_AO, page(n), 12).map_err(text)?;
         }
         let mut reported = Vec::new();
         loop {
