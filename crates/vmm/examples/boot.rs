@@ -206,7 +206,8 @@ mod boot {
         }
 
         fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
-            self.say(&format!("vcpu {}: {outcome}", report.vcpu));
+            let microseconds = report.exit_to_injection_ns.unwrap_or_default() / 1000;
+            self.say(&format!("vcpu {}: {outcome} ({microseconds} us from the exit on)", report.vcpu));
         }
     }
 }
