@@ -59,9 +59,10 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
 
 /// What is logged: a level, or `TARGET=LEVEL`, with commas between.
 pub(crate) fn log(text: &str) -> Result<Targets, String> {
-    let is_level =
-        |part: &str| part.rsplit('=').next().is_some_and(|level| level.parse::<LevelFilter>().is_ok());
-    let targets = text.parse().ok().filter(|_| text.split(',').all(is_level));
+    // To `LevelFilter` nothing at all is `error`.
+    let is_level = |level: &str| !level.is_empty() && level.parse::<LevelFilter>().is_ok();
+    let is_part = |part: &str| part.rsplit('=').next().is_some_and(is_level);
+    let targets = text.parse().ok().filter(|_| text.split(',').all(is_part));
     targets.ok_or_else(|| {
         format!("expected error, warn, info, debug, trace or off, or TARGET=LEVEL such as seawall=warn, got `{text}`")
     })
