@@ -122,7 +122,7 @@ fn load(asm: &mut Asm) {
 /// Says of each whether it is as it was.
 fn look(asm: &mut Asm) {
     a64!(asm ; ->look: ; movz x12, #0);
-    let mut differs = |asm: &mut Asm, register: u8, expected: u8| {
+    let differs = |asm: &mut Asm, register: u8, expected: u8| {
         asm.constant(0, value(expected));
         a64!(asm ; eor x1, X(register), x0 ; orr x12, x12, x1);
     };
