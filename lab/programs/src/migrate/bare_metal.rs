@@ -57,10 +57,7 @@ pub fn bare_metal() -> Verdict {
     look(&here)?;
 
     let (mut there, sent, still) = source.send()?;
-    let found: Vec<u64> = sent.found.iter().map(|page| page.start).collect();
-    // The transfer that broke may have found them before.
-    let new = if found.is_empty() { &[][..] } else { &FOUND.map(migrant_page)[..] };
-    expect("found on the way", &found[..], new)?;
+    // By this transfer, or by that which broke.
     for page in FOUND {
         let entry = source.ledger.get(migrant_page(page)).map(|bad| bad.cause);
         expect("the ledger's word for what was found", &entry, &Some(Cause::Found))?;
@@ -102,11 +99,13 @@ fn start() -> Result<Source, String> {
         let value = 0x1122_3344_5566_7788_u64.to_le_bytes();
         memory.write_slice(&value, GuestAddress(migrant_page(page))).map_err(text)?;
     }
-    for page in [1, 2, 4] {
-        poison(&memory, migrant_page(page))?;
-    }
+    // First, as it splits huge pages, and the host's kernel reads them then (`memcmp_pages`): a bad line that it does not
+    // know of would be its end.
     for page in [3, 5] {
         machine.vm().hwpoison(migrant_page(page), PAGE).map_err(text)?;
+    }
+    for page in [1, 2, 4] {
+        poison(&memory, migrant_page(page))?;
     }
     Ok(Source { machine, seen, ledger: Ledger::default(), lines: Vec::new() })
 }
