@@ -1,5 +1,6 @@
 //! The backend proper, over `kvm-ioctls`.
 
+mod fd;
 mod gic;
 mod host;
 mod kick;
@@ -8,6 +9,7 @@ pub mod sigbus;
 mod vcpu;
 mod vm;
 
+pub use fd::sea_exit;
 pub use gic::{Gic, SpiLine};
 pub use host::{Kvm, Way};
 pub use kick::Kicker;
