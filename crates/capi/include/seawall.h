@@ -209,9 +209,22 @@ enum seawall_action
    */
   SEAWALL_ACTION_STOP = 4,
   /**
+   * Put memory there with what was in it, if the host can, and call `seawall_repaired`; else go on with
+   * `seawall_record` and `seawall_inject`.
+   */
+  SEAWALL_ACTION_HOST_FIRST = 5,
+  /**
+   * The host put the memory back as it was. Run the guest again.
+   */
+  SEAWALL_ACTION_REPAIRED = 6,
+  /**
+   * Nothing was injected, as this is a dry run; `injection` says what would have been.
+   */
+  SEAWALL_ACTION_DRY_RUN = 7,
+  /**
    * What this version of the interface has no name for; the text says it.
    */
-  SEAWALL_ACTION_OTHER = 5,
+  SEAWALL_ACTION_OTHER = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -404,6 +417,43 @@ typedef uint32_t seawall_severity;
 #endif // __cplusplus
 
 /**
+ * Why a guest is stopped.
+ */
+enum seawall_stop_reason
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * It is not.
+   */
+  SEAWALL_STOP_REASON_NONE = 0,
+  /**
+   * The same access aborts for ever: `storm_times`.
+   */
+  SEAWALL_STOP_REASON_STORM = 1,
+  /**
+   * The policy has it so for errors of this kind.
+   */
+  SEAWALL_STOP_REASON_POLICY = 2,
+  /**
+   * The guest hypervisor takes the abort from its own guest, and stock kernels cannot be asked for that soundly.
+   */
+  SEAWALL_STOP_REASON_NESTED = 3,
+  /**
+   * What this version of the interface has no name for; the text says it.
+   */
+  SEAWALL_STOP_REASON_OTHER = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_stop_reason seawall_stop_reason;
+#else
+typedef uint32_t seawall_stop_reason;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * Translates between guest physical addresses and the VMM's, in the logarithm of the number of regions.
  */
 typedef struct seawall_address_map seawall_address_map;
@@ -434,7 +484,7 @@ typedef struct seawall_error {
    */
   seawall_status status;
   /**
-   * The errno behind it, positive; 0 if there is none.
+   * The errno behind it, positive; 0 if none is known.
    */
   int32_t os_errno;
   /**
@@ -528,9 +578,17 @@ typedef struct seawall_outcome {
    */
   uint32_t record_source;
   /**
+   * One of `seawall_stop_reason`.
+   */
+  uint32_t stop_reason;
+  /**
    * After a storm: how often the same abort came.
    */
   uint32_t storm_times;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
 } seawall_outcome;
 
 /**
@@ -722,8 +780,9 @@ seawall_status seawall_incident_text(const struct seawall_incident *incident,
                                      struct seawall_error *error);
 
 /**
- * Makes the containment of one guest, by the policy of this name: `serror`, `mainline` or `full`. It writes no records
- * until `seawall_containment_set_records`.
+ * Makes the containment of one guest, by the policy of this name: `rules` (the default of them), `serror`, `mainline`
+ * or `full`; or by rules that differ from the default, separated by commas, such as
+ * `kernel-fetch=stop,user-data=host-first`. It writes no records until `seawall_containment_set_records`.
  *
  * Contract:
  * `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; what that is given
@@ -740,6 +799,26 @@ seawall_status seawall_containment_new(const char *policy,
  * `containment` must be NULL, or from `seawall_containment_new` and not used any more.
  */
 void seawall_containment_free(struct seawall_containment *containment);
+
+/**
+ * `is_dry_run` not 0: from now on everything is decided, and nothing is recorded or injected.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+ */
+seawall_status seawall_containment_set_dry_run(const struct seawall_containment *containment,
+                                               uint32_t is_dry_run,
+                                               struct seawall_error *error);
+
+/**
+ * The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be
+ * set again (`seawall_containment_set_records`).
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+ */
+seawall_status seawall_containment_reset(const struct seawall_containment *containment,
+                                         struct seawall_error *error);
 
 /**
  * Decides what is to be done about a `KVM_EXIT_ARM_SEA`. The guest is as it was: alone, this is a dry run.
@@ -778,7 +857,8 @@ seawall_status seawall_decide_sigbus(const struct seawall_containment *containme
  * guest has acknowledged none of those that are there the incident's action becomes `SEAWALL_ACTION_WAIT`, for a
  * second at most.
  *
- * If it fails the decision stands: `seawall_inject` goes on without a record.
+ * If it fails the decision stands: `seawall_inject` goes on without a record. After `SEAWALL_ACTION_HOST_FIRST` it says
+ * that the host could not help, and makes that `SEAWALL_ACTION_INJECT`.
  *
  * Contract:
  * `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
@@ -803,9 +883,21 @@ seawall_status seawall_inject(const struct seawall_containment *containment,
                               struct seawall_error *error);
 
 /**
+ * After `SEAWALL_ACTION_HOST_FIRST`: the host put memory there with what was in it. The incident is done; run the vCPU
+ * again.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`; `incident` NULL or from `seawall_incident_new`, and no
+ * other thread's now; `error` NULL or valid for writes.
+ */
+seawall_status seawall_repaired(const struct seawall_containment *containment,
+                                struct seawall_incident *incident,
+                                struct seawall_error *error);
+
+/**
  * `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one. What to do next is the
  * incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
- * `SEAWALL_ACTION_STOP`.
+ * `SEAWALL_ACTION_STOP`. The host is not asked first.
  *
  * Contract:
  * As `seawall_decide_sea` and `seawall_record`.

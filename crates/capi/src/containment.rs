@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use seawall::{Policy, Source, Verdict, builtin};
+use seawall::{GuestTraits, MemoryError, Policy, Response, Rule, Rules, Source, builtin};
 use seawall_kvm::assist::Last;
 
 use crate::incident::{Incident, Step, decision};
@@ -12,13 +12,54 @@ use crate::memory::Memory;
 use crate::pointer::{Out, exclusive, free, lock, shared, string};
 use crate::records::{range, time};
 use crate::status::{Error, Failure, Status, call};
-use crate::vcpu::{SeaExit, Vcpu};
+use crate::vcpu::{Guest, SeaExit, Vcpu};
 
 /// Turns the memory errors of one guest into what a policy decides.
-pub struct Containment(pub(crate) Mutex<seawall::Containment<&'static dyn Policy>>);
+pub struct Containment(pub(crate) Mutex<seawall::Containment<Chosen>>);
 
-/// Makes the containment of one guest, by the policy of this name: `serror`, `mainline` or `full`. It writes no records
-/// until `seawall_containment_set_records`.
+/// The policy that the VMM named.
+pub(crate) enum Chosen {
+    Builtin(&'static dyn Policy),
+    Rules(Rules),
+}
+
+impl Policy for Chosen {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Builtin(policy) => policy.name(),
+            Self::Rules(rules) => rules.name(),
+        }
+    }
+
+    fn decide(&self, error: &MemoryError) -> Response {
+        match self {
+            Self::Builtin(policy) => policy.decide(error),
+            Self::Rules(rules) => rules.decide(error),
+        }
+    }
+}
+
+impl Chosen {
+    fn by_name(name: &str) -> Result<Self, Failure> {
+        if let Some(policy) = builtin(name) {
+            return Ok(Self::Builtin(policy));
+        }
+        if !name.contains('=') {
+            let words = "expected a policy (`rules`, `serror`, `mainline`, `full`) or rules such as";
+            return Err(Failure::invalid(format_args!("{words} `kernel-fetch=stop`, got `{name}`")));
+        }
+        let mut rules = Rules::default();
+        for rule in name.split(',') {
+            let Rule { kind, answer } = rule.parse().map_err(Failure::invalid)?;
+            rules = rules.with(kind, answer);
+        }
+        Ok(Self::Rules(rules))
+    }
+}
+
+/// Makes the containment of one guest, by the policy of this name: `rules` (the default of them), `serror`, `mainline`
+/// or `full`; or by rules that differ from the default, separated by commas, such as
+/// `kernel-fetch=stop,user-data=host-first`. It writes no records until `seawall_containment_set_records`.
 ///
 /// # Safety
 /// `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; what that is given
@@ -34,11 +75,7 @@ pub unsafe extern "C" fn seawall_containment_new(
         call(error, || {
             let containment = Out::new(containment, "containment")?;
             let name = string(policy, "policy")?.to_string_lossy();
-            let policy = builtin(&name).ok_or_else(|| {
-                Failure::invalid(format_args!(
-                    "expected the policy `serror`, `mainline` or `full`, got `{name}`"
-                ))
-            })?;
+            let policy = Chosen::by_name(&name)?;
             containment.give(Containment(Mutex::new(seawall::Containment::new(policy))));
             Ok(())
         })
@@ -53,6 +90,44 @@ pub unsafe extern "C" fn seawall_containment_new(
 pub unsafe extern "C" fn seawall_containment_free(containment: *mut Containment) {
     // SAFETY: by the caller.
     unsafe { free(containment) }
+}
+
+/// `is_dry_run` not 0: from now on everything is decided, and nothing is recorded or injected.
+///
+/// # Safety
+/// `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_containment_set_dry_run(
+    containment: *const Containment,
+    is_dry_run: u32,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            lock(&shared(containment, "containment")?.0).set_dry_run(is_dry_run != 0);
+            Ok(())
+        })
+    }
+}
+
+/// The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be
+/// set again (`seawall_containment_set_records`).
+///
+/// # Safety
+/// `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_containment_reset(
+    containment: *const Containment,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            lock(&shared(containment, "containment")?.0).reset();
+            Ok(())
+        })
+    }
 }
 
 /// Decides what is to be done about a `KVM_EXIT_ARM_SEA`. The guest is as it was: alone, this is a dry run.
@@ -111,7 +186,8 @@ pub unsafe extern "C" fn seawall_decide_sigbus(
 /// guest has acknowledged none of those that are there the incident's action becomes `SEAWALL_ACTION_WAIT`, for a
 /// second at most.
 ///
-/// If it fails the decision stands: `seawall_inject` goes on without a record.
+/// If it fails the decision stands: `seawall_inject` goes on without a record. After `SEAWALL_ACTION_HOST_FIRST` it says
+/// that the host could not help, and makes that `SEAWALL_ACTION_INJECT`.
 ///
 /// # Safety
 /// `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
@@ -154,9 +230,34 @@ pub unsafe extern "C" fn seawall_inject(
     }
 }
 
+/// After `SEAWALL_ACTION_HOST_FIRST`: the host put memory there with what was in it. The incident is done; run the vCPU
+/// again.
+///
+/// # Safety
+/// `containment` must be NULL or from `seawall_containment_new`; `incident` NULL or from `seawall_incident_new`, and no
+/// other thread's now; `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_repaired(
+    containment: *const Containment,
+    incident: *mut Incident,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let containment = shared(containment, "containment")?;
+            let incident = exclusive(incident, "incident")?;
+            let (decision, _) = decision(incident)?;
+            let outcome = lock(&containment.0).repaired(*decision);
+            incident.0 = Step::Done(outcome);
+            Ok(())
+        })
+    }
+}
+
 /// `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one. What to do next is the
 /// incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
-/// `SEAWALL_ACTION_STOP`.
+/// `SEAWALL_ACTION_STOP`. The host is not asked first.
 ///
 /// # Safety
 /// As `seawall_decide_sea` and `seawall_record`.
@@ -234,9 +335,12 @@ fn decide(
 ) -> Result<(), Failure> {
     // A stage 2 fault on the guest's own table walk can be behind a SIGBUS, and never behind a SEA exit.
     let last = if matches!(source, Source::Sea(_)) { Last::NoWalk } else { Last::Any };
+    let traits = GuestTraits { ras: vcpu.host_has_ras != 0, el2: vcpu.guest == Guest::Nested as u32 };
     let vcpu = vcpu.stock(last)?;
     incident.0 = Step::Empty;
-    let decision = lock(&containment.0).decide(&vcpu, source, Duration::from_nanos(now_ns))?;
+    let mut containment = lock(&containment.0);
+    containment.set_guest(traits);
+    let decision = containment.decide(&vcpu, source, Duration::from_nanos(now_ns))?;
     incident.0 = Step::Decided { decision, last };
     Ok(())
 }
@@ -249,13 +353,13 @@ fn record(
 ) -> Result<(), Failure> {
     let (decision, _) = decision(incident)?;
     let (memory, time) = (memory.calls()?, time(unix_seconds)?);
+    *decision = decision.guest_first();
     Ok(lock(&containment.0).record(&memory, decision, time)?)
 }
 
 fn inject(containment: &Containment, vcpu: &Vcpu, incident: &mut Incident) -> Result<(), Failure> {
     let (decision, last) = decision(incident)?;
     let (decision, mut vcpu) = (*decision, vcpu.stock(last)?);
-    let is_injection = matches!(decision.verdict, Verdict::Inject(_));
     match lock(&containment.0).inject(&mut vcpu, decision) {
         Ok(outcome) => {
             incident.0 = Step::Done(outcome);
@@ -264,7 +368,7 @@ fn inject(containment: &Containment, vcpu: &Vcpu, incident: &mut Incident) -> Re
         Err(error) => {
             let failure = Failure::from(error);
             // A second time, it would be injected twice.
-            if is_injection && failure.status == Status::Degraded {
+            if failure.status == Status::Degraded {
                 incident.0 = Step::Empty;
             }
             Err(failure)

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::fmt;
 
 use seawall::{
-    Access as ErrorAccess, Action as Taken, Decision, Injection, MemoryError, StopReason, Verdict,
+    Access as ErrorAccess, Action as Taken, Decision, Injection, MemoryError, StopReason as Reason, Verdict,
 };
 use seawall_arm::{ExceptionLevel, Target};
 use seawall_kvm::assist::Last;
@@ -27,8 +27,31 @@ pub enum Action {
     Wait = 3,
     /// The guest must not be run again; the text says why.
     Stop = 4,
+    /// Put memory there with what was in it, if the host can, and call `seawall_repaired`; else go on with
+    /// `seawall_record` and `seawall_inject`.
+    HostFirst = 5,
+    /// The host put the memory back as it was. Run the guest again.
+    Repaired = 6,
+    /// Nothing was injected, as this is a dry run; `injection` says what would have been.
+    DryRun = 7,
     /// What this version of the interface has no name for; the text says it.
-    Other = 5,
+    Other = 8,
+}
+
+/// Why a guest is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum StopReason {
+    /// It is not.
+    None = 0,
+    /// The same access aborts for ever: `storm_times`.
+    Storm = 1,
+    /// The policy has it so for errors of this kind.
+    Policy = 2,
+    /// The guest hypervisor takes the abort from its own guest, and stock kernels cannot be asked for that soundly.
+    Nested = 3,
+    /// What this version of the interface has no name for; the text says it.
+    Other = 4,
 }
 
 /// What the guest was doing when it met the bad memory.
@@ -133,8 +156,12 @@ pub struct Outcome {
     pub recorded: u32,
     /// The id of the record's source.
     pub record_source: u32,
+    /// One of `seawall_stop_reason`.
+    pub stop_reason: u32,
     /// After a storm: how often the same abort came.
     pub storm_times: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// One memory error on its way through `seawall_decide_*`, `seawall_record` and `seawall_inject`. One for each thread
@@ -176,6 +203,7 @@ impl fmt::Display for Incident {
         #[allow(unreachable_patterns, reason = "verdicts may come")]
         match &decision.verdict {
             Verdict::Inject(injection) => write!(f, "to inject: {injection}"),
+            Verdict::HostFirst(injection) => write!(f, "the host first, else to inject: {injection}"),
             Verdict::Wait => f.write_str("to wait until the guest has read the records before it"),
             Verdict::Stop(reason) => write!(f, "to stop: {reason}"),
             other => write!(f, "{other:?}"),
@@ -191,6 +219,10 @@ fn decided(decision: &Decision) -> Outcome {
         Verdict::Inject(injection) => {
             set_injection(&mut outcome, injection);
             Action::Inject
+        }
+        Verdict::HostFirst(injection) => {
+            set_injection(&mut outcome, injection);
+            Action::HostFirst
         }
         Verdict::Wait => Action::Wait,
         Verdict::Stop(reason) => {
@@ -213,6 +245,11 @@ fn done(taken: &seawall::Outcome) -> Outcome {
             Action::Injected
         }
         Taken::Waiting => Action::Wait,
+        Taken::Repaired => Action::Repaired,
+        Taken::DryRun(injection) => {
+            set_injection(&mut outcome, injection);
+            Action::DryRun
+        }
         Taken::Stop(reason) => {
             set_reason(&mut outcome, reason);
             Action::Stop
@@ -288,11 +325,17 @@ fn set_guest(outcome: &mut Outcome, guest: &seawall::GuestState) {
     outcome.guest_state = state as u32;
 }
 
-fn set_reason(outcome: &mut Outcome, reason: &StopReason) {
-    #[allow(irrefutable_let_patterns, reason = "reasons may come")]
-    if let StopReason::Storm { times, .. } = reason {
-        outcome.storm_times = u32::try_from(*times).unwrap_or(u32::MAX);
-    }
+fn set_reason(outcome: &mut Outcome, reason: &Reason) {
+    let stop_reason = match reason {
+        Reason::Storm { times, .. } => {
+            outcome.storm_times = u32::try_from(*times).unwrap_or(u32::MAX);
+            StopReason::Storm
+        }
+        Reason::Policy(_) => StopReason::Policy,
+        Reason::Nested => StopReason::Nested,
+        _ => StopReason::Other,
+    };
+    outcome.stop_reason = stop_reason as u32;
 }
 
 /// Makes an incident with nothing in it.

@@ -308,6 +308,7 @@ unsafe fn give(out: *mut u64, value: u64) {
 }
 
 #[cfg(unix)]
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere not all bytes are a path")]
 fn file_path(path: &CStr) -> Result<PathBuf, Failure> {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;

@@ -48,7 +48,7 @@ pub const SEAWALL_MESSAGE_SIZE: usize = 256;
 pub struct Error {
     /// As returned.
     pub status: Status,
-    /// The errno behind it, positive; 0 if there is none.
+    /// The errno behind it, positive; 0 if none is known.
     pub os_errno: i32,
     /// What was expected and what came, for people. Empty if all is well.
     pub message: [c_char; SEAWALL_MESSAGE_SIZE],
@@ -81,7 +81,7 @@ impl Failure {
 /// `error` must be NULL or valid for writes of an [`Error`].
 pub(crate) unsafe fn call(error: *mut Error, body: impl FnOnce() -> Result<(), Failure>) -> Status {
     // What a panic left half done is behind a lock, and each of those states is sound.
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(panic)));
+    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
     let (status, errno, message) = match result {
         Ok(()) => (Status::Ok, 0, String::new()),
         Err(Failure { status, errno, message }) => (status, errno, message),
@@ -97,7 +97,7 @@ pub(crate) unsafe fn call(error: *mut Error, body: impl FnOnce() -> Result<(), F
     status
 }
 
-fn panicked(panic: Box<dyn Any + Send>) -> Failure {
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
     let words = panic.downcast_ref::<&str>().copied();
     let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
     Failure::new(Status::Panic, format_args!("a bug in Seawall, please report it: {words}"))

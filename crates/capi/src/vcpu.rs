@@ -152,7 +152,7 @@ impl From<ContainError<StockError>> for Failure {
                 (if is_degraded { Status::Degraded } else { Status::Vcpu }, error.errno())
             }
             ContainError::Vcpu(error) => (Status::Vcpu, error.errno()),
-            _ => (Status::Refused, None),
+            ContainError::NotInAbi { .. } => (Status::Refused, None),
         };
         Self::new(status, error).with_errno(errno.map(|errno| errno.0))
     }
