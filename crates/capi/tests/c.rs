@@ -64,8 +64,8 @@ fn library() -> Result<PathBuf, Failed> {
     let mut newest = None;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("libseawall_capi") && name.ends_with(".a") {
+        let is_ours = entry.file_name().to_string_lossy().starts_with("libseawall_capi");
+        if is_ours && entry.path().extension().is_some_and(|extension| extension == "a") {
             newest = newest.max(Some((entry.metadata()?.modified()?, entry.path())));
         }
     }
