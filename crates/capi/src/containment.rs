@@ -182,9 +182,9 @@ pub unsafe extern "C" fn seawall_decide_sigbus(
     }
 }
 
-/// Writes the record of the error, if the guest looks for such and an abort is to be injected that makes it look. If the
-/// guest has acknowledged none of those that are there the incident's action becomes `SEAWALL_ACTION_WAIT`, for a
-/// second at most.
+/// Writes the record of the error, if the guest looks for such and an abort is to be injected that makes it look. While
+/// there is one that the guest has not acknowledged the incident's action becomes `SEAWALL_ACTION_WAIT`, for a second at
+/// most.
 ///
 /// If it fails the decision stands: `seawall_inject` goes on without a record. After `SEAWALL_ACTION_HOST_FIRST` it says
 /// that the host could not help, and makes that `SEAWALL_ACTION_INJECT`.

@@ -22,8 +22,8 @@ pub enum Action {
     Inject = 1,
     /// Injected: `guest_state` says where the guest is now. Run it again.
     Injected = 2,
-    /// The guest has not acknowledged the records that are there. Run the vCPU again, which repeats the access, and let
-    /// the others run.
+    /// The guest has not acknowledged a record that is there. Run the vCPU again, which repeats the access, and let the
+    /// others run.
     Wait = 3,
     /// The guest must not be run again; the text says why.
     Stop = 4,

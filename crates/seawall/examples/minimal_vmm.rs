@@ -43,7 +43,7 @@ mod vmm {
     /// What goes bad: data, and code.
     const BAD_DATA: u64 = RAM + 0x3040;
     const BAD_CODE: u64 = RAM + 0x4040;
-    /// Where nothing is: the guest tells of what its handler reads by writes to it.
+    /// No memory: the guest tells by writes here what its handler reads.
     const CONSOLE: u64 = 0x0900_0000;
 
     const PROGRAM: [u32; 6] = [
@@ -97,12 +97,15 @@ mod vmm {
     /// The loop that each VMM has.
     fn run_vcpu(vcpu: &mut VcpuFd, errors: &mut Errors) -> Result<(), Box<dyn Error>> {
         loop {
-            let exit = sigbus::recording(|| vcpu.run());
-            if let Some(sigbus) = sigbus::take() {
+            // What the last run met, before the next.
+            while let Some(sigbus) = sigbus::take() {
                 errors.sigbus(vcpu, &sigbus)?;
-                continue;
             }
-            match exit? {
+            let exit = match sigbus::recording(|| vcpu.run()) {
+                Err(error) if error.errno() == libc::EINTR => continue,
+                exit => exit?,
+            };
+            match exit {
                 VcpuExit::MmioWrite(address, data) => {
                     let name = if address == CONSOLE { "ESR" } else { "FAR" };
                     let value = data.try_into().map_or(0, u64::from_le_bytes);
