@@ -5,6 +5,7 @@
 //! - [`assist`]: *assisted injection*, the extended ABI out of three ioctls that every kernel has: the
 //!   kernel delivers its own data abort, and what it delivered is turned into what was asked. Portable,
 //!   and tested on any host against the model of `seawall-events`
+//! - [`stock`]: the same for a VMM that has vCPUs of its own, with all of containment on top
 //! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only; elsewhere `Kvm::open` says so): the backend
 //! - `lab` (aarch64 Linux only): the poison register of the lab's machine
 //! - [`probe`]: what this host offers, on any host
@@ -41,6 +42,7 @@ mod errno;
 pub mod probe;
 #[cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
 mod state;
+pub mod stock;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 #[allow(unsafe_code)]

@@ -37,6 +37,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+/// The code of docs/embedding.md compiles, and does what it says.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+mod embedding {}
+
 mod address_map;
 pub mod apei;
 mod containment;

@@ -1,6 +1,7 @@
 //! The backend proper, over `kvm-ioctls`.
 
 mod careful;
+mod fd;
 mod gic;
 mod holes;
 mod host;
@@ -12,6 +13,7 @@ mod vcpu;
 mod vm;
 
 pub use careful::{Readable, recover};
+pub use fd::sea_exit;
 pub use gic::{Gic, SpiLine};
 pub use host::{Kvm, Way};
 pub use kick::Kicker;

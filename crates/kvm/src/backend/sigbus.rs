@@ -161,15 +161,16 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void)
     }
 }
 
-/// What was recorded, once: first what a run on this thread was about to consume.
-pub(super) fn take() -> Option<SigbusExit> {
+/// What was recorded, once: first what a run on this thread was about to consume. For a VMM that calls `KVM_RUN`
+/// itself, after each run of its own that was [`recording`]: [`Vcpu`](super::Vcpu) does this by itself.
+pub fn take() -> Option<SigbusExit> {
     let required = RECORD.with(|record| record.required.swap(0, Ordering::Relaxed));
     let early = || EARLY.iter().find_map(|slot| unpack(slot.swap(0, Ordering::Relaxed), false));
     unpack(required, true).or_else(early)
 }
 
-/// Runs `run` with SIGBUS of this thread recorded.
-pub(super) fn recording<T>(run: impl FnOnce() -> T) -> T {
+/// Runs `run`, which is a `KVM_RUN` of the VMM's own, with SIGBUS of this thread recorded for [`take`].
+pub fn recording<T>(run: impl FnOnce() -> T) -> T {
     RECORD.with(|record| {
         record.expected.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);

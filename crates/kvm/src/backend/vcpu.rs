@@ -15,6 +15,7 @@ use zerocopy::FromBytes;
 use super::{El1, Error, Vm, Way, failed, kick, sigbus};
 use crate::Errno;
 use crate::assist::{self, AssistError, Guest, Kernel, Last};
+use crate::stock::KernelEvents;
 
 /// A vCPU. It may be moved to a thread of its own, and is run there.
 #[derive(Debug)]
@@ -143,9 +144,8 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Ioctl`].
     pub fn events_bytes(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Error> {
-        let events = self.fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?;
-        // SAFETY: both are 64 bytes, plain integers without padding.
-        Ok(unsafe { std::mem::transmute::<kvm_vcpu_events, [u8; VCPU_EVENTS_SIZE]>(events) })
+        let failed = |errno| Error::Ioctl { call: "KVM_GET_VCPU_EVENTS", errno };
+        KernelEvents::get_vcpu_events(&self.fd).map_err(failed)
     }
 
     /// `KVM_SET_VCPU_EVENTS` with an address that the kernel cannot read: for tests of what it looks at first.
@@ -214,7 +214,7 @@ fn set_failed(errno: Errno) -> Error {
 }
 
 /// The exit of a `kvm_run.exit_reason` and its union.
-fn decode(reason: u32, union: &[u8]) -> Exit {
+pub(super) fn decode(reason: u32, union: &[u8]) -> Exit {
     fn prefix<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(union: &[u8]) -> Option<T> {
         T::read_from_prefix(union).ok().map(|(value, _)| value)
     }
@@ -240,20 +240,15 @@ fn decode(reason: u32, union: &[u8]) -> Exit {
 
 impl Kernel for Vcpu {
     fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
-        // SAFETY: both are 64 bytes, plain integers without padding.
-        let events = unsafe { std::mem::transmute::<[u8; VCPU_EVENTS_SIZE], kvm_vcpu_events>(*bytes) };
-        self.fd.set_vcpu_events(&events).map_err(Errno::from)
+        Kernel::set_vcpu_events(&self.fd, bytes)
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
-        let mut value = [0; 8];
-        self.fd.get_one_reg(id, &mut value).map_err(Errno::from)?;
-        Ok(u64::from_le_bytes(value))
+        Kernel::get_one_reg(&self.fd, id)
     }
 
     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
-        self.fd.set_one_reg(id, &value.to_le_bytes()).map_err(Errno::from)?;
-        Ok(())
+        Kernel::set_one_reg(&self.fd, id, value)
     }
 }
 

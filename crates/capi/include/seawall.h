@@ -1,0 +1,1201 @@
+/*
+ * Seawall: containment of memory errors for VMMs, in C.
+ * Licensed under Apache-2.0 or BSD-3-Clause, at your option.
+ *
+ * Made by cbindgen from crates/capi/src. Do not edit.
+ */
+
+#ifndef SEAWALL_H
+#define SEAWALL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * Bytes of a message, with the zero at its end.
+ */
+#define SEAWALL_MESSAGE_SIZE 256
+
+/**
+ * `kvm_run.exit_reason` of an access to memory that the hardware could not correct: `KVM_EXIT_ARM_SEA`, Linux 6.19.
+ */
+#define SEAWALL_KVM_EXIT_ARM_SEA 41
+
+/**
+ * The capability that asks for this exit, by `KVM_ENABLE_CAP` on the VM: `KVM_CAP_ARM_SEA_TO_USER`.
+ */
+#define SEAWALL_KVM_CAP_ARM_SEA_TO_USER 245
+
+/**
+ * Bytes of `struct kvm_vcpu_events`.
+ */
+#define SEAWALL_VCPU_EVENTS_SIZE 64
+
+/**
+ * In `valid` of `seawall_outcome`: `gpa` and `size` are known.
+ */
+#define SEAWALL_VALID_GPA 1
+
+/**
+ * In `valid` of `seawall_outcome`: `gva` is known.
+ */
+#define SEAWALL_VALID_GVA 2
+
+/**
+ * In `valid` of `seawall_outcome`: `esr` is known; SIGBUS has none.
+ */
+#define SEAWALL_VALID_ESR 4
+
+/**
+ * In `valid` of `seawall_outcome`: the table walk met the error, at `walk_level`.
+ */
+#define SEAWALL_VALID_WALK_LEVEL 8
+
+/**
+ * In `injection` of `seawall_outcome`: an external data abort.
+ */
+#define SEAWALL_INJECT_DATA_ABORT 1
+
+/**
+ * In `injection` of `seawall_outcome`: an external instruction abort.
+ */
+#define SEAWALL_INJECT_INSTRUCTION_ABORT 2
+
+/**
+ * In `injection` of `seawall_outcome`: an SError.
+ */
+#define SEAWALL_INJECT_SERROR 4
+
+/**
+ * Bytes of a record: a Generic Error Status Block with one memory section.
+ */
+#define SEAWALL_CPER_SIZE 172
+
+/**
+ * Bytes of guest memory that each source of records takes.
+ */
+#define SEAWALL_SOURCE_SIZE 512
+
+/**
+ * How a call ended.
+ */
+enum seawall_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * All is well.
+   */
+  SEAWALL_STATUS_OK = 0,
+  /**
+   * NULL was given where something must be.
+   */
+  SEAWALL_STATUS_NULL_POINTER = 1,
+  /**
+   * An argument cannot be.
+   */
+  SEAWALL_STATUS_INVALID_ARGUMENT = 2,
+  /**
+   * There is nothing of that kind there.
+   */
+  SEAWALL_STATUS_NOT_FOUND = 3,
+  /**
+   * The buffer is too small; nothing is in it, and the length says how many bytes it takes.
+   */
+  SEAWALL_STATUS_BUFFER_TOO_SMALL = 4,
+  /**
+   * A callback of the vCPU failed, or what was asked was refused; nothing was injected.
+   */
+  SEAWALL_STATUS_VCPU = 5,
+  /**
+   * A callback of the vCPU failed after the kernel delivered: the guest takes a sound abort, but not the whole of
+   * what was asked.
+   */
+  SEAWALL_STATUS_DEGRADED = 6,
+  /**
+   * The policy's decision cannot be had of this vCPU; nothing was injected.
+   */
+  SEAWALL_STATUS_REFUSED = 7,
+  /**
+   * A callback of the guest's memory failed.
+   */
+  SEAWALL_STATUS_MEMORY = 8,
+  /**
+   * A file could not be read or written.
+   */
+  SEAWALL_STATUS_FILE = 9,
+  /**
+   * Bytes or a file are not a ledger, or a damaged one.
+   */
+  SEAWALL_STATUS_FORMAT = 10,
+  /**
+   * A bug of the library: please report it.
+   */
+  SEAWALL_STATUS_PANIC = 11,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_status seawall_status;
+#else
+typedef int32_t seawall_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What the guest was doing when it met the bad memory.
+ */
+enum seawall_access
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * SIGBUS does not say.
+   */
+  SEAWALL_ACCESS_UNKNOWN = 0,
+  /**
+   * Fetching an instruction.
+   */
+  SEAWALL_ACCESS_FETCH = 1,
+  /**
+   * Reading data.
+   */
+  SEAWALL_ACCESS_LOAD = 2,
+  /**
+   * Writing data.
+   */
+  SEAWALL_ACCESS_STORE = 3,
+  /**
+   * Cache maintenance or address translation by instruction.
+   */
+  SEAWALL_ACCESS_MAINTENANCE = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_access seawall_access;
+#else
+typedef uint32_t seawall_access;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What is to be done about an error, or was.
+ */
+enum seawall_action
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Nothing was decided yet.
+   */
+  SEAWALL_ACTION_NONE = 0,
+  /**
+   * Decided, to be injected: `seawall_inject` does it.
+   */
+  SEAWALL_ACTION_INJECT = 1,
+  /**
+   * Injected: `guest_state` says where the guest is now. Run it again.
+   */
+  SEAWALL_ACTION_INJECTED = 2,
+  /**
+   * The guest has not acknowledged the records that are there. Run the vCPU again, which repeats the access, and let
+   * the others run.
+   */
+  SEAWALL_ACTION_WAIT = 3,
+  /**
+   * The guest must not be run again; the text says why.
+   */
+  SEAWALL_ACTION_STOP = 4,
+  /**
+   * Put memory there with what was in it, if the host can, and call `seawall_repaired`; else go on with
+   * `seawall_record` and `seawall_inject`.
+   */
+  SEAWALL_ACTION_HOST_FIRST = 5,
+  /**
+   * The host put the memory back as it was. Run the guest again.
+   */
+  SEAWALL_ACTION_REPAIRED = 6,
+  /**
+   * Nothing was injected, as this is a dry run; `injection` says what would have been.
+   */
+  SEAWALL_ACTION_DRY_RUN = 7,
+  /**
+   * What this version of the interface has no name for; the text says it.
+   */
+  SEAWALL_ACTION_OTHER = 8,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_action seawall_action;
+#else
+typedef uint32_t seawall_action;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What became of an announcement.
+ */
+enum seawall_announcement
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The guest finds its record when it looks next.
+   */
+  SEAWALL_ANNOUNCEMENT_WRITTEN = 0,
+  /**
+   * It waits for a source to be free: `seawall_flush_records`.
+   */
+  SEAWALL_ANNOUNCEMENT_QUEUED = 1,
+  /**
+   * Too many wait: the guest will not be told.
+   */
+  SEAWALL_ANNOUNCEMENT_DROPPED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_announcement seawall_announcement;
+#else
+typedef uint32_t seawall_announcement;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How it was found that a page is bad.
+ */
+enum seawall_cause
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * A vCPU consumed it: a SEA exit, or SIGBUS with `BUS_MCEERR_AR`.
+   */
+  SEAWALL_CAUSE_CONSUMED = 1,
+  /**
+   * The host found it before anybody did: SIGBUS with `BUS_MCEERR_AO`, or a scrubber's report.
+   */
+  SEAWALL_CAUSE_FOUND = 2,
+  /**
+   * It was bad where the guest came from.
+   */
+  SEAWALL_CAUSE_MIGRATED = 3,
+  /**
+   * Somebody wanted it so: an experiment.
+   */
+  SEAWALL_CAUSE_EXPERIMENT = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_cause seawall_cause;
+#else
+typedef uint32_t seawall_cause;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What of a vCPU decides where an abort can go.
+ */
+enum seawall_guest
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * EL1 is AArch64, and there is no virtual EL2.
+   */
+  SEAWALL_GUEST_AARCH64 = 0,
+  /**
+   * EL1 is AArch32 (`KVM_ARM_VCPU_EL1_32BIT`). It must have run once.
+   */
+  SEAWALL_GUEST_AARCH32 = 1,
+  /**
+   * There is a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`).
+   */
+  SEAWALL_GUEST_NESTED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_guest seawall_guest;
+#else
+typedef uint32_t seawall_guest;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Where an injection left the guest.
+ */
+enum seawall_guest_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Nothing was injected.
+   */
+  SEAWALL_GUEST_STATE_NONE = 0,
+  /**
+   * At the first instruction of its handler: `guest_pc`, `guest_esr`, `guest_far`.
+   */
+  SEAWALL_GUEST_STATE_AT_VECTOR = 1,
+  /**
+   * The SError waits for the guest to unmask it.
+   */
+  SEAWALL_GUEST_STATE_SERROR_PENDING = 2,
+  /**
+   * The kernel took the error for transient and did nothing: the guest repeats the access.
+   */
+  SEAWALL_GUEST_STATE_NOT_DELIVERED = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_guest_state seawall_guest_state;
+#else
+typedef uint32_t seawall_guest_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Whether the guest finds a record of the error.
+ */
+enum seawall_recorded
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * It has no place for records, the error has no address, or nothing is injected.
+   */
+  SEAWALL_RECORDED_NO = 0,
+  /**
+   * It lies at the source `record_source`.
+   */
+  SEAWALL_RECORDED_AT_SOURCE = 1,
+  /**
+   * The guest did not acknowledge those before it for too long: it gets the abort alone.
+   */
+  SEAWALL_RECORDED_UNACKNOWLEDGED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_recorded seawall_recorded;
+#else
+typedef uint32_t seawall_recorded;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How bad an error is, in ACPI's numbers.
+ */
+enum seawall_severity
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The memory is lost, the system need not be.
+   */
+  SEAWALL_SEVERITY_RECOVERABLE = 0,
+  /**
+   * The system is lost: Linux panics.
+   */
+  SEAWALL_SEVERITY_FATAL = 1,
+  /**
+   * Nothing was lost.
+   */
+  SEAWALL_SEVERITY_CORRECTED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_severity seawall_severity;
+#else
+typedef uint32_t seawall_severity;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Why a guest is stopped.
+ */
+enum seawall_stop_reason
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * It is not.
+   */
+  SEAWALL_STOP_REASON_NONE = 0,
+  /**
+   * The same access aborts for ever: `storm_times`.
+   */
+  SEAWALL_STOP_REASON_STORM = 1,
+  /**
+   * The policy has it so for errors of this kind.
+   */
+  SEAWALL_STOP_REASON_POLICY = 2,
+  /**
+   * The guest hypervisor takes the abort from its own guest, and stock kernels cannot be asked for that soundly.
+   */
+  SEAWALL_STOP_REASON_NESTED = 3,
+  /**
+   * What this version of the interface has no name for; the text says it.
+   */
+  SEAWALL_STOP_REASON_OTHER = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum seawall_stop_reason seawall_stop_reason;
+#else
+typedef uint32_t seawall_stop_reason;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Translates between guest physical addresses and the VMM's, in the logarithm of the number of regions.
+ */
+typedef struct seawall_address_map seawall_address_map;
+
+/**
+ * Turns the memory errors of one guest into what a policy decides.
+ */
+typedef struct seawall_containment seawall_containment;
+
+/**
+ * One memory error on its way through `seawall_decide_*`, `seawall_record` and `seawall_inject`. One for each thread
+ * that runs a vCPU is enough: deciding on the next error replaces the last.
+ */
+typedef struct seawall_incident seawall_incident;
+
+/**
+ * The bad pages of one guest.
+ */
+typedef struct seawall_ledger seawall_ledger;
+
+/**
+ * What went wrong, in words. The caller owns it; it needs no initialisation, and is written by each call that it is
+ * given to, also by one that succeeds.
+ */
+typedef struct seawall_error {
+  /**
+   * As returned.
+   */
+  seawall_status status;
+  /**
+   * The errno behind it, positive; 0 if none is known.
+   */
+  int32_t os_errno;
+  /**
+   * What was expected and what came, for people. Empty if all is well.
+   */
+  char message[SEAWALL_MESSAGE_SIZE];
+} seawall_error;
+
+/**
+ * An incident in numbers. What is not known is 0.
+ */
+typedef struct seawall_outcome {
+  /**
+   * Where the bad range begins, guest physical.
+   */
+  uint64_t gpa;
+  /**
+   * Bytes that may be bad from there on.
+   */
+  uint64_t size;
+  /**
+   * Guest virtual address of the access.
+   */
+  uint64_t gva;
+  /**
+   * PC of the instruction, which has not retired.
+   */
+  uint64_t pc;
+  /**
+   * The ESR of the exit.
+   */
+  uint64_t esr;
+  /**
+   * After an injection: PC, the vector.
+   */
+  uint64_t guest_pc;
+  /**
+   * After an injection: the ESR that the handler will read.
+   */
+  uint64_t guest_esr;
+  /**
+   * After an injection: the FAR that the handler will read.
+   */
+  uint64_t guest_far;
+  /**
+   * Not 0: so many distinct pages went bad in so short a time that the guest should be migrated while it lives.
+   */
+  uint64_t evacuate_pages;
+  /**
+   * Which of the above are known: SEAWALL_VALID_*.
+   */
+  uint32_t valid;
+  /**
+   * One of `seawall_action`.
+   */
+  uint32_t action;
+  /**
+   * One of `seawall_access`.
+   */
+  uint32_t access;
+  /**
+   * Exception level of the access: 0, 1 or 2.
+   */
+  uint32_t exception_level;
+  /**
+   * Lookup level of the table walk, -1 to 3.
+   */
+  int32_t walk_level;
+  /**
+   * What is or was injected: SEAWALL_INJECT_*.
+   */
+  uint32_t injection;
+  /**
+   * The ISS that is or was given for the abort.
+   */
+  uint32_t iss;
+  /**
+   * One of `seawall_guest_state`.
+   */
+  uint32_t guest_state;
+  /**
+   * After an injection: the Exception level of the handler, 1 or 2.
+   */
+  uint32_t guest_level;
+  /**
+   * One of `seawall_recorded`.
+   */
+  uint32_t recorded;
+  /**
+   * The id of the record's source.
+   */
+  uint32_t record_source;
+  /**
+   * One of `seawall_stop_reason`.
+   */
+  uint32_t stop_reason;
+  /**
+   * After a storm: how often the same abort came.
+   */
+  uint32_t storm_times;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+} seawall_outcome;
+
+/**
+ * A vCPU that is out of `KVM_RUN`. Each function is an ioctl on its file descriptor, gives 0 or the errno (positive or
+ * negative), and is called on the thread that called the library, before that call returns. None may be NULL.
+ *
+ * The registers must be the kernel's: a VMM that keeps a copy (QEMU: `cpu_synchronize_state`) writes it back before,
+ * and takes it for stale after.
+ */
+typedef struct seawall_vcpu {
+  /**
+   * Given to each function as it is.
+   */
+  void *opaque;
+  /**
+   * `KVM_SET_VCPU_EVENTS` with `SEAWALL_VCPU_EVENTS_SIZE` bytes, mainline's layout.
+   */
+  int32_t (*set_vcpu_events)(void *opaque, const uint8_t *events);
+  /**
+   * `KVM_GET_VCPU_EVENTS` into `SEAWALL_VCPU_EVENTS_SIZE` bytes.
+   */
+  int32_t (*get_vcpu_events)(void *opaque, uint8_t *events);
+  /**
+   * `KVM_GET_ONE_REG` of a 64-bit register.
+   */
+  int32_t (*get_one_reg)(void *opaque, uint64_t id, uint64_t *value);
+  /**
+   * `KVM_SET_ONE_REG` of a 64-bit register.
+   */
+  int32_t (*set_one_reg)(void *opaque, uint64_t id, uint64_t value);
+  /**
+   * One of `seawall_guest`.
+   */
+  uint32_t guest;
+  /**
+   * Not 0: the host has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`). Without it no SEA comes out of the kernel.
+   */
+  uint32_t host_has_ras;
+} seawall_vcpu;
+
+/**
+ * The `arm_sea` member of the union in `struct kvm_run`, at byte 0x20 of it: field for field, so that it can be copied
+ * with `memcpy` where the kernel's headers are too old to have it.
+ */
+typedef struct seawall_sea_exit {
+  /**
+   * Bit 0: `gpa` is valid.
+   */
+  uint64_t flags;
+  /**
+   * The masked `ESR_EL2`.
+   */
+  uint64_t esr;
+  /**
+   * Guest virtual address, valid if FnV (bit 10) of `esr` is 0.
+   */
+  uint64_t gva;
+  /**
+   * Guest physical address, page aligned.
+   */
+  uint64_t gpa;
+} seawall_sea_exit;
+
+/**
+ * Guest memory, for the records of errors. Each function gives 0 or an errno (positive or negative), and does all of
+ * what it is asked for or fails. An access of 4 or 8 bytes, which are aligned then, must be one load or one store: the
+ * guest looks at the same words. In QEMU `address_space_rw` does that; over a mapping, `__atomic_load_n` and
+ * `__atomic_store_n` do. Ordering is the library's.
+ */
+typedef struct seawall_memory {
+  /**
+   * Given to each function as it is.
+   */
+  void *opaque;
+  /**
+   * Reads `size` bytes at `gpa` into `bytes`.
+   */
+  int32_t (*read)(void *opaque, uint64_t gpa, uint8_t *bytes, size_t size);
+  /**
+   * Writes `size` bytes from `bytes` at `gpa`.
+   */
+  int32_t (*write)(void *opaque, uint64_t gpa, const uint8_t *bytes, size_t size);
+} seawall_memory;
+
+/**
+ * Where in guest memory the records are. The guest must not take it for RAM of its own: `seawall_hest` tells it.
+ */
+typedef struct seawall_records_region {
+  /**
+   * Guest physical address, a multiple of 8. It takes SEAWALL_SOURCE_SIZE bytes for each source.
+   */
+  uint64_t base;
+  /**
+   * Sources for errors that were consumed: as many can be outstanding. 16, say.
+   */
+  uint16_t sea_sources;
+  /**
+   * Sources for errors that were only found. One, say.
+   */
+  uint16_t polled_sources;
+  /**
+   * How often the guest looks at those, in milliseconds.
+   */
+  uint32_t poll_interval_ms;
+} seawall_records_region;
+
+/**
+ * A run of guest memory.
+ */
+typedef struct seawall_memory_region {
+  /**
+   * Guest physical address.
+   */
+  uint64_t guest;
+  /**
+   * The same byte in the VMM's address space.
+   */
+  uint64_t host;
+  /**
+   * Bytes.
+   */
+  uint64_t size;
+} seawall_memory_region;
+
+/**
+ * Neighbouring bad pages with the same history.
+ */
+typedef struct seawall_bad_range {
+  /**
+   * Guest physical address, whole pages of 4 KiB.
+   */
+  uint64_t gpa;
+  /**
+   * Bytes.
+   */
+  uint64_t size;
+  /**
+   * When it was found, in seconds since 1970.
+   */
+  uint64_t unix_seconds;
+  /**
+   * One of `seawall_cause`.
+   */
+  uint32_t cause;
+} seawall_bad_range;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Makes an incident with nothing in it.
+ *
+ * Contract:
+ * `incident` must be valid for writes of a pointer; what it is given must go to `seawall_incident_free`. `error` must
+ * be NULL or valid for writes.
+ */
+seawall_status seawall_incident_new(struct seawall_incident **incident,
+                                    struct seawall_error *error);
+
+/**
+ * Frees an incident; nothing for NULL.
+ *
+ * Contract:
+ * `incident` must be NULL, or from `seawall_incident_new` and not used any more.
+ */
+void seawall_incident_free(struct seawall_incident *incident);
+
+/**
+ * Gives an incident in numbers.
+ *
+ * Contract:
+ * `incident` must be NULL or from `seawall_incident_new`, `outcome` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_incident_outcome(const struct seawall_incident *incident,
+                                        struct seawall_outcome *outcome,
+                                        struct seawall_error *error);
+
+/**
+ * Gives an incident in words, one line for the log: as much of it as fits into `size` bytes with a zero at the end.
+ *
+ * Contract:
+ * `incident` must be NULL or from `seawall_incident_new`, `text` NULL or valid for writes of `size` bytes, `error`
+ * NULL or valid for writes.
+ */
+seawall_status seawall_incident_text(const struct seawall_incident *incident,
+                                     char *text,
+                                     size_t size,
+                                     struct seawall_error *error);
+
+/**
+ * Makes the containment of one guest, by the policy of this name: `rules` (the default of them), `serror`, `mainline`
+ * or `full`; or by rules that differ from the default, separated by commas, such as
+ * `kernel-fetch=stop,user-data=host-first`. It writes no records until `seawall_containment_set_records`.
+ *
+ * Contract:
+ * `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; what that is given
+ * must go to `seawall_containment_free`. `error` must be NULL or valid for writes.
+ */
+seawall_status seawall_containment_new(const char *policy,
+                                       struct seawall_containment **containment,
+                                       struct seawall_error *error);
+
+/**
+ * Frees a containment; nothing for NULL.
+ *
+ * Contract:
+ * `containment` must be NULL, or from `seawall_containment_new` and not used any more.
+ */
+void seawall_containment_free(struct seawall_containment *containment);
+
+/**
+ * `is_dry_run` not 0: from now on everything is decided, and nothing is recorded or injected.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+ */
+seawall_status seawall_containment_set_dry_run(const struct seawall_containment *containment,
+                                               uint32_t is_dry_run,
+                                               struct seawall_error *error);
+
+/**
+ * The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be
+ * set again (`seawall_containment_set_records`).
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+ */
+seawall_status seawall_containment_reset(const struct seawall_containment *containment,
+                                         struct seawall_error *error);
+
+/**
+ * Decides what is to be done about a `KVM_EXIT_ARM_SEA`. The guest is as it was: alone, this is a dry run.
+ *
+ * `now_ns`: nanoseconds of any clock that does not go back, the same for all calls with this containment.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`; `vcpu` and `exit` NULL or valid for reads, and the
+ * functions of `vcpu` what `seawall_vcpu` says; `incident` NULL or from `seawall_incident_new`, and no other thread's
+ * now; `error` NULL or valid for writes.
+ */
+seawall_status seawall_decide_sea(const struct seawall_containment *containment,
+                                  const struct seawall_vcpu *vcpu,
+                                  const struct seawall_sea_exit *exit,
+                                  uint64_t now_ns,
+                                  struct seawall_incident *incident,
+                                  struct seawall_error *error);
+
+/**
+ * Decides what is to be done about a SIGBUS with `BUS_MCEERR_AR` that a vCPU's thread got in `KVM_RUN`. `gpa` and
+ * `size`: the guest memory behind `si_addr` and `si_addr_lsb`, see `seawall_address_map_guest_range`.
+ *
+ * Contract:
+ * As `seawall_decide_sea`.
+ */
+seawall_status seawall_decide_sigbus(const struct seawall_containment *containment,
+                                     const struct seawall_vcpu *vcpu,
+                                     uint64_t gpa,
+                                     uint64_t size,
+                                     uint64_t now_ns,
+                                     struct seawall_incident *incident,
+                                     struct seawall_error *error);
+
+/**
+ * Writes the record of the error, if the guest looks for such and an abort is to be injected that makes it look. If the
+ * guest has acknowledged none of those that are there the incident's action becomes `SEAWALL_ACTION_WAIT`, for a
+ * second at most.
+ *
+ * If it fails the decision stands: `seawall_inject` goes on without a record. After `SEAWALL_ACTION_HOST_FIRST` it says
+ * that the host could not help, and makes that `SEAWALL_ACTION_INJECT`.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
+ * what `seawall_memory` says; `incident` NULL or from `seawall_incident_new`, and no other thread's now; `error` NULL
+ * or valid for writes.
+ */
+seawall_status seawall_record(const struct seawall_containment *containment,
+                              const struct seawall_memory *memory,
+                              uint64_t unix_seconds,
+                              struct seawall_incident *incident,
+                              struct seawall_error *error);
+
+/**
+ * Does what was decided, and reads back what the guest will see. The vCPU must not have run since it was decided.
+ *
+ * Contract:
+ * As `seawall_decide_sea`.
+ */
+seawall_status seawall_inject(const struct seawall_containment *containment,
+                              const struct seawall_vcpu *vcpu,
+                              struct seawall_incident *incident,
+                              struct seawall_error *error);
+
+/**
+ * After `SEAWALL_ACTION_HOST_FIRST`: the host put memory there with what was in it. The incident is done; run the vCPU
+ * again.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`; `incident` NULL or from `seawall_incident_new`, and no
+ * other thread's now; `error` NULL or valid for writes.
+ */
+seawall_status seawall_repaired(const struct seawall_containment *containment,
+                                struct seawall_incident *incident,
+                                struct seawall_error *error);
+
+/**
+ * `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one. What to do next is the
+ * incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
+ * `SEAWALL_ACTION_STOP`. The host is not asked first.
+ *
+ * Contract:
+ * As `seawall_decide_sea` and `seawall_record`.
+ */
+seawall_status seawall_handle_sea(const struct seawall_containment *containment,
+                                  const struct seawall_vcpu *vcpu,
+                                  const struct seawall_memory *memory,
+                                  const struct seawall_sea_exit *exit,
+                                  uint64_t now_ns,
+                                  uint64_t unix_seconds,
+                                  struct seawall_incident *incident,
+                                  struct seawall_error *error);
+
+/**
+ * The same for a SIGBUS: see `seawall_decide_sigbus`.
+ *
+ * Contract:
+ * As `seawall_decide_sea` and `seawall_record`.
+ */
+seawall_status seawall_handle_sigbus(const struct seawall_containment *containment,
+                                     const struct seawall_vcpu *vcpu,
+                                     const struct seawall_memory *memory,
+                                     uint64_t gpa,
+                                     uint64_t size,
+                                     uint64_t now_ns,
+                                     uint64_t unix_seconds,
+                                     struct seawall_incident *incident,
+                                     struct seawall_error *error);
+
+/**
+ * Says where the guest looks for records from now on; NULL: nowhere. `seawall_containment_reset_records` comes next.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`, `region` NULL or valid for reads, `error` NULL or
+ * valid for writes.
+ */
+seawall_status seawall_containment_set_records(const struct seawall_containment *containment,
+                                               const struct seawall_records_region *region,
+                                               struct seawall_error *error);
+
+/**
+ * Makes all sources free: before the guest starts, and each time that it starts anew.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
+ * what `seawall_memory` says; `error` NULL or valid for writes.
+ */
+seawall_status seawall_containment_reset_records(const struct seawall_containment *containment,
+                                                 const struct seawall_memory *memory,
+                                                 struct seawall_error *error);
+
+/**
+ * Tells the guest of bad memory that it has not touched yet: a SIGBUS with `BUS_MCEERR_AO`. `announcement` is one of
+ * `seawall_announcement`.
+ *
+ * Contract:
+ * As `seawall_containment_reset_records`; `announcement` must be NULL or valid for writes.
+ */
+seawall_status seawall_announce(const struct seawall_containment *containment,
+                                const struct seawall_memory *memory,
+                                uint64_t gpa,
+                                uint64_t size,
+                                uint64_t unix_seconds,
+                                uint32_t *announcement,
+                                struct seawall_error *error);
+
+/**
+ * Writes the announcements that wait into the sources that the guest has freed since; `waiting` is given how many still
+ * wait. To be called now and then while there are some.
+ *
+ * Contract:
+ * As `seawall_containment_reset_records`; `waiting` must be NULL or valid for writes.
+ */
+seawall_status seawall_flush_records(const struct seawall_containment *containment,
+                                     const struct seawall_memory *memory,
+                                     size_t *waiting,
+                                     struct seawall_error *error);
+
+/**
+ * Gives the HEST, the ACPI table that tells the guest of the records: `length` is given its bytes, and `buffer` the
+ * table if it has `size` for them (40, and 92 for each source).
+ *
+ * Contract:
+ * `region` must be NULL or valid for reads; `buffer` valid for writes of `size` bytes, or NULL with `size` 0; `length`
+ * and `error` NULL or valid for writes.
+ */
+seawall_status seawall_hest(const struct seawall_records_region *region,
+                            uint8_t *buffer,
+                            size_t size,
+                            size_t *length,
+                            struct seawall_error *error);
+
+/**
+ * Gives the record of an error, SEAWALL_CPER_SIZE bytes, for a VMM that has a GHES of its own. `severity` is one of
+ * `seawall_severity`. The range becomes the smallest power of two around it. `serial` makes the record different from
+ * all others: Linux takes one equal to one of the last ten seconds for a repeat, and does nothing.
+ *
+ * Contract:
+ * `buffer` must be valid for writes of `size` bytes, or NULL with `size` 0; `length` and `error` NULL or valid for
+ * writes.
+ */
+seawall_status seawall_cper(uint64_t gpa,
+                            uint64_t range_size,
+                            uint32_t severity,
+                            uint64_t unix_seconds,
+                            uint32_t serial,
+                            uint8_t *buffer,
+                            size_t size,
+                            size_t *length,
+                            struct seawall_error *error);
+
+/**
+ * Makes a map of regions, in any order, which must not overlap.
+ *
+ * Contract:
+ * `regions` must be valid for reads of `count` regions, or NULL with `count` 0; `map` NULL or valid for writes of a
+ * pointer, and what it is given must go to `seawall_address_map_free`; `error` NULL or valid for writes.
+ */
+seawall_status seawall_address_map_new(const struct seawall_memory_region *regions,
+                                       size_t count,
+                                       struct seawall_address_map **map,
+                                       struct seawall_error *error);
+
+/**
+ * Frees a map; nothing for NULL.
+ *
+ * Contract:
+ * `map` must be NULL, or from `seawall_address_map_new` and not used any more.
+ */
+void seawall_address_map_free(struct seawall_address_map *map);
+
+/**
+ * Gives the guest physical address of a byte of the VMM's; SEAWALL_STATUS_NOT_FOUND if it is not the guest's.
+ *
+ * Contract:
+ * `map` must be NULL or from `seawall_address_map_new`, `gpa` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_address_map_guest(const struct seawall_address_map *map,
+                                         uint64_t host,
+                                         uint64_t *gpa,
+                                         struct seawall_error *error);
+
+/**
+ * Gives where a byte of the guest's is in the VMM; SEAWALL_STATUS_NOT_FOUND if it is not in the map.
+ *
+ * Contract:
+ * `map` must be NULL or from `seawall_address_map_new`, `host` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_address_map_host(const struct seawall_address_map *map,
+                                        uint64_t gpa,
+                                        uint64_t *host,
+                                        struct seawall_error *error);
+
+/**
+ * Gives one of the guest's ranges behind `size` bytes of the VMM's at `host`: for a SIGBUS, `si_addr` and
+ * `1 << si_addr_lsb`. There are several where regions meet: `index` counts from 0, and SEAWALL_STATUS_NOT_FOUND comes
+ * after the last.
+ *
+ * Contract:
+ * `map` must be NULL or from `seawall_address_map_new`, `gpa`, `gpa_size` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_address_map_guest_range(const struct seawall_address_map *map,
+                                               uint64_t host,
+                                               uint64_t size,
+                                               size_t index,
+                                               uint64_t *gpa,
+                                               uint64_t *gpa_size,
+                                               struct seawall_error *error);
+
+/**
+ * Makes a ledger with nothing in it.
+ *
+ * Contract:
+ * `ledger` must be NULL or valid for writes of a pointer; what it is given must go to `seawall_ledger_free`. `error`
+ * must be NULL or valid for writes.
+ */
+seawall_status seawall_ledger_new(struct seawall_ledger **ledger,
+                                  struct seawall_error *error);
+
+/**
+ * Reads a ledger from a file. SEAWALL_STATUS_NOT_FOUND if there is no file yet: make a new one. What is damaged, cut
+ * short or something else is refused (SEAWALL_STATUS_FORMAT), and not to be written over without a thought.
+ *
+ * Contract:
+ * `path` must be NULL or end with a zero. Else as `seawall_ledger_new`.
+ */
+seawall_status seawall_ledger_load(const char *path,
+                                   struct seawall_ledger **ledger,
+                                   struct seawall_error *error);
+
+/**
+ * Reads a ledger from bytes of `seawall_ledger_to_bytes`: the other side of a migration.
+ *
+ * Contract:
+ * `bytes` must be valid for reads of `size` bytes, or NULL with `size` 0. Else as `seawall_ledger_new`.
+ */
+seawall_status seawall_ledger_from_bytes(const uint8_t *bytes,
+                                         size_t size,
+                                         struct seawall_ledger **ledger,
+                                         struct seawall_error *error);
+
+/**
+ * Frees a ledger; nothing for NULL.
+ *
+ * Contract:
+ * `ledger` must be NULL, or from the library and not used any more.
+ */
+void seawall_ledger_free(struct seawall_ledger *ledger);
+
+/**
+ * Writes the ledger to a file, in place of what was there. When it returns the file is on the disk; if it fails, what
+ * was there stays.
+ *
+ * Contract:
+ * `ledger` must be NULL or from the library, `path` NULL or end with a zero, `error` NULL or valid for writes.
+ */
+seawall_status seawall_ledger_save(const struct seawall_ledger *ledger,
+                                   const char *path,
+                                   struct seawall_error *error);
+
+/**
+ * Gives the ledger as bytes, the file's: `length` is given their number, and `buffer` the bytes if it has `size` for
+ * them.
+ *
+ * Contract:
+ * `ledger` must be NULL or from the library; `buffer` valid for writes of `size` bytes, or NULL with `size` 0;
+ * `length` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_ledger_to_bytes(const struct seawall_ledger *ledger,
+                                       uint8_t *buffer,
+                                       size_t size,
+                                       size_t *length,
+                                       struct seawall_error *error);
+
+/**
+ * Enters the pages that a range touches. `cause` is one of `seawall_cause`. `added`, which may be NULL, is given how
+ * many were not in it before; what was known of the others stays.
+ *
+ * Contract:
+ * `ledger` must be NULL or from the library, `added` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_ledger_insert(const struct seawall_ledger *ledger,
+                                     uint64_t gpa,
+                                     uint64_t size,
+                                     uint32_t cause,
+                                     uint64_t unix_seconds,
+                                     uint64_t *added,
+                                     struct seawall_error *error);
+
+/**
+ * Strikes out the pages that lie wholly in a range: they have been healed. `removed`, which may be NULL, is given how
+ * many there were.
+ *
+ * Contract:
+ * `ledger` must be NULL or from the library, `removed` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_ledger_remove(const struct seawall_ledger *ledger,
+                                     uint64_t gpa,
+                                     uint64_t size,
+                                     uint64_t *removed,
+                                     struct seawall_error *error);
+
+/**
+ * Gives whether the page of this address is bad: 0 or 1.
+ *
+ * Contract:
+ * `ledger` must be NULL or from the library, `is_bad` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_ledger_contains(const struct seawall_ledger *ledger,
+                                       uint64_t gpa,
+                                       uint32_t *is_bad,
+                                       struct seawall_error *error);
+
+/**
+ * Gives how many pages are bad.
+ *
+ * Contract:
+ * `ledger` must be NULL or from the library, `pages` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_ledger_pages(const struct seawall_ledger *ledger,
+                                    uint64_t *pages,
+                                    struct seawall_error *error);
+
+/**
+ * Gives the first bad range at or behind `from`; SEAWALL_STATUS_NOT_FOUND if there is none. Its end is where to look
+ * for the next.
+ *
+ * Contract:
+ * `ledger` must be NULL or from the library, `bad` and `error` NULL or valid for writes.
+ */
+seawall_status seawall_ledger_next(const struct seawall_ledger *ledger,
+                                   uint64_t from,
+                                   struct seawall_bad_range *bad,
+                                   struct seawall_error *error);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* SEAWALL_H */
+

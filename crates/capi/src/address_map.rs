@@ -1,0 +1,133 @@
+//! Where a guest's memory is in its VMM.
+
+use seawall::Region;
+
+use crate::pointer::{Out, array, free, shared};
+use crate::records::range;
+use crate::status::{Error, Failure, Status, call};
+
+/// A run of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MemoryRegion {
+    /// Guest physical address.
+    pub guest: u64,
+    /// The same byte in the VMM's address space.
+    pub host: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Translates between guest physical addresses and the VMM's, in the logarithm of the number of regions.
+pub struct AddressMap(seawall::AddressMap);
+
+/// Makes a map of regions, in any order, which must not overlap.
+///
+/// # Safety
+/// `regions` must be valid for reads of `count` regions, or NULL with `count` 0; `map` NULL or valid for writes of a
+/// pointer, and what it is given must go to `seawall_address_map_free`; `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_address_map_new(
+    regions: *const MemoryRegion,
+    count: usize,
+    map: *mut *mut AddressMap,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let map = Out::new(map, "map")?;
+            let regions = array(regions, count, "regions")?.iter();
+            let regions =
+                regions.map(|region| Region { guest: region.guest, host: region.host, size: region.size });
+            map.give(AddressMap(seawall::AddressMap::new(regions).map_err(Failure::invalid)?));
+            Ok(())
+        })
+    }
+}
+
+/// Frees a map; nothing for NULL.
+///
+/// # Safety
+/// `map` must be NULL, or from `seawall_address_map_new` and not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_address_map_free(map: *mut AddressMap) {
+    // SAFETY: by the caller.
+    unsafe { free(map) }
+}
+
+/// Gives the guest physical address of a byte of the VMM's; SEAWALL_STATUS_NOT_FOUND if it is not the guest's.
+///
+/// # Safety
+/// `map` must be NULL or from `seawall_address_map_new`, `gpa` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_address_map_guest(
+    map: *const AddressMap,
+    host: u64,
+    gpa: *mut u64,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let (map, gpa) = (shared(map, "map")?, Out::new(gpa, "gpa")?);
+            gpa.set(map.0.guest(host).ok_or_else(|| nothing("guest memory at the VMM's address", host))?);
+            Ok(())
+        })
+    }
+}
+
+/// Gives where a byte of the guest's is in the VMM; SEAWALL_STATUS_NOT_FOUND if it is not in the map.
+///
+/// # Safety
+/// `map` must be NULL or from `seawall_address_map_new`, `host` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_address_map_host(
+    map: *const AddressMap,
+    gpa: u64,
+    host: *mut u64,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let (map, host) = (shared(map, "map")?, Out::new(host, "host")?);
+            host.set(map.0.host(gpa).ok_or_else(|| nothing("memory of the guest at", gpa))?);
+            Ok(())
+        })
+    }
+}
+
+/// Gives one of the guest's ranges behind `size` bytes of the VMM's at `host`: for a SIGBUS, `si_addr` and
+/// `1 << si_addr_lsb`. There are several where regions meet: `index` counts from 0, and SEAWALL_STATUS_NOT_FOUND comes
+/// after the last.
+///
+/// # Safety
+/// `map` must be NULL or from `seawall_address_map_new`, `gpa`, `gpa_size` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_address_map_guest_range(
+    map: *const AddressMap,
+    host: u64,
+    size: u64,
+    index: usize,
+    gpa: *mut u64,
+    gpa_size: *mut u64,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let map = shared(map, "map")?;
+            let (gpa, gpa_size) = (Out::new(gpa, "gpa")?, Out::new(gpa_size, "gpa_size")?);
+            let found = map.0.guest_ranges(range(host, size)?).nth(index);
+            let found = found.ok_or_else(|| nothing("more guest memory at the VMM's address", host))?;
+            gpa.set(found.start);
+            gpa_size.set(found.end - found.start);
+            Ok(())
+        })
+    }
+}
+
+fn nothing(what: &str, address: u64) -> Failure {
+    Failure::new(Status::NotFound, format_args!("there is no {what} {address:#x}"))
+}

@@ -1,0 +1,336 @@
+//! The list of bad pages.
+
+use std::ffi::{CStr, c_char};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use seawall::ledger::{self, END, file::FileError};
+
+use crate::pointer::{Out, array, free, give_bytes, lock, shared, string};
+use crate::records::{range, time};
+use crate::status::{Error, Failure, Status, call};
+
+/// How it was found that a page is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Cause {
+    /// A vCPU consumed it: a SEA exit, or SIGBUS with `BUS_MCEERR_AR`.
+    Consumed = 1,
+    /// The host found it before anybody did: SIGBUS with `BUS_MCEERR_AO`, or a scrubber's report.
+    Found = 2,
+    /// It was bad where the guest came from.
+    Migrated = 3,
+    /// Somebody wanted it so: an experiment.
+    Experiment = 4,
+}
+
+/// Neighbouring bad pages with the same history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct BadRange {
+    /// Guest physical address, whole pages of 4 KiB.
+    pub gpa: u64,
+    /// Bytes.
+    pub size: u64,
+    /// When it was found, in seconds since 1970.
+    pub unix_seconds: u64,
+    /// One of `seawall_cause`.
+    pub cause: u32,
+}
+
+/// The bad pages of one guest.
+pub struct Ledger(Mutex<ledger::Ledger>);
+
+/// Makes a ledger with nothing in it.
+///
+/// # Safety
+/// `ledger` must be NULL or valid for writes of a pointer; what it is given must go to `seawall_ledger_free`. `error`
+/// must be NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_new(ledger: *mut *mut Ledger, error: *mut Error) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            Out::new(ledger, "ledger")?.give(Ledger(Mutex::default()));
+            Ok(())
+        })
+    }
+}
+
+/// Reads a ledger from a file. SEAWALL_STATUS_NOT_FOUND if there is no file yet: make a new one. What is damaged, cut
+/// short or something else is refused (SEAWALL_STATUS_FORMAT), and not to be written over without a thought.
+///
+/// # Safety
+/// `path` must be NULL or end with a zero. Else as `seawall_ledger_new`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_load(
+    path: *const c_char,
+    ledger: *mut *mut Ledger,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let ledger = Out::new(ledger, "ledger")?;
+            let path = file_path(string(path, "path")?)?;
+            let none =
+                || Failure::new(Status::NotFound, format_args!("there is no ledger {}", path.display()));
+            ledger.give(Ledger(Mutex::new(ledger::Ledger::load(&path)?.ok_or_else(none)?)));
+            Ok(())
+        })
+    }
+}
+
+/// Reads a ledger from bytes of `seawall_ledger_to_bytes`: the other side of a migration.
+///
+/// # Safety
+/// `bytes` must be valid for reads of `size` bytes, or NULL with `size` 0. Else as `seawall_ledger_new`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_from_bytes(
+    bytes: *const u8,
+    size: usize,
+    ledger: *mut *mut Ledger,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let (ledger, bytes) = (Out::new(ledger, "ledger")?, array(bytes, size, "bytes")?);
+            let read = ledger::Ledger::from_bytes(bytes);
+            ledger.give(Ledger(Mutex::new(read.map_err(|error| Failure::new(Status::Format, error))?)));
+            Ok(())
+        })
+    }
+}
+
+/// Frees a ledger; nothing for NULL.
+///
+/// # Safety
+/// `ledger` must be NULL, or from the library and not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_free(ledger: *mut Ledger) {
+    // SAFETY: by the caller.
+    unsafe { free(ledger) }
+}
+
+/// Writes the ledger to a file, in place of what was there. When it returns the file is on the disk; if it fails, what
+/// was there stays.
+///
+/// # Safety
+/// `ledger` must be NULL or from the library, `path` NULL or end with a zero, `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_save(
+    ledger: *const Ledger,
+    path: *const c_char,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let (ledger, path) = (shared(ledger, "ledger")?, file_path(string(path, "path")?)?);
+            // Not under the lock: a vCPU does not wait for the disk.
+            let ledger = lock(&ledger.0).clone();
+            Ok(ledger.save(&path)?)
+        })
+    }
+}
+
+/// Gives the ledger as bytes, the file's: `length` is given their number, and `buffer` the bytes if it has `size` for
+/// them.
+///
+/// # Safety
+/// `ledger` must be NULL or from the library; `buffer` valid for writes of `size` bytes, or NULL with `size` 0;
+/// `length` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_to_bytes(
+    ledger: *const Ledger,
+    buffer: *mut u8,
+    size: usize,
+    length: *mut usize,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let bytes = lock(&shared(ledger, "ledger")?.0).to_bytes();
+            give_bytes(&bytes, buffer, size, length)
+        })
+    }
+}
+
+/// Enters the pages that a range touches. `cause` is one of `seawall_cause`. `added`, which may be NULL, is given how
+/// many were not in it before; what was known of the others stays.
+///
+/// # Safety
+/// `ledger` must be NULL or from the library, `added` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_insert(
+    ledger: *const Ledger,
+    gpa: u64,
+    size: u64,
+    cause: u32,
+    unix_seconds: u64,
+    added: *mut u64,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let cause = match cause {
+                bits if bits == Cause::Consumed as u32 => ledger::Cause::Consumed,
+                bits if bits == Cause::Found as u32 => ledger::Cause::Found,
+                bits if bits == Cause::Migrated as u32 => ledger::Cause::Migrated,
+                bits if bits == Cause::Experiment as u32 => ledger::Cause::Experiment,
+                other => {
+                    return Err(Failure::invalid(format_args!("expected a cause from 1 to 4, got {other}")));
+                }
+            };
+            let (range, time) = (guest_range(gpa, size)?, time(unix_seconds)?);
+            give(added, lock(&shared(ledger, "ledger")?.0).insert(range, cause, time));
+            Ok(())
+        })
+    }
+}
+
+/// Strikes out the pages that lie wholly in a range: they have been healed. `removed`, which may be NULL, is given how
+/// many there were.
+///
+/// # Safety
+/// `ledger` must be NULL or from the library, `removed` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_remove(
+    ledger: *const Ledger,
+    gpa: u64,
+    size: u64,
+    removed: *mut u64,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let range = guest_range(gpa, size)?;
+            give(removed, lock(&shared(ledger, "ledger")?.0).remove(range));
+            Ok(())
+        })
+    }
+}
+
+/// Gives whether the page of this address is bad: 0 or 1.
+///
+/// # Safety
+/// `ledger` must be NULL or from the library, `is_bad` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_contains(
+    ledger: *const Ledger,
+    gpa: u64,
+    is_bad: *mut u32,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let is_bad = Out::new(is_bad, "is_bad")?;
+            is_bad.set(lock(&shared(ledger, "ledger")?.0).contains(gpa).into());
+            Ok(())
+        })
+    }
+}
+
+/// Gives how many pages are bad.
+///
+/// # Safety
+/// `ledger` must be NULL or from the library, `pages` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_pages(
+    ledger: *const Ledger,
+    pages: *mut u64,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let pages = Out::new(pages, "pages")?;
+            pages.set(lock(&shared(ledger, "ledger")?.0).pages());
+            Ok(())
+        })
+    }
+}
+
+/// Gives the first bad range at or behind `from`; SEAWALL_STATUS_NOT_FOUND if there is none. Its end is where to look
+/// for the next.
+///
+/// # Safety
+/// `ledger` must be NULL or from the library, `bad` and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_ledger_next(
+    ledger: *const Ledger,
+    from: u64,
+    bad: *mut BadRange,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let (ledger, bad) = (lock(&shared(ledger, "ledger")?.0), Out::new(bad, "bad")?);
+            let found = ledger.overlapping(from..END).next();
+            let none = || Failure::new(Status::NotFound, format_args!("nothing is bad from {from:#x} on"));
+            let found = found.ok_or_else(none)?;
+            let since = found.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            bad.set(BadRange {
+                gpa: found.range.start,
+                size: found.range.end - found.range.start,
+                unix_seconds: since.as_secs(),
+                cause: found.cause as u32,
+            });
+            Ok(())
+        })
+    }
+}
+
+/// A range within what a ledger keeps: guest physical addresses of 52 bits.
+fn guest_range(gpa: u64, size: u64) -> Result<std::ops::Range<u64>, Failure> {
+    let range = range(gpa, size)?;
+    if range.end > END {
+        let words = "expected a range within 52 bits of guest physical addresses, got";
+        return Err(Failure::invalid(format_args!("{words} {size:#x} bytes at {gpa:#x}")));
+    }
+    Ok(range)
+}
+
+/// # Safety
+/// `out` must be NULL or valid for writes.
+unsafe fn give(out: *mut u64, value: u64) {
+    if !out.is_null() {
+        // SAFETY: by the caller.
+        unsafe { out.write(value) }
+    }
+}
+
+#[cfg(unix)]
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere not all bytes are a path")]
+fn file_path(path: &CStr) -> Result<PathBuf, Failure> {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    Ok(OsStr::from_bytes(path.to_bytes()).into())
+}
+
+#[cfg(not(unix))]
+fn file_path(path: &CStr) -> Result<PathBuf, Failure> {
+    let path = path.to_str().map_err(|_| Failure::invalid("expected a path in UTF-8"))?;
+    Ok(path.into())
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let (status, errno) = match &error {
+            FileError::Read { source, .. } | FileError::Write { source, .. } => {
+                (Status::File, source.raw_os_error())
+            }
+            FileError::Format { .. } => (Status::Format, None),
+            _ => (Status::File, None),
+        };
+        Self::new(status, error).with_errno(errno)
+    }
+}

@@ -1,0 +1,272 @@
+//! Records of errors, for guests that boot with ACPI.
+
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
+
+use seawall::apei::cper::{self, MemoryErrorRecord};
+use seawall::apei::ghes::{Announcement as Announced, Ghes, Region};
+use seawall::apei::hest;
+
+use crate::containment::Containment;
+use crate::memory::Memory;
+use crate::pointer::{Out, give_bytes, lock, shared};
+use crate::status::{Error, Failure, Status, call};
+
+/// Bytes of a record: a Generic Error Status Block with one memory section.
+pub const SEAWALL_CPER_SIZE: usize = 172;
+/// Bytes of guest memory that each source of records takes.
+pub const SEAWALL_SOURCE_SIZE: usize = 512;
+
+const _: () = assert!(SEAWALL_CPER_SIZE == cper::RECORD_SIZE);
+const _: () = assert!(SEAWALL_SOURCE_SIZE as u64 == seawall::apei::ghes::SOURCE_STRIDE);
+
+/// How bad an error is, in ACPI's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Severity {
+    /// The memory is lost, the system need not be.
+    Recoverable = 0,
+    /// The system is lost: Linux panics.
+    Fatal = 1,
+    /// Nothing was lost.
+    Corrected = 2,
+}
+
+/// What became of an announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Announcement {
+    /// The guest finds its record when it looks next.
+    Written = 0,
+    /// It waits for a source to be free: `seawall_flush_records`.
+    Queued = 1,
+    /// Too many wait: the guest will not be told.
+    Dropped = 2,
+}
+
+/// Where in guest memory the records are. The guest must not take it for RAM of its own: `seawall_hest` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RecordsRegion {
+    /// Guest physical address, a multiple of 8. It takes SEAWALL_SOURCE_SIZE bytes for each source.
+    pub base: u64,
+    /// Sources for errors that were consumed: as many can be outstanding. 16, say.
+    pub sea_sources: u16,
+    /// Sources for errors that were only found. One, say.
+    pub polled_sources: u16,
+    /// How often the guest looks at those, in milliseconds.
+    pub poll_interval_ms: u32,
+}
+
+impl RecordsRegion {
+    fn checked(self) -> Result<Region, Failure> {
+        let sources = u32::from(self.sea_sources) + u32::from(self.polled_sources);
+        if sources == 0 || sources > u32::from(u16::MAX) {
+            return Err(Failure::invalid(format_args!(
+                "expected 1 to 65535 sources of records, got {sources}"
+            )));
+        }
+        let region = Region {
+            base: self.base,
+            sea: self.sea_sources,
+            polled: self.polled_sources,
+            poll_interval: self.poll_interval_ms,
+        };
+        if self.base % 8 != 0 || self.base.checked_add(region.size()).is_none() {
+            let words = "expected the records at a multiple of 8, and to end below 2^64, got";
+            return Err(Failure::invalid(format_args!("{words} {:#x}", self.base)));
+        }
+        Ok(region)
+    }
+}
+
+/// A range of guest memory.
+pub(crate) fn range(gpa: u64, size: u64) -> Result<Range<u64>, Failure> {
+    let end = gpa.checked_add(size).filter(|_| size > 0).ok_or_else(|| {
+        let words = "expected a range that holds something and ends below 2^64, got";
+        Failure::invalid(format_args!("{words} {size:#x} bytes at {gpa:#x}"))
+    })?;
+    Ok(gpa..end)
+}
+
+/// Seconds since 1970, up to what a record can say: two digits of the century.
+pub(crate) fn time(unix_seconds: u64) -> Result<SystemTime, Failure> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix_seconds));
+    time.filter(|_| unix_seconds < YEAR_10000).ok_or_else(|| {
+        Failure::invalid(format_args!(
+            "expected seconds since 1970 before the year 10000, got {unix_seconds}"
+        ))
+    })
+}
+
+/// Says where the guest looks for records from now on; NULL: nowhere. `seawall_containment_reset_records` comes next.
+///
+/// # Safety
+/// `containment` must be NULL or from `seawall_containment_new`, `region` NULL or valid for reads, `error` NULL or
+/// valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_containment_set_records(
+    containment: *const Containment,
+    region: *const RecordsRegion,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let containment = shared(containment, "containment")?;
+            let region = region.as_ref().map(|region| region.checked()).transpose()?;
+            lock(&containment.0).set_records(region.map(Ghes::new));
+            Ok(())
+        })
+    }
+}
+
+/// Makes all sources free: before the guest starts, and each time that it starts anew.
+///
+/// # Safety
+/// `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
+/// what `seawall_memory` says; `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_containment_reset_records(
+    containment: *const Containment,
+    memory: *const Memory,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let memory = shared(memory, "memory")?.calls()?;
+            with_records(shared(containment, "containment")?, |ghes| Ok(ghes.reset(&memory)?))
+        })
+    }
+}
+
+/// Tells the guest of bad memory that it has not touched yet: a SIGBUS with `BUS_MCEERR_AO`. `announcement` is one of
+/// `seawall_announcement`.
+///
+/// # Safety
+/// As `seawall_containment_reset_records`; `announcement` must be NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_announce(
+    containment: *const Containment,
+    memory: *const Memory,
+    gpa: u64,
+    size: u64,
+    unix_seconds: u64,
+    announcement: *mut u32,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let memory = shared(memory, "memory")?.calls()?;
+            let (announcement, range) = (Out::new(announcement, "announcement")?, range(gpa, size)?);
+            let time = time(unix_seconds)?;
+            with_records(shared(containment, "containment")?, |ghes| {
+                announcement.set(match ghes.announce(&memory, range, time)? {
+                    Announced::Written { .. } => Announcement::Written,
+                    Announced::Queued { .. } => Announcement::Queued,
+                    Announced::Dropped => Announcement::Dropped,
+                } as u32);
+                Ok(())
+            })
+        })
+    }
+}
+
+/// Writes the announcements that wait into the sources that the guest has freed since; `waiting` is given how many still
+/// wait. To be called now and then while there are some.
+///
+/// # Safety
+/// As `seawall_containment_reset_records`; `waiting` must be NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_flush_records(
+    containment: *const Containment,
+    memory: *const Memory,
+    waiting: *mut usize,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let (memory, waiting) = (shared(memory, "memory")?.calls()?, Out::new(waiting, "waiting")?);
+            with_records(shared(containment, "containment")?, |ghes| {
+                waiting.set(ghes.flush(&memory)?);
+                Ok(())
+            })
+        })
+    }
+}
+
+fn with_records(
+    containment: &Containment,
+    act: impl FnOnce(&mut Ghes) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut containment = lock(&containment.0);
+    let none =
+        || Failure::new(Status::NotFound, "the guest has no records: seawall_containment_set_records first");
+    act(containment.records().ok_or_else(none)?)
+}
+
+/// Gives the HEST, the ACPI table that tells the guest of the records: `length` is given its bytes, and `buffer` the
+/// table if it has `size` for them (40, and 92 for each source).
+///
+/// # Safety
+/// `region` must be NULL or valid for reads; `buffer` valid for writes of `size` bytes, or NULL with `size` 0; `length`
+/// and `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_hest(
+    region: *const RecordsRegion,
+    buffer: *mut u8,
+    size: usize,
+    length: *mut usize,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let region = shared(region, "region")?.checked()?;
+            give_bytes(&hest::table(&region.sources()), buffer, size, length)
+        })
+    }
+}
+
+/// Gives the record of an error, SEAWALL_CPER_SIZE bytes, for a VMM that has a GHES of its own. `severity` is one of
+/// `seawall_severity`. The range becomes the smallest power of two around it. `serial` makes the record different from
+/// all others: Linux takes one equal to one of the last ten seconds for a repeat, and does nothing.
+///
+/// # Safety
+/// `buffer` must be valid for writes of `size` bytes, or NULL with `size` 0; `length` and `error` NULL or valid for
+/// writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_cper(
+    gpa: u64,
+    range_size: u64,
+    severity: u32,
+    unix_seconds: u64,
+    serial: u32,
+    buffer: *mut u8,
+    size: usize,
+    length: *mut usize,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            let severity = match severity {
+                bits if bits == Severity::Recoverable as u32 => cper::Severity::Recoverable,
+                bits if bits == Severity::Fatal as u32 => cper::Severity::Fatal,
+                bits if bits == Severity::Corrected as u32 => cper::Severity::Corrected,
+                other => {
+                    return Err(Failure::invalid(format_args!(
+                        "expected a severity from 0 to 2, got {other}"
+                    )));
+                }
+            };
+            let (range, time) = (range(gpa, range_size)?, time(unix_seconds)?);
+            let record = MemoryErrorRecord { range, severity, time, serial };
+            give_bytes(&record.to_bytes(), buffer, size, length)
+        })
+    }
+}

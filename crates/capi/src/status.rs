@@ -1,0 +1,140 @@
+//! How a call ended, in a number and in words.
+
+use std::any::Any;
+use std::ffi::c_char;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::pointer::write_text;
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum Status {
+    /// All is well.
+    Ok = 0,
+    /// NULL was given where something must be.
+    NullPointer = 1,
+    /// An argument cannot be.
+    InvalidArgument = 2,
+    /// There is nothing of that kind there.
+    NotFound = 3,
+    /// The buffer is too small; nothing is in it, and the length says how many bytes it takes.
+    BufferTooSmall = 4,
+    /// A callback of the vCPU failed, or what was asked was refused; nothing was injected.
+    Vcpu = 5,
+    /// A callback of the vCPU failed after the kernel delivered: the guest takes a sound abort, but not the whole of
+    /// what was asked.
+    Degraded = 6,
+    /// The policy's decision cannot be had of this vCPU; nothing was injected.
+    Refused = 7,
+    /// A callback of the guest's memory failed.
+    Memory = 8,
+    /// A file could not be read or written.
+    File = 9,
+    /// Bytes or a file are not a ledger, or a damaged one.
+    Format = 10,
+    /// A bug of the library: please report it.
+    Panic = 11,
+}
+
+/// Bytes of a message, with the zero at its end.
+pub const SEAWALL_MESSAGE_SIZE: usize = 256;
+
+/// What went wrong, in words. The caller owns it; it needs no initialisation, and is written by each call that it is
+/// given to, also by one that succeeds.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Error {
+    /// As returned.
+    pub status: Status,
+    /// The errno behind it, positive; 0 if none is known.
+    pub os_errno: i32,
+    /// What was expected and what came, for people. Empty if all is well.
+    pub message: [c_char; SEAWALL_MESSAGE_SIZE],
+}
+
+/// A call that failed.
+pub(crate) struct Failure {
+    pub(crate) status: Status,
+    errno: i32,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: Status, message: impl Display) -> Self {
+        Self { status, errno: 0, message: message.to_string() }
+    }
+
+    pub(crate) fn with_errno(self, errno: Option<i32>) -> Self {
+        Self { errno: errno.unwrap_or(0), ..self }
+    }
+
+    pub(crate) fn invalid(message: impl Display) -> Self {
+        Self::new(Status::InvalidArgument, message)
+    }
+}
+
+/// Does the work of a call: no panic comes out, and `error` says how it went.
+///
+/// # Safety
+/// `error` must be NULL or valid for writes of an [`Error`].
+pub(crate) unsafe fn call(error: *mut Error, body: impl FnOnce() -> Result<(), Failure>) -> Status {
+    // What a panic left half done is behind a lock, and each of those states is sound.
+    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+    let (status, errno, message) = match result {
+        Ok(()) => (Status::Ok, 0, String::new()),
+        Err(Failure { status, errno, message }) => (status, errno, message),
+    };
+    if !error.is_null() {
+        // SAFETY: by the caller. Written field by field: what was there before need not be an Error.
+        unsafe {
+            (&raw mut (*error).status).write(status);
+            (&raw mut (*error).os_errno).write(errno);
+            write_text((&raw mut (*error).message).cast(), SEAWALL_MESSAGE_SIZE, &message);
+        }
+    }
+    status
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let words = panic.downcast_ref::<&str>().copied();
+    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+    Failure::new(Status::Panic, format_args!("a bug in Seawall, please report it: {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    fn error() -> Error {
+        Error { status: Status::Ok, os_errno: 0, message: [1; SEAWALL_MESSAGE_SIZE] }
+    }
+
+    fn message(error: &Error) -> String {
+        // SAFETY: each call ends the message with a zero.
+        unsafe { CStr::from_ptr(error.message.as_ptr()) }.to_string_lossy().into_owned()
+    }
+
+    #[test]
+    fn a_panic_comes_out_as_a_status_with_its_words() {
+        let mut error = error();
+        // SAFETY: `error` is one.
+        let status = unsafe { call(&raw mut error, || panic!("the sky fell")) };
+        assert_eq!((status, error.status), (Status::Panic, Status::Panic));
+        assert_eq!(message(&error), "a bug in Seawall, please report it: the sky fell");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character_and_success_clears_it() {
+        let mut error = error();
+        // SAFETY: `error` is one.
+        let status = unsafe { call(&raw mut error, || Err(Failure::invalid("ä".repeat(200)))) };
+        assert_eq!((status, message(&error)), (Status::InvalidArgument, "ä".repeat(127)));
+        // SAFETY: as above.
+        assert_eq!(unsafe { call(&raw mut error, || Ok(())) }, Status::Ok);
+        assert_eq!(message(&error), "");
+    }
+}

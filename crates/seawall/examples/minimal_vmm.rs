@@ -1,0 +1,198 @@
+//! A VMM of its own, from `KVM_CREATE_VM` to memory errors contained: `kvm-ioctls`, `vm-memory`, and `seawall` for the
+//! errors. Its guest loads from a bad line, then calls a function in another one, and lives.
+//!
+//! It runs in the lab, whose machine can turn memory bad:
+//!
+//! ```text
+//! cargo build --release --target aarch64-unknown-linux-gnu --package seawall --example minimal_vmm
+//! cargo xtask lab --file target/aarch64-unknown-linux-gnu/release/examples/minimal_vmm -- minimal_vmm
+//! ```
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    vmm::run()
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+fn main() {
+    println!("not available here: this needs /dev/kvm on aarch64 Linux");
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod vmm {
+    use std::error::Error;
+    use std::time::Instant;
+
+    use kvm_bindings::{KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init};
+    use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+    use seawall::{Action, AddressMap, Containment, Outcome, Region, Rules, Source};
+    use seawall_events::wire::{
+        KVM_CAP_ARM_INJECT_SERROR_ESR, KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id,
+    };
+    use seawall_events::{Reg, SeaExit, SigbusExit};
+    use seawall_kvm::assist::{Guest, Last};
+    use seawall_kvm::lab::{PoisonRegister, physical_address};
+    use seawall_kvm::stock::StockVcpu;
+    use seawall_kvm::{sea_exit, sigbus};
+    use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
+
+    const RAM: u64 = 0x4000_0000;
+    const RAM_SIZE: u64 = 1 << 20;
+    const VECTORS: u64 = RAM + 0x1000;
+    const CODE: u64 = RAM + 0x2000;
+    /// What goes bad: data, and code.
+    const BAD_DATA: u64 = RAM + 0x3040;
+    const BAD_CODE: u64 = RAM + 0x4040;
+    /// No memory: the guest tells by writes here what its handler reads.
+    const CONSOLE: u64 = 0x0900_0000;
+
+    const PROGRAM: [u32; 6] = [
+        0x1000_005e, // adr x30, .+8
+        0xf940_0083, // ldr x3, [x4]: bad data
+        0xd63f_00c0, // blr x6: bad code
+        0xd2b0_8000, // movz x0, #0x8400, lsl #16
+        0xf280_0100, // movk x0, #8: PSCI SYSTEM_OFF
+        0xd400_0002, // hvc #0
+    ];
+    /// Tells ESR and FAR, and goes on where X30 says.
+    const HANDLER: [u32; 6] = [
+        0xd538_5200, // mrs x0, esr_el1
+        0xd538_6001, // mrs x1, far_el1
+        0xf900_0040, // str x0, [x2]
+        0xf900_0441, // str x1, [x2, #8]
+        0xd518_403e, // msr elr_el1, x30
+        0xd69f_03e0, // eret
+    ];
+
+    pub(super) fn run() -> Result<(), Box<dyn Error>> {
+        let memory: GuestMemoryMmap =
+            GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), RAM_SIZE as usize)])?;
+        memory.write_slice(&HANDLER.map(u32::to_le_bytes).concat(), GuestAddress(VECTORS + 0x200))?;
+        memory.write_slice(&PROGRAM.map(u32::to_le_bytes).concat(), GuestAddress(CODE))?;
+        let host = memory.get_host_address(GuestAddress(RAM))? as u64;
+
+        let kvm = Kvm::new()?;
+        let vm = create_vm(&kvm, host)?;
+        let mut vcpu = create_vcpu(&vm)?;
+        let mut errors = Errors {
+            containment: Containment::new(Rules::default()),
+            map: AddressMap::new([Region { guest: RAM, host, size: RAM_SIZE }])?,
+            ras: kvm.check_extension_raw(KVM_CAP_ARM_INJECT_SERROR_ESR.into()) > 0,
+            started: Instant::now(),
+        };
+        sigbus::install()?;
+
+        // Memory goes bad: what a cosmic ray does elsewhere.
+        let mut register = PoisonRegister::open()?;
+        for gpa in [BAD_DATA, BAD_CODE] {
+            // A page that was never written has no memory yet.
+            memory.write_slice(&[0; 64], GuestAddress(gpa))?;
+            register.poison(physical_address(host + (gpa - RAM))?, 64)?;
+        }
+        let ended = run_vcpu(&mut vcpu, &mut errors);
+        register.heal_all();
+        ended
+    }
+
+    /// The loop that each VMM has.
+    fn run_vcpu(vcpu: &mut VcpuFd, errors: &mut Errors) -> Result<(), Box<dyn Error>> {
+        loop {
+            // What the last run met, before the next.
+            while let Some(sigbus) = sigbus::take() {
+                errors.sigbus(vcpu, &sigbus)?;
+            }
+            let exit = match sigbus::recording(|| vcpu.run()) {
+                Err(error) if error.errno() == libc::EINTR => continue,
+                exit => exit?,
+            };
+            match exit {
+                VcpuExit::MmioWrite(address, data) => {
+                    let name = if address == CONSOLE { "ESR" } else { "FAR" };
+                    let value = data.try_into().map_or(0, u64::from_le_bytes);
+                    println!("guest: its handler read {name} {value:#x}");
+                }
+                // kvm-ioctls has no name for it.
+                VcpuExit::Unsupported(KVM_EXIT_ARM_SEA) => {
+                    let sea = sea_exit(vcpu.get_kvm_run()).ok_or("expected a SEA exit in kvm_run")?;
+                    errors.sea(vcpu, &sea)?;
+                }
+                VcpuExit::SystemEvent(..) => {
+                    println!("guest: power-off");
+                    return Ok(());
+                }
+                other => return Err(format!("expected no such exit: {other:?}").into()),
+            }
+        }
+    }
+
+    /// All that is new in a VMM that contains memory errors.
+    struct Errors {
+        containment: Containment<Rules>,
+        map: AddressMap,
+        ras: bool,
+        started: Instant,
+    }
+
+    impl Errors {
+        /// The hardware gave the error to the guest's CPU, and KVM to us.
+        fn sea(&mut self, vcpu: &VcpuFd, sea: &SeaExit) -> Result<(), Box<dyn Error>> {
+            let mut vcpu = StockVcpu::new(vcpu, Guest::Aarch64, self.ras).after(Last::NoWalk);
+            let outcome = self.containment.handle(&mut vcpu, sea, self.started.elapsed())?;
+            report(&outcome)
+        }
+
+        /// The host's kernel knew that the page was bad, and did not let the guest have it.
+        fn sigbus(&mut self, vcpu: &VcpuFd, sigbus: &SigbusExit) -> Result<(), Box<dyn Error>> {
+            let bad = sigbus.address..sigbus.address.saturating_add(1 << sigbus.lsb);
+            let Some(range) = self.map.guest_ranges(bad).next().filter(|_| sigbus.action_required) else {
+                println!("vmm: bad memory at {:#x}, which no guest was about to use", sigbus.address);
+                return Ok(());
+            };
+            let mut vcpu = StockVcpu::new(vcpu, Guest::Aarch64, self.ras);
+            let now = self.started.elapsed();
+            let decision = self.containment.decide(&vcpu, &Source::Sigbus { range }, now)?;
+            report(&self.containment.inject(&mut vcpu, decision)?)
+        }
+    }
+
+    fn report(outcome: &Outcome) -> Result<(), Box<dyn Error>> {
+        println!("vmm: {outcome}");
+        if let Action::Stop(reason) = outcome.action { Err(reason.into()) } else { Ok(()) }
+    }
+
+    fn create_vm(kvm: &Kvm, host: u64) -> Result<VmFd, Box<dyn Error>> {
+        let vm = kvm.create_vm_with_ipa_size(40)?;
+        vm.enable_cap(&kvm_enable_cap { cap: KVM_CAP_ARM_SEA_TO_USER, ..Default::default() })
+            .map_err(|error| format!("KVM_CAP_ARM_SEA_TO_USER: {error}; expected Linux 6.19 or newer"))?;
+        let ram = kvm_userspace_memory_region {
+            guest_phys_addr: RAM,
+            memory_size: RAM_SIZE,
+            userspace_addr: host,
+            ..Default::default()
+        };
+        // SAFETY: the mapping is that of `memory` in `run`, which outlives the VM.
+        #[allow(unsafe_code)]
+        unsafe {
+            vm.set_user_memory_region(ram)?;
+        }
+        Ok(vm)
+    }
+
+    fn create_vcpu(vm: &VmFd) -> Result<VcpuFd, Box<dyn Error>> {
+        let vcpu = vm.create_vcpu(0)?;
+        let mut init = kvm_vcpu_init::default();
+        vm.get_preferred_target(&mut init)?;
+        init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+        vcpu.vcpu_init(&init)?;
+        for (reg, value) in [
+            (Reg::Pc, CODE),
+            (Reg::VbarEl1, VECTORS),
+            (Reg::X(2), CONSOLE),
+            (Reg::X(4), BAD_DATA),
+            (Reg::X(6), BAD_CODE),
+        ] {
+            vcpu.set_one_reg(one_reg_id(reg).ok_or("expected a register of KVM's")?, &value.to_le_bytes())?;
+        }
+        Ok(vcpu)
+    }
+}
