@@ -20,6 +20,7 @@ mod host;
 mod initramfs;
 mod kernel;
 mod machine;
+mod peer;
 mod preload;
 mod progress;
 mod qemu;
@@ -81,7 +82,7 @@ enum Run {
     /// The model against the real kernel: random sequences on both
     #[command(disable_help_flag = true)]
     Diff(Arguments),
-    /// What an injection costs: ioctls and time
+    /// What an injection costs: ioctls and time; with --peer, beside Debian's QEMU
     #[command(disable_help_flag = true)]
     Bench(Arguments),
     /// The tests of the packages that speak to /dev/kvm
@@ -263,10 +264,13 @@ fn work(options: &Options) -> Result<u8> {
     if options.preload {
         guests.extend(preload::prepare(&lab)?);
     }
+    let mut command = command(options, &programs);
+    if let Some(Run::Bench(_)) = &options.run {
+        guests.extend(peer::bring_in(&lab, &mut command)?);
+    }
     if options.shell {
         return lab.shell(&options.machine, &programs, &guests).map(|()| 0);
     }
-    let command = command(options, &programs);
     eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.cpu);
     let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
