@@ -16,12 +16,13 @@ struct Binary {
     name: &'static str,
 }
 
-/// What the lab is used with: the command, the differential test, the bench. Static.
-const BINARIES: [Binary; 3] = [
+/// What the lab is used with: the command, the differential test. Static.
+const BINARIES: [Binary; 2] = [
     Binary { package: "seawall-cli", name: "seawall" },
     Binary { package: "seawall-lab", name: "seawall-lab-diff" },
-    Binary { package: "seawall-lab", name: "seawall-lab-bench" },
 ];
+/// Its times are those of the code as it is shipped.
+const BENCH: Binary = Binary { package: "seawall-lab", name: "seawall-lab-bench" };
 /// What is run with the library of LD_PRELOAD, and so must not be static.
 const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };
 const PRELOAD: &str = "seawall-preload";
@@ -34,6 +35,8 @@ const FAST_BUILD: [(&str, &str); 3] = [
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
     ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
 ];
+/// The release profile but for what is of no use in the lab.
+const AS_SHIPPED: [(&str, &str); 1] = [("CARGO_PROFILE_RELEASE_DEBUG", "0")];
 
 /// A program that was built: its name in the lab, and where it is on the host.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +52,12 @@ pub(crate) fn build(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Buil
         arguments.extend(["--package", binary.package, "--bin", binary.name]);
     }
     cargo(&arguments, folders, &Link::Static(toolchain), is_program)
+}
+
+/// Builds the bench.
+pub(crate) fn build_bench(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
+    let arguments = ["build", "--package", BENCH.package, "--bin", BENCH.name];
+    cargo(&arguments, folders, &Link::StaticAsShipped(toolchain), is_program)
 }
 
 /// Builds the tests of the crate that speaks to /dev/kvm.
@@ -73,14 +82,22 @@ pub(crate) fn build_preload(folders: &Folders, toolchain: &Toolchain) -> Result<
 /// How programs are linked.
 enum Link<'a> {
     Static(&'a Toolchain),
+    StaticAsShipped(&'a Toolchain),
     Shared(&'a Toolchain),
 }
 
 impl Link<'_> {
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         match self {
-            Self::Static(toolchain) => toolchain.environment(),
+            Self::Static(toolchain) | Self::StaticAsShipped(toolchain) => toolchain.environment(),
             Self::Shared(toolchain) => toolchain.environment_for_shared(),
+        }
+    }
+
+    fn profile(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::StaticAsShipped(_) => &AS_SHIPPED,
+            _ => &FAST_BUILD,
         }
     }
 
@@ -88,6 +105,7 @@ impl Link<'_> {
     fn folder(&self) -> &'static str {
         match self {
             Self::Static(_) => "cargo",
+            Self::StaticAsShipped(_) => "cargo-shipped",
             Self::Shared(_) => "cargo-shared",
         }
     }
@@ -112,7 +130,7 @@ fn cargo(
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .envs(link.environment())
-        .envs(FAST_BUILD)
+        .envs(link.profile().iter().copied())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
     let output = command.output().map_err(|error| Error::failed(format!("{cargo}: {error}")))?;

@@ -256,6 +256,7 @@ fn work(options: &Options) -> Result<u8> {
     }
     let mut programs = match &options.run {
         Some(Run::Tests(_)) => binaries::build_tests(&lab.folders, &lab.toolchain)?,
+        Some(Run::Bench(_)) => binaries::build_bench(&lab.folders, &lab.toolchain)?,
         _ => binaries::build(&lab.folders, &lab.toolchain)?,
     };
     if let Some(name) = &options.example {

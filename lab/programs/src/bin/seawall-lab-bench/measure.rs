@@ -194,14 +194,7 @@ impl Bench {
         }
         // The containment, and two KVM_RUN.
         let calls = count_containment(guest, Last::NoWalk, &sea)? + 2;
-        figure(
-            AFTER_SEA,
-            "load, exit, containment, handler, MMIO, back",
-            calls,
-            None,
-            &medians,
-            Some(own),
-        )
+        figure(AFTER_SEA, "load, exit, containment, handler, MMIO, back", calls, None, &medians, Some(own))
     }
 
     /// The median of a batch.

@@ -60,10 +60,8 @@ impl Qemu {
         Conductor::prepare(&memory, pages)?;
         let mut firmware = NamedTempFile::new()?;
         firmware.write_all(&image()?)?;
-        let backend = format!(
-            "memory-backend-file,id=ram,size={RAM_SIZE},mem-path={},share=on",
-            ram.path().display()
-        );
+        let backend =
+            format!("memory-backend-file,id=ram,size={RAM_SIZE},mem-path={},share=on", ram.path().display());
         let mut command = Command::new(program);
         command
             .args(["-accel", "kvm", "-M", "virt,gic-version=3,ras=on,memory-backend=ram", "-cpu", "host"])
@@ -125,7 +123,10 @@ fn access(guest: &mut Conductor<'_>, memory: &GuestMemoryMmap, control: u32, len
     guest.command(command::STORE, [DMA_REGISTER, EXCHANGE.to_be()])?;
     match u32::from_be(memory.read_obj(GuestAddress(EXCHANGE))?) {
         0 => Ok(()),
-        left => Err(format!("expected fw_cfg to take control {control:#x}, got {left:#x} (error: {ERROR})").into()),
+        left => {
+            Err(format!("expected fw_cfg to take control {control:#x}, got {left:#x} (error: {ERROR})")
+                .into())
+        }
     }
 }
 
