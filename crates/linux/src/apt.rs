@@ -85,12 +85,51 @@ impl Apt {
         command.args(["download", package]).current_dir(&folder);
         let package_file = self.fetch(command, &folder, "deb", note)?;
         files::create_folder(into)?;
-        let mut command = Command::new("dpkg-deb");
-        command.arg("-x").arg(&package_file).arg(into);
-        process::run(&mut command, &self.folder.join("dpkg.log"), note)?;
+        self.unpack_file(&package_file, into, note)?;
         let name = package_file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         files::remove_folder(&folder)?;
         Ok(name)
+    }
+
+    /// Fetches a package of arm64 with all that it depends on, whatever of it the host has, and unpacks what is `wanted` of
+    /// them (by the package's name) into a folder. What is only recommended is left out.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it cannot be had, and [`Error`].
+    pub fn unpack_with_dependencies(
+        &self,
+        package: &str,
+        wanted: &dyn Fn(&str) -> bool,
+        into: &Path,
+        note: Note<'_>,
+    ) -> Result<()> {
+        let folder = self.empty_folder(&format!("{package}-and-dependencies"))?;
+        files::create_folder(&folder.join("partial"))?;
+        let mut command = self.tool("apt-get");
+        command
+            .args(["install", "--yes", "--download-only", "--no-install-recommends"])
+            // As if nothing were installed, on an arm64 host.
+            .args(["-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=true"])
+            .args(["-o", "APT::Architecture=arm64", "-o", "APT::Architectures::=arm64"])
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}", folder.display()))
+            .arg(package);
+        self.fetch(command, &folder, "deb", note)?;
+        files::create_folder(into)?;
+        for path in files::list(&folder)? {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = file.strip_suffix(".deb").and_then(|file| file.split('_').next());
+            if name.is_some_and(wanted) {
+                self.unpack_file(&path, into, note)?;
+            }
+        }
+        files::remove_folder(&folder)
+    }
+
+    fn unpack_file(&self, package_file: &Path, into: &Path, note: Note<'_>) -> Result<()> {
+        let mut command = Command::new("dpkg-deb");
+        command.arg("-x").arg(package_file).arg(into);
+        process::run(&mut command, &self.folder.join("dpkg.log"), note)
     }
 
     /// Fetches the upstream tarball of a source package of the first suite, as large as it is.

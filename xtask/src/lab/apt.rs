@@ -37,6 +37,17 @@ impl Apt {
         Ok(self.0.versions(package, &|_| ())?)
     }
 
+    /// Fetches a package of arm64 with all that it depends on, and unpacks what is `wanted` of them into a folder.
+    pub(crate) fn unpack_with_dependencies(
+        &self,
+        step: &Step,
+        package: &str,
+        wanted: &dyn Fn(&str) -> bool,
+        into: &Path,
+    ) -> Result<()> {
+        Ok(self.0.unpack_with_dependencies(package, wanted, into, &|text| step.note(text))?)
+    }
+
     /// Fetches a package, written as apt writes it, and unpacks it into a folder.
     pub(crate) fn unpack(&self, step: &Step, package: &str, into: &Path) -> Result<()> {
         Ok(self.0.unpack(package, into, &|text| step.note(text)).map(drop)?)

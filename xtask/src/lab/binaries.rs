@@ -16,16 +16,17 @@ struct Binary {
     name: &'static str,
 }
 
-/// What the lab is used with: the command, the differential test, the bench, the containment with its victims, and the
-/// migration. Static.
-const BINARIES: [Binary; 6] = [
+/// What the lab is used with: the command, the differential test, the containment with its victims, and the migration.
+/// Static.
+const BINARIES: [Binary; 5] = [
     Binary { package: "seawall-cli", name: "seawall" },
     Binary { package: "seawall-lab", name: "seawall-lab-diff" },
-    Binary { package: "seawall-lab", name: "seawall-lab-bench" },
     Binary { package: "seawall-lab", name: "seawall-lab-contain" },
     Binary { package: "seawall-lab", name: "seawall-lab-victim" },
     Binary { package: "seawall-lab", name: "seawall-lab-migrate" },
 ];
+/// Its times are those of the code as it is shipped.
+const BENCH: Binary = Binary { package: "seawall-lab", name: "seawall-lab-bench" };
 /// What is run with the library of LD_PRELOAD, and so must not be static.
 const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };
 const PRELOAD: &str = "seawall-preload";
@@ -38,6 +39,8 @@ const FAST_BUILD: [(&str, &str); 3] = [
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
     ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
 ];
+/// The release profile but for what is of no use in the lab.
+const AS_SHIPPED: [(&str, &str); 1] = [("CARGO_PROFILE_RELEASE_DEBUG", "0")];
 
 /// A program that was built: its name in the lab, and where it is on the host.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +56,12 @@ pub(crate) fn build(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Buil
         arguments.extend(["--package", binary.package, "--bin", binary.name]);
     }
     cargo(&arguments, folders, &Link::Static(toolchain), is_program)
+}
+
+/// Builds the bench.
+pub(crate) fn build_bench(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
+    let arguments = ["build", "--package", BENCH.package, "--bin", BENCH.name];
+    cargo(&arguments, folders, &Link::StaticAsShipped(toolchain), is_program)
 }
 
 /// Builds the tests of the crate that speaks to /dev/kvm.
@@ -77,14 +86,22 @@ pub(crate) fn build_preload(folders: &Folders, toolchain: &Toolchain) -> Result<
 /// How programs are linked.
 enum Link<'a> {
     Static(&'a Toolchain),
+    StaticAsShipped(&'a Toolchain),
     Shared(&'a Toolchain),
 }
 
 impl Link<'_> {
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         match self {
-            Self::Static(toolchain) => toolchain.environment(),
+            Self::Static(toolchain) | Self::StaticAsShipped(toolchain) => toolchain.environment(),
             Self::Shared(toolchain) => toolchain.environment_for_shared(),
+        }
+    }
+
+    fn profile(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::StaticAsShipped(_) => &AS_SHIPPED,
+            _ => &FAST_BUILD,
         }
     }
 
@@ -92,6 +109,7 @@ impl Link<'_> {
     fn folder(&self) -> &'static str {
         match self {
             Self::Static(_) => "cargo",
+            Self::StaticAsShipped(_) => "cargo-shipped",
             Self::Shared(_) => "cargo-shared",
         }
     }
@@ -116,7 +134,7 @@ fn cargo(
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .envs(link.environment())
-        .envs(FAST_BUILD)
+        .envs(link.profile().iter().copied())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
     let output = command.output().map_err(|error| Error::failed(format!("{cargo}: {error}")))?;

@@ -21,6 +21,7 @@ mod host;
 mod initramfs;
 mod kernel;
 mod machine;
+mod peer;
 mod preload;
 mod progress;
 mod qemu;
@@ -82,7 +83,7 @@ enum Run {
     /// The model against the real kernel: random sequences on both
     #[command(disable_help_flag = true)]
     Diff(Arguments),
-    /// What an injection costs: ioctls and time
+    /// What an injection costs: ioctls and time; with --peer, beside Debian's QEMU
     #[command(disable_help_flag = true)]
     Bench(Arguments),
     /// Memory errors under guests of real KVM, Debian's kernel and bare metal, contained: a line for each scenario
@@ -259,6 +260,7 @@ fn work(options: &Options) -> Result<u8> {
     }
     let mut programs = match &options.run {
         Some(Run::Tests(_)) => binaries::build_tests(&lab.folders, &lab.toolchain)?,
+        Some(Run::Bench(_)) => binaries::build_bench(&lab.folders, &lab.toolchain)?,
         _ => binaries::build(&lab.folders, &lab.toolchain)?,
     };
     if let Some(name) = &options.example {
@@ -267,10 +269,13 @@ fn work(options: &Options) -> Result<u8> {
     if options.preload {
         guests.extend(preload::prepare(&lab)?);
     }
+    let mut command = command(options, &programs);
+    if let Some(Run::Bench(_)) = &options.run {
+        guests.extend(peer::bring_in(&lab, &mut command)?);
+    }
     if options.shell {
         return lab.shell(&options.machine, &programs, &guests).map(|()| 0);
     }
-    let command = command(options, &programs);
     let mut machine = options.machine.clone();
     if let Some(Run::Contain(_)) = options.run {
         guests.extend(contain::files(&lab.kernel));

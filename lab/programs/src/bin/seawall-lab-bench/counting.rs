@@ -1,48 +1,64 @@
-//! A vCPU whose system calls are counted.
+//! A vCPU whose system calls are counted and timed.
 
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
 use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, VcpuEvents};
 use seawall_kvm::assist::{self, Guest, Kernel, Last};
 use seawall_kvm::{Errno, Error, Vcpu, Way};
 
-/// The vCPU, the last exit that it had, and how many system calls were made since.
+/// The vCPU, the last exit that it had, and how many system calls were made since, and for how long.
 pub(crate) struct Counting<'a> {
     pub(crate) vcpu: &'a mut Vcpu,
     pub(crate) last: Last,
     pub(crate) ras: bool,
     calls: Cell<u64>,
+    spent: Cell<Duration>,
 }
 
 impl<'a> Counting<'a> {
     pub(crate) fn new(vcpu: &'a mut Vcpu, last: Last, ras: bool) -> Self {
-        Self { vcpu, last, ras, calls: Cell::new(0) }
+        Self { vcpu, last, ras, calls: Cell::new(0), spent: Cell::new(Duration::ZERO) }
     }
 
     pub(crate) fn calls(&self) -> u64 {
         self.calls.get()
     }
 
-    fn count(&self) {
+    /// In these calls; of the clock, its own reading too.
+    pub(crate) fn spent(&self) -> Duration {
+        self.spent.get()
+    }
+
+    fn count<T>(&self, call: impl FnOnce(&Vcpu) -> T) -> T {
+        let start = Instant::now();
+        let answer = call(self.vcpu);
+        self.spent.set(self.spent.get() + start.elapsed());
         self.calls.set(self.calls.get() + 1);
+        answer
+    }
+
+    fn count_mut<T>(&mut self, call: impl FnOnce(&mut Vcpu) -> T) -> T {
+        let start = Instant::now();
+        let answer = call(self.vcpu);
+        self.spent.set(self.spent.get() + start.elapsed());
+        self.calls.set(self.calls.get() + 1);
+        answer
     }
 }
 
 impl Kernel for Counting<'_> {
     fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
-        self.count();
-        self.vcpu.set_vcpu_events(bytes)
+        self.count(|vcpu| vcpu.set_vcpu_events(bytes))
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
-        self.count();
-        self.vcpu.get_one_reg(id)
+        self.count(|vcpu| vcpu.get_one_reg(id))
     }
 
     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
-        self.count();
-        self.vcpu.set_one_reg(id, value)
+        self.count(|vcpu| vcpu.set_one_reg(id, value))
     }
 }
 
@@ -51,8 +67,7 @@ impl seawall_events::Vcpu for Counting<'_> {
     type Error = Error;
 
     fn run(&mut self) -> Result<Exit, Error> {
-        self.count();
-        self.vcpu.run()
+        self.count_mut(seawall_events::Vcpu::run)
     }
 
     fn answer_mmio(&mut self, data: [u8; 8]) {
@@ -61,15 +76,13 @@ impl seawall_events::Vcpu for Counting<'_> {
 
     fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
         if let Way::Native(_) = self.vcpu.way() {
-            self.count();
-            return self.vcpu.set_events(events);
+            return self.count_mut(|vcpu| vcpu.set_events(events));
         }
         Ok(assist::set_events(self, Guest::Aarch64, self.last, self.ras, events)?)
     }
 
     fn events(&self) -> Result<VcpuEvents, Error> {
-        self.count();
-        self.vcpu.events()
+        self.count(seawall_events::Vcpu::events)
     }
 
     fn reg(&self, reg: Reg) -> Result<u64, Error> {

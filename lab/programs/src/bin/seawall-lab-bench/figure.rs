@@ -11,6 +11,52 @@ pub(crate) struct Report {
     pub(crate) batches: u32,
     pub(crate) repeat: u32,
     pub(crate) figures: Vec<Figure>,
+    pub(crate) ways: Vec<Way>,
+}
+
+impl Report {
+    /// Whether nothing that was measured is worse than promised.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.figures.iter().all(Figure::is_kept) && self.ways.iter().all(Way::is_kept)
+    }
+}
+
+/// A part of the way from a memory error to the guest's handler, or a comparison of two.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// Of what exit.
+    pub(crate) after: &'static str,
+    pub(crate) name: String,
+    pub(crate) measured: Measured,
+    pub(crate) promise: Option<Promise>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Measured {
+    Time(Time),
+    /// Of the medians, round by round; the median.
+    Ratio(f64),
+    /// Not measured, and why.
+    Skipped(String),
+}
+
+/// What a way may take at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Promise {
+    Time(Duration),
+    Ratio(f64),
+}
+
+impl Way {
+    /// What was skipped breaks no promise.
+    pub(crate) fn is_kept(&self) -> bool {
+        match (&self.measured, self.promise) {
+            (Measured::Time(time), Some(Promise::Time(most))) => time.median <= most,
+            (Measured::Ratio(ratio), Some(Promise::Ratio(most))) => *ratio <= most,
+            _ => true,
+        }
+    }
 }
 
 /// One case.
@@ -97,5 +143,21 @@ mod tests {
         assert!(figure(4, Some(3)).is_kept());
         assert!(!figure(5, Some(3)).is_kept());
         assert!(figure(99, None).is_kept());
+    }
+
+    #[test]
+    fn a_way_is_kept_up_to_its_promise_and_where_it_was_skipped() {
+        let way = |measured, promise| Way { after: "", name: String::new(), measured, promise };
+        let micros = |time| {
+            let median = Duration::from_micros(time);
+            Measured::Time(Time { median, least: Duration::ZERO, most: Duration::from_secs(1) })
+        };
+        let most = Some(Promise::Time(Duration::from_micros(20)));
+        assert!(way(micros(20), most).is_kept());
+        assert!(!way(micros(21), most).is_kept());
+        assert!(way(micros(21), None).is_kept());
+        assert!(way(Measured::Ratio(0.99), Some(Promise::Ratio(1.0))).is_kept());
+        assert!(!way(Measured::Ratio(1.01), Some(Promise::Ratio(1.0))).is_kept());
+        assert!(way(Measured::Skipped("no QEMU".into()), most).is_kept());
     }
 }

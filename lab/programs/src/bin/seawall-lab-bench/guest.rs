@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use seawall::apei::ghes::Region;
 use seawall_events::{Exit, Reg, SeaExit, Vcpu as _};
 use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
@@ -15,6 +16,8 @@ const REPORT: u64 = RAM + 0x3000;
 const BAD_LINE: u64 = RAM + 0x4000;
 /// A page that the host knows to be bad.
 const BAD_PAGE: u64 = RAM + 0x5000;
+/// A source of errors.
+pub(crate) const SOURCE: Region = Region { base: RAM + 0x6000, sea: 1, polled: 0, poll_interval: 0 };
 /// No memory: an access is the VMM's.
 const DEVICE: u64 = 0x0900_0000;
 

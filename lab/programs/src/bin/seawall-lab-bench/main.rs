@@ -3,24 +3,38 @@
 //! Calls are counted, and are what they are on any CPU. Times are those of a software CPU: they say nothing of
 //! hardware's, but their ratio to the kernel's own data-abort injection in the same run says where the cost is.
 //! A time is the median of the batches' medians; a ratio is the median of the batches' ratios.
+//!
+//! Beside injections alone it measures the whole way from a memory error to the guest's handler: what our own code and
+//! what the kernel takes of it, and how long the guest sees it last, with us and with QEMU.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
 
 mod figure;
+#[cfg(any(test, all(target_os = "linux", target_arch = "aarch64")))]
+mod image;
 mod table;
 
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod conductor;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod counting;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod guest;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod measure;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod own;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod peer;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod way;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// What an injection costs on real KVM: calls, and time against the kernel's own data abort. Runs in the lab
+/// What an injection costs on real KVM, and the whole way to the guest's handler, beside QEMU's. Runs in the lab
 #[derive(clap::Parser)]
 #[command(name = "seawall-lab-bench", version)]
 struct Options {
@@ -33,6 +47,12 @@ struct Options {
     /// How often each case is timed in a batch; the median counts
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
+    /// Measure QEMU as well: this qemu-system-aarch64, or /bin's; `cargo xtask lab bench --peer` brings it in
+    #[arg(long, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "/bin/qemu-system-aarch64")]
+    peer: Option<PathBuf>,
+    /// Why QEMU cannot be measured, to be said in its place
+    #[arg(long, value_name = "WHY", conflicts_with = "peer")]
+    no_peer: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -47,16 +67,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether no case took more calls than promised.
+/// Whether nothing took more calls or time than promised.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
-    let report = measure::report(options.batches, options.repeat)?;
+    let not_asked = || "not asked for by --peer".to_owned();
+    let peer = options.peer.as_deref().ok_or_else(|| options.no_peer.clone().unwrap_or_else(not_asked));
+    let report = measure::report(options.batches, options.repeat, &peer)?;
     if options.json {
         println!("{:#}", table::json(&report));
     } else {
         print!("{}", table::text(&report));
     }
-    Ok(report.figures.iter().all(figure::Figure::is_kept))
+    Ok(report.is_kept())
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]

@@ -12,6 +12,7 @@ use seawall_kvm::{Vcpu, Way};
 use crate::counting::Counting;
 use crate::figure::{Figure, Report, Time, median, ratio};
 use crate::guest::{Guest, unexpected};
+use crate::way::{self, AFTER_SEA, AFTER_SIGBUS, Peer};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -72,7 +73,8 @@ const fn promise(last: Last, case: &Case) -> u64 {
 type Medians = Vec<Duration>;
 
 /// Measures all.
-pub(crate) fn report(batches: u32, repeat: u32) -> Result<Report> {
+pub(crate) fn report(batches: u32, repeat: u32, peer: &Peer<'_>) -> Result<Report> {
+    let seen = way::seen_by_the_guest(peer)?;
     let mut guest = Guest::new()?;
     let way = match guest.vcpu.way() {
         Way::Assisted => "assisted".to_owned(),
@@ -81,11 +83,18 @@ pub(crate) fn report(batches: u32, repeat: u32) -> Result<Report> {
     let bench = Bench { batches, repeat };
     let mut figures = vec![bench.round_trip(&mut guest)?];
     let sea = guest.consume()?;
-    figures.extend(bench.injections(&mut guest, Last::NoWalk, "after a SEA exit", Some(&sea))?);
+    figures.extend(bench.injections(&mut guest, Last::NoWalk, AFTER_SEA, Some(&sea))?);
+    let mut ways = vec![way::clock((batches, repeat))?];
+    guest.consume()?;
+    ways.extend(way::shares(&mut guest, AFTER_SEA, Last::NoWalk, (batches, repeat))?);
     guest.touch_the_bad_page()?;
-    figures.extend(bench.injections(&mut guest, Last::Any, "after SIGBUS", None)?);
+    figures.extend(bench.injections(&mut guest, Last::Any, AFTER_SIGBUS, None)?);
+    guest.at_the_load(0)?;
+    ways.extend(way::shares(&mut guest, AFTER_SIGBUS, Last::Any, (batches, repeat))?);
+    ways.extend(seen);
+    ways.sort_by_key(|way| [AFTER_SEA, AFTER_SIGBUS].iter().position(|after| *after == way.after));
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
-    Ok(Report { kernel, way, batches, repeat, figures })
+    Ok(Report { kernel, way, batches, repeat, figures, ways })
 }
 
 struct Bench {
@@ -185,14 +194,7 @@ impl Bench {
         }
         // The containment, and two KVM_RUN.
         let calls = count_containment(guest, Last::NoWalk, &sea)? + 2;
-        figure(
-            "after a SEA exit",
-            "load, exit, containment, handler, MMIO, back",
-            calls,
-            None,
-            &medians,
-            Some(own),
-        )
+        figure(AFTER_SEA, "load, exit, containment, handler, MMIO, back", calls, None, &medians, Some(own))
     }
 
     /// The median of a batch.

@@ -1,0 +1,150 @@
+//! Our own VMM of the same guest, as small as it can be: a vCPU's thread that contains.
+
+use std::error::Error;
+use std::fs::File;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use seawall::apei::ghes::Ghes;
+use seawall::ledger::{Cause, Ledger};
+use seawall::{Action, AddressMap, Containment, Full, GuestState, Region, Source};
+use seawall_events::{Exit, Reg, SigbusExit, SystemEvent, Vcpu as _};
+use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, Kvm, Vcpu, Vm};
+use vm_memory::GuestMemoryBackend as _;
+
+use crate::conductor::{Conductor, SOURCES, memory};
+use crate::guest::unexpected;
+use crate::image::{FIRMWARE, FIRMWARE_SIZE, PAGE, PAGES, RAM_SIZE, image};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// All that a VMM keeps for it.
+pub(crate) struct Contained {
+    pub(crate) containment: Containment<Full>,
+    pub(crate) ledger: Ledger,
+    pub(crate) addresses: AddressMap,
+    pub(crate) memory: GuestMemoryMmap,
+}
+
+impl Contained {
+    /// With this memory, and sources of errors that are free in it.
+    pub(crate) fn new(memory: &GuestMemoryMmap, mut sources: Ghes) -> Result<Self> {
+        let regions = memory.iter().map(|region| Region {
+            guest: region.start_addr().0,
+            host: region.as_ptr() as u64,
+            size: region.len(),
+        });
+        let addresses = AddressMap::new(regions)?;
+        sources.reset(memory)?;
+        let mut containment = Containment::new(Full);
+        containment.set_records(Some(sources));
+        Ok(Self { containment, ledger: Ledger::default(), addresses, memory: memory.clone() })
+    }
+
+    /// What is bad behind a SIGBUS.
+    pub(crate) fn source(&self, sigbus: &SigbusExit) -> Option<Source> {
+        let size = 1_u64.checked_shl(sigbus.lsb.into())?;
+        let bad = sigbus.address..sigbus.address.saturating_add(size);
+        self.addresses.guest_ranges(bad).next().map(|range| Source::Sigbus { range })
+    }
+
+    /// From an exit to a vCPU that can be run again: decided, recorded, in the ledger, injected.
+    pub(crate) fn contain<V>(&mut self, vcpu: &mut V, source: &Source, now: Duration) -> Result<Action>
+    where
+        V: seawall_events::Vcpu<Error = seawall_kvm::Error>,
+    {
+        let time = SystemTime::now();
+        let mut decision = self.containment.decide(vcpu, source, now)?;
+        self.containment.record(&self.memory, &mut decision, time)?;
+        if let Some(range) = decision.error.range() {
+            self.ledger.insert(range, Cause::Consumed, time);
+        }
+        Ok(self.containment.inject(vcpu, decision)?.action)
+    }
+}
+
+/// Whether the guest is at its handler.
+pub(crate) fn is_at_vector(action: &Action) -> bool {
+    matches!(action, Action::Injected { guest: GuestState::AtVector { .. }, .. })
+}
+
+/// The guest in a thread of its own.
+pub(crate) struct Own {
+    thread: JoinHandle<std::result::Result<(), String>>,
+    /// RAM of the guest, seen from outside the VMM.
+    pub(crate) memory: GuestMemoryMmap,
+}
+
+impl Own {
+    /// Starts it; the guest waits for commands.
+    pub(crate) fn start(file: &File, pages: u64) -> Result<Self> {
+        file.set_len(RAM_SIZE as u64)?;
+        let outside = memory(file, None)?;
+        Conductor::prepare(&outside, pages)?;
+        let inside = memory(file, Some(FIRMWARE_SIZE))?;
+        inside.write_slice(&image()?, GuestAddress(FIRMWARE))?;
+        let vm = Kvm::open()?.create_vm(inside.clone(), Config::default())?;
+        let mut vcpu = vm.create_vcpu(0)?;
+        vcpu.set_reg(Reg::Pc, FIRMWARE)?;
+        let mut contained = Contained::new(&inside, Ghes::new(SOURCES))?;
+        let thread = std::thread::spawn(move || {
+            let _vm = vm;
+            run(&mut vcpu, &mut contained).map_err(|error| error.to_string())
+        });
+        Ok(Self { thread, memory: outside })
+    }
+
+    /// Speaks to its guest.
+    pub(crate) fn conduct<T>(&self, act: impl FnOnce(&mut Conductor<'_>) -> Result<T>) -> Result<T> {
+        let mut is_alive = || if self.has_ended() { Err("our own VMM ended early".into()) } else { Ok(()) };
+        act(&mut Conductor::new(&self.memory, &mut is_alive))
+    }
+
+    /// Whether it is over with it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// After the guest was told to power off, or ended early: why.
+    pub(crate) fn end(self) -> Result<()> {
+        Ok(self.thread.join().map_err(|_| "our own VMM's thread panicked")??)
+    }
+}
+
+fn run(vcpu: &mut Vcpu, contained: &mut Contained) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let source = match vcpu.run()? {
+            Exit::Sea(sea) => Source::Sea(sea),
+            Exit::Sigbus(sigbus) if sigbus.action_required => {
+                contained.source(&sigbus).ok_or_else(|| unexpected("an address of the guest's", &sigbus))?
+            }
+            Exit::SystemEvent(SystemEvent::Shutdown) => return Ok(()),
+            other => return Err(unexpected("bad memory, or the end", &other)),
+        };
+        let action = contained.contain(vcpu, &source, start.elapsed())?;
+        if !is_at_vector(&action) {
+            return Err(unexpected("the guest at its handler", &action));
+        }
+    }
+}
+
+/// A mapping of a guest's RAM through which its pages are made bad: a VM without a vCPU, as memory is made bad by that.
+pub(crate) struct Poisoner(Vm);
+
+impl Poisoner {
+    pub(crate) fn new(file: &File) -> Result<Self> {
+        let config = Config { sea_to_user: false, nisv_to_user: false, ..Config::default() };
+        Ok(Self(Kvm::open()?.create_vm(memory(file, None)?, config)?))
+    }
+
+    /// `MADV_HWPOISON` on each of these pages.
+    pub(crate) fn poison(&self, pages: u64) -> Result<()> {
+        for page in 0..pages {
+            // The page tables of this mapping shall have it: what is not there is fetched first.
+            let _: u64 = self.0.memory().read_obj(GuestAddress(PAGES + page * PAGE))?;
+            self.0.hwpoison(PAGES + page * PAGE, PAGE)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,250 @@
+//! The way from an exit to the guest's handler: how long our own code has it, how long the kernel, and how long it is as
+//! the guest sees it, with us and with QEMU.
+
+use std::error::Error;
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use seawall::Source;
+use seawall::apei::ghes::Ghes;
+use seawall::ledger::Ledger;
+use seawall_events::{Exit, Vcpu as _};
+use seawall_kvm::assist::Last;
+use seawall_kvm::lab::{PoisonRegister, physical_address};
+use seawall_kvm::{Bytes as _, GuestAddress};
+use vm_memory::GuestMemoryBackend as _;
+
+use crate::conductor::Ways;
+use crate::counting::Counting;
+use crate::figure::{Measured, Promise, Time, Way, median, ratio};
+use crate::guest::{Guest, SOURCE, unexpected};
+use crate::image::{PAGE, PAGES};
+use crate::own::{Contained, Own, Poisoner, is_at_vector};
+use crate::peer::{self, Qemu};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// What our own code may take: decide, record, ledger, inject. By itself, that is: at each switch to and from a guest
+/// the lab's CPU forgets all translations that it has in software, and takes them up again page by page. What that costs
+/// is the other figure, and not our code's; no CPU with VMIDs does it.
+const OWN_MOST: Duration = Duration::from_micros(20);
+/// Our way may not be longer than QEMU's.
+const PEER_MOST: f64 = 1.0;
+/// How many pages a guest consumes in one round, each once.
+const PAGES_OF_A_ROUND: u64 = 32;
+/// How often each VMM is started for it.
+const ROUNDS: usize = 3;
+
+pub(crate) const AFTER_SEA: &str = "after a SEA exit";
+pub(crate) const AFTER_SIGBUS: &str = "after SIGBUS";
+
+/// Medians of batches, or of rounds.
+type Medians = Vec<Duration>;
+
+/// QEMU for arm64, or why there is none.
+pub(crate) type Peer<'a> = std::result::Result<&'a Path, String>;
+
+fn time(after: &'static str, name: &str, medians: &Medians, promise: Option<Promise>) -> Result<Way> {
+    let time = Time::of(medians).ok_or("expected at least one batch")?;
+    Ok(Way { after, name: name.into(), measured: Measured::Time(time), promise })
+}
+
+/// What one containment took, without the readings of the clock.
+struct Share {
+    /// Of our code.
+    own: Duration,
+    /// Of the system calls that it made.
+    calls: Duration,
+    number: u64,
+}
+
+/// A guest that loads from bad memory again and again.
+struct Loads<'a> {
+    guest: &'a mut Guest,
+    contained: Contained,
+    last: Last,
+    /// A reading of the clock: there are two for each call, one of them in the call's time.
+    clock: Duration,
+    now: Duration,
+}
+
+impl Loads<'_> {
+    /// Runs to the exit, contains it, and has the guest come back to its load.
+    fn after_the_exit(&mut self) -> Result<Share> {
+        let exit = self.guest.vcpu.run()?;
+        let share = self.contain(&exit)?;
+        self.guest.report()?;
+        Ok(share)
+    }
+
+    /// Contains what was contained before, without a run between.
+    fn once_more(&mut self, exit: &Exit) -> Result<Share> {
+        self.guest.at_the_load(0)?;
+        self.contain(exit)
+    }
+
+    fn contain(&mut self, exit: &Exit) -> Result<Share> {
+        // The guard shall not take the bench for a storm.
+        self.now += Duration::from_secs(60);
+        let ras = self.guest.vm.has_ras();
+        let start = Instant::now();
+        let source = match exit {
+            Exit::Sea(sea) => Some(Source::Sea(*sea)),
+            Exit::Sigbus(sigbus) if sigbus.action_required => self.contained.source(sigbus),
+            _ => None,
+        };
+        let source = source.ok_or_else(|| unexpected("bad memory", exit))?;
+        let mut counting = Counting::new(&mut self.guest.vcpu, self.last, ras);
+        let action = self.contained.contain(&mut counting, &source, self.now)?;
+        let whole = start.elapsed();
+        let (calls, number) = (counting.spent(), counting.calls());
+        if !is_at_vector(&action) || self.contained.ledger.is_empty() {
+            return Err(unexpected("the guest at its handler, and its page in the ledger", &action));
+        }
+        // The guest has read the record, and the next page is new to the ledger.
+        self.contained.memory.write_obj(1_u64, GuestAddress(SOURCE.base + 8))?;
+        self.contained.ledger = Ledger::default();
+        let clock = self.clock * number as u32;
+        let own = whole.saturating_sub(calls + clock + self.clock);
+        Ok(Share { own, calls: calls.saturating_sub(clock), number })
+    }
+}
+
+/// Batches of containments: what our code takes of one, and its system calls.
+#[derive(Default)]
+struct Batches {
+    own: Medians,
+    calls: Medians,
+    number: u64,
+}
+
+impl Batches {
+    fn add(&mut self, repeat: u32, mut one: impl FnMut() -> Result<Share>) -> Result<()> {
+        let shares = (0..repeat).map(|_| one()).collect::<Result<Vec<Share>>>()?;
+        self.own.extend(median(&shares.iter().map(|share| share.own).collect::<Medians>()));
+        self.calls.extend(median(&shares.iter().map(|share| share.calls).collect::<Medians>()));
+        self.number = shares.last().map_or(self.number, |share| share.number);
+        Ok(())
+    }
+}
+
+/// What our code and the kernel take of a containment: right after the exit, and once more without a run between.
+///
+/// The vCPU is at the load, with the address of bad memory.
+pub(crate) fn shares(
+    guest: &mut Guest,
+    after: &'static str,
+    last: Last,
+    (batches, repeat): (u32, u32),
+) -> Result<Vec<Way>> {
+    let contained = Contained::new(guest.vm.memory(), Ghes::new(SOURCE))?;
+    let clock = reading((batches, repeat));
+    let clock = median(&clock).ok_or("expected at least one batch")?;
+    let mut loads = Loads { guest, contained, last, clock, now: Duration::ZERO };
+    let (mut cold, mut warm) = (Batches::default(), Batches::default());
+    for _ in 0..batches {
+        cold.add(repeat, || loads.after_the_exit())?;
+        loads.guest.finish_the_store()?;
+        loads.guest.at_the_load(0)?;
+        let exit = loads.guest.vcpu.run()?;
+        warm.add(repeat, || loads.once_more(&exit))?;
+        loads.guest.at_the_load(0)?;
+    }
+    let calls = |when: &str| format!("the kernel, in its {} calls, {when}", cold.number);
+    let most = Some(Promise::Time(OWN_MOST));
+    Ok(vec![
+        time(after, "our own code, by itself", &warm.own, most)?,
+        time(after, "our own code, right after the exit", &cold.own, None)?,
+        time(after, &calls("by themselves"), &warm.calls, None)?,
+        time(after, &calls("right after the exit"), &cold.calls, None)?,
+    ])
+}
+
+/// What a reading of the clock takes.
+fn reading((batches, repeat): (u32, u32)) -> Medians {
+    let batch = |_| median(&(0..repeat).map(|_| Instant::now().elapsed()).collect::<Medians>());
+    (0..batches).filter_map(batch).collect()
+}
+
+/// The same, to be seen: it is in none of the others.
+pub(crate) fn clock(sizes: (u32, u32)) -> Result<Way> {
+    time("for scale", "reading the clock", &reading(sizes), None)
+}
+
+/// As the guest sees it: from before its load to its handler's first instruction.
+pub(crate) fn seen_by_the_guest(peer: &Peer<'_>) -> Result<Vec<Way>> {
+    let (mut sea, mut sigbus, mut peers) = (Medians::new(), Medians::new(), Medians::new());
+    for _ in 0..ROUNDS {
+        sea.extend(median(&own_round(poison_by_register)?.times));
+        sigbus.extend(median(&own_round(|file, _| Poisoner::new(file)?.poison(PAGES_OF_A_ROUND))?.times));
+        if let Ok(program) = peer {
+            peers.extend(median(&peer_round(program)?.times));
+        }
+    }
+    let name = "the guest's load to its handler";
+    let mut ways = vec![time(AFTER_SEA, name, &sea, None)?, time(AFTER_SIGBUS, name, &sigbus, None)?];
+    let of_peer = |name: String, measured, promise| Way { after: AFTER_SIGBUS, name, measured, promise };
+    let (version, times, of_times) = match peer {
+        Ok(program) => {
+            let times = Measured::Time(Time::of(&peers).ok_or("expected at least one round")?);
+            let of_times = ratio(&sigbus, &peers).ok_or("expected times that can be compared")?;
+            (peer::version(program)?, times, Measured::Ratio(of_times))
+        }
+        Err(why) => ("QEMU".to_owned(), Measured::Skipped(why.clone()), Measured::Skipped(why.clone())),
+    };
+    ways.push(of_peer(format!("the same with {version}, ras=on"), times, None));
+    ways.push(of_peer("ours to QEMU's".into(), of_times, Some(Promise::Ratio(PEER_MOST))));
+    Ok(ways)
+}
+
+/// Loads of pages that `poison` made bad, from a file that is the guest's RAM and is mapped in `Own::memory`. What it
+/// gives is kept until they are over.
+fn own_round<T>(poison: impl FnOnce(&File, &Own) -> Result<T>) -> Result<Ways> {
+    let file = tempfile::tempfile_in("/dev/shm")?;
+    let own = Own::start(&file, PAGES_OF_A_ROUND)?;
+    let found = own.conduct(|guest| {
+        guest.touch(PAGES_OF_A_ROUND)?;
+        let _bad = poison(&file, &own)?;
+        let ways = guest.consume(PAGES_OF_A_ROUND)?;
+        guest.power_off()?;
+        Ok(ways)
+    });
+    // If it ended early, it knows best why.
+    if found.is_ok() || own.has_ended() {
+        own.end()?;
+    }
+    found
+}
+
+/// Lines of the lab's memory that are bad, until it is dropped: pages are not given back before.
+struct BadLines {
+    register: PoisonRegister,
+    physical: Vec<u64>,
+}
+
+impl Drop for BadLines {
+    fn drop(&mut self) {
+        self.physical.iter().for_each(|address| self.register.heal(*address));
+    }
+}
+
+/// The lab's machine makes the first line of each page bad.
+fn poison_by_register(_: &File, own: &Own) -> Result<BadLines> {
+    let mut bad = BadLines { register: PoisonRegister::open()?, physical: Vec::new() };
+    for page in 0..PAGES_OF_A_ROUND {
+        let host = own.memory.get_host_address(GuestAddress(PAGES + page * PAGE))?;
+        let physical = physical_address(host as u64)?;
+        bad.register.poison(physical, 64)?;
+        bad.physical.push(physical);
+    }
+    Ok(bad)
+}
+
+fn peer_round(program: &Path) -> Result<Ways> {
+    let mut qemu = Qemu::start(program, PAGES_OF_A_ROUND)?;
+    qemu.tell_sources()?;
+    qemu.conduct(|guest| guest.touch(PAGES_OF_A_ROUND))?;
+    Poisoner::new(qemu.file())?.poison(PAGES_OF_A_ROUND)?;
+    qemu.conduct(|guest| guest.consume(PAGES_OF_A_ROUND))
+}
