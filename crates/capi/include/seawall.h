@@ -200,8 +200,8 @@ enum seawall_action
    */
   SEAWALL_ACTION_INJECTED = 2,
   /**
-   * The guest has not acknowledged the records that are there. Run the vCPU again, which repeats the access, and let
-   * the others run.
+   * The guest has not acknowledged a record that is there. Run the vCPU again, which repeats the access, and let the
+   * others run.
    */
   SEAWALL_ACTION_WAIT = 3,
   /**
@@ -853,9 +853,9 @@ seawall_status seawall_decide_sigbus(const struct seawall_containment *containme
                                      struct seawall_error *error);
 
 /**
- * Writes the record of the error, if the guest looks for such and an abort is to be injected that makes it look. If the
- * guest has acknowledged none of those that are there the incident's action becomes `SEAWALL_ACTION_WAIT`, for a
- * second at most.
+ * Writes the record of the error, if the guest looks for such and an abort is to be injected that makes it look. While
+ * there is one that the guest has not acknowledged the incident's action becomes `SEAWALL_ACTION_WAIT`, for a second at
+ * most.
  *
  * If it fails the decision stands: `seawall_inject` goes on without a record. After `SEAWALL_ACTION_HOST_FIRST` it says
  * that the host could not help, and makes that `SEAWALL_ACTION_INJECT`.
