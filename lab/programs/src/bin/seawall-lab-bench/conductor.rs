@@ -111,7 +111,7 @@ impl<'a> Conductor<'a> {
                 return Err(format!("expected an external abort of page {page}, got {found:x?}").into());
             }
             let ticks = found.in_handler - found.before;
-            times.push(Duration::from_secs_f64(ticks as f64 / frequency as f64));
+            times.push(Duration::from_nanos(ticks.saturating_mul(1_000_000_000) / frequency));
         }
         self.check_record(PAGES + (pages - 1) * PAGE)?;
         Ok(Ways { times })
