@@ -35,7 +35,7 @@ pub(super) fn judge(run: &Run) -> Verdict {
     let End::Storm(StopReason::Storm { pc, times, .. }) = run.end else {
         return Err(format!("expected a storm, the guest {}", run.end));
     };
-    expect("PC, in the page of the vectors", &(pc & 0x7ff), &0x200)?;
+    expect("PC, from the table of the vectors on", &(pc & 0x7ff), &0x200)?;
     // One more than the guard allows, and they are seen one by one.
     expect("times at that PC", &times, &17)?;
     let after = run.after.ok_or("nothing went bad")?;
