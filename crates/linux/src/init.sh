@@ -76,7 +76,8 @@ sixteen() {
     grep HardwareCorrupted /proc/meminfo
 }
 
-# The image begins at _text, on a boundary of 2 MiB, and "Kernel code" with it or soon after. The vector of the kernel's own exceptions is at 0x200, that of its interrupts at 0x280.
+# The image begins at _text, on a boundary of 2 MiB, and "Kernel code" with it or soon after. The vector of the kernel's own
+# exceptions is at 0x200, that of its interrupts at 0x280.
 vectors() {
     echo 0 >/proc/sys/kernel/kptr_restrict
     symbol() { grep -m 1 " $1\$" /proc/kallsyms | cut -d ' ' -f 1; }

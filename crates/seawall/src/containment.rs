@@ -28,7 +28,7 @@ pub struct Containment<P> {
     storm: StormGuard,
     evacuation: EvacuationThreshold,
     records: Option<Ghes>,
-    /// Since when a vCPU waits to be told by a record.
+    /// Since when the guest has not acknowledged all records, as far as somebody had to wait for it.
     busy_since: Option<Duration>,
     patience: Duration,
     guest: GuestTraits,
@@ -313,19 +313,22 @@ impl<P: Policy> Containment<P> {
         if !injection.has_abort() || self.is_dry_run {
             return Ok(());
         }
-        let since = self.busy_since.unwrap_or(decision.now);
-        if decision.now.saturating_sub(since) < self.patience && ghes.outstanding(memory)?.0 > 0 {
-            self.busy_since = Some(since);
-            // The access is repeated: that is no storm.
-            self.storm.take_back(&decision.error);
-            decision.verdict = Verdict::Wait;
-            return Ok(());
+        if ghes.outstanding(memory)?.0 == 0 {
+            self.busy_since = None;
+        } else {
+            // A guest that did not acknowledge in time is not waited for again until it has: a storm would never end.
+            let since = *self.busy_since.get_or_insert(decision.now);
+            if decision.now.saturating_sub(since) < self.patience {
+                // The access is repeated: that is no storm.
+                self.storm.take_back(&decision.error);
+                decision.verdict = Verdict::Wait;
+                return Ok(());
+            }
         }
         decision.recorded = match ghes.report(memory, range, Severity::Recoverable, time)? {
             Report::Written { source } => Recorded::AtSource(source),
             Report::Busy => Recorded::Unacknowledged,
         };
-        self.busy_since = None;
         Ok(())
     }
 

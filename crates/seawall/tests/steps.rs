@@ -205,6 +205,32 @@ fn a_record_is_not_written_while_another_is_to_be_read_though_sources_are_free()
     }
     // Nobody reads it for a second: better a record that another may take than none.
     assert_eq!(report(0x4030_1000, 1021), (false, Recorded::AtSource(1)));
+    // Whoever comes next does not wait another second.
+    assert_eq!(report(0x4030_2000, 1022), (false, Recorded::AtSource(2)));
+    for source in 0..3 {
+        memory.write_obj(1_u64, GuestAddress(BASE + source * 512 + 8)).unwrap();
+    }
+    assert_eq!(report(0x4030_3000, 1023), (false, Recorded::AtSource(0)));
+    assert_eq!(report(0x4030_4000, 1024), (true, Recorded::No));
+}
+
+/// Its own vectors are bad, so that it acknowledges nothing.
+#[test]
+fn a_guest_that_looks_for_records_and_takes_the_same_abort_for_ever_is_stopped_soon() {
+    let (mut containment, memory) = with_records(Full, 16);
+    let guest = guest(POSTED, 5, 0x50_0123);
+    let mut milliseconds = 0;
+    let stopped = loop {
+        let mut decision =
+            containment.decide(&guest, &sea(0x4021_0000), Duration::from_millis(milliseconds)).unwrap();
+        containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
+        if matches!(decision.verdict, Verdict::Stop(_)) {
+            break milliseconds;
+        }
+        milliseconds += 1;
+    };
+    // The first abort at 0 ms; patience from 1 ms to 1001 ms; there the second, and the seventeenth 15 ms later.
+    assert_eq!(stopped, 1016);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(crate) struct Linux {
     pub(crate) disk: bool,
     pub(crate) road: Road,
     pub(crate) hold: Duration,
+    /// More words for the kernel's command line.
+    pub(crate) words: &'static str,
     /// What init does; before it, everything is mounted, and after it, the kernel's words are printed.
     pub(crate) script: &'static str,
 }
@@ -45,6 +47,7 @@ impl Linux {
         disk: false,
         road: Road::Register(1),
         hold: Duration::ZERO,
+        words: "",
         script: "",
     };
 }
@@ -123,7 +126,8 @@ impl Linux {
 
     /// Its kernel with what init does.
     pub(crate) fn guest(&self) -> Result<Guest, String> {
-        let mut guest = Guest::read(Path::new(files::KERNEL), None, COMMAND_LINE).map_err(text)?;
+        let command_line = format!("{COMMAND_LINE} {}", self.words);
+        let mut guest = Guest::read(Path::new(files::KERNEL), None, &command_line).map_err(text)?;
         guest.initrd = Some(self.initramfs()?);
         Ok(guest)
     }
