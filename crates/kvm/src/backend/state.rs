@@ -110,20 +110,16 @@ impl Gic {
         if !is_alike {
             return Err(Error::OtherState { what: "how many interrupts and vCPUs there are" });
         }
-        // The last of them enables it: when all else is in place.
-        let all: Vec<_> = registers.iter().zip(&state.distributor).collect();
-        let (last, before) = all.split_last().ok_or(Error::Memory)?;
-        let write = |(register, value): &(&GicRegister, &u32)| {
-            self.set_words(KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0, **register, **value)
-        };
-        before.iter().try_for_each(write)?;
+        for (register, value) in registers.iter().zip(&state.distributor) {
+            self.set_words(KVM_DEV_ARM_VGIC_GRP_DIST_REGS, 0, *register, *value)?;
+        }
         for (vcpu, state) in vcpus.iter().zip(&state.cpus) {
             self.restore_cpu(mpidr(vcpu)?, state)?;
         }
         for (first, level) in shared().zip(&state.levels) {
             self.set_word(KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, levels(first), *level)?;
         }
-        write(last)
+        Ok(())
     }
 
     fn save_cpu(&self, mpidr: u64) -> Result<GicCpuState, Error> {
@@ -165,7 +161,7 @@ impl Gic {
     }
 
     fn word(&self, group: u32, attribute: u64) -> Result<u32, Error> {
-        // Some kernels write 64 bits for all groups.
+        // The kernel writes 32 bits; room for 64 costs nothing.
         let mut value = [0_u32; 2];
         self.get(group, attribute, &mut value).map_err(|errno| Error::Ioctl { call: GET, errno })?;
         let [low, _] = value;

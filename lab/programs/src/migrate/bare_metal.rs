@@ -73,8 +73,7 @@ pub fn bare_metal() -> Verdict {
     expect("a good page", said.as_str(), &format!("{CONSOLE}migrant: page 6: value 0x1122334455667788"))?;
     let said = there.wait_for("v", |line| line.contains("registers"))?;
     look(said.trim_start_matches(CONSOLE))?;
-    there.wait_for("q", |_| true).ok();
-    there.end(&End::PowerOff)?;
+    there.end("q", &End::PowerOff)?;
 
     let ledger: Vec<&String> = there.lines.iter().filter(|line| line.starts_with(BAD)).collect();
     expect("entries of the ledger there", &ledger.len(), &5)?;

@@ -57,7 +57,7 @@ pub fn linux(kernel: &Path, initrd: &Path, cpus: u32) -> Verdict {
         .try_iter()
         .filter(|seen| matches!(seen, super::source::Seen::Line(line) if alive(line).is_some()));
     expect("the witness's next sign of life", &first, &(last + 10 * (1 + said.count() as u64)))?;
-    there.end(&End::PowerOff)?;
+    there.end("", &End::PowerOff)?;
     for line in ["workload: 4 of 5 live", "workload: witness ended: all rounds done", "kernel: no complaint"]
     {
         let line = format!("{CONSOLE}{line}");

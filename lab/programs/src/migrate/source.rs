@@ -212,9 +212,9 @@ impl Destination {
         }
     }
 
-    /// Waits for its end, which must be a good one.
-    pub(super) fn end(&mut self, expected: &End) -> Result<(), String> {
-        let end = self.wait_for("", |line| line.starts_with(super::destination::END))?;
+    /// Types this, and waits for its end, which must be a good one.
+    pub(super) fn end(&mut self, typed: &str, expected: &End) -> Result<(), String> {
+        let end = self.wait_for(typed, |line| line.starts_with(super::destination::END))?;
         super::expect(
             "the guest's end",
             end.as_str(),
