@@ -1,5 +1,6 @@
 //! Debian's kernel with ACPI: a process was killed by a bad page, the page is offline, the others go on elsewhere.
 
+use std::fs;
 use std::path::Path;
 
 use seawall::ledger::Ledger;
@@ -23,13 +24,15 @@ fn alive(line: &str) -> Option<u64> {
     line.strip_prefix(WITNESS)?.parse().ok()
 }
 
-/// Debian's kernel, with an initramfs of `seawall guest fetch debian`, on so many vCPUs.
+/// Debian's kernel, with the initramfs of `seawall guest fetch debian`, on so many vCPUs. `busybox`: a static one.
 ///
 /// # Errors
 /// What is not as it must be.
-pub fn linux(kernel: &Path, initrd: &Path, cpus: u32) -> Verdict {
+pub fn linux(kernel: &Path, busybox: &Path, cpus: u32) -> Verdict {
     let _healed = Healed;
-    let guest = Guest::read(kernel, Some(initrd), COMMAND_LINE).map_err(text)?;
+    let mut guest = Guest::read(kernel, None, COMMAND_LINE).map_err(text)?;
+    let busybox = fs::read(busybox).map_err(text)?;
+    guest.initrd = Some(seawall_linux::initramfs::build(&busybox, &[]));
     let mut config = Config::new(MEMORY);
     config.cpus = cpus;
     config.acpi = true;

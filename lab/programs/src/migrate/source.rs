@@ -163,7 +163,7 @@ pub(super) struct Destination {
 
 impl Destination {
     fn start() -> Result<(Self, UnixStream), String> {
-        let socket = std::env::temp_dir().join(format!("seawall-lab-migrate-{}", std::process::id()));
+        let socket = std::env::temp_dir().join(format!("seawall-lab-contain-{}", std::process::id()));
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(text)?;
         let program = std::env::current_exe().map_err(text)?;
