@@ -196,18 +196,14 @@ impl Destination {
     ) -> Result<String, String> {
         self.typed.write_all(typed.as_bytes()).and_then(|()| self.typed.flush()).map_err(text)?;
         loop {
-            match self.said.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    self.lines.push(line.clone());
-                    if is_wanted(&line) {
-                        return Ok(line);
-                    }
-                }
-                Err(_) => {
-                    let end = self.child.try_wait();
-                    let last = last(&self.lines);
-                    return Err(format!("the destination does not say it ({end:?}); its last lines: {last}"));
-                }
+            let Ok(line) = self.said.recv_timeout(PATIENCE) else {
+                let end = self.child.try_wait();
+                let last = last(&self.lines);
+                return Err(format!("the destination does not say it ({end:?}); its last lines: {last}"));
+            };
+            self.lines.push(line.clone());
+            if is_wanted(&line) {
+                return Ok(line);
             }
         }
     }
