@@ -12,7 +12,7 @@ use super::{Verdict, expect, text};
 
 const MEMORY: u64 = 256 << 20;
 const COMMAND_LINE: &str =
-    "console=ttyAMA0 panic=-1 quiet cryptomgr.notests seawall.workload=workload seawall.rounds=120";
+    "console=ttyAMA0 panic=-1 quiet cryptomgr.notests seawall.workload=workload seawall.rounds=300";
 const WITNESS: &str = "witness: alive ";
 
 /// `anonymous` says where its page is: that goes bad.
