@@ -149,7 +149,7 @@ impl Source {
 }
 
 fn last(lines: &[String]) -> String {
-    lines.iter().rev().take(5).rev().cloned().collect::<Vec<_>>().join(" | ")
+    lines.iter().rev().take(60).rev().cloned().collect::<Vec<_>>().join(" | ")
 }
 
 /// The other process.
