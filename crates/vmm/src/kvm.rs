@@ -136,7 +136,7 @@ impl KvmMachine {
 
     /// Heals, and loads the guest.
     fn start(&mut self, guest: &Guest) -> Result<(), Error> {
-        let size = self.memory.iter().map(|region| region.len()).sum();
+        let size = self.memory.iter().map(vm_memory::GuestMemoryRegion::len).sum();
         if self.heal {
             self.heal(size);
         }

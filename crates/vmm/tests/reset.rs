@@ -1,4 +1,5 @@
 //! A guest that starts anew after its memory went bad, on the software machine; the lab does the same on KVM.
+#![allow(clippy::single_range_in_vec_init, reason = "one range is a list of one")]
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};

@@ -7,12 +7,11 @@
 //! ```no_run
 //! use std::net::{TcpListener, TcpStream};
 //! use std::time::SystemTime;
-//! use seawall::ledger::Ledger;
 //! use seawall::migration::{HandoverError, Limits, hand_over};
 //! use seawall_vmm::{Arriving, Error, KvmMachine};
 //!
-//! fn source(mut machine: KvmMachine, ledger: &mut Ledger, link: &TcpStream) -> Result<(), Error> {
-//!     let result = machine.send(link, ledger, SystemTime::now());
+//! fn source(mut machine: KvmMachine, link: &TcpStream) -> Result<(), Error> {
+//!     let result = machine.send(link, SystemTime::now());
 //!     match result.and_then(|sent| Ok(hand_over(link, &sent.checksum)?)) {
 //!         Ok(()) => Ok(()), // The guest is gone.
 //!         Err(Error::Handover(lost @ HandoverError::Unknown(_))) => Err(lost.into()),
@@ -64,7 +63,7 @@ struct State {
 }
 
 impl KvmMachine {
-    /// Sends the guest, which stands still: configuration, devices, vCPUs, memory. What `ledger` has is not read; what
+    /// Sends the guest, which stands still: configuration, devices, vCPUs, memory. What its ledger has is not read; what
     /// turns out to be bad meanwhile goes into it, as found at `time`.
     ///
     /// Then [`hand_over`](seawall::migration::hand_over) gives it away. Until that is done, and if it fails, the guest can
@@ -72,7 +71,8 @@ impl KvmMachine {
     ///
     /// # Errors
     /// [`Error::Send`] if the connection breaks, [`Error::Kvm`].
-    pub fn send(&mut self, to: impl Write, ledger: &mut Ledger, time: SystemTime) -> Result<Sent, Error> {
+    pub fn send(&mut self, to: impl Write, time: SystemTime) -> Result<Sent, Error> {
+        let mut ledger = self.board.ledger().with(Ledger::clone);
         let state = self.state()?;
         // Into memory it cannot fail.
         let state = postcard::to_stdvec(&state).unwrap_or_default();
@@ -86,7 +86,9 @@ impl KvmMachine {
             Ok(Readable::Bad) => Err(PageError::Bad),
             Err(_) => Err(GuestMemoryError::InvalidGuestAddress(seawall_kvm::GuestAddress(gpa)).into()),
         };
-        Ok(send(to, &state, &regions, ledger, read, time)?)
+        let sent = send(to, &state, &regions, &mut ledger, read, time);
+        self.board.ledger().replace(ledger);
+        Ok(sent?)
     }
 
     fn state(&mut self) -> Result<State, Error> {
@@ -159,6 +161,7 @@ impl<R: Read> Arriving<R> {
         let arrived = incoming.receive(&machine.memory)?;
         machine.kernel.vm.make_holes(&arrived.bad)?;
         machine.board.set_state(&board);
+        machine.board.ledger().replace(arrived.ledger.clone());
         for (vcpu, state) in machine.kernel.vcpus.iter_mut().zip(&vcpus) {
             vcpu.restore(state)?;
         }

@@ -48,9 +48,9 @@ pub fn bare_metal() -> Verdict {
     expect("page 1 at the source", met.as_str(), &says(1, BY_SEA))?;
     for page in [2, 3] {
         let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(THEN);
-        source.ledger.insert(migrant_page(page)..migrant_page(page) + PAGE, Cause::Found, then);
+        source.machine.ledger().insert(migrant_page(page)..migrant_page(page) + PAGE, Cause::Found, then);
     }
-    expect("pages known", &source.ledger.pages(), &(KNOWN.len() as u64))?;
+    expect("pages known", &source.machine.ledger().with(Ledger::pages), &(KNOWN.len() as u64))?;
 
     let broken = source.send_to_nobody(10_000)?;
     let here = source.run_until("v", |line| line.contains("registers"))?;
@@ -59,7 +59,8 @@ pub fn bare_metal() -> Verdict {
     let (mut there, sent, still) = source.send()?;
     // By this transfer, or by that which broke.
     for page in FOUND {
-        let entry = source.ledger.get(migrant_page(page)).map(|bad| bad.cause);
+        let entry =
+            source.machine.ledger().with(|ledger| ledger.get(migrant_page(page))).map(|bad| bad.cause);
         expect("the ledger's word for what was found", &entry, &Some(Cause::Found))?;
     }
     expect("bad pages sent", &sent.bad, &5)?;
@@ -106,7 +107,7 @@ fn start() -> Result<Source, String> {
     for page in [1, 2, 4] {
         poison(&memory, migrant_page(page))?;
     }
-    Ok(Source { machine, seen, ledger: Ledger::default(), lines: Vec::new() })
+    Ok(Source { machine, seen, lines: Vec::new() })
 }
 
 /// What the guest says of itself.

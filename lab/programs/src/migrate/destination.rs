@@ -40,7 +40,7 @@ fn destination(link: &UnixStream) -> Result<(), Box<dyn Error>> {
     let config = arriving.config();
     let (mut machine, arrived) = arriving.receive(config, Box::new(Says))?;
     say(&format!("{ARRIVED}{} pages", arrived.pages));
-    for bad in arrived.ledger.ranges() {
+    for bad in machine.ledger().with(|ledger| ledger.ranges().collect::<Vec<_>>()) {
         let seconds = bad.time.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
         say(&format!("{BAD}{:#x}..{:#x} {:?} {seconds}", bad.range.start, bad.range.end, bad.cause));
     }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use seawall::ledger::Ledger;
 use seawall_vmm::{Config, End, Guest, KvmMachine};
 
 use super::destination::{BAD, CONSOLE, ERROR};
@@ -39,12 +38,16 @@ pub fn linux(kernel: &Path, busybox: &Path, cpus: u32) -> Verdict {
     let (watch, seen, memory) = Watch::new(wanted);
     let machine = KvmMachine::new(config, &guest, watch).map_err(text)?;
     *memory.lock().map_err(text)? = Some(machine.memory().clone());
-    let mut source = Source { machine, seen, ledger: Ledger::default(), lines: Vec::new() };
+    let mut source = Source { machine, seen, lines: Vec::new() };
 
     // Only `anonymous` comes to that; the kernel's own message may stand in the middle of the line.
     source.run_until("", |line| line.contains("SIGBUS"))?;
     let bad = source.lines.iter().find_map(|line| wanted(line)).ok_or("no page was named")? & !0xfff;
-    expect("the ledger", &source.ledger.get(bad).map(|bad| bad.range), &Some(bad..bad + 4096))?;
+    expect(
+        "the ledger",
+        &source.machine.ledger().with(|ledger| ledger.get(bad)).map(|bad| bad.range),
+        &Some(bad..bad + 4096),
+    )?;
     let broken = source.send_to_nobody(10_000_000)?;
     let last = source.run_until("", |line| alive(line).is_some())?;
     let last = alive(&last).unwrap_or_default();
@@ -56,10 +59,7 @@ pub fn linux(kernel: &Path, busybox: &Path, cpus: u32) -> Verdict {
     let first = there.wait_for("", |line| line.starts_with(&format!("{CONSOLE}{WITNESS}")))?;
     let first = alive(first.trim_start_matches(CONSOLE)).unwrap_or_default();
     // Nothing is said twice, and nothing is left out: but for what was said before the guest stood still.
-    let said = source
-        .seen
-        .try_iter()
-        .filter(|seen| matches!(seen, super::source::Seen::Line(line) if alive(line).is_some()));
+    let said = source.seen.try_iter().filter(|line| alive(line).is_some());
     expect("the witness's next sign of life", &first, &(last + 10 * (1 + said.count() as u64)))?;
     there.end("", &End::PowerOff)?;
     for line in ["workload: 4 of 5 live", "workload: witness ended: all rounds done", "kernel: no complaint"]

@@ -1,7 +1,6 @@
 //! The process that has the guest: watches it, pauses it, and sends it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::ops::Range;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -9,10 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use seawall::Outcome;
-use seawall::ledger::{Cause, Ledger};
 use seawall::migration::{Sent, hand_over};
-use seawall::telemetry::ErrorReport;
 use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 use seawall_vmm::{End, KvmMachine, Observer};
@@ -23,16 +19,9 @@ use super::text;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a guest does, as it does it.
-#[derive(Clone, Debug)]
-pub(super) enum Seen {
-    Line(String),
-    Bad(Range<u64>),
-}
-
-/// Tells of it, and turns memory bad as soon as a line asks for it.
+/// Tells the lines of its console, and turns memory bad as soon as one asks for it.
 pub(super) struct Watch {
-    say: mpsc::Sender<Seen>,
+    say: mpsc::Sender<String>,
     /// The page that a line names.
     wants: fn(&str) -> Option<u64>,
     memory: Memory,
@@ -42,7 +31,7 @@ pub(super) struct Watch {
 pub(super) type Memory = Arc<Mutex<Option<GuestMemoryMmap>>>;
 
 impl Watch {
-    pub(super) fn new(wants: fn(&str) -> Option<u64>) -> (Box<Self>, mpsc::Receiver<Seen>, Memory) {
+    pub(super) fn new(wants: fn(&str) -> Option<u64>) -> (Box<Self>, mpsc::Receiver<String>, Memory) {
         let (say, seen) = mpsc::channel();
         let memory = Memory::default();
         (Box::new(Self { say, wants, memory: memory.clone() }), seen, memory)
@@ -56,16 +45,10 @@ impl Observer for Watch {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             let done = memory.as_ref().ok_or("no memory".to_owned()).and_then(|memory| poison(memory, page));
             if let Err(error) = done {
-                let _ = self.say.send(Seen::Line(format!("{page:#x} could not be made bad: {error}")));
+                let _ = self.say.send(format!("{page:#x} could not be made bad: {error}"));
             }
         }
-        let _ = self.say.send(Seen::Line(line.to_owned()));
-    }
-
-    fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
-        if let Some(range) = outcome.error.range() {
-            let _ = self.say.send(Seen::Bad(range));
-        }
+        let _ = self.say.send(line.to_owned());
     }
 }
 
@@ -79,35 +62,31 @@ pub(super) fn poison(memory: &GuestMemoryMmap, gpa: u64) -> Result<(), String> {
 /// The source of a migration.
 pub(super) struct Source {
     pub(super) machine: KvmMachine,
-    pub(super) seen: mpsc::Receiver<Seen>,
-    pub(super) ledger: Ledger,
+    pub(super) seen: mpsc::Receiver<String>,
     pub(super) lines: Vec<String>,
 }
 
 impl Source {
     /// Runs the guest, after having typed this, until a line of its console is wanted. It stands still then; what it met of
-    /// bad memory is in the ledger.
+    /// bad memory is in its ledger.
     pub(super) fn run_until(
         &mut self,
         typed: &str,
         mut is_wanted: impl FnMut(&str) -> bool,
     ) -> Result<String, String> {
         let (pauser, keyboard) = (self.machine.pauser(), self.machine.keyboard());
-        let Self { machine, seen, ledger, lines } = self;
+        let Self { machine, seen, lines } = self;
         thread::scope(|scope| {
             let run = scope.spawn(|| machine.run_for(Some(PATIENCE)));
             keyboard.type_in(typed.as_bytes());
             let until = Instant::now() + PATIENCE;
             let found = loop {
                 match seen.recv_timeout(Duration::from_millis(100)) {
-                    Ok(Seen::Line(line)) => {
+                    Ok(line) => {
                         lines.push(line.clone());
                         if is_wanted(&line) {
                             break Some(line);
                         }
-                    }
-                    Ok(Seen::Bad(range)) => {
-                        ledger.insert(range, Cause::Consumed, SystemTime::now());
                     }
                     Err(_) if run.is_finished() || Instant::now() > until => break None,
                     Err(_) => {}
@@ -129,7 +108,7 @@ impl Source {
     pub(super) fn send_to_nobody(&mut self, after: u64) -> Result<String, String> {
         let (here, there) = UnixStream::pair().map_err(text)?;
         let reader = thread::spawn(move || std::io::copy(&mut (&there).take(after), &mut std::io::sink()));
-        let sent = self.machine.send(&here, &mut self.ledger, SystemTime::now());
+        let sent = self.machine.send(&here, SystemTime::now());
         let read = reader.join().map_err(|_| "the reader panicked")?.map_err(text)?;
         match sent {
             Err(error) if read == after => Ok(error.to_string()),
@@ -142,7 +121,7 @@ impl Source {
     pub(super) fn send(&mut self) -> Result<(Destination, Sent, Duration), String> {
         let start = Instant::now();
         let (destination, link) = Destination::start()?;
-        let sent = self.machine.send(&link, &mut self.ledger, SystemTime::now()).map_err(text)?;
+        let sent = self.machine.send(&link, SystemTime::now()).map_err(text)?;
         hand_over(&link, &sent.checksum).map_err(text)?;
         Ok((destination, sent, start.elapsed()))
     }
