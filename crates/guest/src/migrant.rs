@@ -75,9 +75,10 @@ fn vectors(asm: &mut Asm) {
     a64!(asm ; ->vectors:);
     for entry in 0..16 {
         asm.pad_to(VECTORS + entry * 0x80);
-        match entry {
-            4 => a64!(asm ; b ->abort),
-            _ => a64!(asm ; b ->lost),
+        if entry == 4 {
+            a64!(asm ; b ->abort);
+        } else {
+            a64!(asm ; b ->lost);
         }
     }
     asm.pad_to(VECTORS + 0x800);

@@ -39,9 +39,11 @@ pub fn restless() -> Vec<u8> {
     a64!(asm ; ->vectors:);
     for entry in 0..16 {
         asm.pad_to(VECTORS + entry * 0x80);
-        match entry {
-            4 => a64!(asm ; mrs x0, ELR_EL1 ; add x0, x0, #4 ; msr ELR_EL1, x0 ; eret),
-            _ => a64!(asm ; b ->stay),
+        // A synchronous exception at EL1h.
+        if entry == 4 {
+            a64!(asm ; mrs x0, ELR_EL1 ; add x0, x0, #4 ; msr ELR_EL1, x0 ; eret);
+        } else {
+            a64!(asm ; b ->stay);
         }
     }
     asm.finish(SIZE)

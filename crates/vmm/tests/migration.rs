@@ -1,5 +1,5 @@
-//! A guest of the software machine goes over a socket, with the poison in its memory. On KVM: `cargo xtask lab`, and
-//! `seawall-lab-migrate`.
+//! A guest of the software machine goes over a socket, with the poison in its memory. On KVM:
+//! `cargo xtask lab contain migrate`.
 
 use std::error::Error;
 use std::net::Shutdown;

@@ -2,6 +2,7 @@
 //! its bad memory contained. What drives `/dev/kvm` drives it.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
 
 use seawall::telemetry::ErrorReport;
 use seawall::{Action, Outcome};
@@ -23,6 +24,7 @@ struct Seen {
     is_ready: bool,
     wants_pause: bool,
     errors: Vec<Outcome>,
+    reports: Vec<ErrorReport>,
 }
 
 impl Observer for Watch {
@@ -40,8 +42,10 @@ impl Observer for Watch {
         std::mem::take(&mut self.0.lock().unwrap().wants_pause)
     }
 
-    fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
-        self.0.lock().unwrap().errors.push(*outcome);
+    fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
+        let seen = &mut *self.0.lock().unwrap();
+        seen.errors.push(*outcome);
+        seen.reports.push(report.clone());
     }
 }
 
@@ -90,6 +94,20 @@ fn serror_costs_the_kernel() {
 fn a_run_is_the_same_to_the_byte_and_the_step() {
     let ((_, first), (_, second)) = (run("full"), run("full"));
     assert_eq!((first.console, first.errors), (second.console, second.errors));
+    assert_eq!(first.reports, second.reports);
+}
+
+#[test]
+fn a_report_has_the_machine_s_time_and_nothing_of_the_host_s() {
+    let (_, seen) = run("full");
+    assert_eq!(seen.reports.len(), 2);
+    for report in seen.reports {
+        let since = Duration::from_nanos(report.guest_time_ns.unwrap());
+        // 2026-01-01 UTC.
+        assert_eq!(report.time, Some(UNIX_EPOCH + Duration::from_secs(1_767_225_600) + since));
+        assert!(since > Duration::ZERO && since < Duration::from_secs(1));
+        assert_eq!((report.vcpu, report.exit_to_injection_ns), (0, None));
+    }
 }
 
 #[test]

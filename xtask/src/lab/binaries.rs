@@ -16,14 +16,12 @@ struct Binary {
     name: &'static str,
 }
 
-/// What the lab is used with: the command, the differential test, the containment with its victims, and the migration.
-/// Static.
-const BINARIES: [Binary; 5] = [
+/// What the lab is used with: the command, the differential test, the containment with its victims. Static.
+const BINARIES: [Binary; 4] = [
     Binary { package: "seawall-cli", name: "seawall" },
     Binary { package: "seawall-lab", name: "seawall-lab-diff" },
     Binary { package: "seawall-lab", name: "seawall-lab-contain" },
     Binary { package: "seawall-lab", name: "seawall-lab-victim" },
-    Binary { package: "seawall-lab", name: "seawall-lab-migrate" },
 ];
 /// Its times are those of the code as it is shipped.
 const BENCH: Binary = Binary { package: "seawall-lab", name: "seawall-lab-bench" };

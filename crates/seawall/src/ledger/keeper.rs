@@ -200,7 +200,10 @@ impl Default for Keeper {
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pages = self.with(Ledger::pages);
-        f.debug_struct("Keeper").field("path", &self.shared.path).field("pages", &pages).finish()
+        f.debug_struct("Keeper")
+            .field("path", &self.shared.path)
+            .field("pages", &pages)
+            .finish_non_exhaustive()
     }
 }
 

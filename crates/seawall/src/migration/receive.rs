@@ -194,19 +194,16 @@ impl<R: Read> Incoming<R> {
         let mut buffer = Vec::new();
         while let Some(record) = self.record(next, pages)? {
             next = record.range.end;
-            match record.found {
-                Some(time) => {
-                    ledger.insert(record.range, Cause::Migrated, time);
-                }
-                None => {
-                    let gpa = record.range.start;
-                    buffer.resize((next - gpa) as usize, 0);
-                    self.from.fill(&mut buffer)?;
-                    let written = memory.write_slice(&buffer, GuestAddress(gpa));
-                    written.map_err(|source| ReceiveError::Memory { gpa, source })?;
-                    pages += (next - gpa) / ledger::PAGE;
-                }
+            if let Some(time) = record.found {
+                ledger.insert(record.range, Cause::Migrated, time);
+                continue;
             }
+            let gpa = record.range.start;
+            buffer.resize((next - gpa) as usize, 0);
+            self.from.fill(&mut buffer)?;
+            let written = memory.write_slice(&buffer, GuestAddress(gpa));
+            written.map_err(|source| ReceiveError::Memory { gpa, source })?;
+            pages += (next - gpa) / ledger::PAGE;
         }
         let checksum = self.from.checksum()?;
         let bad = self.regions.iter().flat_map(|region| ledger.overlapping(region.clone()));

@@ -1,3 +1,6 @@
+// Regions are ranges, and there is often one.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;

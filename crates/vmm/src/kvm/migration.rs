@@ -53,7 +53,7 @@ use crate::{Config, Error, Observer};
 pub type Arrived = Received;
 
 /// What is of this VMM in the stream.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct State {
     memory: u64,
     placement: Placement,
@@ -104,7 +104,7 @@ impl KvmMachine {
 }
 
 /// A guest that is on its way to here: what it needs is known, its memory is yet to come.
-#[allow(missing_debug_implementations)]
+#[derive(Debug)]
 pub struct Arriving<R> {
     incoming: Incoming<R>,
     state: State,

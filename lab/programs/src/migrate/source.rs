@@ -149,7 +149,7 @@ impl Source {
 }
 
 fn last(lines: &[String]) -> String {
-    lines.iter().rev().take(5).rev().cloned().collect::<Vec<_>>().join(" | ")
+    lines.iter().rev().take(60).rev().cloned().collect::<Vec<_>>().join(" | ")
 }
 
 /// The other process.
@@ -163,7 +163,7 @@ pub(super) struct Destination {
 
 impl Destination {
     fn start() -> Result<(Self, UnixStream), String> {
-        let socket = std::env::temp_dir().join(format!("seawall-lab-migrate-{}", std::process::id()));
+        let socket = std::env::temp_dir().join(format!("seawall-lab-contain-{}", std::process::id()));
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(text)?;
         let program = std::env::current_exe().map_err(text)?;
@@ -196,18 +196,14 @@ impl Destination {
     ) -> Result<String, String> {
         self.typed.write_all(typed.as_bytes()).and_then(|()| self.typed.flush()).map_err(text)?;
         loop {
-            match self.said.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    self.lines.push(line.clone());
-                    if is_wanted(&line) {
-                        return Ok(line);
-                    }
-                }
-                Err(_) => {
-                    let end = self.child.try_wait();
-                    let last = last(&self.lines);
-                    return Err(format!("the destination does not say it ({end:?}); its last lines: {last}"));
-                }
+            let Ok(line) = self.said.recv_timeout(PATIENCE) else {
+                let end = self.child.try_wait();
+                let last = last(&self.lines);
+                return Err(format!("the destination does not say it ({end:?}); its last lines: {last}"));
+            };
+            self.lines.push(line.clone());
+            if is_wanted(&line) {
+                return Ok(line);
             }
         }
     }

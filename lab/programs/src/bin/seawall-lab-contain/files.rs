@@ -8,7 +8,9 @@ pub(crate) const KERNEL: &str = "/guest/vmlinuz";
 /// Its modules for a virtio disk with ext4, in the order of their names.
 const MODULES: &str = "/guest/storage";
 /// Static programs of the guests, which the lab has as well.
-const PROGRAMS: [&str; 2] = ["/bin/busybox", "/bin/seawall-lab-victim"];
+const PROGRAMS: [&str; 2] = [BUSYBOX, "/bin/seawall-lab-victim"];
+/// Static.
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
 
 /// A file by its name in the guest: its last part, and what is in it.
 pub(crate) type Named = (String, Vec<u8>);

@@ -154,8 +154,8 @@ pub(super) fn survives_a_full_disk() -> Verdict {
     keeper.flush().map_err(text)?;
     enter(&keeper, 1000, 1000);
     let error = keeper.flush().err().ok_or("expected the disk to be full")?;
-    let errno = error.io().and_then(std::io::Error::raw_os_error);
-    expect("errno", &errno, &Some(libc::ENOSPC))?;
+    let kind = error.io().map(std::io::Error::kind);
+    expect("why", &kind, &Some(std::io::ErrorKind::StorageFull))?;
     let on_disk = || Ledger::load(&path).map_err(text).map(|ledger| ledger.unwrap_or_default().pages());
     expect("pages in the file, which is full", &on_disk()?, &1000)?;
     expect("pages in memory", &keeper.with(Ledger::pages), &2000)?;

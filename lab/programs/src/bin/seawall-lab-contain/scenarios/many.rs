@@ -172,5 +172,7 @@ fn run_watched(counter: &Counter) -> Result<(End, Size, Duration), String> {
     turn_bad(machine.memory())?;
     let start = Instant::now();
     let end = machine.run(Some(LIMIT)).map_err(text)?;
-    Ok((end, Size::now(), start.elapsed()))
+    let time = start.elapsed();
+    drop(machine);
+    Ok((end, Size::now(), time))
 }

@@ -9,9 +9,13 @@ mod signals;
 mod storm;
 mod together;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use seawall_lab::migrate;
+
+use crate::files::{BUSYBOX, KERNEL};
 use crate::linux::{Linux, Run};
 use crate::report::{Report, Verdict};
 
@@ -110,11 +114,26 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "the disk is full: the ledger's file stays what it was, and is written when there is room",
         how: How::Other(ledger::survives_a_full_disk),
     },
+    Scenario {
+        name: "migrate",
+        about: "bare metal goes to another process: bad pages unread, bad on the other side, and all else as it was",
+        how: How::Other(migrate::bare_metal),
+    },
+    Scenario {
+        name: "migrate-linux",
+        about: "ACPI: the same with Debian's kernel at work, one page of which is offline",
+        how: How::Other(|| migrate::linux(Path::new(KERNEL), Path::new(BUSYBOX), 1)),
+    },
+    Scenario {
+        name: "migrate-smp",
+        about: "the same on 2 vCPUs",
+        how: How::Other(|| migrate::linux(Path::new(KERNEL), Path::new(BUSYBOX), 2)),
+    },
 ];
 
-/// This program again, as the VMM that a scenario kills.
+/// This program again, as the VMM that a scenario kills, or that a guest goes to.
 pub(crate) fn child_if_asked() -> Option<ExitCode> {
-    ledger::child_if_asked()
+    ledger::child_if_asked().or_else(migrate::destination_if_asked)
 }
 
 impl Scenario {
