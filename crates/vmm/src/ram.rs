@@ -106,6 +106,7 @@ impl Ram {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one bad range is a list of one")]
 mod tests {
     use super::*;
 

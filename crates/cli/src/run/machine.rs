@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, config: Config, guest: Guest, output: Output) -> 
     let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
     // Unless it is to start anew, its files are in its memory now.
     let guest = (args.reboot > 0).then_some(guest);
-    go(args, machine, guest, watch, output)
+    go(args, machine, guest.as_ref(), watch, output)
 }
 
 /// Runs a guest from a snapshot to its end: the exit code.
@@ -53,7 +53,7 @@ pub(super) fn resume(
 fn go(
     args: &Args,
     machine: SoftwareMachine,
-    guest: Option<Guest>,
+    guest: Option<&Guest>,
     watch: Watch,
     output: Output,
 ) -> Result<u8, Failure> {
@@ -66,7 +66,7 @@ fn go(
     let mut run = Run { machine, watch, output, keyboard, schedule, keeper, started, pace: None };
     let mut ending = run.until_end(args, limit)?;
     for _ in 0..args.reboot {
-        let Some(guest) = guest.as_ref().filter(|_| ending.wants_reboot()) else { break };
+        let Some(guest) = guest.filter(|_| ending.wants_reboot()) else { break };
         run.reboot(guest, &ending)?;
         ending = run.until_end(args, limit)?;
     }

@@ -150,7 +150,7 @@ fn a_command_line_with_a_nul_is_an_error() {
 /// Devicetree specification, 3.4: pairs of address and size.
 #[test]
 fn memory_that_could_not_be_healed_is_no_memory() {
-    let ram = Ram::without(0x4000_0000..0x5000_0000, [0x4800_0000..0x4800_1000]);
+    let ram = Ram::without(0x4000_0000..0x5000_0000, Some(0x4800_0000..0x4800_1000));
     let lines = lines(&Platform { memory: &ram, ..platform() });
     let reg = concat!(
         r"/memory@40000000/reg = \x00\x00\x00\x00@\x00\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00",

@@ -149,7 +149,7 @@ fn what_is_bad_is_gone_round() {
 
 #[test]
 fn a_flat_binary_whose_place_is_bad_is_an_error_that_says_so() {
-    let ram = Ram::without(layout::RAM..layout::RAM + (16 << 20), [0x4008_0000..0x4008_1000]);
+    let ram = Ram::without(layout::RAM..layout::RAM + (16 << 20), Some(0x4008_0000..0x4008_1000));
     let guest = guest(&Kernel::Flat(vec![0; 64]), None);
     let error = load::<_, LoadError>(&memory(16 << 20), &ram, &guest, |_| Ok(vec![])).expect_err("it is bad");
     assert_eq!(
