@@ -19,6 +19,9 @@
 //! }
 //! ```
 //!
+//! `cargo build --release -p seawall-capi` makes `target/release/libseawall_capi.a`; it is linked with
+//! `-lpthread -ldl -lm`. `tests/stock_vcpu.c` is a program with all of it.
+//!
 //! # Rules of the interface
 //!
 //! - A function that can fail gives a [`Status`](status::Status), 0 if all is well. Where it takes an

@@ -14,7 +14,7 @@ use stock::{POSTED, Stock, VBAR, dabt, guest, iabt, nested, with_esr, with_serro
 
 impl KernelEvents for Stock {
     fn get_vcpu_events(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Errno> {
-        Ok(get_events_bytes(&*self.vcpu.borrow(), Abi::Mainline).map_err(seawall_events::Refusal::errno)?)
+        Ok(get_events_bytes(&*self.vcpu.borrow(), Abi::Mainline).map_err(Refusal::errno)?)
     }
 }
 
