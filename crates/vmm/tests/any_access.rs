@@ -1,6 +1,7 @@
 //! Whatever a guest does to the devices, they answer: no panic, no end that is not one of a guest's making.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,10 +54,9 @@ fn board(bytes: &[u8]) -> (Board, GuestMemoryMmap) {
     let mut config = Config::new(2 << 20);
     config.virtio_console = true;
     // Any file will do: this one.
-    let path = std::env::temp_dir().join(format!("seawall-any-{:?}", std::thread::current().id()));
-    std::fs::write(&path, [7; 4096]).unwrap();
-    config.disks.push(Disk::open(&path, Writes::InMemory).unwrap());
-    std::fs::remove_file(&path).unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&[7; 4096]).unwrap();
+    config.disks.push(Disk::open(file.path(), Writes::InMemory).unwrap());
     let line = |_| Ok(Arc::new(Probe::default()) as Arc<dyn InterruptLine>);
     (config.board(line, Box::new(GuestClock::default()), Box::new(())).unwrap(), memory)
 }
