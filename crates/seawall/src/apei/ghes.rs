@@ -134,18 +134,28 @@ pub struct Ghes {
     region: Region,
     /// The serial number of the next record.
     serial: u32,
+    /// The sources with a record that the guest had not acknowledged when that was last looked at: only these are looked at,
+    /// as there are few.
+    taken: Vec<u16>,
     queue: VecDeque<MemoryErrorRecord>,
 }
 
 impl Ghes {
     /// The sources of this region; nothing is written yet.
     pub fn new(region: Region) -> Self {
-        Self { region, serial: 1, queue: VecDeque::new() }
+        Self { region, serial: 1, taken: Vec::new(), queue: VecDeque::new() }
     }
 
     /// Where they are.
     pub fn region(&self) -> &Region {
         &self.region
+    }
+
+    /// Whether it can be at work: what came from a file may not be.
+    pub fn is_sound(&self) -> bool {
+        let sources = self.region.polled_ids().end;
+        self.taken.iter().all(|id| *id < sources)
+            && self.queue.iter().all(|record| record.range.start < record.range.end)
     }
 
     /// What waits for a source to be free, in its order.
@@ -160,6 +170,7 @@ impl Ghes {
     /// The memory's, if the region is not in it.
     pub fn reset<M: Bytes<GuestAddress>>(&mut self, memory: &M) -> Result<(), M::E> {
         self.queue.clear();
+        self.taken.clear();
         for id in self.region.sea_ids().start..self.region.polled_ids().end {
             let start = self.region.start(id);
             memory.write_slice(&[0; SOURCE_STRIDE as usize], GuestAddress(start))?;
@@ -219,9 +230,9 @@ impl Ghes {
     /// # Errors
     /// The memory's; what was not written waits on.
     pub fn flush<M: Bytes<GuestAddress>>(&mut self, memory: &M) -> Result<usize, M::E> {
-        while let Some(record) = self.queue.front() {
+        while let Some(record) = self.queue.front().cloned() {
             let Some(source) = self.free(memory, self.region.polled_ids())? else { break };
-            self.write(memory, source, record)?;
+            self.write(memory, source, &record)?;
             self.queue.pop_front();
         }
         Ok(self.queue.len())
@@ -232,23 +243,26 @@ impl Ghes {
     /// # Errors
     /// The memory's.
     pub fn outstanding<M: Bytes<GuestAddress>>(&self, memory: &M) -> Result<(usize, usize), M::E> {
-        let count = |ids: Range<u16>| -> Result<usize, M::E> {
-            let mut taken = 0;
-            for id in ids {
-                taken += usize::from(!self.is_free(memory, id)?);
-            }
-            Ok(taken)
-        };
-        Ok((count(self.region.sea_ids())?, count(self.region.polled_ids())?))
-    }
-
-    fn free<M: Bytes<GuestAddress>>(&self, memory: &M, ids: Range<u16>) -> Result<Option<u16>, M::E> {
-        for id in ids {
-            if self.is_free(memory, id)? {
-                return Ok(Some(id));
+        let mut outstanding = (0, 0);
+        for id in &self.taken {
+            if !self.is_free(memory, *id)? {
+                let is_sea = self.region.sea_ids().contains(id);
+                *(if is_sea { &mut outstanding.0 } else { &mut outstanding.1 }) += 1;
             }
         }
-        Ok(None)
+        Ok(outstanding)
+    }
+
+    /// The first of these sources whose record the guest has acknowledged, or that had none.
+    fn free<M: Bytes<GuestAddress>>(&mut self, memory: &M, ids: Range<u16>) -> Result<Option<u16>, M::E> {
+        let mut taken = Vec::with_capacity(self.taken.len());
+        for id in &self.taken {
+            if !self.is_free(memory, *id)? {
+                taken.push(*id);
+            }
+        }
+        self.taken = taken;
+        Ok(ids.into_iter().find(|id| !self.taken.contains(id)))
     }
 
     fn is_free<M: Bytes<GuestAddress>>(&self, memory: &M, id: u16) -> Result<bool, M::E> {
@@ -265,7 +279,7 @@ impl Ghes {
 
     /// The block's status goes last: until then a guest that looks sees that there is nothing.
     fn write<M: Bytes<GuestAddress>>(
-        &self,
+        &mut self,
         memory: &M,
         source: u16,
         record: &MemoryErrorRecord,
@@ -276,7 +290,9 @@ impl Ghes {
         memory.write_slice(rest, GuestAddress(start + BLOCK + size_of::<u32>() as u64))?;
         memory.store(0_u64, GuestAddress(start + READ_ACK), Ordering::Relaxed)?;
         let status = status.first_chunk().map_or(0, |status| u32::from_ne_bytes(*status));
-        memory.store(status, GuestAddress(start + BLOCK), Ordering::Release)
+        memory.store(status, GuestAddress(start + BLOCK), Ordering::Release)?;
+        self.taken.push(source);
+        Ok(())
     }
 }
 

@@ -153,9 +153,7 @@ impl Board {
         // What writes there checks that it is RAM.
         let records = state.containment.records().is_none_or(|ghes| {
             let base = ghes.region().base;
-            base < 1 << 48
-                && *ghes.region() == records_at(base)
-                && ghes.waiting().all(|record| record.range.start < record.range.end)
+            base < 1 << 48 && *ghes.region() == records_at(base) && ghes.is_sound()
         });
         let ledger = Ledger::from_bytes(&state.ledger).is_ok();
         let acpi = self.acpi == state.acpi && records && ledger;
