@@ -9,11 +9,11 @@ use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, 
 
 const RAM: u64 = 0x4000_0000;
 const SIZE: usize = 1 << 20;
-const VECTORS: u64 = RAM + 0x1000;
-const LOAD: u64 = RAM + 0x2000;
+pub(crate) const VECTORS: u64 = RAM + 0x1000;
+pub(crate) const LOAD: u64 = RAM + 0x2000;
 const REPORT: u64 = RAM + 0x3000;
 /// A page with a line that is bad in memory.
-const BAD_LINE: u64 = RAM + 0x4000;
+pub(crate) const BAD_LINE: u64 = RAM + 0x4000;
 /// A page that the host knows to be bad.
 const BAD_PAGE: u64 = RAM + 0x5000;
 /// A source of errors.
@@ -22,7 +22,7 @@ pub(crate) const SOURCE: Region = Region { base: RAM + 0x6000, sea: 1, polled: 0
 const DEVICE: u64 = 0x0900_0000;
 
 /// EL1h, everything masked.
-const PSTATE: u64 = 0x3c5;
+pub(crate) const PSTATE: u64 = 0x3c5;
 
 /// A VM with bad memory, and its vCPU.
 pub(crate) struct Guest {

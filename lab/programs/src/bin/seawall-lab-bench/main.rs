@@ -27,6 +27,8 @@ mod own;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod peer;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod silent;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod way;
 
 use std::path::PathBuf;

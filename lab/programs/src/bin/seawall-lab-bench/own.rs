@@ -51,7 +51,7 @@ impl Contained {
     /// From an exit to a vCPU that can be run again: decided, recorded, in the ledger, injected.
     pub(crate) fn contain<V>(&mut self, vcpu: &mut V, source: &Source, now: Duration) -> Result<Action>
     where
-        V: seawall_events::Vcpu<Error = seawall_kvm::Error>,
+        V: seawall_events::Vcpu,
     {
         let time = SystemTime::now();
         let mut decision = self.containment.decide(vcpu, source, now)?;

@@ -10,8 +10,9 @@ use seawall::Source;
 use seawall::apei::ghes::Ghes;
 use seawall::ledger::Ledger;
 use seawall_events::{Exit, Vcpu as _};
-use seawall_kvm::assist::Last;
+use seawall_kvm::assist::{self, Last};
 use seawall_kvm::lab::{PoisonRegister, physical_address};
+use seawall_kvm::stock::StockVcpu;
 use seawall_kvm::{Bytes as _, GuestAddress};
 use vm_memory::GuestMemoryBackend as _;
 
@@ -22,12 +23,14 @@ use crate::guest::{Guest, SOURCE, unexpected};
 use crate::image::{PAGE, PAGES};
 use crate::own::{Contained, Own, Poisoner, is_at_vector};
 use crate::peer::{self, Qemu};
+use crate::silent::Silent;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What our own code may take: decide, record, ledger, inject. By itself, that is: at each switch to and from a guest
-/// the lab's CPU forgets all translations that it has in software, and takes them up again page by page. What that costs
-/// is the other figure, and not our code's; no CPU with VMIDs does it.
+/// What our own code may take: decide, record, ledger, inject. Without a call, that is, of a vCPU that answers at once:
+/// between calls, each of which is timed, there is in the figure what two readings of the clock take more than they should;
+/// and at each switch to and from a guest the lab's CPU forgets all translations that it has in software, which no CPU
+/// with VMIDs does. Both are shown beside it.
 const OWN_MOST: Duration = Duration::from_micros(20);
 /// Our way may not be longer than QEMU's.
 const PEER_MOST: f64 = 1.0;
@@ -84,17 +87,45 @@ impl Loads<'_> {
         self.contain(exit)
     }
 
-    fn contain(&mut self, exit: &Exit) -> Result<Share> {
-        // The guard shall not take the bench for a storm.
-        self.now += Duration::from_secs(60);
-        let ras = self.guest.vm.has_ras();
-        let start = Instant::now();
+    fn source(&self, exit: &Exit) -> Result<Source> {
         let source = match exit {
             Exit::Sea(sea) => Some(Source::Sea(*sea)),
             Exit::Sigbus(sigbus) if sigbus.action_required => self.contained.source(sigbus),
             _ => None,
         };
-        let source = source.ok_or_else(|| unexpected("bad memory", exit))?;
+        source.ok_or_else(|| unexpected("bad memory", exit))
+    }
+
+    /// What our code takes of one without any system call: the mean of so many in a row, with one reading of the clock.
+    fn silently(&mut self, exit: &Exit, repeat: u32) -> Result<Duration> {
+        let start = Instant::now();
+        for _ in 0..repeat {
+            self.now += Duration::from_secs(60);
+            let source = self.source(exit)?;
+            let silent = Silent::at_the_load();
+            let mut vcpu = StockVcpu::new(&silent, assist::Guest::Aarch64, true).after(self.last);
+            let action = self.contained.contain(&mut vcpu, &source, self.now)?;
+            if !is_at_vector(&action) || self.contained.ledger.is_empty() {
+                return Err(unexpected("the guest at its handler, and its page in the ledger", &action));
+            }
+            self.done()?;
+        }
+        Ok(start.elapsed() / repeat)
+    }
+
+    /// The guest has read the record, and the next page is new to the ledger.
+    fn done(&mut self) -> Result<()> {
+        self.contained.memory.write_obj(1_u64, GuestAddress(SOURCE.base + 8))?;
+        self.contained.ledger = Ledger::default();
+        Ok(())
+    }
+
+    fn contain(&mut self, exit: &Exit) -> Result<Share> {
+        // The guard shall not take the bench for a storm.
+        self.now += Duration::from_secs(60);
+        let ras = self.guest.vm.has_ras();
+        let start = Instant::now();
+        let source = self.source(exit)?;
         let mut counting = Counting::new(&mut self.guest.vcpu, self.last, ras);
         let action = self.contained.contain(&mut counting, &source, self.now)?;
         let whole = start.elapsed();
@@ -102,9 +133,7 @@ impl Loads<'_> {
         if !is_at_vector(&action) || self.contained.ledger.is_empty() {
             return Err(unexpected("the guest at its handler, and its page in the ledger", &action));
         }
-        // The guest has read the record, and the next page is new to the ledger.
-        self.contained.memory.write_obj(1_u64, GuestAddress(SOURCE.base + 8))?;
-        self.contained.ledger = Ledger::default();
+        self.done()?;
         let clock = self.clock * number as u32;
         let own = whole.saturating_sub(calls + clock + self.clock);
         Ok(Share { own, calls: calls.saturating_sub(clock), number })
@@ -142,19 +171,21 @@ pub(crate) fn shares(
     let clock = reading((batches, repeat));
     let clock = median(&clock).ok_or("expected at least one batch")?;
     let mut loads = Loads { guest, contained, last, clock, now: Duration::ZERO };
-    let (mut cold, mut warm) = (Batches::default(), Batches::default());
+    let (mut cold, mut warm, mut silent) = (Batches::default(), Batches::default(), Medians::new());
     for _ in 0..batches {
         cold.add(repeat, || loads.after_the_exit())?;
         loads.guest.finish_the_store()?;
         loads.guest.at_the_load(0)?;
         let exit = loads.guest.vcpu.run()?;
         warm.add(repeat, || loads.once_more(&exit))?;
+        silent.push(loads.silently(&exit, repeat)?);
         loads.guest.at_the_load(0)?;
     }
     let calls = |when: &str| format!("the kernel, in its {} calls, {when}", cold.number);
     let most = Some(Promise::Time(OWN_MOST));
     Ok(vec![
-        time(after, "our own code, by itself", &warm.own, most)?,
+        time(after, "our own code, without a call", &silent, most)?,
+        time(after, "our own code, between its calls", &warm.own, None)?,
         time(after, "our own code, right after the exit", &cold.own, None)?,
         time(after, &calls("by themselves"), &warm.calls, None)?,
         time(after, &calls("right after the exit"), &cold.calls, None)?,
