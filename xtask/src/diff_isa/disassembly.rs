@@ -53,9 +53,11 @@ fn llvm_mc(words: &[u32]) -> Option<Vec<String>> {
     let undefined: HashSet<usize> = errors.lines().filter_map(undecoded).collect();
     let text = String::from_utf8(output.stdout).ok()?;
     let mut decoded = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('.'));
-    let line = |number| match undefined.contains(&number) {
-        true => Some("undefined".to_owned()),
-        false => Some(decoded.next()?.replace('\t', " ")),
+    let line = |number| {
+        if undefined.contains(&number) {
+            return Some("undefined".to_owned());
+        }
+        Some(decoded.next()?.replace('\t', " "))
     };
     let lines = (1..=words.len()).map(line).collect::<Option<Vec<String>>>()?;
     decoded.next().is_none().then_some(lines)
