@@ -1,6 +1,6 @@
 //! The steps, cheap ones first.
 
-use super::tools::{cargo_has, file_stems, has_std, nightly_has, on_path, root, works};
+use super::tools::{cargo_has, file_stems, nightly_has, on_path, root, works};
 use super::{Call, Plan};
 
 /// A step of CI.
@@ -12,9 +12,6 @@ pub(super) struct Step {
     /// What to run, or why nothing can be.
     pub(super) plan: fn() -> Plan,
 }
-
-/// What runs on real KVM.
-const ARM: &str = "aarch64-unknown-linux-gnu";
 
 /// All steps, in order.
 pub(super) const STEPS: &[Step] = &[
@@ -34,7 +31,6 @@ pub(super) const STEPS: &[Step] = &[
         plan: linux,
     },
     Step { name: "lab", about: "real KVM in the lab: unit tests, conformance", plan: lab },
-    Step { name: "clippy-arm", about: "no warning in what is for aarch64 Linux alone", plan: clippy_arm },
     Step { name: "lab-diff", about: "the model against the real kernel, a fixed seed", plan: lab_diff },
     Step {
         name: "lab-contain",
@@ -132,16 +128,6 @@ fn lab() -> Plan {
         Call::cargo(&["xtask", "lab", "check"]).if_available(),
         Call::cargo(&["xtask", "lab", "tests"]).if_available(),
     ])
-}
-
-/// Behind the lab, which has Rust's std for it.
-fn clippy_arm() -> Plan {
-    if !has_std(ARM) {
-        return Plan::Skip(format!("there is no std for {ARM}"));
-    }
-    let arguments =
-        ["clippy", "--workspace", "--all-targets", "--locked", "--target", ARM, "--", "-D", "warnings"];
-    Plan::Run(vec![Call::cargo(&arguments)])
 }
 
 fn lab_diff() -> Plan {

@@ -25,14 +25,6 @@ pub(super) fn cargo_has(subcommand: &str) -> bool {
     works("cargo", &[subcommand, "--version"])
 }
 
-/// Whether rustc has its standard library for a target.
-pub(super) fn has_std(target: &str) -> bool {
-    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
-    let Ok(output) = output else { return false };
-    let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    file_stems(&folder).iter().any(|name| name.starts_with("libstd-"))
-}
-
 /// Whether there is a nightly toolchain whose cargo has a subcommand.
 pub(super) fn nightly_has(subcommand: &str) -> bool {
     works("cargo", &["+nightly", subcommand, "--version"])
