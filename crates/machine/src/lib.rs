@@ -62,6 +62,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod broadcast;
 mod cpu;
 mod debug;
 mod decode;
@@ -91,4 +92,4 @@ pub mod walk;
 pub use decode::is_allocated;
 pub use snapshot::{FORMAT_VERSION, Snapshot, SnapshotError, StateHash};
 pub use vcpu::{FpSimdState, Vcpu};
-pub use vm::{Config, Error, RAM_BASE, StorePolicy, UndefinedLog, Vm};
+pub use vm::{Config, Error, Kicker, RAM_BASE, StorePolicy, UndefinedLog, Vm};

@@ -104,6 +104,7 @@ impl CpuState {
             attention: _,
             trap: _,
             broadcast: _,
+            broadcasts_read: _,
             written_code: _,
             drop_code: _,
             host_touched_memory: _,
@@ -216,7 +217,22 @@ impl Visible {
 impl State {
     pub(super) fn of(vm: &Vm) -> Self {
         // All fields by name: whoever adds one must decide here what becomes of it.
-        let Vm { config: _, memory: _, icache: _, cpus, undefined, gic: _, now: _, turn: _, budget } = vm;
+        let Vm {
+            config: _,
+            memory: _,
+            icache: _,
+            cpus,
+            // TLBs are dropped.
+            broadcasts: _,
+            undefined,
+            gic: _,
+            now: _,
+            turn: _,
+            budget,
+            // The host's of the moment.
+            alarm: _,
+            kick: _,
+        } = vm;
         Self {
             visible: Visible::of(vm),
             undefined: *undefined,
