@@ -382,6 +382,11 @@ fn run(
     now: impl Fn() -> Duration,
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
+        // In portions, between which a stop is seen; also what was left when the guest was stopped.
+        if board.is_notified() {
+            board.process(memory);
+            continue;
+        }
         let exit = vcpu.run()?;
         let exited = Instant::now();
         let guest_time = now();
@@ -409,9 +414,6 @@ fn run(
         };
         if end.is_some() {
             return Ok(end);
-        }
-        if board.is_notified() {
-            board.process(memory);
         }
     }
     Ok(None)
