@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::apei::cper::Severity;
 use crate::apei::ghes::{Ghes, Report};
-use crate::storm::Noted;
+use crate::storm::StormState;
 use crate::{
     Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response,
     Source, StopReason, StormGuard, Verdict,
@@ -56,7 +56,7 @@ impl Default for GuestTraits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContainmentState {
-    noted: Vec<Noted>,
+    storm: StormState,
     /// When, and which.
     bad_pages: Vec<(Duration, u64)>,
     records: Option<Ghes>,
@@ -214,7 +214,7 @@ impl<P: Policy> Containment<P> {
     /// What it remembers, for a snapshot.
     pub fn state(&self) -> ContainmentState {
         ContainmentState {
-            noted: self.storm.noted().collect(),
+            storm: self.storm.state(),
             bad_pages: self.evacuation.noted().collect(),
             records: self.records.clone(),
             busy_since: self.busy_since,
@@ -223,7 +223,7 @@ impl<P: Policy> Containment<P> {
 
     /// It remembers this from now on, as far as its guards remember that much.
     pub fn set_state(&mut self, state: &ContainmentState) {
-        self.storm.remember(state.noted.iter().copied());
+        self.storm.set_state(&state.storm);
         self.evacuation.remember(state.bad_pages.iter().copied());
         self.records.clone_from(&state.records);
         self.busy_since = state.busy_since;
