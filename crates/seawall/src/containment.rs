@@ -134,6 +134,17 @@ pub enum ContainError<E: std::error::Error + 'static> {
     /// The backend failed.
     #[error(transparent)]
     Vcpu(#[from] E),
+    /// The decision is about another vCPU, or this one has run since: it is not where the error was met.
+    #[error(
+        "the decision is about a vCPU at PC {decided:#x}, and this one is at PC {found:#x}: give it the decision about \
+         its own error, before it runs again"
+    )]
+    OtherVcpu {
+        /// Where the error was met.
+        decided: u64,
+        /// Where this vCPU is.
+        found: u64,
+    },
     /// The VM's ABI cannot express the policy's decision.
     #[error(
         "policy `{policy}` decided on an {injection}, but {refusal}: create the VM with the extended ABI, \
@@ -342,7 +353,8 @@ impl<P: Policy> Containment<P> {
     /// here is one in which the host could not help.
     ///
     /// # Errors
-    /// [`ContainError::Vcpu`]; nothing was injected then, unless the backend failed after it.
+    /// [`ContainError::OtherVcpu`], which sees two vCPUs at one PC as the same, and [`ContainError::Vcpu`]; nothing was
+    /// injected then, unless the backend failed after it.
     pub fn inject<V: Vcpu>(
         &mut self,
         vcpu: &mut V,
@@ -356,6 +368,10 @@ impl<P: Policy> Containment<P> {
                 Action::DryRun(injection)
             }
             Verdict::Inject(injection) | Verdict::HostFirst(injection) => {
+                let found = vcpu.reg(Reg::Pc)?;
+                if found != error.pc {
+                    return Err(ContainError::OtherVcpu { decided: error.pc, found });
+                }
                 vcpu.set_events(&injection.events())?;
                 let mut guest = guest_state(vcpu, error.pc, error.access == Access::Fetch)?;
                 if injection.is_by_far() {
