@@ -80,7 +80,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         (Some(kernel), Some(busybox)) => by_hand(&directory, kernel, busybox),
         _ => Fetch { directory, suite: fetch.suite.clone() }.guest(&|text| {
             if !quiet {
-                progress.note(text)
+                progress.note(text);
             }
         }),
     };

@@ -1,6 +1,6 @@
 //! To whom something would have been done, and why: for errors after which the guest does not go on.
 
-use seawall::{Answer, ErrorKind, MemoryError, Rule, Rules, StopReason};
+use seawall::{ErrorKind, MemoryError, Rule, Rules, StopReason};
 use seawall_arm::ExceptionLevel;
 
 /// Who decides what a guest gets, as it was asked for.
@@ -41,13 +41,10 @@ impl Decider {
             return format!("by --policy {}: {what}", self.policy);
         }
         // The last one given is the one that counts.
-        match self.rules.iter().rfind(|rule| rule.kind == kind) {
-            Some(Rule { answer, .. }) => format!("by --rule {kind}={}", answer.name()),
-            None => {
-                let answer: Answer = Rules::DEFAULT.answer(kind);
-                format!("by the rule {kind}={}, the default", answer.name())
-            }
+        if let Some(rule) = self.rules.iter().rfind(|rule| rule.kind == kind) {
+            return format!("by --rule {kind}={}", rule.answer.name());
         }
+        format!("by the rule {kind}={}, the default", Rules::DEFAULT.answer(kind).name())
     }
 }
 
