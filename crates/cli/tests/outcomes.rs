@@ -2,10 +2,7 @@
 
 mod seawall;
 
-use seawall::{
-    File, HELLO, HVC, MOV_W0_8, MOVK_W0_8400, NOP, OFF, RESET, ends, error, json, loader, resetter, says,
-    seawall, text,
-};
+use seawall::{File, HELLO, OFF, RESET, ends, error, json, loader, resetter, says, seawall, text};
 use serde_json::Value;
 
 /// The lines that the command wrote to stderr.
