@@ -31,11 +31,14 @@ pub use dynasmrt::{DynasmApi, DynasmLabelApi};
 #[macro_export]
 macro_rules! assemble {
     ($asm:expr ; $($code:tt)*) => {
-        ::dynasmrt::dynasm!($asm.ops ; .arch aarch64 ; $($code)*)
+        #[allow(clippy::unnecessary_semicolon, clippy::used_underscore_binding, reason = "the macro's code")]
+        {
+            ::dynasmrt::dynasm!($asm.ops ; .arch aarch64 ; $($code)*);
+        }
     };
 }
 
-/// `a64!(asm ; instruction ; …)` is [`assemble!`](crate::assemble) with names for the registers that the kernel keeps for
+/// `a64!(asm ; instruction ; …)` is as [`assemble!`](crate::assemble), with names for the registers that the kernel keeps for
 /// itself from an exception's entry to its end.
 macro_rules! a64 {
     ($asm:expr ; $($code:tt)*) => {
