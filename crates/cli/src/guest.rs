@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::style::{dim, head};
 use crate::{Failure, exit, out};
 
-/// Gets a Linux guest to try memory errors on.
+/// Get a Linux guest: Debian's kernel, and an initramfs with a workload.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -67,7 +67,7 @@ What the guest does is on its kernel command line (--append):
 
 A host without a mirror of Debian in its sources names one in SEAWALL_DEBIAN_MIRROR.";
 
-pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let Action::Fetch(fetch) = &args.action;
     let directory = fetch.dir.clone().or_else(cache_directory).ok_or_else(|| {
         Failure::new(exit::FILE, "there is no home to keep a guest in: name a directory by --dir")
@@ -78,7 +78,11 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     let progress = Progress::default();
     let guest = match (&fetch.kernel, &fetch.busybox) {
         (Some(kernel), Some(busybox)) => by_hand(&directory, kernel, busybox),
-        _ => Fetch { directory, suite: fetch.suite.clone() }.guest(&|text| progress.note(text)),
+        _ => Fetch { directory, suite: fetch.suite.clone() }.guest(&|text| {
+            if !quiet {
+                progress.note(text);
+            }
+        }),
     };
     progress.end();
     let guest = guest.map_err(|error| failure(&error))?;
