@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd as _;
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -37,15 +38,15 @@ impl Keyboard {
     }
 
     /// Standard input types. A file's bytes are there before this comes back, so that a run with them is the same
-    /// each time.
-    pub(super) fn stdin() -> Self {
+    /// each time. `leave` is called when somebody wants to leave, whatever is typed before that and not yet taken.
+    pub(super) fn stdin(leave: impl Fn() + Send + 'static) -> Self {
         let (sender, typed) = mpsc::channel();
         let terminal = RawTerminal::new();
         let is_terminal = terminal.is_some();
         if fstat(io::stdin().as_fd()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) {
-            read(is_terminal, &sender);
+            read(is_terminal, &sender, &leave);
         } else {
-            thread::spawn(move || read(is_terminal, &sender));
+            thread::spawn(move || read(is_terminal, &sender, &leave));
         }
         Self { typed: Some(typed), terminal }
     }
@@ -75,7 +76,7 @@ impl Keyboard {
 }
 
 /// Reads standard input to its end, for who listens.
-fn read(is_terminal: bool, listener: &Sender<Typed>) {
+fn read(is_terminal: bool, listener: &Sender<Typed>, leave: &dyn Fn()) {
     let (mut buffer, mut keys) = ([0; 4096], Keys::default());
     let mut stdin = io::stdin().lock();
     while let Ok(read @ 1..) = stdin.read(&mut buffer) {
@@ -84,6 +85,9 @@ fn read(is_terminal: bool, listener: &Sender<Typed>) {
         let heard = listener.send(Typed::Bytes(bytes));
         if heard.is_err() || leaves && listener.send(Typed::Leave).is_err() {
             return;
+        }
+        if leaves {
+            leave();
         }
     }
     // Nobody listens any more if the guest ended.
@@ -113,6 +117,16 @@ impl Keys {
     }
 }
 
+/// The terminal as it was.
+static BEFORE: OnceLock<Termios> = OnceLock::new();
+
+/// The terminal is as it was again: for a process that ends at once.
+pub(super) fn restore_terminal() {
+    if let Some(before) = BEFORE.get() {
+        let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Now, before);
+    }
+}
+
 /// A terminal that gives each key as it is, until this is dropped.
 struct RawTerminal(Termios);
 
@@ -128,6 +142,7 @@ impl RawTerminal {
         raw.make_raw();
         // What a bare-metal guest writes has line feeds alone.
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
+        let _ = BEFORE.set(before.clone());
         tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).ok()?;
         Some(Self(before))
     }

@@ -141,6 +141,8 @@ async fn connection<F: FnMut() + Send>(stream: TcpStream, source: Arc<Source<F>>
         .max_buf_size(MOST_BYTES)
         .max_headers(MOST_HEADERS)
         .keep_alive(false)
+        .half_close(true)
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), answer);
     // Who asked went away, said what is no HTTP, or takes too long.
     let _ = tokio::time::timeout(MOST_TIME, served).await;
@@ -152,7 +154,9 @@ fn answer<B, F: FnMut()>(request: &Request<B>, source: &Source<F>) -> Response<S
             source.refresh.lock().unwrap_or_else(PoisonError::into_inner)();
             (StatusCode::OK, source.numbers.render())
         }
-        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "the numbers are at /metrics\n".to_owned()),
+        (&Method::GET | &Method::HEAD, _) => {
+            (StatusCode::NOT_FOUND, "the numbers are at /metrics\n".to_owned())
+        }
         _ => (StatusCode::METHOD_NOT_ALLOWED, "expected GET or HEAD\n".to_owned()),
     };
     let mut response = Response::new(text);
