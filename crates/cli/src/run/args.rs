@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) disk: Vec<PathBuf>,
     /// How much is kept of the guest's writes to each disk; more are I/O errors to it.
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size, hide_short_help = true)]
     pub(super) disk_writes: u64,
     /// Kernel command line [default for Linux: console=ttyAMA0 panic=-1]
     #[arg(long, value_name = "TEXT")]
@@ -120,10 +120,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
     /// How long the file of events may become; the last line says how many more there were.
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size, hide_short_help = true)]
     pub(super) events_limit: u64,
     /// How much of the guest's console is written to stdout; the rest is dropped.
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size, hide_short_help = true)]
     pub(super) console_limit: u64,
     /// Serve the run's numbers to Prometheus while it lasts.
     ///
