@@ -1,5 +1,7 @@
 //! One call from a SEA exit to a guest that goes on.
 
+mod refuse;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +13,7 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::apei::cper::Severity;
 use crate::apei::ghes::{Ghes, Report};
 use crate::storm::Noted;
+use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
     Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response,
     Source, StopReason, StormGuard, Verdict,
@@ -26,6 +29,7 @@ use crate::{
 pub struct Containment<P> {
     policy: P,
     storm: StormGuard,
+    repeats: Repeats,
     evacuation: EvacuationThreshold,
     records: Option<Ghes>,
     /// Since when the guest has not acknowledged all records, as far as somebody had to wait for it.
@@ -61,6 +65,7 @@ pub struct ContainmentState {
     bad_pages: Vec<(Duration, u64)>,
     records: Option<Ghes>,
     busy_since: Option<Duration>,
+    repeats: RepeatsState,
 }
 
 impl ContainmentState {
@@ -156,6 +161,7 @@ impl<P: Policy> Containment<P> {
         Self {
             policy,
             storm,
+            repeats: Repeats::default(),
             evacuation,
             records: None,
             busy_since: None,
@@ -208,6 +214,7 @@ impl<P: Policy> Containment<P> {
     /// Where the new guest looks for records is to be [set](Containment::set_records) again.
     pub fn reset(&mut self) {
         self.storm.forget();
+        self.repeats = Repeats::default();
         self.set_records(None);
     }
 
@@ -218,6 +225,7 @@ impl<P: Policy> Containment<P> {
             bad_pages: self.evacuation.noted().collect(),
             records: self.records.clone(),
             busy_since: self.busy_since,
+            repeats: self.repeats.state(),
         }
     }
 
@@ -227,6 +235,7 @@ impl<P: Policy> Containment<P> {
         self.evacuation.remember(state.bad_pages.iter().copied());
         self.records.clone_from(&state.records);
         self.busy_since = state.busy_since;
+        self.repeats.set_state(&state.repeats);
     }
 
     /// Handles one SEA exit: decides, injects, and reads back what the guest will see. No record is written.
@@ -264,6 +273,7 @@ impl<P: Policy> Containment<P> {
             // A CPU without FEAT_HCX has no HCRX_EL2.
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
+        self.repeats.forget();
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         if let Err(reason) = self.storm.note(&error, now) {
             return Ok(decision(Verdict::Stop(reason), None));
@@ -425,20 +435,25 @@ fn is_abort32_return(lr: u64, pc: u64) -> bool {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.error)?;
-        match &self.action {
-            Action::Injected { injection, guest } => write!(f, "{injection}; {guest}")?,
-            Action::Waiting => f.write_str("waits until the guest has read the records before it")?,
-            Action::Repaired => f.write_str("the host put back what was there")?,
-            Action::DryRun(injection) => write!(f, "dry run: {injection} would have been injected")?,
-            Action::Stop(reason) => write!(f, "stopped: {reason}")?,
-        }
+        write!(f, "{}: {}", self.error, self.action)?;
         if self.recorded != Recorded::No {
             write!(f, "; {}", self.recorded)?;
         }
         match self.evacuate {
             Some(evacuate) => write!(f, "; {evacuate}"),
             None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Injected { injection, guest } => write!(f, "{injection}; {guest}"),
+            Self::Waiting => f.write_str("waits until the guest has read the records before it"),
+            Self::Repaired => f.write_str("the host put back what was there"),
+            Self::DryRun(injection) => write!(f, "dry run: {injection} would have been injected"),
+            Self::Stop(reason) => write!(f, "stopped: {reason}"),
         }
     }
 }
