@@ -1,5 +1,7 @@
 //! One call from a SEA exit to a guest that goes on.
 
+mod refuse;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use seawall_events::{Abi, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
 
 use crate::storm::Noted;
+use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
     Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response,
     Source, StopReason, StormGuard, Verdict,
@@ -26,6 +29,7 @@ mod records;
 pub struct Containment<P> {
     policy: P,
     storm: StormGuard,
+    repeats: Repeats,
     evacuation: EvacuationThreshold,
     #[cfg(feature = "records")]
     records: records::Records,
@@ -57,6 +61,7 @@ pub struct ContainmentState {
     noted: Vec<Noted>,
     /// When, and which.
     bad_pages: Vec<(Duration, u64)>,
+    repeats: RepeatsState,
     #[cfg(feature = "records")]
     records: records::RecordsState,
 }
@@ -144,6 +149,7 @@ impl<P: Policy> Containment<P> {
         Self {
             policy,
             storm,
+            repeats: Repeats::default(),
             evacuation,
             #[cfg(feature = "records")]
             records: records::Records::default(),
@@ -179,6 +185,7 @@ impl<P: Policy> Containment<P> {
     /// went bad. Say again where the new guest looks for records (`set_records`).
     pub fn reset(&mut self) {
         self.storm.forget();
+        self.repeats = Repeats::default();
         #[cfg(feature = "records")]
         self.records.reset(None);
     }
@@ -188,6 +195,7 @@ impl<P: Policy> Containment<P> {
         ContainmentState {
             noted: self.storm.noted().collect(),
             bad_pages: self.evacuation.noted().collect(),
+            repeats: self.repeats.state(),
             #[cfg(feature = "records")]
             records: self.records.state(),
         }
@@ -197,6 +205,7 @@ impl<P: Policy> Containment<P> {
     pub fn set_state(&mut self, state: &ContainmentState) {
         self.storm.remember(state.noted.iter().copied());
         self.evacuation.remember(state.bad_pages.iter().copied());
+        self.repeats.set_state(&state.repeats);
         #[cfg(feature = "records")]
         self.records.set_state(&state.records);
     }
@@ -236,6 +245,7 @@ impl<P: Policy> Containment<P> {
             // A CPU without FEAT_HCX has no HCRX_EL2.
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
+        self.repeats.forget();
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         if let Err(reason) = self.storm.note(&error, now) {
             return Ok(decision(Verdict::Stop(reason), None));
@@ -354,20 +364,25 @@ fn is_abort32_return(lr: u64, pc: u64) -> bool {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.error)?;
-        match &self.action {
-            Action::Injected { injection, guest } => write!(f, "{injection}; {guest}")?,
-            Action::Waiting => f.write_str("waits until the guest has read the records before it")?,
-            Action::Repaired => f.write_str("the host put back what was there")?,
-            Action::DryRun(injection) => write!(f, "dry run: {injection} would have been injected")?,
-            Action::Stop(reason) => write!(f, "stopped: {reason}")?,
-        }
+        write!(f, "{}: {}", self.error, self.action)?;
         if self.recorded != Recorded::No {
             write!(f, "; {}", self.recorded)?;
         }
         match self.evacuate {
             Some(evacuate) => write!(f, "; {evacuate}"),
             None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Injected { injection, guest } => write!(f, "{injection}; {guest}"),
+            Self::Waiting => f.write_str("waits until the guest has read the records before it"),
+            Self::Repaired => f.write_str("the host put back what was there"),
+            Self::DryRun(injection) => write!(f, "dry run: {injection} would have been injected"),
+            Self::Stop(reason) => write!(f, "stopped: {reason}"),
         }
     }
 }

@@ -173,6 +173,7 @@ impl Run<'_> {
                     self.kept(kept);
                 }
                 Seen::MemoryError { report, outcome } => self.output.memory_error(when, &report, &outcome),
+                Seen::Unanswered { report, outcome } => self.output.unanswered(when, &report, &outcome),
                 Seen::DeviceError { address } => self.output.device_error(when, address),
             }
         }
