@@ -21,7 +21,7 @@ use seawall::{Rule, Rules};
 use seawall_events::{Abi, Layout};
 use seawall_kvm::Kvm;
 use seawall_vmm::devices::disk::{Disk, Writes};
-use seawall_vmm::kernel::Kernel;
+use seawall_vmm::kernel::{Kernel, KernelError};
 use seawall_vmm::load::LoadError;
 use seawall_vmm::{Config, Error, Guest, layout, policy};
 
@@ -248,7 +248,7 @@ fn check_poison(args: &Args, memory: u64) -> Result<(), Failure> {
 
 fn guest(args: &Args) -> Result<Guest, Failure> {
     let kernel = args.kernel.as_deref().unwrap_or(Path::new(""));
-    let mut guest = Guest::read(kernel, args.initrd.as_deref(), "")?;
+    let mut guest = Guest::read(kernel, args.initrd.as_deref(), "", args.memory)?;
     let is_linux = matches!(guest.kernel, Kernel::Linux(_));
     let default = if is_linux { LINUX_COMMAND_LINE } else { "" };
     guest.command_line = args.append.clone().unwrap_or_else(|| default.to_owned());
@@ -302,11 +302,17 @@ impl From<Error> for Failure {
         let (code, advice) = match &error {
             Error::Load(
                 LoadError::Kernel { .. } | LoadError::Initrd { .. } | LoadError::NoRoomForFdt { .. },
-            ) => (exit::TOO_LITTLE_MEMORY, " (--memory SIZE)"),
+            )
+            | Error::TooBig { .. }
+            | Error::Kernel { source: KernelError::TooBig { .. }, .. } => {
+                (exit::TOO_LITTLE_MEMORY, " (--memory SIZE)")
+            }
             Error::Load(LoadError::HasAddress { .. }) => (exit::USAGE, " (--load)"),
             Error::Load(LoadError::OutsideRam { .. }) | Error::Memory { .. } => (exit::RANGE, ""),
             Error::Machine(seawall_machine::Error::Memory(_)) => (exit::RANGE, " (--memory SIZE)"),
-            Error::Read { .. } | Error::Kernel { .. } | Error::Load(_) => (exit::FILE, ""),
+            Error::Read { .. } | Error::Kernel { .. } | Error::NoInitramfs { .. } | Error::Load(_) => {
+                (exit::FILE, "")
+            }
             Error::Fdt(_) | Error::CommandLine { .. } => (exit::USAGE, " (--append)"),
             Error::Cpus { .. } => (exit::USAGE, " (--cpus)"),
             Error::TooManyDevices(_) | Error::OtherMachine { .. } => (exit::USAGE, " (--disk)"),
