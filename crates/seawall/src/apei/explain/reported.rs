@@ -3,9 +3,10 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Part;
+use crate::telemetry::Hex;
 
 /// One error of those that the bytes report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -15,8 +16,10 @@ pub struct ReportedError {
     /// How bad it is, in words; `None` for a section alone.
     pub severity: Option<String>,
     /// The physical address, if it is valid.
+    #[serde(serialize_with = "hex")]
     pub address: Option<u64>,
     /// The bits of the address that count, if that is valid.
+    #[serde(serialize_with = "hex")]
     pub mask: Option<u64>,
     /// The kind of error, in words.
     pub error_type: Option<String>,
@@ -24,6 +27,11 @@ pub struct ReportedError {
     pub unit: Option<String>,
     /// When it was found, as the record says it.
     pub time: Option<String>,
+}
+
+#[allow(clippy::ref_option, reason = "serde gives a reference to the field")]
+fn hex<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    number.map(Hex).serialize(serializer)
 }
 
 impl ReportedError {
