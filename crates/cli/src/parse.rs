@@ -222,6 +222,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn sizes_have_binary_suffixes() {
         assert_eq!(size("64M"), Ok(64 << 20));
         assert_eq!(size("64MiB"), Ok(64 << 20));

@@ -3,7 +3,6 @@
 mod seawall;
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use seawall::{File, HELLO, seawall, text};
