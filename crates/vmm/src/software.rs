@@ -278,13 +278,19 @@ impl SoftwareMachine {
         loop {
             self.give_typed();
             self.drive_lines()?;
+            let alarm = self.board.alarm().map(GuestClock::nanoseconds_at);
+            self.vm.set_alarm(alarm);
             let (cpu, exit) = self.vm.run()?;
             self.current = cpu;
-            if exit == Exit::Intr {
-                return Ok(None);
-            }
             let time = self.vm.time();
             self.clock.set(time);
+            if exit == Exit::Intr {
+                if alarm.is_some_and(|alarm| alarm <= time) {
+                    self.board.tick();
+                    continue;
+                }
+                return Ok(None);
+            }
             let end = match self.board.serve(&mut self.vm.vcpu(cpu)?, &exit, Duration::from_nanos(time))? {
                 Served::End(end) => Some(end),
                 Served::MemoryError(decision) => self.contain(cpu, decision)?,

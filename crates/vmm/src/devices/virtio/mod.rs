@@ -7,6 +7,7 @@
 
 mod block;
 mod console;
+mod empty;
 mod mmio;
 
 use virtio_queue::{DescriptorChain, Queue, QueueT};
@@ -14,6 +15,7 @@ use vm_memory::{GuestMemory, GuestMemoryMmap};
 
 pub use block::Block;
 pub use console::VirtioConsole;
+pub use empty::Empty;
 pub(crate) use mmio::State;
 pub use mmio::VirtioMmio;
 
