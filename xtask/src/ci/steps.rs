@@ -141,7 +141,8 @@ fn other_flavour() -> Flavour {
     if let Some(flavour) = others.into_iter().find(|flavour| named.as_deref() == Some(flavour.word())) {
         return flavour;
     }
-    let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+    let today =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
     others[today as usize % others.len()]
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn config(cpus: u32, policy_name: &str) -> Config {
 /// Debian's kernel with these words on its command line, loaded.
 fn start(config: Config, append: &str) -> (SoftwareMachine, Watch) {
     let directory = cache_directory().expect("a home");
-    let debian = Fetch { directory, suite: None }.guest(&|_| ()).expect("Debian's packages");
+    let debian = Fetch::new(directory).guest(&|_| ()).expect("Debian's packages");
     let command_line = format!("{COMMAND_LINE} {append}");
     let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line).expect("a kernel");
     let watch = Watch::default();
