@@ -5,7 +5,7 @@ mod refuse;
 use std::fmt;
 use std::time::Duration;
 
-use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target};
+use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target, tcr};
 use seawall_events::{Abi, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
 
@@ -34,6 +34,7 @@ pub struct Containment<P> {
     #[cfg(feature = "records")]
     records: records::Records,
     guest: GuestTraits,
+    host_page: u64,
     is_dry_run: bool,
 }
 
@@ -154,6 +155,7 @@ impl<P: Policy> Containment<P> {
             #[cfg(feature = "records")]
             records: records::Records::default(),
             guest: GuestTraits::default(),
+            host_page: PAGE,
             is_dry_run: false,
         }
     }
@@ -173,6 +175,12 @@ impl<P: Policy> Containment<P> {
     /// What the guest is; see [`GuestTraits`] for what it is taken for if nothing is said.
     pub fn set_guest(&mut self, guest: GuestTraits) {
         self.guest = guest;
+    }
+
+    /// Bytes of the pages in which the host has the guest's memory, a power of two: 4096 if nothing is said. An error costs
+    /// such a page as a whole, or a page of the guest's where those are larger ([`MemoryError::range`]).
+    pub fn set_host_page(&mut self, bytes: u64) {
+        self.host_page = bytes.checked_next_power_of_two().unwrap_or(PAGE);
     }
 
     /// From now on everything is decided and reported, and nothing is recorded or injected: to see in production what
@@ -246,6 +254,9 @@ impl<P: Policy> Containment<P> {
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
         self.repeats.forget();
+        if error.gpa.is_some() {
+            error = error.in_pages_of(self.host_page.max(guest_page(vcpu, &error, pstate)));
+        }
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         if let Err(reason) = self.storm.note(&error, now) {
             return Ok(decision(Verdict::Stop(reason), None));
@@ -305,6 +316,18 @@ impl<P: Policy> Containment<P> {
         };
         Ok(Outcome { error, action, recorded, evacuate })
     }
+}
+
+/// Bytes of the guest's pages where the error is: such a page is what the guest takes offline.
+///
+/// Without a virtual address PC's half of the address space counts. In AArch32 state the register is another, and at a
+/// virtual EL2 it is not this one: 4 KiB then, as on a vCPU that does not give it away.
+fn guest_page<V: Vcpu>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
+    if pstate.is_aarch32() || error.level == ExceptionLevel::El2 {
+        return PAGE;
+    }
+    let va = error.gva.unwrap_or(error.pc);
+    vcpu.reg(Reg::TcrEl1).map_or(PAGE, |tcr| tcr::granule(tcr, va))
 }
 
 /// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.

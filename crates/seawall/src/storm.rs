@@ -68,6 +68,17 @@ impl StormGuard {
         }
     }
 
+    /// Whether an error that was noted came more often than half the limit allows.
+    #[cfg(feature = "records")]
+    pub(crate) fn is_half_way(&self, error: &MemoryError) -> bool {
+        self.times(error) > (self.limit / 2).max(1)
+    }
+
+    fn times(&self, error: &MemoryError) -> usize {
+        let key = (error.pc, error.gva, error.gpa);
+        self.recent.iter().filter(|(_, seen)| *seen == key).count()
+    }
+
     /// Takes note of an error at the time `now`, read from a clock that does not go back.
     ///
     /// # Errors
@@ -82,7 +93,7 @@ impl StormGuard {
             self.recent.pop_front();
         }
         self.recent.push_back((now, key));
-        let times = self.recent.iter().filter(|(_, seen)| *seen == key).count();
+        let times = self.times(error);
         if times > self.limit {
             return Err(StopReason::Storm { pc: error.pc, gva: error.gva, times });
         }

@@ -243,6 +243,11 @@ impl Board {
         lock(&self.containment).set_patience(patience);
     }
 
+    /// See [`Containment::set_host_page`].
+    pub fn set_host_page(&mut self, bytes: u64) {
+        lock(&self.containment).set_host_page(bytes);
+    }
+
     /// See [`Containment::set_dry_run`].
     pub fn set_dry_run(&mut self, is_dry_run: bool) {
         lock(&self.containment).set_dry_run(is_dry_run);

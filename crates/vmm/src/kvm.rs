@@ -111,6 +111,7 @@ impl KvmMachine {
         };
         let mut board = config.board(line, Box::new(WallClock), observer)?;
         board.set_addresses(addresses(&memory)?);
+        board.set_host_page(seawall_kvm::page_size());
         let (new, board) = (board.state(), Arc::new(board));
         let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);
         let (say, said) = mpsc::channel();
