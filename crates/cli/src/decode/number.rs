@@ -33,7 +33,10 @@ pub(super) fn all(arguments: &[String], kind: Kind) -> Result<Vec<Given>, String
     match each {
         Ok(given) => Ok(given.concat()),
         Err(reason) if arguments.len() == 1 => Err(reason),
-        Err(reason) => in_line(&arguments.join(" "), kind).map_err(|_| reason),
+        Err(reason) => match by_rules(&arguments.join(" "), kind) {
+            none if none.is_empty() => Err(reason),
+            found => Ok(found),
+        },
     }
 }
 
@@ -58,10 +61,7 @@ fn one(argument: &str, kind: Kind) -> Result<Vec<Given>, String> {
 
 /// Brackets, quotes and punctuation around a number.
 fn peel(text: &str) -> &str {
-    text.trim_matches(|c: char| {
-        c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '<' | '>')
-    })
-    .trim_matches(['"', '\'', '`', ',', ';', ':', '.', '(', ')', '[', ']', '='])
+    text.trim_matches(|c: char| c.is_whitespace() || "()[]{}<>\"'`,;:.=".contains(c))
 }
 
 /// A number alone.
@@ -132,24 +132,28 @@ fn both_readings(digits: &str, is_hex: bool, kind: Kind) -> String {
     format!("`{digits}` is read as decimal: {decimal}; in hexadecimal it would be {hex}{fsr}")
 }
 
-/// The values of a line of a log: those that [`rules`] finds, or the only number that has a prefix or 7 digits.
+/// The values of a line of a log that [`rules`] finds, of this kind. Without a kind (an ESR is what is read if none is
+/// given) an FSR is one, too.
+fn by_rules(line: &str, kind: Kind) -> Vec<Given> {
+    let of_kind = |found: rules::Found| {
+        let kind = match (kind, found.register) {
+            (Kind::Esr, Register::Esr) => Kind::Esr,
+            (Kind::Esr, Register::Dfsr) => Kind::Dfsr,
+            (Kind::Esr, Register::Ifsr) => Kind::Ifsr,
+            (Kind::Dfsr | Kind::Ifsr, Register::Dfsr | Register::Ifsr) => kind,
+            _ => return None,
+        };
+        Some(Given { kind, value: found.value, notes: Vec::new() })
+    };
+    rules::registers(line.as_bytes()).into_iter().filter_map(of_kind).collect()
+}
+
+/// The values of a line: those that [`rules`] finds, or the only number that has a prefix or 7 digits.
 ///
 /// # Errors
 /// What was expected; empty if the line has no number at all.
 fn in_line(line: &str, kind: Kind) -> Result<Vec<Given>, String> {
-    let found: Vec<Given> = rules::registers(line.as_bytes())
-        .into_iter()
-        .filter_map(|found| {
-            let kind = match (kind, found.register) {
-                (Kind::Esr, Register::Esr) => Kind::Esr,
-                (Kind::Esr | Kind::Dfsr, Register::Dfsr) => Kind::Dfsr,
-                (Kind::Esr | Kind::Ifsr, Register::Ifsr) => Kind::Ifsr,
-                (Kind::Dfsr | Kind::Ifsr, Register::Dfsr | Register::Ifsr) => kind,
-                _ => return None,
-            };
-            Some(Given { kind, value: found.value, notes: Vec::new() })
-        })
-        .collect();
+    let found = by_rules(line, kind);
     if !found.is_empty() {
         return Ok(found);
     }

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::path::Path;
 
+use anstream::adapter::strip_bytes;
 use finding::{Finding, Place};
 use hardware::Records;
 use line::{LIMIT, Line, Lines};
@@ -116,6 +117,14 @@ struct Scanner {
 impl Scanner {
     /// What is over with this line.
     fn take(&mut self, line: &Line) -> Vec<Finding> {
+        // Colours stand between words, and hide where one begins.
+        let plain: Vec<u8>;
+        let mut line = *line;
+        if line.bytes.contains(&0x1b) {
+            plain = strip_bytes(line.bytes).into_vec();
+            line.bytes = &plain;
+        }
+        let line = &line;
         let mut registers = rules::registers(line.bytes);
         // A number at the cut may go on behind it.
         registers.retain(|found| !line.is_cut || found.at.1 < line.bytes.len());
