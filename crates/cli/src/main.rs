@@ -32,6 +32,7 @@ const AFTER_HELP: &str = "\
 Start here:
   seawall demo                            what survives, under three policies, side by side
   seawall decode 0x92000210               an ESR in words
+  dmesg | seawall decode --log            what a log says of aborts and hardware errors
   seawall check                           does this host treat external aborts right?
   seawall probe                           what this host offers, and advice
   seawall run --kernel vmlinuz --initrd initrd.gz
@@ -56,7 +57,7 @@ enum Command {
     Check(check::Args),
     /// Show what this host offers: its KVM, injections, errors, memory; with advice.
     Probe(probe::Args),
-    /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
+    /// Explain an ESR, DFSR, IFSR, SPSR, a kvm_vcpu_events, a record of an error (CPER), or a whole log.
     Decode(decode::Args),
     /// Run a guest of your own, Linux or bare metal, with poison where and when you say.
     Run(Box<run::Args>),

@@ -3,7 +3,7 @@
 mod seawall;
 
 use ::seawall::apei::cper::{MemoryErrorRecord, Severity};
-use seawall::{File, json, seawall, text};
+use seawall::{File, hex, json, seawall, text};
 
 /// The first line for each value, with what precedes the values.
 #[track_caller]
@@ -112,10 +112,6 @@ fn record() -> Vec<u8> {
         serial: 17,
     };
     record.to_bytes().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.5.

@@ -412,7 +412,7 @@ fn what_linux_prints_of_our_record_and_the_record_itself_come_to_the_same() {
         time: std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_767_225_601),
         serial: 1,
     };
-    let hex: String = record.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = seawall::hex(&record.to_bytes());
     let of_bytes = &seawall::json(&seawall(&["decode", "--json", "--cper", &hex]))[0];
     let file = File::new("printed.log", PRINTED.as_bytes());
     let of_log = &findings(file.path())[0];

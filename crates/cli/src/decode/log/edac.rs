@@ -57,7 +57,7 @@ fn memory(line: &Line) -> Option<Finding> {
             b"page" => page = Some(value),
             b"offset" => offset = Some(value),
             b"status" => {
-                fields.push(Field::named("error_status", format!("{value:#x}"), error_status(value)))
+                fields.push(Field::named("error_status", format!("{value:#x}"), error_status(value)));
             }
             _ => fields.push(Field::named("grain", value.to_string(), "bytes; 0 or 1: not known")),
         }

@@ -151,3 +151,62 @@ impl Scanner {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Words of logs, whole and in pieces, and what could be between them.
+    const WORDS: [&str; 24] = [
+        "{1}[Hardware Error]: ",
+        "[Hardware Error]: ",
+        "Hardware error from APEI Generic Hardware Error Source: 0",
+        "event severity: ",
+        " Error 0, type: recoverable",
+        "  section_type: memory error",
+        "  error_type: 3, multi-bit ECC",
+        "  error_status: (0x",
+        "physical_address: 0x",
+        "node:0 card:99999999999 ",
+        "mc_event 1 Corrected error: a on b (address: 0xffffffffffffffff page:0xffffffffffffffff)",
+        "EDAC MC0: 1 UE a on b (page:0xffffffffffffffff offset:0xffffffffffffffff)",
+        "arm_event MPIDR: 0x1",
+        "KVM_EXIT_ARM_SEA ",
+        "exit_reason 41 flags 0x1 esr 0x92000210 gva 0x1 gpa",
+        "Internal error: : ",
+        " [#1]",
+        "esr 0x",
+        "96000210",
+        "ffffffffffffffff",
+        "\x1b[31m",
+        "\n",
+        ": ",
+        "(0x",
+    ];
+
+    proptest! {
+        #[test]
+        fn any_log_is_read_to_its_end(
+            words in proptest::collection::vec(prop_oneof![
+                (0..WORDS.len()).prop_map(|n| WORDS[n].as_bytes().to_vec()),
+                proptest::collection::vec(any::<u8>(), 0..8),
+            ], 0..64),
+        ) {
+            let log = words.concat();
+            let mut lines = Lines::new(&log[..]);
+            let mut scanner = Scanner::default();
+            let mut found = Vec::new();
+            while let Some(line) = lines.next().unwrap() {
+                found.extend(scanner.take(&line));
+            }
+            found.extend(scanner.end());
+            for finding in found {
+                prop_assert!(finding.place.line >= 1 && finding.place.last_line >= finding.place.line);
+                prop_assert!(!finding.in_words(true).is_empty());
+                prop_assert!(serde_json::to_string(&finding).is_ok());
+            }
+        }
+    }
+}
