@@ -1,5 +1,4 @@
-//! `seawall decode --log`: logs in the formats of those who print syndromes and records of errors, each line that says
-//! something explained as a literal.
+//! `seawall decode --log`: logs of kernels, firmware, hypervisors and emulators. Each finding is a literal.
 
 mod seawall;
 
@@ -292,7 +291,7 @@ fn piped(args: &[&str], log: &[u8]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
     let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Who has read enough may be gone.
+    // The command may have read enough, and be gone.
     let _ = child.stdin.take().unwrap().write_all(log);
     let output = child.wait_with_output().unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
@@ -378,7 +377,7 @@ fn colours_of_a_log_are_dropped_and_it_cannot_command_a_terminal() {
 }
 
 #[test]
-fn who_reads_no_more_ends_the_reading() {
+fn a_reader_of_stdout_that_goes_away_ends_the_command() {
     // More than a pipe holds, and a reader that is gone: the command ends though the log goes on.
     let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
     let command = command.args(["decode", "--log"]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -389,7 +388,35 @@ fn who_reads_no_more_ends_the_reading() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// What Debian's Linux 7.3.4 printed of the first record that `seawall run --acpi --poison page:code` gave it.
+/// `linux-ghes-N.hex` is the status block whose print is record N of `linux-ghes.log`: the record has each field that Linux
+/// prints, with the same value.
+#[test]
+fn linux_prints_of_any_record_what_the_record_says() {
+    let printed = findings(&log("linux-ghes.log"));
+    for (block, line, text) in [
+        ("linux-ghes-2.hex", 15, "memory error, corrected: 0xe53218400, single-bit ECC, 2026-11-21 13:14:23"),
+        (
+            "linux-ghes-3.hex",
+            18,
+            "Arm processor error, recoverable: 0x40210040, cache; before UEFI 2.9A: bus",
+        ),
+    ] {
+        let record = &seawall::json(&seawall(&["decode", "--json", "--cper", &log(block)]))[0];
+        assert_eq!(record["text"], format!("GHES status block: {text}"));
+        let parts = record["parts"].as_array().unwrap();
+        let fields: Vec<&Value> = parts.iter().flat_map(|part| part["fields"].as_array().unwrap()).collect();
+        let finding = printed.iter().find(|finding| finding["line"] == line).unwrap();
+        for field in finding["fields"].as_array().unwrap() {
+            let same = |other: &&&Value| {
+                other["name"] == field["name"] && other["valid"] != false && other["value"] == field["value"]
+            };
+            assert!(fields.iter().find(same).is_some(), "{block}: {field}");
+        }
+        assert!(finding["fields"].as_array().unwrap().len() >= 8);
+    }
+}
+
+/// Debian's Linux 7.3.4 printed this of the first record of `seawall run --acpi --poison page:code`.
 const PRINTED: &str = "\
 [    0.916695] {1}[Hardware Error]: Hardware error from APEI Generic Hardware Error Source: 0\r
 [    0.916699] {1}[Hardware Error]: event severity: recoverable\r
@@ -403,7 +430,7 @@ const PRINTED: &str = "\
 ";
 
 #[test]
-fn what_linux_prints_of_our_record_and_the_record_itself_come_to_the_same() {
+fn linux_prints_of_our_record_what_the_record_says() {
     use ::seawall::apei::cper::{MemoryErrorRecord, Severity};
     let record = MemoryErrorRecord {
         range: 0x47f6_0000..0x47f6_1000,

@@ -15,7 +15,7 @@ pub(super) enum Kind {
     Spsr,
 }
 
-/// A number, and what is to be said of how it was read.
+/// A number, and notes on how it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) kind: Kind,
@@ -23,10 +23,11 @@ pub(super) struct Given {
     pub(super) notes: Vec<String>,
 }
 
-/// The numbers of all arguments. What is no number may be a line of a log, or a word of one if its blanks parted it.
+/// The numbers of all arguments. An argument that is no number may be a line of a log; all of them together may be one,
+/// parted at its blanks.
 ///
 /// # Errors
-/// What was expected.
+/// A message that says which form was expected.
 pub(super) fn all(arguments: &[String], kind: Kind) -> Result<Vec<Given>, String> {
     let each: Result<Vec<Vec<Given>>, String> =
         arguments.iter().map(|argument| one(argument, kind)).collect();
@@ -114,7 +115,7 @@ fn pair(text: &str, class: &str, esr: &str) -> Result<Given, String> {
     Ok(given)
 }
 
-/// What is said of bare digits that could be hexadecimal or decimal.
+/// Both readings of bare digits, for stderr.
 fn both_readings(digits: &str, is_hex: bool, kind: Kind) -> String {
     let reading = |radix| match u64::from_str_radix(digits, radix) {
         Ok(value) if kind == Kind::Esr => Esr::from_bits(value).to_string(),
@@ -151,7 +152,7 @@ fn by_rules(line: &str, kind: Kind) -> Vec<Given> {
 /// The values of a line: those that [`rules`] finds, or the only number that has a prefix or 7 digits.
 ///
 /// # Errors
-/// What was expected; empty if the line has no number at all.
+/// A message that says which form was expected; empty if the line has no number at all.
 fn in_line(line: &str, kind: Kind) -> Result<Vec<Given>, String> {
     let found = by_rules(line, kind);
     if !found.is_empty() {

@@ -1,5 +1,5 @@
-//! `seawall decode --log`: a log of any size is read line by line, and what it says of aborts and hardware errors is
-//! explained as it comes.
+//! `seawall decode --log`: reads a log of any size line by line, and explains the aborts and hardware errors in it as
+//! they come.
 
 mod edac;
 mod finding;
@@ -83,7 +83,7 @@ pub(super) fn main(path: &Path, style: Style) -> Result<u8, Failure> {
     ))
 }
 
-/// Who reads stdout.
+/// Whether stdout still has a reader.
 #[derive(PartialEq)]
 enum Reader {
     There,
@@ -107,7 +107,7 @@ fn write(finding: &Finding, style: Style) -> Result<Reader, Failure> {
     }
 }
 
-/// What is remembered from line to line.
+/// State between lines: exits and records that are being printed.
 #[derive(Default)]
 struct Scanner {
     exits: SeaExits,
@@ -115,7 +115,7 @@ struct Scanner {
 }
 
 impl Scanner {
-    /// What is over with this line.
+    /// The findings that end with this line.
     fn take(&mut self, line: &Line) -> Vec<Finding> {
         // Colours stand between words, and hide where one begins.
         let plain: Vec<u8>;
@@ -144,7 +144,7 @@ impl Scanner {
         found
     }
 
-    /// What is over with the log.
+    /// The findings that end with the log.
     fn end(&mut self) -> Vec<Finding> {
         let mut found: Vec<Finding> = self.exits.end().into_iter().collect();
         found.extend(self.records.end());
@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    /// Words of logs, whole and in pieces, and what could be between them.
+    /// Words of logs, whole and in pieces.
     const WORDS: [&str; 24] = [
         "{1}[Hardware Error]: ",
         "[Hardware Error]: ",

@@ -27,7 +27,7 @@ pub(in crate::decode) struct Found {
     pub(in crate::decode) value: u64,
 }
 
-/// What a rule's number is.
+/// The register that a rule's number is.
 #[derive(Clone, Copy)]
 enum Reading {
     Esr,
