@@ -14,6 +14,7 @@ use seawall_events::{
 };
 
 use crate::broadcast::Broadcasts;
+use crate::bus::BusAccess;
 use crate::cpu::{Cpu, Invalidation, PendingMmio, Wait};
 use crate::decode::{Insn, Kind, Op};
 use crate::exec::{Code, Leave, is_landing_pad, run_page};
@@ -23,7 +24,7 @@ use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE};
 use crate::schedule::{Others, TURN};
 use crate::tlb::Fill;
 use crate::trap::{HostAbort, Intent, Trap};
-use crate::vm::{Config, Error, UndefinedLog};
+use crate::vm::{Config, Error, NoSyndrome, UndefinedLog};
 use crate::walk::{self, Access};
 
 /// One CPU with what it needs to run.
@@ -130,6 +131,12 @@ impl Runner<'_> {
             self.host_touched_memory();
         }
         loop {
+            if !self.cpu.replay.done.is_empty() {
+                if let Some(stop) = self.go_on(left)? {
+                    return Ok(stop);
+                }
+                continue;
+            }
             if self.cpu.timers_changed || self.cpu.steps >= self.cpu.deadline {
                 self.update_timers();
             }
@@ -187,11 +194,13 @@ impl Runner<'_> {
             self.cpu.tlb.clear_fetch();
             return Ok(None);
         };
+        self.cpu.replay.next = 0;
         let (leave, done) = run_page(self.cpu, self.memory, self.icache, Code { page, guarded }, *left);
         self.cpu.elapsed = 0;
         self.cpu.steps += done;
         *left -= done;
         if done != 0 {
+            self.cpu.replay.done.clear();
             self.cpu.advance_step();
         }
         match leave {
@@ -366,21 +375,45 @@ impl Runner<'_> {
         }
     }
 
-    /// KVM_RUN first completes an MMIO access: the register gets its value, the PC moves on.
+    /// KVM_RUN first completes an MMIO access: the register gets its value, the PC moves on. An instruction of several
+    /// accesses [goes on](Self::go_on).
     fn complete_mmio(&mut self, left: &mut u64) {
-        let Some(PendingMmio { kind, rd, data }) = self.cpu.mmio.take() else { return };
-        if !kind.is_store() {
-            self.cpu.set_slot(rd, kind.extend(u64::from_le_bytes(data)));
+        match self.cpu.mmio.take() {
+            Some(PendingMmio::Register { kind, rd, data }) => {
+                if !kind.is_store() {
+                    self.cpu.set_slot(rd, kind.extend(u64::from_le_bytes(data)));
+                }
+                self.cpu.pc = self.cpu.pc.wrapping_add(4);
+                self.cpu.advance_step_of_mmio();
+                self.cpu.steps += 1;
+                *left = left.saturating_sub(1);
+            }
+            Some(PendingMmio::Accesses(accesses)) => self.cpu.replay.done = accesses,
+            None => {}
         }
-        self.cpu.pc = self.cpu.pc.wrapping_add(4);
-        self.cpu.advance_step_of_mmio();
-        self.cpu.steps += 1;
-        *left = left.saturating_sub(1);
+    }
+
+    /// Execute the instruction at the PC again, with the bus's answers so far. Nothing comes in between, and it is
+    /// executed even if no step is left, as an MMIO access is completed.
+    #[cold]
+    fn go_on(&mut self, left: &mut u64) -> Result<Option<Stop>, Error> {
+        if self.cpu.attention {
+            self.attend();
+        }
+        let mut one = 1;
+        let result =
+            if self.cpu.is_stepping() { self.run_stepped(&mut one) } else { self.run_once(&mut one) };
+        *left = left.saturating_sub(1 - one);
+        result
     }
 
     /// Deal with the CPU's trap. `insn` is the instruction at the PC, if it was fetched.
     pub(crate) fn take_trap(&mut self, left: &mut u64, insn: Option<Insn>) -> Result<Option<Stop>, Error> {
-        match std::mem::replace(&mut self.cpu.trap, Trap::None) {
+        let trap = std::mem::replace(&mut self.cpu.trap, Trap::None);
+        if !matches!(trap, Trap::Bus(_)) {
+            self.cpu.replay.done.clear();
+        }
+        match trap {
             Trap::None => {}
             Trap::Exception { class, iss, far } => {
                 if class == ExceptionClass::BRK64 && self.cpu.landing.0 == self.cpu.steps {
@@ -423,6 +456,7 @@ impl Runner<'_> {
             Trap::Gic { register, rt, is_read } => self.gic_register(left, register, rt, is_read),
             Trap::Poison(abort) => return Ok(self.poison(left, &abort).map(Stop::Exit)),
             Trap::Hole(abort) => return Ok(self.hole(left, &abort, insn)?.map(Stop::Exit)),
+            Trap::Bus(access) => return Ok(self.bus(left, &access, insn).map(Stop::Exit)),
         }
         Ok(None)
     }
@@ -475,22 +509,53 @@ impl Runner<'_> {
             self.step(left, 1);
             return Ok(None);
         }
-        if let Some((insn, kind, ordered)) =
-            insn.and_then(|insn| insn.syndrome_kind().map(|(kind, ordered)| (insn, kind, ordered)))
-        {
+        if let Some((insn, kind, ordered)) = described(insn) {
             self.remember(abort, iss | access_iss(&insn, kind, ordered), Some(abort.pa));
-            if self.gic.has(abort.pa) {
-                self.gic_access(left, &insn, kind, abort.pa);
-                return Ok(None);
-            }
-            return Ok(Some(Exit::Mmio(self.mmio(&insn, kind, abort.pa))));
+            return Ok(self.single_access(left, &insn, kind, abort.pa));
         }
         self.remember(abort, iss, Some(abort.pa));
-        if self.config.nisv_to_user {
-            let exit = NisvExit { esr_iss: u64::from(iss), fault_ipa: abort.pa };
-            return Ok(Some(Exit::Nisv(exit)));
+        match self.config.no_syndrome {
+            NoSyndrome::Fail => Err(Error::NoSyndrome { pc: self.cpu.pc, ipa: abort.pa }),
+            _ => Ok(Some(Exit::Nisv(NisvExit { esr_iss: u64::from(iss), fault_ipa: abort.pa }))),
         }
-        Err(Error::NoSyndrome { pc: self.cpu.pc, ipa: abort.pa })
+    }
+
+    /// An access of the bus, whose answer the instruction lacks.
+    #[cold]
+    fn bus(&mut self, left: &mut u64, access: &BusAccess, insn: Option<Insn>) -> Option<Exit> {
+        let BusAccess { va, pa, len, write, data } = *access;
+        let intent = if write { Intent::STORE } else { Intent::LOAD };
+        let abort = HostAbort { intent, va, pa, walk_level: None, size: len.into() };
+        let iss = intent.iss() | iss::STAGE2_TRANSLATION;
+        let whole = described(insn).filter(|(_, kind, _)| 1 << kind.size() == len);
+        if let Some((insn, kind, ordered)) = whole {
+            self.remember(&abort, iss | access_iss(&insn, kind, ordered), Some(pa));
+            return self.single_access(left, &insn, kind, pa);
+        }
+        self.remember(&abort, iss, Some(pa));
+        let done = &mut self.cpu.replay.done;
+        done.push(*access);
+        if self.gic.has(pa) {
+            if write {
+                self.gic.store(pa, len.into(), data);
+                self.refresh_signals();
+            } else if let Some(access) = done.last_mut() {
+                access.data = self.gic.load(pa, len.into());
+            }
+            return None;
+        }
+        self.cpu.mmio = Some(PendingMmio::Accesses(std::mem::take(done)));
+        let data = if write { data.to_le_bytes() } else { [0; 8] };
+        Some(Exit::Mmio(MmioExit { phys_addr: pa, data, len: len.into(), is_write: write }))
+    }
+
+    /// The access of an instruction that is one access, as its syndrome describes it.
+    fn single_access(&mut self, left: &mut u64, insn: &Insn, kind: Kind, pa: u64) -> Option<Exit> {
+        if self.gic.has(pa) {
+            self.gic_access(left, insn, kind, pa);
+            return None;
+        }
+        Some(Exit::Mmio(self.mmio(insn, kind, pa)))
     }
 
     /// ESR_EL2, FAR_EL2 and HPFAR_EL2. The guest is always at a lower level than the host.
@@ -514,9 +579,15 @@ impl Runner<'_> {
                 *to = from;
             }
         }
-        self.cpu.mmio = Some(PendingMmio { kind, rd: insn.rd, data: [0; 8] });
+        self.cpu.mmio = Some(PendingMmio::Register { kind, rd: insn.rd, data: [0; 8] });
         MmioExit { phys_addr, data, len, is_write: kind.is_store() }
     }
+}
+
+/// The instruction, if a syndrome describes it.
+fn described(insn: Option<Insn>) -> Option<(Insn, Kind, bool)> {
+    let insn = insn?;
+    insn.syndrome_kind().map(|(kind, ordered)| (insn, kind, ordered))
 }
 
 /// ISV, SAS, SSE, SRT, SF and AR. Source: DDI 0487, `ESR_EL2`, ISS of a data abort.

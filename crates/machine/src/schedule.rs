@@ -93,12 +93,11 @@ impl Vm {
     pub fn run(&mut self) -> Result<(usize, Exit), Error> {
         loop {
             let current = self.turn.cpu;
-            let to_alarm = self.alarm.map_or(u64::MAX, |at| at.saturating_sub(self.now));
-            if self.budget == Some(0) || to_alarm == 0 || self.kick.take() {
+            if self.budget == Some(0) || self.until_alarm() == Some(0) || self.kick.take() {
                 return Ok((current, Exit::Intr));
             }
             let Some(index) = self.next_cpu() else {
-                if self.skip_time() {
+                if self.skip_time(self.alarm) {
                     continue;
                 }
                 self.wake(current);
@@ -108,7 +107,8 @@ impl Vm {
                 self.begin_turn(index);
             }
             let own = self.cpus.get(index).and_then(|cpu| cpu.budget).unwrap_or(u64::MAX);
-            let limit = self.turn.left.min(self.budget.unwrap_or(u64::MAX)).min(own).min(to_alarm);
+            let alarm = self.until_alarm().unwrap_or(u64::MAX);
+            let limit = self.turn.left.min(self.budget.unwrap_or(u64::MAX)).min(own).min(alarm);
             let mut left = limit;
             let result = self.run_cpu(index, &mut left);
             let done = limit - left;
@@ -158,7 +158,7 @@ impl Vm {
     /// Let time go on until a CPU that waits can go on. Whether it can.
     fn wait_over(&mut self, index: usize) -> bool {
         while !self.can_run(index) {
-            if !self.skip_time() {
+            if !self.skip_time(None) {
                 return false;
             }
         }
@@ -201,9 +201,14 @@ impl Vm {
         self.turn = Turn { cpu: index, left: TURN };
     }
 
-    /// All CPUs wait: time goes on to the next timer interrupt, to the host's alarm, or to the next event
-    /// for a CPU in WFE, which without an event stream is now. `false`: nothing comes.
-    fn skip_time(&mut self) -> bool {
+    /// Steps to the host's alarm.
+    fn until_alarm(&self) -> Option<u64> {
+        self.alarm.map(|alarm| alarm.saturating_sub(self.now))
+    }
+
+    /// All CPUs wait: time goes on to the next timer interrupt, to the next event for a CPU in WFE, which without an event
+    /// stream is now, or to the host's alarm. `false`: nothing comes.
+    fn skip_time(&mut self, alarm: Option<u64>) -> bool {
         let now = self.now / STEPS_PER_TICK;
         let mut next: Option<u64> = None;
         for cpu in self.cpus.iter().filter(|cpu| cpu.wait != Wait::Off) {
@@ -213,8 +218,11 @@ impl Vm {
                 (cpu.wait == Wait::Event).then(|| timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now));
             next = interrupts.chain(event).chain(next).min();
         }
-        let alarm = self.alarm.map(|at| at.div_ceil(STEPS_PER_TICK)).filter(|tick| *tick > now);
-        let next = next.filter(|tick| *tick < NEVER).into_iter().chain(alarm).min();
+        let next = next.filter(|tick| *tick < NEVER);
+        if let Some(alarm) = alarm.filter(|alarm| next.is_none_or(|tick| *alarm < tick * STEPS_PER_TICK)) {
+            self.now = self.now.max(alarm);
+            return true;
+        }
         let Some(next) = next else { return false };
         for cpu in self.cpus.iter_mut().filter(|cpu| cpu.wait == Wait::Event) {
             cpu.event |= timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now) <= next;

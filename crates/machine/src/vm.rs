@@ -30,6 +30,19 @@ pub enum StorePolicy {
     Abort,
 }
 
+/// What becomes of an access where there is no RAM by an instruction that no syndrome describes (ESR_EL2.ISV is 0): a pair,
+/// an exclusive or atomic, one with writeback or of a V register, DC ZVA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NoSyndrome {
+    /// What it does on hardware: the host sees each of its accesses of the bus as [`seawall_events::Exit::Mmio`].
+    #[default]
+    Serve,
+    /// As on KVM with `KVM_CAP_ARM_NISV_TO_USER`: [`seawall_events::Exit::Nisv`].
+    Exit,
+    /// As on KVM without it: the run fails with [`Error::NoSyndrome`].
+    Fail,
+}
+
 /// What a [`Vm`] is created with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -44,9 +57,8 @@ pub struct Config {
     /// `KVM_CAP_ARM_SEA_TO_USER` is enabled: an SEA becomes [`seawall_events::Exit::Sea`]. If not, the
     /// guest gets an SError.
     pub sea_to_user: bool,
-    /// `KVM_CAP_ARM_NISV_TO_USER` is enabled: an access outside RAM that no syndrome describes becomes
-    /// [`seawall_events::Exit::Nisv`]. If not, the run fails with [`Error::NoSyndrome`].
-    pub nisv_to_user: bool,
+    /// What becomes of an access outside RAM that no syndrome describes.
+    pub no_syndrome: NoSyndrome,
     /// What a store to a poisoned line does.
     pub store_policy: StorePolicy,
     /// ISS.SET of an SEA: in what state the error left the CPU.
@@ -54,7 +66,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// One CPU, 128 MiB, the extended ABI as posted, RAS, both exits enabled, deferred stores, SET = 0.
+    /// One CPU, 128 MiB, the extended ABI as posted, RAS, SEA exits, every access served, deferred stores, SET = 0.
     fn default() -> Self {
         Self {
             cpus: 1,
@@ -62,7 +74,7 @@ impl Default for Config {
             abi: Abi::Extended(Layout::Posted),
             ras: true,
             sea_to_user: true,
-            nisv_to_user: true,
+            no_syndrome: NoSyndrome::Serve,
             store_policy: StorePolicy::Defer,
             error_state: ErrorState::Recoverable,
         }
@@ -101,7 +113,7 @@ pub enum Error {
     #[error(transparent)]
     Events(#[from] Refused),
     /// ENOSYS: the guest accessed memory that is not there by an instruction whose syndrome does not
-    /// say what it does, and `nisv_to_user` is off.
+    /// say what it does ([`NoSyndrome::Fail`]).
     #[error("the access to {ipa:#x} by the instruction at {pc:#x} has no syndrome (ENOSYS)")]
     NoSyndrome {
         /// Virtual address of the instruction.
@@ -242,12 +254,6 @@ impl Vm {
         self.budget = budget;
     }
 
-    /// The machine's [time](Vm::time) at which a [`Vm::run`] ends with [`Exit::Intr`](seawall_events::Exit::Intr);
-    /// while all CPUs wait, time goes on to it. It stays until another is set.
-    pub fn set_alarm(&mut self, time: Option<u64>) {
-        self.alarm = time;
-    }
-
     /// What ends a run from another thread.
     pub fn kicker(&self) -> Kicker {
         self.kick.clone()
@@ -256,6 +262,13 @@ impl Vm {
     /// Steps left of the budget.
     pub fn budget(&self) -> Option<u64> {
         self.budget
+    }
+
+    /// When [`Vm::run`] is to come back with [`Exit::Intr`](seawall_events::Exit::Intr), by [`Vm::time`]: at that very step,
+    /// or then if all CPUs wait. It comes back each time that it is called then, until the alarm is another. The host has
+    /// it: it is no part of a snapshot.
+    pub fn set_alarm(&mut self, time: Option<u64>) {
+        self.alarm = time;
     }
 
     /// Steps that all CPUs did since the machine was made.

@@ -74,12 +74,24 @@ impl StormGuard {
     }
 
     /// The last error that was noted and is like this one did not count.
+    #[cfg(feature = "records")]
     pub(crate) fn take_back(&mut self, error: &MemoryError) {
         let key = (error.pc, error.gva, error.gpa);
         if let Some(last) = self.recent.iter().rposition(|(_, seen)| *seen == key) {
             self.recent.remove(last);
             self.flood_until = self.flood_until.saturating_sub(self.period / Self::FLOOD);
         }
+    }
+
+    /// Whether an error that was noted came more often than half the limit allows.
+    #[cfg(feature = "records")]
+    pub(crate) fn is_half_way(&self, error: &MemoryError) -> bool {
+        self.times(error) > (self.limit / 2).max(1)
+    }
+
+    fn times(&self, error: &MemoryError) -> usize {
+        let key = (error.pc, error.gva, error.gpa);
+        self.recent.iter().filter(|(_, seen)| *seen == key).count()
     }
 
     /// Takes note of an error at the time `now`, read from a clock that does not go back.
@@ -98,7 +110,7 @@ impl StormGuard {
             self.recent.pop_front();
         }
         self.recent.push_back((now, key));
-        let times = self.recent.iter().filter(|(_, seen)| *seen == key).count();
+        let times = self.times(error);
         if times > self.limit {
             return Err(StopReason::Storm { pc: error.pc, gva: error.gva, times });
         }

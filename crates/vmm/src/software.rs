@@ -288,24 +288,34 @@ impl SoftwareMachine {
         loop {
             self.give_typed();
             self.drive_lines()?;
-            self.vm.set_alarm(self.continues_at);
+            let alarm = self.board.alarm().map(GuestClock::nanoseconds_at);
+            self.vm.set_alarm(alarm.into_iter().chain(self.continues_at).min());
             let (cpu, exit) = self.vm.run()?;
             self.current = cpu;
             let time = self.vm.time();
+            self.clock.set(time);
             if exit == Exit::Intr {
-                if self.continues_at.is_none_or(|at| time < at) {
-                    return Ok(None);
+                let rings = alarm.is_some_and(|alarm| alarm <= time);
+                if rings {
+                    self.board.tick();
                 }
-                self.process();
-                if self.vm.budget() == Some(0) || self.board.console().wants_pause() {
+                let continues = self.continues_at.is_some_and(|at| at <= time);
+                if continues {
+                    self.process();
+                }
+                let pauses = continues && (self.vm.budget() == Some(0) || self.board.console().wants_pause());
+                if pauses || !(rings || continues) {
                     return Ok(None);
                 }
                 continue;
             }
-            self.clock.set(time);
             let end = match self.board.serve(&mut self.vm.vcpu(cpu)?, &exit, Duration::from_nanos(time))? {
                 Served::End(end) => Some(end),
                 Served::MemoryError(decision) => self.contain(cpu, decision)?,
+                Served::Unanswered(access) => {
+                    let (now, at) = (Duration::from_nanos(time), self.circumstances(cpu));
+                    self.board.refuse(&mut self.vm.vcpu(cpu)?, access, now, || at)?
+                }
                 // There is no SIGBUS here, which would tell of memory that is found to be bad.
                 Served::Done | Served::Found(_) => None,
             };
@@ -324,14 +334,18 @@ impl SoftwareMachine {
         let (memory, now) = (self.vm.memory_mut(), self.clock.time());
         let (written, _) = Dma::with(memory, |memory| self.board.record(memory, &mut decision, now));
         written.map_err(Error::Record)?;
-        // No host's clock: a run is told of the same each time.
-        let at = Circumstances {
+        let at = self.circumstances(cpu);
+        Ok(self.board.inject(&mut self.vm.vcpu(cpu)?, decision, || at)?)
+    }
+
+    /// Where and when something happens. No host's clock: a run is told of the same each time.
+    fn circumstances(&self, cpu: usize) -> Circumstances {
+        Circumstances {
             vcpu: cpu as u32,
-            time: Some(now),
+            time: Some(self.clock.time()),
             guest_time: Some(Duration::from_nanos(self.vm.time())),
             exit_to_injection: None,
-        };
-        Ok(self.board.inject(&mut self.vm.vcpu(cpu)?, decision, || at)?)
+        }
     }
 
     /// What ends a run from another thread: the guest can go on from there.

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use seawall::telemetry::ErrorReport;
-use seawall::{Action, Outcome, StopReason};
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Action, Outcome, StopReason, UnansweredOutcome};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -116,6 +116,7 @@ pub(super) struct Output {
     /// The guest's console stands in the middle of a line.
     is_mid_line: bool,
     errors: FirstAndLast<ErrorReport>,
+    unanswered: FirstAndLast<AccessReport>,
     device_errors: u64,
     progress: Option<ProgressBar>,
     shows_progress: ShowsProgress,
@@ -158,6 +159,7 @@ impl Output {
             limits,
             is_mid_line: false,
             errors: FirstAndLast::new(ERRORS),
+            unanswered: FirstAndLast::new(ERRORS),
             device_errors: 0,
             progress: None,
             shows_progress,
@@ -267,6 +269,23 @@ impl Output {
         }
     }
 
+    /// Nobody answered an access.
+    pub(super) fn unanswered(&mut self, when: When, report: &AccessReport, outcome: &UnansweredOutcome) {
+        // A stop is what the guest ends with, and is said there.
+        if matches!(outcome.action, Action::Injected { .. }) {
+            self.note(outcome);
+        }
+        self.event(&Event {
+            name: "unanswered-access",
+            guest_time_ns: None,
+            instructions: when.instructions,
+            fields: report,
+        });
+        if self.json {
+            self.unanswered.push(report.clone());
+        }
+    }
+
     /// A device met bad memory.
     pub(super) fn device_error(&mut self, when: When, address: u64) {
         self.note(format!("a device was to read bad memory at gpa {address:#x}: it told its driver so"));
@@ -330,11 +349,8 @@ impl Output {
     /// The first write that failed, of all since the beginning.
     pub(super) fn finish(&mut self, mut report: Value) -> Result<(), Failure> {
         if self.json {
-            let errors = std::mem::replace(&mut self.errors, FirstAndLast::new(0));
-            report["errors_count"] = errors.count().into();
-            report["errors_left_out"] = errors.left_out().into();
-            let (first, last) = errors.into_parts();
-            report["errors"] = first.into_iter().chain(last).map(|error| json!(error)).collect();
+            put(&mut report, "errors", &mut self.errors);
+            put(&mut report, "unanswered_accesses", &mut self.unanswered);
             report["device_errors"] = self.device_errors.into();
             let console = std::mem::replace(&mut self.console, FirstAndLast::new(0));
             let left_out = console.left_out();
@@ -377,6 +393,15 @@ impl Output {
             self.failure.get_or_insert(failure);
         }
     }
+}
+
+/// What is kept of a list, and how much of it there was: `name`, `name_count` and `name_left_out`.
+fn put<T: Serialize>(report: &mut Value, name: &str, list: &mut FirstAndLast<T>) {
+    let list = std::mem::replace(list, FirstAndLast::new(0));
+    report[format!("{name}_count")] = list.count().into();
+    report[format!("{name}_left_out")] = list.left_out().into();
+    let (first, last) = list.into_parts();
+    report[name] = first.into_iter().chain(last).map(|item| json!(item)).collect();
 }
 
 fn hex(value: u64) -> String {

@@ -11,10 +11,10 @@ use super::{Device, DeviceMemory, Work};
 use crate::interrupt::InterruptLine;
 
 // Register offsets, bytes (virtio 1.2, table 4.1).
-const MAGIC_VALUE: u64 = 0x000;
-const VERSION: u64 = 0x004;
+pub(super) const MAGIC_VALUE: u64 = 0x000;
+pub(super) const VERSION: u64 = 0x004;
 const DEVICE_ID: u64 = 0x008;
-const VENDOR_ID: u64 = 0x00c;
+pub(super) const VENDOR_ID: u64 = 0x00c;
 const DEVICE_FEATURES: u64 = 0x010;
 const DEVICE_FEATURES_SEL: u64 = 0x014;
 const DRIVER_FEATURES: u64 = 0x020;
@@ -37,9 +37,11 @@ const QUEUE_DEVICE_HIGH: u64 = 0x0a4;
 const SHM: std::ops::RangeInclusive<u64> = 0x0b0..=0x0bc;
 const CONFIG: u64 = 0x100;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+/// Not the legacy interface.
+pub(super) const VERSION_2: u32 = 2;
 /// "SWAL": any number will do.
-const VENDOR: u32 = u32::from_le_bytes(*b"SWAL");
+pub(super) const VENDOR: u32 = u32::from_le_bytes(*b"SWAL");
 /// InterruptStatus: a buffer was used; the configuration changed, or the device needs a reset.
 const USED_BUFFER: u32 = 1;
 const CONFIGURATION: u32 = 2;
@@ -228,7 +230,7 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
         let queue = self.queues.get(self.registers.queue_sel as usize);
         match register {
             MAGIC_VALUE => MAGIC,
-            VERSION => 2,
+            VERSION => VERSION_2,
             DEVICE_ID => self.device.id(),
             VENDOR_ID => VENDOR,
             DEVICE_FEATURES => half(self.features(), self.registers.device_features_sel),

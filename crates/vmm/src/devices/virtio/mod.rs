@@ -8,6 +8,7 @@
 pub(crate) mod block;
 mod chain;
 pub(crate) mod console;
+mod empty;
 mod mmio;
 
 use virtio_queue::Queue;
@@ -17,6 +18,7 @@ pub use block::Block;
 pub use chain::Work;
 pub(crate) use chain::{Chain, next_chain};
 pub use console::VirtioConsole;
+pub use empty::Empty;
 pub(crate) use mmio::State;
 pub use mmio::VirtioMmio;
 
