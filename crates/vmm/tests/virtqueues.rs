@@ -16,9 +16,8 @@ fn descriptor() -> impl Strategy<Value = Vec<u8>> {
 
 /// flags, idx, and heads.
 fn ring() -> impl Strategy<Value = Vec<u8>> {
-    (prop_oneof![0_u16..70, any::<u16>()], vec(0_u16..70, 64)).prop_map(|(idx, heads)| {
-        [0, idx].into_iter().chain(heads).flat_map(u16::to_le_bytes).collect()
-    })
+    (prop_oneof![0_u16..70, any::<u16>()], vec(0_u16..70, 64))
+        .prop_map(|(idx, heads)| [0, idx].into_iter().chain(heads).flat_map(u16::to_le_bytes).collect())
 }
 
 proptest! {
