@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use seawall::telemetry::ErrorReport;
-use seawall::{Action, Outcome, StopReason};
+use seawall::{Action, Outcome};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -177,13 +177,11 @@ impl Output {
     /// A memory error was handled.
     pub(super) fn memory_error(&mut self, when: When, report: &ErrorReport, outcome: &Outcome) {
         self.note(outcome);
-        let stop: Option<Option<&StopReason>> = match &outcome.action {
-            Action::Stop(reason) => Some(Some(reason)),
-            Action::DryRun(_) => Some(None),
-            _ => None,
-        };
-        if let Some(stop) = stop {
-            self.note(self.decider.explain(report.vcpu, &outcome.error, stop));
+        let explain = |stop| self.decider.explain(report.vcpu, &outcome.error, stop);
+        match &outcome.action {
+            Action::Stop(reason) => self.note(explain(Some(reason))),
+            Action::DryRun(_) => self.note(explain(None)),
+            _ => {}
         }
         // The report has the time itself.
         self.event(&Event {
