@@ -47,13 +47,6 @@ pub(crate) fn count(text: &str) -> Result<u64, String> {
     digits.zip(scale).and_then(|(digits, scale)| digits.checked_mul(scale)).ok_or_else(expected)
 }
 
-/// The value of a register: a [`number`], or 8 or 16 hexadecimal digits without `0x`, as kernels print a
-/// syndrome (`Internal error: synchronous external abort: 0000000096000210`).
-pub(crate) fn register(text: &str) -> Result<u64, String> {
-    let is_bare = matches!(text.len(), 8 | 16) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_bare { number(&format!("0x{text}")) } else { number(text) }
-}
-
 /// A size in bytes, with an optional suffix K, M or G (powers of 1024).
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.trim_end_matches(['B', 'b', 'i']).char_indices().last() {
@@ -227,16 +220,6 @@ mod tests {
             );
             assert_eq!(count(wrong), Err(expected));
         }
-    }
-
-    #[test]
-    fn registers_may_be_bare_as_a_kernel_prints_them() {
-        for text in ["0x96000210", "96000210", "0000000096000210", "2516582928"] {
-            assert_eq!(register(text), Ok(0x9600_0210), "{text}");
-        }
-        assert_eq!(register("BE000C11"), Ok(0xbe00_0c11));
-        assert_eq!(register("101"), Ok(101));
-        assert!(register("be00").is_err());
     }
 
     #[test]

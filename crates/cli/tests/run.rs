@@ -75,19 +75,78 @@ fn run_tells_a_guest_that_hangs() {
     assert!(text(&output.stderr).contains("waits for an interrupt"));
 }
 
+/// f2.S: `movz x3, #0x0900, lsl #16; mov w2, #'A'; str w2, [x3], #4`. It has no syndrome, and works as on hardware.
 #[test]
-fn run_tells_a_guest_that_wants_more_than_there_is() {
-    // mov x1, #0x0a000000; ldr w2, [x1]
-    let image = File::code("device", &[0xd2a1_4001, 0xb940_0022]);
+fn run_serves_a_post_indexed_store_to_the_uart() {
+    let image = File::code("f2", &[0xd2a1_2003, 0x5280_0822, 0xb800_4462, MOV_W0_8, MOVK_W0_8400, HVC]);
     let output = seawall(&["run", "--kernel", image.path()]);
-    assert_eq!(output.status.code(), Some(7));
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "A"));
+}
+
+/// f3.S: `movz x3, #0x2000, lsl #16; ldr w2, [x3]`. There is nothing: the guest takes an abort, and this one has no vectors.
+#[test]
+fn run_gives_a_guest_an_abort_where_nobody_answers_and_tells_of_it() {
+    let image = File::code("f3", &[0xd2a4_0003, 0xb940_0062, MOV_W0_8, MOVK_W0_8400, HVC]);
+    let output = seawall(&["run", "--kernel", image.path()]);
+    assert_eq!(output.status.code(), Some(5));
     let words = text(&output.stderr);
-    assert!(words.contains("read 4 bytes at 0xa000000 (PC 0x40080004)"), "{words}");
-    // ldp x2, x3, [x1]
-    let image = File::code("pair", &[0xd2a1_4001, 0xa940_0c22]);
+    let expected = "seawall: read of 4 bytes at gpa 0x20000000, where there is neither RAM nor a device, at EL1, \
+                    PC 0x40080004: data abort, no ESR given; guest at vector 0x200, ESR 0x96000010, FAR 0x20000000";
+    assert!(words.contains(expected), "{words}");
+    assert!(words.contains("the guest took an exception at its own vector 0x200"), "{words}");
+
+    let events = File::new("f3-events", b"");
+    let report = json(&seawall(&["run", "--kernel", image.path(), "--events", events.path(), "--json"]));
+    let access = &report["unanswered_accesses"][0];
+    assert_eq!((&access["reason"], &access["gpa"]), (&"no-device".into(), &"0x20000000".into()));
+    assert_eq!((&report["errors"], &report["bad_pages"]), (&Value::Array(vec![]), &0.into()));
+    let line = std::fs::read_to_string(events.path()).unwrap().lines().next().unwrap().to_owned();
+    let expected = r#"{"event":"unanswered-access","instructions":1,"schema":1,"time":"2026-01-01T00:00:00.000000Z","guest_time_ns":1,"vcpu":0,"reason":"no-device","access":"load","gpa":"0x20000000","size":4,"exception_level":1,"pc":"0x40080004","decision":"data-abort","decision_text":"data abort, no ESR given","guest":"at-vector","guest_esr":"0x96000010","guest_far":"0x20000000","untold":0,"stop_reason":null,"exit_to_injection_ns":null}"#;
+    assert_eq!(line, expected);
+}
+
+#[test]
+fn run_stops_a_guest_that_does_nothing_but_an_access_that_nobody_answers() {
+    // As `loader`, from 0x20000000; eret: back to the load.
+    let mut words = loader(0xd69f_03e0);
+    words[2] = 0xd2a4_0001; // mov x1, #0x20000000
+    let image = File::code("nobody", &words);
     let output = seawall(&["run", "--kernel", image.path()]);
-    assert_eq!(output.status.code(), Some(7));
-    assert!(text(&output.stderr).contains("without a valid syndrome"));
+    assert_eq!(output.status.code(), Some(6));
+    let words = text(&output.stderr);
+    let expected = "the guest's kernel made the same access 4097 times at PC 0x4008000c and did nothing else: address \
+                    0x20000000, where there is neither RAM nor a device";
+    assert!(words.contains(expected), "{words}");
+    // 16 are told of.
+    assert_eq!(words.matches("read of 8 bytes at gpa 0x20000000").count(), 16, "{words}");
+}
+
+/// f5.S: PSCI AFFINITY_INFO with X1 = 0x80000001, of which bit 31 must be zero; says "Y" if the answer is
+/// INVALID_PARAMETERS.
+#[test]
+fn run_has_psci_refuse_a_target_with_bits_that_must_be_zero() {
+    let image = File::code(
+        "f5",
+        &[
+            0xd280_0080, // movz x0, #4
+            0xf2b8_8000, // movk x0, #0xc400, lsl #16
+            0xd280_0021, // movz x1, #1
+            0xf2b0_0001, // movk x1, #0x8000, lsl #16
+            0xd280_0002, // mov x2, #0
+            HVC,
+            0xd2a1_2003, // movz x3, #0x0900, lsl #16
+            0xb100_081f, // cmn x0, #2
+            0x5280_09c2, // mov w2, #'N'
+            0x5280_0b24, // mov w4, #'Y'
+            0x1a82_0082, // csel w2, w4, w2, eq
+            0xb900_0062, // str w2, [x3]
+            MOV_W0_8,
+            MOVK_W0_8400,
+            HVC,
+        ],
+    );
+    let output = seawall(&["run", "--kernel", image.path()]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "Y"));
 }
 
 #[test]
@@ -159,12 +218,12 @@ fn files_that_are_no_guest_are_told_from_each_other() {
     check("empty", b"", "expected a kernel, got an empty file");
     let mut x86 = vec![0; 0x210];
     x86[0x202..0x206].copy_from_slice(b"HdrS");
-    check("x86", &x86, "expected an arm64 kernel, got an x86 bzImage");
+    check("x86", &x86, "expected an arm64 kernel, got an x86 bzImage: give one that was built for arm64");
     let mut elf = vec![0; 64];
     elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
     elf[18] = 62;
-    let message = "expected a 64-bit little-endian AArch64 ELF (class 2, data 1, machine 183), got class 2, data 1, \
-                   machine 62";
+    let message = "expected a 64-bit little-endian ELF for AArch64, got a 64-bit little-endian one for x86-64: give one \
+                   that was built for arm64";
     check("elf", &elf, message);
     check("truncated", &image(0x1000, &[])[..60], "expected a whole Image, got 60 bytes of at least 64");
     let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3];

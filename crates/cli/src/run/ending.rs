@@ -53,8 +53,6 @@ impl Ending {
             Self::Guest(End::Panic { .. }) => "panic",
             Self::Guest(End::Stopped(reason)) => reason.name(),
             Self::Guest(End::DryRun) => "dry-run",
-            Self::Guest(End::NoDevice(_)) => "no-device",
-            Self::Guest(End::NoSyndrome(_)) => "no-syndrome",
             Self::Guest(End::HostMemory(_)) => "host-memory",
             Self::Guest(End::Event(_)) => "system-event",
             Self::Guest(End::Idle) => "idle",
@@ -102,17 +100,6 @@ impl Ending {
             Self::Guest(End::DryRun) => format!("the guest met bad memory{after}: a dry run ends here"),
             Self::Guest(End::Idle) => format!(
                 "the guest waits for an interrupt{pc}, and nothing will raise one: end it with PSCI SYSTEM_OFF"
-            ),
-            Self::Guest(End::NoDevice(mmio)) => format!(
-                "the guest {} {} bytes at {:#x}{pc}, where this machine has neither RAM nor a device",
-                if mmio.is_write { "wrote" } else { "read" },
-                mmio.len,
-                mmio.phys_addr
-            ),
-            Self::Guest(End::NoSyndrome(nisv)) => format!(
-                "the guest accessed {:#x}{pc} by an instruction without a valid syndrome, where this machine has \
-                 neither RAM nor a device",
-                nisv.fault_ipa
             ),
             Self::Guest(End::Event(event)) => {
                 format!("the guest asked for {event:?} by PSCI, which this machine does not do")

@@ -19,9 +19,9 @@ mod here {
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
     use std::time::{Duration, Instant};
 
-    use seawall::Outcome;
     use seawall::ledger::Ledger;
-    use seawall::telemetry::ErrorReport;
+    use seawall::telemetry::{AccessReport, ErrorReport};
+    use seawall::{Outcome, UnansweredOutcome};
     use seawall_vmm::{Config, End, Error, Guest, KvmMachine, Observer};
     use serde_json::json;
 
@@ -57,6 +57,10 @@ mod here {
 
         fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
             self.output().memory_error(self.when(), report, outcome);
+        }
+
+        fn unanswered_access(&mut self, report: &AccessReport, outcome: &UnansweredOutcome) {
+            self.output().unanswered(self.when(), report, outcome);
         }
     }
 

@@ -180,6 +180,7 @@ impl Run<'_> {
                     self.schedule.consumed(place(&outcome.error));
                     self.output.memory_error(when, &report, &outcome);
                 }
+                Seen::Unanswered { report, outcome } => self.output.unanswered(when, &report, &outcome),
                 Seen::DeviceError { address } => {
                     self.schedule.consumed(Some(address));
                     self.output.device_error(when, address);

@@ -20,7 +20,7 @@ use seawall_events::{Abi, Layout};
 use seawall_kvm::Kvm;
 use seawall_machine::SnapshotError;
 use seawall_vmm::devices::disk::{Disk, Writes};
-use seawall_vmm::kernel::Kernel;
+use seawall_vmm::kernel::{Kernel, KernelError};
 use seawall_vmm::load::LoadError;
 use seawall_vmm::{Config, Error, Guest, Snapshot, layout, policy};
 
@@ -113,7 +113,7 @@ fn check_poison(args: &Args, memory: u64) -> Result<(), Failure> {
 
 fn guest(args: &Args) -> Result<Guest, Failure> {
     let kernel = args.kernel();
-    let mut guest = Guest::read(kernel, args.initrd.as_deref(), "")?;
+    let mut guest = Guest::read(kernel, args.initrd.as_deref(), "", args.memory)?;
     if let Kernel::Flat(bytes) = &guest.kernel {
         check_flat(args, bytes)?;
     }
@@ -208,11 +208,17 @@ impl From<Error> for Failure {
         let (code, advice) = match &error {
             Error::Load(
                 LoadError::Kernel { .. } | LoadError::Initrd { .. } | LoadError::NoRoomForFdt { .. },
-            ) => (exit::TOO_LITTLE_MEMORY, " (--memory SIZE)"),
+            )
+            | Error::TooBig { .. }
+            | Error::Kernel { source: KernelError::TooBig { .. }, .. } => {
+                (exit::TOO_LITTLE_MEMORY, " (--memory SIZE)")
+            }
             Error::Load(LoadError::HasAddress { .. }) => (exit::USAGE, " (--load)"),
             Error::Load(LoadError::OutsideRam { .. }) | Error::Memory { .. } => (exit::RANGE, ""),
             Error::Machine(seawall_machine::Error::Memory(_)) => (exit::RANGE, " (--memory SIZE)"),
-            Error::Read { .. } | Error::Kernel { .. } | Error::Load(_) => (exit::FILE, ""),
+            Error::Read { .. } | Error::Kernel { .. } | Error::NoInitramfs { .. } | Error::Load(_) => {
+                (exit::FILE, "")
+            }
             Error::Fdt(_) | Error::CommandLine { .. } => (exit::USAGE, " (--append)"),
             Error::Cpus { .. } => (exit::USAGE, " (--cpus)"),
             Error::TooManyDevices(_) | Error::OtherMachine { .. } => (exit::USAGE, " (--disk)"),

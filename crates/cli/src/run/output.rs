@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use seawall::telemetry::ErrorReport;
-use seawall::{Action, Outcome};
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Action, Outcome, UnansweredOutcome};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -69,6 +69,7 @@ pub(super) struct Output {
     /// The guest's console stands in the middle of a line.
     is_mid_line: bool,
     errors: Vec<ErrorReport>,
+    unanswered: Vec<AccessReport>,
     device_errors: u64,
     progress: Option<ProgressBar>,
     shows_progress: ShowsProgress,
@@ -107,6 +108,7 @@ impl Output {
             console: Vec::new(),
             is_mid_line: false,
             errors: Vec::new(),
+            unanswered: Vec::new(),
             device_errors: 0,
             progress: None,
             shows_progress,
@@ -195,6 +197,20 @@ impl Output {
         }
     }
 
+    /// Nobody answered an access.
+    pub(super) fn unanswered(&mut self, when: When, report: &AccessReport, outcome: &UnansweredOutcome) {
+        self.note(outcome);
+        self.event(&Event {
+            name: "unanswered-access",
+            guest_time_ns: None,
+            instructions: when.instructions,
+            fields: report,
+        });
+        if self.json {
+            self.unanswered.push(report.clone());
+        }
+    }
+
     /// A device met bad memory.
     pub(super) fn device_error(&mut self, when: When, address: u64) {
         self.note(format!("a device was to read bad memory at gpa {address:#x}: it told its driver so"));
@@ -253,6 +269,7 @@ impl Output {
     pub(super) fn finish(&mut self, mut report: Value) -> Result<(), Failure> {
         if self.json {
             report["errors"] = json!(std::mem::take(&mut self.errors));
+            report["unanswered_accesses"] = json!(std::mem::take(&mut self.unanswered));
             report["device_errors"] = self.device_errors.into();
             report["console"] = String::from_utf8_lossy(&self.console).into();
             self.keep(out::stdout(&format!("{report}\n")));
