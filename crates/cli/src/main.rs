@@ -47,7 +47,6 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Probe(probe::Args),
-    /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
     Decode(decode::Args),
     Run(Box<run::Args>),
     Guest(guest::Args),
