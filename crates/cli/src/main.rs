@@ -30,7 +30,7 @@ const VERSION: &str = env!("SEAWALL_VERSION");
 #[derive(Parser)]
 #[command(name = "seawall", version = VERSION, after_help = help::START, after_long_help = help::start())]
 struct Cli {
-    /// Write nothing to stderr but errors.
+    /// Write only errors to stderr: no notes, no progress.
     #[arg(short, long, global = true, display_order = 1000)]
     quiet: bool,
     #[command(subcommand)]
