@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use seawall::Outcome;
-use seawall::telemetry::ErrorReport;
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Outcome, UnansweredOutcome};
 use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, cache_directory};
 use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, policy};
@@ -28,6 +28,8 @@ pub(crate) struct Boot {
     pub(crate) end: Option<End>,
     /// `ESR_EL2` of each memory error, in their order.
     pub(crate) errors: Vec<u64>,
+    /// Accesses that nobody answered, in their order: the Exception level and the address.
+    pub(crate) unanswered: Vec<(u8, u64)>,
     /// Steps of each vCPU.
     pub(crate) steps: Vec<u64>,
     /// The machine's time, nanoseconds.
@@ -61,6 +63,7 @@ struct Seen {
     /// Since the caller looked last.
     lines: Vec<String>,
     errors: Vec<u64>,
+    unanswered: Vec<(u8, u64)>,
 }
 
 impl Watch {
@@ -80,6 +83,10 @@ impl Observer for Watch {
 
     fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
         self.seen().errors.extend(outcome.error.esr.map(Esr::bits));
+    }
+
+    fn unanswered_access(&mut self, report: &AccessReport, _: &UnansweredOutcome) {
+        self.seen().unanswered.push((report.exception_level, report.gpa.0));
     }
 
     fn wants_pause(&mut self) -> bool {
@@ -179,8 +186,9 @@ pub(crate) fn boot(config: Config, append: &str, answer: impl Fn(&str) -> Answer
     let (time, hash) = (machine.time(), machine.vm().state_hash().to_string());
     let vm = machine.vm_mut();
     let steps = (0..cpus as usize).map(|cpu| vm.vcpu(cpu).expect("a vCPU").instructions()).collect();
-    let Seen { console, errors, .. } = std::mem::take(&mut *watch.seen());
-    Boot { console: String::from_utf8_lossy(&console).into_owned(), end, errors, steps, time, hash }
+    let Seen { console, errors, unanswered, .. } = std::mem::take(&mut *watch.seen());
+    let console = String::from_utf8_lossy(&console).into_owned();
+    Boot { console, end, errors, unanswered, steps, time, hash }
 }
 
 /// Name and physical address in `seawall: page NAME 0xADDRESS`.
