@@ -79,13 +79,17 @@ pub(crate) enum Wait {
     Off,
 }
 
-/// TLB maintenance that goes to all CPUs.
+/// What is dropped of TLBs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalidation {
     All,
     AddressSpace,
     /// The page or block that this virtual address is in.
     Address(u64),
+    /// Stores to this page of RAM: it has got decoded instructions.
+    WritesTo(u32),
+    /// Fetches: decoded pages have other numbers.
+    Fetches,
 }
 
 /// One CPU.
@@ -132,8 +136,10 @@ pub(crate) struct Cpu {
     /// The event register.
     pub(crate) event: bool,
     pub(crate) wait: Wait,
-    /// TLB maintenance that the other CPUs have not done yet.
+    /// TLB maintenance that the other CPUs have not been told of yet.
     pub(crate) broadcast: Vec<Invalidation>,
+    /// How much of the machine's [`Broadcasts`](crate::broadcast::Broadcasts) it has done.
+    pub(crate) broadcasts_read: usize,
     /// Bytes written in pages with decoded instructions: offset in RAM and length, 0 if none.
     pub(crate) written_code: [(usize, usize); 2],
     /// All decoded instructions are to be dropped (IC IALLU).
@@ -189,6 +195,7 @@ impl Cpu {
             event: false,
             wait: Wait::No,
             broadcast: Vec::new(),
+            broadcasts_read: 0,
             written_code: [(0, 0); 2],
             drop_code: false,
             landing: (0, 0),
@@ -208,8 +215,9 @@ impl Cpu {
 
     /// The CPU as it comes out of reset; steps, budget and time stay.
     pub(crate) fn reset(&mut self, config: &Config) {
-        let (steps, budget, clock) = (self.steps, self.budget, self.clock);
-        *self = Self { steps, clock, budget, ..Self::new(self.mpidr(), config) };
+        let (steps, budget, clock, broadcasts_read) =
+            (self.steps, self.budget, self.clock, self.broadcasts_read);
+        *self = Self { steps, clock, budget, broadcasts_read, ..Self::new(self.mpidr(), config) };
     }
 
     /// A register slot.
@@ -247,6 +255,8 @@ impl Cpu {
             Invalidation::All => self.tlb.clear(),
             Invalidation::AddressSpace => self.tlb.drop_address_space(),
             Invalidation::Address(va) => self.tlb.drop_address(va),
+            Invalidation::WritesTo(page) => self.tlb.drop_writes_to(&[page]),
+            Invalidation::Fetches => self.tlb.clear_fetch(),
         }
     }
 

@@ -63,6 +63,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod broadcast;
 mod bus;
 mod cpu;
 mod debug;
@@ -93,4 +94,4 @@ pub mod walk;
 pub use decode::is_allocated;
 pub use snapshot::{FORMAT_VERSION, Snapshot, SnapshotError, StateHash};
 pub use vcpu::{FpSimdState, Vcpu};
-pub use vm::{Config, Error, NoSyndrome, RAM_BASE, StorePolicy, UndefinedLog, Vm};
+pub use vm::{Config, Error, Kicker, NoSyndrome, RAM_BASE, StorePolicy, UndefinedLog, Vm};

@@ -3,6 +3,8 @@
 //! The host that KVM is on hardware is here: an access that the guest's own tables allow but that
 //! meets poison or a hole comes to EL2, which is this module and `seawall_events`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use seawall_arm::{
     EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Target, Vector, take_exception,
 };
@@ -11,14 +13,15 @@ use seawall_events::{
     inject_fetch_from_hole, inject_walk_abort,
 };
 
+use crate::broadcast::Broadcasts;
 use crate::bus::BusAccess;
-use crate::cpu::{Cpu, PendingMmio, Wait};
+use crate::cpu::{Cpu, Invalidation, PendingMmio, Wait};
 use crate::decode::{Insn, Kind, Op};
 use crate::exec::{Code, Leave, is_landing_pad, run_page};
 use crate::gic::Gic;
 use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE};
-use crate::schedule::Others;
+use crate::schedule::{Others, TURN};
 use crate::tlb::Fill;
 use crate::trap::{HostAbort, Intent, Trap};
 use crate::vm::{Config, Error, NoSyndrome, UndefinedLog};
@@ -31,10 +34,13 @@ pub(crate) struct Runner<'a> {
     pub(crate) index: usize,
     pub(crate) cpu: &'a mut Cpu,
     pub(crate) others: Others<'a>,
+    pub(crate) broadcasts: &'a mut Broadcasts,
     pub(crate) gic: &'a mut Gic,
     pub(crate) memory: &'a mut Memory,
     pub(crate) icache: &'a mut ICache,
     pub(crate) undefined: &'a mut UndefinedLog,
+    /// The host wants the run to end.
+    pub(crate) kick: &'a AtomicBool,
 }
 
 /// A CPU as the kernel half sees it.
@@ -106,6 +112,8 @@ pub(crate) enum Stop {
     Exit(Exit),
     /// It did all the steps that it was given.
     Limit,
+    /// The host wants the run to end.
+    Kicked,
     /// It waits for something, or is off.
     Wait,
 }
@@ -117,6 +125,7 @@ impl Runner<'_> {
 
     /// Run until the host is needed, the CPU waits, or no step is left.
     pub(crate) fn run(&mut self, left: &mut u64) -> Result<Stop, Error> {
+        self.broadcasts.read(self.cpu);
         self.complete_mmio(left);
         if self.cpu.host_touched_memory {
             self.host_touched_memory();
@@ -134,13 +143,17 @@ impl Runner<'_> {
             if self.cpu.attention {
                 self.attend();
             }
+            // Before the steps: a CPU whose last one was WFI waits, and gives up its turn.
+            if self.cpu.wait != Wait::No && !self.wakes() {
+                return Ok(Stop::Wait);
+            }
             if *left == 0 {
                 return Ok(Stop::Limit);
             }
+            if self.kick.load(Ordering::Relaxed) {
+                return Ok(Stop::Kicked);
+            }
             if self.cpu.wait != Wait::No {
-                if !self.wakes() {
-                    return Ok(Stop::Wait);
-                }
                 self.cpu.event &= self.cpu.wait != Wait::Event;
                 self.cpu.wait = Wait::No;
             }
@@ -148,8 +161,8 @@ impl Runner<'_> {
                 self.step(left, 1);
                 continue;
             }
-            // Not past the next timer interrupt.
-            let limit = (*left).min(self.cpu.deadline.saturating_sub(self.cpu.steps));
+            // Not past the next timer interrupt, nor too far to see a kick.
+            let limit = (*left).min(self.cpu.deadline.saturating_sub(self.cpu.steps)).min(TURN);
             let mut part = limit;
             let result =
                 if self.cpu.debug.is_on() { self.run_debugged(&mut part) } else { self.run_once(&mut part) };
@@ -276,16 +289,32 @@ impl Runner<'_> {
             }
         }
         if let Some(ram_page) = self.icache.decode_line(self.memory, slot, pc) {
-            self.cpu.tlb.drop_writes_to(ram_page);
-            self.others.iter_mut().for_each(|(_, cpu)| cpu.tlb.drop_writes_to(ram_page));
+            self.broadcast(Invalidation::WritesTo(ram_page));
         }
         Some(())
     }
 
     /// The numbers of decoded pages are void, for all CPUs.
     fn drop_fetches(&mut self) {
-        self.cpu.tlb.clear_fetch();
-        self.others.iter_mut().for_each(|(_, cpu)| cpu.tlb.clear_fetch());
+        self.broadcast(Invalidation::Fetches);
+    }
+
+    /// This CPU does it now, the others before they run.
+    fn broadcast(&mut self, invalidation: Invalidation) {
+        self.cpu.invalidate(invalidation);
+        self.tell_others(invalidation);
+    }
+
+    fn tell_others(&mut self, invalidation: Invalidation) {
+        if self.others.is_empty() {
+            return;
+        }
+        if self.broadcasts.is_full() {
+            self.others.iter_mut().for_each(|(_, cpu)| self.broadcasts.read(cpu));
+            let others = self.others.iter_mut().map(|(_, cpu)| cpu);
+            self.broadcasts.clear(others.chain([&mut *self.cpu]));
+        }
+        self.broadcasts.push(self.cpu, invalidation);
     }
 
     /// What is checked before an instruction that a branch landed at, or with PSTATE.IL set: the
@@ -331,7 +360,8 @@ impl Runner<'_> {
             self.drop_fetches();
         }
         for invalidation in std::mem::take(&mut self.cpu.broadcast) {
-            self.others.iter_mut().for_each(|(_, cpu)| cpu.invalidate(invalidation));
+            // Its own TLB did it when the instruction was executed.
+            self.tell_others(invalidation);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::timer::{self, STEPS_PER_TICK};
 use crate::vm::{Error, Vm};
 
 /// Steps of a turn: ten microseconds of the guest's time.
-const TURN: u64 = 10_000;
+pub(crate) const TURN: u64 = 10_000;
 /// Ticks that time is not skipped to: 36 years. A timer that is set so far ahead is one that is not to fire.
 const NEVER: u64 = 1 << 56;
 
@@ -44,6 +44,10 @@ impl Others<'_> {
         self.before.iter().chain(self.after.iter())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
+
     /// With their numbers.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Cpu)> {
         let after = self.before.len() + 1;
@@ -62,9 +66,9 @@ impl Vm {
     /// One CPU with all that it needs to run.
     pub(crate) fn runner(&mut self, index: usize) -> Result<Runner<'_>, Error> {
         let count = self.cpus.len();
-        let Vm { config, memory, icache, cpus, undefined, gic, .. } = self;
+        let Vm { config, memory, icache, cpus, undefined, gic, broadcasts, kick, .. } = self;
         let (cpu, others) = split(cpus, index).ok_or(Error::NoCpu { index, count })?;
-        Ok(Runner { config, index, cpu, others, gic, memory, icache, undefined })
+        Ok(Runner { config, index, cpu, others, broadcasts, gic, memory, icache, undefined, kick: &kick.0 })
     }
 
     /// Runs one CPU for at most `left` steps.
@@ -89,7 +93,7 @@ impl Vm {
     pub fn run(&mut self) -> Result<(usize, Exit), Error> {
         loop {
             let current = self.turn.cpu;
-            if self.budget == Some(0) || self.until_alarm() == Some(0) {
+            if self.budget == Some(0) || self.until_alarm() == Some(0) || self.kick.take() {
                 return Ok((current, Exit::Intr));
             }
             let Some(index) = self.next_cpu() else {
@@ -119,7 +123,8 @@ impl Vm {
                 Stop::Exit(exit) => return Ok((index, exit)),
                 Stop::Wait => self.turn.left = 0,
                 Stop::Limit if done == own => return Ok((index, Exit::Intr)),
-                Stop::Limit => {}
+                // What is up is seen above.
+                Stop::Limit | Stop::Kicked => {}
             }
         }
     }
@@ -136,6 +141,12 @@ impl Vm {
             match result? {
                 Stop::Exit(exit) => return Ok(exit),
                 Stop::Limit => return Ok(Exit::Intr),
+                Stop::Kicked => {
+                    self.kick.take();
+                    return Ok(Exit::Intr);
+                }
+                // It waits on in the next run.
+                Stop::Wait if budget.is_some() && left == 0 => return Ok(Exit::Intr),
                 Stop::Wait => {}
             }
             let is_off = self.cpus.get(index).is_none_or(|cpu| cpu.wait == Wait::Off);

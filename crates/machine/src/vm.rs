@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use seawall_arm::{ErrorState, Reg};
 use seawall_events::{Abi, Layout, Refused};
 
+use crate::broadcast::Broadcasts;
 use crate::cpu::{Cpu, Wait};
 use crate::gic::{self, Gic};
 use crate::icache::ICache;
@@ -158,6 +161,7 @@ pub struct Vm {
     pub(crate) memory: Memory,
     pub(crate) icache: ICache,
     pub(crate) cpus: Vec<Cpu>,
+    pub(crate) broadcasts: Broadcasts,
     pub(crate) undefined: UndefinedLog,
     pub(crate) gic: Gic,
     /// The machine's time, in steps.
@@ -165,8 +169,26 @@ pub struct Vm {
     pub(crate) turn: Turn,
     /// Steps that the host still allows in [`Vm::run`].
     pub(crate) budget: Option<u64>,
-    /// When the host has something to do.
+    /// When [`Vm::run`] is to come back, by the machine's time.
     pub(crate) alarm: Option<u64>,
+    pub(crate) kick: Kicker,
+}
+
+/// Ends a machine's run, from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Kicker(pub(crate) Arc<AtomicBool>);
+
+impl Kicker {
+    /// The run that the machine is in ends with [`Exit::Intr`](seawall_events::Exit::Intr), at the next instruction
+    /// that traps or leaves its page, within 10,000 steps in any case; if it is in none, the next run does at once.
+    pub fn kick(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there was a kick, which counts once.
+    pub(crate) fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl Vm {
@@ -191,12 +213,14 @@ impl Vm {
             icache: ICache::new(memory.size()),
             memory,
             cpus: (0..config.cpus).map(|cpu| Cpu::new(mpidr(cpu), &config)).collect(),
+            broadcasts: Broadcasts::default(),
             undefined: UndefinedLog::default(),
             gic: Gic::new(config.cpus),
             now: 0,
             turn: Turn::FIRST,
             budget: None,
             alarm: None,
+            kick: Kicker::default(),
         }
     }
 
@@ -228,6 +252,11 @@ impl Vm {
     /// run ends with [`Exit::Intr`](seawall_events::Exit::Intr). `None`: no limit, as it is at first.
     pub fn set_budget(&mut self, budget: Option<u64>) {
         self.budget = budget;
+    }
+
+    /// What ends a run from another thread.
+    pub fn kicker(&self) -> Kicker {
+        self.kick.clone()
     }
 
     /// Steps left of the budget.

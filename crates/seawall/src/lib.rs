@@ -39,22 +39,26 @@
 #![forbid(unsafe_code)]
 
 /// The code of docs/embedding.md compiles, and does what it says.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "records", feature = "telemetry", feature = "migration"))]
 #[doc = include_str!("../../../docs/embedding.md")]
 mod embedding {}
 
 mod address_map;
+#[cfg(feature = "records")]
 pub mod apei;
 mod containment;
 mod decision;
 mod error;
 mod evacuation;
 mod injection;
+#[cfg(feature = "ledger")]
 pub mod ledger;
+#[cfg(feature = "migration")]
 pub mod migration;
 mod policy;
 mod stop;
 mod storm;
+#[cfg(feature = "telemetry")]
 pub mod telemetry;
 mod unanswered;
 

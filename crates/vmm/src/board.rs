@@ -210,9 +210,9 @@ impl Board {
     /// bytes there was room for. What is for the virtio console gets there by [`Board::process`].
     pub fn type_in(&self, bytes: &[u8]) -> usize {
         if let Some(mut hvc) = self.hvc.as_deref().map(lock).filter(|hvc| hvc.is_driven()) {
-            hvc.device().receive(bytes);
+            let taken = hvc.device().receive(bytes);
             hvc.notify(VirtioConsole::<Console>::RECEIVE);
-            return bytes.len();
+            return taken;
         }
         lock(&self.uart).receive(bytes)
     }
@@ -241,6 +241,11 @@ impl Board {
     /// How long a vCPU waits at most for the guest to acknowledge records: see [`Containment::set_patience`].
     pub fn set_patience(&mut self, patience: Duration) {
         lock(&self.containment).set_patience(patience);
+    }
+
+    /// See [`Containment::set_host_page`].
+    pub fn set_host_page(&mut self, bytes: u64) {
+        lock(&self.containment).set_host_page(bytes);
     }
 
     /// See [`Containment::set_dry_run`].

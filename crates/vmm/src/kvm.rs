@@ -111,6 +111,7 @@ impl KvmMachine {
         };
         let mut board = config.board(line, Box::new(WallClock), observer)?;
         board.set_addresses(addresses(&memory)?);
+        board.set_host_page(seawall_kvm::page_size());
         let (new, board) = (board.state(), Arc::new(board));
         let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);
         let (say, said) = mpsc::channel();
@@ -401,6 +402,11 @@ fn run(
     say: &mpsc::Sender<Said>,
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
+        // In portions, between which a stop is seen; also what was left when the guest was stopped.
+        if board.is_notified() {
+            board.process(memory);
+            continue;
+        }
         let exit = vcpu.run()?;
         let exited = Instant::now();
         let guest_time = now();
@@ -437,9 +443,6 @@ fn run(
         }
         if matches!(&exit, Exit::Mmio(mmio) if mmio.is_write && layout::RTC.contains(&mmio.phys_addr)) {
             let _ = say.send(Said::Alarm);
-        }
-        if board.is_notified() {
-            board.process(memory);
         }
     }
     Ok(None)

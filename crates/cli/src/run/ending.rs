@@ -69,6 +69,11 @@ impl Ending {
         matches!(self, Self::Guest(End::Reset | End::Panic { .. }))
     }
 
+    /// Whether the guest itself came to its end, and nothing went wrong.
+    pub(super) fn is_as_the_guest_wanted(&self) -> bool {
+        matches!(self, Self::Guest(End::PowerOff | End::Reset))
+    }
+
     /// For the shell.
     pub(super) fn code(&self) -> u8 {
         match self {
@@ -91,7 +96,7 @@ impl Ending {
             Self::Guest(End::PowerOff) => format!("the guest powered off{after}"),
             Self::Guest(End::Reset) => format!("the guest asked for a reset{after}"),
             Self::Guest(End::Panic { message }) => format!("the guest's kernel panicked{after}: {message}"),
-            Self::Guest(End::Stopped(reason)) => reason.to_string(),
+            Self::Guest(End::Stopped(reason)) => format!("the guest was stopped{after}: {reason}"),
             Self::Guest(End::DryRun) => format!("the guest met bad memory{after}: a dry run ends here"),
             Self::Guest(End::Idle) => format!(
                 "the guest waits for an interrupt{pc}, and nothing will raise one: end it with PSCI SYSTEM_OFF"

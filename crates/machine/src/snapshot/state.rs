@@ -145,6 +145,7 @@ impl CpuState {
             attention: _,
             trap: _,
             broadcast: _,
+            broadcasts_read: _,
             written_code: _,
             drop_code: _,
             host_touched_memory: _,
@@ -258,12 +259,16 @@ impl State {
             memory: _,
             icache: _,
             cpus,
+            // TLBs are dropped.
+            broadcasts: _,
             undefined,
             gic: _,
             now: _,
             turn: _,
             budget,
+            // The host's of the moment.
             alarm: _,
+            kick: _,
         } = vm;
         Self {
             visible: Visible::of(vm),

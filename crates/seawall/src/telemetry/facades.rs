@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use vm_memory::{Bytes, GuestAddress};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
 use super::{AccessReport, ErrorReport, Sink};
-use crate::apei::ghes::Ghes;
-use crate::ledger::Ledger;
 
 const ERRORS: &str = "seawall_errors_total";
 const DECISIONS: &str = "seawall_decisions_total";
@@ -15,8 +12,8 @@ const STOPS: &str = "seawall_stops_total";
 const EVACUATION_ADVICE: &str = "seawall_evacuation_advice_total";
 const ACCESSES: &str = "seawall_unanswered_accesses_total";
 const RECORDS: &str = "seawall_records_total";
-const RECORDS_OUTSTANDING: &str = "seawall_records_outstanding";
-const LEDGER_PAGES: &str = "seawall_ledger_pages";
+pub(super) const RECORDS_OUTSTANDING: &str = "seawall_records_outstanding";
+pub(super) const LEDGER_PAGES: &str = "seawall_ledger_pages";
 /// The histogram of the time from an exit to its injection.
 pub const EXIT_TO_INJECTION: &str = "seawall_exit_to_injection_seconds";
 /// Buckets that fit it, for recorders that want to be told: a few microseconds are usual, a millisecond is not.
@@ -138,30 +135,6 @@ fn count(report: &ErrorReport) {
     if let Some(time) = report.exit_to_injection_ns {
         histogram!(EXIT_TO_INJECTION).record(Duration::from_nanos(time));
     }
-}
-
-/// Sets the gauges of the records that the guest has not acknowledged, of errors that were consumed (`sea`) and found
-/// (`polled`), and of what waits for a source to be free (`queued`). The guest acknowledges when it likes: to be called
-/// now and then, for instance when somebody asks for the numbers.
-///
-/// # Errors
-/// The memory's.
-pub fn records<M: Bytes<GuestAddress>>(ghes: &Ghes, memory: &M) -> Result<(), M::E> {
-    let (sea, polled) = ghes.outstanding(memory)?;
-    for (kind, count) in [("sea", sea), ("polled", polled), ("queued", ghes.waiting().count())] {
-        gauge!(RECORDS_OUTSTANDING, "kind" => kind).set(number(count as u64));
-    }
-    Ok(())
-}
-
-/// Sets the gauge of the bad pages: to be called when the ledger changed.
-pub fn ledger(ledger: &Ledger) {
-    gauge!(LEDGER_PAGES).set(number(ledger.pages()));
-}
-
-#[allow(clippy::cast_precision_loss, reason = "there are never 2^53 of anything here")]
-fn number(count: u64) -> f64 {
-    count as f64
 }
 
 /// Tells the recorder what the numbers mean, and that there is nothing yet: to be called once, when it is there.

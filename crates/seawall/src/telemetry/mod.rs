@@ -25,13 +25,19 @@
 
 mod access;
 mod facades;
+#[cfg(any(feature = "records", feature = "ledger"))]
+mod gauges;
 mod report;
 mod wire;
 
 use std::io::Write;
 
 pub use access::AccessReport;
-pub use facades::{BUCKETS, EXIT_TO_INJECTION, Facades, accesses, describe, ledger, records};
+pub use facades::{BUCKETS, EXIT_TO_INJECTION, Facades, accesses, describe};
+#[cfg(feature = "ledger")]
+pub use gauges::ledger;
+#[cfg(feature = "records")]
+pub use gauges::records;
 pub use report::{Circumstances, ErrorReport, Kind, SCHEMA};
 pub use wire::Hex;
 

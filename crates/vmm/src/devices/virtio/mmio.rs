@@ -7,7 +7,7 @@ use virtio_queue::{Queue, QueueState, QueueT};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
-use super::{Device, DeviceMemory};
+use super::{Device, DeviceMemory, Work};
 use crate::interrupt::InterruptLine;
 
 // Register offsets, bytes (virtio 1.2, table 4.1).
@@ -186,7 +186,8 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
         }
     }
 
-    /// Does what is in the queues that there was notice of. It is not done at the notice itself: on the software
+    /// Does what is in the queues that there was notice of, up to the work that the device does at once: if there is
+    /// more, the queue [stays notified](Self::is_notified). It is not done at the notice itself: on the software
     /// machine memory is not at hand while a vCPU is served.
     pub fn process<M: DeviceMemory>(&mut self, memory: &M) {
         let notified = std::mem::take(&mut self.registers.notified);
@@ -203,7 +204,12 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
         if is_ready != VIRTIO_CONFIG_S_DRIVER_OK || !queue.is_valid(memory) {
             return;
         }
-        match self.device.process(index, queue, memory) {
+        let mut work = Work::new(self.device.bytes_at_once());
+        let done = self.device.process(index, queue, memory, &mut work);
+        if work.is_over() && done.is_ok() {
+            self.registers.notified |= 1 << index;
+        }
+        match done {
             Ok(false) => return,
             Ok(true) if !queue.needs_notification(memory).unwrap_or(true) => return,
             Ok(true) => self.registers.interrupts |= USED_BUFFER,
