@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use seawall::Outcome;
-use seawall::telemetry::ErrorReport;
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Outcome, UnansweredOutcome};
 use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, Flavour, cache_directory};
 use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, policy};
@@ -29,6 +29,8 @@ pub(crate) struct Boot {
     pub(crate) end: Option<End>,
     /// `ESR_EL2` of each memory error, in their order.
     pub(crate) errors: Vec<u64>,
+    /// Accesses that nobody answered, in their order: the Exception level and the address.
+    pub(crate) unanswered: Vec<(u8, u64)>,
     /// Steps of each vCPU.
     pub(crate) steps: Vec<u64>,
     /// What the ledger has at the end: guest physical addresses.
@@ -64,6 +66,7 @@ struct Seen {
     /// Since the caller looked last.
     lines: Vec<String>,
     errors: Vec<u64>,
+    unanswered: Vec<(u8, u64)>,
 }
 
 impl Watch {
@@ -83,6 +86,10 @@ impl Observer for Watch {
 
     fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
         self.seen().errors.extend(outcome.error.esr.map(Esr::bits));
+    }
+
+    fn unanswered_access(&mut self, report: &AccessReport, _: &UnansweredOutcome) {
+        self.seen().unanswered.push((report.exception_level, report.gpa.0));
     }
 
     fn wants_pause(&mut self) -> bool {
@@ -195,8 +202,9 @@ pub(crate) fn boot_flavour(
     let bad = machine.ledger().with(|ledger| ledger.ranges().map(|bad| bad.range).collect());
     let vm = machine.vm_mut();
     let steps = (0..cpus as usize).map(|cpu| vm.vcpu(cpu).expect("a vCPU").instructions()).collect();
-    let Seen { console, errors, .. } = std::mem::take(&mut *watch.seen());
-    Boot { console: String::from_utf8_lossy(&console).into_owned(), end, errors, bad, steps, time, hash }
+    let Seen { console, errors, unanswered, .. } = std::mem::take(&mut *watch.seen());
+    let console = String::from_utf8_lossy(&console).into_owned();
+    Boot { console, end, errors, unanswered, steps, bad, time, hash }
 }
 
 /// Name and physical address in `seawall: page NAME 0xADDRESS`.
