@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::style::{dim, head};
 use crate::{Failure, exit, out};
 
-/// Gets a Linux guest to try memory errors on.
+/// Get a Linux guest: Debian's kernel, and an initramfs with a workload.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -79,7 +79,7 @@ fn flavours() -> impl TypedValueParser<Value = Flavour> {
     words.try_map(|word| Flavour::by_word(&word).ok_or("expected a flavour of Debian's kernel"))
 }
 
-pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let Action::Fetch(fetch) = &args.action;
     let directory = fetch.dir.clone().or_else(cache_directory).ok_or_else(|| {
         Failure::new(exit::FILE, "there is no home to keep a guest in: name a directory by --dir")
@@ -92,7 +92,11 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
         (Some(kernel), Some(busybox)) => by_hand(&directory, kernel, busybox),
         _ => {
             let (suite, flavour) = (fetch.suite.clone(), fetch.flavour);
-            Fetch { directory, suite, flavour }.guest(&|text| progress.note(text))
+            Fetch { directory, suite, flavour }.guest(&|text| {
+                if !quiet {
+                    progress.note(text);
+                }
+            })
         }
     };
     progress.end();

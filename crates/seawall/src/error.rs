@@ -70,7 +70,7 @@ pub enum Nested {
 }
 
 /// Bytes of what a SEA exit names, whatever the pages of guest and host: `HPFAR_EL2` and `PAR_EL1` have bits `[47:12]`.
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 impl MemoryError {
     /// The error that a source tells of, at `pc` with `pstate`.

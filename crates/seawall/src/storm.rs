@@ -60,6 +60,7 @@ impl StormGuard {
     }
 
     /// The last error that was noted and is like this one did not count.
+    #[cfg(feature = "records")]
     pub(crate) fn take_back(&mut self, error: &MemoryError) {
         let key = (error.pc, error.gva, error.gpa);
         if let Some(last) = self.recent.iter().rposition(|(_, seen)| *seen == key) {
@@ -68,6 +69,7 @@ impl StormGuard {
     }
 
     /// Whether an error that was noted came more often than half the limit allows.
+    #[cfg(feature = "records")]
     pub(crate) fn is_half_way(&self, error: &MemoryError) -> bool {
         self.times(error) > (self.limit / 2).max(1)
     }

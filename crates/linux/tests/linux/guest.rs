@@ -104,7 +104,8 @@ fn start(config: Config, flavour: Flavour, append: &str) -> (SoftwareMachine, Wa
     let fetch = Fetch { flavour, ..Fetch::new(directory) };
     let debian = fetch.guest(&|_| ()).expect("Debian's packages");
     let command_line = format!("{COMMAND_LINE} {append}");
-    let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line).expect("a kernel");
+    let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line, config.memory);
+    let guest = guest.expect("a kernel");
     let watch = Watch::default();
     let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone())).expect("it fits");
     (machine, watch)
