@@ -10,7 +10,7 @@ use seawall_events::{Abi, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
 
 use crate::error::PAGE;
-use crate::storm::Noted;
+use crate::storm::StormState;
 use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
     Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response,
@@ -60,7 +60,7 @@ impl Default for GuestTraits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContainmentState {
-    noted: Vec<Noted>,
+    storm: StormState,
     /// When, and which.
     bad_pages: Vec<(Duration, u64)>,
     repeats: RepeatsState,
@@ -129,6 +129,17 @@ pub enum ContainError<E: std::error::Error + 'static> {
     /// The backend failed.
     #[error(transparent)]
     Vcpu(#[from] E),
+    /// The decision is about another vCPU, or this one has run since: it is not where the error was met.
+    #[error(
+        "the decision is about a vCPU at PC {decided:#x}, and this one is at PC {found:#x}: give it the decision about \
+         its own error, before it runs again"
+    )]
+    OtherVcpu {
+        /// Where the error was met.
+        decided: u64,
+        /// Where this vCPU is.
+        found: u64,
+    },
     /// The VM's ABI cannot express the policy's decision.
     #[error(
         "policy `{policy}` decided on an {injection}, but {refusal}: create the VM with the extended ABI, \
@@ -202,7 +213,7 @@ impl<P: Policy> Containment<P> {
     /// What it remembers, for a snapshot.
     pub fn state(&self) -> ContainmentState {
         ContainmentState {
-            noted: self.storm.noted().collect(),
+            storm: self.storm.state(),
             bad_pages: self.evacuation.noted().collect(),
             repeats: self.repeats.state(),
             #[cfg(feature = "records")]
@@ -212,7 +223,7 @@ impl<P: Policy> Containment<P> {
 
     /// It remembers this from now on, as far as its guards remember that much.
     pub fn set_state(&mut self, state: &ContainmentState) {
-        self.storm.remember(state.noted.iter().copied());
+        self.storm.set_state(&state.storm);
         self.evacuation.remember(state.bad_pages.iter().copied());
         self.repeats.set_state(&state.repeats);
         #[cfg(feature = "records")]
@@ -254,10 +265,10 @@ impl<P: Policy> Containment<P> {
             // A CPU without FEAT_HCX has no HCRX_EL2.
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
+        self.repeats.forget();
         if error.gpa.is_some() {
             error = error.in_pages_of(self.host_page.max(guest_page(vcpu, &error, pstate)));
         }
-        self.repeats.forget();
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         if let Err(reason) = self.storm.note(&error, now) {
             return Ok(decision(Verdict::Stop(reason), None));
@@ -293,7 +304,8 @@ impl<P: Policy> Containment<P> {
     /// here is one in which the host could not help.
     ///
     /// # Errors
-    /// [`ContainError::Vcpu`]; nothing was injected then, unless the backend failed after it.
+    /// [`ContainError::OtherVcpu`], which sees two vCPUs at one PC as the same, and [`ContainError::Vcpu`]; nothing was
+    /// injected then, unless the backend failed after it.
     pub fn inject<V: Vcpu>(
         &mut self,
         vcpu: &mut V,
@@ -307,6 +319,10 @@ impl<P: Policy> Containment<P> {
                 Action::DryRun(injection)
             }
             Verdict::Inject(injection) | Verdict::HostFirst(injection) => {
+                let found = vcpu.reg(Reg::Pc)?;
+                if found != error.pc {
+                    return Err(ContainError::OtherVcpu { decided: error.pc, found });
+                }
                 vcpu.set_events(&injection.events())?;
                 let mut guest = guest_state(vcpu, error.pc, error.access == Access::Fetch)?;
                 if injection.is_by_far() {

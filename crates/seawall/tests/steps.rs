@@ -170,6 +170,23 @@ fn a_decision_alone_changes_nothing_of_the_guest() {
     assert_eq!(guest.vcpu, before);
 }
 
+/// Two vCPUs met bad memory, and their decisions were mixed up: an abort without an error would kill a sound process.
+#[test]
+fn a_decision_about_another_vcpu_is_refused_and_changes_nothing() {
+    let (one, mut other) = (guest(POSTED, 0, 0x50_0123), guest(POSTED, 0, 0x50_0123));
+    other.vcpu.set_reg(Reg::Pc, PC + 0x40);
+    let before = other.vcpu.clone();
+    let mut containment = Containment::new(Full);
+    let decision = containment.decide(&one, &sea(0x4021_0000), seconds(0)).unwrap();
+    let error = containment.inject(&mut other, decision).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the decision is about a vCPU at PC 0x401040, and this one is at PC 0x401080: give it the decision about its \
+         own error, before it runs again"
+    );
+    assert_eq!(other.vcpu, before);
+}
+
 #[test]
 fn the_record_names_the_page_and_lies_there_before_the_abort() {
     let (mut containment, memory) = with_one_record(Full);

@@ -126,10 +126,12 @@ impl Config {
             board.set_acpi();
         }
         if self.virtio_console {
-            board.add_virtio_console(line(layout::VIRTIO_SPI)?)?;
+            let line = line(board.next_spi())?;
+            board.add_virtio_console(line)?;
         }
-        for disk in self.disks {
-            let line = line(layout::VIRTIO_SPI + board.virtio())?;
+        // The last first: Linux names disks by the order of their transports, of which a later device has a lower one.
+        for disk in self.disks.into_iter().rev() {
+            let line = line(board.next_spi())?;
             board.add_disk(line, disk)?;
         }
         Ok(board)
@@ -193,9 +195,7 @@ impl Guest {
             bad.start / page * page..bad.end.checked_next_multiple_of(page).unwrap_or(bad.end)
         };
         let ram = Ram::without(range, bad.into_iter().map(|bad| whole(bad.range)));
-        let virtio = board.virtio();
-        let platform =
-            Platform { memory: &ram, cpus, command_line: &command_line, initrd: None, pmu, virtio };
+        let platform = Platform { memory: &ram, cpus, command_line: &command_line, initrd: None, pmu };
         if !board.has_acpi() {
             return load::load(memory, &ram, self, |initrd| {
                 Ok(fdt::flatten(&Platform { initrd, ..platform.clone() })?)

@@ -117,7 +117,7 @@ fn of_a_kernel_with_larger_pages_a_page_of_its_own_is_left_out() {
         let mut image = vec![0; 64];
         image[24] = flags;
         image[0x38..0x3c].copy_from_slice(b"ARM\x64");
-        let kernel = Kernel::parse(image).unwrap();
+        let kernel = Kernel::parse(image, 0x400_0000).unwrap();
         let linux = Guest { kernel, ..guest() };
         let mut config = Config::new(0x400_0000);
         config.heal = false;
