@@ -210,9 +210,9 @@ impl Board {
     /// bytes there was room for. What is for the virtio console gets there by [`Board::process`].
     pub fn type_in(&self, bytes: &[u8]) -> usize {
         if let Some(mut hvc) = self.hvc.as_deref().map(lock).filter(|hvc| hvc.is_driven()) {
-            hvc.device().receive(bytes);
+            let taken = hvc.device().receive(bytes);
             hvc.notify(VirtioConsole::<Console>::RECEIVE);
-            return bytes.len();
+            return taken;
         }
         lock(&self.uart).receive(bytes)
     }

@@ -141,7 +141,12 @@ impl Guest {
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::TooBig`], [`Error::Kernel`]; [`Error::NoInitramfs`] if Linux could not take it.
-    pub fn read(kernel: &Path, initrd: Option<&Path>, command_line: &str, memory: u64) -> Result<Self, Error> {
+    pub fn read(
+        kernel: &Path,
+        initrd: Option<&Path>,
+        command_line: &str,
+        memory: u64,
+    ) -> Result<Self, Error> {
         let parsed = kernel::read(kernel, memory).map_err(|error| Error::reading("kernel", kernel, error))?;
         let parsed = Kernel::parse(parsed, memory)
             .map_err(|source| Error::Kernel { path: kernel.to_owned(), source })?;

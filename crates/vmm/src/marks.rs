@@ -2,7 +2,9 @@
 //!
 //! A file without a known mark is taken as it is: a flat binary, or a raw disk.
 
-use Kind::{Archive, Bundle, Cpio, Disk, DiskFormat, Firmware, Foreign, Kernel, OldCpio, Ours, Packed, Text, Tree};
+use Kind::{
+    Archive, Bundle, Cpio, Disk, DiskFormat, Firmware, Foreign, Kernel, OldCpio, Ours, Packed, Text, Tree,
+};
 
 /// What a file is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +117,12 @@ const MARKS: &[Mark] = &[
     mark(0, b"hsqs", "a squashfs file system", Disk),
     mark(0, b"\xe2\xe1\xf5\xe0", "an EROFS file system", Disk),
     // Seawall's.
-    mark(0, b"\x89SWSN\r\n\x1a", "a snapshot of Seawall's", Ours("go on from it by --restore, without a kernel")),
+    mark(
+        0,
+        b"\x89SWSN\r\n\x1a",
+        "a snapshot of Seawall's",
+        Ours("go on from it by --restore, without a kernel"),
+    ),
     mark(0, b"SEAWALL\0", "a ledger of Seawall's", Ours("it is for --ledger")),
 ];
 
@@ -135,7 +142,9 @@ pub(crate) fn mistaken(file: &[u8], for_a: Use) -> Option<String> {
 fn known(file: &[u8]) -> Option<(&'static str, Kind)> {
     let fits = |mark: &&Mark| file.get(mark.at..).is_some_and(|rest| rest.starts_with(mark.bytes));
     match MARKS.iter().find(fits) {
-        Some(Mark { kind: Tree, .. }) if has_images(file) => Some(("a U-Boot image (FIT)", Bundle(DUMPIMAGE))),
+        Some(Mark { kind: Tree, .. }) if has_images(file) => {
+            Some(("a U-Boot image (FIT)", Bundle(DUMPIMAGE)))
+        }
         Some(mark) => Some((mark.name, mark.kind)),
         None if is_text(file) => Some(("text", Text)),
         None => None,
@@ -152,7 +161,9 @@ fn advice(kind: Kind, for_a: Use) -> Option<&'static str> {
         (_, Use::Disk) => return None,
         (Ours(what), _) => what,
         (Bundle(how), _) => how,
-        (Firmware, Use::Kernel) => "this machine enters a kernel without firmware; give the Image that it would start",
+        (Firmware, Use::Kernel) => {
+            "this machine enters a kernel without firmware; give the Image that it would start"
+        }
         (Foreign, Use::Kernel) => "give one that was built for arm64",
         (Tree, Use::Kernel) => "the machine makes its own; give a kernel",
         (Cpio | OldCpio, Use::Kernel) => "give it as the initramfs, and a kernel",
@@ -171,7 +182,10 @@ fn advice(kind: Kind, for_a: Use) -> Option<&'static str> {
 /// A device tree that is a FIT: it has a node `images` (U-Boot, `doc/usage/fit/source_file_format.rst`).
 fn has_images(tree: &[u8]) -> bool {
     // FDT_BEGIN_NODE, and the node's name with its padding.
-    tree.chunks_exact(4).collect::<Vec<_>>().windows(3).any(|words| words.concat() == *b"\0\0\0\x01images\0\0")
+    tree.chunks_exact(4)
+        .collect::<Vec<_>>()
+        .windows(3)
+        .any(|words| words.concat() == *b"\0\0\0\x01images\0\0")
 }
 
 /// Nothing but letters, as far as one looks: no program is.
@@ -202,7 +216,12 @@ mod tests {
     }
 
     fn check(at: usize, bytes: &[u8], for_a: Use, expected: Option<&str>) {
-        assert_eq!(mistaken(&file(at, bytes), for_a).as_deref(), expected, "{:?}", bytes.escape_ascii().to_string());
+        assert_eq!(
+            mistaken(&file(at, bytes), for_a).as_deref(),
+            expected,
+            "{:?}",
+            bytes.escape_ascii().to_string()
+        );
     }
 
     #[test]
@@ -233,7 +252,9 @@ mod tests {
     #[test]
     fn text_is_named_and_code_with_letters_in_it_is_not_text() {
         let text = Some("text: give an arm64 Image, an AArch64 ELF or a flat binary".to_owned());
-        for written in ["#!/bin/sh\n", "caf\u{e9}\tau lait\r\n", "x", &"\u{e9}".repeat(0x900), &"a\u{e9}".repeat(0x900)] {
+        for written in
+            ["#!/bin/sh\n", "caf\u{e9}\tau lait\r\n", "x", &"\u{e9}".repeat(0x900), &"a\u{e9}".repeat(0x900)]
+        {
             assert_eq!(mistaken(written.as_bytes(), Use::Kernel), text, "{written}");
         }
         // nop; `nop` in letters; a letter that is cut off by the file's end.
@@ -245,10 +266,16 @@ mod tests {
     #[test]
     fn an_initramfs_may_be_what_linux_unpacks_or_mounts_and_nothing_else_that_is_known() {
         let initramfs = |at, bytes: &[u8], expected: Option<&str>| check(at, bytes, Use::Initramfs, expected);
-        for fine in [&b"070701"[..], b"070702", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"hsqs", b"\x01"] {
+        for fine in
+            [&b"070701"[..], b"070702", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"hsqs", b"\x01"]
+        {
             initramfs(0, fine, None);
         }
-        initramfs(0, b"070707", Some("a cpio archive of the old format: Linux takes the one of `cpio -H newc`"));
+        initramfs(
+            0,
+            b"070707",
+            Some("a cpio archive of the old format: Linux takes the one of `cpio -H newc`"),
+        );
         initramfs(56, b"ARM\x64", Some("an arm64 Linux Image: give it as the kernel"));
         initramfs(0, b"\x7fELF", Some("an ELF file: give it as the kernel"));
         initramfs(
@@ -269,7 +296,9 @@ mod tests {
         ] {
             check(at, bytes, Use::Disk, Some(&format!("{name}: {convert}")));
         }
-        for (bytes, name) in [(&b"\x1f\x8b\x08"[..], "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz")] {
+        for (bytes, name) in
+            [(&b"\x1f\x8b\x08"[..], "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz")]
+        {
             check(0, bytes, Use::Disk, Some(&format!("a file packed by {name}: unpack it first")));
         }
         for raw in [&b"070701"[..], b"text", b"MZ", b"\x7fELF", b"\xd0\x0d\xfe\xed"] {

@@ -81,7 +81,7 @@ pub(crate) struct Args {
     /// Kernel command line [default for Linux: console=ttyAMA0 panic=-1]
     #[arg(long, value_name = "TEXT")]
     append: Option<String>,
-    /// RAM, from 0x40000000, in steps of 2M.
+    /// RAM, from 0x40000000, in steps of 2M. With --restore: as much RAM a snapshot may have, if that is more than 4G.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse::size)]
     memory: u64,
     /// CPUs.
@@ -111,7 +111,7 @@ pub(crate) struct Args {
     snapshot: Option<Keep>,
     /// Go on from a snapshot instead of a kernel. Memory, CPUs and devices are as they were; the same disks must be
     /// given again. Instructions are counted from the start of the run that was snapshot.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "memory", "cpus",
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "cpus",
         "virtio_console", "acpi", "load"])]
     restore: Option<PathBuf>,
     /// What the guest gets for it: the abort as it happened, a data abort without an ESR, or an SError.
@@ -187,7 +187,7 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     metrics::log(args.log.clone());
     let on_kvm = on_kvm(args)?;
     if let Some(path) = &args.restore {
-        let snapshot = keep::load(path)?;
+        let snapshot = keep::load(path, args.memory, !args.disk.is_empty())?;
         let mut config = snapshot.config();
         check_poison(args, config.memory)?;
         add_policy_and_disks(args, &mut config)?;

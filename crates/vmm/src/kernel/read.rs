@@ -29,7 +29,8 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
         bytes.extend_from_slice(&rest);
         return Ok(bytes);
     };
-    let within = |end: u64| if end > limit { Err(ReadError::TooBig { got: Some(end), limit }) } else { Ok(end) };
+    let within =
+        |end: u64| if end > limit { Err(ReadError::TooBig { got: Some(end), limit }) } else { Ok(end) };
     read_to(&mut file, &mut bytes, within(table.end)?)?;
     let segments = bytes.get(table.start as usize..).unwrap_or_default().chunks_exact(PROGRAM_HEADER);
     let end = segments.filter_map(segment_end).max().unwrap_or(0);

@@ -223,7 +223,9 @@ fn an_elf_that_cannot_be_loaded_is_refused() {
         refusal(&file)
     };
     let message = |what: &str| {
-        format!("expected a 64-bit little-endian ELF for AArch64, got {what}: give one that was built for arm64")
+        format!(
+            "expected a 64-bit little-endian ELF for AArch64, got {what}: give one that was built for arm64"
+        )
     };
     assert_eq!(other(18, 62), message("a 64-bit little-endian one for x86-64"));
     assert_eq!(other(4, 1), message("a 32-bit little-endian one for AArch64"));
@@ -260,7 +262,8 @@ fn elf_of_many(count: u16, step: u64) -> Vec<u8> {
 fn segments_share_the_bytes_that_they_share_in_the_file() {
     match parse(elf_of_many(3, 8)).expect("an ELF") {
         Kernel::Elf { segments, .. } => {
-            let places: Vec<_> = segments.into_iter().map(|segment| (segment.address, segment.in_file)).collect();
+            let places: Vec<_> =
+                segments.into_iter().map(|segment| (segment.address, segment.in_file)).collect();
             let shared = 64 + 3 * 56..64 + 3 * 56 + 8;
             assert_eq!(
                 places,
@@ -273,7 +276,8 @@ fn segments_share_the_bytes_that_they_share_in_the_file() {
 
 #[test]
 fn segments_that_overlap_in_memory_are_refused() {
-    let damaged = "expected a whole ELF file, got a damaged one: the segments at 0x40100000 and 0x40100007 overlap";
+    let damaged =
+        "expected a whole ELF file, got a damaged one: the segments at 0x40100000 and 0x40100007 overlap";
     assert_eq!(refusal(&elf_of_many(2, 7)), damaged);
     assert!(refusal(&elf_of_many(2, 0)).ends_with("the segments at 0x40100000 and 0x40100000 overlap"));
 }
@@ -293,5 +297,8 @@ fn a_file_is_read_as_far_as_the_guest_has_memory_and_an_elf_as_far_as_its_segmen
     file[0] = 0;
     std::fs::write(&path, &file).expect("room");
     assert_eq!(read(&path, 0x1_0000).expect("it fits"), file);
-    assert_eq!(read(&path, 0xffff).expect_err("too big").to_string(), "expected at most 65535 bytes, got 65536");
+    assert_eq!(
+        read(&path, 0xffff).expect_err("too big").to_string(),
+        "expected at most 65535 bytes, got 65536"
+    );
 }

@@ -11,6 +11,8 @@ use super::{BadQueue, Device, DeviceMemory, next_chain};
 
 /// Bytes taken of the guest at once.
 const CHUNK: usize = 4096;
+/// Bytes that are typed and not yet delivered.
+const MAX_TYPED: usize = 0x1_0000;
 
 /// A console.
 #[derive(Debug)]
@@ -28,9 +30,12 @@ impl<W: Write + Send> VirtioConsole<W> {
         Self { output, typed: VecDeque::new() }
     }
 
-    /// Something is typed: process queue [`Self::RECEIVE`] after it.
-    pub fn receive(&mut self, bytes: &[u8]) {
-        self.typed.extend(bytes);
+    /// Something is typed: how many bytes there was room for, of those that wait for the guest at most 64 KiB. Process
+    /// queue [`Self::RECEIVE`] after it.
+    pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(MAX_TYPED.saturating_sub(self.typed.len()));
+        self.typed.extend(bytes.iter().take(taken));
+        taken
     }
 
     /// What was typed and is not yet delivered, and what it writes to.
