@@ -1,37 +1,41 @@
 //! One call from a SEA exit to a guest that goes on.
 
-use std::fmt;
-use std::time::{Duration, SystemTime};
+mod refuse;
 
-use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target};
+use std::fmt;
+use std::time::Duration;
+
+use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target, tcr};
 use seawall_events::{Abi, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
-use vm_memory::{Bytes, GuestAddress};
 
-use crate::apei::cper::Severity;
-use crate::apei::ghes::{Ghes, Report};
-use crate::storm::Noted;
+use crate::error::PAGE;
+use crate::storm::StormState;
+use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
     Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response,
     Source, StopReason, StormGuard, Verdict,
 };
 
+#[cfg(feature = "records")]
+mod records;
+
 /// Turns memory errors into what a policy decides, and says what became of the guest.
 ///
 /// [`handle`](Containment::handle) is all of it for a SEA exit. It is made of steps that can be taken one by one:
-/// [`decide`](Containment::decide) looks and changes nothing of the guest (alone, it is a dry run),
-/// [`record`](Containment::record) writes the firmware's record for a guest that looks for such, and
-/// [`inject`](Containment::inject) does what was decided.
+/// [`decide`](Containment::decide) looks and changes nothing of the guest (alone, it is a dry run), `record` (feature
+/// `records`) writes the firmware's record for a guest that looks for such, and [`inject`](Containment::inject) does what
+/// was decided.
 #[derive(Clone, Debug)]
 pub struct Containment<P> {
     policy: P,
     storm: StormGuard,
+    repeats: Repeats,
     evacuation: EvacuationThreshold,
-    records: Option<Ghes>,
-    /// Since when the guest has not acknowledged all records, as far as somebody had to wait for it.
-    busy_since: Option<Duration>,
-    patience: Duration,
+    #[cfg(feature = "records")]
+    records: records::Records,
     guest: GuestTraits,
+    host_page: u64,
     is_dry_run: bool,
 }
 
@@ -56,22 +60,13 @@ impl Default for GuestTraits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContainmentState {
-    noted: Vec<Noted>,
+    storm: StormState,
     /// When, and which.
     bad_pages: Vec<(Duration, u64)>,
-    records: Option<Ghes>,
-    busy_since: Option<Duration>,
+    repeats: RepeatsState,
+    #[cfg(feature = "records")]
+    records: records::RecordsState,
 }
-
-impl ContainmentState {
-    /// Where the guest looks for records of errors.
-    pub fn records(&self) -> Option<&Ghes> {
-        self.records.as_ref()
-    }
-}
-
-/// How long a vCPU waits at most for the guest to acknowledge a record, if nothing else is said.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was done about one memory error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +129,17 @@ pub enum ContainError<E: std::error::Error + 'static> {
     /// The backend failed.
     #[error(transparent)]
     Vcpu(#[from] E),
+    /// The decision is about another vCPU, or this one has run since: it is not where the error was met.
+    #[error(
+        "the decision is about a vCPU at PC {decided:#x}, and this one is at PC {found:#x}: give it the decision about \
+         its own error, before it runs again"
+    )]
+    OtherVcpu {
+        /// Where the error was met.
+        decided: u64,
+        /// Where this vCPU is.
+        found: u64,
+    },
     /// The VM's ABI cannot express the policy's decision.
     #[error(
         "policy `{policy}` decided on an {injection}, but {refusal}: create the VM with the extended ABI, \
@@ -156,11 +162,12 @@ impl<P: Policy> Containment<P> {
         Self {
             policy,
             storm,
+            repeats: Repeats::default(),
             evacuation,
-            records: None,
-            busy_since: None,
-            patience: PATIENCE,
+            #[cfg(feature = "records")]
+            records: records::Records::default(),
             guest: GuestTraits::default(),
+            host_page: PAGE,
             is_dry_run: false,
         }
     }
@@ -177,15 +184,15 @@ impl<P: Policy> Containment<P> {
         Self { evacuation, ..self }
     }
 
-    /// How long a vCPU waits at most for the guest to acknowledge a record, by the clock that the containment is asked
-    /// with: a second. None at all where no other vCPU can run meanwhile.
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
-    }
-
     /// What the guest is; see [`GuestTraits`] for what it is taken for if nothing is said.
     pub fn set_guest(&mut self, guest: GuestTraits) {
         self.guest = guest;
+    }
+
+    /// Bytes of the pages in which the host has the guest's memory, a power of two: 4096 if nothing is said. An error costs
+    /// such a page as a whole, or a page of the guest's where those are larger ([`MemoryError::range`]).
+    pub fn set_host_page(&mut self, bytes: u64) {
+        self.host_page = bytes.checked_next_power_of_two().unwrap_or(PAGE);
     }
 
     /// From now on everything is decided and reported, and nothing is recorded or injected: to see in production what
@@ -194,39 +201,33 @@ impl<P: Policy> Containment<P> {
         self.is_dry_run = is_dry_run;
     }
 
-    /// Where the guest looks for records of errors, from now on. See [`Ghes::reset`].
-    pub fn set_records(&mut self, records: Option<Ghes>) {
-        (self.records, self.busy_since) = (records, None);
-    }
-
-    /// Where the guest looks for records of errors.
-    pub fn records(&mut self) -> Option<&mut Ghes> {
-        self.records.as_mut()
-    }
-
-    /// The guest starts anew: what the old one did, and was told, is forgotten. Which pages of the host went bad is not.
-    /// Where the new guest looks for records is to be [set](Containment::set_records) again.
+    /// The guest reboots: the containment forgets what the old guest did and was told, and keeps which pages of the host
+    /// went bad. Say again where the new guest looks for records (`set_records`).
     pub fn reset(&mut self) {
         self.storm.forget();
-        self.set_records(None);
+        self.repeats = Repeats::default();
+        #[cfg(feature = "records")]
+        self.records.reset(None);
     }
 
     /// What it remembers, for a snapshot.
     pub fn state(&self) -> ContainmentState {
         ContainmentState {
-            noted: self.storm.noted().collect(),
+            storm: self.storm.state(),
             bad_pages: self.evacuation.noted().collect(),
-            records: self.records.clone(),
-            busy_since: self.busy_since,
+            repeats: self.repeats.state(),
+            #[cfg(feature = "records")]
+            records: self.records.state(),
         }
     }
 
     /// It remembers this from now on, as far as its guards remember that much.
     pub fn set_state(&mut self, state: &ContainmentState) {
-        self.storm.remember(state.noted.iter().copied());
+        self.storm.set_state(&state.storm);
         self.evacuation.remember(state.bad_pages.iter().copied());
-        self.records.clone_from(&state.records);
-        self.busy_since = state.busy_since;
+        self.repeats.set_state(&state.repeats);
+        #[cfg(feature = "records")]
+        self.records.set_state(&state.records);
     }
 
     /// Handles one SEA exit: decides, injects, and reads back what the guest will see. No record is written.
@@ -264,6 +265,10 @@ impl<P: Policy> Containment<P> {
             // A CPU without FEAT_HCX has no HCRX_EL2.
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
+        self.repeats.forget();
+        if error.gpa.is_some() {
+            error = error.in_pages_of(self.host_page.max(guest_page(vcpu, &error, pstate)));
+        }
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         if let Err(reason) = self.storm.note(&error, now) {
             return Ok(decision(Verdict::Stop(reason), None));
@@ -289,49 +294,6 @@ impl<P: Policy> Containment<P> {
         Ok(injection)
     }
 
-    /// Writes the record of the error, if the guest looks for such, an abort will be injected that makes it look, and
-    /// the error has an address. `time` is the record's.
-    ///
-    /// While there is a record that the guest has not acknowledged the decision becomes [`Verdict::Wait`], and that for at
-    /// most a second ([`Containment::set_patience`]): then the record goes to another source, or, if all are taken, the guest
-    /// gets the abort without one.
-    ///
-    /// One at a time, because Linux reads all sources at each abort, whichever CPU took it (`ghes_notify_sea`): a CPU that is
-    /// about to read its own record would take that of another, whose abort is still to come. That other would find
-    /// nothing, and its process would be killed as by an error that nobody knows of.
-    ///
-    /// # Errors
-    /// The memory's: the decision is as it was.
-    pub fn record<M: Bytes<GuestAddress>>(
-        &mut self,
-        memory: &M,
-        decision: &mut Decision,
-        time: SystemTime,
-    ) -> Result<(), M::E> {
-        let Verdict::Inject(injection) = decision.verdict else { return Ok(()) };
-        let (Some(ghes), Some(range)) = (&mut self.records, decision.error.range()) else { return Ok(()) };
-        if !injection.has_abort() || self.is_dry_run {
-            return Ok(());
-        }
-        if ghes.outstanding(memory)?.0 == 0 {
-            self.busy_since = None;
-        } else {
-            // A guest that did not acknowledge in time is not waited for again until it has: a storm would never end.
-            let since = *self.busy_since.get_or_insert(decision.now);
-            if decision.now.saturating_sub(since) < self.patience {
-                // The access is repeated: that is no storm.
-                self.storm.take_back(&decision.error);
-                decision.verdict = Verdict::Wait;
-                return Ok(());
-            }
-        }
-        decision.recorded = match ghes.report(memory, range, Severity::Recoverable, time)? {
-            Report::Written { source } => Recorded::AtSource(source),
-            Report::Busy => Recorded::Unacknowledged,
-        };
-        Ok(())
-    }
-
     /// What became of a decision for [`Verdict::HostFirst`], if the host could help.
     pub fn repaired(&self, decision: Decision) -> Outcome {
         let Decision { error, recorded, evacuate, .. } = decision;
@@ -342,7 +304,8 @@ impl<P: Policy> Containment<P> {
     /// here is one in which the host could not help.
     ///
     /// # Errors
-    /// [`ContainError::Vcpu`]; nothing was injected then, unless the backend failed after it.
+    /// [`ContainError::OtherVcpu`], which sees two vCPUs at one PC as the same, and [`ContainError::Vcpu`]; nothing was
+    /// injected then, unless the backend failed after it.
     pub fn inject<V: Vcpu>(
         &mut self,
         vcpu: &mut V,
@@ -356,6 +319,10 @@ impl<P: Policy> Containment<P> {
                 Action::DryRun(injection)
             }
             Verdict::Inject(injection) | Verdict::HostFirst(injection) => {
+                let found = vcpu.reg(Reg::Pc)?;
+                if found != error.pc {
+                    return Err(ContainError::OtherVcpu { decided: error.pc, found });
+                }
                 vcpu.set_events(&injection.events())?;
                 let mut guest = guest_state(vcpu, error.pc, error.access == Access::Fetch)?;
                 if injection.is_by_far() {
@@ -366,6 +333,18 @@ impl<P: Policy> Containment<P> {
         };
         Ok(Outcome { error, action, recorded, evacuate })
     }
+}
+
+/// Bytes of the guest's pages where the error is: such a page is what the guest takes offline.
+///
+/// Without a virtual address PC's half of the address space counts. In AArch32 state the register is another, and at a
+/// virtual EL2 it is not this one: 4 KiB then, as on a vCPU that does not give it away.
+fn guest_page<V: Vcpu>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
+    if pstate.is_aarch32() || error.level == ExceptionLevel::El2 {
+        return PAGE;
+    }
+    let va = error.gva.unwrap_or(error.pc);
+    vcpu.reg(Reg::TcrEl1).map_or(PAGE, |tcr| tcr::granule(tcr, va))
 }
 
 /// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.
@@ -425,20 +404,25 @@ fn is_abort32_return(lr: u64, pc: u64) -> bool {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.error)?;
-        match &self.action {
-            Action::Injected { injection, guest } => write!(f, "{injection}; {guest}")?,
-            Action::Waiting => f.write_str("waits until the guest has read the records before it")?,
-            Action::Repaired => f.write_str("the host put back what was there")?,
-            Action::DryRun(injection) => write!(f, "dry run: {injection} would have been injected")?,
-            Action::Stop(reason) => write!(f, "stopped: {reason}")?,
-        }
+        write!(f, "{}: {}", self.error, self.action)?;
         if self.recorded != Recorded::No {
             write!(f, "; {}", self.recorded)?;
         }
         match self.evacuate {
             Some(evacuate) => write!(f, "; {evacuate}"),
             None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Injected { injection, guest } => write!(f, "{injection}; {guest}"),
+            Self::Waiting => f.write_str("waits until the guest has read the records before it"),
+            Self::Repaired => f.write_str("the host put back what was there"),
+            Self::DryRun(injection) => write!(f, "dry run: {injection} would have been injected"),
+            Self::Stop(reason) => write!(f, "stopped: {reason}"),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Why a guest is stopped.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
-use crate::ErrorKind;
+use crate::{ErrorKind, Unanswered};
 
 /// Why a guest must not be run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
@@ -21,6 +23,32 @@ pub enum StopReason {
         /// How often, within the guard's period.
         times: usize,
     },
+    /// The guest's kernel makes an access that nobody answers, and does nothing else.
+    #[error(
+        "the guest's kernel made the same access {times} times at PC {pc:#x} and did nothing else: address {gpa:#x}, {why}. \
+         It does not handle the external abort (does its handler return to the access?)"
+    )]
+    Unanswered {
+        /// PC of the access.
+        pc: u64,
+        /// Guest physical address.
+        gpa: u64,
+        /// Why nobody answers.
+        why: Unanswered,
+        /// How often.
+        times: u32,
+    },
+    /// Errors come faster than memory can fail: the guest makes them itself, or reads all of a bad range over and over.
+    #[error(
+        "the guest took more than {errors} memory errors within {} s: it does not keep away from what it was told is \
+         bad", .within.as_secs()
+    )]
+    Flood {
+        /// How many are allowed.
+        errors: u32,
+        /// Within this time.
+        within: Duration,
+    },
     /// The policy has it so for errors of this kind.
     #[error("the policy stops a guest at this kind of error: {0}")]
     Policy(ErrorKind),
@@ -36,7 +64,8 @@ impl StopReason {
     /// Its name, for programs.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Storm { .. } => "storm",
+            Self::Storm { .. } | Self::Unanswered { .. } => "storm",
+            Self::Flood { .. } => "flood",
             Self::Policy(_) => "policy",
             Self::Nested => "nested",
         }

@@ -45,7 +45,7 @@ mod software;
 
 pub use board::{Board, End, Served, policy};
 pub use config::{Config, Guest};
-pub use console::Observer;
+pub use console::{Lines, Observer};
 pub use error::Error;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub use kvm::{Arrived, Arriving, Gauges, Keyboard, KvmMachine, Pauser};
