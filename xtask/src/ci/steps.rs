@@ -181,8 +181,8 @@ fn miri() -> Plan {
     Plan::Run(vec![call.with("MIRIFLAGS", "-Zmiri-disable-isolation")])
 }
 
-/// The folders with fuzz targets, and how long each target runs.
-const FUZZED: [&str; 2] = ["crates/events/fuzz", "crates/machine/fuzz"];
+/// The folder with the fuzz targets, and how long each target runs.
+const FUZZED: &str = "tools/hostile/fuzz";
 const FUZZ_SECONDS: &str = "-max_total_time=10";
 /// No line for each input that is new.
 const FUZZ_QUIETLY: &str = "-verbosity=0";
@@ -195,23 +195,21 @@ fn fuzz() -> Plan {
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into).join("fuzz");
     let target_dir = target_dir.display().to_string();
     let mut calls = Vec::new();
-    for folder in FUZZED {
-        for target in file_stems(&root().join(folder).join("fuzz_targets")) {
-            calls.push(Call::cargo(&[
-                "+nightly",
-                "fuzz",
-                "run",
-                "--fuzz-dir",
-                folder,
-                "--target-dir",
-                &target_dir,
-                &target,
-                "--",
-                FUZZ_SECONDS,
-                FUZZ_QUIETLY,
-                "-print_final_stats=1",
-            ]));
-        }
+    for target in file_stems(&root().join(FUZZED).join("fuzz_targets")) {
+        calls.push(Call::cargo(&[
+            "+nightly",
+            "fuzz",
+            "run",
+            "--fuzz-dir",
+            FUZZED,
+            "--target-dir",
+            &target_dir,
+            &target,
+            "--",
+            FUZZ_SECONDS,
+            FUZZ_QUIETLY,
+            "-print_final_stats=1",
+        ]));
     }
     if calls.is_empty() { Plan::Skip("there is no fuzz target".into()) } else { Plan::Run(calls) }
 }

@@ -48,7 +48,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         Ok::<_, Failure>(output)
     };
     if let Some(path) = &args.restore {
-        let snapshot = keep::load(path)?;
+        let snapshot = keep::load(path, args.memory, !args.disk.is_empty())?;
         let mut config = snapshot.config();
         check_poison(args, config.memory)?;
         add_policy_and_disks(args, &mut config)?;

@@ -190,7 +190,7 @@ pub(crate) fn boot_flavour(
                         assert_ne!(bad, 0, "{name}: the guest named it");
                     }
                 }
-                Answer::Type(text) => machine.type_in(text.as_bytes()),
+                Answer::Type(text) => assert_eq!(machine.type_in(text.as_bytes()), text.len()),
                 Answer::None => {}
             }
         }
