@@ -1,8 +1,8 @@
 //! What a guest is, and what it runs on.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use seawall::Policy;
 use seawall::ledger::{Keeper, Ledger};
@@ -16,8 +16,9 @@ use crate::devices::rtc::Clock;
 use crate::fdt::{self, Platform};
 use crate::firmware::Firmware;
 use crate::interrupt::InterruptLine;
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel};
 use crate::load::{self, Placement};
+use crate::marks::{self, Use};
 use crate::ram::Ram;
 use crate::{Error, layout};
 
@@ -49,6 +50,9 @@ pub struct Config {
     /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
     /// ([`firmware`](crate::firmware)): it takes the page offline. For Linux.
     pub acpi: bool,
+    /// How long a vCPU waits at most for the guest to acknowledge a record before the next is written
+    /// ([`seawall::Containment::set_patience`]); a second if nothing else is said. For hosts on which a guest gets little time.
+    pub patience: Option<Duration>,
     /// A virtio console beside the UART: `hvc0` to Linux.
     pub virtio_console: bool,
     /// virtio block devices: `vda`, `vdb`, ... to Linux.
@@ -81,6 +85,7 @@ impl Config {
             heal: true,
             abi: Abi::Extended(Layout::Posted),
             acpi: false,
+            patience: None,
             virtio_console: false,
             disks: Vec::new(),
         }
@@ -124,6 +129,9 @@ impl Config {
         if self.acpi {
             board.set_acpi();
         }
+        if let Some(patience) = self.patience {
+            board.set_patience(patience);
+        }
         if self.virtio_console {
             board.add_virtio_console(line(layout::VIRTIO_SPI)?)?;
         }
@@ -136,21 +144,30 @@ impl Config {
 }
 
 impl Guest {
-    /// Reads a guest from files.
+    /// Reads a guest with `memory` bytes of RAM from files. No file is read that is bigger than that; of an ELF only what
+    /// is loaded counts. A directory, a device or a FIFO is refused; `/dev/stdin` and `/dev/fd/N` may be pipes.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Kernel`].
-    pub fn read(kernel: &Path, initrd: Option<&Path>, command_line: &str) -> Result<Self, Error> {
-        let read = |what, path: &Path| {
-            fs::read(path).map_err(|source| Error::Read { what, path: path.to_owned(), source })
-        };
-        let parsed = Kernel::parse(read("kernel", kernel)?);
-        Ok(Self {
-            kernel: parsed.map_err(|source| Error::Kernel { path: kernel.to_owned(), source })?,
-            address: None,
-            initrd: initrd.map(|path| read("initramfs", path)).transpose()?,
-            command_line: command_line.to_owned(),
-        })
+    /// [`Error::Read`], [`Error::TooBig`], [`Error::Kernel`]; [`Error::NoInitramfs`] if Linux could not take it.
+    pub fn read(
+        kernel: &Path,
+        initrd: Option<&Path>,
+        command_line: &str,
+        memory: u64,
+    ) -> Result<Self, Error> {
+        let parsed = kernel::read(kernel, memory).map_err(|error| Error::reading("kernel", kernel, error))?;
+        let parsed = Kernel::parse(parsed, memory)
+            .map_err(|source| Error::Kernel { path: kernel.to_owned(), source })?;
+        let initrd = initrd.map(|path| {
+            let bytes = seawall_files::read(path, memory);
+            let bytes = bytes.map_err(|error| Error::reading("initramfs", path, error))?;
+            match marks::mistaken(&bytes, Use::Initramfs).filter(|_| matches!(parsed, Kernel::Linux(_))) {
+                Some(what) => Err(Error::NoInitramfs { path: path.to_owned(), what }),
+                None => Ok(bytes),
+            }
+        });
+        let initrd = initrd.transpose()?;
+        Ok(Self { kernel: parsed, address: None, initrd, command_line: command_line.to_owned() })
     }
 
     /// Puts the guest into `memory`, which has `size` bytes of RAM, with the device tree of a machine with this board.

@@ -7,8 +7,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use seawall::Outcome;
-use seawall::telemetry::ErrorReport;
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Outcome, UnansweredOutcome};
 
 /// Longer lines are cut, bytes.
 const MAX_LINE: usize = 4096;
@@ -75,6 +75,9 @@ pub trait Observer: Send {
     fn line(&mut self, _line: &str) {}
     /// The guest met bad memory, and this was done about it: as a report for logs and programs, and as it was.
     fn memory_error(&mut self, _report: &ErrorReport, _outcome: &Outcome) {}
+    /// The guest made an access that nobody answers, and this was done about it: an external abort, or its end. A guest can
+    /// make as many as it likes: at most 16 in 10 s are told of.
+    fn unanswered_access(&mut self, _report: &AccessReport, _outcome: &UnansweredOutcome) {}
     /// A device met bad memory when it read what the guest had handed to it, at this guest physical address, and told
     /// its driver so. Only on the software machine: on KVM this program would not outlive it.
     fn device_error(&mut self, _address: u64) {}
@@ -124,6 +127,11 @@ impl Console {
     /// Tells the observer of a memory error.
     pub fn memory_error(&self, report: &ErrorReport, outcome: &Outcome) {
         self.lock().observer.memory_error(report, outcome);
+    }
+
+    /// Tells the observer of an access that nobody answers.
+    pub fn unanswered_access(&self, report: &AccessReport, outcome: &UnansweredOutcome) {
+        self.lock().observer.unanswered_access(report, outcome);
     }
 
     /// Tells the observer of bad memory that a device met.

@@ -12,7 +12,7 @@
 //! ```no_run
 //! use seawall_vmm::{Config, End, Guest, SoftwareMachine};
 //!
-//! let guest = Guest::read("vmlinuz".as_ref(), Some("initrd.gz".as_ref()), "console=ttyAMA0 panic=-1")?;
+//! let guest = Guest::read("vmlinuz".as_ref(), Some("initrd.gz".as_ref()), "console=ttyAMA0 panic=-1", 256 << 20)?;
 //! match SoftwareMachine::new(Config::new(256 << 20), &guest, Box::new(()))?.run(None)? {
 //!     Some(End::PowerOff) => println!("it is done"),
 //!     Some(other) => println!("the guest {other}"),
@@ -38,6 +38,7 @@ pub mod kernel;
 mod kvm;
 pub mod layout;
 pub mod load;
+mod marks;
 pub mod ram;
 mod snapshot;
 mod software;

@@ -32,7 +32,7 @@ fn alive(line: &str) -> Option<u64> {
 /// What is not as it must be.
 pub fn linux(kernel: &Path, busybox: &Path, cpus: u32, transcript: &Transcript) -> Verdict {
     let _healed = Healed;
-    let mut guest = Guest::read(kernel, None, COMMAND_LINE).map_err(text)?;
+    let mut guest = Guest::read(kernel, None, COMMAND_LINE, MEMORY).map_err(text)?;
     let busybox = fs::read(busybox).map_err(text)?;
     guest.initrd = Some(seawall_linux::initramfs::build(&busybox, &[]));
     let mut config = Config::new(MEMORY);
