@@ -57,9 +57,7 @@ mod storm;
 pub mod telemetry;
 
 pub use address_map::{AddressMap, BadRegion, Region};
-pub use containment::{
-    Action, ContainError, Containment, ContainmentState, GuestState, GuestTraits, Outcome,
-};
+pub use containment::{Action, ContainError, Containment, ContainmentState, GuestTraits, Outcome};
 pub use decision::{Decision, Recorded, Verdict};
 pub use error::{Access, MemoryError, Nested, Source};
 pub use evacuation::{Evacuate, EvacuationThreshold};
@@ -67,5 +65,6 @@ pub use injection::{ExternalAbort, Injection, Iss, SErrorInjection};
 pub use policy::{
     Answer, BadRule, ErrorKind, Full, Mainline, Policy, Response, Rule, Rules, SError, builtin,
 };
+pub use seawall_events::Delivery;
 pub use stop::StopReason;
 pub use storm::StormGuard;

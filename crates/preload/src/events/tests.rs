@@ -5,10 +5,9 @@ use std::cell::RefCell;
 use seawall_arm::{Reg, Registers};
 use seawall_events::wire::one_reg_id;
 use seawall_events::{Abi, LastFault, Layout, VcpuConfig, VirtualSError};
-use seawall_kvm::Errno;
-use seawall_kvm::assist::{Guest, Kernel};
+use seawall_inject::{Errno, KvmVcpu, Way};
 
-use super::{Call, Host, guest, set_events};
+use super::{Call, Host, set_events};
 
 #[path = "../../../events/examples/own_vcpu/vcpu.rs"]
 mod model;
@@ -97,10 +96,16 @@ impl Fake {
     }
 }
 
-impl Kernel for Fake {
+impl KvmVcpu for Fake {
     fn set_vcpu_events(&self, bytes: &[u8; 64]) -> Result<(), Errno> {
         self.call("set_events")?;
         self.kernel(Some(*bytes))
+    }
+
+    fn get_vcpu_events(&self) -> Result<[u8; 64], Errno> {
+        self.call("get_events")?;
+        let bytes = seawall_events::get_events_bytes(&*self.vcpu.borrow(), self.abi);
+        bytes.map_err(|refusal| refusal.errno().into())
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
@@ -130,12 +135,6 @@ impl Call for Fake {
     fn bytes(&self) -> Option<[u8; 64]> {
         self.calls.borrow_mut().push("read");
         if self.broken == Some(ENOTTY) { None } else { self.argument }
-    }
-
-    fn get_vcpu_events(&self) -> Result<[u8; 64], Errno> {
-        self.call("get_events")?;
-        let bytes = seawall_events::get_events_bytes(&*self.vcpu.borrow(), self.abi);
-        bytes.map_err(|refusal| refusal.errno().into())
     }
 }
 
@@ -321,27 +320,6 @@ fn a_degraded_injection_is_eio_and_the_guest_takes_the_kernels_abort() {
 }
 
 #[test]
-fn the_guest_is_what_its_registers_say() {
-    let kind = |pstate, config| {
-        let fake = Fake::new([0; 64]).set_reg(Reg::Pstate, pstate);
-        fake.vcpu.borrow_mut().config = config;
-        let kind = guest(&fake).unwrap();
-        assert_eq!(fake.reg(Reg::Pstate), pstate);
-        (kind, fake.calls().len())
-    };
-    let aarch64 = VcpuConfig::default();
-    let aarch32 = VcpuConfig { el1_aarch32: true, ..aarch64 };
-    let nested = VcpuConfig { el2: true, ..aarch64 };
-    assert_eq!(kind(0x3c5, aarch64), (Guest::Aarch64, 2));
-    assert_eq!(kind(0x000, aarch64), (Guest::Aarch64, 2));
-    assert_eq!(kind(0x0000_0030, aarch64), (Guest::Aarch64, 3)); // USR, Thumb
-    assert_eq!(kind(0x0000_01d3, aarch32), (Guest::Aarch32, 2)); // SVC
-    assert_eq!(kind(0x6000_0030, aarch32), (Guest::Aarch32, 4)); // USR, Thumb
-    assert_eq!(kind(0x3c9, nested), (Guest::Nested, 1));
-    assert_eq!(kind(0x000, nested), (Guest::Nested, 1));
-}
-
-#[test]
 fn prefetch_abort_reaches_an_aarch32_guest_in_user_mode() {
     let fake = Fake::new(bytes([IABT])).set_reg(Reg::Pstate, 0x10).set_reg(Reg::Pc, 0x8000);
     {
@@ -400,13 +378,13 @@ fn any_byte_that_is_not_zero_is_true() {
 #[test]
 fn asking_what_the_kernel_speaks_changes_nothing() {
     for (abi, spoken) in [
-        (Abi::Mainline, None),
-        (Abi::Extended(Layout::Posted), Some(Layout::Posted)),
-        (Abi::Extended(Layout::Trailing), Some(Layout::Trailing)),
+        (Abi::Mainline, Way::Assisted),
+        (Abi::Extended(Layout::Posted), Way::Native(Layout::Posted)),
+        (Abi::Extended(Layout::Trailing), Way::Native(Layout::Trailing)),
     ] {
         let fake = Fake { abi, ..Fake::new([0; 64]) };
         let before = fake.vcpu.borrow().clone();
-        assert_eq!(Host::new().native(&fake), Ok(spoken));
+        assert_eq!(Host::new().way(&fake), Ok(spoken));
         assert_eq!(*fake.vcpu.borrow(), before);
     }
 }
