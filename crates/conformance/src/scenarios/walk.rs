@@ -2,6 +2,7 @@
 //! page that the host knows to be bad, KVM walks them again to find the level (S1PTW); the walk's level is in
 //! the exit itself if the hardware reported an SEA, which is in the group `sea`.
 
+use seawall_arm::{Esr, Target};
 use seawall_events::{Delivery, Exit, Reg, VcpuEvents};
 
 use super::{data_abort, group, instruction_abort, with_iss};
@@ -275,7 +276,8 @@ fn nothing_is_delivered_but_the_serror_of_the_same_call_is(trial: &mut Trial) ->
         ..with_iss(0x600, instruction_abort())
     };
     let delivery = guest.inject(&events)?;
-    trial.same("delivery", &delivery, &Delivery::NotDelivered);
+    let (target, esr) = (Target::El1, Esr::from_bits(0xbe10_0c11));
+    trial.same("delivery", &delivery, &Delivery::AtVector { target, pc: 0x4009_0380, esr, far: 0x1234 });
     let expected = Taken { pc: 0x4009_0380, esr: 0xbe10_0c11, far: 0x1234, spsr: 0x2c5, ..Taken::default() };
     trial.delivered(&mut guest, &expected)
 }
