@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use crate::FaultStatus;
 use crate::bits::{bit, field};
+use crate::{AsynchronousErrorType, FaultStatus};
 
 /// How an FSR encodes its fault: by `TTBCR.EAE`, repeated in bit `[9]` of the FSR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -261,8 +261,12 @@ impl fmt::Display for Dfsr {
         for (name, _) in flags.iter().filter(|(_, on)| *on) {
             write!(f, " {name}")?;
         }
-        if self.aet() != 0 {
-            write!(f, " AET={:02b}", self.aet())?;
+        match (self.aet(), self.status()) {
+            (0, _) => {}
+            (aet, FsrStatus::AsynchronousSError | FsrStatus::AsynchronousEcc) => {
+                write!(f, " AET={}", AsynchronousErrorType::from_bits(aet))?;
+            }
+            (aet, _) => write!(f, " AET={aet:02b}")?,
         }
         if self.format() == FsrFormat::Short && self.domain() != 0 {
             write!(f, " domain={}", self.domain())?;

@@ -94,7 +94,12 @@ fn text_names_form_flags_and_fault() {
     for (dfsr, text) in [
         (0x0000_0008, "DFSR 0x8 short-descriptor, synchronous external abort"),
         (0x0001_3a10, "DFSR 0x13a10 LPAE FnV CM ExT WnR, synchronous external abort"),
-        (0x0000_c406, "DFSR 0xc406 short-descriptor AET=11, asynchronous SError"),
+        (0x0000_c406, "DFSR 0xc406 short-descriptor AET=UER, asynchronous SError"),
+        (0x0000_4219, "DFSR 0x4219 LPAE AET=UEU, asynchronous parity or ECC error"),
+        (0x0000_c008, "DFSR 0xc008 short-descriptor AET=11, synchronous external abort"),
+        (0x0000_1008, "DFSR 0x1008 short-descriptor ExT, synchronous external abort"),
+        (0x0000_1406, "DFSR 0x1406 short-descriptor ExT, asynchronous SError"),
+        (0x0000_1211, "DFSR 0x1211 LPAE ExT, asynchronous SError"),
         (0x0000_0817, "DFSR 0x817 short-descriptor WnR domain=1, translation fault, level 2"),
     ] {
         assert_eq!(Dfsr::from_bits(dfsr).to_string(), text);

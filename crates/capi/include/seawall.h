@@ -12,6 +12,21 @@
 #include <stdint.h>
 
 /**
+ * The header's release, MAJOR.MINOR.PATCH: another MAJOR, or while that is 0 another MINOR, may break callers.
+ */
+#define SEAWALL_VERSION_MAJOR 0
+
+/**
+ * See `SEAWALL_VERSION_MAJOR`.
+ */
+#define SEAWALL_VERSION_MINOR 1
+
+/**
+ * See `SEAWALL_VERSION_MAJOR`.
+ */
+#define SEAWALL_VERSION_PATCH 0
+
+/**
  * Bytes of a message, with the zero at its end.
  */
 #define SEAWALL_MESSAGE_SIZE 256
@@ -701,6 +716,12 @@ typedef struct seawall_bad_range {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * The release of the library that is linked, as `0.1.0`. It is the header's, unless the two were installed apart. The
+ * text lives as long as the program.
+ */
+const char *seawall_version(void);
 
 /**
  * Makes an incident with nothing in it.

@@ -19,8 +19,22 @@
 //! }
 //! ```
 //!
-//! `cargo build --release -p seawall-capi` makes `target/release/libseawall_capi.a`; it is linked with
-//! `-lpthread -ldl -lm`. `tests/stock_vcpu.c` is a program with all of it.
+//! # Installing
+//!
+//! Three files go below a prefix of your choice. `seawall.pc` finds the other two by where it lies itself:
+//!
+//! ```sh
+//! cargo build --release -p seawall-capi
+//! install -Dm644 target/release/libseawall_capi.a "$PREFIX/lib/libseawall_capi.a"
+//! install -Dm644 crates/capi/include/seawall.h    "$PREFIX/include/seawall.h"
+//! install -Dm644 crates/capi/seawall.pc           "$PREFIX/lib/pkgconfig/seawall.pc"
+//! export PKG_CONFIG_PATH="$PREFIX/lib/pkgconfig"
+//! cc vmm.c $(pkg-config --cflags --libs seawall)
+//! ```
+//!
+//! Without pkg-config, link with `-lseawall_capi -lpthread -ldl -lm`. `tests/stock_vcpu.c` is a program with all of it.
+//! [`seawall_version`](version::seawall_version) says which release is linked, `SEAWALL_VERSION_MAJOR` and its like which
+//! the header is of.
 //!
 //! # Rules of the interface
 //!
@@ -46,3 +60,4 @@ mod pointer;
 pub mod records;
 pub mod status;
 pub mod vcpu;
+pub mod version;

@@ -17,6 +17,11 @@ fn main() -> std::process::ExitCode {
     let cxx = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let trials = vec![
         trial("a_c_program_contains_errors_on_a_stock_vcpu", &cc, run_program),
+        trial_with(
+            "a_c_program_is_compiled_by_what_pkg_config_says",
+            &[&cc, "pkg-config"],
+            run_program_by_pkg_config,
+        ),
         trial("the_header_is_clean_c11_by_itself", &cc, |cc| check_header(cc, "c", "c11")),
         trial("the_header_is_clean_cpp11_by_itself", &cxx, |cxx| check_header(cxx, "c++", "c++11")),
     ];
@@ -25,13 +30,19 @@ fn main() -> std::process::ExitCode {
 
 /// A test with this compiler.
 fn trial(name: &str, compiler: &str, test: fn(&str) -> Result<(), Failed>) -> Trial {
-    let is_there = Command::new(compiler).arg("--version").output().is_ok_and(|run| run.status.success());
-    let compiler = compiler.to_owned();
-    if is_there {
-        return Trial::test(name, move || test(&compiler));
+    trial_with(name, &[compiler], test)
+}
+
+/// A test with a compiler, the first of these tools; skipped if one of them is not here.
+fn trial_with(name: &str, tools: &[&str], test: fn(&str) -> Result<(), Failed>) -> Trial {
+    let is_there =
+        |tool: &&&str| Command::new(tool).arg("--version").output().is_ok_and(|run| run.status.success());
+    if let Some(missing) = tools.iter().find(|tool| !is_there(tool)) {
+        println!("skipped: {name}: there is no `{missing}` here (package gcc, g++ or pkg-config)");
+        return Trial::test(format!("{name} (skipped: no {missing})"), || Ok(())).with_ignored_flag(true);
     }
-    println!("skipped: {name}: there is no C compiler `{compiler}` here (package gcc or g++)");
-    Trial::test(format!("{name} (skipped: no {compiler})"), || Ok(())).with_ignored_flag(true)
+    let compiler = tools.first().copied().unwrap_or_default().to_owned();
+    Trial::test(name, move || test(&compiler))
 }
 
 fn check_header(compiler: &str, language: &str, standard: &str) -> Result<(), Failed> {
@@ -47,7 +58,41 @@ fn run_program(cc: &str) -> Result<(), Failed> {
     compile.arg("-std=c11").args(WARNINGS).arg("-I").arg(here().join("include")).arg("-o").arg(&program);
     compile.arg(here().join("tests/stock_vcpu.c")).arg(library()?).args(LIBRARIES);
     ran(&mut compile)?;
-    let output = ran(Command::new(&program).arg(scratch.path()))?;
+    check_program(&program, scratch.path())
+}
+
+/// Installs the three files as the crate's documentation says.
+fn run_program_by_pkg_config(cc: &str) -> Result<(), Failed> {
+    let scratch = tempfile::tempdir()?;
+    let (prefix, program) = (scratch.path().join("a prefix"), scratch.path().join("stock_vcpu"));
+    let install = |from: PathBuf, to: &str| {
+        let to = prefix.join(to);
+        std::fs::create_dir_all(to.parent().unwrap_or(&prefix))?;
+        std::fs::copy(from, to).map(drop)
+    };
+    install(library()?, "lib/libseawall_capi.a")?;
+    install(here().join("include/seawall.h"), "include/seawall.h")?;
+    install(here().join("seawall.pc"), "lib/pkgconfig/seawall.pc")?;
+    let pkg_config = |option: &str| {
+        let mut command = Command::new("pkg-config");
+        command.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).args([option, "seawall"]);
+        Ok::<_, Failed>(String::from_utf8(ran(&mut command)?.stdout)?)
+    };
+    let version = pkg_config("--modversion")?;
+    if version != "0.1.0\n" {
+        return Err(format!("pkg-config --modversion: expected 0.1.0, got {version}").into());
+    }
+    // The shell, as in anybody's Makefile: pkg-config quotes the blank in the prefix for it.
+    let flags = [pkg_config("--cflags")?, pkg_config("--libs")?].map(|flags| flags.trim().to_owned());
+    let source = here().join("tests/stock_vcpu.c");
+    let line =
+        format!("{cc} -std=c11 -o '{}' {} '{}' {}", program.display(), flags[0], source.display(), flags[1]);
+    ran(Command::new("sh").args(["-c", &line]))?;
+    check_program(&program, scratch.path())
+}
+
+fn check_program(program: &Path, scratch: &Path) -> Result<(), Failed> {
+    let output = ran(Command::new(program).arg(scratch))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     // A program that left out its checks would end well, too.
     let checks = said.trim_end().strip_suffix(" checks passed").and_then(|checks| checks.parse::<u32>().ok());

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 /// In the order in which a reader needs them. A new file goes here: else `each_function...` fails.
-const SOURCES: [&str; 8] =
-    ["status", "vcpu", "memory", "incident", "containment", "records", "address_map", "ledger"];
+const SOURCES: [&str; 9] =
+    ["version", "status", "vcpu", "memory", "incident", "containment", "records", "address_map", "ledger"];
 
 #[test]
 fn the_header_is_that_of_the_code() {
@@ -39,11 +39,12 @@ fn each_function_of_the_code_is_in_the_header() {
     let mut functions = 0;
     for entry in std::fs::read_dir(here.join("src")).unwrap() {
         let code = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        for line in code.lines().filter_map(|line| line.strip_prefix("pub unsafe extern \"C\" fn ")) {
+        for line in code.lines().filter(|line| line.starts_with("pub ")) {
+            let Some((_, line)) = line.split_once("extern \"C\" fn ") else { continue };
             let name = line.split('(').next().unwrap();
-            assert!(header.contains(&format!(" {name}(")), "{name}");
+            assert!(header.contains(&format!("{name}(")), "{name}");
             functions += 1;
         }
     }
-    assert_eq!(functions, 37);
+    assert_eq!(functions, 38);
 }

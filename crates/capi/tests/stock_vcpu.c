@@ -695,12 +695,23 @@ static void bad_arguments_are_refused(void)
     seawall_containment_free(containment);
 }
 
+static void the_library_is_of_the_headers_release(void)
+{
+    char expected[32];
+
+    snprintf(expected, sizeof expected, "%d.%d.%d", SEAWALL_VERSION_MAJOR, SEAWALL_VERSION_MINOR,
+             SEAWALL_VERSION_PATCH);
+    CHECK(strcmp(seawall_version(), expected) == 0);
+    CHECK(strcmp(seawall_version(), "0.1.0") == 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
         printf("expected a folder for files\n");
         return EXIT_FAILURE;
     }
+    the_library_is_of_the_headers_release();
     contain_a_fetch();
     step_by_step();
     contain_a_sigbus();

@@ -11,9 +11,11 @@ use serde_json::json;
 use crate::style::{bad, dim, good, head};
 use crate::{Failure, exit, out};
 
-/// Checks how a host treats external aborts: small guests, what is done to them, and what they must see. The
-/// same scenarios run on the software machine and on KVM; each expectation is a number from the manual, from
-/// Linux or from a measurement. What a host does not have is skipped by name.
+/// Check how external aborts are treated, on the software machine or on this host's KVM.
+///
+/// Each scenario is a small guest, an injection, and the syndrome that the guest must see. The same
+/// scenarios run on the software machine and on KVM; each expectation is a number from the manual, from Linux
+/// or from a measurement. A scenario that needs what the host does not have is skipped by name.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

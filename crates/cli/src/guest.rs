@@ -5,14 +5,15 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::ProgressBar;
-use seawall_linux::{COMMAND_LINE, Error, Fetch, Guest, by_hand, cache_directory};
+use seawall_linux::{COMMAND_LINE, Error, Fetch, Flavour, Guest, by_hand, cache_directory};
 use serde_json::json;
 
 use crate::style::{dim, head};
 use crate::{Failure, exit, out};
 
-/// Gets a Linux guest to try memory errors on.
+/// Get a Linux guest: Debian's kernel, and an initramfs with a workload.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -41,8 +42,12 @@ struct FetchArgs {
     /// A suite of Debian's, such as bookworm [default: trixie-backports, else sid, for a kernel from 7.0].
     #[arg(long, value_name = "SUITE")]
     suite: Option<String>,
+    /// Which of Debian's kernels: `cloud` is made for virtual machines, `default` (linux-image-arm64) for any machine, `rt`
+    /// has PREEMPT_RT, `16k` has pages of 16 KiB.
+    #[arg(long, value_name = "FLAVOUR", default_value = Flavour::Cloud.word(), value_parser = flavours())]
+    flavour: Flavour,
     /// An arm64 kernel of your own; nothing is fetched then.
-    #[arg(long, value_name = "FILE", requires = "busybox", conflicts_with = "suite")]
+    #[arg(long, value_name = "FILE", requires = "busybox", conflicts_with_all = ["suite", "flavour"])]
     kernel: Option<PathBuf>,
     /// A static arm64 busybox of your own.
     #[arg(long, value_name = "FILE", requires = "kernel")]
@@ -56,6 +61,7 @@ const HELP: &str = "\
 Examples:
   seawall guest fetch debian
   seawall guest fetch debian --suite bookworm --json | jq -r .kernel
+  seawall guest fetch debian --flavour 16k                         pages of 16 KiB
   seawall guest fetch debian --kernel Image --busybox busybox      without a network
 
 What the guest does is on its kernel command line (--append):
@@ -67,7 +73,13 @@ What the guest does is on its kernel command line (--append):
 
 A host without a mirror of Debian in its sources names one in SEAWALL_DEBIAN_MIRROR.";
 
-pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+/// Takes the word of a flavour.
+fn flavours() -> impl TypedValueParser<Value = Flavour> {
+    let words = PossibleValuesParser::new(Flavour::ALL.map(Flavour::word));
+    words.try_map(|word| Flavour::by_word(&word).ok_or("expected a flavour of Debian's kernel"))
+}
+
+pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let Action::Fetch(fetch) = &args.action;
     let directory = fetch.dir.clone().or_else(cache_directory).ok_or_else(|| {
         Failure::new(exit::FILE, "there is no home to keep a guest in: name a directory by --dir")
@@ -78,7 +90,14 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     let progress = Progress::default();
     let guest = match (&fetch.kernel, &fetch.busybox) {
         (Some(kernel), Some(busybox)) => by_hand(&directory, kernel, busybox),
-        _ => Fetch { directory, suite: fetch.suite.clone() }.guest(&|text| progress.note(text)),
+        _ => {
+            let (suite, flavour) = (fetch.suite.clone(), fetch.flavour);
+            Fetch { directory, suite, flavour }.guest(&|text| {
+                if !quiet {
+                    progress.note(text);
+                }
+            })
+        }
     };
     progress.end();
     let guest = guest.map_err(|error| failure(&error))?;

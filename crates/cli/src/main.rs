@@ -5,6 +5,9 @@ mod check;
 mod decode;
 mod demo;
 mod guest;
+mod help;
+mod ledger;
+mod manual;
 mod out;
 mod parse;
 mod probe;
@@ -21,50 +24,39 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// When an Arm VM touches memory that the hardware could not correct, KVM by default panics the whole
 /// guest. Seawall injects the abort as it happened, so that only what used the memory is lost. This
 /// command shows it on a software Arm machine with memory that can go bad: no Arm hardware, no root.
+/// The crate's version, and the commit if it is known: by `build/main.rs`.
+const VERSION: &str = env!("SEAWALL_VERSION");
+
+/// Contain uncorrectable memory errors in Arm virtual machines.
+///
+/// When an Arm VM touches memory that the hardware could not correct, KVM by default panics the whole
+/// guest. Seawall injects the abort as it happened, so that only what used the memory is lost. This
+/// command shows it on a software Arm machine with memory that can go bad: no Arm hardware, no root.
 #[derive(Parser)]
-#[command(name = "seawall", version, after_help = AFTER_HELP)]
+#[command(name = "seawall", version = VERSION, after_help = help::START, after_long_help = help::start())]
 struct Cli {
+    /// Write nothing to stderr but errors.
+    #[arg(short, long, global = true, display_order = 1000)]
+    quiet: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-const AFTER_HELP: &str = "\
-Start here:
-  seawall demo                            what survives, under three policies, side by side
-  seawall decode 0x92000210               an ESR in words
-  seawall check                           does this host treat external aborts right?
-  seawall probe                           what this host offers, and advice
-  seawall run --kernel vmlinuz --initrd initrd.gz
-                                          Linux on the software machine, on any host
-  seawall run --kernel guest.elf --poison 0x40210000@100000
-                                          your own bare-metal guest, with memory that goes bad
-
-Exit codes:
-  0  done; the guest powered itself off    6  stopped: the guest took the same abort for ever
-  1  an outcome was not what it must be    7  the guest needs what the machine does not have
-  2  wrong usage                           8  the guest asked for a reset
-  3  a file cannot be read or written,     9  what was asked for is not available on this host
-     or is no guest                       10  the guest's kernel panicked
-  4  a range is not in memory             11  the guest does not fit into its memory
-  5  the guest hung: limit reached, or idle for ever";
-
 #[derive(Subcommand)]
 enum Command {
-    /// Run one guest three times with the same two memory errors, and show what survived each policy.
     Demo(demo::Args),
-    /// Check how external aborts are treated, on the software machine or on this host's KVM.
     Check(check::Args),
-    /// Show what this host offers: its KVM, injections, errors, memory; with advice.
     Probe(probe::Args),
     /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
     Decode(decode::Args),
-    /// Run a guest of your own, Linux or bare metal, with poison where and when you say.
     Run(Box<run::Args>),
-    /// Get a Linux guest: Debian's kernel, and an initramfs with a workload.
     Guest(guest::Args),
+    Ledger(ledger::Args),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
-/// The exit codes; `AFTER_HELP` explains them.
+/// The exit codes. They keep their meaning; a new one is the next number.
 mod exit {
     pub(crate) const UNEXPECTED: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
@@ -78,6 +70,25 @@ mod exit {
     pub(crate) const PANIC: u8 = 10;
     pub(crate) const TOO_LITTLE_MEMORY: u8 = 11;
     pub(crate) const DRY_RUN: u8 = 12;
+    pub(crate) const NO_SUCH_PAGE: u8 = 13;
+
+    /// All of them, with what each says, for the help and the manual.
+    pub(crate) const ALL: [(u8, &str); 14] = [
+        (0, "done; the guest powered itself off"),
+        (UNEXPECTED, "an outcome was not what it must be"),
+        (USAGE, "wrong usage"),
+        (FILE, "a file cannot be read or written, or is no guest"),
+        (RANGE, "a range is not in memory, or a size cannot be"),
+        (HUNG, "the guest hung: a limit was reached, or it is idle for ever"),
+        (STORM, "stopped: the guest took the same abort for ever, or a rule says so"),
+        (UNSUPPORTED, "the guest needs something that the machine does not have"),
+        (RESET, "the guest asked for a reset"),
+        (UNAVAILABLE, "this host does not have what was asked for"),
+        (PANIC, "the guest's kernel panicked"),
+        (TOO_LITTLE_MEMORY, "the guest does not fit into its memory"),
+        (DRY_RUN, "a dry run met bad memory"),
+        (NO_SUCH_PAGE, "the guest ended without having named the page of a --poison page:NAME"),
+    ];
 }
 
 /// What a command failed with: an exit code, and what to do about it.
@@ -101,13 +112,17 @@ fn help() -> Result<u8, Failure> {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let Cli { quiet, command } = Cli::parse();
+    let outcome = match command {
         Some(Command::Demo(args)) => demo::main(&args),
         Some(Command::Check(args)) => check::main(&args),
         Some(Command::Probe(args)) => probe::main(&args),
         Some(Command::Decode(args)) => decode::main(&args),
-        Some(Command::Run(args)) => run::main(&args),
-        Some(Command::Guest(args)) => guest::main(&args),
+        Some(Command::Run(args)) => run::main(&args, quiet),
+        Some(Command::Guest(args)) => guest::main(&args, quiet),
+        Some(Command::Ledger(args)) => ledger::main(&args),
+        Some(Command::Completions(args)) => manual::completions(&args),
+        Some(Command::Man(args)) => manual::man(&args),
         None => help(),
     };
     match outcome {

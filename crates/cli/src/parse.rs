@@ -23,11 +23,28 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
     }
 }
 
-/// The value of a register: a [`number`], or 8 or 16 hexadecimal digits without `0x`, as kernels print a
-/// syndrome (`Internal error: synchronous external abort: 0000000096000210`).
-pub(crate) fn register(text: &str) -> Result<u64, String> {
-    let is_bare = matches!(text.len(), 8 | 16) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_bare { number(&format!("0x{text}")) } else { number(text) }
+/// A count: a [`number`], or decimal with an exponent, as `1e9` or `2.5e6`.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    let expected = || {
+        format!("expected a whole number of at most 64 bits, such as 1000, 10_000_000 or 1e9, got `{text}`")
+    };
+    let digits = text.replace('_', "");
+    let Some((digits, exponent)) = digits.split_once(['e', 'E']).filter(|_| !digits.starts_with("0x")) else {
+        return number(text).map_err(|_| expected());
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let fraction_digits = fraction.trim_end_matches('0');
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) || !is_digits(exponent) {
+        return Err(expected());
+    }
+    let digits: Option<u64> = format!("{whole}{fraction_digits}").parse().ok();
+    let shift = exponent
+        .parse::<u32>()
+        .ok()
+        .and_then(|exponent| exponent.checked_sub(u32::try_from(fraction_digits.len()).ok()?));
+    let scale = shift.and_then(|shift| 10_u64.checked_pow(shift));
+    digits.zip(scale).and_then(|(digits, scale)| digits.checked_mul(scale)).ok_or_else(expected)
 }
 
 /// A size in bytes, with an optional suffix K, M or G (powers of 1024).
@@ -93,7 +110,7 @@ pub(crate) fn keep(text: &str) -> Result<Keep, String> {
         None => (text, Moment::End),
         Some((_, "")) => return Err(expected("nothing behind @")),
         Some((path, when)) if when.starts_with(|c: char| c.is_ascii_digit()) => {
-            (path, Moment::Count(number(when).map_err(|reason| expected(&reason))?))
+            (path, Moment::Count(count(when).map_err(|reason| expected(&reason))?))
         }
         Some((path, line)) => (path, Moment::Line(line.to_owned())),
     };
@@ -130,7 +147,7 @@ pub(crate) fn poison(text: &str) -> Result<Poison, String> {
         )
     };
     let (place, after) = match text.split_once('@') {
-        Some((place, after)) => (place, number(after).map_err(expected)?),
+        Some((place, after)) => (place, count(after).map_err(expected)?),
         None => (text, 0),
     };
     let (place, len) = match place.split_once('+') {
@@ -182,13 +199,27 @@ mod tests {
     }
 
     #[test]
-    fn registers_may_be_bare_as_a_kernel_prints_them() {
-        for text in ["0x96000210", "96000210", "0000000096000210", "2516582928"] {
-            assert_eq!(register(text), Ok(0x9600_0210), "{text}");
+    fn counts_may_have_an_exponent_and_underscores() {
+        for (text, expected) in [
+            ("0", 0),
+            ("1000", 1000),
+            ("10_000_000", 10_000_000),
+            ("1e9", 1_000_000_000),
+            ("1E3", 1000),
+            ("2.5e6", 2_500_000),
+            ("1.50e1", 15),
+            ("1_0e0_2", 1000),
+            ("0x1e9", 0x1e9),
+            ("1844674407370955161.5e1", u64::MAX),
+        ] {
+            assert_eq!(count(text), Ok(expected), "{text}");
         }
-        assert_eq!(register("BE000C11"), Ok(0xbe00_0c11));
-        assert_eq!(register("101"), Ok(101));
-        assert!(register("be00").is_err());
+        for wrong in ["", "e9", "1e", "1.5", "1.55e1", "1e20", "1e-3", "1e+3", "-1", ".5e1", "1e9e9", "1x"] {
+            let expected = format!(
+                "expected a whole number of at most 64 bits, such as 1000, 10_000_000 or 1e9, got `{wrong}`"
+            );
+            assert_eq!(count(wrong), Err(expected));
+        }
     }
 
     #[test]

@@ -10,9 +10,11 @@ use serde_json::{Map, Value, json};
 use crate::style::{bad, good, head};
 use crate::{Failure, out};
 
-/// Shows what this host offers to contain memory errors with: whether its KVM is Arm's and what it can do,
-/// which way each kind of injection takes, whether a VMM sees errors, how one can be had to try it; and
-/// gives advice. It changes nothing. As root it sees more.
+/// Show what this host offers: its KVM, injections, errors, memory; with advice.
+///
+/// It says whether the host's KVM is Arm's and what it can do, which way each kind of injection takes,
+/// whether a VMM sees errors, and how one can be made to try it; and it gives advice. It changes nothing. As
+/// root it sees more.
 #[derive(clap::Args)]
 #[command(after_help = JSON_HELP)]
 pub(crate) struct Args {

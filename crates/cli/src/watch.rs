@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use seawall::Outcome;
-use seawall::telemetry::ErrorReport;
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Outcome, UnansweredOutcome};
 use seawall_vmm::Observer;
 
 /// Something that the guest did.
@@ -14,7 +14,9 @@ pub(crate) enum Seen {
     Line(String),
     /// It met bad memory.
     MemoryError { report: Box<ErrorReport>, outcome: Outcome },
-    /// One of its devices did.
+    /// It made an access that nobody answers.
+    Unanswered { report: Box<AccessReport>, outcome: UnansweredOutcome },
+    /// One of its devices met bad memory.
     DeviceError { address: u64 },
 }
 
@@ -49,6 +51,11 @@ impl Observer for Watch {
     fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
         let report = Box::new(report.clone());
         self.with(|seen| seen.push(Seen::MemoryError { report, outcome: *outcome }));
+    }
+
+    fn unanswered_access(&mut self, report: &AccessReport, outcome: &UnansweredOutcome) {
+        let report = Box::new(report.clone());
+        self.with(|seen| seen.push(Seen::Unanswered { report, outcome: *outcome }));
     }
 
     fn device_error(&mut self, address: u64) {

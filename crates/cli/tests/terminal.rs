@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
-use seawall::File;
+use seawall::{File, HELLO};
 use seawall_guest::ECHO;
 
 /// The command at a terminal of its own.
@@ -67,12 +67,44 @@ fn keys_go_to_the_guest_as_they_are_typed_and_ctrl_a_x_leaves() {
     }
     // Without a line's end; ctrl-c, too, is the guest's.
     terminal.person.write_all(b"ab\x03c").unwrap();
-    terminal.until("c");
-    assert_eq!(terminal.screen, "ab\x03c");
+    // A host that is slow shows its spinner before.
+    terminal.until("ab\x03c");
     terminal.person.write_all(b"\x01x").unwrap();
     terminal.until("ended from the keyboard");
     assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
     assert!(terminal.echoes(), "the terminal is as it was");
+}
+
+#[test]
+fn the_first_line_at_a_terminal_says_how_to_leave_unless_it_is_to_be_quiet() {
+    let guest = File::code("terminal-first", &HELLO);
+    let mut terminal = Terminal::new(&["run", "--timeout", "60", "--kernel", guest.path()]);
+    terminal.until("powered off");
+    let first = "seawall: Ctrl-A X leaves the guest; every other key goes to it";
+    assert!(terminal.screen.lines().next().unwrap().contains(first), "{}", terminal.screen);
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+    let mut terminal = Terminal::new(&["run", "--quiet", "--timeout", "60", "--kernel", guest.path()]);
+    terminal.until("hi");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+    assert_eq!(terminal.screen, "hi");
+}
+
+#[test]
+fn a_silent_guest_is_seen_to_run_until_its_first_byte() {
+    let guest = File::code("terminal-silent", &ECHO);
+    let mut terminal = Terminal::new(&["run", "--timeout", "60", "--kernel", guest.path()]);
+    terminal.until(" million instructions");
+    terminal.person.write_all(b"abc").unwrap();
+    terminal.until("abc");
+    // The spinner's line is empty again, and it does not come back.
+    let (before, after) = terminal.screen.rsplit_once("abc").unwrap();
+    assert!(before.ends_with("\r\x1b[2K"), "{before:?}");
+    assert_eq!(after, "");
+    terminal.person.write_all(b"q").unwrap();
+    terminal.until("powered off after ");
+    let (_, after) = terminal.screen.rsplit_once("abc").unwrap();
+    assert!(!after.contains("million"), "{after:?}");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

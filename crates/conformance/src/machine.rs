@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu, VcpuEvents};
-use seawall_machine::{Config, StorePolicy, Vm};
+use seawall_machine::{Config, NoSyndrome, StorePolicy, Vm};
 
 use crate::backend::{Backend, Capability, El1, Error, Interrupt, RAM_SIZE, Setup, TestVm};
 
@@ -52,7 +52,7 @@ impl Backend for Machine {
             abi: setup.abi,
             ras: setup.ras,
             sea_to_user: setup.sea_to_user,
-            nisv_to_user: setup.nisv_to_user,
+            no_syndrome: if setup.nisv_to_user { NoSyndrome::Exit } else { NoSyndrome::Fail },
             store_policy: if setup.stores_abort { StorePolicy::Abort } else { StorePolicy::Defer },
             ..Config::default()
         };

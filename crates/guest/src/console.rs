@@ -62,26 +62,32 @@ pub(crate) fn emit(asm: &mut Asm, uart: u64) {
 }
 
 impl Asm {
+    /// Emits the subroutines that [`say`](Self::say) and its like call, for a PL011 whose registers are at the virtual
+    /// address `uart`. Once in a program, where no instruction falls into them.
+    pub fn console(&mut self, uart: u64) {
+        emit(self, uart);
+    }
+
     /// Writes `text` to the console. Changes x0 to x7 and x30.
-    pub(crate) fn say(&mut self, text: &str) {
+    pub fn say(&mut self, text: &str) {
         self.text(0, text);
         a64!(self ; bl ->puts);
     }
 
     /// Writes `text` and the `digits` low hex digits of Xn (n from 8). Changes x0 to x7 and x30.
-    pub(crate) fn say_hex(&mut self, text: &str, xn: u8, digits: u32) {
+    pub fn say_hex(&mut self, text: &str, xn: u8, digits: u32) {
         self.say(text);
         a64!(self ; mov x0, X(xn) ; movz w1, digits ; bl ->puthex);
     }
 
     /// Writes `text` and the syndrome in Xn (n from 8): 8 hex digits, or 16 if it has an ISS2. Changes x0 to x7 and x30.
-    pub(crate) fn say_esr(&mut self, text: &str, xn: u8) {
+    pub fn say_esr(&mut self, text: &str, xn: u8) {
         self.say(text);
         a64!(self ; mov x0, X(xn) ; bl ->putesr);
     }
 
-    /// Writes `text` and Xn (n from 8) in decimal. Changes x0 to x7 and x30.
-    pub(crate) fn say_dec(&mut self, text: &str, xn: u8) {
+    /// Writes `text` and Xn (n from 8) in decimal. Changes x0 to x7 and x30, and needs 32 bytes of stack.
+    pub fn say_dec(&mut self, text: &str, xn: u8) {
         self.say(text);
         a64!(self ; mov x0, X(xn) ; bl ->putdec);
     }

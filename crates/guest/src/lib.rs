@@ -62,13 +62,15 @@
 //!
 //! # Other images
 //!
+//! [`asm`] is for guests of your own.
+//!
 //! [`interrupts`] is a guest that says what it sees of GICv3, timers and a second CPU.
 //!
 //! [`migrant`] is typed to, and tells whether it is still the same: for migrations.
 //!
 //! [`bench`](mod@bench) has loops of known length: arithmetic, loads and stores with the MMU on, and synchronous external aborts.
 
-mod asm;
+pub mod asm;
 pub mod bench;
 mod console;
 mod demo;

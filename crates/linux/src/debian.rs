@@ -15,9 +15,10 @@ const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
 const UNSTABLE: &str = "sid";
 /// `KVM_EXIT_ARM_SEA` came in 6.19; all that was measured was measured on 7.x.
 const OLDEST: [u32; 4] = [7, 0, 0, 0];
+/// No kernel unpacks to more, bytes.
+const LARGEST_KERNEL: u64 = 1 << 30;
 /// The packages with a kernel in them, by the names of this scheme and of the one before.
 const PREFIXES: [&str; 2] = ["linux-binary-", "linux-image-"];
-const SUFFIX: &str = "-cloud-arm64";
 /// A version whose package was removed already is passed over, this many times.
 const TRIES: usize = 3;
 const BUSYBOX: &str = "busybox-static:arm64";
@@ -30,7 +31,63 @@ const PACKAGES: &str = "packages";
 /// Changed when this file makes something else of the packages.
 const VERSION: &str = "2";
 
+/// Which of Debian's kernels for arm64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Flavour {
+    /// `linux-image-cloud-arm64`: for virtual machines, with few drivers, and so quick to fetch. What is taken if nothing
+    /// else is said.
+    #[default]
+    Cloud,
+    /// `linux-image-arm64`: for any machine.
+    Generic,
+    /// `linux-image-rt-arm64`: the same with `PREEMPT_RT`.
+    Realtime,
+    /// `linux-image-arm64-16k`: the same with pages of 16 KiB.
+    Pages16K,
+}
+
+impl Flavour {
+    /// All that Debian has. There is none with pages of 64 KiB.
+    pub const ALL: [Self; 4] = [Self::Cloud, Self::Generic, Self::Realtime, Self::Pages16K];
+
+    /// The flavour that is asked for by this word: `cloud`, `default`, `rt` or `16k`.
+    pub fn by_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|flavour| flavour.word() == word)
+    }
+
+    /// The word by which it is asked for.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Generic => "default",
+            Self::Realtime => "rt",
+            Self::Pages16K => "16k",
+        }
+    }
+
+    /// How `uname -r` and the names of its packages end.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud-arm64",
+            Self::Generic => "arm64",
+            Self::Realtime => "rt-arm64",
+            Self::Pages16K => "arm64-16k",
+        }
+    }
+
+    /// Bytes of a page.
+    pub const fn page(self) -> u64 {
+        match self {
+            Self::Cloud | Self::Generic | Self::Realtime => 0x1000,
+            Self::Pages16K => 0x4000,
+        }
+    }
+}
+
 /// What is fetched, and where it is kept.
+///
+/// The directory has for each flavour the folder `debian-SUITE-FLAVOUR-VERSION`, with kernel, busybox and modules, and the
+/// file `initrd-SUITE-FLAVOUR.cpio`. `SUITE` is `default` if none was named; the cloud kernel goes without its flavour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// Everything goes below this directory; [`crate::cache_directory`] is the usual one.
@@ -38,16 +95,23 @@ pub struct Fetch {
     /// A suite of Debian's, such as `bookworm`. Without one: the newest kernel of at least 7.0 in `trixie-backports`, or in
     /// `sid`.
     pub suite: Option<String>,
+    /// Which kernel.
+    pub flavour: Flavour,
 }
 
 impl Fetch {
+    /// The newest cloud kernel, below this directory.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, suite: None, flavour: Flavour::default() }
+    }
+
     /// The guest: fetched, or what was fetched before, if each file of it still has its hash. To have a newer one, remove
     /// the directory.
     ///
     /// # Errors
     /// [`Error::Unavailable`] without apt, a network or such packages, and [`Error`].
     pub fn guest(&self, note: Note<'_>) -> Result<Guest> {
-        let name = self.suite.as_deref().unwrap_or("default");
+        let name = self.name();
         let folder = self.directory.join(format!("debian-{name}-{VERSION}"));
         cache::alone(&self.directory, note, || {
             match cache::check(&folder)? {
@@ -60,6 +124,15 @@ impl Fetch {
             }
             assemble(&folder, &self.directory.join(format!("initrd-{name}.cpio")))
         })
+    }
+
+    /// Of the folder and the initramfs.
+    fn name(&self) -> String {
+        let suite = self.suite.as_deref().unwrap_or("default");
+        match self.flavour {
+            Flavour::Cloud => suite.to_owned(),
+            flavour => format!("{suite}-{}", flavour.name()),
+        }
     }
 
     fn fetch(&self, folder: &Path, note: Note<'_>) -> Result<()> {
@@ -105,7 +178,7 @@ impl Fetch {
                 apt.add(UNSTABLE);
             }
             for prefix in PREFIXES {
-                for package in newest(&apt.names(prefix, note)?, oldest).iter().take(TRIES) {
+                for package in newest(&apt.names(prefix, note)?, self.flavour, oldest).iter().take(TRIES) {
                     match apt.unpack(&format!("{package}:arm64"), unpacked, note) {
                         Ok(file) => return Ok((package.clone(), file)),
                         Err(error) => failure = Some(error),
@@ -116,7 +189,7 @@ impl Fetch {
         let suites = self.suite.as_deref().unwrap_or("trixie-backports or sid");
         Err(failure.unwrap_or_else(|| {
             Error::unavailable(
-                format!("the mirror has no package {}*{SUFFIX}", PREFIXES[0]),
+                format!("the mirror has no package {}*-{}", PREFIXES[0], self.flavour.name()),
                 format!(
                     "{suites} must be reachable: name another --suite, or give a kernel and busybox yourself"
                 ),
@@ -171,7 +244,7 @@ fn one_of(unpacked: &Path, package: &str, places: &[&str]) -> Result<PathBuf> {
 }
 
 fn check_kernel(name: &str, content: &[u8]) -> Result<()> {
-    let what = match Kernel::parse(content.to_vec()) {
+    let what = match Kernel::parse(content.to_vec(), LARGEST_KERNEL) {
         Ok(Kernel::Linux(_)) => return Ok(()),
         Ok(_) => "expected an arm64 Linux kernel, got another program".to_owned(),
         Err(error) => error.to_string(),
@@ -179,23 +252,27 @@ fn check_kernel(name: &str, content: &[u8]) -> Result<()> {
     Err(Error::Content { name: name.to_owned(), what })
 }
 
-/// The kernels among packages' names, the newest first.
-fn newest(names: &[String], oldest: [u32; 4]) -> Vec<String> {
-    let with_version = names.iter().filter_map(|name| Some((version(name)?, name)));
+/// The kernels of a flavour among packages' names, the newest first.
+fn newest(names: &[String], flavour: Flavour, oldest: [u32; 4]) -> Vec<String> {
+    let with_version = names.iter().filter_map(|name| Some((version(name, flavour)?, name)));
     let mut kernels: Vec<_> = with_version.filter(|(version, _)| *version >= oldest).collect();
     kernels.sort();
     kernels.into_iter().rev().map(|(_, name)| name.clone()).collect()
 }
 
-/// The version in the name of a kernel's package: `linux-binary-7.2.12+deb13-cloud-arm64` has 7.2.12,
-/// `linux-image-6.1.0-40-cloud-arm64` 6.1.0, build 40.
-fn version(name: &str) -> Option<[u32; 4]> {
-    let release = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?.strip_suffix(SUFFIX)?;
+/// The version in the name of a kernel's package, if it is of this flavour: `linux-binary-7.2.12+deb13-cloud-arm64` has
+/// 7.2.12, `linux-image-6.1.0-40-cloud-arm64` 6.1.0, build 40.
+fn version(name: &str, flavour: Flavour) -> Option<[u32; 4]> {
+    let release = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    // The end of one flavour's name may be another's name.
+    let ends = |flavour: Flavour| Some((release.strip_suffix(flavour.name())?.strip_suffix('-')?, flavour));
+    let (release, found) = Flavour::ALL.into_iter().filter_map(ends).min_by_key(|(rest, _)| rest.len())?;
     let mut words = release.split(['+', '~']).next()?.split('-');
     let mut parts = words.next()?.split('.').map(str::parse);
     let mut next = || parts.next().unwrap_or(Ok(0)).ok();
     let [major, minor, patch] = [next()?, next()?, next()?];
-    Some([major, minor, patch, words.next().and_then(|build| build.parse().ok()).unwrap_or(0)])
+    let build = words.next().and_then(|build| build.parse().ok()).unwrap_or(0);
+    (found == flavour).then_some([major, minor, patch, build])
 }
 
 #[cfg(test)]
@@ -208,36 +285,69 @@ mod tests {
             "linux-binary-7.2.9+deb13-cloud-arm64",
             "linux-binary-6.19.14+deb13-cloud-arm64",
             "linux-binary-7.2.12+deb13-cloud-arm64",
+            "linux-binary-7.2.12+deb13-arm64",
             "linux-binary-7.2.12+deb13-arm64-16k",
             "linux-binary-7.2.12+deb13-rt-arm64",
             "linux-binary-7.2.12+deb13-cloud-amd64",
             "linux-binary-unsigned-7.3.4+deb13-cloud-arm64",
             "linux-binary-7.1.13+deb13-cloud-arm64",
         ];
+        let names = names.map(str::to_owned);
         assert_eq!(
-            newest(&names.map(str::to_owned), OLDEST),
+            newest(&names, Flavour::Cloud, OLDEST),
             [
                 "linux-binary-7.2.12+deb13-cloud-arm64",
                 "linux-binary-7.2.9+deb13-cloud-arm64",
                 "linux-binary-7.1.13+deb13-cloud-arm64",
             ]
         );
+        for (flavour, expected) in [
+            (Flavour::Generic, "linux-binary-7.2.12+deb13-arm64"),
+            (Flavour::Realtime, "linux-binary-7.2.12+deb13-rt-arm64"),
+            (Flavour::Pages16K, "linux-binary-7.2.12+deb13-arm64-16k"),
+        ] {
+            assert_eq!(newest(&names, flavour, OLDEST), [expected]);
+        }
         let old = [
             "linux-image-6.1.0-9-cloud-arm64",
             "linux-image-6.1.0-40-cloud-arm64",
             "linux-image-cloud-arm64",
         ];
         assert_eq!(
-            newest(&old.map(str::to_owned), [0; 4]),
+            newest(&old.map(str::to_owned), Flavour::Cloud, [0; 4]),
             ["linux-image-6.1.0-40-cloud-arm64", "linux-image-6.1.0-9-cloud-arm64"]
         );
+        let old = [
+            "linux-image-6.1.0-40-arm64",
+            "linux-image-6.1.0-40-rt-arm64",
+            "linux-image-6.12.117+deb13-arm64-16k",
+            "linux-image-6.12.117+deb13-arm64-16k-unsigned",
+            "linux-image-arm64",
+            "linux-image-arm64-16k",
+        ]
+        .map(str::to_owned);
+        assert_eq!(newest(&old, Flavour::Generic, [0; 4]), ["linux-image-6.1.0-40-arm64"]);
+        assert_eq!(newest(&old, Flavour::Realtime, [0; 4]), ["linux-image-6.1.0-40-rt-arm64"]);
+        assert_eq!(newest(&old, Flavour::Pages16K, [0; 4]), ["linux-image-6.12.117+deb13-arm64-16k"]);
     }
 
     #[test]
     fn a_release_candidate_has_a_version() {
+        let version = |name| version(name, Flavour::Cloud);
         assert_eq!(version("linux-binary-7.3-rc2+deb14-cloud-arm64"), Some([7, 3, 0, 0]));
         assert_eq!(version("linux-binary-7.3.4-cloud-arm64"), Some([7, 3, 4, 0]));
         assert_eq!(version("linux-binary-cloud-arm64"), None);
+    }
+
+    #[test]
+    fn each_suite_and_flavour_has_a_place_of_its_own() {
+        let name = |suite: Option<&str>, flavour| {
+            Fetch { directory: PathBuf::new(), suite: suite.map(str::to_owned), flavour }.name()
+        };
+        assert_eq!(name(None, Flavour::Cloud), "default");
+        assert_eq!(name(None, Flavour::Generic), "default-arm64");
+        assert_eq!(name(None, Flavour::Realtime), "default-rt-arm64");
+        assert_eq!(name(Some("trixie"), Flavour::Pages16K), "trixie-arm64-16k");
     }
 
     #[test]

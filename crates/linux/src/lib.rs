@@ -22,7 +22,7 @@
 //!
 //! # fn main() -> Result<(), seawall_linux::Error> {
 //! let directory = cache_directory().unwrap_or_else(|| "guests".into());
-//! let guest = Fetch { directory, suite: None }.guest(&|_| ())?;
+//! let guest = Fetch::new(directory).guest(&|_| ())?;
 //! println!("{} with {}", guest.kernel.display(), guest.initrd.display());
 //! # Ok(())
 //! # }
@@ -39,7 +39,7 @@ pub mod process;
 
 use std::path::PathBuf;
 
-pub use debian::{Fetch, by_hand};
+pub use debian::{Fetch, Flavour, by_hand};
 pub use error::{Error, Result};
 pub use modules::ModuleError;
 

@@ -6,6 +6,7 @@
 use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::{LastFault, VirtualSError};
 
+use crate::bus::{BusAccess, Replay};
 use crate::debug::Debug;
 use crate::decode::{Kind, insn};
 use crate::float::Env;
@@ -14,7 +15,7 @@ use crate::pmu::Pmu;
 use crate::sysreg::{CPACR_FPEN, SysRegs};
 use crate::tlb::{Tlb, View};
 use crate::trap::Trap;
-use crate::vm::{Config, StorePolicy};
+use crate::vm::{Config, NoSyndrome, StorePolicy};
 use crate::walk::Regime;
 
 /// Bits of physical address that the CPU has (ID_AA64MMFR0_EL1.PARange = 5).
@@ -42,22 +43,27 @@ const REST: u64 =
 /// The exclusive monitor: what the last load-exclusive marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Monitor {
-    /// Physical address of the first byte.
+    /// Where the first byte is.
     pub(crate) pa: u64,
     /// Bytes marked.
     pub(crate) size: u64,
-    /// What was there. A store-exclusive fails if it is not there any more.
+    /// What was there. A store-exclusive to RAM fails if it is not there any more.
     pub(crate) value: u128,
 }
 
-/// An MMIO access that the host was asked to do: the instruction completes at the next run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PendingMmio {
-    /// The register and what it gets; a store has nothing to get.
-    pub(crate) kind: Kind,
-    pub(crate) rd: u8,
-    /// What the device answered, little-endian.
-    pub(crate) data: [u8; 8],
+/// An MMIO access that the host was asked to do: the instruction completes, or goes on, at the next run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PendingMmio {
+    /// It is the whole instruction.
+    Register {
+        /// The register and what it gets; a store has nothing to get.
+        kind: Kind,
+        rd: u8,
+        /// What the device answered, little-endian.
+        data: [u8; 8],
+    },
+    /// It is one of the instruction's accesses: the last of these, whose answer may still come.
+    Accesses(Vec<BusAccess>),
 }
 
 /// What a CPU waits for.
@@ -73,13 +79,17 @@ pub(crate) enum Wait {
     Off,
 }
 
-/// TLB maintenance that goes to all CPUs.
+/// What is dropped of TLBs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalidation {
     All,
     AddressSpace,
     /// The page or block that this virtual address is in.
     Address(u64),
+    /// Stores to this page of RAM: it has got decoded instructions.
+    WritesTo(u32),
+    /// Fetches: decoded pages have other numbers.
+    Fetches,
 }
 
 /// One CPU.
@@ -126,8 +136,10 @@ pub(crate) struct Cpu {
     /// The event register.
     pub(crate) event: bool,
     pub(crate) wait: Wait,
-    /// TLB maintenance that the other CPUs have not done yet.
+    /// TLB maintenance that the other CPUs have not been told of yet.
     pub(crate) broadcast: Vec<Invalidation>,
+    /// How much of the machine's [`Broadcasts`](crate::broadcast::Broadcasts) it has done.
+    pub(crate) broadcasts_read: usize,
     /// Bytes written in pages with decoded instructions: offset in RAM and length, 0 if none.
     pub(crate) written_code: [(usize, usize); 2],
     /// All decoded instructions are to be dropped (IC IALLU).
@@ -140,6 +152,10 @@ pub(crate) struct Cpu {
     pub(crate) last_fault: LastFault,
     /// An MMIO access that waits for the host's answer.
     pub(crate) mmio: Option<PendingMmio>,
+    /// Accesses of the bus that the instruction at the PC has done; empty outside a run.
+    pub(crate) replay: Replay,
+    /// What no syndrome describes is served ([`NoSyndrome::Serve`]).
+    pub(crate) serves_all: bool,
     /// Stores to poisoned lines abort.
     pub(crate) stores_abort: bool,
     /// The CPU has FEAT_RAS.
@@ -179,12 +195,15 @@ impl Cpu {
             event: false,
             wait: Wait::No,
             broadcast: Vec::new(),
+            broadcasts_read: 0,
             written_code: [(0, 0); 2],
             drop_code: false,
             landing: (0, 0),
             serror: VirtualSError::default(),
             last_fault: LastFault::default(),
             mmio: None,
+            replay: Replay::default(),
+            serves_all: config.no_syndrome == NoSyndrome::Serve,
             stores_abort: config.store_policy == StorePolicy::Abort,
             ras: config.ras,
             budget: None,
@@ -196,8 +215,9 @@ impl Cpu {
 
     /// The CPU as it comes out of reset; steps, budget and time stay.
     pub(crate) fn reset(&mut self, config: &Config) {
-        let (steps, budget, clock) = (self.steps, self.budget, self.clock);
-        *self = Self { steps, clock, budget, ..Self::new(self.mpidr(), config) };
+        let (steps, budget, clock, broadcasts_read) =
+            (self.steps, self.budget, self.clock, self.broadcasts_read);
+        *self = Self { steps, clock, budget, broadcasts_read, ..Self::new(self.mpidr(), config) };
     }
 
     /// A register slot.
@@ -235,6 +255,8 @@ impl Cpu {
             Invalidation::All => self.tlb.clear(),
             Invalidation::AddressSpace => self.tlb.drop_address_space(),
             Invalidation::Address(va) => self.tlb.drop_address(va),
+            Invalidation::WritesTo(page) => self.tlb.drop_writes_to(&[page]),
+            Invalidation::Fetches => self.tlb.clear_fetch(),
         }
     }
 

@@ -12,8 +12,9 @@
 //! hardware access flag and dirty state, two breakpoints, two watchpoints and software step, the PMU's cycle counter,
 //! and RAS if the VM has it. Its ID registers say exactly that. There is no EL2 inside: the host is it. An access that the guest's own tables allow, but
 //! that meets poison or a place without RAM, comes out of [`Vcpu::run`](seawall_events::Vcpu::run) as KVM would
-//! bring it: [`Sea`](seawall_events::Exit::Sea), [`Mmio`](seawall_events::Exit::Mmio),
-//! [`Nisv`](seawall_events::Exit::Nisv); or the host injects by itself what KVM injects by itself.
+//! bring it: [`Sea`](seawall_events::Exit::Sea), [`Mmio`](seawall_events::Exit::Mmio); or the host injects by itself what KVM
+//! injects by itself. An access of a device works whatever the instruction, as on hardware; [`NoSyndrome`] has KVM's way,
+//! which is [`Nisv`](seawall_events::Exit::Nisv).
 //!
 //! # How it works
 //!
@@ -62,6 +63,8 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod broadcast;
+mod bus;
 mod cpu;
 mod debug;
 mod decode;
@@ -91,4 +94,4 @@ pub mod walk;
 pub use decode::is_allocated;
 pub use snapshot::{FORMAT_VERSION, Snapshot, SnapshotError, StateHash};
 pub use vcpu::{FpSimdState, Vcpu};
-pub use vm::{Config, Error, RAM_BASE, StorePolicy, UndefinedLog, Vm};
+pub use vm::{Config, Error, Kicker, NoSyndrome, RAM_BASE, StorePolicy, UndefinedLog, Vm};

@@ -21,6 +21,8 @@ const MIGRATE_INFO_TYPE: u64 = 0x8400_0006;
 const SYSTEM_OFF: u64 = 0x8400_0008;
 const SYSTEM_RESET: u64 = 0x8400_0009;
 const PSCI_FEATURES: u64 = 0x8400_000a;
+const SYSTEM_RESET2: u64 = 0x8400_0012;
+const SYSTEM_RESET2_64: u64 = 0xc400_0012;
 
 const SUCCESS: u64 = 0;
 const NOT_SUPPORTED: u64 = -1_i64 as u64;
@@ -31,8 +33,11 @@ const INTERNAL_FAILURE: u64 = -6_i64 as u64;
 const ON: u64 = 0;
 const OFF: u64 = 1;
 
-/// Bits of MPIDR that AFFINITY_INFO's target has.
+/// Bits of MPIDR that a target has; the others must be zero.
 const AFFINITY: u64 = 0xff_00ff_ffff;
+/// SYSTEM_RESET2's types.
+const WARM_RESET: u64 = 0;
+const VENDOR_RESETS: u64 = 1 << 31;
 /// What a 32-bit function sees of an argument.
 const WORD: u64 = 0xffff_ffff;
 
@@ -73,7 +78,19 @@ impl Call {
             AFFINITY_INFO_64 => Self::AffinityInfo { target: first, lowest_level: second },
             SYSTEM_OFF => Self::Event(SystemEvent::Shutdown),
             SYSTEM_RESET => Self::Event(SystemEvent::Reset),
+            SYSTEM_RESET2 => Self::reset(first & WORD),
+            SYSTEM_RESET2_64 => Self::reset(first),
             _ => Self::Answer(NOT_SUPPORTED),
+        }
+    }
+}
+
+impl Call {
+    /// SYSTEM_RESET2: a warm reset, or one of the vendor's, which here are the same.
+    fn reset(kind: u64) -> Self {
+        match kind {
+            WARM_RESET | VENDOR_RESETS.. => Self::Event(SystemEvent::Reset),
+            _ => Self::Answer(INVALID_PARAMETERS),
         }
     }
 }
@@ -82,7 +99,7 @@ fn features(function: u64) -> u64 {
     match function {
         SMCCC_VERSION | PSCI_VERSION | CPU_SUSPEND | CPU_SUSPEND_64 | CPU_OFF | CPU_ON | CPU_ON_64
         | AFFINITY_INFO | AFFINITY_INFO_64 | MIGRATE_INFO_TYPE | SYSTEM_OFF | SYSTEM_RESET
-        | PSCI_FEATURES => SUCCESS,
+        | SYSTEM_RESET2 | SYSTEM_RESET2_64 | PSCI_FEATURES => SUCCESS,
         _ => NOT_SUPPORTED,
     }
 }
@@ -90,7 +107,7 @@ fn features(function: u64) -> u64 {
 /// What AFFINITY_INFO answers of all CPUs, given as MPIDR and whether each is on: ON if one of
 /// those that match down to the level is.
 fn affinity_info(cpus: impl Iterator<Item = (u64, bool)>, target: u64, lowest_level: u64) -> u64 {
-    if lowest_level > 3 {
+    if target & !AFFINITY != 0 || lowest_level > 3 {
         return INVALID_PARAMETERS;
     }
     let ignored = (1u64 << (8 * lowest_level)) - 1;
@@ -168,13 +185,16 @@ mod tests {
     #[test]
     fn the_version_is_1_1_and_unknown_functions_are_not_supported() {
         assert_eq!(call(0x8400_0000, [0; 3]), Call::Answer(0x1_0001));
-        assert_eq!(call(0x8400_0012, [0; 3]), Call::Answer(u64::MAX));
+        assert_eq!(call(0x8400_0013, [0; 3]), Call::Answer(u64::MAX));
         for (function, answer) in [
             (0x8400_0008, 0),
             (0x8400_0001, 0),
             (0xc400_0003, 0),
             (0x8400_0002, 0),
-            (0x8400_0012, u64::MAX),
+            (0x8400_0012, 0),
+            (0xc400_0012, 0),
+            (0x8400_0005, u64::MAX),
+            (0x8400_0013, u64::MAX),
             (0xc400_0002, u64::MAX),
         ] {
             assert_eq!(call(0x8400_000a, [function, 0, 0]), Call::Answer(answer), "{function:#x}");
@@ -195,6 +215,35 @@ mod tests {
         assert_eq!([info(0, 0), info(1, 0), info(2, 0)], [0, 1, u64::MAX - 1]);
         assert_eq!([info(0, 1), info(1, 1), info(0x100, 1)], [0, 0, 1]);
         assert_eq!([info(0, 3), info(0, 4)], [0, u64::MAX - 1]);
+    }
+
+    /// DEN 0022, 5.1.4 and 5.1.5: a target_cpu has zeroes but for the affinity fields: bits 63:40 and 31:24. KVM checks
+    /// them for both functions.
+    #[test]
+    fn a_target_with_bits_that_must_be_zero_is_invalid() {
+        let cpus = || [(0x8000_0000, true), (0x8000_0001, false)].into_iter();
+        for target in [0x8000_0001, 0x0100_0001, 0x100_0000_0001, 1 << 63 | 1] {
+            for level in 0..=3 {
+                assert_eq!(affinity_info(cpus(), target, level), u64::MAX - 1, "{target:#x}, level {level}");
+            }
+        }
+        // A 32-bit call does not see the upper half.
+        let call = call(0x8400_0004, [0xffff_ff00_0000_0001, 0, 0]);
+        assert_eq!(call, Call::AffinityInfo { target: 1, lowest_level: 0 });
+    }
+
+    /// DEN 0022, 5.1.10: reset types 0 (warm reset of the system) and those of the vendor, from bit 31 up; KVM's answers.
+    #[test]
+    fn a_reset_of_a_type_that_there_is_not_is_invalid() {
+        for (reset, expected) in [
+            (0, Call::Event(SystemEvent::Reset)),
+            (0x8000_0000, Call::Event(SystemEvent::Reset)),
+            (1, Call::Answer(u64::MAX - 1)),
+            (0x7fff_ffff, Call::Answer(u64::MAX - 1)),
+        ] {
+            assert_eq!(call(0x8400_0012, [reset, 0, 0]), expected, "{reset:#x}");
+            assert_eq!(call(0xc400_0012, [reset, 0, 0]), expected, "{reset:#x}");
+        }
     }
 
     #[test]

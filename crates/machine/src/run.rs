@@ -3,6 +3,8 @@
 //! The host that KVM is on hardware is here: an access that the guest's own tables allow but that
 //! meets poison or a hole comes to EL2, which is this module and `seawall_events`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use seawall_arm::{
     EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Target, Vector, take_exception,
 };
@@ -11,16 +13,18 @@ use seawall_events::{
     inject_fetch_from_hole, inject_walk_abort,
 };
 
-use crate::cpu::{Cpu, PendingMmio, Wait};
+use crate::broadcast::Broadcasts;
+use crate::bus::BusAccess;
+use crate::cpu::{Cpu, Invalidation, PendingMmio, Wait};
 use crate::decode::{Insn, Kind, Op};
 use crate::exec::{Code, Leave, is_landing_pad, run_page};
 use crate::gic::Gic;
 use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE};
-use crate::schedule::Others;
+use crate::schedule::{Others, TURN};
 use crate::tlb::Fill;
 use crate::trap::{HostAbort, Intent, Trap};
-use crate::vm::{Config, Error, UndefinedLog};
+use crate::vm::{Config, Error, NoSyndrome, UndefinedLog};
 use crate::walk::{self, Access};
 
 /// One CPU with what it needs to run.
@@ -30,10 +34,13 @@ pub(crate) struct Runner<'a> {
     pub(crate) index: usize,
     pub(crate) cpu: &'a mut Cpu,
     pub(crate) others: Others<'a>,
+    pub(crate) broadcasts: &'a mut Broadcasts,
     pub(crate) gic: &'a mut Gic,
     pub(crate) memory: &'a mut Memory,
     pub(crate) icache: &'a mut ICache,
     pub(crate) undefined: &'a mut UndefinedLog,
+    /// The host wants the run to end.
+    pub(crate) kick: &'a AtomicBool,
 }
 
 /// A CPU as the kernel half sees it.
@@ -105,6 +112,8 @@ pub(crate) enum Stop {
     Exit(Exit),
     /// It did all the steps that it was given.
     Limit,
+    /// The host wants the run to end.
+    Kicked,
     /// It waits for something, or is off.
     Wait,
 }
@@ -116,24 +125,35 @@ impl Runner<'_> {
 
     /// Run until the host is needed, the CPU waits, or no step is left.
     pub(crate) fn run(&mut self, left: &mut u64) -> Result<Stop, Error> {
+        self.broadcasts.read(self.cpu);
         self.complete_mmio(left);
         if self.cpu.host_touched_memory {
             self.host_touched_memory();
         }
         loop {
+            if !self.cpu.replay.done.is_empty() {
+                if let Some(stop) = self.go_on(left)? {
+                    return Ok(stop);
+                }
+                continue;
+            }
             if self.cpu.timers_changed || self.cpu.steps >= self.cpu.deadline {
                 self.update_timers();
             }
             if self.cpu.attention {
                 self.attend();
             }
+            // Before the steps: a CPU whose last one was WFI waits, and gives up its turn.
+            if self.cpu.wait != Wait::No && !self.wakes() {
+                return Ok(Stop::Wait);
+            }
             if *left == 0 {
                 return Ok(Stop::Limit);
             }
+            if self.kick.load(Ordering::Relaxed) {
+                return Ok(Stop::Kicked);
+            }
             if self.cpu.wait != Wait::No {
-                if !self.wakes() {
-                    return Ok(Stop::Wait);
-                }
                 self.cpu.event &= self.cpu.wait != Wait::Event;
                 self.cpu.wait = Wait::No;
             }
@@ -141,8 +161,8 @@ impl Runner<'_> {
                 self.step(left, 1);
                 continue;
             }
-            // Not past the next timer interrupt.
-            let limit = (*left).min(self.cpu.deadline.saturating_sub(self.cpu.steps));
+            // Not past the next timer interrupt, nor too far to see a kick.
+            let limit = (*left).min(self.cpu.deadline.saturating_sub(self.cpu.steps)).min(TURN);
             let mut part = limit;
             let result =
                 if self.cpu.debug.is_on() { self.run_debugged(&mut part) } else { self.run_once(&mut part) };
@@ -174,11 +194,13 @@ impl Runner<'_> {
             self.cpu.tlb.clear_fetch();
             return Ok(None);
         };
+        self.cpu.replay.next = 0;
         let (leave, done) = run_page(self.cpu, self.memory, self.icache, Code { page, guarded }, *left);
         self.cpu.elapsed = 0;
         self.cpu.steps += done;
         *left -= done;
         if done != 0 {
+            self.cpu.replay.done.clear();
             self.cpu.advance_step();
         }
         match leave {
@@ -267,16 +289,32 @@ impl Runner<'_> {
             }
         }
         if let Some(ram_page) = self.icache.decode_line(self.memory, slot, pc) {
-            self.cpu.tlb.drop_writes_to(ram_page);
-            self.others.iter_mut().for_each(|(_, cpu)| cpu.tlb.drop_writes_to(ram_page));
+            self.broadcast(Invalidation::WritesTo(ram_page));
         }
         Some(())
     }
 
     /// The numbers of decoded pages are void, for all CPUs.
     fn drop_fetches(&mut self) {
-        self.cpu.tlb.clear_fetch();
-        self.others.iter_mut().for_each(|(_, cpu)| cpu.tlb.clear_fetch());
+        self.broadcast(Invalidation::Fetches);
+    }
+
+    /// This CPU does it now, the others before they run.
+    fn broadcast(&mut self, invalidation: Invalidation) {
+        self.cpu.invalidate(invalidation);
+        self.tell_others(invalidation);
+    }
+
+    fn tell_others(&mut self, invalidation: Invalidation) {
+        if self.others.is_empty() {
+            return;
+        }
+        if self.broadcasts.is_full() {
+            self.others.iter_mut().for_each(|(_, cpu)| self.broadcasts.read(cpu));
+            let others = self.others.iter_mut().map(|(_, cpu)| cpu);
+            self.broadcasts.clear(others.chain([&mut *self.cpu]));
+        }
+        self.broadcasts.push(self.cpu, invalidation);
     }
 
     /// What is checked before an instruction that a branch landed at, or with PSTATE.IL set: the
@@ -322,7 +360,8 @@ impl Runner<'_> {
             self.drop_fetches();
         }
         for invalidation in std::mem::take(&mut self.cpu.broadcast) {
-            self.others.iter_mut().for_each(|(_, cpu)| cpu.invalidate(invalidation));
+            // Its own TLB did it when the instruction was executed.
+            self.tell_others(invalidation);
         }
     }
 
@@ -336,21 +375,45 @@ impl Runner<'_> {
         }
     }
 
-    /// KVM_RUN first completes an MMIO access: the register gets its value, the PC moves on.
+    /// KVM_RUN first completes an MMIO access: the register gets its value, the PC moves on. An instruction of several
+    /// accesses [goes on](Self::go_on).
     fn complete_mmio(&mut self, left: &mut u64) {
-        let Some(PendingMmio { kind, rd, data }) = self.cpu.mmio.take() else { return };
-        if !kind.is_store() {
-            self.cpu.set_slot(rd, kind.extend(u64::from_le_bytes(data)));
+        match self.cpu.mmio.take() {
+            Some(PendingMmio::Register { kind, rd, data }) => {
+                if !kind.is_store() {
+                    self.cpu.set_slot(rd, kind.extend(u64::from_le_bytes(data)));
+                }
+                self.cpu.pc = self.cpu.pc.wrapping_add(4);
+                self.cpu.advance_step_of_mmio();
+                self.cpu.steps += 1;
+                *left = left.saturating_sub(1);
+            }
+            Some(PendingMmio::Accesses(accesses)) => self.cpu.replay.done = accesses,
+            None => {}
         }
-        self.cpu.pc = self.cpu.pc.wrapping_add(4);
-        self.cpu.advance_step_of_mmio();
-        self.cpu.steps += 1;
-        *left = left.saturating_sub(1);
+    }
+
+    /// Execute the instruction at the PC again, with the bus's answers so far. Nothing comes in between, and it is
+    /// executed even if no step is left, as an MMIO access is completed.
+    #[cold]
+    fn go_on(&mut self, left: &mut u64) -> Result<Option<Stop>, Error> {
+        if self.cpu.attention {
+            self.attend();
+        }
+        let mut one = 1;
+        let result =
+            if self.cpu.is_stepping() { self.run_stepped(&mut one) } else { self.run_once(&mut one) };
+        *left = left.saturating_sub(1 - one);
+        result
     }
 
     /// Deal with the CPU's trap. `insn` is the instruction at the PC, if it was fetched.
     pub(crate) fn take_trap(&mut self, left: &mut u64, insn: Option<Insn>) -> Result<Option<Stop>, Error> {
-        match std::mem::replace(&mut self.cpu.trap, Trap::None) {
+        let trap = std::mem::replace(&mut self.cpu.trap, Trap::None);
+        if !matches!(trap, Trap::Bus(_)) {
+            self.cpu.replay.done.clear();
+        }
+        match trap {
             Trap::None => {}
             Trap::Exception { class, iss, far } => {
                 if class == ExceptionClass::BRK64 && self.cpu.landing.0 == self.cpu.steps {
@@ -393,6 +456,7 @@ impl Runner<'_> {
             Trap::Gic { register, rt, is_read } => self.gic_register(left, register, rt, is_read),
             Trap::Poison(abort) => return Ok(self.poison(left, &abort).map(Stop::Exit)),
             Trap::Hole(abort) => return Ok(self.hole(left, &abort, insn)?.map(Stop::Exit)),
+            Trap::Bus(access) => return Ok(self.bus(left, &access, insn).map(Stop::Exit)),
         }
         Ok(None)
     }
@@ -445,22 +509,53 @@ impl Runner<'_> {
             self.step(left, 1);
             return Ok(None);
         }
-        if let Some((insn, kind, ordered)) =
-            insn.and_then(|insn| insn.syndrome_kind().map(|(kind, ordered)| (insn, kind, ordered)))
-        {
+        if let Some((insn, kind, ordered)) = described(insn) {
             self.remember(abort, iss | access_iss(&insn, kind, ordered), Some(abort.pa));
-            if self.gic.has(abort.pa) {
-                self.gic_access(left, &insn, kind, abort.pa);
-                return Ok(None);
-            }
-            return Ok(Some(Exit::Mmio(self.mmio(&insn, kind, abort.pa))));
+            return Ok(self.single_access(left, &insn, kind, abort.pa));
         }
         self.remember(abort, iss, Some(abort.pa));
-        if self.config.nisv_to_user {
-            let exit = NisvExit { esr_iss: u64::from(iss), fault_ipa: abort.pa };
-            return Ok(Some(Exit::Nisv(exit)));
+        match self.config.no_syndrome {
+            NoSyndrome::Fail => Err(Error::NoSyndrome { pc: self.cpu.pc, ipa: abort.pa }),
+            _ => Ok(Some(Exit::Nisv(NisvExit { esr_iss: u64::from(iss), fault_ipa: abort.pa }))),
         }
-        Err(Error::NoSyndrome { pc: self.cpu.pc, ipa: abort.pa })
+    }
+
+    /// An access of the bus, whose answer the instruction lacks.
+    #[cold]
+    fn bus(&mut self, left: &mut u64, access: &BusAccess, insn: Option<Insn>) -> Option<Exit> {
+        let BusAccess { va, pa, len, write, data } = *access;
+        let intent = if write { Intent::STORE } else { Intent::LOAD };
+        let abort = HostAbort { intent, va, pa, walk_level: None, size: len.into() };
+        let iss = intent.iss() | iss::STAGE2_TRANSLATION;
+        let whole = described(insn).filter(|(_, kind, _)| 1 << kind.size() == len);
+        if let Some((insn, kind, ordered)) = whole {
+            self.remember(&abort, iss | access_iss(&insn, kind, ordered), Some(pa));
+            return self.single_access(left, &insn, kind, pa);
+        }
+        self.remember(&abort, iss, Some(pa));
+        let done = &mut self.cpu.replay.done;
+        done.push(*access);
+        if self.gic.has(pa) {
+            if write {
+                self.gic.store(pa, len.into(), data);
+                self.refresh_signals();
+            } else if let Some(access) = done.last_mut() {
+                access.data = self.gic.load(pa, len.into());
+            }
+            return None;
+        }
+        self.cpu.mmio = Some(PendingMmio::Accesses(std::mem::take(done)));
+        let data = if write { data.to_le_bytes() } else { [0; 8] };
+        Some(Exit::Mmio(MmioExit { phys_addr: pa, data, len: len.into(), is_write: write }))
+    }
+
+    /// The access of an instruction that is one access, as its syndrome describes it.
+    fn single_access(&mut self, left: &mut u64, insn: &Insn, kind: Kind, pa: u64) -> Option<Exit> {
+        if self.gic.has(pa) {
+            self.gic_access(left, insn, kind, pa);
+            return None;
+        }
+        Some(Exit::Mmio(self.mmio(insn, kind, pa)))
     }
 
     /// ESR_EL2, FAR_EL2 and HPFAR_EL2. The guest is always at a lower level than the host.
@@ -484,9 +579,15 @@ impl Runner<'_> {
                 *to = from;
             }
         }
-        self.cpu.mmio = Some(PendingMmio { kind, rd: insn.rd, data: [0; 8] });
+        self.cpu.mmio = Some(PendingMmio::Register { kind, rd: insn.rd, data: [0; 8] });
         MmioExit { phys_addr, data, len, is_write: kind.is_store() }
     }
+}
+
+/// The instruction, if a syndrome describes it.
+fn described(insn: Option<Insn>) -> Option<(Insn, Kind, bool)> {
+    let insn = insn?;
+    insn.syndrome_kind().map(|(kind, ordered)| (insn, kind, ordered))
 }
 
 /// ISV, SAS, SSE, SRT, SF and AR. Source: DDI 0487, `ESR_EL2`, ISS of a data abort.

@@ -13,7 +13,7 @@ use crate::timer::{self, STEPS_PER_TICK};
 use crate::vm::{Error, Vm};
 
 /// Steps of a turn: ten microseconds of the guest's time.
-const TURN: u64 = 10_000;
+pub(crate) const TURN: u64 = 10_000;
 /// Ticks that time is not skipped to: 36 years. A timer that is set so far ahead is one that is not to fire.
 const NEVER: u64 = 1 << 56;
 
@@ -44,6 +44,10 @@ impl Others<'_> {
         self.before.iter().chain(self.after.iter())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
+
     /// With their numbers.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Cpu)> {
         let after = self.before.len() + 1;
@@ -62,9 +66,9 @@ impl Vm {
     /// One CPU with all that it needs to run.
     pub(crate) fn runner(&mut self, index: usize) -> Result<Runner<'_>, Error> {
         let count = self.cpus.len();
-        let Vm { config, memory, icache, cpus, undefined, gic, .. } = self;
+        let Vm { config, memory, icache, cpus, undefined, gic, broadcasts, kick, .. } = self;
         let (cpu, others) = split(cpus, index).ok_or(Error::NoCpu { index, count })?;
-        Ok(Runner { config, index, cpu, others, gic, memory, icache, undefined })
+        Ok(Runner { config, index, cpu, others, broadcasts, gic, memory, icache, undefined, kick: &kick.0 })
     }
 
     /// Runs one CPU for at most `left` steps.
@@ -89,11 +93,11 @@ impl Vm {
     pub fn run(&mut self) -> Result<(usize, Exit), Error> {
         loop {
             let current = self.turn.cpu;
-            if self.budget == Some(0) {
+            if self.budget == Some(0) || self.until_alarm() == Some(0) || self.kick.take() {
                 return Ok((current, Exit::Intr));
             }
             let Some(index) = self.next_cpu() else {
-                if self.skip_time() {
+                if self.skip_time(self.alarm) {
                     continue;
                 }
                 self.wake(current);
@@ -103,7 +107,8 @@ impl Vm {
                 self.begin_turn(index);
             }
             let own = self.cpus.get(index).and_then(|cpu| cpu.budget).unwrap_or(u64::MAX);
-            let limit = self.turn.left.min(self.budget.unwrap_or(u64::MAX)).min(own);
+            let alarm = self.until_alarm().unwrap_or(u64::MAX);
+            let limit = self.turn.left.min(self.budget.unwrap_or(u64::MAX)).min(own).min(alarm);
             let mut left = limit;
             let result = self.run_cpu(index, &mut left);
             let done = limit - left;
@@ -116,7 +121,8 @@ impl Vm {
                 Stop::Exit(exit) => return Ok((index, exit)),
                 Stop::Wait => self.turn.left = 0,
                 Stop::Limit if done == own => return Ok((index, Exit::Intr)),
-                Stop::Limit => {}
+                // What is up is seen above.
+                Stop::Limit | Stop::Kicked => {}
             }
         }
     }
@@ -133,6 +139,12 @@ impl Vm {
             match result? {
                 Stop::Exit(exit) => return Ok(exit),
                 Stop::Limit => return Ok(Exit::Intr),
+                Stop::Kicked => {
+                    self.kick.take();
+                    return Ok(Exit::Intr);
+                }
+                // It waits on in the next run.
+                Stop::Wait if budget.is_some() && left == 0 => return Ok(Exit::Intr),
                 Stop::Wait => {}
             }
             let is_off = self.cpus.get(index).is_none_or(|cpu| cpu.wait == Wait::Off);
@@ -146,7 +158,7 @@ impl Vm {
     /// Let time go on until a CPU that waits can go on. Whether it can.
     fn wait_over(&mut self, index: usize) -> bool {
         while !self.can_run(index) {
-            if !self.skip_time() {
+            if !self.skip_time(None) {
                 return false;
             }
         }
@@ -189,9 +201,14 @@ impl Vm {
         self.turn = Turn { cpu: index, left: TURN };
     }
 
-    /// All CPUs wait: time goes on to the next timer interrupt, or to the next event for a CPU in
-    /// WFE, which without an event stream is now. `false`: nothing comes.
-    fn skip_time(&mut self) -> bool {
+    /// Steps to the host's alarm.
+    fn until_alarm(&self) -> Option<u64> {
+        self.alarm.map(|alarm| alarm.saturating_sub(self.now))
+    }
+
+    /// All CPUs wait: time goes on to the next timer interrupt, to the next event for a CPU in WFE, which without an event
+    /// stream is now, or to the host's alarm. `false`: nothing comes.
+    fn skip_time(&mut self, alarm: Option<u64>) -> bool {
         let now = self.now / STEPS_PER_TICK;
         let mut next: Option<u64> = None;
         for cpu in self.cpus.iter().filter(|cpu| cpu.wait != Wait::Off) {
@@ -201,7 +218,12 @@ impl Vm {
                 (cpu.wait == Wait::Event).then(|| timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now));
             next = interrupts.chain(event).chain(next).min();
         }
-        let Some(next) = next.filter(|tick| *tick < NEVER) else { return false };
+        let next = next.filter(|tick| *tick < NEVER);
+        if let Some(alarm) = alarm.filter(|alarm| next.is_none_or(|tick| *alarm < tick * STEPS_PER_TICK)) {
+            self.now = self.now.max(alarm);
+            return true;
+        }
+        let Some(next) = next else { return false };
         for cpu in self.cpus.iter_mut().filter(|cpu| cpu.wait == Wait::Event) {
             cpu.event |= timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now) <= next;
         }

@@ -7,6 +7,9 @@
 //!
 //! An entry may go at any time; it may stay only as long as the architecture lets a TLB keep it.
 //! Entries of another ASID never are in here: changing the ASID drops those that are not global.
+//!
+//! Each array knows which of its entries hold a page, so invalidation costs what it drops. Maintenance
+//! that is broadcast goes into a log ([`crate::broadcast`]), which a CPU reads when it runs next.
 
 // On the path of every load and store.
 #![allow(clippy::inline_always)]
@@ -73,6 +76,8 @@ struct Scope {
 pub(crate) struct Array {
     entries: Box<[Entry; SETS]>,
     scopes: Box<[Scope; SETS]>,
+    /// The entries that may hold a page, a bit each: no other does.
+    filled: [u64; SETS / 64],
 }
 
 impl Array {
@@ -80,6 +85,7 @@ impl Array {
         Self {
             entries: Box::new([Entry::NONE; SETS]),
             scopes: Box::new([Scope { shift: 12, global: true }; SETS]),
+            filled: [0; SETS / 64],
         }
     }
 
@@ -94,18 +100,45 @@ impl Array {
         let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
         self.entries[set] = Entry { tag: va & !PAGE_MASK, page, strict };
         self.scopes[set] = scope;
+        self.filled[set / 64] |= 1 << (set % 64);
     }
 
     fn clear(&mut self) {
-        self.entries.fill(Entry::NONE);
+        self.retain(|_, _| false);
     }
 
+    /// Costs what the array holds.
     fn retain(&mut self, keep: impl Fn(&Entry, Scope) -> bool) {
-        for (entry, scope) in self.entries.iter_mut().zip(self.scopes.iter()) {
-            if entry.page != u32::MAX && !keep(entry, *scope) {
-                *entry = Entry::NONE;
+        for (word, filled) in self.filled.iter_mut().enumerate() {
+            let mut rest = *filled;
+            while rest != 0 {
+                let bit = rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                let set = word * 64 + bit;
+                #[cfg(test)]
+                work::count();
+                if !keep(&self.entries[set], self.scopes[set]) {
+                    self.entries[set] = Entry::NONE;
+                    *filled &= !(1 << bit);
+                }
             }
         }
+    }
+}
+
+/// How many entries this thread's TLBs looked at to drop some.
+#[cfg(test)]
+pub(crate) mod work {
+    std::thread_local! {
+        static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        LOOKED_AT.set(LOOKED_AT.get() + 1);
+    }
+
+    pub(crate) fn take() -> u64 {
+        LOOKED_AT.replace(0)
     }
 }
 
@@ -142,7 +175,7 @@ pub(crate) struct Fill {
 const EMPTY: (u64, u64) = (u64::MAX, 0);
 
 /// An address without its tag byte.
-fn untagged(va: u64) -> u64 {
+pub(crate) fn untagged(va: u64) -> u64 {
     va << 8 >> 8
 }
 
@@ -201,9 +234,10 @@ impl Tlb {
         self.fetch.iter_mut().for_each(Array::clear);
     }
 
-    /// Drop all stores to a page of RAM: it has got decoded instructions.
-    pub(crate) fn drop_writes_to(&mut self, page: u32) {
-        self.write.iter_mut().for_each(|array| array.retain(|entry, _| entry.page != page));
+    /// Drop all stores to pages of RAM, in rising order: they have got decoded instructions.
+    pub(crate) fn drop_writes_to(&mut self, pages: &[u32]) {
+        let keep = |entry: &Entry, _| pages.binary_search(&entry.page).is_err();
+        self.write.iter_mut().for_each(|array| array.retain(keep));
     }
 
     /// Drop what a change of ASID or table makes invalid: all that is not global, and the lower
@@ -217,18 +251,29 @@ impl Tlb {
     /// TLBI by address: drop the translations that `va` (bits `[55:12]`; the tag byte is not looked
     /// at) falls into, in whatever granule or block they are.
     pub(crate) fn drop_address(&mut self, va: u64) {
-        let differs = |tag: u64, shift: u8| untagged(tag ^ va) >> shift != 0;
         let (low, high) = self.large[half(va)];
         if (low..=high).contains(&untagged(va)) {
-            self.arrays().for_each(|array| array.retain(|entry, scope| differs(entry.tag, scope.shift)));
+            self.drop_addresses(&[untagged(va)]);
             return;
         }
         let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
         for array in self.arrays() {
-            if !differs(array.entries[set].tag, 12) {
+            if untagged(array.entries[set].tag ^ va) >> PAGE_SHIFT == 0 {
                 array.entries[set] = Entry::NONE;
+                array.filled[set / 64] &= !(1 << (set % 64));
             }
         }
+    }
+
+    /// The same for many addresses, without their tag bytes, in rising order.
+    pub(crate) fn drop_addresses(&mut self, addresses: &[u64]) {
+        let keep = |entry: &Entry, scope: Scope| {
+            // What the translation spans, as far as addresses go that have no tag byte.
+            let first = untagged(entry.tag) >> scope.shift;
+            let from = addresses.partition_point(|va| va >> scope.shift < first);
+            addresses.get(from).is_none_or(|va| va >> scope.shift != first)
+        };
+        self.arrays().for_each(|array| array.retain(keep));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use seawall_arm::{ExceptionClass, FaultStatus};
 
+use crate::bus::BusAccess;
 use crate::cpu::Cpu;
 use crate::walk::{ExternalCause, Fault, FaultKind};
 
@@ -67,6 +68,8 @@ pub(crate) enum Trap {
     Poison(HostAbort),
     /// There is no RAM.
     Hole(HostAbort),
+    /// The bus is to be accessed.
+    Bus(BusAccess),
 }
 
 impl Cpu {

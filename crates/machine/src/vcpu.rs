@@ -4,7 +4,7 @@ use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Abi, Delivery, Exit, VcpuEvents};
 
-use crate::cpu::{Cpu, Wait};
+use crate::cpu::{Cpu, PendingMmio, Wait};
 use crate::run::Kernel;
 use crate::vm::{Error, Vm};
 
@@ -195,8 +195,15 @@ impl seawall_events::Vcpu for Vcpu<'_> {
 
     fn answer_mmio(&mut self, data: [u8; 8]) {
         if let Ok(cpu) = self.cpu_mut() {
-            if let Some(mmio) = &mut cpu.mmio {
-                mmio.data = data;
+            match &mut cpu.mmio {
+                Some(PendingMmio::Register { data: answer, .. }) => *answer = data,
+                Some(PendingMmio::Accesses(accesses)) => {
+                    if let Some(access) = accesses.last_mut().filter(|access| !access.write) {
+                        let unused = 64 - 8 * u32::from(access.len.clamp(1, 8));
+                        access.data = u64::from_le_bytes(data) << unused >> unused;
+                    }
+                }
+                None => {}
             }
         }
     }

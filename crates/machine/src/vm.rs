@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use seawall_arm::{ErrorState, Reg};
 use seawall_events::{Abi, Layout, Refused};
 
+use crate::broadcast::Broadcasts;
 use crate::cpu::{Cpu, Wait};
 use crate::gic::{self, Gic};
 use crate::icache::ICache;
@@ -27,6 +30,19 @@ pub enum StorePolicy {
     Abort,
 }
 
+/// What becomes of an access where there is no RAM by an instruction that no syndrome describes (ESR_EL2.ISV is 0): a pair,
+/// an exclusive or atomic, one with writeback or of a V register, DC ZVA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NoSyndrome {
+    /// What it does on hardware: the host sees each of its accesses of the bus as [`seawall_events::Exit::Mmio`].
+    #[default]
+    Serve,
+    /// As on KVM with `KVM_CAP_ARM_NISV_TO_USER`: [`seawall_events::Exit::Nisv`].
+    Exit,
+    /// As on KVM without it: the run fails with [`Error::NoSyndrome`].
+    Fail,
+}
+
 /// What a [`Vm`] is created with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -41,9 +57,8 @@ pub struct Config {
     /// `KVM_CAP_ARM_SEA_TO_USER` is enabled: an SEA becomes [`seawall_events::Exit::Sea`]. If not, the
     /// guest gets an SError.
     pub sea_to_user: bool,
-    /// `KVM_CAP_ARM_NISV_TO_USER` is enabled: an access outside RAM that no syndrome describes becomes
-    /// [`seawall_events::Exit::Nisv`]. If not, the run fails with [`Error::NoSyndrome`].
-    pub nisv_to_user: bool,
+    /// What becomes of an access outside RAM that no syndrome describes.
+    pub no_syndrome: NoSyndrome,
     /// What a store to a poisoned line does.
     pub store_policy: StorePolicy,
     /// ISS.SET of an SEA: in what state the error left the CPU.
@@ -51,7 +66,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// One CPU, 128 MiB, the extended ABI as posted, RAS, both exits enabled, deferred stores, SET = 0.
+    /// One CPU, 128 MiB, the extended ABI as posted, RAS, SEA exits, every access served, deferred stores, SET = 0.
     fn default() -> Self {
         Self {
             cpus: 1,
@@ -59,7 +74,7 @@ impl Default for Config {
             abi: Abi::Extended(Layout::Posted),
             ras: true,
             sea_to_user: true,
-            nisv_to_user: true,
+            no_syndrome: NoSyndrome::Serve,
             store_policy: StorePolicy::Defer,
             error_state: ErrorState::Recoverable,
         }
@@ -98,7 +113,7 @@ pub enum Error {
     #[error(transparent)]
     Events(#[from] Refused),
     /// ENOSYS: the guest accessed memory that is not there by an instruction whose syndrome does not
-    /// say what it does, and `nisv_to_user` is off.
+    /// say what it does ([`NoSyndrome::Fail`]).
     #[error("the access to {ipa:#x} by the instruction at {pc:#x} has no syndrome (ENOSYS)")]
     NoSyndrome {
         /// Virtual address of the instruction.
@@ -146,6 +161,7 @@ pub struct Vm {
     pub(crate) memory: Memory,
     pub(crate) icache: ICache,
     pub(crate) cpus: Vec<Cpu>,
+    pub(crate) broadcasts: Broadcasts,
     pub(crate) undefined: UndefinedLog,
     pub(crate) gic: Gic,
     /// The machine's time, in steps.
@@ -153,6 +169,26 @@ pub struct Vm {
     pub(crate) turn: Turn,
     /// Steps that the host still allows in [`Vm::run`].
     pub(crate) budget: Option<u64>,
+    /// When [`Vm::run`] is to come back, by the machine's time.
+    pub(crate) alarm: Option<u64>,
+    pub(crate) kick: Kicker,
+}
+
+/// Ends a machine's run, from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Kicker(pub(crate) Arc<AtomicBool>);
+
+impl Kicker {
+    /// The run that the machine is in ends with [`Exit::Intr`](seawall_events::Exit::Intr), at the next instruction
+    /// that traps or leaves its page, within 10,000 steps in any case; if it is in none, the next run does at once.
+    pub fn kick(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there was a kick, which counts once.
+    pub(crate) fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl Vm {
@@ -177,11 +213,14 @@ impl Vm {
             icache: ICache::new(memory.size()),
             memory,
             cpus: (0..config.cpus).map(|cpu| Cpu::new(mpidr(cpu), &config)).collect(),
+            broadcasts: Broadcasts::default(),
             undefined: UndefinedLog::default(),
             gic: Gic::new(config.cpus),
             now: 0,
             turn: Turn::FIRST,
             budget: None,
+            alarm: None,
+            kick: Kicker::default(),
         }
     }
 
@@ -215,9 +254,21 @@ impl Vm {
         self.budget = budget;
     }
 
+    /// What ends a run from another thread.
+    pub fn kicker(&self) -> Kicker {
+        self.kick.clone()
+    }
+
     /// Steps left of the budget.
     pub fn budget(&self) -> Option<u64> {
         self.budget
+    }
+
+    /// When [`Vm::run`] is to come back with [`Exit::Intr`](seawall_events::Exit::Intr), by [`Vm::time`]: at that very step,
+    /// or then if all CPUs wait. It comes back each time that it is called then, until the alarm is another. The host has
+    /// it: it is no part of a snapshot.
+    pub fn set_alarm(&mut self, time: Option<u64>) {
+        self.alarm = time;
     }
 
     /// Steps that all CPUs did since the machine was made.

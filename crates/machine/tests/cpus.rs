@@ -63,6 +63,28 @@ fn a_vm_has_1_to_123_cpus() {
     assert_eq!(vm.cpu_count(), 123);
 }
 
+/// The host's own timer: at that very step, or when all CPUs wait; and it is still a run of the same steps.
+#[test]
+fn a_run_comes_back_at_the_hosts_alarm() {
+    let mut busy = guest(&[LOOP], &[LOOP]);
+    busy.vm.set_alarm(Some(25_001));
+    assert_eq!(run(&mut busy, 1_000_000).1, Exit::Intr);
+    assert_eq!((busy.vm.time(), busy.vm.budget()), (25_001, Some(1_000_000 - 25_001)));
+    assert_eq!(busy.vm.run().expect("no host error").1, Exit::Intr, "until the alarm is another");
+    busy.vm.set_alarm(None);
+    assert_eq!(busy.vm.run().expect("no host error").1, Exit::Intr);
+    let mut other = guest(&[LOOP], &[LOOP]);
+    run(&mut other, 1_000_000);
+    assert_eq!(busy.vm.state_hash(), other.vm.state_hash());
+
+    let mut idle = guest(&[WFI, LOOP], &[WFI, LOOP]);
+    idle.vm.set_alarm(Some(5_000_000_000));
+    assert_eq!(run(&mut idle, 1_000).1, Exit::Intr);
+    assert_eq!((idle.vm.time(), idle.vm.budget()), (5_000_000_000, Some(998)));
+    idle.vm.set_alarm(None);
+    assert_eq!(run(&mut idle, 1_000).1, Exit::Idle);
+}
+
 #[test]
 fn only_the_first_cpu_is_on_until_psci_turns_another_on() {
     let mut guest = Guest::with(&[HVC, LOOP], Config { cpus: 2, ..Config::default() });

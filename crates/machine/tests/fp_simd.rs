@@ -5,7 +5,7 @@ mod support;
 
 use seawall_arm::Reg;
 use seawall_events::{Exit, NisvExit};
-use seawall_machine::{Config, FpSimdState, StorePolicy};
+use seawall_machine::{Config, FpSimdState, NoSyndrome, StorePolicy};
 use support::{CODE, DATA, EL0, EL0T, EL1H, Guest, HOLE, TABLES, VECTORS};
 
 const FPEN: u64 = 3 << 20;
@@ -267,7 +267,7 @@ fn a_device_gives_no_syndrome() {
         (LD4, 0x07, "ld4"),
         (STP_Q, 0x47, "stp q"),
     ] {
-        let config = Config { nisv_to_user: true, ..Config::default() };
+        let config = Config { no_syndrome: NoSyndrome::Exit, ..Config::default() };
         let mut guest = enabled(Guest::with(&[word], config));
         guest.set(Reg::X(1), HOLE);
         assert_eq!(guest.run(1), Exit::Nisv(NisvExit { esr_iss: iss, fault_ipa: HOLE }), "{name}");

@@ -1,10 +1,11 @@
-//! Accesses where there is no RAM: MMIO exits with a syndrome, NISV exits without, and what KVM does itself.
+//! Accesses where there is no RAM, as KVM has them: MMIO exits with a syndrome, NISV exits without, and what KVM does itself.
+//! What hardware does is in `device_access.rs`.
 
 mod support;
 
 use seawall_arm::Reg;
 use seawall_events::{Exit, MmioExit, NisvExit, Vcpu as _, VcpuEvents};
-use seawall_machine::{Config, Error};
+use seawall_machine::{Config, Error, NoSyndrome};
 use support::{CODE, DATA, EL1H, Guest, HOLE, VECTORS};
 
 fn answer(guest: &mut Guest, data: u64) {
@@ -79,7 +80,8 @@ fn accesses_that_no_syndrome_describes_are_nisv_exits() {
         (0xc85f_7c22, "ldxr x2, [x1]", 0x07),
         (0xf822_0023, "ldadd x2, x3, [x1]", 0x07),
     ] {
-        let mut guest = Guest::new(&[word]);
+        let config = Config { no_syndrome: NoSyndrome::Exit, ..Config::default() };
+        let mut guest = Guest::with(&[word], config);
         guest.set(Reg::X(1), HOLE + 0x10);
         let nisv = NisvExit { esr_iss: iss, fault_ipa: HOLE + 0x10 };
         assert_eq!(guest.run(10), Exit::Nisv(nisv), "{name}");
@@ -89,7 +91,7 @@ fn accesses_that_no_syndrome_describes_are_nisv_exits() {
 
 #[test]
 fn without_the_nisv_exit_the_run_fails_with_enosys() {
-    let config = Config { nisv_to_user: false, ..Config::default() };
+    let config = Config { no_syndrome: NoSyndrome::Fail, ..Config::default() };
     let mut guest = Guest::with(&[0xa940_0c22], config);
     guest.set(Reg::X(1), HOLE);
     let result = guest.vm.vcpu(0).expect("CPU 0").run();

@@ -74,8 +74,8 @@ fn a_foreign_file_and_one_of_another_format_are_told_apart() {
          [7f, 45, 4c, 46, 20, 61, 6e, 64]"
     );
     let mut newer = small();
-    newer[8] = 2;
-    assert_eq!(refusal(&newer), "expected a snapshot of format 1, got one of format 2");
+    newer[8] = 3;
+    assert_eq!(refusal(&newer), "expected a snapshot of format 2, got one of format 3");
     let mut longer = small();
     longer.push(0);
     let end = longer.len() - 1;

@@ -1,36 +1,38 @@
 //! One call from a SEA exit to a guest that goes on.
 
+mod refuse;
+
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use seawall_arm::{Pstate, Target};
 use seawall_events::{Abi, Delivery, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
-use vm_memory::{Bytes, GuestAddress};
 
-use crate::apei::cper::Severity;
-use crate::apei::ghes::{Ghes, Report};
 use crate::storm::Noted;
+use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
     Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response, Source,
     StopReason, StormGuard, Verdict,
 };
 
+#[cfg(feature = "records")]
+mod records;
+
 /// Turns memory errors into what a policy decides, and says what became of the guest.
 ///
 /// [`handle`](Containment::handle) is all of it for a SEA exit. It is made of steps that can be taken one by one:
-/// [`decide`](Containment::decide) looks and changes nothing of the guest (alone, it is a dry run),
-/// [`record`](Containment::record) writes the firmware's record for a guest that looks for such, and
-/// [`inject`](Containment::inject) does what was decided.
+/// [`decide`](Containment::decide) looks and changes nothing of the guest (alone, it is a dry run), `record` (feature
+/// `records`) writes the firmware's record for a guest that looks for such, and [`inject`](Containment::inject) does what
+/// was decided.
 #[derive(Clone, Debug)]
 pub struct Containment<P> {
     policy: P,
     storm: StormGuard,
+    repeats: Repeats,
     evacuation: EvacuationThreshold,
-    records: Option<Ghes>,
-    /// Since when the guest has not acknowledged all records, as far as somebody had to wait for it.
-    busy_since: Option<Duration>,
-    patience: Duration,
+    #[cfg(feature = "records")]
+    records: records::Records,
     guest: GuestTraits,
     is_dry_run: bool,
 }
@@ -59,19 +61,10 @@ pub struct ContainmentState {
     noted: Vec<Noted>,
     /// When, and which.
     bad_pages: Vec<(Duration, u64)>,
-    records: Option<Ghes>,
-    busy_since: Option<Duration>,
+    repeats: RepeatsState,
+    #[cfg(feature = "records")]
+    records: records::RecordsState,
 }
-
-impl ContainmentState {
-    /// Where the guest looks for records of errors.
-    pub fn records(&self) -> Option<&Ghes> {
-        self.records.as_ref()
-    }
-}
-
-/// How long a vCPU waits at most for the guest to acknowledge a record, if nothing else is said.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was done about one memory error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,10 +129,10 @@ impl<P: Policy> Containment<P> {
         Self {
             policy,
             storm,
+            repeats: Repeats::default(),
             evacuation,
-            records: None,
-            busy_since: None,
-            patience: PATIENCE,
+            #[cfg(feature = "records")]
+            records: records::Records::default(),
             guest: GuestTraits::default(),
             is_dry_run: false,
         }
@@ -157,12 +150,6 @@ impl<P: Policy> Containment<P> {
         Self { evacuation, ..self }
     }
 
-    /// How long a vCPU waits at most for the guest to acknowledge a record, by the clock that the containment is asked
-    /// with: a second. None at all where no other vCPU can run meanwhile.
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
-    }
-
     /// What the guest is; see [`GuestTraits`] for what it is taken for if nothing is said.
     pub fn set_guest(&mut self, guest: GuestTraits) {
         self.guest = guest;
@@ -174,21 +161,13 @@ impl<P: Policy> Containment<P> {
         self.is_dry_run = is_dry_run;
     }
 
-    /// Where the guest looks for records of errors, from now on. See [`Ghes::reset`].
-    pub fn set_records(&mut self, records: Option<Ghes>) {
-        (self.records, self.busy_since) = (records, None);
-    }
-
-    /// Where the guest looks for records of errors.
-    pub fn records(&mut self) -> Option<&mut Ghes> {
-        self.records.as_mut()
-    }
-
-    /// The guest starts anew: what the old one did, and was told, is forgotten. Which pages of the host went bad is not.
-    /// Where the new guest looks for records is to be [set](Containment::set_records) again.
+    /// The guest reboots: the containment forgets what the old guest did and was told, and keeps which pages of the host
+    /// went bad. Say again where the new guest looks for records (`set_records`).
     pub fn reset(&mut self) {
         self.storm.forget();
-        self.set_records(None);
+        self.repeats = Repeats::default();
+        #[cfg(feature = "records")]
+        self.records.reset(None);
     }
 
     /// What it remembers, for a snapshot.
@@ -196,8 +175,9 @@ impl<P: Policy> Containment<P> {
         ContainmentState {
             noted: self.storm.noted().collect(),
             bad_pages: self.evacuation.noted().collect(),
-            records: self.records.clone(),
-            busy_since: self.busy_since,
+            repeats: self.repeats.state(),
+            #[cfg(feature = "records")]
+            records: self.records.state(),
         }
     }
 
@@ -205,8 +185,9 @@ impl<P: Policy> Containment<P> {
     pub fn set_state(&mut self, state: &ContainmentState) {
         self.storm.remember(state.noted.iter().copied());
         self.evacuation.remember(state.bad_pages.iter().copied());
-        self.records.clone_from(&state.records);
-        self.busy_since = state.busy_since;
+        self.repeats.set_state(&state.repeats);
+        #[cfg(feature = "records")]
+        self.records.set_state(&state.records);
     }
 
     /// Handles one SEA exit: decides, injects, and reads back what the guest will see. No record is written.
@@ -244,6 +225,7 @@ impl<P: Policy> Containment<P> {
             // A CPU without FEAT_HCX has no HCRX_EL2.
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
+        self.repeats.forget();
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         if let Err(reason) = self.storm.note(&error, now) {
             return Ok(decision(Verdict::Stop(reason), None));
@@ -267,49 +249,6 @@ impl<P: Policy> Containment<P> {
         let refused = |refusal| ContainError::NotInAbi { policy: self.policy.name(), injection, refusal };
         injection.check(abi).map_err(refused)?;
         Ok(injection)
-    }
-
-    /// Writes the record of the error, if the guest looks for such, an abort will be injected that makes it look, and
-    /// the error has an address. `time` is the record's.
-    ///
-    /// While there is a record that the guest has not acknowledged the decision becomes [`Verdict::Wait`], and that for at
-    /// most a second ([`Containment::set_patience`]): then the record goes to another source, or, if all are taken, the guest
-    /// gets the abort without one.
-    ///
-    /// One at a time, because Linux reads all sources at each abort, whichever CPU took it (`ghes_notify_sea`): a CPU that is
-    /// about to read its own record would take that of another, whose abort is still to come. That other would find
-    /// nothing, and its process would be killed as by an error that nobody knows of.
-    ///
-    /// # Errors
-    /// The memory's: the decision is as it was.
-    pub fn record<M: Bytes<GuestAddress>>(
-        &mut self,
-        memory: &M,
-        decision: &mut Decision,
-        time: SystemTime,
-    ) -> Result<(), M::E> {
-        let Verdict::Inject(injection) = decision.verdict else { return Ok(()) };
-        let (Some(ghes), Some(range)) = (&mut self.records, decision.error.range()) else { return Ok(()) };
-        if !injection.has_abort() || self.is_dry_run {
-            return Ok(());
-        }
-        if ghes.outstanding(memory)?.0 == 0 {
-            self.busy_since = None;
-        } else {
-            // A guest that did not acknowledge in time is not waited for again until it has: a storm would never end.
-            let since = *self.busy_since.get_or_insert(decision.now);
-            if decision.now.saturating_sub(since) < self.patience {
-                // The access is repeated: that is no storm.
-                self.storm.take_back(&decision.error);
-                decision.verdict = Verdict::Wait;
-                return Ok(());
-            }
-        }
-        decision.recorded = match ghes.report(memory, range, Severity::Recoverable, time)? {
-            Report::Written { source } => Recorded::AtSource(source),
-            Report::Busy => Recorded::Unacknowledged,
-        };
-        Ok(())
     }
 
     /// What became of a decision for [`Verdict::HostFirst`], if the host could help.
@@ -362,20 +301,25 @@ fn correct_fetch<V: Vcpu>(vcpu: &mut V, pc: u64, guest: &mut Delivery) -> Result
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.error)?;
-        match &self.action {
-            Action::Injected { injection, guest } => write!(f, "{injection}; {guest}")?,
-            Action::Waiting => f.write_str("waits until the guest has read the records before it")?,
-            Action::Repaired => f.write_str("the host put back what was there")?,
-            Action::DryRun(injection) => write!(f, "dry run: {injection} would have been injected")?,
-            Action::Stop(reason) => write!(f, "stopped: {reason}")?,
-        }
+        write!(f, "{}: {}", self.error, self.action)?;
         if self.recorded != Recorded::No {
             write!(f, "; {}", self.recorded)?;
         }
         match self.evacuate {
             Some(evacuate) => write!(f, "; {evacuate}"),
             None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Injected { injection, guest } => write!(f, "{injection}; {guest}"),
+            Self::Waiting => f.write_str("waits until the guest has read the records before it"),
+            Self::Repaired => f.write_str("the host put back what was there"),
+            Self::DryRun(injection) => write!(f, "dry run: {injection} would have been injected"),
+            Self::Stop(reason) => write!(f, "stopped: {reason}"),
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   done to a bare-metal system
 //! - [`Injection`]: an abort or SError that the ABI accepts; what it forbids cannot be built
 //! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
+//! - [`UnansweredAccess`]: an address where nobody is, or a device that KVM could not ask: the same abort
 //! - [`apei`]: the firmware-first record that lets the guest take the page offline
 //! - [`ledger`]: which pages are bad, over resets, restarts and migrations
 //! - [`migration`]: a guest's memory on its way to another VMM, bad pages unread
@@ -38,23 +39,28 @@
 #![forbid(unsafe_code)]
 
 /// The code of docs/embedding.md compiles, and does what it says.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "records", feature = "telemetry", feature = "migration"))]
 #[doc = include_str!("../../../docs/embedding.md")]
 mod embedding {}
 
 mod address_map;
+#[cfg(feature = "records")]
 pub mod apei;
 mod containment;
 mod decision;
 mod error;
 mod evacuation;
 mod injection;
+#[cfg(feature = "ledger")]
 pub mod ledger;
+#[cfg(feature = "migration")]
 pub mod migration;
 mod policy;
 mod stop;
 mod storm;
+#[cfg(feature = "telemetry")]
 pub mod telemetry;
+mod unanswered;
 
 pub use address_map::{AddressMap, BadRegion, Region};
 pub use containment::{Action, ContainError, Containment, ContainmentState, GuestTraits, Outcome};
@@ -68,3 +74,4 @@ pub use policy::{
 pub use seawall_events::Delivery;
 pub use stop::StopReason;
 pub use storm::StormGuard;
+pub use unanswered::{Unanswered, UnansweredAccess, UnansweredOutcome};

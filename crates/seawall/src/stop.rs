@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::ErrorKind;
+use crate::{ErrorKind, Unanswered};
 
 /// Why a guest must not be run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
@@ -21,6 +21,21 @@ pub enum StopReason {
         /// How often, within the guard's period.
         times: usize,
     },
+    /// The guest's kernel makes an access that nobody answers, and does nothing else.
+    #[error(
+        "the guest's kernel made the same access {times} times at PC {pc:#x} and did nothing else: address {gpa:#x}, {why}. \
+         It does not handle the external abort (does its handler return to the access?)"
+    )]
+    Unanswered {
+        /// PC of the access.
+        pc: u64,
+        /// Guest physical address.
+        gpa: u64,
+        /// Why nobody answers.
+        why: Unanswered,
+        /// How often.
+        times: u32,
+    },
     /// The policy has it so for errors of this kind.
     #[error("the policy stops a guest at this kind of error: {0}")]
     Policy(ErrorKind),
@@ -36,7 +51,7 @@ impl StopReason {
     /// Its name, for programs.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Storm { .. } => "storm",
+            Self::Storm { .. } | Self::Unanswered { .. } => "storm",
             Self::Policy(_) => "policy",
             Self::Nested => "nested",
         }

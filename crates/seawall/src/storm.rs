@@ -60,6 +60,7 @@ impl StormGuard {
     }
 
     /// The last error that was noted and is like this one did not count.
+    #[cfg(feature = "records")]
     pub(crate) fn take_back(&mut self, error: &MemoryError) {
         let key = (error.pc, error.gva, error.gpa);
         if let Some(last) = self.recent.iter().rposition(|(_, seen)| *seen == key) {

@@ -1,8 +1,15 @@
 //! The board: devices on a bus, and what an exit of a vCPU comes to. Generic over the backend: `serve` takes any
 //! [`Vcpu`], interrupts go by [`InterruptLine`].
 
+mod access;
+mod end;
+mod state;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,13 +18,16 @@ use seawall::ledger::{Cause, Keeper};
 use seawall::telemetry::{self, Circumstances, ErrorReport, Facades, Sink as _};
 use seawall::{
     Action, AddressMap, ContainError, Containment, Decision, MemoryError, Policy, Response, Source,
-    StopReason,
+    UnansweredAccess,
 };
-use seawall_events::{Exit, MmioExit, NisvExit, SigbusExit, SystemEvent, Vcpu};
+use seawall_events::{Exit, SystemEvent, Vcpu};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{self, MmioAddress, MmioRange};
 use vm_device::device_manager::{IoManager, MmioManager as _};
 use vm_memory::{GuestMemory, GuestMemoryError};
+
+pub use end::End;
+pub(crate) use state::BoardState;
 
 use crate::console::{Console, Observer};
 use crate::devices::disk::Disk;
@@ -26,39 +36,6 @@ use crate::devices::rtc::{Clock, Pl031};
 use crate::devices::virtio::{Block, DeviceMemory, VirtioConsole, VirtioMmio};
 use crate::interrupt::InterruptLine;
 use crate::layout;
-
-/// How a guest ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum End {
-    /// It powered itself off.
-    PowerOff,
-    /// It asked for a reset.
-    Reset,
-    /// Its kernel panicked: said so on the console, and then asked for a reset or stood still.
-    Panic {
-        /// The kernel's line.
-        message: String,
-    },
-    /// It was stopped at a memory error: it took the same abort for ever, or the policy has it so.
-    Stopped(StopReason),
-    /// It met bad memory, and this is a dry run.
-    DryRun,
-    /// It accessed an address where there is nothing.
-    NoDevice(MmioExit),
-    /// The same, by an instruction whose syndrome does not say what it does.
-    NoSyndrome(NisvExit),
-    /// It touched a page that the host knows to be bad and did not give back by an SEA.
-    HostMemory(SigbusExit),
-    /// It asked by PSCI for something else.
-    Event(SystemEvent),
-    /// It waits for an interrupt that cannot come.
-    Idle,
-    /// An exit that is not known here: `kvm_run.exit_reason`.
-    Unknown(u32),
-    /// The host's limit of time is over.
-    TimeLimit,
-}
 
 /// What an exit came to.
 #[derive(Debug)]
@@ -69,6 +46,8 @@ pub enum Served {
     End(End),
     /// The vCPU met bad memory: [`Board::record`], then [`Board::inject`].
     MemoryError(Decision),
+    /// Nobody answers the access: [`Board::refuse`].
+    Unanswered(UnansweredAccess),
     /// The host found this of the guest's memory to be bad: [`Board::announce`].
     Found(Range<u64>),
 }
@@ -116,6 +95,8 @@ pub struct Board {
     addresses: AddressMap,
     /// The bad pages.
     ledger: Arc<Keeper>,
+    /// The containment may have accesses to forget as soon as the guest does something else.
+    is_repeating: AtomicBool,
 }
 
 /// More devices than the layout has room for.
@@ -149,6 +130,7 @@ impl Board {
             acpi: false,
             addresses: AddressMap::default(),
             ledger: Arc::default(),
+            is_repeating: AtomicBool::new(false),
         };
         board.put(layout::UART.start, layout::UART.end, uart);
         board.put(layout::RTC.start, layout::RTC.end, rtc);
@@ -296,10 +278,10 @@ impl Board {
         now: Duration,
     ) -> Result<Served, ContainError<V::Error>> {
         let end = match exit {
-            Exit::Mmio(mmio) => self.access(vcpu, mmio),
+            Exit::Mmio(mmio) => return Ok(self.access(vcpu, mmio)),
+            Exit::Nisv(nisv) => return Ok(self.access_without_syndrome(nisv)),
             Exit::Sea(sea) => return self.decide(vcpu, &Source::Sea(*sea), now),
             Exit::SystemEvent(event) => Some(self.system_event(*event)),
-            Exit::Nisv(nisv) => Some(End::NoSyndrome(*nisv)),
             Exit::Sigbus(sigbus) => {
                 let size = 1_u64.checked_shl(sigbus.lsb.into()).unwrap_or(1);
                 let bad = sigbus.address..sigbus.address.saturating_add(size);
@@ -314,7 +296,10 @@ impl Board {
                 }
             }
             Exit::Intr => None,
-            Exit::Idle => Some(End::Idle),
+            Exit::Idle => {
+                self.does_something_else();
+                Some(End::Idle)
+            }
             Exit::Other(reason) => Some(End::Unknown(*reason)),
             _ => Some(End::Unknown(u32::MAX)),
         };
@@ -400,25 +385,6 @@ impl Board {
         }
     }
 
-    fn access<V: Vcpu>(&self, vcpu: &mut V, mmio: &MmioExit) -> Option<End> {
-        let mut data = mmio.data;
-        let Some(bytes) = data.get_mut(..mmio.len as usize) else { return Some(End::NoDevice(*mmio)) };
-        let address = MmioAddress(mmio.phys_addr);
-        let done = if mmio.is_write {
-            self.bus.mmio_write(address, bytes)
-        } else {
-            self.bus.mmio_read(address, bytes)
-        };
-        if done.is_err() {
-            return Some(End::NoDevice(*mmio));
-        }
-        if !mmio.is_write {
-            vcpu.answer_mmio(data);
-        }
-        // Only the console can have told of it.
-        if mmio.is_write && self.console.stands_still() { self.panicked() } else { None }
-    }
-
     fn system_event(&self, event: SystemEvent) -> End {
         match event {
             SystemEvent::Shutdown => End::PowerOff,
@@ -442,41 +408,3 @@ impl fmt::Debug for Board {
         f.debug_struct("Board").field("virtio", &self.virtio).finish_non_exhaustive()
     }
 }
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PowerOff => f.write_str("powered off"),
-            Self::Reset => f.write_str("asked for a reset"),
-            Self::Panic { message } => f.write_str(message),
-            Self::Stopped(reason) => write!(f, "stopped: {reason}"),
-            Self::DryRun => f.write_str("met bad memory, about which a dry run does nothing"),
-            Self::NoDevice(mmio) => {
-                let what = if mmio.is_write { "write to" } else { "read of" };
-                write!(f, "{what} {} bytes at {:#x}, where there is no device", mmio.len, mmio.phys_addr)
-            }
-            Self::NoSyndrome(nisv) => write!(
-                f,
-                "access to {:#x}, where there is no RAM, by an instruction that cannot be emulated",
-                nisv.fault_ipa
-            ),
-            Self::HostMemory(sigbus) => {
-                write!(
-                    f,
-                    "touched memory that the host knows to be bad, at host address {:#x}",
-                    sigbus.address
-                )
-            }
-            Self::Event(event) => write!(f, "asked for {event:?}"),
-            Self::Idle => f.write_str("waits for an interrupt that cannot come"),
-            Self::Unknown(reason) => write!(f, "exit {reason}, which is not known here"),
-            Self::TimeLimit => f.write_str("the time limit is over"),
-        }
-    }
-}
-
-mod state;
-#[cfg(test)]
-mod tests;
-
-pub(crate) use state::BoardState;

@@ -1,6 +1,5 @@
 //! What a guest is, and what it runs on.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,8 +15,9 @@ use crate::devices::rtc::Clock;
 use crate::fdt::{self, Platform};
 use crate::firmware::Firmware;
 use crate::interrupt::InterruptLine;
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel};
 use crate::load::{self, Placement};
+use crate::marks::{self, Use};
 use crate::ram::Ram;
 use crate::{Error, layout};
 
@@ -136,21 +136,30 @@ impl Config {
 }
 
 impl Guest {
-    /// Reads a guest from files.
+    /// Reads a guest with `memory` bytes of RAM from files. No file is read that is bigger than that; of an ELF only what
+    /// is loaded counts. A directory, a device or a FIFO is refused; `/dev/stdin` and `/dev/fd/N` may be pipes.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Kernel`].
-    pub fn read(kernel: &Path, initrd: Option<&Path>, command_line: &str) -> Result<Self, Error> {
-        let read = |what, path: &Path| {
-            fs::read(path).map_err(|source| Error::Read { what, path: path.to_owned(), source })
-        };
-        let parsed = Kernel::parse(read("kernel", kernel)?);
-        Ok(Self {
-            kernel: parsed.map_err(|source| Error::Kernel { path: kernel.to_owned(), source })?,
-            address: None,
-            initrd: initrd.map(|path| read("initramfs", path)).transpose()?,
-            command_line: command_line.to_owned(),
-        })
+    /// [`Error::Read`], [`Error::TooBig`], [`Error::Kernel`]; [`Error::NoInitramfs`] if Linux could not take it.
+    pub fn read(
+        kernel: &Path,
+        initrd: Option<&Path>,
+        command_line: &str,
+        memory: u64,
+    ) -> Result<Self, Error> {
+        let parsed = kernel::read(kernel, memory).map_err(|error| Error::reading("kernel", kernel, error))?;
+        let parsed = Kernel::parse(parsed, memory)
+            .map_err(|source| Error::Kernel { path: kernel.to_owned(), source })?;
+        let initrd = initrd.map(|path| {
+            let bytes = seawall_files::read(path, memory);
+            let bytes = bytes.map_err(|error| Error::reading("initramfs", path, error))?;
+            match marks::mistaken(&bytes, Use::Initramfs).filter(|_| matches!(parsed, Kernel::Linux(_))) {
+                Some(what) => Err(Error::NoInitramfs { path: path.to_owned(), what }),
+                None => Ok(bytes),
+            }
+        });
+        let initrd = initrd.transpose()?;
+        Ok(Self { kernel: parsed, address: None, initrd, command_line: command_line.to_owned() })
     }
 
     /// Puts the guest into `memory`, which has `size` bytes of RAM, with the device tree of a machine with this board.

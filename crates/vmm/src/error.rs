@@ -1,9 +1,10 @@
 //! What can go wrong.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use seawall::ContainError;
+use seawall_files::ReadError;
 
 use crate::fdt::FdtError;
 use crate::kernel::KernelError;
@@ -22,7 +23,30 @@ pub enum Error {
         /// Its path.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        source: ReadError,
+    },
+    /// A file is bigger than the guest's memory.
+    #[error(
+        "the {what} {} does not fit: it has {}, the guest's memory {memory}; give the guest more memory", .path.display(),
+        bytes(*.size)
+    )]
+    TooBig {
+        /// What it is for.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Bytes, if they are known.
+        size: Option<u64>,
+        /// Bytes of RAM.
+        memory: u64,
+    },
+    /// A file is no initramfs that Linux could take.
+    #[error("{}: expected an initramfs, got {what}", .path.display())]
+    NoInitramfs {
+        /// Its path.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: String,
     },
     /// A file is no kernel for this machine.
     #[error("{}: {source}", .path.display())]
@@ -118,4 +142,19 @@ pub enum Error {
     /// A vCPU's thread panicked: a defect of this program, or of an observer.
     #[error("a vCPU's thread panicked")]
     Panicked,
+}
+
+impl Error {
+    /// A guest's file was not read.
+    pub(crate) fn reading(what: &'static str, path: &Path, error: ReadError) -> Self {
+        let path = path.to_owned();
+        match error {
+            ReadError::TooBig { got: size, limit: memory } => Self::TooBig { what, path, size, memory },
+            source => Self::Read { what, path, source },
+        }
+    }
+}
+
+fn bytes(size: Option<u64>) -> String {
+    size.map_or_else(|| "more bytes".to_owned(), |size| format!("{size} bytes"))
 }

@@ -402,6 +402,12 @@ fn run(
                     exit_to_injection: Some(exited.elapsed()),
                 })?
             }
+            Served::Unanswered(access) => board.refuse(vcpu, access, guest_time, || Circumstances {
+                vcpu: number,
+                time: Some(SystemTime::now()),
+                guest_time: Some(guest_time),
+                exit_to_injection: Some(exited.elapsed()),
+            })?,
             Served::Found(range) => {
                 board.announce(memory, range, SystemTime::now()).map_err(Error::Record)?;
                 None

@@ -12,7 +12,7 @@
 //! ```no_run
 //! use seawall_vmm::{Config, End, Guest, SoftwareMachine};
 //!
-//! let guest = Guest::read("vmlinuz".as_ref(), Some("initrd.gz".as_ref()), "console=ttyAMA0 panic=-1")?;
+//! let guest = Guest::read("vmlinuz".as_ref(), Some("initrd.gz".as_ref()), "console=ttyAMA0 panic=-1", 256 << 20)?;
 //! match SoftwareMachine::new(Config::new(256 << 20), &guest, Box::new(()))?.run(None)? {
 //!     Some(End::PowerOff) => println!("it is done"),
 //!     Some(other) => println!("the guest {other}"),
@@ -38,13 +38,14 @@ pub mod kernel;
 mod kvm;
 pub mod layout;
 pub mod load;
+mod marks;
 pub mod ram;
 mod snapshot;
 mod software;
 
 pub use board::{Board, End, Served, policy};
 pub use config::{Config, Guest};
-pub use console::Observer;
+pub use console::{Lines, Observer};
 pub use error::Error;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub use kvm::{Arrived, Arriving, Gauges, Keyboard, KvmMachine, Pauser};

@@ -157,11 +157,12 @@ pub fn load<M: GuestMemory, E: From<LoadError>>(
     match kernel {
         Kernel::Linux(image) => write(memory, taken.start, &image.bytes)?,
         Kernel::Flat(bytes) => write(memory, taken.start, bytes)?,
-        Kernel::Elf { segments, .. } => {
+        Kernel::Elf { file, segments, .. } => {
             for segment in segments {
-                write(memory, segment.address, &segment.bytes)?;
-                let zeroes = segment.size.saturating_sub(segment.bytes.len() as u64);
-                zero(memory, segment.address + segment.bytes.len() as u64, zeroes)?;
+                let bytes = file.get(segment.in_file.clone()).unwrap_or_default();
+                write(memory, segment.address, bytes)?;
+                let zeroes = segment.size.saturating_sub(bytes.len() as u64);
+                zero(memory, segment.address + bytes.len() as u64, zeroes)?;
             }
         }
     }
@@ -209,7 +210,7 @@ fn place_kernel(kernel: &Kernel, address: Option<u64>, usable: &Ram) -> Result<(
             let start = address.unwrap_or(ram.start + FLAT_OFFSET);
             (start, start..start.saturating_add(bytes.len() as u64))
         }
-        Kernel::Elf { entry, segments } => {
+        Kernel::Elf { entry, segments, .. } => {
             let start = segments.iter().map(|segment| segment.address).min().unwrap_or_default();
             let end = segments
                 .iter()

@@ -288,6 +288,10 @@ impl SoftwareMachine {
             let end = match self.board.serve(&mut self.vm.vcpu(cpu)?, &exit, Duration::from_nanos(time))? {
                 Served::End(end) => Some(end),
                 Served::MemoryError(decision) => self.contain(cpu, decision)?,
+                Served::Unanswered(access) => {
+                    let (now, at) = (Duration::from_nanos(time), self.circumstances(cpu));
+                    self.board.refuse(&mut self.vm.vcpu(cpu)?, access, now, || at)?
+                }
                 // There is no SIGBUS here, which would tell of memory that is found to be bad.
                 Served::Done | Served::Found(_) => None,
             };
@@ -306,14 +310,18 @@ impl SoftwareMachine {
         let (memory, now) = (self.vm.memory_mut(), self.clock.time());
         let (written, _) = Dma::with(memory, |memory| self.board.record(memory, &mut decision, now));
         written.map_err(Error::Record)?;
-        // No host's clock: a run is told of the same each time.
-        let at = Circumstances {
+        let at = self.circumstances(cpu);
+        Ok(self.board.inject(&mut self.vm.vcpu(cpu)?, decision, || at)?)
+    }
+
+    /// Where and when something happens. No host's clock: a run is told of the same each time.
+    fn circumstances(&self, cpu: usize) -> Circumstances {
+        Circumstances {
             vcpu: cpu as u32,
-            time: Some(now),
+            time: Some(self.clock.time()),
             guest_time: Some(Duration::from_nanos(self.vm.time())),
             exit_to_injection: None,
-        };
-        Ok(self.board.inject(&mut self.vm.vcpu(cpu)?, decision, || at)?)
+        }
     }
 
     /// Brings the gauges of `metrics` up to date: see [`Board::gauge`].

@@ -4,3 +4,7 @@
 pub mod diff;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod migrate;
+pub mod options;
+mod transcript;
+
+pub use transcript::Transcript;

@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Why this host cannot have it.
 fn guest() -> Result<Guest, String> {
     let directory = cache_directory().ok_or("no home to keep a guest in")?;
-    Fetch { directory, suite: None }.guest(&|_| ()).map_err(|error| error.to_string())
+    Fetch::new(directory).guest(&|_| ()).map_err(|error| error.to_string())
 }
 
 /// Seconds from the start of the process to the first line of the initramfs, on one CPU.

@@ -1,5 +1,9 @@
 //! The steps, cheap ones first.
 
+use std::time::SystemTime;
+
+use seawall_linux::{Fetch, Flavour};
+
 use super::tools::{cargo_has, file_stems, nightly_has, on_path, root, works};
 use super::{Call, Plan};
 
@@ -111,15 +115,35 @@ fn linux() -> Plan {
     let Some(directory) = seawall_linux::cache_directory() else {
         return Plan::Skip("there is no home to keep Debian's packages in".into());
     };
-    // Any other error is the tests' to tell.
-    if let Err(error) = (seawall_linux::Fetch { directory, suite: None }).guest(&|_| ()) {
-        if error.is_unavailable() {
-            println!("{error}");
-            return Plan::Skip("Debian's packages cannot be had".into());
+    let other = other_flavour();
+    for flavour in [Flavour::Cloud, other] {
+        // Any other error is the tests' to tell.
+        match (Fetch { flavour, ..Fetch::new(directory.clone()) }).guest(&|_| ()) {
+            Err(error) if error.is_unavailable() => {
+                println!("{error}");
+                return Plan::Skip("Debian's packages cannot be had".into());
+            }
+            _ => {}
         }
     }
     let test = ["test", "--release", "--locked", "--package", "seawall-linux", "--test", "linux"];
-    Plan::Run(vec![Call::cargo(&[&test[..], &["--", "--ignored"]].concat())])
+    let call = Call::cargo(&[&test[..], &["--", "--ignored"]].concat());
+    Plan::Run(vec![call.with(FLAVOUR, other.word())])
+}
+
+/// Names the kernel that the Linux tests boot beside the cloud kernel.
+const FLAVOUR: &str = "SEAWALL_FLAVOUR";
+
+/// Debian's kernels take turns, one a day, unless one is named. The step's command line shows which it is.
+fn other_flavour() -> Flavour {
+    let others = [Flavour::Generic, Flavour::Realtime, Flavour::Pages16K];
+    let named = std::env::var(FLAVOUR).ok();
+    if let Some(flavour) = others.into_iter().find(|flavour| named.as_deref() == Some(flavour.word())) {
+        return flavour;
+    }
+    let today =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+    others[today as usize % others.len()]
 }
 
 /// The first of them makes the lab.

@@ -22,7 +22,7 @@ pub(crate) struct Kernel {
 
 /// The newest kernel that was there when the lab was first made. To have a newer one, remove the folder.
 pub(crate) fn prepare(folders: &Folders) -> Result<Kernel> {
-    let fetch = Fetch { directory: folders.target.join("kernel"), suite: None };
+    let fetch = Fetch::new(folders.target.join("kernel"));
     let step = Step::begin("Debian's kernel for arm64");
     let guest = fetch.guest(&|text| step.note(text))?;
     step.done(&guest.release);

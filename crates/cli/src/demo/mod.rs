@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use crate::{Failure, exit, out};
 use scenario::Run;
 
-/// Runs a small operating system with four programs three times on the software machine. Each time the
-/// same two lines of its memory go bad: one in the code of `web`, one in the data of `db`. What survives
-/// depends on what the hypervisor injects, and is read from the guest's own report.
+/// Run one guest three times with the same two memory errors, and show what survived each policy.
+///
+/// The guest is a small operating system with four programs, on the software machine. Each time the same two lines of its
+/// memory go bad: one in the code of `web`, one in the data of `db`. What survives depends on what the
+/// hypervisor injects, and is read from the guest's own report.
 #[derive(clap::Args)]
 #[command(after_help = "\
 The exit code is 0 only if each policy's outcome is what it must be.")]

@@ -99,7 +99,7 @@ pub(super) fn run(name: &'static str, trace: bool) -> Result<Run, Box<dyn std::e
                     errors.push(outcome);
                     error_reports.push(*report);
                 }
-                Seen::Line(_) | Seen::DeviceError { .. } => {}
+                Seen::Line(_) | Seen::Unanswered { .. } | Seen::DeviceError { .. } => {}
             }
         }
         if let Some(end) = end {

@@ -53,8 +53,6 @@ impl Ending {
             Self::Guest(End::Panic { .. }) => "panic",
             Self::Guest(End::Stopped(reason)) => reason.name(),
             Self::Guest(End::DryRun) => "dry-run",
-            Self::Guest(End::NoDevice(_)) => "no-device",
-            Self::Guest(End::NoSyndrome(_)) => "no-syndrome",
             Self::Guest(End::HostMemory(_)) => "host-memory",
             Self::Guest(End::Event(_)) => "system-event",
             Self::Guest(End::Idle) => "idle",
@@ -69,6 +67,11 @@ impl Ending {
     /// Whether a machine that reboots does so now: a panicking kernel asks for it, or would have.
     pub(super) fn wants_reboot(&self) -> bool {
         matches!(self, Self::Guest(End::Reset | End::Panic { .. }))
+    }
+
+    /// Whether the guest itself came to its end, and nothing went wrong.
+    pub(super) fn is_as_the_guest_wanted(&self) -> bool {
+        matches!(self, Self::Guest(End::PowerOff | End::Reset))
     }
 
     /// For the shell.
@@ -93,21 +96,10 @@ impl Ending {
             Self::Guest(End::PowerOff) => format!("the guest powered off{after}"),
             Self::Guest(End::Reset) => format!("the guest asked for a reset{after}"),
             Self::Guest(End::Panic { message }) => format!("the guest's kernel panicked{after}: {message}"),
-            Self::Guest(End::Stopped(reason)) => reason.to_string(),
+            Self::Guest(End::Stopped(reason)) => format!("the guest was stopped{after}: {reason}"),
             Self::Guest(End::DryRun) => format!("the guest met bad memory{after}: a dry run ends here"),
             Self::Guest(End::Idle) => format!(
                 "the guest waits for an interrupt{pc}, and nothing will raise one: end it with PSCI SYSTEM_OFF"
-            ),
-            Self::Guest(End::NoDevice(mmio)) => format!(
-                "the guest {} {} bytes at {:#x}{pc}, where this machine has neither RAM nor a device",
-                if mmio.is_write { "wrote" } else { "read" },
-                mmio.len,
-                mmio.phys_addr
-            ),
-            Self::Guest(End::NoSyndrome(nisv)) => format!(
-                "the guest accessed {:#x}{pc} by an instruction without a valid syndrome, where this machine has \
-                 neither RAM nor a device",
-                nisv.fault_ipa
             ),
             Self::Guest(End::Event(event)) => {
                 format!("the guest asked for {event:?} by PSCI, which this machine does not do")

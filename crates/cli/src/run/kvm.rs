@@ -19,17 +19,17 @@ mod here {
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
     use std::time::{Duration, Instant};
 
-    use seawall::Outcome;
     use seawall::ledger::Ledger;
-    use seawall::telemetry::ErrorReport;
+    use seawall::telemetry::{AccessReport, ErrorReport};
+    use seawall::{Outcome, UnansweredOutcome};
     use seawall_vmm::{Config, End, Error, Guest, KvmMachine, Observer};
     use serde_json::json;
 
     use crate::Failure;
-    use crate::run::Args;
     use crate::run::ending::{Ending, Where};
     use crate::run::keyboard::{Keyboard, Typed};
     use crate::run::output::{Output, When};
+    use crate::run::{Args, HOW_TO_LEAVE};
 
     /// Between two looks at whether the UART has room for more keys.
     const PAUSE: Duration = Duration::from_millis(5);
@@ -58,6 +58,10 @@ mod here {
         fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
             self.output().memory_error(self.when(), report, outcome);
         }
+
+        fn unanswered_access(&mut self, report: &AccessReport, outcome: &UnansweredOutcome) {
+            self.output().unanswered(self.when(), report, outcome);
+        }
     }
 
     /// Runs the guest to its end: the exit code.
@@ -68,12 +72,18 @@ mod here {
         output: Output,
     ) -> Result<u8, Failure> {
         let watch = Watch { output: Arc::new(Mutex::new(output)), started: Instant::now() };
+        let bad = config.ledger.with(Ledger::pages);
         let mut machine = KvmMachine::new(config, guest, Box::new(watch.clone()))?;
+        let left = machine.ledger().with(Ledger::pages);
+        watch.output().starts(watch.when(), None, bad - left, left);
         let gauges = machine.gauges();
         let _metrics = args.metrics(move || {
             // A guest whose records are not in its memory hears of it at its next error.
             let _ = gauges.gauge();
         })?;
+        if args.is_at_terminal() {
+            watch.output().note(HOW_TO_LEAVE);
+        }
         let (keyboard, guest_keyboard) = (args.keyboard(), machine.keyboard());
         let keyboard = Arc::new(Mutex::new(keyboard));
         let keys = keyboard.clone();
@@ -89,7 +99,7 @@ mod here {
         let text = ending.explain(Where::default());
         let written = machine.ledger().flush();
         let (when, mut output) = (watch.when(), watch.output());
-        output.end(when, ending.name(), &text);
+        output.end(when, ending.name(), ending.code(), &text);
         if let Err(error) = written {
             output.note(&error);
         }
@@ -119,7 +129,7 @@ mod here {
             let bad = machine.ledger().with(Ledger::pages);
             machine.reset(guest)?;
             let left = machine.ledger().with(Ledger::pages);
-            watch.output().reboot(watch.when(), ending.name(), bad - left, left);
+            watch.output().starts(watch.when(), Some(ending.name()), bad - left, left);
             let limit = args.time_limit().map(|limit| limit.saturating_sub(watch.started.elapsed()));
             end = machine.run(limit)?;
         }

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use seawall::ledger::Ledger;
+use seawall::MemoryError;
+use seawall::ledger::{Ledger, PAGE};
 use seawall_arm::Esr;
 use seawall_events::{Reg, Vcpu as _};
 use seawall_vmm::{Config, End, Guest, Snapshot, SoftwareMachine};
@@ -15,7 +16,7 @@ use super::keep::Keeper;
 use super::keyboard::{Keyboard, Typed};
 use super::output::{Output, When};
 use super::poison::{Schedule, named_page};
-use super::{Args, MAX_INSNS};
+use super::{Args, HOW_TO_LEAVE, MAX_INSNS};
 use crate::watch::{Seen, Watch};
 use crate::{Failure, exit};
 
@@ -30,9 +31,12 @@ const WAIT: Duration = Duration::from_millis(100);
 const LAG: Duration = Duration::from_secs(1);
 
 /// Runs the guest to its end: the exit code.
-pub(super) fn run(args: &Args, config: Config, guest: Guest, output: Output) -> Result<u8, Failure> {
+pub(super) fn run(args: &Args, config: Config, guest: Guest, mut output: Output) -> Result<u8, Failure> {
     let watch = Watch::default();
+    let bad = config.ledger.with(Ledger::pages);
     let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
+    let left = machine.ledger().with(Ledger::pages);
+    output.starts(When::default(), None, bad - left, left);
     // Unless it is to start anew, its files are in its memory now.
     let guest = (args.reboot > 0).then_some(guest);
     go(args, machine, guest.as_ref(), watch, output)
@@ -55,9 +59,12 @@ fn go(
     machine: SoftwareMachine,
     guest: Option<&Guest>,
     watch: Watch,
-    output: Output,
+    mut output: Output,
 ) -> Result<u8, Failure> {
     let _metrics = args.metrics(|| ())?;
+    if args.is_at_terminal() {
+        output.note(HOW_TO_LEAVE);
+    }
     let keyboard = args.keyboard();
     let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
     let schedule = Schedule::new(&args.poison);
@@ -70,8 +77,7 @@ fn go(
         run.reboot(guest, &ending)?;
         ending = run.until_end(args, limit)?;
     }
-    run.finish(args, &ending)?;
-    Ok(ending.code())
+    run.finish(args, &ending)
 }
 
 struct Run<'a> {
@@ -109,7 +115,7 @@ impl Run<'_> {
             let end = self.machine.run(Some(steps))?;
             self.show()?;
             self.output.check()?;
-            if args.metrics.is_some() {
+            if args.has_metrics() {
                 // A guest whose records are not in its memory hears of it at its next error.
                 let _ = self.machine.gauge();
             }
@@ -136,7 +142,7 @@ impl Run<'_> {
         self.machine.reset(guest)?;
         let left = self.machine.ledger().with(Ledger::pages);
         let when = self.when();
-        self.output.reboot(when, ending.name(), bad - left, left);
+        self.output.starts(when, Some(ending.name()), bad - left, left);
         Ok(())
     }
 
@@ -150,6 +156,7 @@ impl Run<'_> {
             })?;
             let when = self.when();
             self.output.poisoned(when, &due.range, page);
+            self.schedule.is_bad(due);
         }
         Ok(())
     }
@@ -172,8 +179,15 @@ impl Run<'_> {
                     let kept = self.keeper.at_line(&mut self.machine, &line)?;
                     self.kept(kept);
                 }
-                Seen::MemoryError { report, outcome } => self.output.memory_error(when, &report, &outcome),
-                Seen::DeviceError { address } => self.output.device_error(when, address),
+                Seen::MemoryError { report, outcome } => {
+                    self.schedule.consumed(place(&outcome.error));
+                    self.output.memory_error(when, &report, &outcome);
+                }
+                Seen::Unanswered { report, outcome } => self.output.unanswered(when, &report, &outcome),
+                Seen::DeviceError { address } => {
+                    self.schedule.consumed(Some(address));
+                    self.output.device_error(when, address);
+                }
             }
         }
         Ok(())
@@ -239,13 +253,14 @@ impl Run<'_> {
         Ok(ending)
     }
 
-    fn finish(mut self, args: &Args, ending: &Ending) -> Result<(), Failure> {
+    /// Says how it ended: the exit code.
+    fn finish(mut self, args: &Args, ending: &Ending) -> Result<u8, Failure> {
         // A terminal is as it was before anything is said.
         self.keyboard = Keyboard::none();
         let kept = self.keeper.at_end(&mut self.machine)?;
         self.kept(kept);
         if let Some(path) = self.keeper.missed() {
-            self.output.note(format!(
+            self.output.note(format_args!(
                 "no snapshot is in {}: the guest ended before the moment for it came",
                 path.display()
             ));
@@ -255,23 +270,12 @@ impl Run<'_> {
         let vcpu = self.machine.vm_mut().vcpu(cpu)?;
         let pc = vcpu.reg(Reg::Pc)?;
         let text = ending.explain(Where { pc: Some(pc), instructions: Some(instructions) });
-        self.output.end(when, ending.name(), &text);
-        let to_come = self.schedule.to_come();
-        if to_come > 0 {
-            self.output.note(format!(
-                "{to_come} of the --poison ranges did not go bad: the guest ended before their @COUNT"
-            ));
-        }
-        let unnamed: Vec<&str> = self.schedule.unnamed().collect();
-        if !unnamed.is_empty() {
-            self.output.note(format!(
-                "the guest did not name what --poison page:{} was to turn bad",
-                unnamed.join(", page:")
-            ));
-        }
+        self.output.end(when, ending.name(), ending.code(), &text);
+        let code = self.tell_of_poison(ending);
         if let Err(error) = self.machine.ledger().flush() {
             self.output.note(&error);
         }
+        let pages_not_named: Vec<&str> = self.schedule.unnamed().collect();
         self.output.finish(json!({
             "backend": "machine",
             "policy": args.policy,
@@ -282,8 +286,51 @@ impl Run<'_> {
             "guest_time_ns": self.machine.time(),
             "guest_memory_touched": self.machine.vm().memory().touched(),
             "undefined_instructions": self.machine.vm().undefined().count(),
-            "poison_to_come": to_come + unnamed.len(),
+            "poison_to_come": self.schedule.to_come() + pages_not_named.len(),
+            "poison_not_consumed": self.schedule.unconsumed().count(),
+            "pages_named": self.schedule.names(),
+            "pages_not_named": pages_not_named,
             "bad_pages": self.machine.ledger().with(Ledger::pages),
-        }))
+        }))?;
+        Ok(code)
     }
+
+    /// Says what of the poison came to nothing: the exit code.
+    fn tell_of_poison(&mut self, ending: &Ending) -> u8 {
+        let to_come = self.schedule.to_come();
+        if to_come > 0 {
+            self.output.note(format_args!(
+                "{to_come} of the --poison ranges did not go bad: the guest ended before their @COUNT"
+            ));
+        }
+        for due in self.schedule.unconsumed() {
+            let page = due.page.as_ref().map(|page| format!("page {page}, ")).unwrap_or_default();
+            self.output.note(format_args!(
+                "{page}{:#x}..{:#x}, was bad and was never consumed: nothing read it",
+                due.range.start, due.range.end
+            ));
+        }
+        let unnamed: Vec<&str> = self.schedule.unnamed().collect();
+        if unnamed.is_empty() {
+            return ending.code();
+        }
+        let named = match self.schedule.names() {
+            [] => "it named no page at all".to_owned(),
+            names => format!("it named {}", names.join(", ")),
+        };
+        let text = format!("--poison page:{}: the guest never named it; {named}", unnamed.join(", page:"));
+        if ending.is_as_the_guest_wanted() {
+            self.output.error(text);
+            return exit::NO_SUCH_PAGE;
+        }
+        self.output.note(text);
+        ending.code()
+    }
+}
+
+/// The physical address that an access met bad memory at, as far as that is known.
+fn place(error: &MemoryError) -> Option<u64> {
+    // The exit names the page, the gva is exact.
+    let offset = error.gva.unwrap_or_default() % PAGE;
+    error.gpa.map(|gpa| if error.size == PAGE { gpa + offset } else { gpa })
 }

@@ -2,18 +2,19 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use seawall::telemetry::ErrorReport;
-use seawall::{Action, Outcome};
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Action, Outcome, StopReason, UnansweredOutcome};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::style::dim;
+use super::why::Decider;
+use crate::style::{bad, dim};
 use crate::{Failure, exit, out};
 
 /// A guest that says nothing for so long makes one wonder.
@@ -50,6 +51,16 @@ impl<T> Event<T> {
     }
 }
 
+/// When a person is shown that the guest still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ShowsProgress {
+    Never,
+    /// The guest's console is seen: until there is something on it.
+    UntilFirstByte,
+    /// Nobody sees the guest's console, but somebody sees stderr.
+    WhenSilent,
+}
+
 /// Where things go.
 pub(super) struct Output {
     json: bool,
@@ -58,10 +69,13 @@ pub(super) struct Output {
     /// The guest's console stands in the middle of a line.
     is_mid_line: bool,
     errors: Vec<ErrorReport>,
+    unanswered: Vec<AccessReport>,
     device_errors: u64,
     progress: Option<ProgressBar>,
-    /// Nobody sees the guest's console, but somebody sees stderr.
-    shows_progress: bool,
+    shows_progress: ShowsProgress,
+    /// Errors alone are said.
+    quiet: bool,
+    decider: Decider,
     last_seen: Instant,
     /// The first that went wrong where it could not be said.
     failure: Option<Failure>,
@@ -70,23 +84,36 @@ pub(super) struct Output {
 impl Output {
     /// # Errors
     /// [`exit::FILE`] if the file of events cannot be made.
-    pub(super) fn new(json: bool, events: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        json: bool,
+        quiet: bool,
+        events: Option<&Path>,
+        decider: Decider,
+    ) -> Result<Self, Failure> {
         let create = |path: &Path| {
             let failed = |error| {
                 Failure::new(exit::FILE, format!("--events: cannot write {}: {error}", path.display()))
             };
             File::create(path).map_err(failed)
         };
-        let is_seen = !json && std::io::stdout().is_terminal();
+        let shows_progress = match (!quiet && io::stderr().is_terminal(), !json && io::stdout().is_terminal())
+        {
+            (false, _) => ShowsProgress::Never,
+            (true, true) => ShowsProgress::UntilFirstByte,
+            (true, false) => ShowsProgress::WhenSilent,
+        };
         Ok(Self {
             json,
             events: events.map(create).transpose()?,
             console: Vec::new(),
             is_mid_line: false,
             errors: Vec::new(),
+            unanswered: Vec::new(),
             device_errors: 0,
             progress: None,
-            shows_progress: !is_seen && std::io::stderr().is_terminal(),
+            shows_progress,
+            quiet,
+            decider,
             last_seen: Instant::now(),
             failure: None,
         })
@@ -101,6 +128,10 @@ impl Output {
         }
         self.is_mid_line = *last != b'\n';
         self.last_seen = Instant::now();
+        if self.shows_progress == ShowsProgress::UntilFirstByte {
+            self.shows_progress = ShowsProgress::Never;
+            self.end_progress();
+        }
         let written = match &self.progress {
             Some(bar) => bar.suspend(|| out::stdout_bytes(bytes)),
             None => out::stdout_bytes(bytes),
@@ -110,11 +141,19 @@ impl Output {
 
     /// A line of our own, on stderr; not behind half a line of the guest's.
     pub(super) fn note(&mut self, text: impl Display) {
-        if self.json {
-            return;
+        if !self.json && !self.quiet {
+            self.line(dim(format!("seawall: {text}")));
         }
+    }
+
+    /// Something that went wrong, on stderr.
+    pub(super) fn error(&mut self, text: impl Display) {
+        self.line(format!("{}: {text}", bad("error")));
+    }
+
+    fn line(&mut self, text: impl Display) {
         let line_break = if std::mem::take(&mut self.is_mid_line) { "\n" } else { "" };
-        let write = || out::stderr(format!("{line_break}{}", dim(format!("seawall: {text}"))));
+        let write = || out::stderr(format!("{line_break}{text}"));
         match &self.progress {
             Some(bar) => bar.suspend(write),
             None => write(),
@@ -123,7 +162,7 @@ impl Output {
 
     /// Says that the guest still runs, if it has said nothing for long, and only to a person.
     pub(super) fn progress(&mut self, instructions: u64) {
-        if !self.shows_progress || self.last_seen.elapsed() < QUIET {
+        if self.shows_progress == ShowsProgress::Never || self.last_seen.elapsed() < QUIET {
             return;
         }
         let bar = self.progress.get_or_insert_with(ProgressBar::new_spinner);
@@ -131,11 +170,22 @@ impl Output {
         bar.tick();
     }
 
+    fn end_progress(&mut self) {
+        if let Some(bar) = self.progress.take() {
+            bar.finish_and_clear();
+        }
+    }
+
     /// A memory error was handled.
     pub(super) fn memory_error(&mut self, when: When, report: &ErrorReport, outcome: &Outcome) {
-        // A stop is what the guest ends with, and is said there.
-        if matches!(outcome.action, Action::Injected { .. }) {
-            self.note(outcome);
+        self.note(outcome);
+        let stop: Option<Option<&StopReason>> = match &outcome.action {
+            Action::Stop(reason) => Some(Some(reason)),
+            Action::DryRun(_) => Some(None),
+            _ => None,
+        };
+        if let Some(stop) = stop {
+            self.note(self.decider.explain(report.vcpu, &outcome.error, stop));
         }
         // The report has the time itself.
         self.event(&Event {
@@ -146,6 +196,23 @@ impl Output {
         });
         if self.json {
             self.errors.push(report.clone());
+        }
+    }
+
+    /// Nobody answered an access.
+    pub(super) fn unanswered(&mut self, when: When, report: &AccessReport, outcome: &UnansweredOutcome) {
+        // A stop is what the guest ends with, and is said there.
+        if matches!(outcome.action, Action::Injected { .. }) {
+            self.note(outcome);
+        }
+        self.event(&Event {
+            name: "unanswered-access",
+            guest_time_ns: None,
+            instructions: when.instructions,
+            fields: report,
+        });
+        if self.json {
+            self.unanswered.push(report.clone());
         }
     }
 
@@ -166,22 +233,38 @@ impl Output {
         }
     }
 
-    /// The guest starts anew: why, how many pages were healed, and how many could not be.
-    pub(super) fn reboot(&mut self, when: When, reason: &str, healed: u64, left_out: u64) {
-        let fields = json!({ "reason": reason, "healed": healed, "left_out": left_out });
-        self.event(&Event::new("reboot", when, fields));
-        self.note(format!(
-            "the guest starts anew ({reason}): {healed} bad pages healed, {left_out} left out"
-        ));
+    /// The guest is about to start, or starts again for a reason: so many bad pages were healed, so many are left out of
+    /// its memory.
+    pub(super) fn starts(&mut self, when: When, reboot: Option<&str>, healed: u64, left_out: u64) {
+        let pages = |count| format!("{count} bad {}", if count == 1 { "page" } else { "pages" });
+        let counts = format!("{} healed, {left_out} left out of the guest's memory", pages(healed));
+        let event = match reboot {
+            Some(reason) => {
+                self.note(format_args!("the guest starts again ({reason}): {counts}"));
+                Event::new(
+                    "reboot",
+                    when,
+                    json!({ "reason": reason, "healed": healed, "left_out": left_out }),
+                )
+            }
+            None if (healed, left_out) == (0, 0) => return,
+            None => {
+                self.note(format_args!("of the ledger, before the guest starts: {counts}"));
+                Event::new("heal", when, json!({ "healed": healed, "left_out": left_out }))
+            }
+        };
+        self.event(&event);
     }
 
-    /// The guest ended.
-    pub(super) fn end(&mut self, when: When, outcome: &str, text: &str) {
-        if let Some(bar) = &self.progress {
-            bar.finish_and_clear();
-        }
+    /// The guest ended, with this exit code.
+    pub(super) fn end(&mut self, when: When, outcome: &str, code: u8, text: &str) {
+        self.end_progress();
         self.event(&Event::new("end", when, json!({ "outcome": outcome, "text": text })));
-        self.note(text);
+        if self.quiet && !self.json && code != 0 {
+            self.error(text);
+        } else {
+            self.note(text);
+        }
     }
 
     /// One JSON object on stdout, if that is what was asked for: `report`, and what was seen here.
@@ -191,6 +274,7 @@ impl Output {
     pub(super) fn finish(&mut self, mut report: Value) -> Result<(), Failure> {
         if self.json {
             report["errors"] = json!(std::mem::take(&mut self.errors));
+            report["unanswered_accesses"] = json!(std::mem::take(&mut self.unanswered));
             report["device_errors"] = self.device_errors.into();
             report["console"] = String::from_utf8_lossy(&self.console).into();
             self.keep(out::stdout(&format!("{report}\n")));
@@ -206,7 +290,7 @@ impl Output {
 
     fn event(&mut self, event: &Event<impl Serialize>) {
         let Some(file) = &mut self.events else { return };
-        let line = serde_json::to_string(event).map_err(std::io::Error::from);
+        let line = serde_json::to_string(event).map_err(io::Error::from);
         let written = line.and_then(|line| writeln!(file, "{line}"));
         let failed = |error| Failure::new(exit::FILE, format!("--events: cannot write it: {error}"));
         self.keep(written.map_err(failed));

@@ -1,4 +1,5 @@
-//! The memory that will go bad: when an instruction is reached, or once the guest has named its page.
+//! The memory that will go bad: when an instruction is reached, or once the guest has named its page. And what became
+//! of it.
 
 use std::ops::Range;
 
@@ -14,6 +15,9 @@ pub(super) fn named_page(line: &str) -> Option<(&str, u64)> {
     let (name, address) = (words.next()?, words.next()?);
     Some((name, u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?))
 }
+
+/// Bytes of a line, which is bad as a whole.
+const LINE: u64 = 64;
 
 /// A range that will go bad.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,12 @@ pub(super) struct Schedule {
     due: Vec<Due>,
     /// Pages that the guest has not named yet.
     pages: Vec<(String, Poison)>,
+    /// The names that the guest gave, each once, in their order.
+    names: Vec<String>,
+    /// What went bad, and whether the guest consumed it.
+    bad: Vec<(Due, bool)>,
+    /// Something was consumed, and nobody knows where: on a table walk.
+    consumed_somewhere: bool,
 }
 
 impl Schedule {
@@ -55,6 +65,9 @@ impl Schedule {
 
     /// The guest names a page, at so many instructions.
     pub(super) fn named(&mut self, name: &str, address: u64, now: u64) {
+        if self.names.iter().all(|known| known != name) {
+            self.names.push(name.to_owned());
+        }
         let (named, pages) = std::mem::take(&mut self.pages).into_iter().partition(|(page, _)| page == name);
         self.pages = pages;
         for (page, poison) in Vec::from_iter::<Vec<(String, Poison)>>(named) {
@@ -66,6 +79,36 @@ impl Schedule {
     pub(super) fn take(&mut self, now: u64) -> Option<Due> {
         let is_due = self.due.first().is_some_and(|due| due.at <= now);
         is_due.then(|| self.due.remove(0))
+    }
+
+    /// This is bad now.
+    pub(super) fn is_bad(&mut self, due: Due) {
+        self.bad.push((due, false));
+    }
+
+    /// Bad memory was consumed, at this physical address, or nobody knows where.
+    pub(super) fn consumed(&mut self, address: Option<u64>) {
+        let Some(address) = address else {
+            self.consumed_somewhere = true;
+            return;
+        };
+        // Whole lines are bad, and no access is longer than a line.
+        let lines = |range: &Range<u64>| range.start & !(LINE - 1)..range.end.next_multiple_of(LINE);
+        for (due, is_consumed) in &mut self.bad {
+            let lines = lines(&due.range);
+            *is_consumed |= address < lines.end && lines.start < address.saturating_add(LINE);
+        }
+    }
+
+    /// What went bad and was certainly never consumed.
+    pub(super) fn unconsumed(&self) -> impl Iterator<Item = &Due> {
+        let is_known = !self.consumed_somewhere;
+        self.bad.iter().filter(move |(_, is_consumed)| is_known && !is_consumed).map(|(due, _)| due)
+    }
+
+    /// The names that the guest gave to pages.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Instructions until the next is due.
@@ -104,6 +147,33 @@ mod tests {
     }
 
     #[test]
+    fn poison_is_consumed_by_an_access_to_one_of_its_lines() {
+        let went_bad = |text| {
+            let mut schedule = Schedule::new(&[parse::poison(text).unwrap()]);
+            let due = schedule.take(0).unwrap();
+            schedule.is_bad(due);
+            schedule
+        };
+        let is_consumed = |text, address| {
+            let mut schedule = went_bad(text);
+            schedule.consumed(address);
+            schedule.unconsumed().count() == 0
+        };
+        assert!(!is_consumed("0x40000000", Some(0x4000_0040)));
+        assert!(is_consumed("0x40000000", Some(0x4000_003f)));
+        // One that begins in the line before.
+        assert!(is_consumed("0x40000040", Some(0x4000_003c)));
+        assert!(!is_consumed("0x40000040", Some(0x4000_0000)));
+        // Eight bytes are a whole line.
+        assert!(is_consumed("0x40000010+8", Some(0x4000_0000)));
+        // It may have been this one.
+        assert!(is_consumed("0x40000000", None));
+        let mut schedule = went_bad("0xffffffffffffff00+64");
+        schedule.consumed(Some(u64::MAX));
+        assert_eq!(schedule.unconsumed().count(), 1);
+    }
+
+    #[test]
     fn addresses_are_due_by_instructions_and_pages_once_they_are_named() {
         let poison =
             ["0x40000000@10", "page:heap+128@5", "0x40001000"].map(|text| parse::poison(text).unwrap());
@@ -113,6 +183,8 @@ mod tests {
         assert_eq!((range(schedule.take(0)), schedule.left(4)), (None, 6));
         schedule.named("text", 0x4100_0000, 4);
         assert_eq!(schedule.unnamed().collect::<Vec<_>>(), ["heap"]);
+        schedule.named("text", 0x4100_0000, 4);
+        assert_eq!(schedule.names(), ["text"]);
         schedule.named("heap", 0x4200_0000, 4);
         assert_eq!(schedule.left(4), 5);
         assert_eq!(range(schedule.take(9)), Some((0x4200_0000..0x4200_0080, Some("heap".into()))));

@@ -67,3 +67,68 @@ pub(crate) const HELLO: [u32; 8] = [
     MOVK_W0_8400,
     HVC,
 ];
+
+/// Loads from 0x40200000 with vectors at +0x800 whose EL1 synchronous one is `handler`.
+pub(crate) fn loader(handler: u32) -> Vec<u32> {
+    let mut words = vec![
+        0x1000_4000, // adr x0, . + 0x800
+        0xd518_c000, // msr vbar_el1, x0
+        0xd2a8_0401, // mov x1, #0x40200000
+        0xf940_0022, // ldr x2, [x1]
+        MOV_W0_8,
+        MOVK_W0_8400,
+        HVC,
+    ];
+    words.resize(0x800 / 4 + 0x200 / 4, NOP);
+    words.push(handler);
+    words
+}
+
+/// A guest that writes `text` to the UART, and then runs `then`.
+pub(crate) fn says(text: &str, then: &[u32]) -> Vec<u32> {
+    let message = 6 + then.len() as u32;
+    let mut words = vec![
+        0xd2a1_2013,                      // mov x19, #0x09000000
+        0x1000_0001 | (message - 1) << 5, // adr x1, message
+        0x3840_1422,                      // next: ldrb w2, [x1], #1
+        0x3400_0062,                      // cbz w2, then
+        0x3900_0262,                      // strb w2, [x19]
+        0x17ff_fffd,                      // b next
+    ];
+    words.extend(then);
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize((text.len() + 1).next_multiple_of(4), 0);
+    words.extend(bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())));
+    words
+}
+
+pub(crate) const OFF: [u32; 3] = [MOV_W0_8, MOVK_W0_8400, HVC];
+pub(crate) const RESET: [u32; 3] = [MOV_W0_9, MOVK_W0_8400, HVC];
+
+/// An arm64 Linux Image (booting.rst) that is a branch over its header to `code`, and wants `size` bytes of memory.
+pub(crate) fn image(size: u64, code: &[u32]) -> Vec<u8> {
+    let mut bytes = vec![0; 64];
+    bytes[..4].copy_from_slice(&0x1400_0010_u32.to_le_bytes());
+    bytes[16..24].copy_from_slice(&size.to_le_bytes());
+    bytes[56..60].copy_from_slice(b"ARM\x64");
+    bytes.extend(code.iter().flat_map(|word| word.to_le_bytes()));
+    bytes
+}
+
+/// Exit code and the last line of stderr.
+pub(crate) fn ends(args: &[&str]) -> (Option<i32>, String) {
+    let output = seawall(&[&["run"], args].concat());
+    let stderr = text(&output.stderr);
+    (output.status.code(), stderr.lines().last().unwrap_or_default().to_owned())
+}
+
+pub(crate) fn error(code: i32, message: &str) -> (Option<i32>, String) {
+    (Some(code), format!("error: {message}"))
+}
+
+/// Asks for a reset if its load aborts.
+pub(crate) fn resetter(name: &str) -> File {
+    let mut words = loader(MOV_W0_9);
+    words.extend([MOVK_W0_8400, HVC]);
+    File::code(name, &words)
+}

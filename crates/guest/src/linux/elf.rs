@@ -1,15 +1,15 @@
 //! The file around a program: System V ABI, "Object Files" and "Program Loading", and "ELF for the Arm 64-bit
 //! Architecture" (IHI 0056).
 
-use super::PAGE;
+use super::{MAX_PAGE, TEXT};
 
 /// Bytes of the ELF header and of one program header.
 pub(super) const HEADERS: u64 = 64 + 56;
-/// Where the first page is mapped.
+/// Where the file's beginning is mapped: at the beginning of a page, whatever the kernel's are.
 const BASE: u64 = 0x40_0000;
 
-/// A static executable. `text` begins at its entry and fills the rest of the first page, which is mapped readable and
-/// executable; `rest` follows in the file and is not mapped.
+/// A static executable. `text` begins at its entry; with the headers it is [`TEXT`] bytes, which are mapped readable and
+/// executable. `rest` is at [`MAX_PAGE`] in the file, in a page of its own on any kernel, and not mapped.
 pub(super) fn executable(text: &[u8], rest: &[u8]) -> Vec<u8> {
     // 64 bits, little-endian, version 1.
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
@@ -22,9 +22,12 @@ pub(super) fn executable(text: &[u8], rest: &[u8]) -> Vec<u8> {
     // LOAD, readable and executable.
     file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
     // Offset, virtual and physical address, size in the file and in memory, alignment.
-    file.extend(words([0, BASE, BASE, PAGE, PAGE, PAGE]));
+    file.extend(words([0, BASE, BASE, TEXT, TEXT, MAX_PAGE]));
     file.extend(text);
-    file.extend(rest);
+    if !rest.is_empty() {
+        file.resize(MAX_PAGE as usize, 0);
+        file.extend(rest);
+    }
     file
 }
 

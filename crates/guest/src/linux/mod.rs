@@ -1,13 +1,13 @@
 //! Programs for Linux, assembled on the host: the processes of a workload that says what it loses to bad memory.
 //!
-//! Each is a static ELF that needs nothing but a kernel with pages of 4 KiB and, at first, a readable `/proc`. Its
-//! arguments are the number of rounds and, optionally, any word: then it handles SIGBUS. A round does the program's
+//! Each is a static ELF that needs nothing but a kernel, with pages of 4, 16 or 64 KiB, and, at first, a readable `/proc`.
+//! The size of a page is the kernel's own word (`AT_PAGESZ`). Its arguments are the number of rounds and, optionally, any word: then it handles SIGBUS. A round does the program's
 //! work, checks the result, and sleeps 10 ms.
 //!
 //! | program | what it uses each round |
 //! |---|---|
 //! | `code` | a function alone in a page of the program's file, which it mapped itself |
-//! | `anonymous` | every word of 64 KiB of anonymous memory: loads, checks, and stores anew |
+//! | `anonymous` | every word of 16 pages of anonymous memory: loads, checks, and stores anew |
 //! | `shared-a`, `shared-b` | a counter of its own and the other's, in a page of `/run/shared` |
 //! | `witness` | none of these |
 //!
@@ -35,29 +35,37 @@ mod runtime;
 
 pub use programs::{PROGRAMS, program};
 
-/// Bytes of a page.
-const PAGE: u64 = 4096;
+/// Bytes of the largest page that a kernel for AArch64 has.
+const MAX_PAGE: u64 = 0x1_0000;
+/// Bytes of a program's headers and text, and of the function of `code`.
+const TEXT: u64 = 0x1000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_program_is_a_static_elf_of_whole_pages() {
+    fn every_program_is_a_static_elf_that_loads_with_pages_of_up_to_64_kib() {
         for name in PROGRAMS {
             let file = program(name).expect(name);
             assert_eq!(file.get(..6), Some(b"\x7fELF\x02\x01".as_slice()), "{name}");
             assert_eq!(file.get(16..20), Some([2, 0, 183, 0].as_slice()), "{name}: EXEC, AArch64");
-            assert_eq!(file.len() % 4096, 0, "{name}");
+            // The one segment: from offset 0 to 0x400000, 4 KiB, aligned to 64 KiB.
+            let segment: Vec<u64> = file[72..120]
+                .chunks_exact(8)
+                .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")))
+                .collect();
+            assert_eq!(segment, [0, 0x40_0000, 0x40_0000, 0x1000, 0x1000, 0x1_0000], "{name}");
+            assert_eq!(file.len(), if name == "code" { 0x1_1000 } else { 0x1000 }, "{name}");
         }
         assert_eq!(program("sh"), None);
     }
 
     #[test]
-    fn the_function_of_code_is_alone_in_the_second_page() {
+    fn the_function_of_code_is_alone_in_a_page_of_any_size() {
         let file = program("code").expect("a program");
-        assert_eq!(file.len(), 0x2000);
-        let words: Vec<u32> = file[0x1000..]
+        assert!(file[0x1000..0x1_0000].iter().all(|&byte| byte == 0));
+        let words: Vec<u32> = file[0x1_0000..]
             .chunks_exact(4)
             .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
             .collect();

@@ -1,11 +1,11 @@
 //! The programs.
 //!
-//! Registers: x19 rounds, x21 this round from 1, x22 the page that is named, x23 to x26 the program's own; see
+//! Registers: x19 rounds, x20 bytes of a page, x21 this round from 1, x22 the page that is named, x23 to x26 the program's own; see
 //! `runtime` for the others.
 
-use super::PAGE;
 use super::elf::{self, HEADERS};
 use super::runtime::{self, call};
+use super::{MAX_PAGE, TEXT};
 use crate::asm::{Asm, a64};
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 
@@ -18,9 +18,11 @@ const SIGN: u32 = 10;
 const SLEEP: u64 = 10_000_000;
 /// Added to the round's number, it is how far `code` and `witness` count.
 const COUNT: u32 = 1000;
-/// Words of 8 bytes that `anonymous` works on, and which of its pages it names.
-const WORDS: u32 = 8192;
-const NAMED: u32 = 8 * PAGE as u32;
+/// log2 of how many pages `anonymous` works on, and of which of them it names.
+const PAGES_SHIFT: u32 = 4;
+const NAMED_SHIFT: u32 = 3;
+/// log2 of the bytes of a word.
+const WORD_SHIFT: u32 = 3;
 /// `anonymous` stores in word n of round r: r times this, plus n.
 const STRIDE: u32 = 0xffff;
 /// The descriptor that keeps the page of `anonymous`.
@@ -74,7 +76,7 @@ fn text(name: &str, start: impl FnOnce(&mut Asm), work: impl FnOnce(&mut Asm)) -
     a64!(asm ; ->count:);
     count(&mut asm);
     runtime::emit(&mut asm, name);
-    asm.finish(PAGE - HEADERS)
+    asm.finish(TEXT - HEADERS)
 }
 
 /// x0 = 1 + 2 + … + x0, by adding. Changes x1 and the flags.
@@ -86,11 +88,11 @@ fn count(asm: &mut Asm) {
         ; ret);
 }
 
-/// [`count`] in a page of its own.
+/// [`count`], for a page of its own.
 fn function() -> Vec<u8> {
     let mut asm = Asm::new();
     count(&mut asm);
-    asm.finish(PAGE)
+    asm.finish(TEXT)
 }
 
 /// Lets `call` add up, and compares with n (n + 1) / 2.
@@ -104,41 +106,34 @@ fn count_by(asm: &mut Asm, call: impl FnOnce(&mut Asm)) {
         ; b.ne ->wrong);
 }
 
-/// x0 = address of a new mapping of `bytes`, of the file in x4 from an offset, if it is not anonymous.
-fn map(asm: &mut Asm, bytes: u32, protection: u32, flags: u32, offset: u32) {
-    a64!(asm
-        ; movz x0, #0
-        ; movz w1, bytes & 0xffff
-        ; movk w1, bytes >> 16, LSL #16
-        ; movz x2, protection
-        ; movz x3, flags
-        ; movz x5, offset);
+/// x0 = address of a new mapping of x1 bytes, of the file in x4 from an offset, if it is not anonymous.
+fn map(asm: &mut Asm, protection: u32, flags: u32, offset: u64) {
+    asm.constant(5, offset);
+    a64!(asm ; movz x0, #0 ; movz x2, protection ; movz x3, flags);
     asm.must_call(call::MMAP);
 }
 
 /// x22 = the function, mapped from the program's own file and called once.
 fn start_code(asm: &mut Asm) {
     asm.open("/proc/self/exe", READ_ONLY);
-    a64!(asm ; mov x4, x0);
-    map(asm, PAGE as u32, PROT_READ_EXEC, MAP_PRIVATE, PAGE as u32);
+    a64!(asm ; mov x4, x0 ; mov x1, x20);
+    map(asm, PROT_READ_EXEC, MAP_PRIVATE, MAX_PAGE);
     a64!(asm ; mov x22, x0 ; movz x0, #1 ; blr x22);
     asm.name_page("code");
 }
 
-/// x24 = the memory, with each word's number in it; x22 = one of its pages, which the keeper has as well.
+/// x24 = the memory of x25 words, with each word's number in it; x22 = one of its pages, which the keeper has as well.
 fn start_anonymous(asm: &mut Asm) {
-    a64!(asm ; movn x4, #0);
-    map(asm, WORDS * 8, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, 0);
+    a64!(asm ; movn x4, #0 ; lsl x1, x20, PAGES_SHIFT);
+    map(asm, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, 0);
     a64!(asm
         ; mov x24, x0
-        ; movz x25, WORDS
+        ; lsl x25, x20, PAGES_SHIFT - WORD_SHIFT
         ; movz x1, #0
         ; fill: ; str x1, [x0], #8 ; add x1, x1, #1 ; cmp x1, x25 ; b.lo <fill
-        ; movz w22, NAMED
-        ; add x22, x24, x22
+        ; add x22, x24, x20, lsl NAMED_SHIFT
         // struct iovec
-        ; movz x1, PAGE as u32
-        ; stp x22, x1, [sp]
+        ; stp x22, x20, [sp]
         ; movz x0, KEEPER
         ; mov x1, sp
         ; movz x2, #1
@@ -169,10 +164,10 @@ fn work_anonymous(asm: &mut Asm) {
 /// x22 = the page of both; x23 and x24 = 0, what is known of the counters.
 fn start_shared(asm: &mut Asm, names_it: bool) {
     asm.open("/run/shared", READ_WRITE_CREATE);
-    a64!(asm ; mov x23, x0 ; movz x1, PAGE as u32);
+    a64!(asm ; mov x23, x0 ; mov x1, x20);
     asm.must_call(call::FTRUNCATE);
-    a64!(asm ; mov x4, x23);
-    map(asm, PAGE as u32, PROT_READ_WRITE, MAP_SHARED, 0);
+    a64!(asm ; mov x4, x23 ; mov x1, x20);
+    map(asm, PROT_READ_WRITE, MAP_SHARED, 0);
     a64!(asm ; mov x22, x0 ; movz x23, #0 ; movz x24, #0 ; ldr x0, [x22]);
     if names_it {
         asm.name_page("shared");

@@ -1,7 +1,8 @@
 //! What the programs have in common: system calls, lines on the console, and where a page of theirs lies.
 //!
 //! Subroutines (BL): `->text` appends the string at x0 to the line, `->decimal` and `->hexadecimal` the number in x0,
-//! `->flush` ends and writes it. They change x0 to x8 and the flags. x27 is the line's first byte, x28 the next.
+//! `->flush` ends and writes it. They change x0 to x8 and the flags. x20 is the bytes of a page, x27 the line's first
+//! byte, x28 the next.
 
 use crate::asm::{Asm, a64};
 use dynasmrt::{DynasmApi, DynasmLabelApi};
@@ -32,6 +33,10 @@ const SA_SIGINFO: u32 = 4;
 const SI_CODE: u32 = 8;
 const SI_ADDR: u32 = 16;
 
+/// In the auxiliary vector: its end, and the bytes of a page. Linux, include/uapi/linux/auxvec.h.
+const AT_NULL: u32 = 0;
+const AT_PAGESZ: u32 = 6;
+
 /// Exit codes; the module's documentation explains them.
 pub(super) mod code {
     pub(crate) const WRONG: u32 = 1;
@@ -39,17 +44,32 @@ pub(super) mod code {
     pub(crate) const SIGBUS_HANDLED: u32 = 3;
 }
 
-/// Emits the entry: room for a line, x19 = rounds, and a handler of SIGBUS if there is a second argument.
+/// Emits the entry: room for a line, x19 = rounds, x20 = bytes of a page, and a handler of SIGBUS if there is a second
+/// argument.
+///
+/// The kernel leaves on the stack the number of arguments, their addresses, a zero, the environment's, a zero, and the
+/// auxiliary vector, pairs of type and value: System V ABI, "Process Initialization".
 pub(super) fn emit_entry(asm: &mut Asm) {
     a64!(asm
         ; ldr x9, [sp]
         ; ldr x1, [sp, #16]
+        ; add x10, sp, #16
+        ; add x10, x10, x9, lsl #3
         ; sub sp, sp, STACK
         ; add x27, sp, LINE
         ; mov x28, x27
         ; movz x19, #0
         ; cmp x9, #2
         ; b.lo ->cannot_start
+        ; environment:
+        ; ldr x11, [x10], #8
+        ; cbnz x11, <environment
+        ; auxiliary:
+        ; ldp x11, x20, [x10], #16
+        ; cmp x11, AT_NULL
+        ; b.eq ->cannot_start
+        ; cmp x11, AT_PAGESZ
+        ; b.ne <auxiliary
         ; movz x3, #10
         ; digit:
         ; ldrb w2, [x1], #1
@@ -163,9 +183,9 @@ impl Asm {
     /// Documentation/admin-guide/mm/pagemap.rst.
     pub(super) fn name_page(&mut self, name: &str) {
         self.open("/proc/self/pagemap", 0);
-        a64!(self ; mov x1, sp ; movz x2, #8 ; lsr x3, x22, #12 ; lsl x3, x3, #3);
+        a64!(self ; mov x1, sp ; movz x2, #8 ; udiv x3, x22, x20 ; lsl x3, x3, #3);
         self.must_call(call::PREAD64);
-        a64!(self ; ldr x9, [sp] ; ubfx x9, x9, #0, #55 ; cbz x9, ->cannot_start ; lsl x9, x9, #12);
+        a64!(self ; ldr x9, [sp] ; ubfx x9, x9, #0, #55 ; cbz x9, ->cannot_start ; mul x9, x9, x20);
         self.append(&format!("seawall: page {name} 0x"));
         a64!(self ; mov x0, x9 ; bl ->hexadecimal ; bl ->flush);
     }

@@ -98,9 +98,10 @@ pub(crate) fn config(cpus: u32, policy_name: &str) -> Config {
 /// Debian's kernel with these words on its command line, loaded.
 fn start(config: Config, append: &str) -> (SoftwareMachine, Watch) {
     let directory = cache_directory().expect("a home");
-    let debian = Fetch { directory, suite: None }.guest(&|_| ()).expect("Debian's packages");
+    let debian = Fetch::new(directory).guest(&|_| ()).expect("Debian's packages");
     let command_line = format!("{COMMAND_LINE} {append}");
-    let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line).expect("a kernel");
+    let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line, config.memory);
+    let guest = guest.expect("a kernel");
     let watch = Watch::default();
     let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone())).expect("it fits");
     (machine, watch)

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use seawall_events::{Abi, Exit, Layout, Reg, Vcpu as _, VcpuEvents};
-use seawall_machine::{Config, Error, RAM_BASE, StorePolicy, Vm};
+use seawall_machine::{Config, Error, NoSyndrome, RAM_BASE, StorePolicy, Vm};
 
 const RAM_SIZE: u64 = 0x1_0000;
 const VECTORS: u64 = RAM_BASE;
@@ -51,7 +51,11 @@ impl Setup {
                 abi,
                 ras: bit(3),
                 sea_to_user: bit(4),
-                nisv_to_user: bit(5),
+                no_syndrome: match (bit(5), head[11] / 3 % 2) {
+                    (true, 0) => NoSyndrome::Serve,
+                    (true, _) => NoSyndrome::Exit,
+                    (false, _) => NoSyndrome::Fail,
+                },
                 store_policy: if bit(6) { StorePolicy::Abort } else { StorePolicy::Defer },
                 ..Config::default()
             },

@@ -262,7 +262,7 @@ impl Cpu {
     }
 
     /// Whether software step is active. Source: DDI 0487, D2.12.
-    fn is_stepping(&self) -> bool {
+    pub(crate) fn is_stepping(&self) -> bool {
         self.debug.mdscr & mdscr::SS != 0 && self.debug_exceptions_enabled()
     }
 

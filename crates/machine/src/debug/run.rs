@@ -48,7 +48,9 @@ impl Runner<'_> {
         if !is_stepping && !may_break {
             return self.run_once(left);
         }
-        let Some((slot, _)) = self.fetch() else { return self.take_trap(left, None) };
+        if self.fetch().is_none() {
+            return self.take_trap(left, None);
+        }
         let (el, contextidr) = (self.cpu.state.el, self.cpu.sys.contextidr);
         if may_break && self.cpu.debug.breakpoint_matches(pc, el, contextidr) {
             let class =
@@ -57,12 +59,20 @@ impl Runner<'_> {
             self.step(left, 1);
             return Ok(None);
         }
-        self.cpu.debug.advancing = is_stepping;
         let mut one = (*left).min(1);
         let given = one;
-        let result = self.run_once(&mut one);
+        let result = if is_stepping { self.run_stepped(&mut one) } else { self.run_once(&mut one) };
         *left -= given - one;
-        let is_stepped = is_stepping && !self.cpu.debug.advancing;
+        result
+    }
+
+    /// Run one instruction with PSTATE.SS set: the next one is not executed.
+    pub(crate) fn run_stepped(&mut self, left: &mut u64) -> Result<Option<Stop>, Error> {
+        let Some((slot, _)) = self.fetch() else { return self.take_trap(left, None) };
+        let pc = self.cpu.pc;
+        self.cpu.debug.advancing = true;
+        let result = self.run_once(left);
+        let is_stepped = !self.cpu.debug.advancing;
         self.cpu.debug.advancing = false;
         if is_stepped {
             let index = (pc >> 2) as usize & (INSNS_PER_PAGE - 1);

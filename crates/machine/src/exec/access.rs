@@ -3,10 +3,11 @@
 
 use seawall_arm::{ExceptionClass, FaultStatus};
 
+use crate::bus::{BusAccess, first_piece};
 use crate::cpu::Cpu;
 use crate::decode::insn::SP;
 use crate::decode::{Insn, Kind};
-use crate::memory::{Memory, PAGE_SIZE, page_flags};
+use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE, page_flags};
 use crate::tlb::{Fill, View};
 use crate::trap::{HostAbort, Intent, Trap};
 use crate::walk::{self, Access};
@@ -40,43 +41,111 @@ pub(super) struct Request {
     pub(super) alignment: Alignment,
 }
 
-/// Where the bytes of an access are in RAM: one piece, or two if it crosses a page.
+/// Where the bytes of an access are: one piece, or two if it crosses a page.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    first: usize,
+    va: u64,
+    first: At,
     first_len: usize,
-    second: usize,
+    second: At,
     len: usize,
+    element: u64,
+}
+
+/// Where a byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Offset in RAM.
+    Ram(usize),
+    /// Physical address where there is no RAM.
+    Bus(u64),
 }
 
 impl Place {
-    /// Offset in RAM of the first byte.
-    pub(super) fn offset(&self) -> usize {
-        self.first
+    /// All of it in RAM, from this offset on.
+    #[inline(always)]
+    fn in_ram(va: u64, offset: usize, len: usize) -> Self {
+        Self { va, first: At::Ram(offset), first_len: len, second: At::Ram(0), len, element: len as u64 }
     }
 
-    /// The bytes, zero-extended.
-    pub(super) fn read(&self, memory: &Memory) -> u128 {
+    /// Physical address of the first byte.
+    pub(super) fn pa(&self, memory: &Memory) -> u64 {
+        match self.first {
+            At::Ram(offset) => memory.base() + offset as u64,
+            At::Bus(pa) => pa,
+        }
+    }
+
+    /// Whether it is in RAM.
+    pub(super) fn is_in_ram(&self) -> bool {
+        matches!((self.first, self.second), (At::Ram(_), At::Ram(_)))
+    }
+
+    /// The bytes, zero-extended. `None`: the bus is to be asked, as the CPU's trap says.
+    #[inline]
+    pub(super) fn read(&self, cpu: &mut Cpu, memory: &Memory) -> Option<u128> {
         let mut bytes = [0; 16];
         let (head, tail) = bytes.split_at_mut(self.first_len);
-        copy(head, memory.ram(), self.first);
-        if let Some(tail) = tail.get_mut(..self.len - self.first_len) {
-            copy(tail, memory.ram(), self.second);
-        }
-        u128::from_le_bytes(bytes)
-    }
-
-    /// Put the low bytes of `value` there.
-    pub(super) fn write(&self, cpu: &mut Cpu, memory: &mut Memory, value: u128) {
-        let bytes = value.to_le_bytes();
-        let (head, tail) = bytes.split_at(self.first_len);
-        put(cpu, memory, self.first, head);
-        if let Some(tail) = tail.get(..self.len - self.first_len) {
-            if !tail.is_empty() {
-                put(cpu, memory, self.second, tail);
+        let tail = tail.get_mut(..self.len - self.first_len).unwrap_or_default();
+        for (at, va, to) in [(self.first, self.va, head), (self.second, self.second_va(), tail)] {
+            match at {
+                At::Ram(offset) => copy(to, memory.ram(), offset),
+                At::Bus(pa) => bus_read(cpu, pa, va, to, self.element)?,
             }
         }
+        Some(u128::from_le_bytes(bytes))
     }
+
+    /// Put the low bytes of `value` there. `None`: the bus is to be asked, as the CPU's trap says.
+    #[inline]
+    pub(super) fn write(&self, cpu: &mut Cpu, memory: &mut Memory, value: u128) -> Option<()> {
+        let bytes = value.to_le_bytes();
+        let (head, tail) = bytes.split_at(self.first_len);
+        let tail = tail.get(..self.len - self.first_len).unwrap_or_default();
+        for (at, va, from) in [(self.first, self.va, head), (self.second, self.second_va(), tail)] {
+            match at {
+                At::Ram(offset) if !from.is_empty() => put(cpu, memory, offset, from),
+                At::Ram(_) => {}
+                At::Bus(pa) => bus_write(cpu, pa, va, from, self.element)?,
+            }
+        }
+        Some(())
+    }
+
+    fn second_va(&self) -> u64 {
+        self.va.wrapping_add(self.first_len as u64)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn bus_read(cpu: &mut Cpu, mut pa: u64, mut va: u64, mut to: &mut [u8], element: u64) -> Option<()> {
+    while !to.is_empty() {
+        let len = first_piece(pa, to.len() as u64, element);
+        let data = cpu.bus(BusAccess { va, pa, len: len as u8, write: false, data: 0 })?;
+        let (piece, rest) = to.split_at_mut_checked(len as usize)?;
+        piece.iter_mut().zip(data.to_le_bytes()).for_each(|(to, from)| *to = from);
+        (pa, va, to) = (pa.wrapping_add(len), va.wrapping_add(len), rest);
+    }
+    Some(())
+}
+
+#[cold]
+#[inline(never)]
+fn bus_write(cpu: &mut Cpu, mut pa: u64, mut va: u64, mut from: &[u8], element: u64) -> Option<()> {
+    while !from.is_empty() {
+        let len = first_piece(pa, from.len() as u64, element);
+        let (piece, rest) = from.split_at_checked(len as usize)?;
+        let data = piece.iter().rev().fold(0, |data, byte| data << 8 | u64::from(*byte));
+        cpu.bus(BusAccess { va, pa, len: len as u8, write: true, data })?;
+        (pa, va, from) = (pa.wrapping_add(len), va.wrapping_add(len), rest);
+    }
+    Some(())
+}
+
+/// Zeroes for DC ZVA where there is no RAM.
+pub(super) fn zero_on_bus(cpu: &mut Cpu, pa: u64, va: u64) -> Option<()> {
+    bus_write(cpu, pa, va, &[0; LINE_SIZE as usize], 8)
 }
 
 fn copy(to: &mut [u8], ram: &[u8], offset: usize) {
@@ -209,7 +278,7 @@ fn load_elements(cpu: &mut Cpu, memory: &mut Memory, va: u64, size: u64, element
     let view = cpu.view;
     let alignment = Alignment::Plain;
     let request = Request { va, size, element, write: false, view, alignment };
-    Some(probe(cpu, memory, &request)?.read(memory))
+    probe(cpu, memory, &request)?.read(cpu, memory)
 }
 
 #[cold]
@@ -225,8 +294,7 @@ fn store_elements(
     let view = cpu.view;
     let alignment = Alignment::Plain;
     let request = Request { va, size, element, write: true, view, alignment };
-    probe(cpu, memory, &request)?.write(cpu, memory, value);
-    Some(())
+    probe(cpu, memory, &request)?.write(cpu, memory, value)
 }
 
 /// A single-register access out of the ordinary: unprivileged, or with acquire or release.
@@ -244,10 +312,10 @@ pub(super) fn single(
     let request = Request { va, size, element: size, write: kind.is_store(), view, alignment };
     let place = probe(cpu, memory, &request)?;
     if kind.is_store() {
-        place.write(cpu, memory, u128::from(cpu.slot(insn.rd)));
-    } else {
-        cpu.set_slot(insn.rd, kind.extend(place.read(memory) as u64));
+        return place.write(cpu, memory, u128::from(cpu.slot(insn.rd)));
     }
+    let value = place.read(cpu, memory)?;
+    cpu.set_slot(insn.rd, kind.extend(value as u64));
     Some(())
 }
 
@@ -262,8 +330,7 @@ pub(super) fn probe(cpu: &mut Cpu, memory: &mut Memory, request: &Request) -> Op
     let arrays = if write { &cpu.tlb.write } else { &cpu.tlb.read };
     let entry = arrays[view as usize & 3].entry(va);
     if entry.covers(va, size) && va & (size - 1) == 0 {
-        let first = entry.offset(va);
-        return Some(Place { first, first_len: size as usize, second: 0, len: size as usize });
+        return Some(Place::in_ram(va, entry.offset(va), size as usize));
     }
     if va & (element - 1) != 0 && misalignment_faults(cpu, request) {
         cpu.raise_abort(FaultStatus::Alignment, va, intent);
@@ -274,9 +341,9 @@ pub(super) fn probe(cpu: &mut Cpu, memory: &mut Memory, request: &Request) -> Op
     let second = if first_len < size {
         probe_page(cpu, memory, request, va.wrapping_add(first_len), size - first_len)?
     } else {
-        0
+        At::Ram(0)
     };
-    Some(Place { first, first_len: first_len as usize, second, len: size as usize })
+    Some(Place { va, first, first_len: first_len as usize, second, len: size as usize, element })
 }
 
 /// Whether an access that is not aligned to its element faults whatever the memory.
@@ -292,7 +359,7 @@ fn misalignment_faults(cpu: &Cpu, request: &Request) -> bool {
 }
 
 /// The part of [`probe`] that is about one page.
-fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, len: u64) -> Option<usize> {
+fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, len: u64) -> Option<At> {
     let &Request { size, element, write, view, .. } = request;
     let intent = if write { Intent::STORE } else { Intent::LOAD };
     let access = Access::data(write, view != View::El0, view == View::El1Pan);
@@ -315,6 +382,9 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     let pa = translation.pa;
     let abort = HostAbort { intent, va, pa, walk_level: None, size };
     let Some(offset) = memory.offset(pa) else {
+        if cpu.serves_all {
+            return Some(At::Bus(pa));
+        }
         cpu.trap = Trap::Hole(abort);
         return None;
     };
@@ -329,7 +399,7 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
         memory.mark_dirty(offset);
     }
     if cpu.watches_in_page(va) {
-        return Some(offset);
+        return Some(At::Ram(offset));
     }
     let fill = Fill {
         va,
@@ -345,5 +415,5 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     } else if !has_poison {
         cpu.tlb.fill_read(view, fill);
     }
-    Some(offset)
+    Some(At::Ram(offset))
 }

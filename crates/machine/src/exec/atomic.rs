@@ -1,4 +1,7 @@
 //! Exclusives and the atomics of FEAT_LSE. All of them read, so all consume poison.
+//!
+//! On Device memory they are IMPLEMENTATION DEFINED (DDI 0487, B2.9.2 and C3.2.12). Here, as on QEMU, they work: an atomic
+//! is a read and a write of the bus; a store-exclusive goes by the monitor alone.
 
 use super::access::{Alignment, Place, Request, probe};
 use super::base;
@@ -19,8 +22,8 @@ fn place_rmw(cpu: &mut Cpu, memory: &mut Memory, va: u64, size: u64) -> Option<P
     place(cpu, memory, va, size, true)
 }
 
-fn mark(cpu: &mut Cpu, place: &Place, size: u64, value: u128) {
-    cpu.monitor = Some(Monitor { pa: place.offset() as u64, size, value });
+fn mark(cpu: &mut Cpu, memory: &Memory, place: &Place, size: u64, value: u128) {
+    cpu.monitor = Some(Monitor { pa: place.pa(memory), size, value });
 }
 
 /// LDXR, LDAXR and their narrow forms.
@@ -29,8 +32,8 @@ pub(super) fn load_exclusive(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn) ->
     let size = 1 << insn.x;
     let va = base(cpu, insn)?;
     let place = place(cpu, memory, va, size, false)?;
-    let value = place.read(memory);
-    mark(cpu, &place, size, value);
+    let value = place.read(cpu, memory)?;
+    mark(cpu, memory, &place, size, value);
     cpu.set_slot(insn.rd, value as u64);
     Some(())
 }
@@ -41,8 +44,8 @@ pub(super) fn load_exclusive_pair(cpu: &mut Cpu, memory: &mut Memory, insn: &Ins
     let element = 1 << insn.x;
     let va = base(cpu, insn)?;
     let place = place(cpu, memory, va, 2 * element, false)?;
-    let value = place.read(memory);
-    mark(cpu, &place, 2 * element, value);
+    let value = place.read(cpu, memory)?;
+    mark(cpu, memory, &place, 2 * element, value);
     let (low, high) = halves(value, element);
     cpu.set_slot(insn.rd, low);
     cpu.set_slot(insn.ra, high);
@@ -68,13 +71,16 @@ pub(super) fn store_exclusive_pair(cpu: &mut Cpu, memory: &mut Memory, insn: &In
 fn store_if_marked(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, size: u64, value: u128) -> Option<()> {
     let va = base(cpu, insn)?;
     let place = place(cpu, memory, va, size, true)?;
-    let passes = cpu.monitor.is_some_and(|monitor| {
-        monitor.pa == place.offset() as u64 && monitor.size == size && monitor.value == place.read(memory)
-    });
-    cpu.monitor = None;
+    let mark = cpu.monitor.filter(|monitor| monitor.pa == place.pa(memory) && monitor.size == size);
+    // A device is not read to see what is there.
+    let passes = match mark {
+        Some(monitor) => !place.is_in_ram() || place.read(cpu, memory)? == monitor.value,
+        None => false,
+    };
     if passes {
-        place.write(cpu, memory, value);
+        place.write(cpu, memory, value)?;
     }
+    cpu.monitor = None;
     cpu.set_slot(insn.rm, u64::from(!passes));
     Some(())
 }
@@ -85,9 +91,9 @@ pub(super) fn compare_and_swap(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn) 
     let size = 1 << insn.x;
     let va = base(cpu, insn)?;
     let place = place_rmw(cpu, memory, va, size)?;
-    let old = place.read(memory);
+    let old = place.read(cpu, memory)?;
     if old == low_bytes(u128::from(cpu.slot(insn.rm)), size) {
-        place.write(cpu, memory, low_bytes(u128::from(cpu.slot(insn.rd)), size));
+        place.write(cpu, memory, low_bytes(u128::from(cpu.slot(insn.rd)), size))?;
     }
     cpu.set_slot(crate::decode::insn::dest(insn.rm), old as u64);
     Some(())
@@ -99,11 +105,11 @@ pub(super) fn compare_and_swap_pair(cpu: &mut Cpu, memory: &mut Memory, insn: &I
     let element = 1 << insn.x;
     let va = base(cpu, insn)?;
     let place = place_rmw(cpu, memory, va, 2 * element)?;
-    let old = place.read(memory);
+    let old = place.read(cpu, memory)?;
     let expected = pair(cpu.slot(insn.rm), cpu.slot(insn.rm + 1), element);
     if old == expected {
         let new = pair(cpu.slot(insn.rd), cpu.slot(insn.rd + 1), element);
-        place.write(cpu, memory, new);
+        place.write(cpu, memory, new)?;
     }
     let (low, high) = halves(old, element);
     cpu.set_slot(insn.rm, low);
@@ -117,7 +123,7 @@ pub(super) fn read_modify_write(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn)
     let size = 1 << insn.x;
     let va = base(cpu, insn)?;
     let place = place_rmw(cpu, memory, va, size)?;
-    let old = place.read(memory) as u64;
+    let old = place.read(cpu, memory)? as u64;
     let operand = low_bytes(u128::from(cpu.slot(insn.rm)), size) as u64;
     // Signed comparison of narrow values: bring the sign to the top.
     let shift = 64 - 8 * size as u32;
@@ -138,7 +144,7 @@ pub(super) fn read_modify_write(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn)
         _ if first => old,
         _ => operand,
     };
-    place.write(cpu, memory, u128::from(new));
+    place.write(cpu, memory, u128::from(new))?;
     cpu.set_slot(insn.rd, old);
     Some(())
 }

@@ -3,8 +3,9 @@
 
 use seawall_arm::{ExceptionClass, FaultStatus, Pstate};
 
+use super::access::zero_on_bus;
 use crate::cpu::{Cpu, Invalidation};
-use crate::memory::Memory;
+use crate::memory::{LINE_SIZE, Memory};
 use crate::sysreg::{id, sctlr};
 use crate::tlb::View;
 use crate::trap::{HostAbort, Intent, Trap};
@@ -133,6 +134,9 @@ fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
     cpu.check_watchpoints(va & !63, 64, Intent::STORE, access.privileged)?;
     let pa = translation.pa;
     if memory.clean_line(pa).is_none() {
+        if cpu.serves_all {
+            return zero_on_bus(cpu, pa & !(LINE_SIZE - 1), va & !(LINE_SIZE - 1));
+        }
         let intent = Intent::STORE;
         cpu.trap = Trap::Hole(HostAbort { intent, va, pa, walk_level: None, size: 64 });
         return None;

@@ -31,12 +31,12 @@ use crate::gic;
 use crate::memory::{Memory, MemoryError, PAGE_SIZE};
 use crate::pages::Contents;
 use crate::ram::ImageWriter;
-use crate::vm::{Config, RAM_BASE, StorePolicy};
+use crate::vm::{Config, NoSyndrome, RAM_BASE, StorePolicy};
 
 /// The first bytes of a snapshot. As with PNG's, a transfer that changes line ends or clears bit 7 shows.
 const MAGIC: [u8; 8] = *b"\x89SWSN\r\n\x1a";
 /// The version of the format of snapshot files, which changes with the machine's state.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Pages in a section.
 const PAGES_PER_SECTION: usize = 64;
 /// As many bytes at most does a section's payload have: the poison of 16 TiB fits.
@@ -110,14 +110,15 @@ pub(super) struct SavedConfig {
     abi: u8,
     ras: bool,
     sea_to_user: bool,
-    nisv_to_user: bool,
+    /// 0: served; 1: an exit; 2: the run fails.
+    no_syndrome: u8,
     stores_abort: bool,
     error_state: u8,
 }
 
 impl SavedConfig {
     pub(super) fn of(config: &Config) -> Self {
-        let &Config { cpus, memory_size, abi, ras, sea_to_user, nisv_to_user, store_policy, error_state } =
+        let &Config { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, store_policy, error_state } =
             config;
         Self {
             cpus: cpus as u32,
@@ -129,15 +130,18 @@ impl SavedConfig {
             },
             ras,
             sea_to_user,
-            nisv_to_user,
+            no_syndrome: match no_syndrome {
+                NoSyndrome::Serve => 0,
+                NoSyndrome::Exit => 1,
+                NoSyndrome::Fail => 2,
+            },
             stores_abort: store_policy == StorePolicy::Abort,
             error_state: error_state.bits(),
         }
     }
 
     fn config(&self) -> Result<Config, SnapshotError> {
-        let &Self { cpus, memory_size, abi, ras, sea_to_user, nisv_to_user, stores_abort, error_state } =
-            self;
+        let &Self { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, stores_abort, error_state } = self;
         if !(1..=gic::MAX_CPUS).contains(&(cpus as usize)) {
             return Err(Impossible("its number of CPUs"));
         }
@@ -155,7 +159,12 @@ impl SavedConfig {
             },
             ras,
             sea_to_user,
-            nisv_to_user,
+            no_syndrome: match no_syndrome {
+                0 => NoSyndrome::Serve,
+                1 => NoSyndrome::Exit,
+                2 => NoSyndrome::Fail,
+                _ => return Err(Impossible("what it does without a syndrome")),
+            },
             store_policy: if stores_abort { StorePolicy::Abort } else { StorePolicy::Defer },
             error_state: ErrorState::from_bits(error_state),
         })

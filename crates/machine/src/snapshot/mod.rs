@@ -99,7 +99,8 @@ impl Vm {
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let Inner { config, state, contents } = &*snapshot.0;
         if self.config != *config {
-            *self = snapshot.machine()?;
+            let (alarm, kick) = (self.alarm, self.kick.clone());
+            *self = Self { alarm, kick, ..snapshot.machine()? };
             return Ok(());
         }
         self.drop_translations();

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use seawall_arm::{Esr, Pstate};
 use seawall_events::{LastFault, VirtualSError};
 
+use crate::bus::{self, BusAccess, Replay};
 use crate::cpu::{Cpu, Monitor, PendingMmio, Wait};
 use crate::debug::Debug;
 use crate::decode::{Kind, insn};
@@ -63,8 +64,46 @@ struct CpuState {
     serror: (bool, u64, bool),
     /// [`LastFault`]: esr, far, ipa.
     last_fault: (u64, u64, Option<u64>),
-    /// [`PendingMmio`]: the number of its kind, rd, data.
-    mmio: Option<(u8, u8, [u8; 8])>,
+    mmio: Option<SavedMmio>,
+}
+
+/// [`PendingMmio`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum SavedMmio {
+    /// The number of its kind, rd, data.
+    Register(u8, u8, [u8; 8]),
+    Accesses(Vec<BusAccess>),
+}
+
+impl SavedMmio {
+    fn of(mmio: &PendingMmio) -> Self {
+        match mmio {
+            PendingMmio::Register { kind, rd, data } => {
+                let kind = Kind::ALL.iter().position(|k| k == kind).unwrap_or(0) as u8;
+                Self::Register(kind, *rd, *data)
+            }
+            PendingMmio::Accesses(accesses) => Self::Accesses(accesses.clone()),
+        }
+    }
+
+    fn pending(&self) -> Option<PendingMmio> {
+        match self {
+            Self::Register(kind, rd, data) => {
+                let kind = Kind::ALL.get(usize::from(*kind)).copied()?;
+                Some(PendingMmio::Register { kind, rd: *rd, data: *data })
+            }
+            Self::Accesses(accesses) => Some(PendingMmio::Accesses(accesses.clone())),
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Register(kind, rd, _) => usize::from(*kind) < Kind::ALL.len() && *rd <= insn::SINK,
+            Self::Accesses(accesses) => {
+                (1..=bus::MOST).contains(&accesses.len()) && accesses.iter().all(BusAccess::is_sound)
+            }
+        }
+    }
 }
 
 impl CpuState {
@@ -96,14 +135,17 @@ impl CpuState {
             deadline: _,
             timers_changed: _,
             signals: _,
+            serves_all: _,
             stores_abort: _,
             ras: _,
             // Dropped, or done.
+            replay: _,
             tlb: _,
             elapsed: _,
             attention: _,
             trap: _,
             broadcast: _,
+            broadcasts_read: _,
             written_code: _,
             drop_code: _,
             host_touched_memory: _,
@@ -113,7 +155,6 @@ impl CpuState {
         // At any step there is one way to write the counter down.
         let mut pmu = pmu.clone();
         pmu.advance(*steps);
-        let kind = |kind: Kind| Kind::ALL.iter().position(|k| *k == kind).unwrap_or(0) as u8;
         Self {
             x: std::array::from_fn(|n| cpu.slot(n as u8)),
             pc: *pc,
@@ -132,7 +173,7 @@ impl CpuState {
             landing: *landing,
             serror: (*pending, *vsesr, *held_for_el2),
             last_fault: (esr.bits(), *far, *ipa),
-            mmio: mmio.map(|mmio| (kind(mmio.kind), mmio.rd, mmio.data)),
+            mmio: mmio.as_ref().map(SavedMmio::of),
         }
     }
 
@@ -160,14 +201,14 @@ impl CpuState {
         cpu.serror = VirtualSError { pending, vsesr, held_for_el2 };
         let (esr, far, ipa) = self.last_fault;
         cpu.last_fault = LastFault { esr: Esr::from_bits(esr), far, ipa };
-        let kind = |n: u8| Kind::ALL.get(usize::from(n)).copied();
-        cpu.mmio = self.mmio.and_then(|(n, rd, data)| kind(n).map(|kind| PendingMmio { kind, rd, data }));
+        cpu.mmio = self.mmio.as_ref().and_then(SavedMmio::pending);
 
         cpu.clock = now.wrapping_sub(self.steps);
         cpu.timers_changed = true;
         cpu.elapsed = 0;
         cpu.attention = false;
         cpu.trap = Trap::None;
+        cpu.replay = Replay::default();
         cpu.broadcast.clear();
         cpu.written_code = Default::default();
         cpu.drop_code = false;
@@ -188,10 +229,7 @@ impl CpuState {
                 self.monitor.is_none_or(|monitor| matches!(monitor.size, 1 | 2 | 4 | 8 | 16)),
                 "a CPU's exclusive monitor",
             ),
-            (
-                self.mmio.is_none_or(|(kind, rd, _)| usize::from(kind) < Kind::ALL.len() && rd <= insn::SINK),
-                "a CPU's MMIO access that waits",
-            ),
+            (self.mmio.as_ref().is_none_or(SavedMmio::is_sound), "a CPU's MMIO access that waits"),
         ] {
             if !is_sound {
                 return Err(what);
@@ -216,7 +254,22 @@ impl Visible {
 impl State {
     pub(super) fn of(vm: &Vm) -> Self {
         // All fields by name: whoever adds one must decide here what becomes of it.
-        let Vm { config: _, memory: _, icache: _, cpus, undefined, gic: _, now: _, turn: _, budget } = vm;
+        let Vm {
+            config: _,
+            memory: _,
+            icache: _,
+            cpus,
+            // TLBs are dropped.
+            broadcasts: _,
+            undefined,
+            gic: _,
+            now: _,
+            turn: _,
+            budget,
+            // The host's of the moment.
+            alarm: _,
+            kick: _,
+        } = vm;
         Self {
             visible: Visible::of(vm),
             undefined: *undefined,

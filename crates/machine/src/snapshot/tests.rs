@@ -92,8 +92,8 @@ fn a_configuration_that_no_machine_has_is_refused() {
     let refusal = |config: &[u8]| {
         Snapshot::load(&*file(&[(CONFIG, config), (STATE, &state), (END, &[])])).err().map(|e| e.to_string())
     };
-    // cpus, memory_size (a varint), abi, ras, sea_to_user, nisv_to_user, stores_abort, error_state
-    let good = [2, 0x80, 0x80, 4, 1, 1, 1, 1, 0, 0];
+    // cpus, memory_size (a varint), abi, ras, sea_to_user, no_syndrome, stores_abort, error_state
+    let good = [2, 0x80, 0x80, 4, 1, 1, 1, 0, 0, 0];
     assert_eq!(refusal(&good), None);
     for (at, value, expected) in [
         (0, 0, "the snapshot is not one of a machine, by its number of CPUs"),
@@ -105,6 +105,7 @@ fn a_configuration_that_no_machine_has_is_refused() {
             "RAM must be whole 4 KiB pages within 48 bits of physical address, got 0x10001 bytes at 0x40000000",
         ),
         (4, 3, "the snapshot is not one of a machine, by its ABI"),
+        (7, 3, "the snapshot is not one of a machine, by what it does without a syndrome"),
         (9, 4, "the snapshot is not one of a machine, by its SET"),
     ] {
         let mut config = good;
@@ -134,7 +135,17 @@ fn a_state_that_no_machine_can_be_in_is_refused() {
         ("/visible/cpus/0/steps", "4611686018427387904", "the CPUs' steps"),
         ("/visible/cpus/0/landing/1", "4", "a CPU's BTYPE"),
         ("/visible/cpus/0/monitor", r#"{"pa":0,"size":3,"value":0}"#, "a CPU's exclusive monitor"),
-        ("/visible/cpus/0/mmio", "[13,0,[0,0,0,0,0,0,0,0]]", "a CPU's MMIO access that waits"),
+        (
+            "/visible/cpus/0/mmio",
+            r#"{"Register":[13,0,[0,0,0,0,0,0,0,0]]}"#,
+            "a CPU's MMIO access that waits",
+        ),
+        ("/visible/cpus/0/mmio", r#"{"Accesses":[]}"#, "a CPU's MMIO access that waits"),
+        (
+            "/visible/cpus/0/mmio",
+            r#"{"Accesses":[{"va":0,"pa":2,"len":4,"write":false,"data":0}]}"#,
+            "a CPU's MMIO access that waits",
+        ),
         ("/visible/gic/cpus/1/interface/binary_point/0", "8", "the interrupt controller"),
         ("/visible/gic/distributor/routes/3", "2147483648", "the interrupt controller"),
         ("/visible/gic/distributor/banks/3/priority/7", "1", "the interrupt controller"),

@@ -18,7 +18,7 @@ impl Observer for Console {
 /// What `image` (flat or ELF) writes to its console, with 128 MiB, before it powers off, within so many steps.
 #[track_caller]
 pub(crate) fn console(image: &[u8], steps: u64) -> String {
-    let kernel = Kernel::parse(image.to_vec()).expect("a guest");
+    let kernel = Kernel::parse(image.to_vec(), 128 << 20).expect("a guest");
     let guest = Guest { kernel, address: None, initrd: None, command_line: String::new() };
     let console = Console::default();
     let mut machine =

@@ -1,21 +1,19 @@
-//! Errors as `tracing` events, and as numbers by `metrics`.
+//! Errors and accesses that nobody answers as `tracing` events, and as numbers by `metrics`.
 
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use vm_memory::{Bytes, GuestAddress};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
-use super::{ErrorReport, Sink};
-use crate::apei::ghes::Ghes;
-use crate::ledger::Ledger;
+use super::{AccessReport, ErrorReport, Sink};
 
 const ERRORS: &str = "seawall_errors_total";
 const DECISIONS: &str = "seawall_decisions_total";
 const STOPS: &str = "seawall_stops_total";
 const EVACUATION_ADVICE: &str = "seawall_evacuation_advice_total";
+const ACCESSES: &str = "seawall_unanswered_accesses_total";
 const RECORDS: &str = "seawall_records_total";
-const RECORDS_OUTSTANDING: &str = "seawall_records_outstanding";
-const LEDGER_PAGES: &str = "seawall_ledger_pages";
+pub(super) const RECORDS_OUTSTANDING: &str = "seawall_records_outstanding";
+pub(super) const LEDGER_PAGES: &str = "seawall_ledger_pages";
 /// The histogram of the time from an exit to its injection.
 pub const EXIT_TO_INJECTION: &str = "seawall_exit_to_injection_seconds";
 /// Buckets that fit it, for recorders that want to be told: a few microseconds are usual, a millisecond is not.
@@ -27,13 +25,6 @@ pub const BUCKETS: [f64; 10] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 
 /// delivered. It goes to whatever subscriber and recorder there are, on this thread or for the program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facades;
-
-impl Sink for Facades {
-    fn error(&mut self, report: &ErrorReport) {
-        tell(report);
-        count(report);
-    }
-}
 
 /// `tracing` wants the level at compile time.
 macro_rules! event {
@@ -63,6 +54,53 @@ macro_rules! event {
     };
 }
 
+macro_rules! access_event {
+    ($level:ident, $report:ident) => {
+        tracing::$level!(
+            target: "seawall",
+            vcpu = $report.vcpu,
+            reason = &*$report.reason,
+            access = &*$report.access,
+            gpa = %$report.gpa,
+            size = $report.size,
+            exception_level = $report.exception_level,
+            pc = %$report.pc,
+            decision = &*$report.decision,
+            guest = &*$report.guest,
+            guest_esr = $report.guest_esr.map(tracing::field::display),
+            guest_far = $report.guest_far.map(tracing::field::display),
+            untold = $report.untold,
+            stop_reason = $report.stop_reason.as_deref(),
+            exit_to_injection_ns = $report.exit_to_injection_ns,
+            "{}", $report
+        )
+    };
+}
+
+impl Sink for Facades {
+    fn error(&mut self, report: &ErrorReport) {
+        tell(report);
+        count(report);
+    }
+
+    fn access(&mut self, report: &AccessReport) {
+        match report.stop_reason {
+            None => access_event!(warn, report),
+            Some(_) => access_event!(error, report),
+        }
+    }
+}
+
+/// Counts an access that nobody answered: each one, also where nothing is told of it.
+pub fn accesses(report: &AccessReport) {
+    let level = level(report.exception_level);
+    let (reason, access) = (report.reason.clone(), report.access.clone());
+    counter!(ACCESSES, "reason" => reason, "access" => access, "level" => level).increment(1);
+    if let Some(reason) = &report.stop_reason {
+        counter!(STOPS, "reason" => reason.clone()).increment(1);
+    }
+}
+
 fn tell(report: &ErrorReport) {
     if report.is_contained() {
         event!(warn, report);
@@ -71,13 +109,17 @@ fn tell(report: &ErrorReport) {
     }
 }
 
-fn count(report: &ErrorReport) {
-    let level = match report.exception_level {
+const fn level(exception_level: u8) -> &'static str {
+    match exception_level {
         0 => "EL0",
         1 => "EL1",
         2 => "EL2",
         _ => "EL3",
-    };
+    }
+}
+
+fn count(report: &ErrorReport) {
+    let level = level(report.exception_level);
     let (source, access) = (report.source.clone(), report.access.clone());
     counter!(ERRORS, "source" => source, "access" => access, "level" => level).increment(1);
     counter!(DECISIONS, "decision" => report.decision.clone()).increment(1);
@@ -95,30 +137,6 @@ fn count(report: &ErrorReport) {
     }
 }
 
-/// Sets the gauges of the records that the guest has not acknowledged, of errors that were consumed (`sea`) and found
-/// (`polled`), and of what waits for a source to be free (`queued`). The guest acknowledges when it likes: to be called
-/// now and then, for instance when somebody asks for the numbers.
-///
-/// # Errors
-/// The memory's.
-pub fn records<M: Bytes<GuestAddress>>(ghes: &Ghes, memory: &M) -> Result<(), M::E> {
-    let (sea, polled) = ghes.outstanding(memory)?;
-    for (kind, count) in [("sea", sea), ("polled", polled), ("queued", ghes.waiting().count())] {
-        gauge!(RECORDS_OUTSTANDING, "kind" => kind).set(number(count as u64));
-    }
-    Ok(())
-}
-
-/// Sets the gauge of the bad pages: to be called when the ledger changed.
-pub fn ledger(ledger: &Ledger) {
-    gauge!(LEDGER_PAGES).set(number(ledger.pages()));
-}
-
-#[allow(clippy::cast_precision_loss, reason = "there are never 2^53 of anything here")]
-fn number(count: u64) -> f64 {
-    count as f64
-}
-
 /// Tells the recorder what the numbers mean, and that there is nothing yet: to be called once, when it is there.
 pub fn describe() {
     describe_counter!(ERRORS, Unit::Count, "Memory errors that a guest consumed and that were handled.");
@@ -126,6 +144,7 @@ pub fn describe() {
     describe_counter!(STOPS, Unit::Count, "Guests that were stopped, by reason.");
     describe_counter!(EVACUATION_ADVICE, Unit::Count, "How often it was advised to migrate a guest.");
     describe_counter!(RECORDS, Unit::Count, "Errors for which a record was due, by what became of it.");
+    describe_counter!(ACCESSES, Unit::Count, "Accesses of a guest that nobody answered, by reason.");
     describe_gauge!(RECORDS_OUTSTANDING, Unit::Count, "Records that the guest has not acknowledged.");
     describe_gauge!(LEDGER_PAGES, Unit::Count, "Pages of guest memory that are known to be bad.");
     describe_histogram!(EXIT_TO_INJECTION, Unit::Seconds, "From the exit to the injection done.");

@@ -1,4 +1,4 @@
-//! What is told of memory errors, to people and to programs.
+//! What is told of memory errors, and of accesses that nobody answers, to people and to programs.
 //!
 //! One handled error is one [`ErrorReport`]: a line of JSON with a schema that is kept (`docs/telemetry.md`). Who gets
 //! it is a [`Sink`]: [`Facades`] makes a `tracing` event and `metrics` of it, [`JsonLines`] writes it, and a closure is
@@ -23,20 +23,32 @@
 //! }
 //! ```
 
+mod access;
 mod facades;
+#[cfg(any(feature = "records", feature = "ledger"))]
+mod gauges;
 mod report;
 mod wire;
 
 use std::io::Write;
 
-pub use facades::{BUCKETS, EXIT_TO_INJECTION, Facades, describe, ledger, records};
+pub use access::AccessReport;
+pub use facades::{BUCKETS, EXIT_TO_INJECTION, Facades, accesses, describe};
+#[cfg(feature = "ledger")]
+pub use gauges::ledger;
+#[cfg(feature = "records")]
+pub use gauges::records;
 pub use report::{Circumstances, ErrorReport, Kind, SCHEMA};
 pub use wire::Hex;
 
-/// Is told of each memory error that was handled. It is called on the thread of the vCPU, which waits meanwhile.
+/// Is told of each memory error that was handled, and of accesses that nobody answers. It is called on the thread of the vCPU, which waits meanwhile.
 pub trait Sink {
     /// This happened, and this was done about it.
     fn error(&mut self, report: &ErrorReport);
+
+    /// The guest made an access that nobody answers, and this was done about it: those that are [to be told
+    /// of](crate::UnansweredOutcome::told).
+    fn access(&mut self, _report: &AccessReport) {}
 }
 
 impl<F: FnMut(&ErrorReport)> Sink for F {
@@ -52,6 +64,10 @@ pub struct JsonLines<W>(pub W);
 impl<W: Write> Sink for JsonLines<W> {
     fn error(&mut self, report: &ErrorReport) {
         // One write for a line, so that the lines of several writers to a pipe stay whole.
+        let _ = self.0.write_all(format!("{}\n", report.to_json()).as_bytes());
+    }
+
+    fn access(&mut self, report: &AccessReport) {
         let _ = self.0.write_all(format!("{}\n", report.to_json()).as_bytes());
     }
 }

@@ -115,7 +115,10 @@ impl ErrorReport {
     /// again.
     pub fn new(outcome: &Outcome, at: &Circumstances) -> Option<Self> {
         let Outcome { error, action, recorded, evacuate } = outcome;
-        let done = Done::of(action)?;
+        if matches!(action, Action::Waiting) {
+            return None;
+        }
+        let done = Done::of(action);
         let (record, record_source) = match recorded {
             Recorded::No => ("none", None),
             Recorded::AtSource(source) => ("written", Some(*source)),
@@ -186,30 +189,27 @@ impl fmt::Display for ErrorReport {
 }
 
 /// What was done, in the report's words.
-struct Done {
-    decision: &'static str,
-    text: String,
-    guest: &'static str,
-    esr: Option<Esr>,
-    far: Option<u64>,
-    stop: Option<&'static str>,
+pub(super) struct Done {
+    pub(super) decision: &'static str,
+    pub(super) text: String,
+    pub(super) guest: &'static str,
+    pub(super) esr: Option<Esr>,
+    pub(super) far: Option<u64>,
+    pub(super) stop: Option<&'static str>,
 }
 
 impl Done {
-    /// `None` if nothing was, yet.
-    fn of(action: &Action) -> Option<Self> {
+    pub(super) fn of(action: &Action) -> Self {
         match action {
-            Action::Injected { injection, guest } => Some(Self::injected(injection, guest)),
-            Action::Waiting => None,
+            Action::Injected { injection, guest } => Self::injected(injection, guest),
+            Action::Waiting => Self::untouched("wait", action.to_string(), "waiting"),
             Action::Repaired => {
-                Some(Self::untouched("host-first", "the host put back what was there".into(), "repaired"))
+                Self::untouched("host-first", "the host put back what was there".into(), "repaired")
             }
-            Action::DryRun(injection) => {
-                Some(Self::untouched(kind(injection), injection.to_string(), "dry-run"))
-            }
+            Action::DryRun(injection) => Self::untouched(kind(injection), injection.to_string(), "dry-run"),
             Action::Stop(reason) => {
                 let stopped = Self::untouched("stop", reason.to_string(), "stopped");
-                Some(Self { stop: Some(reason.name()), ..stopped })
+                Self { stop: Some(reason.name()), ..stopped }
             }
         }
     }
@@ -260,11 +260,11 @@ fn access(access: Access) -> &'static str {
     }
 }
 
-fn hex(esr: Esr) -> Hex {
+pub(super) fn hex(esr: Esr) -> Hex {
     Hex(esr.bits())
 }
 
 /// 584 years at most.
-fn nanoseconds(time: Duration) -> u64 {
+pub(super) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

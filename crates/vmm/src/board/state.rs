@@ -1,5 +1,7 @@
 //! What a snapshot holds of a board.
 
+use std::sync::atomic::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use seawall::ContainmentState;
@@ -96,6 +98,7 @@ impl Board {
             acpi,
             addresses: _,
             ledger,
+            is_repeating: _,
         } = self;
         let mut uart = lock(uart);
         let hvc = hvc.as_deref().map(|hvc| {
@@ -182,6 +185,7 @@ impl Board {
         }
         self.console.set_panic(state.panic.clone(), state.stands_still);
         lock(&self.containment).set_state(&state.containment);
+        self.is_repeating.store(true, Ordering::Relaxed);
         if let Ok(ledger) = Ledger::from_bytes(&state.ledger) {
             self.ledger.replace(ledger);
         }

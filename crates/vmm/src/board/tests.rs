@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use seawall_events::{Abi, Delivery, Reg, VcpuEvents};
+use seawall_events::{Abi, Delivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
 
 use super::*;
 use crate::devices::rtc::GuestClock;
@@ -83,14 +83,39 @@ fn a_read_is_answered_by_the_device_at_the_address() {
     assert_eq!(serve(&board(), &read(0x0901_0ff0, 4)), (None, Some([0x0d, 0, 0, 0, 0, 0, 0, 0])));
 }
 
+/// The text of an access that nobody answers.
+fn unanswered(exit: &Exit) -> String {
+    match board().serve(&mut Idle::default(), exit, Duration::ZERO).expect("the vCPU does not fail") {
+        Served::Unanswered(access) => access.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Where a text says that there is no device, there is none.
 #[test]
-fn an_access_where_there_is_nothing_ends_the_run_and_says_where() {
+fn an_access_that_nobody_answers_says_where_and_who_is_there() {
     for (exit, expected) in [
-        (read(0x0a00_0000, 4), "read of 4 bytes at 0xa000000, where there is no device"),
-        (read(0x0900_0ffc, 8), "read of 8 bytes at 0x9000ffc, where there is no device"),
-        (read(u64::MAX, 1), "read of 1 bytes at 0xffffffffffffffff, where there is no device"),
+        (read(0x2000_0000, 4), "read of 4 bytes at gpa 0x20000000, where there is neither RAM nor a device"),
+        (read(0x0a00_4000, 4), "read of 4 bytes at gpa 0xa004000, where there is neither RAM nor a device"),
+        (read(0x0900_0ffc, 8), "read of 8 bytes at gpa 0x9000ffc, past the end of the device there"),
+        (
+            read(u64::MAX, 1),
+            "read of 1 bytes at gpa 0xffffffffffffffff, where there is neither RAM nor a device",
+        ),
+        (
+            Exit::Nisv(NisvExit { esr_iss: 0x47, fault_ipa: 0x0900_0000 }),
+            "write to gpa 0x9000000, a device, by an instruction whose syndrome does not say what it does",
+        ),
+        (
+            Exit::Nisv(NisvExit { esr_iss: 0x07, fault_ipa: 0x0800_0004 }),
+            "read of gpa 0x8000004, a device, by an instruction whose syndrome does not say what it does",
+        ),
+        (
+            Exit::Nisv(NisvExit { esr_iss: 0x07, fault_ipa: 0x2000_0000 }),
+            "read of gpa 0x20000000, where there is neither RAM nor a device",
+        ),
     ] {
-        assert_eq!(serve(&board(), &exit).0.expect("an end").to_string(), expected);
+        assert_eq!(unanswered(&exit), expected);
     }
 }
 

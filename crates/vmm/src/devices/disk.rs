@@ -8,7 +8,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use seawall_files::ReadError;
 use thiserror::Error;
+
+use crate::marks::{self, Use};
 
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;
@@ -69,20 +72,30 @@ pub struct Disk {
 pub enum DiskError {
     /// It cannot be opened.
     #[error("cannot open it: {0}")]
-    Open(#[from] io::Error),
+    Open(#[from] ReadError),
+    /// It is no raw image: what it is, and what to do.
+    #[error("expected a raw image, got {0}")]
+    Format(String),
     /// Its size is not a disk's.
     #[error("expected a size that is a multiple of {SECTOR} bytes and not 0, got {0}")]
     Size(u64),
 }
 
 impl Disk {
-    /// Opens an image: sectors as they are, no format.
+    /// Opens an image: sectors as they are, in a regular file. What has the mark of another format, or is packed, is
+    /// refused.
     ///
     /// # Errors
     /// [`DiskError`].
     pub fn open(path: &Path, writes: Writes) -> Result<Self, DiskError> {
-        let file = File::open(path)?;
-        let size = file.metadata()?.len();
+        let file = seawall_files::open_regular(path)?;
+        let size = file.metadata().map_err(ReadError::from)?.len();
+        let mut head = [0; SECTOR as usize];
+        let head = head.get_mut(..size.min(SECTOR) as usize).unwrap_or_default();
+        file.read_exact_at(head, 0).map_err(ReadError::from)?;
+        if let Some(what) = marks::mistaken(head, Use::Disk) {
+            return Err(DiskError::Format(what));
+        }
         if size == 0 || size % SECTOR != 0 {
             return Err(DiskError::Size(size));
         }

@@ -2,13 +2,15 @@
 //! a flat binary.
 
 mod elf;
+mod read;
 mod unpack;
-
-use std::ops::Range;
 
 use thiserror::Error;
 
+use crate::marks::{self, Use};
+
 pub use elf::Segment;
+pub(crate) use read::read;
 
 /// A kernel, unpacked, and not yet in guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +21,9 @@ pub enum Kernel {
     Elf {
         /// Guest physical address of its first instruction.
         entry: u64,
-        /// What is loaded where.
+        /// The file, as far as its segments go.
+        file: Vec<u8>,
+        /// What of it is loaded where; no two overlap in memory.
         segments: Vec<Segment>,
     },
     /// Bytes as they are, entered at the first.
@@ -46,9 +50,9 @@ pub enum KernelError {
     /// There is nothing in it.
     #[error("expected a kernel, got an empty file")]
     Empty,
-    /// It is for another architecture.
+    /// It is something else: what it is, and what to do.
     #[error("expected an arm64 kernel, got {0}")]
-    Foreign(&'static str),
+    Foreign(String),
     /// An arm64 Linux `Image` that ends early.
     #[error("expected a whole Image, got {got} bytes of at least {expected}")]
     Truncated {
@@ -82,24 +86,18 @@ pub enum KernelError {
         /// Where it would end.
         end: u64,
     },
-    /// It unpacks to more than any kernel has.
-    #[error("expected a kernel of at most {limit} bytes, the file unpacks to more")]
+    /// It unpacks to more than the guest has memory.
+    #[error(
+        "expected a kernel of at most {limit} bytes, which is the guest's memory, the file unpacks to more; give the \
+         guest more memory"
+    )]
     TooBig {
         /// Bytes.
         limit: u64,
     },
-    /// An ELF, but not one for this machine.
-    #[error(
-        "expected a 64-bit little-endian AArch64 ELF (class 2, data 1, machine 183), got class {class}, data {data}, machine {machine}"
-    )]
-    WrongElf {
-        /// `EI_CLASS`.
-        class: u8,
-        /// `EI_DATA`.
-        data: u8,
-        /// `e_machine`.
-        machine: u16,
-    },
+    /// An ELF, but not one for this machine: what it is.
+    #[error("expected a 64-bit little-endian ELF for AArch64, got {0}: give one that was built for arm64")]
+    WrongElf(String),
     /// An ELF whose tables lead outside the file, or whose segments overlap or wrap.
     #[error("expected a whole ELF file, got a damaged one: {0}")]
     DamagedElf(String),
@@ -111,22 +109,23 @@ pub enum KernelError {
 }
 
 impl Kernel {
-    /// Looks at a file and unpacks it. What is nothing known is a flat binary, as for QEMU.
+    /// Looks at a file and unpacks it, for a guest with `memory` bytes of RAM: to no more than that. What has no known
+    /// mark is a flat binary, as for QEMU.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn parse(file: Vec<u8>) -> Result<Self, KernelError> {
-        let bytes = unpack::unpack(file)?;
+    pub fn parse(file: Vec<u8>, memory: u64) -> Result<Self, KernelError> {
+        let bytes = unpack::unpack(file, memory)?;
         if bytes.is_empty() {
             return Err(KernelError::Empty);
         }
         if bytes.starts_with(b"\x7fELF") {
-            return elf::parse(&bytes);
+            return elf::parse(bytes);
         }
         if bytes.get(56..60) == Some(b"ARM\x64") {
             return LinuxImage::parse(bytes).map(Self::Linux);
         }
-        match foreign(&bytes) {
+        match marks::mistaken(&bytes, Use::Kernel) {
             Some(what) => Err(KernelError::Foreign(what)),
             None => Ok(Self::Flat(bytes)),
         }
@@ -171,19 +170,6 @@ fn pe_end(bytes: &[u8]) -> Option<u64> {
         Some(u64::from(u32_at(section + 20)?) + u64::from(u32_at(section + 16)?))
     });
     ends.max()
-}
-
-/// Kernels that people have at hand and that are not arm64's.
-fn foreign(bytes: &[u8]) -> Option<&'static str> {
-    const MARKS: [(Range<usize>, &[u8], &str); 4] = [
-        (0x202..0x206, b"HdrS", "an x86 bzImage"),
-        (0x24..0x28, b"\x18\x28\x6f\x01", "a 32-bit Arm zImage"),
-        (0x30..0x38, b"RISCV\0\0\0", "a RISC-V Image"),
-        (0..4, b"\x27\x05\x19\x56", "a U-Boot image"),
-    ];
-    let mark = MARKS.iter().find(|(place, mark, _)| bytes.get(place.clone()) == Some(mark));
-    mark.map(|(_, _, what)| *what)
-        .or_else(|| bytes.starts_with(b"MZ").then_some("an EFI program that is no arm64 Image"))
 }
 
 #[cfg(test)]

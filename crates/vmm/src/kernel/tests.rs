@@ -33,8 +33,15 @@ fn zboot(compression: &[u8], payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Bytes of the guest's RAM.
+const MEMORY: u64 = 1 << 20;
+
+fn parse(file: Vec<u8>) -> Result<Kernel, KernelError> {
+    Kernel::parse(file, MEMORY)
+}
+
 fn refusal(file: &[u8]) -> String {
-    Kernel::parse(file.to_vec()).expect_err("no kernel").to_string()
+    parse(file.to_vec()).expect_err("no kernel").to_string()
 }
 
 #[test]
@@ -43,7 +50,7 @@ fn an_image_is_the_same_raw_gzipped_and_in_a_zboot_image() {
     let expected = Kernel::Linux(LinuxImage { bytes: raw.clone(), text_offset: 0, image_size: 0x8000 });
     let files = [raw.clone(), gzip(&raw), zboot(b"gzip", &gzip(&raw)), zboot(b"zstd22", ZSTD_IMAGE)];
     for (n, file) in files.into_iter().enumerate() {
-        match (n, Kernel::parse(file).expect("a kernel")) {
+        match (n, parse(file).expect("a kernel")) {
             // Made by zstd(1): 64 zero bytes with the magic at 56.
             (3, Kernel::Linux(image)) => assert_eq!((image.bytes.len(), image.image_size), (64, 64)),
             (_, kernel) => assert_eq!(kernel, expected, "file {n}"),
@@ -72,7 +79,7 @@ const ZSTD_IMAGE: &[u8] = &{
 /// Linux, booting.rst: before 3.17 `image_size` is 0, and the offset is 512 KiB whatever the header says.
 #[test]
 fn an_image_from_before_it_told_its_size_lies_at_512_kib() {
-    match Kernel::parse(image(0x1000, 0)).expect("a kernel") {
+    match parse(image(0x1000, 0)).expect("a kernel") {
         Kernel::Linux(image) => assert_eq!((image.text_offset, image.image_size), (0x8_0000, 0x1000)),
         other => panic!("{other:?}"),
     }
@@ -92,31 +99,69 @@ fn an_image_that_ends_before_its_last_section_is_refused() {
     bytes[0x6c..0x70].copy_from_slice(&0x800_u32.to_le_bytes());
     assert_eq!(refusal(&bytes), "expected a whole Image, got 4096 bytes of at least 8192");
     bytes.resize(0x2000, 0);
-    assert!(matches!(Kernel::parse(bytes), Ok(Kernel::Linux(_))));
+    assert!(matches!(parse(bytes), Ok(Kernel::Linux(_))));
 }
 
 #[test]
 fn what_is_nothing_known_is_a_flat_binary() {
     let nop = 0xd503_201f_u32.to_le_bytes().to_vec();
-    assert_eq!(Kernel::parse(nop.clone()).expect("flat"), Kernel::Flat(nop));
+    assert_eq!(parse(nop.clone()).expect("flat"), Kernel::Flat(nop));
+}
+
+/// Each of them by its mark: `marks::tests`.
+#[test]
+fn what_is_known_and_no_kernel_is_named() {
+    let mut bzimage = vec![0; 0x400];
+    bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+    for (file, expected) in [
+        (&bzimage[..], "expected an arm64 kernel, got an x86 bzImage: give one that was built for arm64"),
+        (
+            b"#!/bin/sh\nexec qemu-system-aarch64\n",
+            "expected an arm64 kernel, got text: give an arm64 Image, an AArch64 ELF or a flat binary",
+        ),
+        (b"", "expected a kernel, got an empty file"),
+    ] {
+        assert_eq!(refusal(file), expected);
+        if !file.is_empty() {
+            assert_eq!(refusal(&gzip(file)), expected, "packed");
+        }
+    }
 }
 
 #[test]
-fn kernels_of_other_machines_are_named() {
-    let marked = |at: usize, mark: &[u8]| {
-        let mut bytes = vec![0; 0x400];
-        bytes[at..at + mark.len()].copy_from_slice(mark);
-        bytes
-    };
-    for (file, expected) in [
-        (marked(0x202, b"HdrS"), "expected an arm64 kernel, got an x86 bzImage"),
-        (marked(0x30, b"RISCV\0\0\0"), "expected an arm64 kernel, got a RISC-V Image"),
-        (marked(0, b"MZ"), "expected an arm64 kernel, got an EFI program that is no arm64 Image"),
-        (Vec::new(), "expected a kernel, got an empty file"),
-    ] {
+fn no_kernel_unpacks_to_more_than_the_guest_has_memory() {
+    let expected = "expected a kernel of at most 1048576 bytes, which is the guest's memory, the file unpacks to more; \
+                    give the guest more memory";
+    let bomb = gzip(&vec![0; MEMORY as usize + 1]);
+    assert!(bomb.len() < 0x2000);
+    for file in [bomb.clone(), zboot(b"gzip", &bomb), zboot(b"zstd", ZSTD_BOMB)] {
         assert_eq!(refusal(&file), expected);
     }
+    assert_eq!(parse(gzip(&vec![0; MEMORY as usize])).expect("flat"), Kernel::Flat(vec![0; MEMORY as usize]));
 }
+
+/// RFC 8878: a frame without a content size, a window of 8 MiB, and 80 blocks of 128 KiB of zeros (RLE), ten bytes' worth
+/// of blocks for a megabyte.
+const ZSTD_BOMB: &[u8] = &{
+    const BLOCKS: usize = 80;
+    let mut frame = [0; 6 + 4 * BLOCKS];
+    let head = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x68];
+    let mut n = 0;
+    while n < head.len() {
+        frame[n] = head[n];
+        n += 1;
+    }
+    n = 0;
+    while n < BLOCKS {
+        // Size 0x20000, type 1 (RLE), the last one marked.
+        let header = 0x2_0000 << 3 | 1 << 1 | (n == BLOCKS - 1) as u32;
+        frame[6 + 4 * n] = header as u8;
+        frame[6 + 4 * n + 1] = (header >> 8) as u8;
+        frame[6 + 4 * n + 2] = (header >> 16) as u8;
+        n += 1;
+    }
+    frame
+};
 
 #[test]
 fn a_packing_that_is_not_known_here_is_named() {
@@ -161,16 +206,32 @@ fn elf(machine: u16, address: u64, in_file: u64, in_memory: u64) -> Vec<u8> {
 
 #[test]
 fn an_elf_is_its_segments_at_their_physical_addresses() {
+    let file = elf(183, 0x4010_0000, 8, 16);
     let expected = Kernel::Elf {
         entry: 0x4010_0000,
-        segments: vec![Segment { address: 0x4010_0000, bytes: vec![0x11; 8], size: 16 }],
+        file: file.clone(),
+        segments: vec![Segment { address: 0x4010_0000, in_file: 0x78..0x80, size: 16 }],
     };
-    assert_eq!(Kernel::parse(elf(183, 0x4010_0000, 8, 16)).expect("an ELF"), expected);
+    assert_eq!(parse(file).expect("an ELF"), expected);
 }
 
 #[test]
 fn an_elf_that_cannot_be_loaded_is_refused() {
-    assert!(refusal(&elf(62, 0x4010_0000, 8, 16)).ends_with("got class 2, data 1, machine 62"));
+    let other = |place: usize, byte: u8| {
+        let mut file = elf(183, 0x4010_0000, 8, 16);
+        file[place] = byte;
+        refusal(&file)
+    };
+    let message = |what: &str| {
+        format!(
+            "expected a 64-bit little-endian ELF for AArch64, got {what}: give one that was built for arm64"
+        )
+    };
+    assert_eq!(other(18, 62), message("a 64-bit little-endian one for x86-64"));
+    assert_eq!(other(4, 1), message("a 32-bit little-endian one for AArch64"));
+    // e_machine is big-endian then: 0xb700.
+    assert_eq!(other(5, 2), message("a 64-bit big-endian one for machine 46848"));
+    assert_eq!(other(18, 99), message("a 64-bit little-endian one for machine 99"));
     let damaged = "expected a whole ELF file, got a damaged one: the segment at 0x40100000 ";
     assert_eq!(refusal(&elf(183, 0x4010_0000, 9, 16)), format!("{damaged}is not wholly in the file"));
     assert_eq!(
@@ -180,4 +241,64 @@ fn an_elf_that_cannot_be_loaded_is_refused() {
     assert!(refusal(&elf(183, u64::MAX - 3, 8, 16)).contains("damaged"));
     assert!(refusal(&elf(183, 0x4010_0000, 0, 0)).starts_with("expected an ELF with at least one PT_LOAD"));
     assert!(refusal(b"\x7fELF").contains("4 bytes are no ELF header"));
+}
+
+/// An ELF of so many segments, each of the 8 bytes at the file's end, `step` bytes apart in memory.
+fn elf_of_many(count: u16, step: u64) -> Vec<u8> {
+    let mut file = elf(183, 0x4010_0000, 8, 8);
+    file.truncate(64);
+    file[56..58].copy_from_slice(&count.to_le_bytes());
+    let shared = 64 + 56 * u64::from(count);
+    for n in 0..u64::from(count) {
+        let address = 0x4010_0000 + n * step;
+        file.extend([1_u32, 5].map(u32::to_le_bytes).concat());
+        file.extend([shared, 0, address, 8, 8, 8].map(u64::to_le_bytes).concat());
+    }
+    file.extend([0x11; 8]);
+    file
+}
+
+#[test]
+fn segments_share_the_bytes_that_they_share_in_the_file() {
+    match parse(elf_of_many(3, 8)).expect("an ELF") {
+        Kernel::Elf { segments, .. } => {
+            let places: Vec<_> =
+                segments.into_iter().map(|segment| (segment.address, segment.in_file)).collect();
+            let shared = 64 + 3 * 56..64 + 3 * 56 + 8;
+            assert_eq!(
+                places,
+                [0x4010_0000, 0x4010_0008, 0x4010_0010].map(|address| (address, shared.clone()))
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn segments_that_overlap_in_memory_are_refused() {
+    let damaged =
+        "expected a whole ELF file, got a damaged one: the segments at 0x40100000 and 0x40100007 overlap";
+    assert_eq!(refusal(&elf_of_many(2, 7)), damaged);
+    assert!(refusal(&elf_of_many(2, 0)).ends_with("the segments at 0x40100000 and 0x40100000 overlap"));
+}
+
+#[test]
+fn a_file_is_read_as_far_as_the_guest_has_memory_and_an_elf_as_far_as_its_segments_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("kernel");
+    let mut file = elf_of_many(3, 8);
+    let whole = file.clone();
+    file.resize(0x1_0000, 0xdb);
+    std::fs::write(&path, &file).expect("room");
+    // Debug information is not read.
+    assert_eq!(read(&path, 240).expect("it fits"), whole);
+    assert_eq!(read(&path, 239).expect_err("too big").to_string(), "expected at most 239 bytes, got 240");
+    // A flat binary: all of it counts.
+    file[0] = 0;
+    std::fs::write(&path, &file).expect("room");
+    assert_eq!(read(&path, 0x1_0000).expect("it fits"), file);
+    assert_eq!(
+        read(&path, 0xffff).expect_err("too big").to_string(),
+        "expected at most 65535 bytes, got 65536"
+    );
 }

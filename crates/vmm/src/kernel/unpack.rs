@@ -3,40 +3,27 @@
 use std::io::Read;
 
 use flate2::read::GzDecoder;
+use seawall_files::ReadError;
 
 use super::KernelError;
+use crate::marks;
 
-/// No kernel is bigger, bytes: a file that unpacks to more is a mistake or an attack.
-const LIMIT: u64 = 1 << 30;
-/// Known by their first bytes, and not unpacked here.
-const OTHERS: [(&[u8], &str); 5] = [
-    (b"\xfd7zXZ\0", "xz"),
-    (b"BZh", "bzip2"),
-    (b"\x02\x21\x4c\x18", "lz4"),
-    (b"\x89LZO", "lzo"),
-    (b"\x5d\0\0", "lzma"),
-];
-
-/// The kernel in a file.
-pub(super) fn unpack(file: Vec<u8>) -> Result<Vec<u8>, KernelError> {
-    if file.starts_with(b"\x1f\x8b") {
-        return gzip(&file);
-    }
-    if file.starts_with(b"\x28\xb5\x2f\xfd") {
-        return zstd(&file);
-    }
+/// The kernel in a file, of at most `limit` bytes.
+pub(super) fn unpack(file: Vec<u8>, limit: u64) -> Result<Vec<u8>, KernelError> {
     if file.starts_with(b"MZ") && file.get(4..8) == Some(b"zimg") {
-        return zboot(&file);
+        return zboot(&file, limit);
     }
-    match OTHERS.iter().find(|(mark, _)| file.starts_with(mark)) {
-        Some((_, name)) => Err(KernelError::Compression((*name).to_owned())),
+    match marks::packing(&file) {
+        Some("gzip") => gzip(&file, limit),
+        Some("zstd") => zstd(&file, limit),
+        Some(other) => Err(KernelError::Compression(other.to_owned())),
         None => Ok(file),
     }
 }
 
 /// Source: Linux, `drivers/firmware/efi/libstub/zboot-header.S`: payload offset at 8, payload size at 12,
 /// name of the compression at 24.
-fn zboot(file: &[u8]) -> Result<Vec<u8>, KernelError> {
+fn zboot(file: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
     let word = |at: usize| file.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
     let size = file.len() as u64;
     let (Some(start), Some(length), Some(name)) = (word(8), word(12), file.get(24..56)) else {
@@ -47,29 +34,27 @@ fn zboot(file: &[u8]) -> Result<Vec<u8>, KernelError> {
     let payload = payload.ok_or(KernelError::ZbootPayload { size, start, end })?;
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
     match name {
-        b"gzip" => gzip(payload),
+        b"gzip" => gzip(payload, limit),
         // The kernel's build calls it by the tool's options.
-        b"zstd" | b"zstd22" => zstd(payload),
+        b"zstd" | b"zstd22" => zstd(payload, limit),
         other => Err(KernelError::Compression(String::from_utf8_lossy(other).into_owned())),
     }
 }
 
-fn gzip(packed: &[u8]) -> Result<Vec<u8>, KernelError> {
-    all(GzDecoder::new(packed), "gzip")
+fn gzip(packed: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
+    all(GzDecoder::new(packed), "gzip", limit)
 }
 
-fn zstd(packed: &[u8]) -> Result<Vec<u8>, KernelError> {
+/// The decoder keeps a window, of at most 100 MiB, beside what it unpacks to.
+fn zstd(packed: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
     let decoder = ruzstd::decoding::StreamingDecoder::new(packed)
         .map_err(|error| KernelError::Damaged { by: "zstd", source: std::io::Error::other(error) })?;
-    all(decoder, "zstd")
+    all(decoder, "zstd", limit)
 }
 
-fn all(unpacked: impl Read, by: &'static str) -> Result<Vec<u8>, KernelError> {
-    let mut bytes = Vec::new();
-    let read = unpacked.take(LIMIT + 1).read_to_end(&mut bytes);
-    read.map_err(|source| KernelError::Damaged { by, source })?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(KernelError::TooBig { limit: LIMIT });
-    }
-    Ok(bytes)
+fn all(unpacked: impl Read, by: &'static str, limit: u64) -> Result<Vec<u8>, KernelError> {
+    seawall_files::read_within(unpacked, limit).map_err(|error| match error {
+        ReadError::Io(source) => KernelError::Damaged { by, source },
+        _ => KernelError::TooBig { limit },
+    })
 }

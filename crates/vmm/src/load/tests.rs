@@ -53,10 +53,10 @@ fn a_flat_binary_lies_512_kib_up_and_its_tree_at_the_middle_of_a_small_ram() {
 fn what_was_loaded_is_in_memory() {
     let memory = memory(128 * MIB);
     let segments = vec![
-        Segment { address: 0x4010_0000, bytes: vec![1; 4], size: 0x1000 },
-        Segment { address: 0x4030_0000, bytes: vec![2; 4], size: 4 },
+        Segment { address: 0x4010_0000, in_file: 0..4, size: 0x1000 },
+        Segment { address: 0x4030_0000, in_file: 4..8, size: 4 },
     ];
-    let kernel = Kernel::Elf { entry: 0x4030_0000, segments };
+    let kernel = Kernel::Elf { entry: 0x4030_0000, file: vec![1, 1, 1, 1, 2, 2, 2, 2], segments };
     let mut told = None;
     let placement = load(&memory, &ram(128 * MIB), &guest(&kernel, Some(b"initrd")), |initrd| {
         told = initrd;
@@ -104,8 +104,8 @@ fn a_tree_bigger_than_linux_takes_is_an_error() {
 
 #[test]
 fn an_entry_outside_the_kernel_is_an_error() {
-    let segments = vec![Segment { address: 0x4010_0000, bytes: vec![1; 4], size: 4 }];
-    let kernel = Kernel::Elf { entry: 0x4010_0004, segments };
+    let segments = vec![Segment { address: 0x4010_0000, in_file: 0..4, size: 4 }];
+    let kernel = Kernel::Elf { entry: 0x4010_0004, file: vec![1; 4], segments };
     let expected = LoadError::Entry { entry: 0x4010_0004, kernel: 0x4010_0000..0x4010_0004 };
     assert_eq!(place(32 * MIB, &kernel, None), Err(expected));
 }

@@ -140,11 +140,13 @@ mod victim {
         }
     }
 
-    /// Asks for bad memory at this address, which must be in a page that is there.
+    /// Asks for bad memory at this address, which must be in a page that is there. The whole line was written then.
     fn ask(name: &str, address: u64) -> Result<u64, Box<dyn Error>> {
         TARGET.store(address & !(PAGE - 1), Ordering::Relaxed);
         let physical = physical(address)?;
         println!("{name}: bad memory please: {physical:#x}");
+        // SAFETY: it waits for the terminal to have written all, and touches no memory.
+        unsafe { libc::tcdrain(1) };
         Ok(physical)
     }
 

@@ -11,6 +11,7 @@ use seawall_vmm::{Config, End, Guest, KvmMachine};
 use super::destination::{BAD, CONSOLE, ERROR};
 use super::source::{Healed, Source, Watch, poison};
 use super::{Verdict, expect, text};
+use crate::Transcript;
 
 const PAGE: u64 = 4096;
 const MEMORY: u64 = 64 << 20;
@@ -41,10 +42,10 @@ fn says(page: u64, esr: &str) -> String {
 ///
 /// # Errors
 /// What is not as it must be.
-pub fn bare_metal() -> Verdict {
+pub fn bare_metal(transcript: &Transcript) -> Verdict {
     let _healed = Healed;
-    let mut source = start()?;
-    let met = source.run_until("1", |line| line.contains("page 1"))?;
+    let mut source = start(transcript)?;
+    let met = source.run_until("1", "page 1", |line| line.contains("page 1"))?;
     expect("page 1 at the source", met.as_str(), &says(1, BY_SEA))?;
     for page in [2, 3] {
         let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(THEN);
@@ -53,7 +54,7 @@ pub fn bare_metal() -> Verdict {
     expect("pages known", &source.machine.ledger().with(Ledger::pages), &(KNOWN.len() as u64))?;
 
     let broken = source.send_to_nobody(10_000)?;
-    let here = source.run_until("v", |line| line.contains("registers"))?;
+    let here = source.run_until("v", "registers", |line| line.contains("registers"))?;
     look(&here)?;
 
     let (mut there, sent, still) = source.send()?;
@@ -65,14 +66,16 @@ pub fn bare_metal() -> Verdict {
     }
     expect("bad pages sent", &sent.bad, &5)?;
     for page in [1, 2, 3, 4, 5] {
-        let said =
-            there.wait_for(&page.to_string(), |line| line.starts_with(&format!("{CONSOLE}migrant: page")))?;
+        let said = there.wait_for(&page.to_string(), "a page", |line| {
+            line.starts_with(&format!("{CONSOLE}migrant: page"))
+        })?;
         expect("at the destination", said.as_str(), &format!("{CONSOLE}{}", says(page, BY_SIGBUS)))?;
     }
-    let said =
-        there.wait_for(&GOOD.to_string(), |line| line.starts_with(&format!("{CONSOLE}migrant: page")))?;
+    let said = there.wait_for(&GOOD.to_string(), "the good page", |line| {
+        line.starts_with(&format!("{CONSOLE}migrant: page"))
+    })?;
     expect("a good page", said.as_str(), &format!("{CONSOLE}migrant: page 6: value 0x1122334455667788"))?;
-    let said = there.wait_for("v", |line| line.contains("registers"))?;
+    let said = there.wait_for("v", "registers", |line| line.contains("registers"))?;
     look(said.trim_start_matches(CONSOLE))?;
     there.end("q", &End::PowerOff)?;
 
@@ -89,10 +92,10 @@ pub fn bare_metal() -> Verdict {
     ))
 }
 
-fn start() -> Result<Source, String> {
+fn start(transcript: &Transcript) -> Result<Source, String> {
     let guest =
         Guest { kernel: Kernel::Flat(migrant()), address: None, initrd: None, command_line: String::new() };
-    let (watch, seen, _) = Watch::new(|_| None);
+    let (watch, seen, _) = Watch::new(|_| None, transcript);
     let machine = KvmMachine::new(Config::new(MEMORY), &guest, watch).map_err(text)?;
     let memory = machine.memory().clone();
     for page in 1..=GOOD {
@@ -107,7 +110,7 @@ fn start() -> Result<Source, String> {
     for page in [1, 2, 4] {
         poison(&memory, migrant_page(page))?;
     }
-    Ok(Source { machine, seen, lines: Vec::new() })
+    Ok(Source { machine, seen, lines: Vec::new(), transcript: transcript.clone() })
 }
 
 /// What the guest says of itself.

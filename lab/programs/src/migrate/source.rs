@@ -15,6 +15,7 @@ use seawall_vmm::{End, KvmMachine, Observer};
 
 use super::destination::ASKED;
 use super::text;
+use crate::Transcript;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -22,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Tells the lines of its console, and turns memory bad as soon as one asks for it.
 pub(super) struct Watch {
     say: mpsc::Sender<String>,
+    transcript: Transcript,
     /// The page that a line names.
     wants: fn(&str) -> Option<u64>,
     memory: Memory,
@@ -31,10 +33,19 @@ pub(super) struct Watch {
 pub(super) type Memory = Arc<Mutex<Option<GuestMemoryMmap>>>;
 
 impl Watch {
-    pub(super) fn new(wants: fn(&str) -> Option<u64>) -> (Box<Self>, mpsc::Receiver<String>, Memory) {
+    pub(super) fn new(
+        wants: fn(&str) -> Option<u64>,
+        transcript: &Transcript,
+    ) -> (Box<Self>, mpsc::Receiver<String>, Memory) {
         let (say, seen) = mpsc::channel();
         let memory = Memory::default();
-        (Box::new(Self { say, wants, memory: memory.clone() }), seen, memory)
+        let transcript = transcript.clone();
+        (Box::new(Self { say, transcript, wants, memory: memory.clone() }), seen, memory)
+    }
+
+    fn tell(&self, line: String) {
+        self.transcript.add(&line);
+        let _ = self.say.send(line);
     }
 }
 
@@ -45,10 +56,10 @@ impl Observer for Watch {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             let done = memory.as_ref().ok_or("no memory".to_owned()).and_then(|memory| poison(memory, page));
             if let Err(error) = done {
-                let _ = self.say.send(format!("{page:#x} could not be made bad: {error}"));
+                self.tell(format!("{page:#x} could not be made bad: {error}"));
             }
         }
-        let _ = self.say.send(line.to_owned());
+        self.tell(line.to_owned());
     }
 }
 
@@ -64,18 +75,20 @@ pub(super) struct Source {
     pub(super) machine: KvmMachine,
     pub(super) seen: mpsc::Receiver<String>,
     pub(super) lines: Vec<String>,
+    pub(super) transcript: Transcript,
 }
 
 impl Source {
-    /// Runs the guest, after having typed this, until a line of its console is wanted. It stands still then; what it met of
-    /// bad memory is in its ledger.
+    /// Runs the guest, after having typed this, until a line of its console is the `wanted` one. It stands still then; what
+    /// it met of bad memory is in its ledger.
     pub(super) fn run_until(
         &mut self,
         typed: &str,
+        wanted: &str,
         mut is_wanted: impl FnMut(&str) -> bool,
     ) -> Result<String, String> {
         let (pauser, keyboard) = (self.machine.pauser(), self.machine.keyboard());
-        let Self { machine, seen, lines } = self;
+        let Self { machine, seen, lines, .. } = self;
         thread::scope(|scope| {
             let run = scope.spawn(|| machine.run_for(Some(PATIENCE)));
             keyboard.type_in(typed.as_bytes());
@@ -95,11 +108,9 @@ impl Source {
             pauser.pause();
             match (run.join().map_err(|_| "the run panicked".to_owned())?, found) {
                 (Ok(None), Some(line)) => Ok(line),
-                (Ok(Some(end)), _) => Err(format!("the guest ended: {end}; its last lines: {}", last(lines))),
+                (Ok(Some(end)), _) => Err(format!("the guest {end}, before {wanted}")),
                 (Err(error), _) => Err(error.to_string()),
-                (Ok(None), None) => {
-                    Err(format!("the guest does not say it; its last lines: {}", last(lines)))
-                }
+                (Ok(None), None) => Err(format!("the guest does not say {wanted} within {PATIENCE:?}")),
             }
         })
     }
@@ -120,15 +131,11 @@ impl Source {
     /// Sends the guest to another process, and gives it away. How long it stood still: until that has taken it.
     pub(super) fn send(&mut self) -> Result<(Destination, Sent, Duration), String> {
         let start = Instant::now();
-        let (destination, link) = Destination::start()?;
+        let (destination, link) = Destination::start(&self.transcript)?;
         let sent = self.machine.send(&link, SystemTime::now()).map_err(text)?;
         hand_over(&link, &sent.checksum).map_err(text)?;
         Ok((destination, sent, start.elapsed()))
     }
-}
-
-fn last(lines: &[String]) -> String {
-    lines.iter().rev().take(60).rev().cloned().collect::<Vec<_>>().join(" | ")
 }
 
 /// The other process.
@@ -141,7 +148,7 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    fn start() -> Result<(Self, UnixStream), String> {
+    fn start(transcript: &Transcript) -> Result<(Self, UnixStream), String> {
         let socket = std::env::temp_dir().join(format!("seawall-lab-contain-{}", std::process::id()));
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(text)?;
@@ -155,8 +162,10 @@ impl Destination {
         let typed = child.stdin.take().ok_or("no standard input")?;
         let out = child.stdout.take().ok_or("no standard output")?;
         let (say, said) = mpsc::channel();
+        let transcript = transcript.clone();
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
+                transcript.add(format!("destination: {line}"));
                 let _ = say.send(line);
             }
         });
@@ -167,18 +176,18 @@ impl Destination {
         Ok((Self { child, typed, said, lines: Vec::new(), socket }, link))
     }
 
-    /// Types this, and waits for a line.
+    /// Types this, and waits for the `wanted` line.
     pub(super) fn wait_for(
         &mut self,
         typed: &str,
+        wanted: &str,
         mut is_wanted: impl FnMut(&str) -> bool,
     ) -> Result<String, String> {
         self.typed.write_all(typed.as_bytes()).and_then(|()| self.typed.flush()).map_err(text)?;
         loop {
             let Ok(line) = self.said.recv_timeout(PATIENCE) else {
                 let end = self.child.try_wait();
-                let last = last(&self.lines);
-                return Err(format!("the destination does not say it ({end:?}); its last lines: {last}"));
+                return Err(format!("the destination does not say {wanted} ({end:?})"));
             };
             self.lines.push(line.clone());
             if is_wanted(&line) {
@@ -189,7 +198,7 @@ impl Destination {
 
     /// Types this, and waits for its end, which must be a good one.
     pub(super) fn end(&mut self, typed: &str, expected: &End) -> Result<(), String> {
-        let end = self.wait_for(typed, |line| line.starts_with(super::destination::END))?;
+        let end = self.wait_for(typed, "how it ended", |line| line.starts_with(super::destination::END))?;
         super::expect(
             "the guest's end",
             end.as_str(),

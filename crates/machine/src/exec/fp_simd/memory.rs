@@ -150,9 +150,8 @@ fn store_quads(cpu: &mut Cpu, memory: &mut Memory, va: u64, first: u128, second:
     }
     let low = probe(cpu, memory, &request(cpu, va, 16, true))?;
     let high = probe(cpu, memory, &request(cpu, va.wrapping_add(16), 16, true))?;
-    low.write(cpu, memory, first);
-    high.write(cpu, memory, second);
-    Some(())
+    low.write(cpu, memory, first)?;
+    high.write(cpu, memory, second)
 }
 
 fn request(cpu: &Cpu, va: u64, size: u64, write: bool) -> Request {
@@ -176,7 +175,7 @@ fn load_elements(cpu: &mut Cpu, memory: &mut Memory, va: u64, size: u32, count: 
     }
     for (i, to) in bytes.chunks_exact_mut(1 << size).take(count as usize).enumerate() {
         let place = probe(cpu, memory, &request(cpu, va.wrapping_add((i as u64) << size), 1 << size, false))?;
-        for (to, from) in to.iter_mut().zip(place.read(memory).to_le_bytes()) {
+        for (to, from) in to.iter_mut().zip(place.read(cpu, memory)?.to_le_bytes()) {
             *to = from;
         }
     }
@@ -216,7 +215,7 @@ fn store_elements(
     // 64 bytes are in two lines at most: the CPU's notes of written code keep the first and the last element.
     for (place, from) in places.iter().flatten().zip(bytes.chunks_exact(1 << size)) {
         let value = from.iter().rev().fold(0, |value, byte| value << 8 | u128::from(*byte));
-        place.write(cpu, memory, value);
+        place.write(cpu, memory, value)?;
     }
     Some(())
 }

@@ -31,34 +31,13 @@ mod silent;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod way;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-
-/// What an injection costs on real KVM, and the whole way to the guest's handler, beside QEMU's. Runs in the lab
-#[derive(clap::Parser)]
-#[command(name = "seawall-lab-bench", version)]
-struct Options {
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
-    /// How many batches; the median counts
-    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
-    batches: u32,
-    /// How often each case is timed in a batch; the median counts
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    repeat: u32,
-    /// Measure QEMU as well: this qemu-system-aarch64, or /bin's; `cargo xtask lab bench --peer` brings it in
-    #[arg(long, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "/bin/qemu-system-aarch64")]
-    peer: Option<PathBuf>,
-    /// Why QEMU cannot be measured, to be said in its place
-    #[arg(long, value_name = "WHY", conflicts_with = "peer")]
-    no_peer: Option<String>,
-}
+use seawall_lab::options::Bench;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Bench::parse();
     match run(&options) {
         Ok(is_kept) if is_kept => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -71,7 +50,7 @@ fn main() -> ExitCode {
 
 /// Whether nothing took more calls or time than promised.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
+fn run(options: &Bench) -> Result<bool, Box<dyn std::error::Error>> {
     let not_asked = || "not asked for by --peer".to_owned();
     let peer = options.peer.as_deref().ok_or_else(|| options.no_peer.clone().unwrap_or_else(not_asked));
     let report = measure::report(options.batches, options.repeat, &peer)?;
@@ -84,6 +63,6 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
-fn run(_: &Options) -> Result<bool, Box<dyn std::error::Error>> {
+fn run(_: &Bench) -> Result<bool, Box<dyn std::error::Error>> {
     Err("not available here: this needs /dev/kvm on aarch64 Linux; `cargo xtask lab bench` runs it in the lab".into())
 }

@@ -127,7 +127,7 @@ impl Linux {
     /// Its kernel with what init does.
     pub(crate) fn guest(&self) -> Result<Guest, String> {
         let command_line = format!("{COMMAND_LINE} {}", self.words);
-        let mut guest = Guest::read(Path::new(files::KERNEL), None, &command_line).map_err(text)?;
+        let mut guest = Guest::read(Path::new(files::KERNEL), None, &command_line, MEMORY).map_err(text)?;
         guest.initrd = Some(self.initramfs()?);
         Ok(guest)
     }

@@ -22,45 +22,21 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-
-/// Memory errors under guests of real KVM, contained; judged by what the guests say. Runs in the lab
-#[derive(clap::Parser)]
-#[command(name = "seawall-lab-contain", version)]
-struct Options {
-    /// Run these only
-    #[arg(value_name = "SCENARIO")]
-    only: Vec<String>,
-    /// Print the scenarios and end
-    #[arg(long)]
-    list: bool,
-    /// Print each guest's console, also where a scenario passed
-    #[arg(long)]
-    console: bool,
-}
+use seawall_lab::options::Contain;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn main() -> ExitCode {
-    use scenarios::{SCENARIOS, child_if_asked};
-
-    if let Some(code) = child_if_asked() {
+    if let Some(code) = scenarios::child_if_asked() {
         return code;
     }
-    let options = Options::parse();
+    let options = Contain::parse();
     if options.list {
-        for scenario in SCENARIOS {
-            println!("{:<14} {}", scenario.name, scenario.about);
-        }
+        print!("{}", Contain::list());
         return ExitCode::SUCCESS;
     }
-    if let Some(unknown) = options.only.iter().find(|name| SCENARIOS.iter().all(|known| known.name != **name))
-    {
-        eprintln!("seawall-lab-contain: no scenario {unknown:?}: see --list");
-        return ExitCode::from(2);
-    }
-    let is_wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
     let mut report = report::Report::default();
-    for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)) {
-        scenario.run(&mut report, options.console);
+    for scenario in options.scenarios() {
+        scenarios::run(scenario, &mut report, options.console);
     }
     println!("{}", report.summary());
     if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -68,7 +44,7 @@ fn main() -> ExitCode {
 
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 fn main() -> ExitCode {
-    let _ = Options::parse();
+    let _ = Contain::parse();
     eprintln!("seawall-lab-contain: not available here: `cargo xtask lab contain` runs it in the lab");
     ExitCode::from(2)
 }

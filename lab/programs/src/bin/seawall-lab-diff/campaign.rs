@@ -4,72 +4,19 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser as _;
 use seawall_events::{Abi, Layout};
 use seawall_kvm::lab::PoisonRegister;
 use seawall_lab::diff::{Code, Cpu, Guest, Host, Only, Played, Sequence, play, sequence, shrink};
+use seawall_lab::options::{AbiArg, Diff, GuestArg, OnlyArg};
 
 /// A run that takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many times a sequence is played to find a smaller one.
 const SHRINK_BUDGET: u32 = 3000;
 
-/// Compares the model of KVM/arm64's external aborts with the kernel that this runs on.
-#[derive(Parser)]
-struct Options {
-    /// Every sequence follows from it
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How many sequences
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    sequences: u64,
-    /// The number of the first sequence
-    #[arg(long, default_value_t = 0)]
-    from: u64,
-    /// What the vCPUs are
-    #[arg(long, value_enum, default_value_t = GuestArg::Aarch64)]
-    guest: GuestArg,
-    /// Which ABI the VM speaks; both in turn if not given
-    #[arg(long, value_enum)]
-    abi: Option<AbiArg>,
-    /// Only these; everything if not given
-    #[arg(long, value_enum)]
-    only: Option<OnlyArg>,
-    /// Print the sequences
-    #[arg(long)]
-    verbose: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum GuestArg {
-    Aarch64,
-    Aarch32,
-    /// A virtual EL2, HCR_EL2.E2H is 1
-    Nested,
-    /// A virtual EL2, HCR_EL2.E2H is 0
-    NestedE2h0,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AbiArg {
-    /// The kernel itself
-    Mainline,
-    /// Assisted injection
-    Extended,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum OnlyArg {
-    /// KVM_SET_VCPU_EVENTS and registers, no run of the guest
-    Events,
-    /// No SErrors
-    Aborts,
-    /// No aborts
-    Serrors,
-}
-
 pub(crate) fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Diff::parse();
     match run(&options) {
         Ok(code) => code,
         Err(error) => {
@@ -88,7 +35,7 @@ struct Totals {
     left_out: u64,
 }
 
-fn run(options: &Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn run(options: &Diff) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let guest = match options.guest {
         GuestArg::Aarch64 => Guest::Aarch64,
         GuestArg::Aarch32 => Guest::Aarch32,
@@ -185,7 +132,7 @@ impl Watch {
 }
 
 fn report(
-    options: &Options,
+    options: &Diff,
     index: u64,
     sequence: &Sequence,
     played: &Played,

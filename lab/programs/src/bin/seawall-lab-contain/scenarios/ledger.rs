@@ -13,6 +13,7 @@ use seawall::Outcome;
 use seawall::ledger::{Cause, Keeper, Ledger};
 use seawall::telemetry::ErrorReport;
 use seawall_kvm::lab::PoisonRegister;
+use seawall_lab::Transcript;
 use seawall_vmm::{Config, End, KvmMachine, Observer};
 
 use super::many::{ERRORS, LIMIT, MEMORY, PAGE, PAGES, guest, turn_bad};
@@ -35,13 +36,13 @@ impl Observer for Slow {
     }
 }
 
-/// The console's lines.
+/// Keeps the console's lines.
 #[derive(Clone, Default)]
-struct Lines(Arc<std::sync::Mutex<Vec<String>>>);
+struct Lines(Transcript);
 
 impl Observer for Lines {
     fn line(&mut self, line: &str) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
+        self.0.add(line);
     }
 }
 
@@ -70,7 +71,7 @@ pub(super) fn child_if_asked() -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-pub(super) fn survives_sigkill() -> Verdict {
+pub(super) fn survives_sigkill(transcript: &Transcript) -> Verdict {
     let ledger = Path::new("/tmp/killed/ledger");
     fs::create_dir_all("/tmp/killed").map_err(text)?;
     let program = std::env::current_exe().map_err(text)?;
@@ -104,7 +105,8 @@ pub(super) fn survives_sigkill() -> Verdict {
     let end = machine.run(Some(LIMIT)).map_err(text)?;
     expect("the end of the successor's guest", &end, &End::PowerOff)?;
     machine.ledger().flush().map_err(text)?;
-    let lines = lines.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let lines = lines.0.take();
+    lines.iter().for_each(|line| transcript.add(line));
     expect("errors that it met", &lines, &vec!["00000000".to_owned()])?;
     expect("the file then", &Ledger::load(ledger).map_err(text)?, &Some(Ledger::default()))?;
     expect("files beside it", &fs::read_dir("/tmp/killed").map_err(text)?.count(), &1)?;

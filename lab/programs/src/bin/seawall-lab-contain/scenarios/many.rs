@@ -8,6 +8,7 @@ use seawall::telemetry::ErrorReport;
 use seawall::{Action, Delivery, Outcome};
 use seawall_kvm::lab::PoisonRegister;
 use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap};
+use seawall_lab::Transcript;
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, KvmMachine, Observer};
 
@@ -134,7 +135,7 @@ pub(super) fn guest() -> Guest {
     Guest { kernel: Kernel::Flat(image()), address: None, initrd: None, command_line: String::new() }
 }
 
-pub(super) fn run() -> Verdict {
+pub(super) fn run(transcript: &Transcript) -> Verdict {
     let before = Size::now();
     let counter = Counter::default();
     let done = run_watched(&counter);
@@ -143,8 +144,9 @@ pub(super) fn run() -> Verdict {
         register.heal_all();
         bad
     });
-    let (end, after, time) = done?;
     let tally = std::mem::take(&mut *counter.0.lock().unwrap_or_else(PoisonError::into_inner));
+    tally.lines.iter().for_each(|line| transcript.add(line));
+    let (end, after, time) = done?;
     if let Some(wrong) = tally.wrong {
         return Err(wrong);
     }

@@ -10,6 +10,7 @@ use seawall::{Action, Outcome, Recorded};
 use seawall_guest::{RESTLESS_PAGES, restless};
 use seawall_kvm::lab::PoisonRegister;
 use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap};
+use seawall_lab::Transcript;
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, KvmMachine, Observer, firmware, layout};
 
@@ -51,16 +52,16 @@ struct Twice {
     bad: [Vec<Range<u64>>; 2],
 }
 
-fn twice(heal: bool) -> Result<Twice, String> {
+fn twice(heal: bool, transcript: &Transcript) -> Result<Twice, String> {
     let watch = Watch::new(Road::Register(1), Duration::ZERO);
-    let done = run_twice(heal, &watch);
+    let done = run_twice(heal, &watch, transcript);
     if let Ok(mut register) = PoisonRegister::open() {
         register.heal_all();
     }
     done
 }
 
-fn run_twice(heal: bool, watch: &Watch) -> Result<Twice, String> {
+fn run_twice(heal: bool, watch: &Watch, transcript: &Transcript) -> Result<Twice, String> {
     let mut config = Config::new(MEMORY);
     (config.acpi, config.heal) = (true, heal);
     let mut machine = KvmMachine::new(config, &FIRST.guest()?, Box::new(watch.clone())).map_err(text)?;
@@ -69,8 +70,10 @@ fn run_twice(heal: bool, watch: &Watch) -> Result<Twice, String> {
         machine.ledger().with(|ledger| ledger.ranges().map(|bad| bad.range).collect::<Vec<_>>())
     };
     let run = |machine: &mut KvmMachine| -> Result<Run, String> {
-        let end = machine.run(Some(LIMIT)).map_err(text)?;
+        let end = machine.run(Some(LIMIT));
         let seen = watch.take();
+        seen.lines.iter().for_each(|line| transcript.add(line));
+        let end = end.map_err(text)?;
         match &seen.failure {
             Some(failure) => Err(failure.clone()),
             None => Ok(Run { end, seen, after: None }),
@@ -116,8 +119,8 @@ fn system_ram(run: &Run) -> Vec<Range<u64>> {
     run.seen.lines.iter().filter_map(parse).collect()
 }
 
-pub(super) fn heals() -> Verdict {
-    let twice = twice(true)?;
+pub(super) fn heals(transcript: &Transcript) -> Verdict {
+    let twice = twice(true, transcript)?;
     twice.expect_sound()?;
     expect("the ledger after it", &twice.bad[1], &vec![])?;
     let (first, second) = (system_ram(&twice.first), system_ram(&twice.second));
@@ -129,8 +132,8 @@ pub(super) fn heals() -> Verdict {
     Ok(format!("gpa {:#x} was bad; after the reset {}", lost.start, twice.second.line("init: ")?))
 }
 
-pub(super) fn leaves_out() -> Verdict {
-    let twice = twice(false)?;
+pub(super) fn leaves_out(transcript: &Transcript) -> Verdict {
+    let twice = twice(false, transcript)?;
     twice.expect_sound()?;
     let lost = twice.lost()?;
     expect("the ledger after it", &twice.bad[1], &vec![lost.clone()])?;

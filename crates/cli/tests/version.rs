@@ -1,0 +1,105 @@
+//! `seawall -V`: the crate's version and the commit, also where there is no `git`.
+
+#[path = "../build/commit.rs"]
+mod commit;
+mod seawall;
+
+use std::fs;
+use std::path::Path;
+
+use commit::{Checkout, checkout};
+use seawall::{seawall, text};
+
+const FIRST: &str = "e10f9a4cbd5a3c1b7f0a9d8e7c6b5a4f3e2d1c0b";
+const SECOND: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// A repository's files: names and contents.
+fn repository(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    root
+}
+
+/// The commit, and what is watched, below `root`.
+fn read(root: &Path, dot_git: &str) -> Option<(String, Vec<String>)> {
+    let Checkout { commit, watched } = checkout(&root.join(dot_git))?;
+    // Cargo takes a file that is not there for one that changed, and would build each time.
+    assert!(watched.iter().all(|path| path.exists()), "{watched:?}");
+    let root = root.canonicalize().unwrap();
+    let below = |path: &std::path::PathBuf| {
+        path.canonicalize().unwrap().strip_prefix(&root).unwrap().display().to_string()
+    };
+    Some((commit, watched.iter().map(below).collect()))
+}
+
+#[test]
+fn the_commit_of_a_branch_is_in_the_branchs_file() {
+    let root = repository(&[
+        (".git/HEAD", "ref: refs/heads/main\n"),
+        (".git/refs/heads/main", &format!("{FIRST}\n")),
+        (".git/packed-refs", &format!("{SECOND} refs/heads/main\n")),
+    ]);
+    let watched = [".git/HEAD", ".git/refs/heads/main"].map(String::from).to_vec();
+    assert_eq!(read(root.path(), ".git"), Some(("e10f9a4cbd".into(), watched)));
+}
+
+#[test]
+fn a_packed_branch_is_watched_by_the_folder_where_its_file_will_be() {
+    let packed = format!(
+        "# pack-refs with: peeled fully-peeled sorted\n{FIRST} refs/heads/a/b\n^{SECOND}\n{SECOND} refs/heads/main\n"
+    );
+    let root = repository(&[
+        (".git/HEAD", "ref: refs/heads/main"),
+        (".git/packed-refs", &packed),
+        (".git/refs/heads/x", FIRST),
+    ]);
+    let watched = [".git/HEAD", ".git/packed-refs", ".git/refs/heads"].map(String::from).to_vec();
+    assert_eq!(read(root.path(), ".git"), Some(("0123456789".into(), watched.clone())));
+    fs::write(root.path().join(".git/HEAD"), "ref: refs/heads/a/b\n").unwrap();
+    assert_eq!(read(root.path(), ".git"), Some(("e10f9a4cbd".into(), watched)));
+}
+
+#[test]
+fn a_detached_head_and_a_worktree_have_commits_too() {
+    let root = repository(&[
+        (".git/HEAD", &format!("{SECOND}\n")),
+        (".git/refs/heads/topic", FIRST),
+        (".git/worktrees/w/HEAD", "ref: refs/heads/topic\n"),
+        (".git/worktrees/w/commondir", "../..\n"),
+        ("w/.git", "gitdir: ../.git/worktrees/w\n"),
+    ]);
+    assert_eq!(read(root.path(), ".git"), Some(("0123456789".into(), vec![".git/HEAD".into()])));
+    let watched = [".git/worktrees/w/HEAD", ".git/refs/heads/topic"].map(String::from).to_vec();
+    assert_eq!(read(root.path(), "w/.git"), Some(("e10f9a4cbd".into(), watched)));
+}
+
+#[test]
+fn without_a_repository_or_in_one_that_is_stored_otherwise_there_is_no_commit() {
+    let empty = repository(&[]);
+    assert_eq!(read(empty.path(), ".git"), None);
+    // A repository with reftable (gitformat-reftable) has this in place of a branch.
+    let tables =
+        repository(&[(".git/HEAD", "ref: refs/heads/.invalid\n"), (".git/reftable/tables.list", "")]);
+    assert_eq!(read(tables.path(), ".git"), None);
+    let unborn = repository(&[(".git/HEAD", "ref: refs/heads/main\n"), (".git/refs/heads/x", FIRST)]);
+    assert_eq!(read(unborn.path(), ".git"), None);
+    let damaged = repository(&[(".git/HEAD", "what is this\n")]);
+    assert_eq!(read(damaged.path(), ".git"), None);
+}
+
+#[test]
+fn the_version_has_the_commit_that_is_checked_out() {
+    let output = seawall(&["-V"]);
+    let version = text(&output.stdout);
+    let here = checkout(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.git"));
+    let expected = match std::env::var("SEAWALL_COMMIT").ok().or(here.map(|here| here.commit)) {
+        Some(commit) => format!("seawall 0.1.0 ({commit})\n"),
+        None => "seawall 0.1.0\n".into(),
+    };
+    assert_eq!((output.status.code(), version), (Some(0), expected));
+    assert_eq!(seawall(&["--version"]).stdout, output.stdout);
+}

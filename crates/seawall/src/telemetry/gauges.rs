@@ -1,0 +1,34 @@
+//! Gauges: numbers that somebody sets when they are asked for.
+
+use metrics::gauge;
+
+use super::facades;
+
+/// Sets the gauges of the records that the guest has not acknowledged, of errors that were consumed (`sea`) and found
+/// (`polled`), and of what waits for a source to be free (`queued`). The guest acknowledges when it likes, so call this
+/// whenever somebody asks for the numbers.
+///
+/// # Errors
+/// The memory's.
+#[cfg(feature = "records")]
+pub fn records<M: vm_memory::Bytes<vm_memory::GuestAddress>>(
+    ghes: &crate::apei::ghes::Ghes,
+    memory: &M,
+) -> Result<(), M::E> {
+    let (sea, polled) = ghes.outstanding(memory)?;
+    for (kind, count) in [("sea", sea), ("polled", polled), ("queued", ghes.waiting().count())] {
+        gauge!(facades::RECORDS_OUTSTANDING, "kind" => kind).set(number(count as u64));
+    }
+    Ok(())
+}
+
+/// Sets the gauge of the bad pages. Call it when the ledger changed.
+#[cfg(feature = "ledger")]
+pub fn ledger(ledger: &crate::ledger::Ledger) {
+    gauge!(facades::LEDGER_PAGES).set(number(ledger.pages()));
+}
+
+#[allow(clippy::cast_precision_loss, reason = "there are never 2^53 of anything here")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
