@@ -111,6 +111,26 @@ pub unsafe extern "C" fn seawall_containment_set_dry_run(
     }
 }
 
+/// Says in pages of how many bytes the host has the guest's memory: a power of two, 4096 if nothing is said. An error costs
+/// such a page as a whole, or a page of the guest's where those are larger.
+///
+/// # Safety
+/// `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_containment_set_host_page(
+    containment: *const Containment,
+    bytes: u64,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            lock(&shared(containment, "containment")?.0).set_host_page(bytes);
+            Ok(())
+        })
+    }
+}
+
 /// The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be
 /// set again (`seawall_containment_set_records`).
 ///

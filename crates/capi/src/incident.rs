@@ -74,7 +74,8 @@ pub enum Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Recorded {
-    /// It has no place for records, the error has no address, or nothing is injected.
+    /// It has no place for records, the error has no address, nothing is injected, or the guest has read so many records of
+    /// this very error that the abort alone is left to try.
     No = 0,
     /// It lies at the source `record_source`.
     AtSource = 1,

@@ -128,6 +128,7 @@ impl From<ContainError<ExitedError>> for Failure {
             }
             ContainError::Vcpu(error) => (Status::Vcpu, error.errno()),
             ContainError::NotInAbi { .. } => (Status::Refused, None),
+            ContainError::OtherVcpu { .. } => (Status::InvalidArgument, None),
         };
         Self::new(status, error).with_errno(errno.map(|errno| errno.0))
     }

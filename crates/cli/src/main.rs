@@ -35,7 +35,7 @@ const VERSION: &str = env!("SEAWALL_VERSION");
 #[derive(Parser)]
 #[command(name = "seawall", version = VERSION, after_help = help::START, after_long_help = help::start())]
 struct Cli {
-    /// Write nothing to stderr but errors.
+    /// Write only errors to stderr: no notes, no progress.
     #[arg(short, long, global = true, display_order = 1000)]
     quiet: bool,
     #[command(subcommand)]
@@ -47,7 +47,6 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Probe(probe::Args),
-    /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
     Decode(decode::Args),
     Run(Box<run::Args>),
     Guest(guest::Args),

@@ -5,11 +5,12 @@ mod refuse;
 use std::fmt;
 use std::time::Duration;
 
-use seawall_arm::{Pstate, Target};
+use seawall_arm::{ExceptionLevel, Pstate, Target, tcr};
 use seawall_events::{Abi, Delivery, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
 
-use crate::storm::Noted;
+use crate::error::PAGE;
+use crate::storm::StormState;
 use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
     Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response, Source,
@@ -34,6 +35,7 @@ pub struct Containment<P> {
     #[cfg(feature = "records")]
     records: records::Records,
     guest: GuestTraits,
+    host_page: u64,
     is_dry_run: bool,
 }
 
@@ -58,7 +60,7 @@ impl Default for GuestTraits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContainmentState {
-    noted: Vec<Noted>,
+    storm: StormState,
     /// When, and which.
     bad_pages: Vec<(Duration, u64)>,
     repeats: RepeatsState,
@@ -107,6 +109,17 @@ pub enum ContainError<E: std::error::Error + 'static> {
     /// The backend failed.
     #[error(transparent)]
     Vcpu(#[from] E),
+    /// The decision is about another vCPU, or this one has run since: it is not where the error was met.
+    #[error(
+        "the decision is about a vCPU at PC {decided:#x}, and this one is at PC {found:#x}: give it the decision about \
+         its own error, before it runs again"
+    )]
+    OtherVcpu {
+        /// Where the error was met.
+        decided: u64,
+        /// Where this vCPU is.
+        found: u64,
+    },
     /// The VM's ABI cannot express the policy's decision.
     #[error(
         "policy `{policy}` decided on an {injection}, but {refusal}: create the VM with the extended ABI, \
@@ -134,6 +147,7 @@ impl<P: Policy> Containment<P> {
             #[cfg(feature = "records")]
             records: records::Records::default(),
             guest: GuestTraits::default(),
+            host_page: PAGE,
             is_dry_run: false,
         }
     }
@@ -155,6 +169,12 @@ impl<P: Policy> Containment<P> {
         self.guest = guest;
     }
 
+    /// Bytes of the pages in which the host has the guest's memory, a power of two: 4096 if nothing is said. An error costs
+    /// such a page as a whole, or a page of the guest's where those are larger ([`MemoryError::range`]).
+    pub fn set_host_page(&mut self, bytes: u64) {
+        self.host_page = bytes.checked_next_power_of_two().unwrap_or(PAGE);
+    }
+
     /// From now on everything is decided and reported, and nothing is recorded or injected: to see in production what
     /// would be done, before it is.
     pub fn set_dry_run(&mut self, is_dry_run: bool) {
@@ -173,7 +193,7 @@ impl<P: Policy> Containment<P> {
     /// What it remembers, for a snapshot.
     pub fn state(&self) -> ContainmentState {
         ContainmentState {
-            noted: self.storm.noted().collect(),
+            storm: self.storm.state(),
             bad_pages: self.evacuation.noted().collect(),
             repeats: self.repeats.state(),
             #[cfg(feature = "records")]
@@ -183,7 +203,7 @@ impl<P: Policy> Containment<P> {
 
     /// It remembers this from now on, as far as its guards remember that much.
     pub fn set_state(&mut self, state: &ContainmentState) {
-        self.storm.remember(state.noted.iter().copied());
+        self.storm.set_state(&state.storm);
         self.evacuation.remember(state.bad_pages.iter().copied());
         self.repeats.set_state(&state.repeats);
         #[cfg(feature = "records")]
@@ -226,6 +246,9 @@ impl<P: Policy> Containment<P> {
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
         self.repeats.forget();
+        if error.gpa.is_some() {
+            error = error.in_pages_of(self.host_page.max(guest_page(vcpu, &error, pstate)));
+        }
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         if let Err(reason) = self.storm.note(&error, now) {
             return Ok(decision(Verdict::Stop(reason), None));
@@ -261,7 +284,8 @@ impl<P: Policy> Containment<P> {
     /// here is one in which the host could not help.
     ///
     /// # Errors
-    /// [`ContainError::Vcpu`]; nothing was injected then, unless the backend failed after it.
+    /// [`ContainError::OtherVcpu`], which sees two vCPUs at one PC as the same, and [`ContainError::Vcpu`]; nothing was
+    /// injected then, unless the backend failed after it.
     pub fn inject<V: Vcpu>(
         &mut self,
         vcpu: &mut V,
@@ -275,6 +299,10 @@ impl<P: Policy> Containment<P> {
                 Action::DryRun(injection)
             }
             Verdict::Inject(injection) | Verdict::HostFirst(injection) => {
+                let found = vcpu.reg(Reg::Pc)?;
+                if found != error.pc {
+                    return Err(ContainError::OtherVcpu { decided: error.pc, found });
+                }
                 let mut guest = vcpu.set_events(&injection.events())?;
                 if injection.is_by_far() {
                     correct_fetch(vcpu, error.pc, &mut guest)?;
@@ -284,6 +312,18 @@ impl<P: Policy> Containment<P> {
         };
         Ok(Outcome { error, action, recorded, evacuate })
     }
+}
+
+/// Bytes of the guest's pages where the error is: such a page is what the guest takes offline.
+///
+/// Without a virtual address PC's half of the address space counts. In AArch32 state the register is another, and at a
+/// virtual EL2 it is not this one: 4 KiB then, as on a vCPU that does not give it away.
+fn guest_page<V: Vcpu>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
+    if pstate.is_aarch32() || error.level == ExceptionLevel::El2 {
+        return PAGE;
+    }
+    let va = error.gva.unwrap_or(error.pc);
+    vcpu.reg(Reg::TcrEl1).map_or(PAGE, |tcr| tcr::granule(tcr, va))
 }
 
 /// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.

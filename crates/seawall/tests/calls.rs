@@ -22,13 +22,13 @@ fn contain(vcpu: &Vcpu, source: &Source, last: Last) -> (Vec<Call>, u64) {
 }
 
 #[test]
-fn after_a_sea_exit_it_takes_seven() {
+fn after_a_sea_exit_it_takes_nine() {
     use Call::{GetOneReg, SetOneReg, SetVcpuEvents};
     for (exit, esr) in [(0x9200_0210, 0x9200_0210), (0x8200_0210, 0x8200_0210)] {
         let exit = SeaExit { flags: 1, esr: seawall_arm::Esr::from_bits(exit), gva: FAR, gpa: 0x8020_0000 };
         let (calls, found) = contain(&guest(0), &Source::Sea(exit), Last::NoWalk);
-        let to_inject = [SetVcpuEvents, GetOneReg(Reg::EsrEl1), SetOneReg(Reg::EsrEl1)];
-        let to_decide = [GetOneReg(Reg::Pc), GetOneReg(Reg::Pstate)];
+        let to_inject = [GetOneReg(Reg::Pc), SetVcpuEvents, GetOneReg(Reg::EsrEl1), SetOneReg(Reg::EsrEl1)];
+        let to_decide = [GetOneReg(Reg::Pc), GetOneReg(Reg::Pstate), GetOneReg(Reg::TcrEl1)];
         let to_see = [GetOneReg(Reg::Pc), GetOneReg(Reg::FarEl1)];
         assert_eq!(calls, [&to_decide[..], &to_inject, &to_see].concat());
         assert_eq!(found, esr);
@@ -37,7 +37,7 @@ fn after_a_sea_exit_it_takes_seven() {
 
 /// The kernel's own data abort, and one of an earlier injection, and a fetch, which the FAR tells.
 #[test]
-fn after_sigbus_it_takes_seven_to_nine() {
+fn after_sigbus_it_takes_eight_to_eleven() {
     let sigbus = Source::Sigbus { range: 0x8020_0000..0x8020_1000 };
     let old = [(Reg::EsrEl1, 0x9200_0010)];
     let mut fetch = guest(0);

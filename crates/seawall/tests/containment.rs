@@ -204,6 +204,65 @@ fn a_service_that_meets_the_same_bad_page_at_each_restart_is_no_storm() {
     assert_eq!(times, 16);
 }
 
+/// Line number `n` of bad memory, loaded by one instruction.
+fn line(n: u64) -> MemoryError {
+    MemoryError {
+        gpa: Some(0x4000_0000 + 64 * n),
+        size: 64,
+        gva: Some(64 * n),
+        access: Access::Load,
+        walk_level: None,
+        level: ExceptionLevel::El1,
+        pc: 0x1000,
+        esr: Some(Esr::from_bits(0x9600_0210)),
+        nested: None,
+    }
+}
+
+/// Found by a hostile test: 780,000 errors in four seconds, none of which came often enough.
+#[test]
+fn a_thousand_bad_lines_read_in_turn_are_a_flood() {
+    let mut guard = StormGuard::default();
+    let (mut taken, reason) = (0, StopReason::Flood { errors: 16_384, within: Duration::from_secs(10) });
+    let error = loop {
+        match guard.note(&line(taken % 1024), Duration::from_micros(5 * taken)) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, reason);
+    // 16,384 and those for which there was time meanwhile.
+    assert!((16_384..16_600).contains(&taken), "{taken}");
+    assert_eq!(error.name(), "flood");
+    let text = "the guest took more than 16384 memory errors within 10 s: it does not keep away from what it was told \
+                is bad";
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn ten_thousand_pages_at_once_and_a_thousand_a_second_for_an_hour_are_no_flood() {
+    let mut guard = StormGuard::default();
+    assert!((0..10_000).all(|n| guard.note(&line(64 * n), NOW).is_ok()));
+    let mut guard = StormGuard::default();
+    assert!((0..3_600_000).all(|n| guard.note(&line(64 * n), Duration::from_millis(n)).is_ok()));
+}
+
+/// 65 were held and 64 kept: a machine that went back to a snapshot had another state hash.
+#[test]
+fn what_a_containment_remembers_is_the_same_in_and_out_of_a_snapshot() {
+    let mut guest = guest(0x9200_0210, 0x3c5, POSTED);
+    let mut containment = Containment::new(Full);
+    for n in 0..100 {
+        guest.vcpu.set_reg(Reg::Pc, PC + 4 * n);
+        let exit = guest.exit;
+        containment.handle(&mut guest, &exit, NOW).unwrap();
+        let state = containment.state();
+        let mut other = Containment::new(Full);
+        other.set_state(&state);
+        assert_eq!(other.state(), state, "{n}");
+    }
+}
+
 #[test]
 fn memory_error_says_what_the_exit_says() {
     let of = |esr, pstate| {

@@ -32,6 +32,8 @@ pub(crate) struct Devices {
     pub(crate) known: u64,
     /// The vCPU that the last run ended on.
     pub(crate) current: u32,
+    /// When devices go on with what was too much for them at once.
+    pub(crate) continues_at: Option<u64>,
     /// What is typed and was not yet taken.
     pub(crate) typed: Vec<u8>,
     pub(crate) types_to_driver: bool,

@@ -45,7 +45,7 @@ pub(super) fn main(given: &[String], json: bool) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// What it is, and its errors.
+/// The form of the record, and its errors.
 fn text(explanation: &Explanation) -> String {
     let form = match explanation.form {
         Form::StatusBlock => "GHES status block",
@@ -75,7 +75,8 @@ fn row(field: &seawall::apei::explain::Field) -> Field {
         (Some(false), "") => "not valid".to_owned(),
         (Some(false), meaning) => format!("not valid ({meaning})"),
         (Some(true), "") => "valid".into(),
-        (_, meaning) => meaning.into(),
+        (Some(true), meaning) => format!("valid, {meaning}"),
+        (None, meaning) => meaning.into(),
     };
     let mut value: String = field.value.chars().take(SHOWN).collect();
     if value.len() < field.value.len() {

@@ -40,8 +40,8 @@ pub(crate) struct Args {
     /// `hexdump -C` or `xxd` of them, or with the bytes themselves; - is stdin.
     #[arg(long, value_name = "HEX|FILE", num_args = 1.., conflicts_with_all = ["log", "kind"])]
     cper: Option<Vec<String>>,
-    /// With --log: the fields of each value too.
-    #[arg(long, requires = "log")]
+    /// Of a log: the fields of each value too.
+    #[arg(long)]
     fields: bool,
     /// JSON on stdout: one array, an object for each value; with --log an object on a line for each that is found.
     #[arg(long)]

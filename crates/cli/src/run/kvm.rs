@@ -26,10 +26,10 @@ mod here {
     use serde_json::json;
 
     use crate::Failure;
+    use crate::run::Args;
     use crate::run::ending::{Ending, Where};
     use crate::run::keyboard::{Keyboard, Typed};
     use crate::run::output::{Output, When};
-    use crate::run::{Args, HOW_TO_LEAVE};
 
     /// Between two looks at whether the UART has room for more keys.
     const PAUSE: Duration = Duration::from_millis(5);
@@ -81,9 +81,6 @@ mod here {
             // A guest whose records are not in its memory hears of it at its next error.
             let _ = gauges.gauge();
         })?;
-        if args.is_at_terminal() {
-            watch.output().note(HOW_TO_LEAVE);
-        }
         let (keyboard, guest_keyboard) = (args.keyboard(), machine.keyboard());
         let keyboard = Arc::new(Mutex::new(keyboard));
         let keys = keyboard.clone();

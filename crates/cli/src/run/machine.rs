@@ -16,7 +16,7 @@ use super::keep::Keeper;
 use super::keyboard::{Keyboard, Typed};
 use super::output::{Output, When};
 use super::poison::{Schedule, named_page};
-use super::{Args, HOW_TO_LEAVE, MAX_INSNS};
+use super::{Args, MAX_INSNS};
 use crate::watch::{Seen, Watch};
 use crate::{Failure, exit};
 
@@ -59,12 +59,9 @@ fn go(
     machine: SoftwareMachine,
     guest: Option<&Guest>,
     watch: Watch,
-    mut output: Output,
+    output: Output,
 ) -> Result<u8, Failure> {
     let _metrics = args.metrics(|| ())?;
-    if args.is_at_terminal() {
-        output.note(HOW_TO_LEAVE);
-    }
     let keyboard = args.keyboard();
     let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
     let schedule = Schedule::new(&args.poison);

@@ -43,7 +43,11 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let on_kvm = on_kvm(args)?;
     let output = || {
         let decider = Decider::new(&args.policy, &args.rule);
-        Output::new(args.json, quiet, args.events.as_deref(), decider)
+        let mut output = Output::new(args.json, quiet, args.events.as_deref(), decider)?;
+        if args.is_at_terminal() {
+            output.note(HOW_TO_LEAVE);
+        }
+        Ok::<_, Failure>(output)
     };
     if let Some(path) = &args.restore {
         let snapshot = keep::load(path)?;

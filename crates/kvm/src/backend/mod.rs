@@ -15,6 +15,7 @@ mod vm;
 pub use careful::{Readable, recover};
 pub use fd::sea_exit;
 pub use gic::{Gic, SpiLine};
+pub use holes::page_size;
 pub use host::Kvm;
 pub use kick::Kicker;
 pub use seawall_inject::Way;

@@ -7,6 +7,7 @@
 //! They are ignored otherwise, as they take Debian's packages (see `seawall guest fetch debian`) and a boot is a billion
 //! instructions. All that they know of the guest is what it says on its console.
 
+mod flavours;
 mod guest;
 
 use std::cell::Cell;

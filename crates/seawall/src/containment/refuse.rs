@@ -28,14 +28,13 @@ impl<P> Containment<P> {
     ) -> Result<UnansweredOutcome, ContainError<V::Error>> {
         let pc = vcpu.reg(Reg::Pc)?;
         let level = Pstate::from_bits(vcpu.reg(Reg::Pstate)?).exception_level();
-        let action = match self.repeats.note(&access, pc, level, now) {
-            Err(reason) => Action::Stop(reason),
-            Ok(()) => {
-                let injection = Injection::from(access.injection());
-                let has_iss = self.guest.ras && injection.check(vcpu.abi()).is_ok();
-                let injection = if has_iss { injection } else { injection.without_iss() };
-                Action::Injected { injection, guest: vcpu.set_events(&injection.events())? }
-            }
+        let action = if let Err(reason) = self.repeats.note(&access, pc, level, now) {
+            Action::Stop(reason)
+        } else {
+            let injection = Injection::from(access.injection());
+            let has_iss = self.guest.ras && injection.check(vcpu.abi()).is_ok();
+            let injection = if has_iss { injection } else { injection.without_iss() };
+            Action::Injected { injection, guest: vcpu.set_events(&injection.events())? }
         };
         let told = self.repeats.tell(now, matches!(action, Action::Stop(_)));
         Ok(UnansweredOutcome { access, pc, level, action, told })

@@ -71,9 +71,9 @@ pub enum Form {
 pub struct Malformed {
     /// Where: bytes from the beginning.
     pub offset: usize,
-    /// What was expected there.
+    /// The structure or value that was expected there.
     pub expected: String,
-    /// What came.
+    /// The bytes or value that came.
     pub got: String,
 }
 
@@ -135,7 +135,7 @@ pub fn explain(bytes: &[u8]) -> Result<Explanation, Malformed> {
     Ok(reader.explanation)
 }
 
-/// Whether the bytes begin as a status block does: reserved bits clear, a known severity, data that is long enough.
+/// True if the bytes begin as a status block does: reserved bits clear, a known severity, data that is long enough.
 fn is_status_block(bytes: &[u8]) -> bool {
     let fits = |at, size, fits: fn(u64) -> bool| number(bytes, at, size).is_some_and(fits);
     bytes.len() >= BLOCK_HEADER
@@ -182,7 +182,7 @@ const ENTRY: &[Spec] = &[
     text("fru_text", 44, 20).valid(1),
 ];
 
-/// What revision 3.0 of the data entry has behind that.
+/// Revision 3.0 of the data entry has a time behind that.
 const ENTRY_TIME: &[Spec] = &[time("timestamp", 64).valid(2)];
 
 const RECORD: &[Spec] = &[

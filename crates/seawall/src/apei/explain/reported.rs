@@ -1,4 +1,4 @@
-//! What a record says of an error, in short.
+//! An error of a record, in short.
 
 use std::fmt;
 use std::ops::Range;
@@ -69,7 +69,7 @@ impl fmt::Display for ReportedError {
     }
 }
 
-/// What a data entry or a section descriptor says of its error.
+/// The severity, unit and time that a data entry or a section descriptor gives.
 pub(super) fn reported(part: &Part) -> ReportedError {
     ReportedError {
         severity: part.valid("error_severity").map(|field| field.meaning.clone()),
