@@ -17,7 +17,7 @@ fn stdout(args: &[&str]) -> String {
 fn each_exit_code_is_in_the_help_of_the_command_and_of_run() {
     let codes = "Exit codes:
    0  done; the guest powered itself off
-   1  an outcome was not what it must be
+   1  an outcome was not what it must be, or `decode` found nothing to explain
    2  wrong usage
    3  a file cannot be read or written, or is no guest
    4  a range is not in memory, or a size cannot be

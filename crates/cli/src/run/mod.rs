@@ -1,8 +1,10 @@
 //! `seawall run`: a guest of the user's own, on the software machine or on KVM.
 
 mod args;
+mod deadline;
 mod ending;
 mod keep;
+mod kept;
 mod keyboard;
 mod kvm;
 mod machine;
@@ -26,7 +28,8 @@ use crate::parse::Place;
 use crate::{Failure, exit};
 pub(crate) use args::Args;
 use args::Backend;
-use output::Output;
+use deadline::Deadline;
+use output::{Limits, Output};
 use why::Decider;
 
 /// What Linux is told if the user says nothing: where its console is, and to come back from a panic at once.
@@ -38,21 +41,25 @@ const MAX_INSNS: u64 = 10_000_000_000;
 
 pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     metrics::log(args.log.clone());
+    let deadline = Deadline::new(args.time_limit()).map_err(|error| {
+        Failure::new(exit::UNAVAILABLE, format!("--timeout: the host has no thread for it: {error}"))
+    })?;
     let on_kvm = on_kvm(args)?;
     let output = || {
         let decider = Decider::new(&args.policy, &args.rule);
-        let mut output = Output::new(args.json, quiet, args.events.as_deref(), decider)?;
+        let limits = Limits { console: args.console_limit, events: args.events_limit };
+        let mut output = Output::new(args.json, quiet, args.events.as_deref(), limits, decider)?;
         if args.is_at_terminal() {
             output.note(HOW_TO_LEAVE);
         }
         Ok::<_, Failure>(output)
     };
     if let Some(path) = &args.restore {
-        let snapshot = keep::load(path)?;
+        let snapshot = keep::load(path, args.memory, !args.disk.is_empty())?;
         let mut config = snapshot.config();
         check_poison(args, config.memory)?;
         add_policy_and_disks(args, &mut config)?;
-        return machine::resume(args, &snapshot, config, output()?);
+        return machine::resume(args, &snapshot, config, output()?, &deadline);
     }
     // A file is read as far as it fits: first of all the size must make sense.
     Config::new(args.memory).checked_memory()?;
@@ -63,7 +70,11 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     if args.file.is_some() {
         output.note(format_args!("{} is taken for {}", args.kernel().display(), what(&guest)));
     }
-    if on_kvm { kvm::run(args, config, &guest, output) } else { machine::run(args, config, guest, output) }
+    if on_kvm {
+        kvm::run(args, config, &guest, output, &deadline)
+    } else {
+        machine::run(args, config, guest, output, &deadline)
+    }
 }
 
 /// Whether the guest runs on KVM.
@@ -175,8 +186,9 @@ fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure>
         config.ledger = Arc::new(keeper);
     }
     for path in &args.disk {
-        let disk = Disk::open(path, Writes::InMemory)
+        let mut disk = Disk::open(path, Writes::InMemory)
             .map_err(|error| Failure::new(exit::FILE, format!("--disk {}: {error}", path.display())))?;
+        disk.set_write_limit(args.disk_writes);
         config.disks.push(disk);
     }
     Ok(())
