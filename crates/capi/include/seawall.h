@@ -312,35 +312,6 @@ typedef uint32_t seawall_cause;
 #endif // __cplusplus
 
 /**
- * What of a vCPU decides where an abort can go.
- */
-enum seawall_guest
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-  /**
-   * EL1 is AArch64, and there is no virtual EL2.
-   */
-  SEAWALL_GUEST_AARCH64 = 0,
-  /**
-   * EL1 is AArch32 (`KVM_ARM_VCPU_EL1_32BIT`). It must have run once.
-   */
-  SEAWALL_GUEST_AARCH32 = 1,
-  /**
-   * There is a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`).
-   */
-  SEAWALL_GUEST_NESTED = 2,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum seawall_guest seawall_guest;
-#else
-typedef uint32_t seawall_guest;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
  * Where an injection left the guest.
  */
 enum seawall_guest_state
@@ -635,14 +606,6 @@ typedef struct seawall_vcpu {
    * `KVM_SET_ONE_REG` of a 64-bit register.
    */
   int32_t (*set_one_reg)(void *opaque, uint64_t id, uint64_t value);
-  /**
-   * One of `seawall_guest`.
-   */
-  uint32_t guest;
-  /**
-   * Not 0: the host has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`). Without it no SEA comes out of the kernel.
-   */
-  uint32_t host_has_ras;
 } seawall_vcpu;
 
 /**
