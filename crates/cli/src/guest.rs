@@ -92,7 +92,11 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         by_hand(&directory, kernel, busybox)
     } else {
         let (suite, flavour) = (fetch.suite.clone(), fetch.flavour);
-        Fetch { directory, suite, flavour }.guest(&|text| progress.note(text))
+        Fetch { directory, suite, flavour }.guest(&|text| {
+            if !quiet {
+                progress.note(text);
+            }
+        })
     };
     progress.end();
     let guest = guest.map_err(|error| failure(&error))?;
