@@ -353,7 +353,8 @@ enum seawall_recorded
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * It has no place for records, the error has no address, or nothing is injected.
+   * It has no place for records, the error has no address, nothing is injected, or the guest has read so many records of
+   * this very error that the abort alone is left to try.
    */
   SEAWALL_RECORDED_NO = 0,
   /**
@@ -793,6 +794,17 @@ void seawall_containment_free(struct seawall_containment *containment);
 seawall_status seawall_containment_set_dry_run(const struct seawall_containment *containment,
                                                uint32_t is_dry_run,
                                                struct seawall_error *error);
+
+/**
+ * Says in pages of how many bytes the host has the guest's memory: a power of two, 4096 if nothing is said. An error costs
+ * such a page as a whole, or a page of the guest's where those are larger.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+ */
+seawall_status seawall_containment_set_host_page(const struct seawall_containment *containment,
+                                                 uint64_t bytes,
+                                                 struct seawall_error *error);
 
 /**
  * The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be
