@@ -457,6 +457,13 @@ static void rules_dry_runs_and_the_host_first(void)
     IS(outcome.recorded, SEAWALL_RECORDED_AT_SOURCE);
     IS(vcpu.reg[ESR], 0x92000210);
 
+    /* A host with pages of 64 KiB: all of one is lost. */
+    OK(seawall_containment_set_host_page(containment, 0x10000, NULL));
+    OK(seawall_decide_sea(containment, &ioctls, &load, 5, incident, NULL));
+    OK(seawall_incident_outcome(incident, &outcome, NULL));
+    IS(outcome.gpa, 0x400a0000);
+    IS(outcome.size, 0x10000);
+
     /* A new guest is told where its records are. */
     OK(seawall_containment_reset(containment, NULL));
     IS(seawall_containment_reset_records(containment, &memory, NULL), SEAWALL_STATUS_NOT_FOUND);

@@ -1,8 +1,6 @@
 //! Stage-1 translation over any registers and any tables: it ends, it does not panic, and what it
 //! gives lies within the CPU's physical addresses.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use seawall_machine::memory::Memory;
 use seawall_machine::walk::{Access, AccessKind, Regime, descriptor_level, probe, translate};
 
@@ -18,7 +16,8 @@ const KINDS: [AccessKind; 7] = [
     AccessKind::AddressTranslationWrite,
 ];
 
-fuzz_target!(|data: &[u8]| {
+/// See the module.
+pub(super) fn body(data: &[u8]) {
     let Some((head, tables)) = data.split_first_chunk::<48>() else { return };
     let word = |n: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[n * 8 + byte]));
     let options = head[47];
@@ -54,4 +53,4 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(translate(&mut memory, &regime, va, access), Ok(translation));
     }
     let _ = descriptor_level(&memory, &regime, va, word(5));
-});
+}

@@ -1,9 +1,7 @@
 //! Any bytes as instructions, from any register state, at EL0 or EL1, with or without MMU and
 //! poison: the machine runs them or gives the guest its exception, never panics, keeps to its budget,
 //! and does the same when it does it again.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use seawall_events::{Abi, Exit, Layout, Reg, Vcpu as _, VcpuEvents};
 use seawall_machine::{Config, Error, NoSyndrome, RAM_BASE, StorePolicy, Vm};
 
@@ -140,7 +138,8 @@ fn run(vm: &mut Vm, seed: u64) -> Vec<Result<Exit, Error>> {
     exits
 }
 
-fuzz_target!(|data: &[u8]| {
+/// See the module.
+pub(super) fn body(data: &[u8]) {
     let Some((head, code)) = data.split_first_chunk::<16>() else { return };
     let setup = Setup::new(head);
     let mut vm = setup.machine(code).expect("a machine");
@@ -157,4 +156,4 @@ fuzz_target!(|data: &[u8]| {
     {
         assert_eq!(cpu.reg(reg), other.reg(reg), "{reg:?}");
     }
-});
+}

@@ -1,9 +1,7 @@
 //! Any 64 bytes as events, in each layout, given to any guest: nothing panics, a refusal of the extended
 //! ABI leaves no trace, and what is accepted leaves a state that the guest can take.
-#![no_main]
 
-use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use libfuzzer_sys::fuzz_target;
+use arbitrary::{Result, Unstructured};
 use seawall_arm::{Esr, ExceptionLevel, Mode, Pstate};
 use seawall_events::wire::{ArmNisv, ArmSea, Mmio};
 use seawall_events::{
@@ -13,14 +11,15 @@ use seawall_events::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-#[path = "../../examples/own_vcpu/vcpu.rs"]
+#[path = "../../../../crates/events/examples/own_vcpu/vcpu.rs"]
 mod vcpu;
 use vcpu::Vcpu;
 
-fuzz_target!(|data: &[u8]| {
+/// See the module.
+pub(super) fn body(data: &[u8]) {
     // Too few bytes read as zeros: the error never comes, and a short input is a plain guest.
     let _ = one(&mut Unstructured::new(data));
-});
+}
 
 fn one(input: &mut Unstructured<'_>) -> Result<()> {
     let mut bytes = [0; 64];

@@ -1,9 +1,6 @@
 //! Files that are no snapshots, and files whose checksums are right and whose contents are anybody's: each is refused,
 //! or is a machine that runs. No panic, and nothing allocated that the file does not pay for.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use seawall_machine::{Config, Snapshot, Vm};
 
 /// Where the first section begins, and the bytes of a section before its payload.
@@ -52,7 +49,8 @@ fn file(sections: &[(u8, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
-fuzz_target!(|data: &[u8]| {
+/// See the module.
+pub(super) fn body(data: &[u8]) {
     let _ = Snapshot::load(data);
 
     let mut parts = sections(&good());
@@ -79,4 +77,4 @@ fuzz_target!(|data: &[u8]| {
     let mut again = Vec::new();
     snapshot.save(&mut again).expect("memory has room");
     assert!(Snapshot::load(&*again).is_ok());
-});
+}
