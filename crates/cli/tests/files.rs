@@ -42,8 +42,7 @@ fn a_kernel_that_is_something_else_is_named_with_what_to_give_instead() {
         (0, b"070701", "a cpio archive: give it as the initramfs, and a kernel"),
         (0, b"MZ", "an EFI program that is no arm64 Image: give one that was built for arm64"),
         (0, b"QFI\xfb", "a qcow2 image: give it as a disk, and a kernel"),
-        (0, b"\x89SWSN\r\n\x1a", "a snapshot of Seawall's: `seawall run --restore` goes on from it"),
-        (0, b"SEAWALL\0", "a ledger of Seawall's: `seawall ledger` shows it"),
+        (0, b"SEAWALL\0", "a ledger of Seawall's: it is for --ledger; seawall ledger shows it"),
     ] {
         let file = File::new("named-kernel", &marked(at, mark));
         let message = format!("{}: expected an arm64 kernel, got {what}", file.path());

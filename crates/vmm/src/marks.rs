@@ -117,8 +117,13 @@ const MARKS: &[Mark] = &[
     mark(0, b"hsqs", "a squashfs file system", Disk),
     mark(0, b"\xe2\xe1\xf5\xe0", "an EROFS file system", Disk),
     // Seawall's.
-    mark(0, b"\x89SWSN\r\n\x1a", "a snapshot of Seawall's", Ours("`seawall run --restore` goes on from it")),
-    mark(0, b"SEAWALL\0", "a ledger of Seawall's", Ours("`seawall ledger` shows it")),
+    mark(
+        0,
+        b"\x89SWSN\r\n\x1a",
+        "a snapshot of Seawall's",
+        Ours("go on from it by --restore, without a kernel"),
+    ),
+    mark(0, b"SEAWALL\0", "a ledger of Seawall's", Ours("it is for --ledger; seawall ledger shows it")),
 ];
 
 /// How a packed file is packed, if it is.

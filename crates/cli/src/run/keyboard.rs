@@ -2,9 +2,9 @@
 
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -53,8 +53,9 @@ impl Keyboard {
         Self { from: From::Nobody, terminal: None }
     }
 
-    /// Standard input types.
-    pub(super) fn stdin() -> Self {
+    /// Standard input types. `leave` is called when somebody wants to leave, whatever is typed before that and not yet
+    /// taken.
+    pub(super) fn stdin(leave: impl Fn() + Send + 'static) -> Self {
         let terminal = RawTerminal::new();
         if fstat(io::stdin().as_fd()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) {
             return Self { from: From::File, terminal };
@@ -62,7 +63,9 @@ impl Keyboard {
         let (sender, typed) = mpsc::sync_channel(CHUNKS);
         let leaves = Arc::new(AtomicBool::new(false));
         let (is_terminal, sets_leaves) = (terminal.is_some(), leaves.clone());
-        thread::spawn(move || if is_terminal { read_keys(&sender, &sets_leaves) } else { read(&sender) });
+        thread::spawn(
+            move || if is_terminal { read_keys(&sender, &sets_leaves, &leave) } else { read(&sender) },
+        );
         Self { from: From::Thread { typed, leaves }, terminal }
     }
 
@@ -120,7 +123,7 @@ fn read(listener: &SyncSender<Vec<u8>>) {
 }
 
 /// Reads a terminal's keys until the user wants to leave. As with any terminal, keys that nobody takes are lost.
-fn read_keys(listener: &SyncSender<Vec<u8>>, leaves: &AtomicBool) {
+fn read_keys(listener: &SyncSender<Vec<u8>>, leaves: &AtomicBool, leave: &dyn Fn()) {
     let mut keys = Keys::default();
     while let Some(bytes) = chunk() {
         let (bytes, wants_to_leave) = keys.take(&bytes);
@@ -129,6 +132,7 @@ fn read_keys(listener: &SyncSender<Vec<u8>>, leaves: &AtomicBool) {
         }
         if wants_to_leave {
             leaves.store(true, Ordering::Relaxed);
+            leave();
             return;
         }
     }
@@ -157,6 +161,16 @@ impl Keys {
     }
 }
 
+/// The terminal as it was.
+static BEFORE: OnceLock<Termios> = OnceLock::new();
+
+/// The terminal is as it was again: for a process that ends at once.
+pub(super) fn restore_terminal() {
+    if let Some(before) = BEFORE.get() {
+        let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Now, before);
+    }
+}
+
 /// A terminal that gives each key as it is, until this is dropped.
 struct RawTerminal(Termios);
 
@@ -172,6 +186,7 @@ impl RawTerminal {
         raw.make_raw();
         // What a bare-metal guest writes has line feeds alone.
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
+        let _ = BEFORE.set(before.clone());
         tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).ok()?;
         Some(Self(before))
     }

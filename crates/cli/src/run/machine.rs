@@ -11,6 +11,7 @@ use seawall_events::{Reg, Vcpu as _};
 use seawall_vmm::{Config, End, Guest, Snapshot, SoftwareMachine};
 use serde_json::json;
 
+use super::deadline::Deadline;
 use super::ending::{Ending, Where};
 use super::keep::Keeper;
 use super::keyboard::{Keyboard, Typed};
@@ -25,13 +26,19 @@ const SLICE: u64 = 5_000_000;
 /// The same if somebody types: about a millisecond.
 const KEY_SLICE: u64 = 200_000;
 /// Between two looks at the clock while the guest waits for keys.
-const WAIT: Duration = Duration::from_millis(100);
+const WAIT: Duration = Duration::from_millis(50);
 
 /// What a guest that was busy may catch up by waiting less afterwards.
 const LAG: Duration = Duration::from_secs(1);
 
 /// Runs the guest to its end: the exit code.
-pub(super) fn run(args: &Args, config: Config, guest: Guest, mut output: Output) -> Result<u8, Failure> {
+pub(super) fn run(
+    args: &Args,
+    config: Config,
+    guest: Guest,
+    mut output: Output,
+    deadline: &Deadline,
+) -> Result<u8, Failure> {
     let watch = Watch::default();
     let bad = config.ledger.with(Ledger::pages);
     let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
@@ -39,7 +46,7 @@ pub(super) fn run(args: &Args, config: Config, guest: Guest, mut output: Output)
     output.starts(When::default(), None, bad - left, left);
     // Unless it is to start anew, its files are in its memory now.
     let guest = (args.reboot > 0).then_some(guest);
-    go(args, machine, guest.as_ref(), watch, output)
+    go(args, machine, guest.as_ref(), watch, output, deadline)
 }
 
 /// Runs a guest from a snapshot to its end: the exit code.
@@ -48,10 +55,11 @@ pub(super) fn resume(
     snapshot: &Snapshot,
     config: Config,
     output: Output,
+    deadline: &Deadline,
 ) -> Result<u8, Failure> {
     let watch = Watch::default();
     let machine = SoftwareMachine::resume(snapshot, config, Box::new(watch.clone()))?;
-    go(args, machine, None, watch, output)
+    go(args, machine, None, watch, output, deadline)
 }
 
 fn go(
@@ -60,21 +68,24 @@ fn go(
     guest: Option<&Guest>,
     watch: Watch,
     output: Output,
+    deadline: &Deadline,
 ) -> Result<u8, Failure> {
     let _metrics = args.metrics(|| ())?;
-    let keyboard = args.keyboard();
+    deadline.ends(machine.kicker());
+    let kicker = machine.kicker();
+    let keyboard = args.keyboard(move || kicker.kick());
     let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
     let schedule = Schedule::new(&args.poison);
     let keeper = Keeper::new(args.snapshot.as_ref());
-    let started = Instant::now();
     let mut run =
-        Run { machine, watch, output, keyboard, typed: Vec::new(), schedule, keeper, started, pace: None };
+        Run { machine, watch, output, keyboard, typed: Vec::new(), schedule, keeper, deadline, pace: None };
     let mut ending = run.until_end(args, limit)?;
     for _ in 0..args.reboot {
         let Some(guest) = guest.filter(|_| ending.wants_reboot()) else { break };
         run.reboot(guest, &ending)?;
         ending = run.until_end(args, limit)?;
     }
+    deadline.seen();
     run.finish(args, &ending)
 }
 
@@ -87,7 +98,7 @@ struct Run<'a> {
     typed: Vec<u8>,
     schedule: Schedule,
     keeper: Keeper<'a>,
-    started: Instant,
+    deadline: &'a Deadline,
     /// Since when the guest keeps up with the host's clock: that clock, and the machine's.
     pace: Option<(Instant, u64)>,
 }
@@ -102,8 +113,7 @@ impl Run<'_> {
             if now >= limit {
                 return Ok(Ending::InstructionLimit);
             }
-            if let Some(seconds) = args.timeout.filter(|_| args.time_limit() <= Some(self.started.elapsed()))
-            {
+            if let Some(seconds) = args.timeout.filter(|_| self.deadline.is_over()) {
                 return Ok(Ending::TimeLimit(seconds));
             }
             let ahead = self.ahead();

@@ -141,6 +141,8 @@ async fn connection<F: FnMut() + Send>(stream: TcpStream, source: Arc<Source<F>>
         .max_buf_size(MOST_BYTES)
         .max_headers(MOST_HEADERS)
         .keep_alive(false)
+        .half_close(true)
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), answer);
     // Who asked went away, said what is no HTTP, or takes too long.
     let _ = tokio::time::timeout(MOST_TIME, served).await;

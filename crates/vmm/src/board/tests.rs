@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use seawall_events::{Abi, AbortDelivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
+use seawall_events::{Abi, Delivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
 
 use super::*;
 use crate::devices::rtc::GuestClock;
@@ -26,8 +26,8 @@ impl Vcpu for Idle {
         self.answer = Some(data);
     }
 
-    fn set_events(&mut self, _: &VcpuEvents) -> Result<Option<AbortDelivery>, Infallible> {
-        Ok(None)
+    fn set_events(&mut self, _: &VcpuEvents) -> Result<Delivery, Infallible> {
+        Ok(Delivery::NotDelivered)
     }
 
     fn events(&self) -> Result<VcpuEvents, Infallible> {

@@ -36,7 +36,7 @@ impl Work {
 /// A chain of descriptors, all of which can be read.
 #[derive(Debug)]
 pub(crate) struct Chain<'a, M> {
-    chain: DescriptorChain<&'a M>,
+    descriptors: DescriptorChain<&'a M>,
     /// Bytes that the device may read, and that it may write.
     pub(crate) readable: u64,
     pub(crate) writable: u64,
@@ -50,12 +50,12 @@ pub(crate) struct Chain<'a, M> {
 impl<'a, M: DeviceMemory> Chain<'a, M> {
     /// The descriptor that it begins with.
     pub(crate) fn head(&self) -> u16 {
-        self.chain.head_index()
+        self.descriptors.head_index()
     }
 
     /// Its descriptors, one after the other.
     pub(crate) fn descriptors(&self) -> DescriptorChain<&'a M> {
-        self.chain.clone()
+        self.descriptors.clone()
     }
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn next_chain<'a, M: DeviceMemory>(
             }
         }
         work.descriptors = work.descriptors.saturating_sub(count.max(1));
-        Chain { chain, readable, writable, last_writable, is_too_long: count > most }
+        Chain { descriptors: chain, readable, writable, last_writable, is_too_long: count > most }
     });
     // `virtio-queue` takes a descriptor that cannot be read for the chain's end.
     if memory.bad_reads() == before { Ok(chain) } else { Err(BadQueue) }

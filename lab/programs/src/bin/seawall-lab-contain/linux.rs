@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use seawall::{Action, GuestState, Outcome, Recorded};
+use seawall::{Action, Delivery, Outcome, Recorded};
 use seawall_kvm::lab::PoisonRegister;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::initramfs::Initramfs;
@@ -16,6 +16,9 @@ use crate::watch::{Road, Seen, Watch};
 
 /// A run that takes longer hangs: most take ten seconds, and a minute where the host has other work.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
+/// For the guest to read a record before the next is written: more than a second where the host has other work. Once that is
+/// over Linux may read another process's record, and that process gets SIGBUS without the reason (`BUS_OBJERR`).
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a guest's memory.
 pub(crate) const MEMORY: u64 = 256 << 20;
 /// Bytes of its disk.
@@ -111,7 +114,7 @@ impl Linux {
         let guest = self.guest()?;
         let mut config = Config::new(MEMORY);
         config.cpus = self.cpus;
-        config.acpi = self.acpi;
+        (config.acpi, config.patience) = (self.acpi, Some(PATIENCE));
         config.policy = policy(self.policy).ok_or("no such policy")?;
         if self.disk {
             let path = Path::new("/tmp/disk");
@@ -240,7 +243,7 @@ impl Run {
         if !self.seen.bad.iter().any(|(gpa, _)| Some(gpa & !0xfff) == page) {
             return failed("nobody made that page bad");
         }
-        if !matches!(outcome.action, Action::Injected { guest: GuestState::AtVector { .. }, .. }) {
+        if !matches!(outcome.action, Action::Injected { guest: Delivery::AtVector { .. }, .. }) {
             return failed("expected an abort that the guest takes");
         }
         if matches!(outcome.recorded, Recorded::AtSource(_)) != is_recorded {

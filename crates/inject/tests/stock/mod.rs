@@ -1,4 +1,4 @@
-//! A stock kernel: mainline's `KVM_SET_VCPU_EVENTS` and ONE_REG over the vCPU of `seawall-events`' example,
+//! A kernel: `KVM_SET_VCPU_EVENTS` and ONE_REG over the vCPU of `seawall-events`' example, mainline's or the proposal's,
 //! counting its calls, and failing one of them if it is told to.
 #![allow(dead_code)]
 
@@ -10,14 +10,14 @@ use std::cell::{Cell, RefCell};
 use seawall_arm::{Esr, Pstate};
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
 use seawall_events::{
-    Abi, AbortDelivery, LastFault, Layout, Reg, Registers, VcpuConfig, VcpuEvents, VirtualSError,
-    set_events_bytes,
+    Abi, AbortDelivery, LastFault, Layout, Refusal, Reg, Registers, VcpuConfig, VcpuEvents, VirtualSError,
+    get_events_bytes, set_events_bytes,
 };
-use seawall_kvm::Errno;
-use seawall_kvm::assist::{self, AssistError, Guest, Kernel, Last};
+use seawall_inject::{Delivery, Errno, Guest, InjectError, Injector, KvmVcpu, Last, Way};
 pub(crate) use vcpu::Vcpu;
 
 pub(crate) const POSTED: Abi = Abi::Extended(Layout::Posted);
+pub(crate) const WAYS: [Way; 3] = [Way::Assisted, Way::Native(Layout::Posted), Way::Native(Layout::Trailing)];
 
 pub(crate) const PC: u64 = 0x40_1040;
 pub(crate) const FAR: u64 = 0x50_0123;
@@ -67,14 +67,16 @@ const EL2_ONLY: [Reg; 9] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     SetVcpuEvents,
+    GetVcpuEvents,
     GetOneReg(Reg),
     SetOneReg(Reg),
 }
 
-/// A vCPU of a kernel that knows mainline's events alone.
+/// A vCPU of a kernel, which knows mainline's events alone if nothing else is said.
 #[derive(Debug)]
 pub(crate) struct Stock {
     pub(crate) vcpu: RefCell<Vcpu>,
+    abi: Abi,
     pub(crate) calls: RefCell<Vec<Call>>,
     /// Which call fails, from 0, without an effect.
     fails: Cell<Option<usize>>,
@@ -86,10 +88,20 @@ impl Stock {
     pub(crate) fn new(vcpu: &Vcpu) -> Self {
         Self {
             vcpu: RefCell::new(vcpu.clone()),
+            abi: Abi::Mainline,
             calls: RefCell::default(),
             fails: Cell::new(None),
             never_ran: false,
         }
+    }
+
+    /// A kernel to which this is the way.
+    pub(crate) fn of(way: Way, vcpu: &Vcpu) -> Self {
+        let abi = match way {
+            Way::Native(layout) => Abi::Extended(layout),
+            Way::Assisted => Abi::Mainline,
+        };
+        Self { abi, ..Self::new(vcpu) }
     }
 
     pub(crate) fn never_ran(vcpu: &Vcpu) -> Self {
@@ -100,14 +112,34 @@ impl Stock {
         Self { fails: Cell::new(Some(call)), ..Self::new(vcpu) }
     }
 
+    /// The same, and this call fails.
+    pub(crate) fn and_fails(self, call: usize) -> Self {
+        self.fails.set(Some(call));
+        self
+    }
+
+    /// What a probe must find.
+    pub(crate) fn injector(&self) -> Injector {
+        let way = match self.abi {
+            Abi::Extended(layout) => Way::Native(layout),
+            Abi::Mainline => Way::Assisted,
+        };
+        Injector { guest: kind(&self.vcpu.borrow()), ras: self.vcpu.borrow().config.ras, way }
+    }
+
     /// Injects, and gives the vCPU after it.
+    pub(crate) fn inject(&self, last: Last, events: &VcpuEvents) -> (Result<Delivery, InjectError>, Vcpu) {
+        let result = self.injector().inject(self, last, events);
+        (result, self.vcpu.borrow().clone())
+    }
+
+    /// The same without a look at where the guest is.
     pub(crate) fn set_events(
         &self,
         last: Last,
         events: &VcpuEvents,
-    ) -> (Result<Option<AbortDelivery>, AssistError>, Vcpu) {
-        let (guest, ras) = (kind(&self.vcpu.borrow()), self.vcpu.borrow().config.ras);
-        let result = assist::set_events(self, guest, last, ras, events);
+    ) -> (Result<Option<AbortDelivery>, InjectError>, Vcpu) {
+        let result = self.injector().set_events(self, last, events);
         (result, self.vcpu.borrow().clone())
     }
 
@@ -118,21 +150,22 @@ impl Stock {
         if fails { Err(FAILED) } else { Ok(()) }
     }
 
-    /// The register of an id; ENOENT if there is none, or not without EL2.
-    fn register(&self, id: u64) -> Result<Reg, Errno> {
+    /// The register of an id, for a call; ENOENT if there is none, or not without EL2.
+    fn register(&self, id: u64, call: impl FnOnce(Reg) -> Call) -> Result<Reg, Errno> {
         let all = (0..=30).map(Reg::X).chain(SYSTEM);
         let reg = all.into_iter().find(|reg| one_reg_id(*reg) == Some(id)).ok_or(Errno::ENOENT)?;
+        self.call(call(reg))?;
         let hidden = EL2_ONLY.contains(&reg) && !self.vcpu.borrow().config.el2;
         if hidden { Err(Errno::ENOENT) } else { Ok(reg) }
     }
 }
 
-impl Kernel for Stock {
+impl KvmVcpu for Stock {
     fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
         self.call(Call::SetVcpuEvents)?;
         let mut vcpu = self.vcpu.borrow_mut();
         let before = vcpu.clone();
-        let applied = set_events_bytes(&mut *vcpu, Abi::Mainline, || Some(*bytes));
+        let applied = set_events_bytes(&mut *vcpu, self.abi, || Some(*bytes));
         applied.map_err(|refused| refused.refusal.errno())?;
         if self.never_ran && vcpu.config.el1_aarch32 {
             for reg in [Reg::Pc, Reg::Pstate, Reg::X(20), Reg::SpsrAbt] {
@@ -142,16 +175,23 @@ impl Kernel for Stock {
         Ok(())
     }
 
+    fn get_vcpu_events(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Errno> {
+        self.call(Call::GetVcpuEvents)?;
+        Ok(get_events_bytes(&*self.vcpu.borrow(), self.abi).map_err(Refusal::errno)?)
+    }
+
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
-        let reg = self.register(id)?;
-        self.call(Call::GetOneReg(reg))?;
+        let reg = self.register(id, Call::GetOneReg)?;
         Ok(self.vcpu.borrow().reg(reg))
     }
 
     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
-        let reg = self.register(id)?;
-        self.call(Call::SetOneReg(reg))?;
+        let reg = self.register(id, Call::SetOneReg)?;
         let mut vcpu = self.vcpu.borrow_mut();
+        // Linux arch/arm64/kvm/guest.c, set_core_reg: modes that an AArch64 EL1 does not have.
+        if reg == Reg::Pstate && matches!(value & 0x1f, 0x11..=0x1f) && !vcpu.config.el1_aarch32 {
+            return Err(Errno::EINVAL);
+        }
         vcpu.set_reg(reg, value);
         if matches!(reg, Reg::X(_) | Reg::Pc | Reg::Pstate) {
             narrow(&mut vcpu);
