@@ -16,9 +16,6 @@ use crate::watch::{Road, Seen, Watch};
 
 /// A run that takes longer hangs: most take ten seconds, and a minute where the host has other work.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
-/// For the guest to read a record before the next is written: more than a second where the host has other work. Once that is
-/// over Linux may read another process's record, and that process gets SIGBUS without the reason (`BUS_OBJERR`).
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a guest's memory.
 pub(crate) const MEMORY: u64 = 256 << 20;
 /// Bytes of its disk.
@@ -35,6 +32,8 @@ pub(crate) struct Linux {
     pub(crate) disk: bool,
     pub(crate) road: Road,
     pub(crate) hold: Duration,
+    /// For the guest to read a record before the next is written, if not the usual second.
+    pub(crate) patience: Option<Duration>,
     /// More words for the kernel's command line.
     pub(crate) words: &'static str,
     /// What init does; before it, everything is mounted, and after it, the kernel's words are printed.
@@ -50,6 +49,7 @@ impl Linux {
         disk: false,
         road: Road::Register(1),
         hold: Duration::ZERO,
+        patience: None,
         words: "",
         script: "",
     };
@@ -114,7 +114,7 @@ impl Linux {
         let guest = self.guest()?;
         let mut config = Config::new(MEMORY);
         config.cpus = self.cpus;
-        (config.acpi, config.patience) = (self.acpi, Some(PATIENCE));
+        (config.acpi, config.patience) = (self.acpi, self.patience);
         config.policy = policy(self.policy).ok_or("no such policy")?;
         if self.disk {
             let path = Path::new("/tmp/disk");
