@@ -152,6 +152,7 @@ fn known(file: &[u8]) -> Option<(&'static str, Kind)> {
 }
 
 /// What to do with it instead; none if it is, or may be, what is wanted.
+#[allow(clippy::match_same_arms, reason = "the first that fits answers: their order is their meaning")]
 fn advice(kind: Kind, for_a: Use) -> Option<&'static str> {
     let advice = match (kind, for_a) {
         (Kernel | Packed, Use::Kernel) | (Cpio | Packed | Disk, Use::Initramfs) => return None,
