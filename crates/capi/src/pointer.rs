@@ -105,8 +105,11 @@ pub(crate) unsafe fn give_bytes(
     // SAFETY: by the caller.
     unsafe { Out::new(length, "length") }?.set(bytes.len());
     if size < bytes.len() {
-        let words = format_args!("expected a buffer of {} bytes, got one of {size}", bytes.len());
-        return Err(Failure::new(Status::BufferTooSmall, words));
+        let expected = bytes.len();
+        return Err(Failure::new(
+            Status::BufferTooSmall,
+            format_args!("expected a buffer of {expected} bytes, got one of {size}"),
+        ));
     }
     if buffer.is_null() {
         return Err(null("buffer"));

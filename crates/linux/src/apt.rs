@@ -34,16 +34,24 @@ pub struct Candidate {
 #[derive(Debug)]
 pub struct Apt {
     folder: PathBuf,
+    architecture: String,
     /// The first has the sources as well.
     suites: RefCell<Vec<String>>,
     updated: Cell<bool>,
 }
 
 impl Apt {
-    /// In a folder of its own, for packages of these suites; nothing is fetched yet.
+    /// In a folder of its own, for packages of these suites for arm64; nothing is fetched yet. Two processes must not use
+    /// one folder at once: no other lock is taken, as nothing of the host's own apt is touched.
     pub fn new(folder: PathBuf, suites: &[&str]) -> Self {
+        Self::for_architecture(folder, suites, "arm64")
+    }
+
+    /// The same for another architecture, by dpkg's name of it.
+    pub fn for_architecture(folder: PathBuf, suites: &[&str], architecture: &str) -> Self {
         let suites = suites.iter().map(ToString::to_string).collect();
-        Self { folder, suites: RefCell::new(suites), updated: Cell::new(false) }
+        let architecture = architecture.to_owned();
+        Self { folder, architecture, suites: RefCell::new(suites), updated: Cell::new(false) }
     }
 
     /// Adds a suite to what there is, at the cost of a larger list.
@@ -54,7 +62,7 @@ impl Apt {
         }
     }
 
-    /// The names of all packages of arm64 that begin like this.
+    /// The names of all packages that begin like this.
     ///
     /// # Errors
     /// [`Error`].
@@ -91,26 +99,32 @@ impl Apt {
         Ok(name)
     }
 
-    /// Fetches a package of arm64 with all that it depends on, whatever of it the host has, and unpacks what is `wanted` of
-    /// them (by the package's name) into a folder. What is only recommended is left out.
+    /// Fetches a package with all that it depends on, whatever of it the host has, but for the packages `left_out`; and
+    /// unpacks what is `wanted` of them (by the package's name) into a folder. What is only recommended is not fetched.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if it cannot be had, and [`Error`].
     pub fn unpack_with_dependencies(
         &self,
         package: &str,
+        left_out: &[&str],
         wanted: &dyn Fn(&str) -> bool,
         into: &Path,
         note: Note<'_>,
     ) -> Result<()> {
         let folder = self.empty_folder(&format!("{package}-and-dependencies"))?;
         files::create_folder(&folder.join("partial"))?;
+        let status = self.folder.join("status");
+        files::write(&status, installed(left_out))?;
+        let architecture = &self.architecture;
         let mut command = self.tool("apt-get");
         command
             .args(["install", "--yes", "--download-only", "--no-install-recommends"])
-            // As if nothing were installed, on an arm64 host.
-            .args(["-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=true"])
-            .args(["-o", "APT::Architecture=arm64", "-o", "APT::Architectures::=arm64"])
+            // As if nothing else were installed, on a host of that architecture.
+            .args(["-o", "Debug::NoLocking=true", "-o"])
+            .arg(format!("Dir::State::status={}", status.display()))
+            .args(["-o", &format!("APT::Architecture={architecture}")])
+            .args(["-o", &format!("APT::Architectures::={architecture}")])
             .arg("-o")
             .arg(format!("Dir::Cache::archives={}", folder.display()))
             .arg(package);
@@ -181,7 +195,8 @@ impl Apt {
         for folder in ["lists/partial", "cache/archives/partial"] {
             files::create_folder(&self.folder.join(folder))?;
         }
-        files::write(&self.folder.join("sources.list"), sources(&mirror, keyring, &self.suites.borrow()))?;
+        let sources = sources(&mirror, keyring, &self.suites.borrow(), &self.architecture);
+        files::write(&self.folder.join("sources.list"), sources)?;
         files::write(&self.folder.join("apt.conf"), configuration(&self.folder))?;
         let mut command = self.tool("apt-get");
         command.args(["update", "--error-on=any"]);
@@ -236,14 +251,32 @@ fn archive(addresses: &str) -> Option<String> {
     addresses.lines().find(|line| line.trim_end_matches('/').ends_with("/debian")).map(str::to_owned)
 }
 
-/// The private `sources.list`: arm64 (with what is for all architectures), and sources of the first suite.
-fn sources(mirror: &str, keyring: &str, suites: &[String]) -> String {
+/// A `status` file of dpkg's by which these packages are there, in whatever version.
+fn installed(packages: &[&str]) -> String {
+    if packages.is_empty() {
+        return String::new();
+    }
+    let provided: Vec<String> = packages.iter().map(|package| format!("{package} (= 1000)")).collect();
+    format!(
+        "Package: seawall-left-out\n\
+         Status: install ok installed\n\
+         Maintainer: none\n\
+         Architecture: all\n\
+         Version: 1\n\
+         Provides: {}\n\
+         Description: packages that are not fetched\n",
+        provided.join(", ")
+    )
+}
+
+/// The private `sources.list`: one architecture (with what is for all), and sources of the first suite.
+fn sources(mirror: &str, keyring: &str, suites: &[String], architecture: &str) -> String {
     let mut lines = String::new();
     if let Some(suite) = suites.first() {
         let _ = writeln!(lines, "deb-src [signed-by={keyring}] {mirror} {suite} main");
     }
     for suite in suites {
-        let _ = writeln!(lines, "deb [arch=arm64 signed-by={keyring}] {mirror} {suite} main");
+        let _ = writeln!(lines, "deb [arch={architecture} signed-by={keyring}] {mirror} {suite} main");
     }
     lines
 }
@@ -287,6 +320,14 @@ mod tests {
     }
 
     #[test]
+    fn packages_that_are_left_out_are_there_already_for_apt() {
+        assert_eq!(installed(&[]), "");
+        let status = installed(&["gcc", "binutils"]);
+        assert!(status.contains("\nProvides: gcc (= 1000), binutils (= 1000)\n"), "{status}");
+        assert!(status.contains("\nStatus: install ok installed\n"), "{status}");
+    }
+
+    #[test]
     fn versions_are_read_from_madison_without_sources() {
         let madison = "\
 linux-source-7.2 | 7.2.12-1~bpo13+1 | http://m.example/debian trixie-backports/main arm64 Packages
@@ -303,7 +344,7 @@ linux-source-7.2 | 7.2.11-1~bpo13+1 | http://m.example/debian trixie-backports/m
     fn sources_name_the_mirror_the_keys_and_each_suite() {
         let suites = ["trixie", "trixie-backports"].map(str::to_owned);
         assert_eq!(
-            sources("http://m.example/debian/", "/keys", &suites),
+            sources("http://m.example/debian/", "/keys", &suites, "arm64"),
             "deb-src [signed-by=/keys] http://m.example/debian/ trixie main\n\
              deb [arch=arm64 signed-by=/keys] http://m.example/debian/ trixie main\n\
              deb [arch=arm64 signed-by=/keys] http://m.example/debian/ trixie-backports main\n"

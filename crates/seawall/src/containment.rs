@@ -5,16 +5,16 @@ mod refuse;
 use std::fmt;
 use std::time::Duration;
 
-use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target, tcr};
-use seawall_events::{Abi, Refusal, Reg, SeaExit, Vcpu};
+use seawall_arm::{ExceptionLevel, Pstate, Target, tcr};
+use seawall_events::{Abi, Delivery, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
 
 use crate::error::PAGE;
 use crate::storm::StormState;
 use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
-    Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response,
-    Source, StopReason, StormGuard, Verdict,
+    Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response, Source,
+    StopReason, StormGuard, Verdict,
 };
 
 #[cfg(feature = "records")]
@@ -89,7 +89,7 @@ pub enum Action {
         /// What was asked of the kernel.
         injection: Injection,
         /// What became of it.
-        guest: GuestState,
+        guest: Delivery,
     },
     /// Nothing yet: the vCPU is to be run again ([`Verdict::Wait`]).
     Waiting,
@@ -100,26 +100,6 @@ pub enum Action {
     DryRun(Injection),
     /// Nothing was injected; the guest must not be run again.
     Stop(StopReason),
-}
-
-/// Where an injection left the guest, read back from its registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuestState {
-    /// At the first instruction of its handler.
-    AtVector {
-        /// EL1, or the virtual EL2 of a guest hypervisor.
-        target: Target,
-        /// PC.
-        pc: u64,
-        /// `ESR_ELx` as the handler will read it; in AArch32 state, `DFSR` or `IFSR`.
-        esr: Esr,
-        /// `FAR_ELx` as the handler will read it (after an SError, of another exception); in AArch32 state, `DFAR` or `IFAR`.
-        far: u64,
-    },
-    /// The SError waits for the guest to unmask it.
-    SErrorPending,
-    /// The kernel took the error for transient and did nothing: the guest repeats the access.
-    NotDelivered,
 }
 
 /// What can go wrong between a SEA exit and its injection. The vCPU is as it was, but for
@@ -323,8 +303,7 @@ impl<P: Policy> Containment<P> {
                 if found != error.pc {
                     return Err(ContainError::OtherVcpu { decided: error.pc, found });
                 }
-                vcpu.set_events(&injection.events())?;
-                let mut guest = guest_state(vcpu, error.pc, error.access == Access::Fetch)?;
+                let mut guest = vcpu.set_events(&injection.events())?;
                 if injection.is_by_far() {
                     correct_fetch(vcpu, error.pc, &mut guest)?;
                 }
@@ -349,57 +328,15 @@ fn guest_page<V: Vcpu>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
 
 /// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.
 /// In AArch32 state the abort stays a data abort.
-fn correct_fetch<V: Vcpu>(vcpu: &mut V, pc: u64, guest: &mut GuestState) -> Result<(), V::Error> {
+fn correct_fetch<V: Vcpu>(vcpu: &mut V, pc: u64, guest: &mut Delivery) -> Result<(), V::Error> {
     const INSTRUCTION: u64 = 4;
-    let GuestState::AtVector { target, esr, far, .. } = guest else { return Ok(()) };
-    let fetch = match esr.ec() {
-        ExceptionClass::DATA_ABORT_LOWER => ExceptionClass::INSTRUCTION_ABORT_LOWER,
-        ExceptionClass::DATA_ABORT_SAME => ExceptionClass::INSTRUCTION_ABORT_SAME,
-        _ => return Ok(()),
-    };
-    if far.wrapping_sub(pc) >= INSTRUCTION {
-        return Ok(());
-    }
+    let Delivery::AtVector { target, esr, far, .. } = guest else { return Ok(()) };
+    let is_fetch = far.wrapping_sub(pc) < INSTRUCTION;
+    let Some(corrected) = esr.as_instruction_abort().filter(|_| is_fetch) else { return Ok(()) };
     let register = if *target == Target::El2 { Reg::EsrEl2 } else { Reg::EsrEl1 };
-    let corrected = Esr::new(fetch, esr.il(), esr.iss());
     vcpu.set_reg(register, corrected.bits())?;
     *esr = corrected;
     Ok(())
-}
-
-/// Where the guest is after an injection at `pc`.
-fn guest_state<V: Vcpu>(vcpu: &V, pc: u64, was_fetch: bool) -> Result<GuestState, V::Error> {
-    let now = vcpu.reg(Reg::Pc)?;
-    let pstate = Pstate::from_bits(vcpu.reg(Reg::Pstate)?);
-    if pstate.mode() == Mode::Abort && is_abort32_return(vcpu.reg(Reg::X(20))?, pc) {
-        // Vector 0x0c is the prefetch abort's: IFSR, and IFAR in FAR_EL1[63:32]. The data abort's are DFSR,
-        // which is ESR_EL1, and DFAR in [31:0].
-        let is_prefetch = was_fetch && now & 0x1f == 0x0c;
-        let esr = Esr::from_bits(vcpu.reg(if is_prefetch { Reg::Ifsr32 } else { Reg::EsrEl1 })?);
-        let far = vcpu.reg(Reg::FarEl1)?;
-        let far = if is_prefetch { far >> 32 } else { far & 0xffff_ffff };
-        return Ok(GuestState::AtVector { target: Target::El1, pc: now, esr, far });
-    }
-    let (target, elr, vbar, esr, far) = match pstate.exception_level() {
-        ExceptionLevel::El2 => (Target::El2, Reg::ElrEl2, Reg::VbarEl2, Reg::EsrEl2, Reg::FarEl2),
-        _ => (Target::El1, Reg::ElrEl1, Reg::VbarEl1, Reg::EsrEl1, Reg::FarEl1),
-    };
-    // PC alone does not tell: a vector that is itself bad is left for itself.
-    let in_vectors = now & !0x7ff == vcpu.reg(vbar)? & !0x7ff;
-    if in_vectors && vcpu.reg(elr)? == pc {
-        let esr = Esr::from_bits(vcpu.reg(esr)?);
-        return Ok(GuestState::AtVector { target, pc: now, esr, far: vcpu.reg(far)? });
-    }
-    if vcpu.events()?.serror_pending {
-        return Ok(GuestState::SErrorPending);
-    }
-    Ok(GuestState::NotDelivered)
-}
-
-/// `LR_abt` is PC + 4 after a prefetch abort, PC + 8 after a data abort.
-fn is_abort32_return(lr: u64, pc: u64) -> bool {
-    let offset = (lr as u32).wrapping_sub(pc as u32);
-    offset == 4 || offset == 8
 }
 
 impl fmt::Display for Outcome {
@@ -423,20 +360,6 @@ impl fmt::Display for Action {
             Self::Repaired => f.write_str("the host put back what was there"),
             Self::DryRun(injection) => write!(f, "dry run: {injection} would have been injected"),
             Self::Stop(reason) => write!(f, "stopped: {reason}"),
-        }
-    }
-}
-
-impl fmt::Display for GuestState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtVector { pc, esr, far, .. } => {
-                write!(f, "guest at vector {pc:#x}, ESR {:#x}", esr.bits())?;
-                // An SError leaves the FAR of another exception there.
-                if esr.ec() == ExceptionClass::SERROR { Ok(()) } else { write!(f, ", FAR {far:#x}") }
-            }
-            Self::SErrorPending => f.write_str("pending until the guest unmasks it"),
-            Self::NotDelivered => f.write_str("not delivered: the kernel took the error for transient"),
         }
     }
 }

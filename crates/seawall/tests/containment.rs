@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::{
-    Access, Action, ContainError, Containment, Full, GuestState, Injection, Iss, Mainline, MemoryError,
-    Policy, SError, StopReason, StormGuard, builtin,
+    Access, Action, ContainError, Containment, Delivery, Full, Injection, Iss, Mainline, MemoryError, Policy,
+    SError, StopReason, StormGuard, builtin,
 };
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
 use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit, SeaPolicy, handle_guest_sea};
@@ -26,7 +26,7 @@ fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
 const POSTED: Abi = Abi::Extended(Layout::Posted);
 
 /// Handles the error once; gives the injection and where the guest is.
-fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, GuestState) {
+fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, Delivery) {
     let exit = guest.exit;
     let outcome = Containment::new(policy).handle(guest, &exit, NOW).unwrap();
     match outcome.action {
@@ -38,7 +38,7 @@ fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, GuestState) {
 #[test]
 fn full_replays_a_fetch_as_an_instruction_abort_with_its_iss() {
     let (_, state) = handle(Full, &mut guest(0x8200_0210, 0, POSTED));
-    let expected = GuestState::AtVector {
+    let expected = Delivery::AtVector {
         target: Target::El1,
         pc: VBAR + 0x400,
         esr: Esr::from_bits(0x8200_0210),
@@ -62,7 +62,7 @@ fn full_replays_each_bit_that_the_exit_gives() {
         (0x8200_0215, 0, 0x8200_0215), // a fetch, walk at level 1
     ] {
         let (_, state) = handle(Full, &mut guest(hardware, pstate, POSTED));
-        let GuestState::AtVector { esr, .. } = state else { panic!("{state:?}") };
+        let Delivery::AtVector { esr, .. } = state else { panic!("{state:?}") };
         assert_eq!(esr.bits(), seen, "{hardware:#x}");
     }
 }
@@ -70,7 +70,7 @@ fn full_replays_each_bit_that_the_exit_gives() {
 #[test]
 fn full_works_in_the_other_layout_too() {
     let (_, state) = handle(Full, &mut guest(0x8200_0210, 0, Abi::Extended(Layout::Trailing)));
-    assert!(matches!(state, GuestState::AtVector { esr, .. } if esr.bits() == 0x8200_0210));
+    assert!(matches!(state, Delivery::AtVector { esr, .. } if esr.bits() == 0x8200_0210));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn mainline_makes_a_data_abort_of_everything_and_gives_no_esr() {
     for hardware in [0x8200_0210, 0x9200_0650] {
         let (injection, state) = handle(Mainline, &mut guest(hardware, 0, Abi::Mainline));
         assert_eq!(injection, Injection::data_abort().into());
-        assert!(matches!(state, GuestState::AtVector { esr, .. } if esr.bits() == 0x9200_0010));
+        assert!(matches!(state, Delivery::AtVector { esr, .. } if esr.bits() == 0x9200_0010));
     }
 }
 
@@ -86,14 +86,14 @@ fn mainline_makes_a_data_abort_of_everything_and_gives_no_esr() {
 fn serror_is_what_kvm_does_by_itself() {
     let (injection, state) = handle(SError, &mut guest(0x9200_0210, 0, Abi::Mainline));
     assert_eq!(injection, Injection::serror().into());
-    assert!(matches!(state, GuestState::AtVector { esr, pc, .. }
+    assert!(matches!(state, Delivery::AtVector { esr, pc, .. }
         if esr.bits() == 0xbf00_0000 && pc == VBAR + 0x580));
 }
 
 #[test]
 fn a_masked_serror_is_reported_as_pending() {
     let (_, state) = handle(SError, &mut guest(0x9200_0210, 0x3c5, Abi::Mainline));
-    assert_eq!(state, GuestState::SErrorPending);
+    assert_eq!(state, Delivery::SErrorPending);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn what_the_kernel_did_not_deliver_is_reported() {
     let mut guest = guest(0x9200_0210, 5, POSTED);
     guest.vcpu.last_fault.esr = Esr::from_bits(0x9200_0087); // S1PTW, and no walk finds it
     let (_, state) = handle(Full, &mut guest);
-    assert_eq!(state, GuestState::NotDelivered);
+    assert_eq!(state, Delivery::NotDelivered);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_vector_that_is_itself_bad_is_still_a_delivery() {
     guest.vcpu.set_reg(Reg::Pc, VBAR + 0x200);
     for _ in 0..2 {
         let (_, state) = handle(Full, &mut guest);
-        assert!(matches!(state, GuestState::AtVector { pc, .. } if pc == VBAR + 0x200), "{state:?}");
+        assert!(matches!(state, Delivery::AtVector { pc, .. } if pc == VBAR + 0x200), "{state:?}");
     }
 }
 
@@ -135,7 +135,7 @@ fn aarch32_aborts_are_read_back_from_their_own_registers() {
         guest.vcpu.set_reg(Reg::FarEl1, 0x1111_1111_2222_2222);
         let (_, state) = handle(Full, &mut guest);
         let expected =
-            GuestState::AtVector { target: Target::El1, pc, esr: Esr::from_bits(fsr), far: 0x50_0123 };
+            Delivery::AtVector { target: Target::El1, pc, esr: Esr::from_bits(fsr), far: 0x50_0123 };
         assert_eq!(state, expected);
     }
 }

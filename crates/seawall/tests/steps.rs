@@ -8,7 +8,7 @@ use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::apei::cper::{MemoryErrorRecord, RECORD_SIZE};
 use seawall::apei::ghes::{Ghes, Region};
 use seawall::{
-    Access, Action, Containment, Evacuate, EvacuationThreshold, Full, GuestState, Mainline, Recorded, SError,
+    Access, Action, Containment, Delivery, Evacuate, EvacuationThreshold, Full, Mainline, Recorded, SError,
     Source, StormGuard, Verdict,
 };
 use seawall_arm::{Esr, Target};
@@ -79,7 +79,7 @@ fn after_sigbus_the_far_tells_a_fetch_from_a_load() {
             let outcome = containment.inject(&mut guest, decision).unwrap();
             let Action::Injected { guest: state, .. } = outcome.action else { panic!("{outcome}") };
             let pc = VBAR + if pstate == 0 { 0x400 } else { 0x200 };
-            let expected = GuestState::AtVector { target: Target::El1, pc, esr: Esr::from_bits(esr), far };
+            let expected = Delivery::AtVector { target: Target::El1, pc, esr: Esr::from_bits(esr), far };
             assert_eq!(state, expected, "{far:#x}");
             assert_eq!(guest.vcpu.reg(Reg::EsrEl1), esr);
         }

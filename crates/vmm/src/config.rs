@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use seawall::Policy;
 use seawall::ledger::{Keeper, Ledger};
@@ -50,6 +51,9 @@ pub struct Config {
     /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
     /// ([`firmware`](crate::firmware)): it takes the page offline. For Linux.
     pub acpi: bool,
+    /// How long a vCPU waits at most for the guest to acknowledge a record before the next is written
+    /// ([`seawall::Containment::set_patience`]); a second if nothing else is said. For hosts on which a guest gets little time.
+    pub patience: Option<Duration>,
     /// A virtio console beside the UART: `hvc0` to Linux.
     pub virtio_console: bool,
     /// virtio block devices: `vda`, `vdb`, ... to Linux.
@@ -82,6 +86,7 @@ impl Config {
             heal: true,
             abi: Abi::Extended(Layout::Posted),
             acpi: false,
+            patience: None,
             virtio_console: false,
             disks: Vec::new(),
         }
@@ -124,6 +129,9 @@ impl Config {
         board.set_dry_run(self.dry_run);
         if self.acpi {
             board.set_acpi();
+        }
+        if let Some(patience) = self.patience {
+            board.set_patience(patience);
         }
         if self.virtio_console {
             let line = line(board.next_spi())?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use seawall_machine::StateHash;
+use seawall_machine::{SnapshotLimits, StateHash};
 
 use crate::board::BoardState;
 use crate::load::Placement;
@@ -55,12 +55,20 @@ impl Snapshot {
         Ok(self.machine.save_with(to, &self.devices.encode())?)
     }
 
+    /// Reads a snapshot from a file, to its end, within the default [`SnapshotLimits`].
+    ///
+    /// # Errors
+    /// As [`Snapshot::load_within`].
+    pub fn load(from: impl Read) -> Result<Self, Error> {
+        Self::load_within(from, &SnapshotLimits::default())
+    }
+
     /// Reads a snapshot from a file, to its end.
     ///
     /// # Errors
     /// [`Error::Snapshot`] unless it is a whole and undamaged snapshot, [`Error::NoDevices`].
-    pub fn load(from: impl Read) -> Result<Self, Error> {
-        let (machine, attachment) = seawall_machine::Snapshot::load_with(from)?;
+    pub fn load_within(from: impl Read, limits: &SnapshotLimits) -> Result<Self, Error> {
+        let (machine, attachment) = seawall_machine::Snapshot::load_with(from, limits)?;
         match postcard::take_from_bytes(&attachment) {
             Ok((devices, [])) => Ok(Self { machine, devices: Arc::new(devices) }),
             _ => Err(Error::NoDevices),

@@ -58,6 +58,9 @@ impl InterruptLine for Line {
     }
 }
 
+/// Bytes that are typed and wait for the guest to take them.
+const MAX_TYPED: usize = 0x1_0000;
+
 /// A guest on the software machine, loaded and ready to run.
 #[derive(Debug)]
 pub struct SoftwareMachine {
@@ -361,10 +364,12 @@ impl SoftwareMachine {
         Dma::with(self.vm.memory_mut(), |memory| self.board.gauge(memory)).0.map_err(Error::Record)
     }
 
-    /// Types this on the guest's console. It comes there as fast as the guest takes it; a Linux gets it as soon as it
-    /// has a driver.
-    pub fn type_in(&mut self, bytes: &[u8]) {
-        self.typed.extend(bytes);
+    /// Types this on the guest's console: how many bytes there was room for. It comes there as fast as the guest takes it; a
+    /// Linux gets it as soon as it has a driver. Until then at most 64 KiB wait.
+    pub fn type_in(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(MAX_TYPED.saturating_sub(self.typed.len()));
+        self.typed.extend(bytes.iter().take(taken));
+        taken
     }
 
     /// Poisons every line that `range` (physical addresses) touches; gives how many were clean.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seawall_events::{Abi, AbortDelivery, Exit, MmioExit, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Abi, Delivery, Exit, MmioExit, Reg, Vcpu, VcpuEvents};
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::devices::rtc::GuestClock;
 use seawall_vmm::interrupt::{InterruptLine, Probe};
@@ -26,8 +26,8 @@ impl Vcpu for Nobody {
 
     fn answer_mmio(&mut self, _: [u8; 8]) {}
 
-    fn set_events(&mut self, _: &VcpuEvents) -> Result<Option<AbortDelivery>, Infallible> {
-        Ok(None)
+    fn set_events(&mut self, _: &VcpuEvents) -> Result<Delivery, Infallible> {
+        Ok(Delivery::NotDelivered)
     }
 
     fn events(&self) -> Result<VcpuEvents, Infallible> {

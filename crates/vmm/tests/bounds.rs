@@ -58,7 +58,7 @@ fn guest(index: u32, chain: &[(u64, u32, u16)], end: &[u32]) -> Guest {
         put(SCRIPT + 8 * n + 4, &u32::to_le_bytes(value));
     }
     for (n, (at, length, flags)) in chain.iter().enumerate() {
-        let next = if n + 1 < chain.len() { 1 } else { 0 };
+        let next = u16::from(n + 1 < chain.len());
         put(DESCRIPTORS + 16 * n, &at.to_le_bytes());
         put(DESCRIPTORS + 16 * n + 8, &length.to_le_bytes());
         put(DESCRIPTORS + 16 * n + 12, &(flags | next).to_le_bytes());

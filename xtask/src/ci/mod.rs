@@ -1,16 +1,21 @@
-//! `cargo xtask ci`: everything that a change must pass, one step after the other.
+//! `cargo xtask ci`: everything that a change must pass.
 //!
-//! A step that fails does not keep the next from running. A step whose tool is missing is skipped by name, with the
-//! reason. The last line is `N passed, N failed, N skipped`, of steps.
+//! The steps that take the lab run beside the others: a guest that boots, or an apt that fetches, leaves a CPU free. A step
+//! that fails does not keep the next from running. A step whose tool is missing is skipped by name, with the reason; where
+//! `CI=true` says that everything must be there, it fails instead, unless [`MAY_SKIP`] has it. The last line is
+//! `N passed, N failed, N skipped`, of steps.
 
 use std::fmt::Write as _;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+mod call;
+mod msrv;
 mod steps;
 mod tools;
 
-use steps::{STEPS, Step};
+use call::{Call, Ended, Output};
+use steps::{Lane, MAY_SKIP, STEPS, Step};
 
 /// Which steps to run.
 #[derive(clap::Args)]
@@ -18,91 +23,15 @@ pub(crate) struct Options {
     /// Run this step only; may be given several times
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
+    /// Run the steps that take crates alone: no other download, no other tool
+    #[arg(long, conflicts_with = "only")]
+    quick: bool,
+    /// Install the Debian packages that the steps use and that are missing, first; as root
+    #[arg(long)]
+    install: bool,
     /// Print the steps and end
     #[arg(long)]
     list: bool,
-}
-
-/// A program to run from the workspace's folder. It succeeds if it exits with 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Call {
-    program: String,
-    arguments: Vec<String>,
-    environment: Vec<(&'static str, &'static str)>,
-    /// What it writes to stdout is shown only if it fails.
-    quiet: bool,
-    /// Exit code 77 says that what it takes cannot be had here.
-    may_be_unavailable: bool,
-}
-
-/// How a call ended that did not fail.
-enum Ended {
-    Well,
-    Unavailable,
-}
-
-/// Exit code of a program that could not do its work here for want of something. As of automake's tests.
-const UNAVAILABLE: i32 = 77;
-
-impl Call {
-    fn new(program: &str, arguments: &[&str]) -> Self {
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        Self {
-            program: program.into(),
-            arguments,
-            environment: Vec::new(),
-            quiet: false,
-            may_be_unavailable: false,
-        }
-    }
-
-    fn cargo(arguments: &[&str]) -> Self {
-        Self::new("cargo", arguments)
-    }
-
-    fn with(mut self, name: &'static str, value: &'static str) -> Self {
-        self.environment.push((name, value));
-        self
-    }
-
-    fn quietly(self) -> Self {
-        Self { quiet: true, ..self }
-    }
-
-    fn if_available(self) -> Self {
-        Self { may_be_unavailable: true, ..self }
-    }
-
-    fn line(&self) -> String {
-        let mut line = String::new();
-        for (name, value) in &self.environment {
-            let _ = write!(line, "{name}='{value}' ");
-        }
-        line.push_str(&self.program);
-        for argument in &self.arguments {
-            let _ = write!(line, " {argument}");
-        }
-        line
-    }
-
-    fn run(&self) -> Result<Ended, String> {
-        println!("$ {}", self.line());
-        let mut command = Command::new(&self.program);
-        command.args(&self.arguments).envs(self.environment.iter().copied()).current_dir(tools::root());
-        if self.quiet {
-            command.stdout(Stdio::piped());
-        }
-        let output = command.spawn().and_then(std::process::Child::wait_with_output);
-        let output = output.map_err(|error| format!("{}: {error}", self.program))?;
-        if output.status.success() {
-            return Ok(Ended::Well);
-        }
-        if self.may_be_unavailable && output.status.code() == Some(UNAVAILABLE) {
-            return Ok(Ended::Unavailable);
-        }
-        println!("{}", String::from_utf8_lossy(&output.stdout));
-        Err(format!("`{}`: {}", self.line(), output.status))
-    }
 }
 
 /// What a step does here and now.
@@ -111,12 +40,16 @@ enum Plan {
     Run(Vec<Call>),
     /// Something else than usual, as the summary tells.
     RunInstead(Vec<Call>, String),
+    /// The same, but what takes this is left out, as the summary tells.
+    RunWithout(Vec<Call>, String),
     /// Nothing, with the reason.
     Skip(String),
+    /// It failed before there was anything to run.
+    Fail(String),
 }
 
 /// What became of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
     Failed,
@@ -131,11 +64,20 @@ struct Entry {
     note: String,
 }
 
+/// Whether everything must be there that the steps take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Demand {
+    /// What is not here is skipped.
+    WhatIsHere,
+    /// `CI=true`: it fails, but for [`MAY_SKIP`].
+    Everything,
+}
+
 /// Runs the steps.
 pub(crate) fn run(options: &Options) -> ExitCode {
     if options.list {
         for step in STEPS {
-            println!("{:<12} {}", step.name, step.about);
+            println!("{:<12} {}{}", step.name, step.about, if step.is_quick { " (quick)" } else { "" });
         }
         return ExitCode::SUCCESS;
     }
@@ -143,10 +85,24 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         eprintln!("error: no step {unknown:?}: see --list");
         return ExitCode::from(2);
     }
-    let chosen = STEPS
-        .iter()
-        .filter(|step| options.only.is_empty() || options.only.iter().any(|name| name == step.name));
-    let entries: Vec<Entry> = chosen.map(run_step).collect();
+    let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    let demand = if is_ci && !options.quick { Demand::Everything } else { Demand::WhatIsHere };
+    if options.install {
+        match tools::install() {
+            Err(error) if demand == Demand::Everything => {
+                eprintln!("error: {error}");
+                return ExitCode::FAILURE;
+            }
+            Err(error) => eprintln!("warning: {error}"),
+            Ok(()) => {}
+        }
+    }
+    let is_chosen = |step: &&Step| match (options.quick, &options.only[..]) {
+        (true, _) => step.is_quick,
+        (false, []) => true,
+        (false, only) => only.iter().any(|name| name == step.name),
+    };
+    let entries = run_all(&STEPS.iter().filter(is_chosen).collect::<Vec<_>>(), demand);
     println!("\n{}", summary(&entries));
     if entries.iter().any(|entry| entry.outcome == Outcome::Failed) {
         ExitCode::FAILURE
@@ -155,42 +111,71 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
 }
 
-fn run_step(step: &Step) -> Entry {
-    println!("\n=== {}: {}", step.name, step.about);
+/// Both lanes at once; what the second has to say is shown step by step, so that it does not mix with the first's.
+fn run_all(steps: &[&Step], demand: Demand) -> Vec<Entry> {
+    let (first, second): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|step| step.lane == Lane::Host);
+    let mut entries: Vec<Entry> = if first.is_empty() || second.is_empty() {
+        steps.iter().map(|step| run_step(step, demand, &Output::Shown)).collect()
+    } else {
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let run = |step: &&Step| {
+                    let output = Output::kept();
+                    let entry = run_step(step, demand, &output);
+                    output.show();
+                    entry
+                };
+                second.iter().map(run).collect::<Vec<_>>()
+            });
+            let mut entries: Vec<Entry> =
+                first.iter().map(|step| run_step(step, demand, &Output::Shown)).collect();
+            match second.join() {
+                Ok(of_second) => entries.extend(of_second),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+            entries
+        })
+    };
+    entries.sort_by_key(|entry| steps.iter().position(|step| step.name == entry.name));
+    entries
+}
+
+fn run_step(step: &Step, demand: Demand, output: &Output) -> Entry {
+    output.say(&format!("\n=== {}: {}", step.name, step.about));
     let start = Instant::now();
     let (outcome, note) = match (step.plan)() {
-        Plan::Run(calls) => outcome(&calls, String::new()),
-        Plan::RunInstead(calls, note) => outcome(&calls, note),
-        Plan::Skip(reason) => {
-            println!("skipped: {reason}");
-            (Outcome::Skipped, reason)
-        }
+        Plan::Run(calls) => outcome(&calls, String::new(), output),
+        Plan::RunInstead(calls, note) => outcome(&calls, note, output),
+        Plan::RunWithout(_, lacking) if demand == Demand::Everything => (Outcome::Skipped, lacking),
+        Plan::RunWithout(calls, lacking) => outcome(&calls, format!("in part: {lacking}"), output),
+        Plan::Skip(reason) => (Outcome::Skipped, reason),
+        Plan::Fail(reason) => (Outcome::Failed, reason),
+    };
+    let may_skip = demand == Demand::WhatIsHere || MAY_SKIP.iter().any(|(name, _)| *name == step.name);
+    let (outcome, note) = match outcome {
+        Outcome::Skipped if !may_skip => (Outcome::Failed, format!("CI must not skip it: {note}")),
+        other => (other, note),
     };
     let time = start.elapsed();
-    println!("=== {}: {} in {:.1} s", step.name, word(&outcome), time.as_secs_f64());
+    output.say(&format!("=== {}: {} in {:.1} s {note}", step.name, word(outcome), time.as_secs_f64()));
     Entry { name: step.name, outcome, time, note }
 }
 
 /// Runs the calls until one fails or cannot be done here; with what there is to note.
-fn outcome(calls: &[Call], note: String) -> (Outcome, String) {
+fn outcome(calls: &[Call], note: String, output: &Output) -> (Outcome, String) {
     for call in calls {
-        match call.run() {
+        match call.run(output) {
             Ok(Ended::Well) => {}
             Ok(Ended::Unavailable) => {
-                let reason = format!("`{}`: what it takes cannot be had here", call.line());
-                println!("skipped: {reason}");
-                return (Outcome::Skipped, reason);
+                return (Outcome::Skipped, format!("`{}`: what it takes cannot be had here", call.line()));
             }
-            Err(error) => {
-                println!("FAILED: {error}");
-                return (Outcome::Failed, error);
-            }
+            Err(error) => return (Outcome::Failed, error),
         }
     }
     (Outcome::Passed, note)
 }
 
-fn word(outcome: &Outcome) -> &'static str {
+fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Passed => "passed",
         Outcome::Failed => "FAILED",
@@ -205,19 +190,19 @@ fn summary(entries: &[Entry]) -> String {
         let line = format!(
             "{:<12} {:<8} {:>5.1} s  {}",
             entry.name,
-            word(&entry.outcome),
+            word(entry.outcome),
             entry.time.as_secs_f64(),
             entry.note
         );
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    let count = |outcome: &Outcome| entries.iter().filter(|entry| entry.outcome == *outcome).count();
+    let count = |outcome| entries.iter().filter(|entry| entry.outcome == outcome).count();
     let _ = write!(
         text,
         "{} passed, {} failed, {} skipped",
-        count(&Outcome::Passed),
-        count(&Outcome::Failed),
-        count(&Outcome::Skipped)
+        count(Outcome::Passed),
+        count(Outcome::Failed),
+        count(Outcome::Skipped)
     );
     text
 }
@@ -226,8 +211,12 @@ fn summary(entries: &[Entry]) -> String {
 mod tests {
     use super::*;
 
+    fn of(name: &'static str, plan: fn() -> Plan) -> Step {
+        Step { name, about: "a step of a test", lane: Lane::Host, is_quick: false, plan }
+    }
+
     fn step(plan: fn() -> Plan) -> Entry {
-        run_step(&Step { name: "test", about: "a step of a test", plan })
+        run_step(&of("test", plan), Demand::WhatIsHere, &Output::Shown)
     }
 
     fn succeeds() -> Call {
@@ -270,6 +259,51 @@ mod tests {
         assert_eq!(entry.note, "`sh -c exit 77`: what it takes cannot be had here");
         let entry = step(|| Plan::Run(vec![Call::new("sh", &["-c", "exit 77"])]));
         assert_eq!(entry.outcome, Outcome::Failed);
+    }
+
+    #[test]
+    fn where_everything_is_demanded_what_is_skipped_fails_but_for_the_list() {
+        let missing = || Plan::Skip("no such tool".into());
+        let demanded = |step| run_step(&step, Demand::Everything, &Output::Shown);
+        let entry = demanded(of("diff-isa", missing));
+        assert_eq!(entry.outcome, Outcome::Failed);
+        assert_eq!(entry.note, "CI must not skip it: no such tool");
+        let without = || Plan::RunWithout(vec![succeeds()], "no QEMU".into());
+        assert_eq!(demanded(of("tests", without)).outcome, Outcome::Failed);
+        let entry = step(without);
+        assert_eq!((entry.outcome, entry.note.as_str()), (Outcome::Passed, "in part: no QEMU"));
+        for name in ["deny", "advisories", "miri", "fuzz"] {
+            assert_eq!(demanded(of(name, missing)).outcome, Outcome::Skipped, "{name}");
+        }
+        assert_eq!(MAY_SKIP.map(|(name, _)| name), ["deny", "advisories", "miri", "fuzz"]);
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_prepared_fails() {
+        let entry = step(|| Plan::Fail("the disk is full".into()));
+        assert_eq!((entry.outcome, entry.note.as_str()), (Outcome::Failed, "the disk is full"));
+    }
+
+    fn meeting_place() -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("seawall-lanes-{}", std::process::id()))
+    }
+
+    /// Waits for the other.
+    fn meet(own: &str, other: &str) -> Plan {
+        const SCRIPT: &str = "mkdir -p $T; touch $T/$0; \
+                              for n in $(seq 600); do [ -e $T/$1 ] && exit 0; sleep 0.1; done; exit 1";
+        let place = meeting_place().display().to_string();
+        Plan::Run(vec![Call::new("sh", &["-c", SCRIPT, own, other]).with("T", &place)])
+    }
+
+    #[test]
+    fn the_lanes_run_at_the_same_time_and_are_told_in_the_steps_order() {
+        let lab = Step { lane: Lane::Lab, ..of("lab", || meet("a", "b")) };
+        let host = of("host", || meet("b", "a"));
+        let entries = run_all(&[&lab, &host], Demand::Everything);
+        let told: Vec<_> = entries.iter().map(|entry| (entry.name, entry.outcome)).collect();
+        assert_eq!(told, [("lab", Outcome::Passed), ("host", Outcome::Passed)]);
+        let _ = std::fs::remove_dir_all(meeting_place());
     }
 
     #[test]

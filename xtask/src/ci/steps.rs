@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use seawall_linux::{Fetch, Flavour};
 
-use super::tools::{cargo_has, file_stems, nightly_has, on_path, root, works};
-use super::{Call, Plan};
+use super::tools::{QEMU_SYSTEM, QEMU_USER, cargo_has, file_stems, lacking, nightly_has, root, works};
+use super::{Call, Plan, msrv};
 
 /// A step of CI.
 pub(super) struct Step {
@@ -13,37 +13,65 @@ pub(super) struct Step {
     pub(super) name: &'static str,
     /// For `--list` and the heading.
     pub(super) about: &'static str,
+    /// Beside which other steps it runs.
+    pub(super) lane: Lane,
+    /// It takes crates alone, and not long.
+    pub(super) is_quick: bool,
     /// What to run, or why nothing can be.
     pub(super) plan: fn() -> Plan,
 }
 
+/// The steps of a lane run one after the other, beside those of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    Host,
+    /// What takes the lab: the first of them makes it. No step in it may use the workspace's target folder, which the
+    /// other lane's builds lock.
+    Lab,
+}
+
+impl Step {
+    const fn quick(name: &'static str, about: &'static str, plan: fn() -> Plan) -> Self {
+        Self { name, about, lane: Lane::Host, is_quick: true, plan }
+    }
+
+    const fn host(name: &'static str, about: &'static str, plan: fn() -> Plan) -> Self {
+        Self { is_quick: false, ..Self::quick(name, about, plan) }
+    }
+
+    const fn lab(name: &'static str, about: &'static str, plan: fn() -> Plan) -> Self {
+        Self { lane: Lane::Lab, ..Self::host(name, about, plan) }
+    }
+}
+
+/// The steps that may be skipped where `CI=true` demands everything, each with its reason. Any other skip fails.
+pub(super) const MAY_SKIP: [(&str, &str); 4] = [
+    ("deny", "cargo-deny is in no package of Debian, and takes five minutes to build"),
+    ("advisories", "the same, and its database is not on every network"),
+    ("miri", "it takes a nightly toolchain with miri and rust-src"),
+    ("fuzz", "it takes a nightly toolchain and cargo-fuzz"),
+];
+
 /// All steps, in order.
 pub(super) const STEPS: &[Step] = &[
-    Step { name: "fmt", about: "the code is formatted", plan: fmt },
-    Step { name: "clippy", about: "no warning in any target", plan: clippy },
-    Step { name: "tests", about: "unit and integration tests", plan: tests },
-    Step { name: "doctests", about: "the examples in the documentation", plan: doctests },
-    Step { name: "doc", about: "the documentation builds without a warning", plan: doc },
-    Step { name: "deny", about: "licences, bans and sources of dependencies", plan: deny },
-    Step { name: "advisories", about: "no dependency with a known vulnerability", plan: advisories },
-    Step { name: "kernel-fit", about: "the kernel half can run inside a kernel", plan: kernel_fit },
-    Step { name: "demo", about: "each policy's outcome is what it must be", plan: demo },
-    Step { name: "diff-isa", about: "the CPU against qemu-aarch64, fixed seeds", plan: diff_isa },
-    Step {
-        name: "linux",
-        about: "Debian's kernel on the machine: boots, recovers from bad memory",
-        plan: linux,
-    },
-    Step { name: "lab", about: "real KVM in the lab: unit tests, conformance", plan: lab },
-    Step { name: "lab-diff", about: "the model against the real kernel, a fixed seed", plan: lab_diff },
-    Step {
-        name: "lab-contain",
-        about: "memory errors under Debian guests on real KVM, contained",
-        plan: lab_contain,
-    },
-    Step { name: "selftests", about: "Linux's own selftests of external aborts", plan: lab_selftests },
-    Step { name: "miri", about: "no undefined behaviour in arm and events", plan: miri },
-    Step { name: "fuzz", about: "each fuzz target for some seconds", plan: fuzz },
+    Step::quick("fmt", "the code is formatted", fmt),
+    Step::quick("clippy", "no warning in any target", clippy),
+    Step::quick("tests", "unit and integration tests", tests),
+    Step::quick("doctests", "the examples in the documentation", doctests),
+    Step::quick("doc", "the documentation builds without a warning", doc),
+    Step::host("msrv", "all targets build with Debian 13's own Rust 1.85", msrv),
+    Step::host("deny", "licences, bans and sources of dependencies", deny),
+    Step::host("advisories", "no dependency with a known vulnerability", advisories),
+    Step::quick("kernel-fit", "the kernel half can run inside a kernel", kernel_fit),
+    Step::host("demo", "each policy's outcome is what it must be", demo),
+    Step::host("diff-isa", "the CPU against qemu-aarch64, fixed seeds", diff_isa),
+    Step::host("linux", "Debian's kernel on the machine: boots, recovers from bad memory", linux),
+    Step::lab("lab", "real KVM in the lab: unit tests, conformance", lab),
+    Step::lab("lab-diff", "the model against the real kernel, a fixed seed", lab_diff),
+    Step::lab("lab-contain", "memory errors under Debian guests on real KVM, contained", lab_contain),
+    Step::lab("selftests", "Linux's own selftests of external aborts", lab_selftests),
+    Step::host("miri", "no undefined behaviour in arm and events", miri),
+    Step::host("fuzz", "each fuzz target for some seconds", fuzz),
 ];
 
 fn fmt() -> Plan {
@@ -56,18 +84,19 @@ fn clippy() -> Plan {
 }
 
 fn tests() -> Plan {
-    if cargo_has("nextest") {
-        return Plan::Run(vec![Call::cargo(&[
-            "nextest",
-            "run",
-            "--workspace",
-            "--locked",
-            "--no-fail-fast",
-        ])]);
+    let (call, note) = if cargo_has("nextest") {
+        (Call::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]), None)
+    } else {
+        let all_but_doc =
+            ["test", "--workspace", "--locked", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"];
+        (Call::cargo(&all_but_doc), Some("by cargo test: cargo-nextest is missing".to_owned()))
+    };
+    // Tests without their peer say so one by one, and pass.
+    match (lacking(&[QEMU_SYSTEM, "cc"]), note) {
+        (Some(lacking), _) => Plan::RunWithout(vec![call], lacking),
+        (None, Some(note)) => Plan::RunInstead(vec![call], note),
+        (None, None) => Plan::Run(vec![call]),
     }
-    let all_but_doc =
-        ["test", "--workspace", "--locked", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"];
-    Plan::RunInstead(vec![Call::cargo(&all_but_doc)], "by cargo test: cargo-nextest is missing".into())
 }
 
 fn doctests() -> Plan {
@@ -97,74 +126,81 @@ fn advisories() -> Plan {
 }
 
 fn kernel_fit() -> Plan {
-    Plan::Run(vec![Call::cargo(&["xtask", "kernel-fit"])])
+    Plan::Run(vec![Call::xtask(&["kernel-fit"])])
 }
 
 fn demo() -> Plan {
     Plan::Run(vec![Call::cargo(&["run", "--release", "--locked", "--", "demo", "--json"]).quietly()])
 }
 
-fn diff_isa() -> Plan {
-    if !on_path("qemu-aarch64") {
-        return Plan::Skip("qemu-aarch64 is missing (package qemu-user)".into());
+fn msrv() -> Plan {
+    match msrv::prepare() {
+        Ok(toolchain) => Plan::Run(toolchain.check()),
+        Err(error) if error.is_unavailable() => Plan::Skip(error.to_string()),
+        Err(error) => Plan::Fail(error.to_string()),
     }
-    Plan::Run(vec![Call::cargo(&["xtask", "diff-isa", "--ci"])])
+}
+
+fn diff_isa() -> Plan {
+    match lacking(&[QEMU_USER]) {
+        Some(lacking) => Plan::Skip(lacking),
+        None => Plan::Run(vec![Call::xtask(&["diff-isa", "--ci"])]),
+    }
 }
 
 fn linux() -> Plan {
     let Some(directory) = seawall_linux::cache_directory() else {
         return Plan::Skip("there is no home to keep Debian's packages in".into());
     };
-    let other = other_flavour();
-    for flavour in [Flavour::Cloud, other] {
+    let named = std::env::var(FLAVOUR).ok();
+    // A word that is none is the tests' to refuse.
+    let other = named.as_deref().map_or_else(|| Some(flavour_of_today()), Flavour::by_word);
+    for flavour in [Some(Flavour::Cloud), other].into_iter().flatten() {
         // Any other error is the tests' to tell.
         match (Fetch { flavour, ..Fetch::new(directory.clone()) }).guest(&|_| ()) {
             Err(error) if error.is_unavailable() => {
-                println!("{error}");
-                return Plan::Skip("Debian's packages cannot be had".into());
+                return Plan::Skip(format!("Debian's packages cannot be had: {error}"));
             }
             _ => {}
         }
     }
     let test = ["test", "--release", "--locked", "--package", "seawall-linux", "--test", "linux"];
     let call = Call::cargo(&[&test[..], &["--", "--ignored"]].concat());
-    Plan::Run(vec![call.with(FLAVOUR, other.word())])
+    Plan::Run(vec![match other {
+        Some(flavour) => call.with(FLAVOUR, flavour.word()),
+        None => call,
+    }])
 }
 
-/// Names the kernel that the Linux tests boot beside the cloud kernel.
+/// Names the kernel that the Linux tests boot beside the cloud kernel; the step's command line shows which it is.
 const FLAVOUR: &str = "SEAWALL_FLAVOUR";
 
-/// Debian's kernels take turns, one a day, unless one is named. The step's command line shows which it is.
-fn other_flavour() -> Flavour {
-    let others = [Flavour::Generic, Flavour::Realtime, Flavour::Pages16K];
-    let named = std::env::var(FLAVOUR).ok();
-    if let Some(flavour) = others.into_iter().find(|flavour| named.as_deref() == Some(flavour.word())) {
-        return flavour;
-    }
-    let today =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
-    others[today as usize % others.len()]
+/// Debian's other kernels take turns, a day each.
+fn flavour_of_today() -> Flavour {
+    const OTHERS: [Flavour; 3] = [Flavour::Generic, Flavour::Realtime, Flavour::Pages16K];
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let turn = since.as_secs() / 86_400 % OTHERS.len() as u64;
+    OTHERS[turn as usize]
 }
 
-/// The first of them makes the lab.
 fn lab() -> Plan {
     Plan::Run(vec![
-        Call::cargo(&["xtask", "lab", "check"]).if_available(),
-        Call::cargo(&["xtask", "lab", "tests"]).if_available(),
+        Call::xtask(&["lab", "check"]).if_available(),
+        Call::xtask(&["lab", "tests"]).if_available(),
     ])
 }
 
 fn lab_diff() -> Plan {
-    let arguments = ["xtask", "lab", "diff", "--seed", "1", "--sequences", "3000"];
-    Plan::Run(vec![Call::cargo(&arguments).if_available()])
+    let arguments = ["lab", "diff", "--seed", "1", "--sequences", "3000"];
+    Plan::Run(vec![Call::xtask(&arguments).if_available()])
 }
 
 fn lab_contain() -> Plan {
-    Plan::Run(vec![Call::cargo(&["xtask", "lab", "contain"]).if_available()])
+    Plan::Run(vec![Call::xtask(&["lab", "contain"]).if_available()])
 }
 
 fn lab_selftests() -> Plan {
-    Plan::Run(vec![Call::cargo(&["xtask", "lab", "selftests"]).if_available()])
+    Plan::Run(vec![Call::xtask(&["lab", "selftests"]).if_available()])
 }
 
 fn miri() -> Plan {
@@ -180,8 +216,8 @@ fn miri() -> Plan {
     Plan::Run(vec![call.with("MIRIFLAGS", "-Zmiri-disable-isolation")])
 }
 
-/// The folders with fuzz targets, and how long each target runs.
-const FUZZED: [&str; 2] = ["crates/events/fuzz", "crates/machine/fuzz"];
+/// The folder with the fuzz targets, and how long each target runs.
+const FUZZED: &str = "tools/hostile/fuzz";
 const FUZZ_SECONDS: &str = "-max_total_time=10";
 /// No line for each input that is new.
 const FUZZ_QUIETLY: &str = "-verbosity=0";
@@ -194,23 +230,21 @@ fn fuzz() -> Plan {
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into).join("fuzz");
     let target_dir = target_dir.display().to_string();
     let mut calls = Vec::new();
-    for folder in FUZZED {
-        for target in file_stems(&root().join(folder).join("fuzz_targets")) {
-            calls.push(Call::cargo(&[
-                "+nightly",
-                "fuzz",
-                "run",
-                "--fuzz-dir",
-                folder,
-                "--target-dir",
-                &target_dir,
-                &target,
-                "--",
-                FUZZ_SECONDS,
-                FUZZ_QUIETLY,
-                "-print_final_stats=1",
-            ]));
-        }
+    for target in file_stems(&root().join(FUZZED).join("fuzz_targets")) {
+        calls.push(Call::cargo(&[
+            "+nightly",
+            "fuzz",
+            "run",
+            "--fuzz-dir",
+            FUZZED,
+            "--target-dir",
+            &target_dir,
+            &target,
+            "--",
+            FUZZ_SECONDS,
+            FUZZ_QUIETLY,
+            "-print_final_stats=1",
+        ]));
     }
     if calls.is_empty() { Plan::Skip("there is no fuzz target".into()) } else { Plan::Run(calls) }
 }

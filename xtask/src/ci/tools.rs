@@ -3,6 +3,33 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::lab::{error::Error, host};
+
+/// Programs that steps use, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 3] =
+    [(QEMU_USER, "qemu-user"), (QEMU_SYSTEM, "qemu-system-arm"), ("cc", "gcc")];
+/// The peer of the CPU, and that of the machine.
+pub(super) const QEMU_USER: &str = "qemu-aarch64";
+pub(super) const QEMU_SYSTEM: &str = "qemu-system-aarch64";
+
+/// Installs the packages of programs that are missing.
+///
+/// # Errors
+/// One cannot be installed, with its name.
+pub(super) fn install() -> Result<(), Error> {
+    let missing = PROGRAMS.iter().filter(|(program, _)| !on_path(program));
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    host::need(&packages, "cargo xtask ci", &root().join("target/ci/packages.log"))
+}
+
+/// Which of these programs are missing, and the packages that have them; `None` if they are all there.
+pub(super) fn lacking(programs: &[&str]) -> Option<String> {
+    let missing = PROGRAMS.iter().filter(|(program, _)| programs.contains(program) && !on_path(program));
+    let texts: Vec<String> =
+        missing.map(|(program, package)| format!("{program} is missing (package {package})")).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
 /// The workspace.
 pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()

@@ -45,7 +45,7 @@ impl Apt {
         wanted: &dyn Fn(&str) -> bool,
         into: &Path,
     ) -> Result<()> {
-        Ok(self.0.unpack_with_dependencies(package, wanted, into, &|text| step.note(text))?)
+        Ok(self.0.unpack_with_dependencies(package, &[], wanted, into, &|text| step.note(text))?)
     }
 
     /// Fetches a package, written as apt writes it, and unpacks it into a folder.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::cross::{TARGET, Toolchain};
 use super::error::{Error, Result};
+use super::example::Example;
 use super::{Folders, root};
 
 /// A program for the lab's /bin, by its package.
@@ -28,7 +29,7 @@ const BENCH: Binary = Binary { package: "seawall-lab", name: "seawall-lab-bench"
 /// What is run with the library of LD_PRELOAD, and so must not be static.
 const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };
 const PRELOAD: &str = "seawall-preload";
-/// Its tests run in the lab, and its examples.
+/// Its tests run in the lab.
 const KVM: &str = "seawall-kvm";
 
 /// Built anew after each change, and run by a software CPU: quick to build is better than quick.
@@ -67,9 +68,14 @@ pub(crate) fn build_tests(folders: &Folders, toolchain: &Toolchain) -> Result<Ve
     cargo(&["test", "--no-run", "--package", KVM], folders, &Link::Static(toolchain), is_test)
 }
 
-/// Builds an example of that crate.
-pub(crate) fn build_example(folders: &Folders, toolchain: &Toolchain, name: &str) -> Result<Vec<Built>> {
-    cargo(&["build", "--package", KVM, "--example", name], folders, &Link::Static(toolchain), is_program)
+/// Builds an example.
+pub(crate) fn build_example(
+    folders: &Folders,
+    toolchain: &Toolchain,
+    example: &Example,
+) -> Result<Vec<Built>> {
+    let arguments = ["build", "--package", &example.package, "--example", &example.name];
+    cargo(&arguments, folders, &Link::Static(toolchain), is_program)
 }
 
 /// Builds the library for LD_PRELOAD and the program that is run with it. It takes Debian's cross compiler.

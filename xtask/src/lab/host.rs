@@ -2,11 +2,21 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
 use super::progress::Step;
 
-/// Installs what is missing of these, if we are root.
+/// How long another apt may hold what ours needs.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// apt waits for the lock of its packages alone, if told so: not for those of its lists and downloads.
+const WAIT_FOR_PACKAGES: &str = "DPkg::Lock::Timeout=600";
+/// How apt says that another holds one of those.
+const IS_LOCKED: [&str; 2] = ["Could not get lock", "Unable to lock"];
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Installs what is missing of these, if we are root. Where another apt is at work it waits for that.
 ///
 /// # Errors
 /// Something is missing and cannot be installed: unavailable, with the command for the user.
@@ -23,8 +33,9 @@ pub(crate) fn need(packages: &[&str], why: &str, log: &Path) -> Result<()> {
     let step = Step::begin(format!("install {list}"));
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        step.run(&mut command, log)
+        command.args(["-o", WAIT_FOR_PACKAGES, "-o", "Acquire::Retries=3"]).args(arguments);
+        command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+        while_locked(PATIENCE, PAUSE, || step.run(&mut command, log))
     };
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&missing);
@@ -36,6 +47,21 @@ pub(crate) fn need(packages: &[&str], why: &str, log: &Path) -> Result<()> {
     }
     step.done("");
     Ok(())
+}
+
+/// Does it again, as long as it fails for another's lock.
+fn while_locked(patience: Duration, pause: Duration, mut work: impl FnMut() -> Result<()>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        match work() {
+            Err(error)
+                if start.elapsed() < patience && IS_LOCKED.iter().any(|it| error.what().contains(it)) =>
+            {
+                std::thread::sleep(pause);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn missing<'a>(packages: &[&'a str], installed: impl Fn(&str) -> bool) -> Vec<&'a str> {
@@ -59,5 +85,25 @@ mod tests {
     #[test]
     fn only_what_is_not_installed_is_missing() {
         assert_eq!(missing(&["flex", "bison", "patch"], |package| package == "bison"), ["flex", "patch"]);
+    }
+
+    /// As apt 2.6 says it of /var/lib/apt/lists/lock.
+    #[test]
+    fn apt_is_tried_again_while_another_holds_a_lock_and_not_for_other_reasons() {
+        let locked = || {
+            Err(Error::failed(
+                "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)",
+            ))
+        };
+        let mut tries = 0;
+        let third_time = || {
+            tries += 1;
+            if tries < 3 { locked() } else { Ok(()) }
+        };
+        assert_eq!(while_locked(Duration::MAX, Duration::ZERO, third_time), Ok(()));
+        assert_eq!(tries, 3);
+        assert_eq!(while_locked(Duration::ZERO, Duration::ZERO, locked), locked());
+        let other = || Err(Error::failed("E: Unable to locate package flecks"));
+        assert_eq!(while_locked(Duration::MAX, Duration::ZERO, other), other());
     }
 }

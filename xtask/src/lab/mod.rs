@@ -10,20 +10,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-mod apt;
+mod answers;
+pub(crate) mod apt;
 mod binaries;
-mod cache;
+pub(crate) mod cache;
 mod contain;
 mod cross;
-mod error;
-mod files;
-mod host;
+pub(crate) mod error;
+mod example;
+pub(crate) mod files;
+pub(crate) mod host;
 mod initramfs;
 mod kernel;
 mod machine;
 mod peer;
 mod preload;
-mod progress;
+pub(crate) mod progress;
 mod qemu;
 mod selftests;
 mod stream;
@@ -61,7 +63,7 @@ pub(crate) struct Options {
     /// Brings in libseawall_preload.so, seawall-lab-raw-ioctls and the C library, for programs that are not static
     #[arg(long)]
     preload: bool,
-    /// Builds an example of seawall-kvm and runs it, unless there is a command
+    /// Builds an example of any crate and runs it, unless there is a command
     #[arg(long, value_name = "NAME")]
     example: Option<String>,
     /// A shell on the lab's console
@@ -252,6 +254,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 fn work(options: &Options) -> Result<u8> {
+    if let Some(code) = options.run.as_ref().and_then(answers::without_a_lab) {
+        return Ok(code);
+    }
+    let example = options.example.as_deref().map(example::find).transpose()?;
     let mut guests: Vec<Guest> = options.file.iter().map(|text| Guest::parse(text)).collect::<Result<_>>()?;
     let lab = Lab::prepare()?;
     let timeout = Duration::from_secs(options.timeout);
@@ -263,8 +269,8 @@ fn work(options: &Options) -> Result<u8> {
         Some(Run::Bench(_)) => binaries::build_bench(&lab.folders, &lab.toolchain)?,
         _ => binaries::build(&lab.folders, &lab.toolchain)?,
     };
-    if let Some(name) = &options.example {
-        programs.extend(binaries::build_example(&lab.folders, &lab.toolchain, name)?);
+    if let Some(example) = &example {
+        programs.extend(binaries::build_example(&lab.folders, &lab.toolchain, example)?);
     }
     if options.preload {
         guests.extend(preload::prepare(&lab)?);

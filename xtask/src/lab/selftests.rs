@@ -11,7 +11,7 @@ use super::error::{Error, Result};
 use super::initramfs::Guest;
 use super::machine::{Ended, Machine};
 use super::progress::{Step, indented};
-use super::{Folders, Lab, files, host, preload};
+use super::{Folders, Lab, UNAVAILABLE, files, host, preload};
 
 /// A test in the lab's /bin.
 struct Test {
@@ -63,7 +63,17 @@ struct Counts {
     skipped: usize,
 }
 
-/// Runs all. The last line is `N passed, N failed, N skipped`.
+impl Counts {
+    fn code(&self) -> u8 {
+        match self {
+            Self { failed: 0, skipped: 0, .. } => 0,
+            Self { failed: 0, .. } => UNAVAILABLE,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs all. The last line is `N passed, N failed, N skipped`. The exit code is 1 if one failed, 77 if one was skipped.
 pub(crate) fn run(lab: &Lab, machine: &Machine, timeout: Duration) -> Result<u8> {
     let mut counts = Counts::default();
     let preload = preload::prepare(lab);
@@ -88,7 +98,7 @@ pub(crate) fn run(lab: &Lab, machine: &Machine, timeout: Duration) -> Result<u8>
         }
     }
     println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
-    Ok(u8::from(counts.failed > 0))
+    Ok(counts.code())
 }
 
 /// Boots the lab for one test: what it poisoned is gone with the machine.
@@ -215,6 +225,12 @@ fn closest<'a>(candidates: &'a [Candidate], release: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_that_was_skipped_is_told_by_the_exit_code_unless_another_failed() {
+        let code = |failed, skipped| Counts { passed: 4, failed, skipped }.code();
+        assert_eq!((code(0, 0), code(0, 1), code(1, 1)), (0, 77, 1));
+    }
 
     #[test]
     fn the_source_is_that_of_the_kernel_if_it_is_still_there() {

@@ -9,7 +9,7 @@ use seawall::apei::explain::{Explanation, Form, Part, explain};
 use serde::Serialize;
 
 use super::explained::{Field, table};
-use super::hex;
+use super::{Notes, hex};
 use crate::style::head;
 use crate::{Failure, exit, out};
 
@@ -26,15 +26,15 @@ struct Record {
     explanation: Explanation,
 }
 
-pub(super) fn main(given: &[String], json: bool) -> Result<u8, Failure> {
+pub(super) fn main(given: &[String], json: bool, notes: Notes) -> Result<u8, Failure> {
     let bytes = bytes_of(given)?;
     let explanation =
         explain(&bytes).map_err(|malformed| Failure::new(exit::USAGE, malformed.to_string()))?;
     for problem in &explanation.problems {
-        out::stderr(format!("note: {problem}"));
+        notes.say(problem);
     }
     if explanation.unread > 0 {
-        out::stderr(format!("note: {} bytes behind the record were not read", explanation.unread));
+        notes.say(format!("{} bytes behind the record were not read", explanation.unread));
     }
     let code = if explanation.problems.is_empty() { 0 } else { exit::UNEXPECTED };
     if json {

@@ -86,7 +86,7 @@ pub(crate) struct Args {
     ///
     /// Memory, CPUs and devices are as they were; the same disks must be given again. Instructions are counted from the
     /// start of the run of which the snapshot was taken.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "kernel", "initrd", "append", "memory", "cpus",
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "kernel", "initrd", "append", "cpus",
         "virtio_console", "acpi", "load"])]
     pub(super) restore: Option<PathBuf>,
     /// What the guest gets for a memory error.

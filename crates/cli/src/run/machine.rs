@@ -77,7 +77,8 @@ fn go(
     let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
     let schedule = Schedule::new(&args.poison);
     let keeper = Keeper::new(args.snapshot.as_ref());
-    let mut run = Run { machine, watch, output, keyboard, schedule, keeper, deadline, pace: None };
+    let mut run =
+        Run { machine, watch, output, keyboard, typed: Vec::new(), schedule, keeper, deadline, pace: None };
     let mut ending = run.until_end(args, limit)?;
     for _ in 0..args.reboot {
         let Some(guest) = guest.filter(|_| ending.wants_reboot()) else { break };
@@ -93,6 +94,8 @@ struct Run<'a> {
     watch: Watch,
     output: Output,
     keyboard: Keyboard,
+    /// What was typed and the machine has no room for yet.
+    typed: Vec<u8>,
     schedule: Schedule,
     keeper: Keeper<'a>,
     deadline: &'a Deadline,
@@ -128,7 +131,8 @@ impl Run<'_> {
             }
             let ending = match end {
                 None => self.bad_vector()?,
-                Some(End::Idle) if self.keyboard.is_open() => {
+                // Nothing that could still be typed would wake a guest that does not take what is there.
+                Some(End::Idle) if self.keyboard.is_open() && self.typed.is_empty() => {
                     if self.keys(WAIT) {
                         return Ok(Ending::Keyboard);
                     }
@@ -222,12 +226,17 @@ impl Run<'_> {
         guest.saturating_sub(host).min(WAIT)
     }
 
-    /// Types what somebody typed, within so long; whether he wants to leave.
+    /// Types what somebody typed, within so long, as far as the guest takes it; whether the user wants to leave.
     fn keys(&mut self, wait: Duration) -> bool {
         let mut wait = wait;
         loop {
+            let taken = self.machine.type_in(&self.typed);
+            self.typed.drain(..taken);
+            if !self.typed.is_empty() {
+                return self.keyboard.wants_to_leave();
+            }
             match self.keyboard.typed(wait) {
-                Some(Typed::Bytes(bytes)) => self.machine.type_in(&bytes),
+                Some(Typed::Bytes(bytes)) => self.typed = bytes,
                 Some(Typed::Leave) => return true,
                 Some(Typed::Nothing) | None => return false,
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use seawall::telemetry::{AccessReport, ErrorReport};
-use seawall::{Action, Outcome, StopReason, UnansweredOutcome};
+use seawall::{Action, Outcome, UnansweredOutcome};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -249,13 +249,11 @@ impl Output {
     /// A memory error was handled.
     pub(super) fn memory_error(&mut self, when: When, report: &ErrorReport, outcome: &Outcome) {
         self.note(outcome);
-        let stop: Option<Option<&StopReason>> = match &outcome.action {
-            Action::Stop(reason) => Some(Some(reason)),
-            Action::DryRun(_) => Some(None),
-            _ => None,
-        };
-        if let Some(stop) = stop {
-            self.note(self.decider.explain(report.vcpu, &outcome.error, stop));
+        let explain = |stop| self.decider.explain(report.vcpu, &outcome.error, stop);
+        match &outcome.action {
+            Action::Stop(reason) => self.note(explain(Some(reason))),
+            Action::DryRun(_) => self.note(explain(None)),
+            _ => {}
         }
         // The report has the time itself.
         self.event(&Event {
@@ -271,10 +269,7 @@ impl Output {
 
     /// Nobody answered an access.
     pub(super) fn unanswered(&mut self, when: When, report: &AccessReport, outcome: &UnansweredOutcome) {
-        // A stop is what the guest ends with, and is said there.
-        if matches!(outcome.action, Action::Injected { .. }) {
-            self.note(outcome);
-        }
+        self.note(outcome);
         self.event(&Event {
             name: "unanswered-access",
             guest_time_ns: None,

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use seawall::Outcome;
-use seawall::telemetry::ErrorReport;
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Outcome, UnansweredOutcome};
 use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, Flavour, cache_directory};
 use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, policy};
@@ -23,12 +23,16 @@ pub(crate) enum Answer {
 /// What came of a run.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Boot {
-    /// All that the guest wrote.
+    /// All that the guest wrote, for whoever reads it.
     pub(crate) console: String,
+    /// Its lines, kernel messages apart from those of processes: what is judged.
+    pub(crate) lines: Vec<String>,
     /// How it ended; `None`: the budget was over.
     pub(crate) end: Option<End>,
     /// `ESR_EL2` of each memory error, in their order.
     pub(crate) errors: Vec<u64>,
+    /// Accesses that nobody answered, in their order: the Exception level and the address.
+    pub(crate) unanswered: Vec<(u8, u64)>,
     /// Steps of each vCPU.
     pub(crate) steps: Vec<u64>,
     /// What the ledger has at the end: guest physical addresses.
@@ -41,7 +45,7 @@ pub(crate) struct Boot {
 
 impl Boot {
     pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
-        self.console.lines().map(str::trim_end)
+        self.lines.iter().map(String::as_str)
     }
 
     /// The physical address of a page that the guest named.
@@ -61,14 +65,24 @@ struct Watch(Arc<Mutex<Seen>>);
 #[derive(Default)]
 struct Seen {
     console: Vec<u8>,
-    /// Since the caller looked last.
     lines: Vec<String>,
+    /// How many of them the caller has looked at.
+    looked_at: usize,
     errors: Vec<u64>,
+    unanswered: Vec<(u8, u64)>,
 }
 
 impl Watch {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lines that came since the caller looked last.
+    fn new_lines(&self) -> Vec<String> {
+        let mut seen = self.seen();
+        let new = seen.lines[seen.looked_at..].to_vec();
+        seen.looked_at = seen.lines.len();
+        new
     }
 }
 
@@ -85,8 +99,13 @@ impl Observer for Watch {
         self.seen().errors.extend(outcome.error.esr.map(Esr::bits));
     }
 
+    fn unanswered_access(&mut self, report: &AccessReport, _: &UnansweredOutcome) {
+        self.seen().unanswered.push((report.exception_level, report.gpa.0));
+    }
+
     fn wants_pause(&mut self) -> bool {
-        !self.seen().lines.is_empty()
+        let seen = self.seen();
+        seen.looked_at < seen.lines.len()
     }
 }
 
@@ -114,21 +133,21 @@ fn start(config: Config, flavour: Flavour, append: &str) -> (SoftwareMachine, Wa
 /// Boots until this line is on the console, and takes a snapshot.
 pub(crate) fn boot_to(config: Config, append: &str, line: &str) -> (SoftwareMachine, Snapshot) {
     let (mut machine, watch) = start(config, Flavour::Cloud, append);
-    while !std::mem::take(&mut watch.seen().lines).iter().any(|seen| seen == line) {
+    while !watch.new_lines().iter().any(|seen| seen == line) {
         assert_eq!(machine.run(Some(super::BUDGET)).expect("no error of the host"), None, "no {line}");
     }
     let snapshot = machine.snapshot().expect("room");
     (machine, snapshot)
 }
 
-/// What a machine of this snapshot does to its end: console, end, and the hash of the state then.
-pub(crate) fn end_of(snapshot: &Snapshot) -> (String, Option<End>, String) {
+/// What a machine of this snapshot does to its end: the console's lines, end, and the hash of the state then.
+pub(crate) fn end_of(snapshot: &Snapshot) -> (Vec<String>, Option<End>, String) {
     let watch = Watch::default();
     let mut machine =
         SoftwareMachine::resume(snapshot, snapshot.config(), Box::new(watch.clone())).expect("room");
     let end = to_the_end(&mut machine, &watch);
-    let console = String::from_utf8_lossy(&watch.seen().console).into_owned();
-    (console, end, machine.state_hash().to_string())
+    let lines = std::mem::take(&mut watch.seen().lines);
+    (lines, end, machine.state_hash().to_string())
 }
 
 /// The state hash of this machine at its end, and how that came.
@@ -140,7 +159,7 @@ pub(crate) fn hash_at_end(machine: &mut SoftwareMachine) -> (Option<End>, String
 fn to_the_end(machine: &mut SoftwareMachine, watch: &Watch) -> Option<End> {
     while machine.instructions() < super::BUDGET {
         let end = machine.run(Some(super::BUDGET)).expect("no error of the host");
-        watch.seen().lines.clear();
+        let _ = watch.new_lines();
         if end.is_some() {
             return end;
         }
@@ -170,8 +189,7 @@ pub(crate) fn boot_flavour(
             break None;
         }
         let end = machine.run(Some(left)).expect("no error of the host");
-        let lines = std::mem::take(&mut watch.seen().lines);
-        for line in lines {
+        for line in watch.new_lines() {
             pages.extend(page(&line));
             match answer(&line) {
                 Answer::Poison(names) => {
@@ -183,7 +201,7 @@ pub(crate) fn boot_flavour(
                         assert_ne!(bad, 0, "{name}: the guest named it");
                     }
                 }
-                Answer::Type(text) => machine.type_in(text.as_bytes()),
+                Answer::Type(text) => assert_eq!(machine.type_in(text.as_bytes()), text.len()),
                 Answer::None => {}
             }
         }
@@ -195,8 +213,9 @@ pub(crate) fn boot_flavour(
     let bad = machine.ledger().with(|ledger| ledger.ranges().map(|bad| bad.range).collect());
     let vm = machine.vm_mut();
     let steps = (0..cpus as usize).map(|cpu| vm.vcpu(cpu).expect("a vCPU").instructions()).collect();
-    let Seen { console, errors, .. } = std::mem::take(&mut *watch.seen());
-    Boot { console: String::from_utf8_lossy(&console).into_owned(), end, errors, bad, steps, time, hash }
+    let Seen { console, lines, errors, unanswered, .. } = std::mem::take(&mut *watch.seen());
+    let console = String::from_utf8_lossy(&console).into_owned();
+    Boot { console, lines, end, errors, unanswered, steps, bad, time, hash }
 }
 
 /// Name and physical address in `seawall: page NAME 0xADDRESS`.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use seawall_events::{Abi, AbortDelivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
+use seawall_events::{Abi, Delivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
 
 use super::*;
 use crate::devices::rtc::GuestClock;
@@ -26,8 +26,8 @@ impl Vcpu for Idle {
         self.answer = Some(data);
     }
 
-    fn set_events(&mut self, _: &VcpuEvents) -> Result<Option<AbortDelivery>, Infallible> {
-        Ok(None)
+    fn set_events(&mut self, _: &VcpuEvents) -> Result<Delivery, Infallible> {
+        Ok(Delivery::NotDelivered)
     }
 
     fn events(&self) -> Result<VcpuEvents, Infallible> {
@@ -159,5 +159,5 @@ fn the_ranges_of_the_layout_do_not_overlap() {
     let ranges =
         [layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS, layout::UART, layout::RTC, virtio, ram];
     assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:x?}");
-    assert!(layout::VIRTIO_SPI + layout::VIRTIO_TRANSPORTS <= layout::SPIS);
+    const { assert!(layout::VIRTIO_SPI + layout::VIRTIO_TRANSPORTS <= layout::SPIS) };
 }

@@ -29,8 +29,27 @@ pub enum Writes {
 
 /// What the guest wrote to a disk: clusters, by number. A clone shares them until either is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "Vec<(u64, Vec<u8>)>", into = "Vec<(u64, Vec<u8>)>")]
+#[serde(from = "Vec<(u64, Cluster)>", into = "Vec<(u64, Cluster)>")]
 pub(crate) struct Written(Arc<BTreeMap<u64, Arc<[u8; CLUSTER]>>>);
+
+/// A cluster on its way into a snapshot or out of one: what has another size is refused as it comes.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+struct Cluster(Arc<[u8; CLUSTER]>);
+
+impl From<Cluster> for Vec<u8> {
+    fn from(cluster: Cluster) -> Self {
+        cluster.0.to_vec()
+    }
+}
+
+impl TryFrom<Vec<u8>> for Cluster {
+    type Error = &'static str;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, &'static str> {
+        Ok(Self(Arc::<[u8]>::from(bytes).try_into().map_err(|_| "expected whole clusters")?))
+    }
+}
 
 impl Written {
     /// Whether a disk of this size can have it.
@@ -39,21 +58,15 @@ impl Written {
     }
 }
 
-impl From<Written> for Vec<(u64, Vec<u8>)> {
+impl From<Written> for Vec<(u64, Cluster)> {
     fn from(written: Written) -> Self {
-        written.0.iter().map(|(number, bytes)| (*number, bytes.to_vec())).collect()
+        written.0.iter().map(|(number, bytes)| (*number, Cluster(bytes.clone()))).collect()
     }
 }
 
-impl TryFrom<Vec<(u64, Vec<u8>)>> for Written {
-    type Error = &'static str;
-
-    fn try_from(clusters: Vec<(u64, Vec<u8>)>) -> Result<Self, &'static str> {
-        let cluster = |(number, bytes): (u64, Vec<u8>)| {
-            let bytes = Arc::<[u8]>::from(bytes).try_into().map_err(|_| "expected whole clusters")?;
-            Ok((number, bytes))
-        };
-        Ok(Self(Arc::new(clusters.into_iter().map(cluster).collect::<Result<_, _>>()?)))
+impl From<Vec<(u64, Cluster)>> for Written {
+    fn from(clusters: Vec<(u64, Cluster)>) -> Self {
+        Self(Arc::new(clusters.into_iter().map(|(number, cluster)| (number, cluster.0)).collect()))
     }
 }
 

@@ -5,30 +5,19 @@
 
 use std::ops::Range;
 
-use acpi_tables::Aml;
-use acpi_tables::aml::{
-    Arg, Device, Interrupt, Memory32Fixed, Method, Name, Path, ResourceTemplate, Return, Scope,
-};
-use acpi_tables::fadt::{FADTBuilder, Flags};
-use acpi_tables::madt::{
-    EnabledStatus, GicVersion, Gicc, Gicd, Gicr, LocalInterruptController, MADT, Trigger,
-};
-use acpi_tables::rsdp::Rsdp;
-use acpi_tables::sdt::Sdt;
-use acpi_tables::xsdt::XSDT;
 use seawall::apei::ghes::Region;
 use seawall::apei::hest;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
+use super::aml;
 use crate::fdt::Platform;
 use crate::layout;
 
 const OEM: [u8; 6] = *b"SEAWLL";
 const OEM_TABLE: [u8; 8] = *b"SEAWALL ";
 const OEM_REVISION: u32 = 1;
-/// Bytes of a table's header.
-const HEADER: u32 = 36;
+const CREATOR: [u8; 4] = *b"SWLL";
 /// Tables begin at multiples of this.
 const ALIGN: usize = 64;
 /// GSI of SPI 0.
@@ -82,21 +71,113 @@ struct Spcr {
     reserved_end: U32,
 }
 
+/// ACPI 6.5, 5.2.6: how each table begins.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Header {
+    signature: [u8; 4],
+    length: U32,
+    revision: u8,
+    checksum: u8,
+    oem: [u8; 6],
+    oem_table: [u8; 8],
+    oem_revision: U32,
+    creator: [u8; 4],
+    creator_revision: U32,
+}
+
+/// ACPI 6.5, 5.2.5.3.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Rsdp {
+    signature: [u8; 8],
+    checksum: u8,
+    oem: [u8; 6],
+    revision: u8,
+    rsdt: U32,
+    length: U32,
+    xsdt: U64,
+    extended_checksum: u8,
+    reserved: [u8; 3],
+}
+
+/// ACPI 6.5, 5.2.9: what follows the header; all else of it is about hardware that there is not.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Fadt {
+    of_full_hardware: [u8; 76],
+    flags: U32,
+    reset: [u8; 13],
+    arm_boot: U16,
+    minor_version: u8,
+    firmware_control: U64,
+    dsdt: U64,
+    registers: [u8; 120],
+    hypervisor: U64,
+}
+
+/// ACPI 6.5, 5.2.12.15: a GIC distributor.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Gicd {
+    kind: u8,
+    length: u8,
+    reserved: U16,
+    id: U32,
+    base: U64,
+    vector_base: U32,
+    version: u8,
+    reserved_end: [u8; 3],
+}
+
+/// ACPI 6.5, 5.2.12.14: a CPU with its GIC interface.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Gicc {
+    kind: u8,
+    length: u8,
+    reserved: U16,
+    number: U32,
+    uid: U32,
+    flags: U32,
+    parking_version: U32,
+    performance_gsi: U32,
+    of_gicv2: [U64; 4],
+    maintenance_gsi: U32,
+    redistributor: U64,
+    mpidr: U64,
+    efficiency_class: u8,
+    reserved_end: u8,
+    profiling_gsi: U16,
+    trace_gsi: U16,
+}
+
+/// ACPI 6.5, 5.2.12.17: redistributors, one after the other.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Gicr {
+    kind: u8,
+    length: u8,
+    reserved: U16,
+    base: U64,
+    size: U32,
+}
+
 const _: () = assert!(size_of::<Gtdt>() == 104 - 36 && size_of::<Spcr>() == 80 - 36);
+const _: () = assert!(size_of::<Header>() == 36 && size_of::<Rsdp>() == 36 && size_of::<Fadt>() == 276 - 36);
+const _: () = assert!(size_of::<Gicd>() == 24 && size_of::<Gicc>() == 82 && size_of::<Gicr>() == 16);
 
 /// The tables, one behind the other from `base` on, and the address of the RSDP among them.
 pub fn tables(base: u64, platform: &Platform<'_>, records: &Region) -> (Vec<u8>, u64) {
     let mut tables = Tables { base, bytes: Vec::new() };
-    let dsdt = tables.put(dsdt(platform).as_slice());
+    let dsdt = tables.put(&dsdt(platform));
     let fadt = tables.put(&fadt(dsdt));
     let others = [madt(platform), gtdt(), spcr(), hest::table(&records.sources())];
-    let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
-    xsdt.add_entry(fadt);
-    for table in others {
-        xsdt.add_entry(tables.put(&table));
-    }
-    let xsdt = tables.put(&bytes(&xsdt));
-    let rsdp = tables.put(&bytes(&Rsdp::new(OEM, xsdt)));
+    let mut entries = vec![fadt];
+    entries.extend(others.iter().map(|table| tables.put(table)));
+    let entries: Vec<u8> = entries.into_iter().flat_map(u64::to_le_bytes).collect();
+    let xsdt = tables.put(&with_header(*b"XSDT", 1, &entries));
+    let rsdp = tables.put(rsdp(xsdt).as_bytes());
     (tables.bytes, rsdp)
 }
 
@@ -115,37 +196,105 @@ impl Tables {
     }
 }
 
-fn bytes(table: &dyn Aml) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    table.to_aml_bytes(&mut bytes);
-    bytes
+fn with_header(signature: [u8; 4], revision: u8, rest: &[u8]) -> Vec<u8> {
+    let mut header = Header {
+        signature,
+        length: ((size_of::<Header>() + rest.len()) as u32).into(),
+        revision,
+        checksum: 0,
+        oem: OEM,
+        oem_table: OEM_TABLE,
+        oem_revision: OEM_REVISION.into(),
+        creator: CREATOR,
+        creator_revision: 1.into(),
+    };
+    header.checksum = checksum(header.as_bytes()).wrapping_add(checksum(rest));
+    [header.as_bytes(), rest].concat()
 }
 
-fn with_header(signature: [u8; 4], revision: u8, rest: &[u8]) -> Vec<u8> {
-    let mut table = Sdt::new(signature, HEADER, revision, OEM, OEM_TABLE, OEM_REVISION);
-    table.append_slice(rest);
-    table.as_slice().to_vec()
+/// What makes the sum of these bytes 0.
+fn checksum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_sub(*byte))
+}
+
+fn rsdp(xsdt: u64) -> Rsdp {
+    /// Bytes of what ACPI 1.0 had of it, which have a checksum of their own.
+    const FIRST: usize = 20;
+    let mut rsdp = Rsdp {
+        signature: *b"RSD PTR ",
+        checksum: 0,
+        oem: OEM,
+        revision: 2,
+        rsdt: 0.into(),
+        length: (size_of::<Rsdp>() as u32).into(),
+        xsdt: xsdt.into(),
+        extended_checksum: 0,
+        reserved: [0; 3],
+    };
+    rsdp.checksum = checksum(rsdp.as_bytes().get(..FIRST).unwrap_or_default());
+    rsdp.extended_checksum = checksum(rsdp.as_bytes());
+    rsdp
 }
 
 fn fadt(dsdt: u64) -> Vec<u8> {
-    let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION).dsdt_64(dsdt).flag(Flags::HwReducedAcpi);
-    fadt.arm_boot_arch = PSCI_BY_HVC.into();
-    bytes(&fadt.finalize())
+    let fadt = Fadt {
+        of_full_hardware: [0; 76],
+        flags: (1 << 20).into(), // HW_REDUCED_ACPI
+        reset: [0; 13],
+        arm_boot: PSCI_BY_HVC.into(),
+        minor_version: 5,
+        firmware_control: 0.into(),
+        dsdt: dsdt.into(),
+        registers: [0; 120],
+        hypervisor: 0.into(),
+    };
+    with_header(*b"FACP", 6, fadt.as_bytes())
 }
 
 fn madt(platform: &Platform<'_>) -> Vec<u8> {
-    let mut madt = MADT::new(OEM, OEM_TABLE, OEM_REVISION, LocalInterruptController::Address(0));
-    madt.add_structure(Gicd::new(0, layout::GIC_DISTRIBUTOR.start, GicVersion::GICv3));
+    // The address of local interrupt controllers, and flags: there is neither.
+    let mut rest = vec![0; 8];
+    let distributor = Gicd {
+        kind: 12,
+        length: size_of::<Gicd>() as u8,
+        reserved: 0.into(),
+        id: 0.into(),
+        base: layout::GIC_DISTRIBUTOR.start.into(),
+        vector_base: 0.into(),
+        version: 3,
+        reserved_end: [0; 3],
+    };
+    rest.extend_from_slice(distributor.as_bytes());
     for cpu in 0..platform.cpus {
-        let gicc = Gicc::new(EnabledStatus::Enabled);
-        let gicc = gicc.cpu_interface_number(cpu).acpi_processor_uid(cpu);
-        let gicc = gicc.mpidr(layout::affinity(cpu).into());
-        let with_pmu = gicc.performance_interrupt(PMU, Trigger::Level);
-        madt.add_structure(if platform.pmu { with_pmu } else { gicc });
+        let interface = Gicc {
+            kind: 11,
+            length: size_of::<Gicc>() as u8,
+            reserved: 0.into(),
+            number: cpu.into(),
+            uid: cpu.into(),
+            flags: 1.into(), // enabled; interrupts are level-sensitive
+            parking_version: 0.into(),
+            performance_gsi: if platform.pmu { PMU } else { 0 }.into(),
+            of_gicv2: [0.into(); 4],
+            maintenance_gsi: 0.into(),
+            redistributor: 0.into(),
+            mpidr: u64::from(layout::affinity(cpu)).into(),
+            efficiency_class: 0,
+            reserved_end: 0,
+            profiling_gsi: 0.into(),
+            trace_gsi: 0.into(),
+        };
+        rest.extend_from_slice(interface.as_bytes());
     }
-    let length = layout::GIC_REDISTRIBUTOR_SIZE * u64::from(platform.cpus);
-    madt.add_structure(Gicr::new(layout::GIC_REDISTRIBUTORS.start, length as u32));
-    bytes(&madt)
+    let redistributors = Gicr {
+        kind: 14,
+        length: size_of::<Gicr>() as u8,
+        reserved: 0.into(),
+        base: layout::GIC_REDISTRIBUTORS.start.into(),
+        size: ((layout::GIC_REDISTRIBUTOR_SIZE * u64::from(platform.cpus)) as u32).into(),
+    };
+    rest.extend_from_slice(redistributors.as_bytes());
+    with_header(*b"APIC", 1, &rest)
 }
 
 fn gtdt() -> Vec<u8> {
@@ -186,44 +335,27 @@ fn spcr() -> Vec<u8> {
 }
 
 /// CPUs, UART and virtio transports; `_OSC`.
-fn dsdt(platform: &Platform<'_>) -> Sdt {
-    let mut dsdt = Sdt::new(*b"DSDT", HEADER, 2, OEM, OEM_TABLE, OEM_REVISION);
+fn dsdt(platform: &Platform<'_>) -> Vec<u8> {
     let uart = device("COM0", "ARMH0011", 0, Some((&layout::UART, layout::UART_SPI)));
     let cpus = (0..platform.cpus).map(|cpu| device(&format!("C{cpu:03X}"), "ACPI0007", cpu, None));
     let virtio = (0..layout::VIRTIO_TRANSPORTS).map(|number| {
         let spi = layout::VIRTIO_SPI + number;
         device(&format!("VR{number:02X}"), "LNRO0005", number, Some((&layout::virtio(number), spi)))
     });
-    let devices: Vec<Raw> = cpus.chain([uart]).chain(virtio).collect();
     // Whatever the guest asks to be in control of, it is: Linux wants to hear that of APEI.
-    let capabilities = Return::new(&Arg(3));
-    let granted = Method::new("_OSC".into(), 4, false, vec![&capabilities]);
-    let devices = devices.iter().map(|device| device as &dyn Aml);
-    let children = std::iter::once(&granted as &dyn Aml).chain(devices).collect();
-    dsdt.append_slice(&bytes(&Scope::new(Path::new("\\_SB_"), children)));
-    dsdt
+    let granted = aml::method_that_returns("_OSC", 4, 3);
+    let content: Vec<Vec<u8>> = std::iter::once(granted).chain(cpus).chain([uart]).chain(virtio).collect();
+    with_header(*b"DSDT", 2, &aml::scope("\\_SB_", &content))
 }
 
-/// AML that is made already.
-struct Raw(Vec<u8>);
-
-impl Aml for Raw {
-    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
-        sink.vec(&self.0);
+fn device(name: &str, hid: &str, uid: u32, resources: Option<(&Range<u64>, u32)>) -> Vec<u8> {
+    let mut content = vec![aml::name("_HID", &aml::string(hid)), aml::name("_UID", &aml::integer(uid))];
+    if let Some((registers, spi)) = resources {
+        // What it reads and writes is coherent with the CPUs' caches.
+        content.push(aml::name("_CCA", &aml::integer(1)));
+        let memory = aml::memory(registers.start as u32, (registers.end - registers.start) as u32);
+        let resources = aml::resources(&[memory, aml::interrupt(FIRST_SPI + spi)]);
+        content.push(aml::name("_CRS", &resources));
     }
-}
-
-fn device(name: &str, hid: &'static str, uid: u32, resources: Option<(&Range<u64>, u32)>) -> Raw {
-    let hid = Name::new("_HID".into(), &hid);
-    let uid = Name::new("_UID".into(), &uid);
-    let Some((registers, spi)) = resources else {
-        return Raw(bytes(&Device::new(name.into(), vec![&hid, &uid])));
-    };
-    let size = (registers.end - registers.start) as u32;
-    let memory = Memory32Fixed::new(true, registers.start as u32, size);
-    let interrupt = Interrupt::new(true, false, false, false, FIRST_SPI + spi);
-    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory, &interrupt]));
-    // What it reads and writes is coherent with the CPUs' caches.
-    let coherent = Name::new("_CCA".into(), &1_u8);
-    Raw(bytes(&Device::new(name.into(), vec![&hid, &uid, &coherent, &resources])))
+    aml::device(name, &content)
 }

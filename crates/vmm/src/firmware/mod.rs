@@ -5,6 +5,7 @@
 //! memory errors ([`seawall::apei`]): that is what ACPI is for here.
 
 pub mod acpi;
+mod aml;
 pub mod efi;
 
 use std::ops::Range;

@@ -20,8 +20,8 @@ use rules::Register;
 use sea::SeaExits;
 
 use super::number::Kind;
-use super::register;
-use crate::{Failure, exit, out};
+use super::{Notes, register};
+use crate::{Failure, exit};
 
 /// How findings are written.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ pub(super) struct Style {
 /// Lines that were cut, of which each is said.
 const CUT_LINES_SAID: u64 = 5;
 
-pub(super) fn main(path: &Path, style: Style) -> Result<u8, Failure> {
+pub(super) fn main(path: &Path, style: Style, notes: Notes) -> Result<u8, Failure> {
     let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
     let cannot = |error: io::Error| Failure::new(exit::FILE, format!("cannot read {name}: {error}"));
     let log: Box<dyn BufRead> = if path == Path::new("-") {
@@ -51,8 +51,8 @@ pub(super) fn main(path: &Path, style: Style) -> Result<u8, Failure> {
         if line.is_cut {
             cut += 1;
             if cut <= CUT_LINES_SAID {
-                out::stderr(format!(
-                    "note: line {count} is longer than {LIMIT} bytes; the rest of it was not looked at"
+                notes.say(format!(
+                    "line {count} is longer than {LIMIT} bytes; the rest of it was not looked at"
                 ));
             }
         }
@@ -70,7 +70,7 @@ pub(super) fn main(path: &Path, style: Style) -> Result<u8, Failure> {
         }
     }
     if cut > CUT_LINES_SAID {
-        out::stderr(format!("note: {cut} lines are longer than {LIMIT} bytes"));
+        notes.say(format!("{cut} lines are longer than {LIMIT} bytes"));
     }
     if found > 0 {
         return Ok(0);

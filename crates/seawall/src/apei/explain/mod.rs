@@ -28,7 +28,6 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
 use thiserror::Error;
 
 mod layout;
@@ -54,8 +53,9 @@ const RECORD_HEADER: usize = 128;
 const DESCRIPTOR: usize = 72;
 
 /// Which structure the bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Form {
     /// A Generic Error Status Block.
     StatusBlock,
@@ -66,7 +66,8 @@ pub enum Form {
 }
 
 /// Bytes that are not as their structure says.
-#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[error("at byte {offset}: expected {expected}, got {got}")]
 pub struct Malformed {
     /// Where: bytes from the beginning.
@@ -84,7 +85,8 @@ impl Malformed {
 }
 
 /// The bytes, explained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Explanation {
     /// Which structure they are.
     pub form: Form,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use seawall::{Action, GuestState, Outcome, Recorded};
+use seawall::{Action, Delivery, Outcome, Recorded};
 use seawall_kvm::lab::PoisonRegister;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::initramfs::Initramfs;
@@ -32,6 +32,8 @@ pub(crate) struct Linux {
     pub(crate) disk: bool,
     pub(crate) road: Road,
     pub(crate) hold: Duration,
+    /// For the guest to read a record before the next is written, if not the usual second.
+    pub(crate) patience: Option<Duration>,
     /// More words for the kernel's command line.
     pub(crate) words: &'static str,
     /// What init does; before it, everything is mounted, and after it, the kernel's words are printed.
@@ -47,6 +49,7 @@ impl Linux {
         disk: false,
         road: Road::Register(1),
         hold: Duration::ZERO,
+        patience: None,
         words: "",
         script: "",
     };
@@ -111,7 +114,7 @@ impl Linux {
         let guest = self.guest()?;
         let mut config = Config::new(MEMORY);
         config.cpus = self.cpus;
-        config.acpi = self.acpi;
+        (config.acpi, config.patience) = (self.acpi, self.patience);
         config.policy = policy(self.policy).ok_or("no such policy")?;
         if self.disk {
             let path = Path::new("/tmp/disk");
@@ -240,7 +243,7 @@ impl Run {
         if !self.seen.bad.iter().any(|(gpa, _)| Some(gpa & !0xfff) == page) {
             return failed("nobody made that page bad");
         }
-        if !matches!(outcome.action, Action::Injected { guest: GuestState::AtVector { .. }, .. }) {
+        if !matches!(outcome.action, Action::Injected { guest: Delivery::AtVector { .. }, .. }) {
             return failed("expected an abort that the guest takes");
         }
         if matches!(outcome.recorded, Recorded::AtSource(_)) != is_recorded {

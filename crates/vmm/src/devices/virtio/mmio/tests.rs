@@ -210,7 +210,8 @@ fn a_write_is_read_back() {
 fn a_disk_that_goes_back_has_its_sectors_and_its_queue_as_they_were() {
     fn write(driver: &mut Driver<Block>, byte: u8) {
         let header = request(OUT, 1);
-        let buffers = [Buffer::Reads(&header), Buffer::Reads(&[byte; 512]), Buffer::Writes(1)];
+        let sector = [byte; 512];
+        let buffers = [Buffer::Reads(&header), Buffer::Reads(&sector), Buffer::Writes(1)];
         assert_eq!(driver.send(0, &buffers), (1, vec![0]));
     }
     fn read(driver: &mut Driver<Block>) -> u8 {

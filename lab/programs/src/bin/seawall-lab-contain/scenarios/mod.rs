@@ -61,7 +61,7 @@ pub(crate) fn child_if_asked() -> Option<ExitCode> {
     ledger::child_if_asked().or_else(migrate::destination_if_asked)
 }
 
-/// Runs a scenario and prints its line; and its guests' consoles to stderr if it failed, or if they are wanted.
+/// Runs a scenario and prints its line; and behind it its guests' consoles if it failed, or if they are wanted.
 pub(crate) fn run(scenario: Scenario, report: &mut Report, with_consoles: bool) {
     let start = Instant::now();
     let (verdict, said) = match how(scenario) {
@@ -77,7 +77,7 @@ pub(crate) fn run(scenario: Scenario, report: &mut Report, with_consoles: bool) 
     println!("{}", report.line(&scenario.name(), start.elapsed(), &verdict));
     if with_consoles || verdict.is_err() {
         for line in said {
-            eprintln!("    {line}");
+            println!("    {line}");
         }
     }
 }
