@@ -59,6 +59,8 @@ pub(super) const STEPS: &[Step] = &[
     Step::quick("tests", "unit and integration tests", tests),
     Step::quick("doctests", "the examples in the documentation", doctests),
     Step::quick("doc", "the documentation builds without a warning", doc),
+    Step::quick("features", "seawall without its default features, and with each alone", features),
+    Step::host("packages", "each crate can be packaged", packages),
     Step::host("msrv", "all targets build with Debian 13's own Rust 1.85", msrv),
     Step::host("deny", "licences, bans and sources of dependencies", deny),
     Step::host("advisories", "no dependency with a known vulnerability", advisories),
@@ -97,6 +99,24 @@ fn tests() -> Plan {
         (None, Some(note)) => Plan::RunInstead(vec![call], note),
         (None, None) => Plan::Run(vec![call]),
     }
+}
+
+/// No feature of `seawall`, and each alone: the library, as the tests use all of them.
+fn features() -> Plan {
+    let of = |features: &str| {
+        let library = ["clippy", "--package", "seawall", "--lib", "--locked", "--no-default-features"];
+        Call::cargo(&[&library[..], &["--features", features, "--", "-D", "warnings"]].concat())
+    };
+    Plan::Run(["", "records", "ledger", "telemetry", "migration", "serde"].map(of).to_vec())
+}
+
+/// What is in the packages, not whether it builds: that would build everything once more.
+fn packages() -> Plan {
+    let package = ["package", "--workspace", "--locked", "--no-verify", "--allow-dirty"];
+    // Those with `publish = false`.
+    let not = ["xtask", "seawall-lab", "seawall-hostile", "seawall-capi", "seawall-preload"];
+    let exclude = not.iter().flat_map(|name| ["--exclude", name]);
+    Plan::Run(vec![Call::cargo(&package.into_iter().chain(exclude).collect::<Vec<_>>())])
 }
 
 fn doctests() -> Plan {

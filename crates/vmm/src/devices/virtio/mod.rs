@@ -56,7 +56,7 @@ pub trait Device: Send {
     /// How many bytes it moves for one notice of its driver's.
     fn bytes_at_once(&self) -> u64;
 
-    /// Does what is in queue `index`, until all of it is done or `work` is [over](Work::is_over); true if a buffer was
+    /// Does what is in queue `index`, until all of it is done or `work` is over; true if a buffer was
     /// used.
     ///
     /// # Errors
