@@ -75,6 +75,17 @@ impl Esr {
         Self(self.0 & !Self::ISS2_MASK | (iss2 as u64) << 32 & Self::ISS2_MASK)
     }
 
+    /// The same abort of an instruction fetch: EC 0x24 and 0x25, which differ from 0x20 and 0x21 by one bit, become these.
+    /// `None` if this is no data abort.
+    #[must_use]
+    pub const fn as_instruction_abort(self) -> Option<Self> {
+        const DATA: u64 = 1 << 28;
+        match self.ec() {
+            ExceptionClass::DATA_ABORT_LOWER | ExceptionClass::DATA_ABORT_SAME => Some(Self(self.0 & !DATA)),
+            _ => None,
+        }
+    }
+
     /// The ISS, taken apart by class.
     pub const fn syndrome(self) -> Syndrome {
         match self.ec() {

@@ -139,4 +139,38 @@ pub mod hcrx {
 pub mod tcr {
     /// AArch32 `TTBCR.EAE`, `[31]`: the guest uses the long-descriptor (LPAE) format.
     pub const EAE: u64 = 1 << 31;
+
+    /// Bytes of a page at a virtual address: 4, 16 or 64 KiB, by TG1 (`[31:30]`) where bit 55 is set, else by TG0
+    /// (`[15:14]`). A reserved encoding is taken for 4 KiB, as is a register that was never written.
+    pub const fn granule(tcr: u64, va: u64) -> u64 {
+        let is_upper = va >> 55 & 1 == 1;
+        match (is_upper, if is_upper { tcr >> 30 & 3 } else { tcr >> 14 & 3 }) {
+            (false, 0b10) | (true, 0b01) => 0x4000,
+            (false, 0b01) | (true, 0b11) => 0x1_0000,
+            _ => 0x1000,
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        /// DDI 0487, `TCR_EL1`: TG0 0b00 4 KiB, 0b01 64 KiB, 0b10 16 KiB; TG1 0b01 16 KiB, 0b10 4 KiB, 0b11 64 KiB.
+        #[test]
+        fn the_granule_is_that_of_the_addresss_half() {
+            const UPPER: u64 = 0xffff_8000_0000_0000;
+            for (tcr, lower, upper) in [
+                (0, 0x1000, 0x1000),
+                (2 << 30, 0x1000, 0x1000),
+                (2 << 14 | 1 << 30, 0x4000, 0x4000),
+                (1 << 14 | 3 << 30, 0x1_0000, 0x1_0000),
+                (3 << 14, 0x1000, 0x1000),
+                (2 << 14 | 3 << 30, 0x4000, 0x1_0000),
+            ] {
+                assert_eq!(
+                    (super::granule(tcr, 0x40_1000), super::granule(tcr, UPPER)),
+                    (lower, upper),
+                    "{tcr:#x}"
+                );
+            }
+        }
+    }
 }

@@ -312,35 +312,6 @@ typedef uint32_t seawall_cause;
 #endif // __cplusplus
 
 /**
- * What of a vCPU decides where an abort can go.
- */
-enum seawall_guest
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-  /**
-   * EL1 is AArch64, and there is no virtual EL2.
-   */
-  SEAWALL_GUEST_AARCH64 = 0,
-  /**
-   * EL1 is AArch32 (`KVM_ARM_VCPU_EL1_32BIT`). It must have run once.
-   */
-  SEAWALL_GUEST_AARCH32 = 1,
-  /**
-   * There is a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`).
-   */
-  SEAWALL_GUEST_NESTED = 2,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum seawall_guest seawall_guest;
-#else
-typedef uint32_t seawall_guest;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
  * Where an injection left the guest.
  */
 enum seawall_guest_state
@@ -382,7 +353,8 @@ enum seawall_recorded
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * It has no place for records, the error has no address, or nothing is injected.
+   * It has no place for records, the error has no address, nothing is injected, or the guest has read so many records of
+   * this very error that the abort alone is left to try.
    */
   SEAWALL_RECORDED_NO = 0,
   /**
@@ -634,14 +606,6 @@ typedef struct seawall_vcpu {
    * `KVM_SET_ONE_REG` of a 64-bit register.
    */
   int32_t (*set_one_reg)(void *opaque, uint64_t id, uint64_t value);
-  /**
-   * One of `seawall_guest`.
-   */
-  uint32_t guest;
-  /**
-   * Not 0: the host has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`). Without it no SEA comes out of the kernel.
-   */
-  uint32_t host_has_ras;
 } seawall_vcpu;
 
 /**
@@ -830,6 +794,17 @@ void seawall_containment_free(struct seawall_containment *containment);
 seawall_status seawall_containment_set_dry_run(const struct seawall_containment *containment,
                                                uint32_t is_dry_run,
                                                struct seawall_error *error);
+
+/**
+ * Says in pages of how many bytes the host has the guest's memory: a power of two, 4096 if nothing is said. An error costs
+ * such a page as a whole, or a page of the guest's where those are larger.
+ *
+ * Contract:
+ * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+ */
+seawall_status seawall_containment_set_host_page(const struct seawall_containment *containment,
+                                                 uint64_t bytes,
+                                                 struct seawall_error *error);
 
 /**
  * The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be

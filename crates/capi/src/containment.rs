@@ -1,21 +1,21 @@
 //! From an exit to a guest that goes on.
 
 use std::ffi::c_char;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use seawall::{GuestTraits, MemoryError, Policy, Response, Rule, Rules, Source, builtin};
-use seawall_kvm::assist::Last;
+use seawall_inject::{Guest, Injector, Last};
 
 use crate::incident::{Incident, Step, decision};
 use crate::memory::Memory;
 use crate::pointer::{Out, exclusive, free, lock, shared, string};
 use crate::records::{range, time};
 use crate::status::{Error, Failure, Status, call};
-use crate::vcpu::{Guest, SeaExit, Vcpu};
+use crate::vcpu::{SeaExit, Vcpu};
 
 /// Turns the memory errors of one guest into what a policy decides.
-pub struct Containment(pub(crate) Mutex<seawall::Containment<Chosen>>);
+pub struct Containment(pub(crate) Mutex<seawall::Containment<Chosen>>, OnceLock<Injector>);
 
 /// The policy that the VMM named.
 pub(crate) enum Chosen {
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn seawall_containment_new(
             let containment = Out::new(containment, "containment")?;
             let name = string(policy, "policy")?.to_string_lossy();
             let policy = Chosen::by_name(&name)?;
-            containment.give(Containment(Mutex::new(seawall::Containment::new(policy))));
+            containment.give(Containment(Mutex::new(seawall::Containment::new(policy)), OnceLock::new()));
             Ok(())
         })
     }
@@ -106,6 +106,26 @@ pub unsafe extern "C" fn seawall_containment_set_dry_run(
     unsafe {
         call(error, || {
             lock(&shared(containment, "containment")?.0).set_dry_run(is_dry_run != 0);
+            Ok(())
+        })
+    }
+}
+
+/// Says in pages of how many bytes the host has the guest's memory: a power of two, 4096 if nothing is said. An error costs
+/// such a page as a whole, or a page of the guest's where those are larger.
+///
+/// # Safety
+/// `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn seawall_containment_set_host_page(
+    containment: *const Containment,
+    bytes: u64,
+    error: *mut Error,
+) -> Status {
+    // SAFETY: by the caller.
+    unsafe {
+        call(error, || {
+            lock(&shared(containment, "containment")?.0).set_host_page(bytes);
             Ok(())
         })
     }
@@ -335,11 +355,11 @@ fn decide(
 ) -> Result<(), Failure> {
     // A stage 2 fault on the guest's own table walk can be behind a SIGBUS, and never behind a SEA exit.
     let last = if matches!(source, Source::Sea(_)) { Last::NoWalk } else { Last::Any };
-    let traits = GuestTraits { ras: vcpu.host_has_ras != 0, el2: vcpu.guest == Guest::Nested as u32 };
-    let vcpu = vcpu.stock(last)?;
+    let vcpu = vcpu.exited(last, &containment.1)?;
     incident.0 = Step::Empty;
+    let injector = vcpu.injector();
     let mut containment = lock(&containment.0);
-    containment.set_guest(traits);
+    containment.set_guest(GuestTraits { ras: injector.ras, el2: injector.guest == Guest::Nested });
     let decision = containment.decide(&vcpu, source, Duration::from_nanos(now_ns))?;
     incident.0 = Step::Decided { decision, last };
     Ok(())
@@ -359,7 +379,7 @@ fn record(
 
 fn inject(containment: &Containment, vcpu: &Vcpu, incident: &mut Incident) -> Result<(), Failure> {
     let (decision, last) = decision(incident)?;
-    let (decision, mut vcpu) = (*decision, vcpu.stock(last)?);
+    let (decision, mut vcpu) = (*decision, vcpu.exited(last, &containment.1)?);
     match lock(&containment.0).inject(&mut vcpu, decision) {
         Ok(outcome) => {
             incident.0 = Step::Done(outcome);

@@ -7,7 +7,7 @@ use seawall::{
     Access as ErrorAccess, Action as Taken, Decision, Injection, MemoryError, StopReason as Reason, Verdict,
 };
 use seawall_arm::{ExceptionLevel, Target};
-use seawall_kvm::assist::Last;
+use seawall_inject::Last;
 
 use crate::pointer::{Out, exclusive, free, shared, write_text};
 use crate::status::{Error, Failure, Status, call};
@@ -74,7 +74,8 @@ pub enum Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Recorded {
-    /// It has no place for records, the error has no address, or nothing is injected.
+    /// It has no place for records, the error has no address, nothing is injected, or the guest has read so many records of
+    /// this very error that the abort alone is left to try.
     No = 0,
     /// It lies at the source `record_source`.
     AtSource = 1,
@@ -312,15 +313,15 @@ fn set_injection(outcome: &mut Outcome, injection: &Injection) {
     outcome.iss = events.ext_abt_esr as u32;
 }
 
-fn set_guest(outcome: &mut Outcome, guest: &seawall::GuestState) {
+fn set_guest(outcome: &mut Outcome, guest: &seawall::Delivery) {
     let state = match guest {
-        seawall::GuestState::AtVector { target, pc, esr, far } => {
+        seawall::Delivery::AtVector { target, pc, esr, far } => {
             outcome.guest_level = if *target == Target::El2 { 2 } else { 1 };
             (outcome.guest_pc, outcome.guest_esr, outcome.guest_far) = (*pc, esr.bits(), *far);
             GuestState::AtVector
         }
-        seawall::GuestState::SErrorPending => GuestState::SerrorPending,
-        seawall::GuestState::NotDelivered => GuestState::NotDelivered,
+        seawall::Delivery::SErrorPending => GuestState::SerrorPending,
+        seawall::Delivery::NotDelivered => GuestState::NotDelivered,
     };
     outcome.guest_state = state as u32;
 }

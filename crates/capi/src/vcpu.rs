@@ -1,11 +1,10 @@
 //! A vCPU, as the ioctls of its VMM.
 
 use std::ffi::c_void;
+use std::sync::OnceLock;
 
 use seawall::ContainError;
-use seawall_kvm::Errno;
-use seawall_kvm::assist::{self, AssistError, Kernel, Last};
-use seawall_kvm::stock::{KernelEvents, StockError, StockVcpu};
+use seawall_inject::{Errno, Exited, ExitedError, Injector, KvmVcpu, Last};
 
 use crate::status::{Failure, Status};
 
@@ -15,18 +14,6 @@ pub const SEAWALL_KVM_EXIT_ARM_SEA: u32 = 41;
 pub const SEAWALL_KVM_CAP_ARM_SEA_TO_USER: u32 = 245;
 /// Bytes of `struct kvm_vcpu_events`.
 pub const SEAWALL_VCPU_EVENTS_SIZE: usize = 64;
-
-/// What of a vCPU decides where an abort can go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum Guest {
-    /// EL1 is AArch64, and there is no virtual EL2.
-    Aarch64 = 0,
-    /// EL1 is AArch32 (`KVM_ARM_VCPU_EL1_32BIT`). It must have run once.
-    Aarch32 = 1,
-    /// There is a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`).
-    Nested = 2,
-}
 
 /// A vCPU that is out of `KVM_RUN`. Each function is an ioctl on its file descriptor, gives 0 or the errno (positive or
 /// negative), and is called on the thread that called the library, before that call returns. None may be NULL.
@@ -46,10 +33,6 @@ pub struct Vcpu {
     pub get_one_reg: Option<unsafe extern "C" fn(opaque: *mut c_void, id: u64, value: *mut u64) -> i32>,
     /// `KVM_SET_ONE_REG` of a 64-bit register.
     pub set_one_reg: Option<unsafe extern "C" fn(opaque: *mut c_void, id: u64, value: u64) -> i32>,
-    /// One of `seawall_guest`.
-    pub guest: u32,
-    /// Not 0: the host has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`). Without it no SEA comes out of the kernel.
-    pub host_has_ras: u32,
 }
 
 /// The `arm_sea` member of the union in `struct kvm_run`, at byte 0x20 of it: field for field, so that it can be copied
@@ -88,10 +71,17 @@ fn result(returned: i32) -> Result<(), Errno> {
     if returned == 0 { Ok(()) } else { Err(Errno(returned.saturating_abs())) }
 }
 
-impl Kernel for Calls {
+impl KvmVcpu for Calls {
     fn set_vcpu_events(&self, bytes: &[u8; SEAWALL_VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
         // SAFETY: the VMM's own function, with what it asked for.
         result(unsafe { (self.set_vcpu_events)(self.opaque, bytes.as_ptr()) })
+    }
+
+    fn get_vcpu_events(&self) -> Result<[u8; SEAWALL_VCPU_EVENTS_SIZE], Errno> {
+        let mut bytes = [0; SEAWALL_VCPU_EVENTS_SIZE];
+        // SAFETY: as above.
+        result(unsafe { (self.get_vcpu_events)(self.opaque, bytes.as_mut_ptr()) })?;
+        Ok(bytes)
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
@@ -107,18 +97,9 @@ impl Kernel for Calls {
     }
 }
 
-impl KernelEvents for Calls {
-    fn get_vcpu_events(&self) -> Result<[u8; SEAWALL_VCPU_EVENTS_SIZE], Errno> {
-        let mut bytes = [0; SEAWALL_VCPU_EVENTS_SIZE];
-        // SAFETY: as above.
-        result(unsafe { (self.get_vcpu_events)(self.opaque, bytes.as_mut_ptr()) })?;
-        Ok(bytes)
-    }
-}
-
 impl Vcpu {
-    /// The vCPU as containment wants it, after such an exit.
-    pub(crate) fn stock(&self, last: Last) -> Result<StockVcpu<Calls>, Failure> {
+    /// The vCPU as containment drives it, after such an exit. `injector`: of its VM, found by its first vCPU.
+    pub(crate) fn exited(&self, last: Last, injector: &OnceLock<Injector>) -> Result<Exited<Calls>, Failure> {
         let missing = |name| {
             Failure::new(Status::NullPointer, format_args!("expected the vCPU's function `{name}`, got NULL"))
         };
@@ -129,30 +110,25 @@ impl Vcpu {
             get_one_reg: self.get_one_reg.ok_or_else(|| missing("get_one_reg"))?,
             set_one_reg: self.set_one_reg.ok_or_else(|| missing("set_one_reg"))?,
         };
-        let guest = match self.guest {
-            guest if guest == Guest::Aarch64 as u32 => assist::Guest::Aarch64,
-            guest if guest == Guest::Aarch32 as u32 => assist::Guest::Aarch32,
-            guest if guest == Guest::Nested as u32 => assist::Guest::Nested,
-            other => return Err(Failure::invalid(format_args!("expected a guest from 0 to 2, got {other}"))),
+        let injector = if let Some(injector) = injector.get() {
+            *injector
+        } else {
+            let found = Injector::probe(&calls).map_err(|error| ContainError::Vcpu(error.into()))?;
+            *injector.get_or_init(|| found)
         };
-        Ok(StockVcpu::new(calls, guest, self.host_has_ras != 0).after(last))
+        Ok(Exited::new(calls, injector, last))
     }
 }
 
-impl From<ContainError<StockError>> for Failure {
-    fn from(error: ContainError<StockError>) -> Self {
+impl From<ContainError<ExitedError>> for Failure {
+    fn from(error: ContainError<ExitedError>) -> Self {
         let (status, errno) = match &error {
-            ContainError::Vcpu(error @ StockError::Events(degraded)) => {
-                let is_degraded = matches!(
-                    degraded,
-                    AssistError::Degraded { .. }
-                        | AssistError::NoSError { .. }
-                        | AssistError::Unexpected { .. }
-                );
-                (if is_degraded { Status::Degraded } else { Status::Vcpu }, error.errno())
+            ContainError::Vcpu(error @ ExitedError::Events(events)) => {
+                (if events.has_injected() { Status::Degraded } else { Status::Vcpu }, error.errno())
             }
             ContainError::Vcpu(error) => (Status::Vcpu, error.errno()),
             ContainError::NotInAbi { .. } => (Status::Refused, None),
+            ContainError::OtherVcpu { .. } => (Status::InvalidArgument, None),
         };
         Self::new(status, error).with_errno(errno.map(|errno| errno.0))
     }

@@ -83,7 +83,8 @@ static int set_vcpu_events(void *opaque, const uint8_t *events)
     int from_lower = (vcpu->reg[PSTATE] & 0xf) == 0;
     int i;
 
-    vcpu->events++;
+    /* Not those by which the library asks what the kernel speaks. */
+    vcpu->events += events[0] || events[2];
     for (i = 16; i < 64; i++)
         if (events[i])
             return EINVAL;
@@ -162,7 +163,7 @@ static struct vcpu at_el0(void)
 
 static seawall_vcpu calls(struct vcpu *vcpu)
 {
-    seawall_vcpu calls = { vcpu, set_vcpu_events, get_vcpu_events, get_one_reg, set_one_reg, SEAWALL_GUEST_AARCH64, 1 };
+    seawall_vcpu calls = { vcpu, set_vcpu_events, get_vcpu_events, get_one_reg, set_one_reg };
 
     return calls;
 }
@@ -456,6 +457,13 @@ static void rules_dry_runs_and_the_host_first(void)
     IS(outcome.recorded, SEAWALL_RECORDED_AT_SOURCE);
     IS(vcpu.reg[ESR], 0x92000210);
 
+    /* A host with pages of 64 KiB: all of one is lost. */
+    OK(seawall_containment_set_host_page(containment, 0x10000, NULL));
+    OK(seawall_decide_sea(containment, &ioctls, &load, 5, incident, NULL));
+    OK(seawall_incident_outcome(incident, &outcome, NULL));
+    IS(outcome.gpa, 0x400a0000);
+    IS(outcome.size, 0x10000);
+
     /* A new guest is told where its records are. */
     OK(seawall_containment_reset(containment, NULL));
     IS(seawall_containment_reset_records(containment, &memory, NULL), SEAWALL_STATUS_NOT_FOUND);
@@ -476,7 +484,7 @@ static void when_ioctls_fail(void)
     IS(seawall_handle_sea(containment, &ioctls, NULL, &fetch, 1, 0, incident, &error), SEAWALL_STATUS_VCPU);
     IS(error.status, SEAWALL_STATUS_VCPU);
     IS(error.os_errno, EIO);
-    SAYS(error.message, "KVM_GET_ONE_REG failed: Input/output error (os error 5)");
+    SAYS(error.message, "KVM_GET_ONE_REG failed: Input/output error (os error 5); nothing was injected");
     IS(vcpu.events, 0);
 
     /* After the kernel delivered, the guest has its data abort, and a second injection is refused. */
@@ -654,9 +662,6 @@ static void bad_arguments_are_refused(void)
     broken.get_one_reg = NULL;
     IS(seawall_handle_sea(containment, &broken, NULL, &fetch, 0, 0, incident, &error), SEAWALL_STATUS_NULL_POINTER);
     SAYS(error.message, "expected the vCPU's function `get_one_reg`, got NULL");
-    broken = ioctls;
-    broken.guest = 3;
-    IS(seawall_handle_sea(containment, &broken, NULL, &fetch, 0, 0, incident, NULL), SEAWALL_STATUS_INVALID_ARGUMENT);
     IS(seawall_handle_sigbus(containment, &ioctls, NULL, 0, 0, 0, 0, incident, NULL), SEAWALL_STATUS_INVALID_ARGUMENT);
     IS(seawall_decide_sigbus(containment, &ioctls, UINT64_MAX, 2, 0, incident, NULL), SEAWALL_STATUS_INVALID_ARGUMENT);
     IS(seawall_record(containment, &memory, 0, incident, NULL), SEAWALL_STATUS_INVALID_ARGUMENT);

@@ -9,6 +9,7 @@ pub(crate) const START: &str = "\
 Start here:
   seawall demo                            what survives, under three policies, side by side
   seawall decode 0x92000210               an ESR in words
+  dmesg | seawall decode --log            what a log says of aborts and hardware errors
   seawall check                           does this host treat external aborts right?
   seawall probe                           what this host offers, and advice
   seawall run --kernel vmlinuz --initrd initrd.gz

@@ -19,11 +19,6 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Contain uncorrectable memory errors in Arm virtual machines.
-///
-/// When an Arm VM touches memory that the hardware could not correct, KVM by default panics the whole
-/// guest. Seawall injects the abort as it happened, so that only what used the memory is lost. This
-/// command shows it on a software Arm machine with memory that can go bad: no Arm hardware, no root.
 /// The crate's version, and the commit if it is known: by `build/main.rs`.
 const VERSION: &str = env!("SEAWALL_VERSION");
 
@@ -35,7 +30,7 @@ const VERSION: &str = env!("SEAWALL_VERSION");
 #[derive(Parser)]
 #[command(name = "seawall", version = VERSION, after_help = help::START, after_long_help = help::start())]
 struct Cli {
-    /// Write nothing to stderr but errors.
+    /// Write only errors to stderr: no notes, no progress.
     #[arg(short, long, global = true, display_order = 1000)]
     quiet: bool,
     #[command(subcommand)]
@@ -47,7 +42,6 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Probe(probe::Args),
-    /// Explain an ESR, DFSR, IFSR, SPSR or a 64-byte kvm_vcpu_events.
     Decode(decode::Args),
     Run(Box<run::Args>),
     Guest(guest::Args),
@@ -75,7 +69,7 @@ mod exit {
     /// All of them, with what each says, for the help and the manual.
     pub(crate) const ALL: [(u8, &str); 14] = [
         (0, "done; the guest powered itself off"),
-        (UNEXPECTED, "an outcome was not what it must be"),
+        (UNEXPECTED, "an outcome was not what it must be, or `decode` found nothing to explain"),
         (USAGE, "wrong usage"),
         (FILE, "a file cannot be read or written, or is no guest"),
         (RANGE, "a range is not in memory, or a size cannot be"),
@@ -117,7 +111,7 @@ fn main() -> ExitCode {
         Some(Command::Demo(args)) => demo::main(&args),
         Some(Command::Check(args)) => check::main(&args),
         Some(Command::Probe(args)) => probe::main(&args),
-        Some(Command::Decode(args)) => decode::main(&args),
+        Some(Command::Decode(args)) => decode::main(&args, quiet),
         Some(Command::Run(args)) => run::main(&args, quiet),
         Some(Command::Guest(args)) => guest::main(&args, quiet),
         Some(Command::Ledger(args)) => ledger::main(&args),

@@ -42,7 +42,7 @@ fn a_kernel_that_is_something_else_is_named_with_what_to_give_instead() {
         (0, b"070701", "a cpio archive: give it as the initramfs, and a kernel"),
         (0, b"MZ", "an EFI program that is no arm64 Image: give one that was built for arm64"),
         (0, b"QFI\xfb", "a qcow2 image: give it as a disk, and a kernel"),
-        (0, b"SEAWALL\0", "a ledger of Seawall's: it is for --ledger"),
+        (0, b"SEAWALL\0", "a ledger of Seawall's: it is for --ledger; seawall ledger shows it"),
     ] {
         let file = File::new("named-kernel", &marked(at, mark));
         let message = format!("{}: expected an arm64 kernel, got {what}", file.path());
@@ -234,14 +234,57 @@ fn an_elf_whose_segments_are_all_the_same_bytes_costs_its_size() {
     assert!(words.starts_with("error: the kernel does not fit: it takes 0x40000000.."), "{words}");
 }
 
-/// RFC 1952 and 1951: a gzip file of stored-free zeros is made by gzip(1).
+/// 600 MiB of zeros.
 #[test]
 fn a_kernel_that_unpacks_without_an_end_is_given_up_at_the_guests_memory() {
     let bomb =
-        Command::new("sh").args(["-c", "head -c 2147483648 /dev/zero | gzip -1"]).output().unwrap().stdout;
+        Command::new("sh").args(["-c", "head -c 629145600 /dev/zero | gzip -1"]).output().unwrap().stdout;
     let file = File::new("bomb.gz", &bomb);
     let output = within(300, &["--kernel", file.path(), "--memory", "64M"]);
     let message = "expected a kernel of at most 67108864 bytes, which is the guest's memory, the file unpacks to more; give \
                    the guest more memory (--memory SIZE)";
     assert_eq!(said(&output), error(11, &format!("{}: {message}", file.path())));
+}
+
+#[test]
+fn standard_input_without_an_end_is_read_as_far_as_the_guest_takes_it() {
+    let run = |name: &str, words: &[u32]| {
+        let kernel = File::code(name, words);
+        let mut yes = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+        let output = Command::new("prlimit")
+            .args(["--as=314572800", "--", env!("CARGO_BIN_EXE_seawall"), "run", "--memory", "2M", "--stdin"])
+            .args(["--kernel", kernel.path(), "--max-insns", "500000000"])
+            .stdin(yes.stdout.take().unwrap())
+            .output()
+            .unwrap();
+        yes.wait().unwrap();
+        said(&output)
+    };
+    let (code, words) = run("deaf", &[seawall::BRANCH_SELF]);
+    assert_eq!(code, Some(5));
+    assert!(words.contains("the guest did not end in 500000000 instructions"), "{words}");
+    let (code, words) = run("asleep", &[seawall::WFI]);
+    assert_eq!(code, Some(5));
+    assert!(words.contains("the guest waits for an interrupt"), "{words}");
+}
+
+#[test]
+fn snapshots_and_events_follow_a_link_which_stays() {
+    let folder = std::env::temp_dir().join(format!("seawall-{}-links", std::process::id()));
+    fs::create_dir_all(folder.join("far")).unwrap();
+    let kernel = File::code("links", &HELLO);
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    for name in ["snapshot", "events"] {
+        std::os::unix::fs::symlink(format!("far/{name}"), path(name)).unwrap();
+    }
+    let args =
+        ["run", "--kernel", kernel.path(), "--snapshot", &path("snapshot"), "--events", &path("events")];
+    assert_eq!(seawall(&args).status.code(), Some(0));
+    for name in ["snapshot", "events"] {
+        assert!(fs::symlink_metadata(path(name)).unwrap().is_symlink(), "{name}");
+        assert!(fs::metadata(path(&format!("far/{name}"))).unwrap().len() > 0, "{name}");
+    }
+    let restored = seawall(&["run", "--restore", &path("snapshot")]);
+    assert_eq!(restored.status.code(), Some(5), "it powered off: {}", text(&restored.stderr));
+    fs::remove_dir_all(folder).unwrap();
 }

@@ -17,7 +17,7 @@ fn stdout(args: &[&str]) -> String {
 fn each_exit_code_is_in_the_help_of_the_command_and_of_run() {
     let codes = "Exit codes:
    0  done; the guest powered itself off
-   1  an outcome was not what it must be
+   1  an outcome was not what it must be, or `decode` found nothing to explain
    2  wrong usage
    3  a file cannot be read or written, or is no guest
    4  a range is not in memory, or a size cannot be
@@ -83,14 +83,17 @@ fn a_snapshot_or_a_ledger_in_place_of_a_kernel_is_told_where_it_belongs() {
     let output = seawall(&["run", "--memory", "2M", "--kernel", flat.path(), "--snapshot", kept.path()]);
     assert_eq!(output.status.code(), Some(0));
     let path = kept.path();
-    let message =
-        format!("{path}: expected a kernel, got a snapshot; seawall run --restore {path} goes on from it");
-    assert_eq!(ends(&[path]), error(2, &message));
-    assert_eq!(ends(&["--kernel", path]), error(2, &message));
+    let message = format!(
+        "{path}: expected an arm64 kernel, got a snapshot of Seawall's: go on from it by --restore, without a kernel"
+    );
+    assert_eq!(ends(&[path]), error(3, &message));
+    assert_eq!(ends(&["--kernel", path]), error(3, &message));
     let ledger = File::new("no-kernel", &Ledger::default().to_bytes());
     let path = ledger.path();
-    let message = format!("{path}: expected a kernel, got a ledger; seawall ledger {path} shows it");
-    assert_eq!(ends(&[path]), error(2, &message));
+    let message = format!(
+        "{path}: expected an arm64 kernel, got a ledger of Seawall's: it is for --ledger; seawall ledger shows it"
+    );
+    assert_eq!(ends(&[path]), error(3, &message));
 }
 
 #[test]

@@ -117,8 +117,12 @@ fn run_stops_a_guest_that_does_nothing_but_an_access_that_nobody_answers() {
     let expected = "the guest's kernel made the same access 4097 times at PC 0x4008000c and did nothing else: address \
                     0x20000000, where there is neither RAM nor a device";
     assert!(words.contains(expected), "{words}");
-    // 16 are told of.
-    assert_eq!(words.matches("read of 8 bytes at gpa 0x20000000").count(), 16, "{words}");
+    // 16 are told of, and the one that ends it.
+    assert_eq!(words.matches("read of 8 bytes at gpa 0x20000000").count(), 17, "{words}");
+    assert!(
+        words.contains("PC 0x4008000c: stopped: the guest's kernel made the same access 4097 times"),
+        "{words}"
+    );
 }
 
 /// f5.S: PSCI AFFINITY_INFO with X1 = 0x80000001, of which bit 31 must be zero; says "Y" if the answer is

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, AbortDelivery, Exit, Layout, Vcpu};
+use seawall_events::{Abi, Delivery, Exit, Layout, Vcpu};
 
 /// Guest physical address at which the VM's RAM begins.
 pub const RAM: u64 = 0x4000_0000;
@@ -178,11 +178,11 @@ pub trait Backend: Send + Sync {
 
 /// A VM with one vCPU, which it is driven as.
 pub trait TestVm: Vcpu<Error = Error> {
-    /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call, in the layout of the VM's ABI.
+    /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call, in the layout of the VM's ABI; and where the guest is then.
     ///
     /// # Errors
     /// The call's errno.
-    fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Option<AbortDelivery>, Error>;
+    fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error>;
 
     /// `KVM_SET_VCPU_EVENTS` with an address that cannot be read.
     ///

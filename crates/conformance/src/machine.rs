@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, AbortDelivery, Exit, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu, VcpuEvents};
 use seawall_machine::{Config, NoSyndrome, StorePolicy, Vm};
 
 use crate::backend::{Backend, Capability, El1, Error, Interrupt, RAM_SIZE, Setup, TestVm};
@@ -115,7 +115,7 @@ impl Vcpu for MachineVm {
         }
     }
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
         Ok(self.vm.get_mut().vcpu(0)?.set_events(events)?)
     }
 
@@ -137,8 +137,8 @@ impl Vcpu for MachineVm {
 }
 
 impl TestVm for MachineVm {
-    fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Option<AbortDelivery>, Error> {
-        Ok(self.vm.get_mut().vcpu(0)?.set_events_bytes(bytes)?.abort)
+    fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
+        Ok(self.vm.get_mut().vcpu(0)?.set_events_bytes(bytes)?)
     }
 
     fn set_events_unreadable(&mut self) -> Result<(), Error> {

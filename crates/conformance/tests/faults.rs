@@ -7,7 +7,7 @@ use std::time::Duration;
 use seawall_conformance::{
     Backend, Capability, Entry, Error, Interrupt, LIMIT, Machine, Setup, TestVm, Verdict, run, scenarios,
 };
-use seawall_events::{Abi, AbortDelivery, Exit, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu, VcpuEvents};
 
 /// What is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Vcpu for FaultyVm {
         self.vm.answer_mmio(data);
     }
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
         let mut events = *events;
         let asked = events.ext_dabt_pending || events.ext_iabt_pending;
         let pc = self.vm.reg(Reg::Pc)?;
@@ -98,7 +98,7 @@ impl Vcpu for FaultyVm {
         }
         let set = self.vm.set_events(&events);
         if self.fault == Fault::NeverRefuses && set.is_err() {
-            return Ok(None);
+            return Ok(Delivery::NotDelivered);
         }
         if self.fault == Fault::FarOfThePage && asked && set.is_ok() {
             let far = self.vm.reg(Reg::FarEl1)?;
@@ -130,9 +130,9 @@ impl Vcpu for FaultyVm {
 }
 
 impl TestVm for FaultyVm {
-    fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Option<AbortDelivery>, Error> {
+    fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Delivery, Error> {
         match self.vm.set_events_bytes(bytes) {
-            Err(_) if self.fault == Fault::NeverRefuses => Ok(None),
+            Err(_) if self.fault == Fault::NeverRefuses => Ok(Delivery::NotDelivered),
             set => set,
         }
     }

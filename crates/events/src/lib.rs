@@ -7,7 +7,8 @@
 //!   kernel's order of checks, its errnos ([`Refusal`]) and its quirks
 //! - [`prepare_run`]: a pending SError is taken when the guest unmasks it
 //! - [`handle_guest_sea`]: from the hardware's abort to `KVM_EXIT_ARM_SEA` ([`SeaExit`])
-//! - [`Vcpu`]: a vCPU as a VMM sees it, implemented by the software machine and by `/dev/kvm`
+//! - [`Vcpu`]: a vCPU as a VMM sees it, implemented by the software machine and by `/dev/kvm`; [`Delivery`]: where an
+//!   injection left its guest
 //!
 //! It is fit to run inside a kernel: `no_std`, no allocation, no floating point, no recursion, and no
 //! path to a panic; `cargo xtask kernel-fit` checks the built objects. `examples/own_vcpu` embeds it.
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod abi;
+mod delivery;
 mod exit;
 mod inject;
 mod refusal;
@@ -26,6 +28,7 @@ mod vcpu;
 pub mod wire;
 
 pub use abi::{Abi, Layout, VcpuEvents};
+pub use delivery::Delivery;
 pub use exit::{Exit, MmioExit, NisvExit, SeaExit, SigbusExit, SystemEvent};
 pub use inject::{AbortDelivery, SErrorDelivery};
 pub use refusal::{Errno, Refusal, Refused};

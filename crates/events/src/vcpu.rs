@@ -1,6 +1,6 @@
 //! A vCPU as its VMM sees it.
 
-use crate::{Abi, AbortDelivery, Exit, Reg, VcpuEvents};
+use crate::{Abi, Delivery, Exit, Reg, VcpuEvents};
 
 /// A vCPU of some backend: the software machine, or `/dev/kvm`.
 pub trait Vcpu {
@@ -18,12 +18,12 @@ pub trait Vcpu {
     /// an answer the load reads zero.
     fn answer_mmio(&mut self, data: [u8; 8]);
 
-    /// `KVM_SET_VCPU_EVENTS`, and what became of the external abort if the events have one: the call
-    /// succeeds also when the kernel took the error for transient and delivered nothing.
+    /// `KVM_SET_VCPU_EVENTS`, and where the guest is after it: the call succeeds also when the kernel took the
+    /// error for transient and delivered nothing.
     ///
     /// # Errors
     /// The ioctl's errnos; see [`set_events`](crate::set_events).
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Self::Error>;
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Self::Error>;
 
     /// `KVM_GET_VCPU_EVENTS`.
     ///

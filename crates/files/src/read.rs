@@ -31,6 +31,17 @@ pub enum ReadError {
     },
 }
 
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        let kind = match error {
+            ReadError::Io(error) => return error,
+            ReadError::Kind(_) => io::ErrorKind::InvalidInput,
+            ReadError::TooBig { .. } => io::ErrorKind::FileTooLarge,
+        };
+        Self::new(kind, error)
+    }
+}
+
 fn advice(kind: &str) -> &'static str {
     if kind == "a FIFO" { "; a pipe is read as /dev/stdin or /dev/fd/N" } else { "" }
 }

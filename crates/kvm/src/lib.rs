@@ -1,11 +1,8 @@
 //! `/dev/kvm` on aarch64 Linux, driven by the trait [`Vcpu`](seawall_events::Vcpu): SEA exits, MMIO, NISV
 //! and system events, SIGBUS on a vCPU's thread as an exit of its own, and the extended
-//! `KVM_SET_VCPU_EVENTS` on kernels that do not know it.
+//! `KVM_SET_VCPU_EVENTS` on kernels that do not know it, by [`seawall_inject`]. A VMM that has vCPUs of its own takes that
+//! crate alone.
 //!
-//! - [`assist`]: *assisted injection*, the extended ABI out of three ioctls that every kernel has: the
-//!   kernel delivers its own data abort, and what it delivered is turned into what was asked. Portable,
-//!   and tested on any host against the model of `seawall-events`
-//! - [`stock`]: the same for a VMM that has vCPUs of its own, with all of containment on top
 //! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only; elsewhere `Kvm::open` says so): the backend
 //! - `lab` (aarch64 Linux only): the poison register of the lab's machine
 //! - [`probe`]: what this host offers, on any host
@@ -37,12 +34,9 @@
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 
-pub mod assist;
-mod errno;
 pub mod probe;
 #[cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
 mod state;
-pub mod stock;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 #[allow(unsafe_code)]
@@ -55,5 +49,5 @@ mod elsewhere;
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 pub use elsewhere::{Error, Kvm};
 
-pub use errno::Errno;
+pub use seawall_inject::Errno;
 pub use state::{GicState, VcpuState};

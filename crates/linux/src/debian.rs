@@ -15,8 +15,6 @@ const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
 const UNSTABLE: &str = "sid";
 /// `KVM_EXIT_ARM_SEA` came in 6.19; all that was measured was measured on 7.x.
 const OLDEST: [u32; 4] = [7, 0, 0, 0];
-/// No kernel unpacks to more, bytes.
-const LARGEST_KERNEL: u64 = 1 << 30;
 /// The packages with a kernel in them, by the names of this scheme and of the one before.
 const PREFIXES: [&str; 2] = ["linux-binary-", "linux-image-"];
 /// A version whose package was removed already is passed over, this many times.
@@ -244,7 +242,7 @@ fn one_of(unpacked: &Path, package: &str, places: &[&str]) -> Result<PathBuf> {
 }
 
 fn check_kernel(name: &str, content: &[u8]) -> Result<()> {
-    let what = match Kernel::parse(content.to_vec(), LARGEST_KERNEL) {
+    let what = match Kernel::parse(content.to_vec(), files::LARGEST) {
         Ok(Kernel::Linux(_)) => return Ok(()),
         Ok(_) => "expected an arm64 Linux kernel, got another program".to_owned(),
         Err(error) => error.to_string(),

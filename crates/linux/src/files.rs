@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// No kernel, no busybox and no module has more bytes, packed or not.
+pub(crate) const LARGEST: u64 = 1 << 30;
+
+/// A regular file of at most [`LARGEST`] bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| Error::file(path, error))
+    seawall_files::read(path, LARGEST).map_err(|error| Error::file(path, error.into()))
 }
 
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
@@ -16,9 +20,7 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 
 /// Writes a file so that at any time either the old or the new one is there, whole.
 pub(crate) fn replace(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    write(&new, content)?;
-    fs::rename(&new, path).map_err(|error| Error::file(path, error))
+    seawall_files::replace(path, content.as_ref()).map_err(|error| Error::file(path, error))
 }
 
 pub(crate) fn create_folder(path: &Path) -> Result<()> {

@@ -1,7 +1,6 @@
 //! Kernel modules: which are wanted, which those need, and in what order they load.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use lzma_rust2::XzReader;
@@ -88,10 +87,8 @@ fn unpack(path: &Path, content: Vec<u8>) -> std::result::Result<Vec<u8>, String>
     if path.extension().is_none_or(|extension| extension != "xz") {
         return Ok(content);
     }
-    let mut unpacked = Vec::new();
-    let mut reader = XzReader::new(content.as_slice(), true);
-    reader.read_to_end(&mut unpacked).map_err(|error| error.to_string())?;
-    Ok(unpacked)
+    let reader = XzReader::new(content.as_slice(), true);
+    seawall_files::read_within(reader, files::LARGEST).map_err(|error| error.to_string())
 }
 
 /// What a module needs, by the line `depends=` of its section `.modinfo`: NUL-terminated `KEY=VALUE`.

@@ -67,7 +67,9 @@ fn invalidate(cpu: &mut Cpu, missed: &[Invalidation]) {
         _ => None,
     });
     if addresses.len() <= FEW {
-        addresses.iter().for_each(|va| tlb.drop_address(*va));
+        for va in addresses {
+            tlb.drop_address(va);
+        }
     } else {
         tlb.drop_addresses(&addresses);
     }

@@ -217,7 +217,7 @@ impl Cpu {
     pub(crate) fn reset(&mut self, config: &Config) {
         let (steps, budget, clock, broadcasts_read) =
             (self.steps, self.budget, self.clock, self.broadcasts_read);
-        *self = Self { steps, clock, budget, broadcasts_read, ..Self::new(self.mpidr(), config) };
+        *self = Self { steps, clock, broadcasts_read, budget, ..Self::new(self.mpidr(), config) };
     }
 
     /// A register slot.

@@ -92,6 +92,6 @@ mod vm;
 pub mod walk;
 
 pub use decode::is_allocated;
-pub use snapshot::{FORMAT_VERSION, Snapshot, SnapshotError, StateHash};
+pub use snapshot::{FORMAT_VERSION, Limits as SnapshotLimits, Snapshot, SnapshotError, StateHash};
 pub use vcpu::{FpSimdState, Vcpu};
 pub use vm::{Config, Error, Kicker, NoSyndrome, RAM_BASE, StorePolicy, UndefinedLog, Vm};

@@ -97,6 +97,8 @@ impl Vm {
                 return Ok((current, Exit::Intr));
             }
             let Some(index) = self.next_cpu() else {
+                // A CPU that began to wait with the last step of a budget has given up its turn, too.
+                self.turn.left = 0;
                 if self.skip_time(self.alarm) {
                     continue;
                 }

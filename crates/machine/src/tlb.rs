@@ -75,7 +75,14 @@ struct Scope {
 #[derive(Clone, Debug)]
 pub(crate) struct Array {
     entries: Box<[Entry; SETS]>,
-    scopes: Box<[Scope; SETS]>,
+    /// Apart, so that an array is two words and found by a shift.
+    upkeep: Box<Upkeep>,
+}
+
+/// What is looked at only when entries come and go.
+#[derive(Clone, Debug)]
+struct Upkeep {
+    scopes: [Scope; SETS],
     /// The entries that may hold a page, a bit each: no other does.
     filled: [u64; SETS / 64],
 }
@@ -84,8 +91,10 @@ impl Array {
     fn new() -> Self {
         Self {
             entries: Box::new([Entry::NONE; SETS]),
-            scopes: Box::new([Scope { shift: 12, global: true }; SETS]),
-            filled: [0; SETS / 64],
+            upkeep: Box::new(Upkeep {
+                scopes: [Scope { shift: 12, global: true }; SETS],
+                filled: [0; SETS / 64],
+            }),
         }
     }
 
@@ -99,8 +108,8 @@ impl Array {
     fn insert(&mut self, va: u64, page: u32, strict: u32, scope: Scope) {
         let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
         self.entries[set] = Entry { tag: va & !PAGE_MASK, page, strict };
-        self.scopes[set] = scope;
-        self.filled[set / 64] |= 1 << (set % 64);
+        self.upkeep.scopes[set] = scope;
+        self.upkeep.filled[set / 64] |= 1 << (set % 64);
     }
 
     fn clear(&mut self) {
@@ -109,7 +118,8 @@ impl Array {
 
     /// Costs what the array holds.
     fn retain(&mut self, keep: impl Fn(&Entry, Scope) -> bool) {
-        for (word, filled) in self.filled.iter_mut().enumerate() {
+        let Upkeep { scopes, filled } = &mut *self.upkeep;
+        for (word, filled) in filled.iter_mut().enumerate() {
             let mut rest = *filled;
             while rest != 0 {
                 let bit = rest.trailing_zeros() as usize;
@@ -117,7 +127,7 @@ impl Array {
                 let set = word * 64 + bit;
                 #[cfg(test)]
                 work::count();
-                if !keep(&self.entries[set], self.scopes[set]) {
+                if !keep(&self.entries[set], scopes[set]) {
                     self.entries[set] = Entry::NONE;
                     *filled &= !(1 << bit);
                 }
@@ -260,7 +270,7 @@ impl Tlb {
         for array in self.arrays() {
             if untagged(array.entries[set].tag ^ va) >> PAGE_SHIFT == 0 {
                 array.entries[set] = Entry::NONE;
-                array.filled[set / 64] &= !(1 << (set % 64));
+                array.upkeep.filled[set / 64] &= !(1 << (set % 64));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, AbortDelivery, Applied, Exit, VcpuEvents};
+use seawall_events::{Abi, Delivery, Exit, VcpuEvents};
 
 use crate::cpu::{Cpu, PendingMmio, Wait};
 use crate::run::Kernel;
@@ -142,10 +142,10 @@ impl<'a> Vcpu<'a> {
     ///
     /// # Errors
     /// [`Error::Events`] with the kernel's errno.
-    pub fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Applied, Error> {
-        let abi = self.vm.config.abi;
-        let applied = seawall_events::set_events_bytes(&mut self.kernel()?, abi, || Some(*bytes))?;
-        Ok(applied)
+    pub fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
+        let events = VcpuEvents::from_bytes(self.vm.config.abi, bytes);
+        let events = events.map_err(|refusal| Error::Events(refusal.into()))?;
+        seawall_events::Vcpu::set_events(self, &events)
     }
 
     /// `KVM_GET_VCPU_EVENTS` as bytes.
@@ -208,9 +208,11 @@ impl seawall_events::Vcpu for Vcpu<'_> {
         }
     }
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
         let abi = self.vm.config.abi;
-        Ok(seawall_events::set_events(&mut self.kernel()?, abi, events)?.abort)
+        let mut kernel = self.kernel()?;
+        let applied = seawall_events::set_events(&mut kernel, abi, events)?;
+        Ok(Delivery::of(&kernel, events, &applied))
     }
 
     fn events(&self) -> Result<VcpuEvents, Error> {

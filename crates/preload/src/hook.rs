@@ -8,8 +8,7 @@ use seawall_events::Layout;
 use seawall_events::wire::{
     KVM_GET_ONE_REG, KVM_GET_VCPU_EVENTS, KVM_SET_ONE_REG, KVM_SET_VCPU_EVENTS, VCPU_EVENTS_SIZE,
 };
-use seawall_kvm::Errno;
-use seawall_kvm::assist::Kernel;
+use seawall_inject::{Errno, KvmVcpu};
 
 use crate::events::{self, Call, Host};
 
@@ -135,19 +134,19 @@ impl Call for VcpuCall {
         // SAFETY: the kernel just read there. Volatile: another thread of the program may write.
         Some(unsafe { bytes.cast::<[u8; VCPU_EVENTS_SIZE]>().read_volatile() })
     }
+}
+
+impl KvmVcpu for VcpuCall {
+    fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
+        // SAFETY: the kernel only reads the 64 bytes.
+        unsafe { self.ioctl(KVM_SET_VCPU_EVENTS, bytes.as_ptr().cast_mut().cast()) }.map(drop)
+    }
 
     fn get_vcpu_events(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Errno> {
         let mut bytes = [0; VCPU_EVENTS_SIZE];
         // SAFETY: the kernel writes the 64 bytes.
         unsafe { self.ioctl(KVM_GET_VCPU_EVENTS, bytes.as_mut_ptr().cast()) }?;
         Ok(bytes)
-    }
-}
-
-impl Kernel for VcpuCall {
-    fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
-        // SAFETY: the kernel only reads the 64 bytes.
-        unsafe { self.ioctl(KVM_SET_VCPU_EVENTS, bytes.as_ptr().cast_mut().cast()) }.map(drop)
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {

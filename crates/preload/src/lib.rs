@@ -21,7 +21,7 @@
 //!   because an ioctl failed in the midst of it; or of an abort and an SError in one call only the abort. The
 //!   kernel itself gives EIO to a process that did not create the VM.
 //! - EOPNOTSUPP: the vCPU's guest hypervisor takes the abort from its own guest (`HCR_EL2.TEA` and the like).
-//!   Nothing was done: [`check_nested`](seawall_kvm::assist::check_nested) says why.
+//!   Nothing was done: [`check_nested`](seawall_inject::Injector::check_nested) says why.
 //! - With mainline's fields alone a legal call goes to the kernel and has the kernel's own result. Two calls
 //!   that mainline lets pass are refused, as the proposal does: an ESR outside the ISS (or without RAS) for
 //!   an SError that is not pending, and for one that is, before the data abort of the same call is delivered.
@@ -31,7 +31,7 @@
 //!
 //! # How
 //!
-//! [Assisted injection](seawall_kvm::assist) over the program's own file descriptor. Nothing is remembered of
+//! [Assisted injection](seawall_inject::Injector) over the program's own file descriptor. Nothing is remembered of
 //! a vCPU: what it is (AArch64, AArch32 EL1, virtual EL2) is asked at each injection, so descriptors may be
 //! duplicated, reused and inherited. Once for the process it is asked whether the host has RAS, and whether
 //! the kernel needs any of this. The bytes behind the pointer are read only after the kernel read them

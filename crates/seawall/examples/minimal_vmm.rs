@@ -26,13 +26,10 @@ mod vmm {
     use kvm_bindings::{KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init};
     use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
     use seawall::{Action, AddressMap, Containment, Outcome, Region, Rules, Source};
-    use seawall_events::wire::{
-        KVM_CAP_ARM_INJECT_SERROR_ESR, KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id,
-    };
+    use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id};
     use seawall_events::{Reg, SeaExit, SigbusExit};
-    use seawall_kvm::assist::{Guest, Last};
+    use seawall_inject::{Exited, Injector, Last};
     use seawall_kvm::lab::{PoisonRegister, physical_address};
-    use seawall_kvm::stock::StockVcpu;
     use seawall_kvm::{sea_exit, sigbus};
     use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
@@ -77,7 +74,7 @@ mod vmm {
         let mut errors = Errors {
             containment: Containment::new(Rules::default()),
             map: AddressMap::new([Region { guest: RAM, host, size: RAM_SIZE }])?,
-            ras: kvm.check_extension_raw(KVM_CAP_ARM_INJECT_SERROR_ESR.into()) > 0,
+            injector: Injector::probe(&vcpu)?,
             started: Instant::now(),
         };
         sigbus::install()?;
@@ -129,14 +126,14 @@ mod vmm {
     struct Errors {
         containment: Containment<Rules>,
         map: AddressMap,
-        ras: bool,
+        injector: Injector,
         started: Instant,
     }
 
     impl Errors {
         /// The hardware gave the error to the guest's CPU, and KVM to us.
         fn sea(&mut self, vcpu: &VcpuFd, sea: &SeaExit) -> Result<(), Box<dyn Error>> {
-            let mut vcpu = StockVcpu::new(vcpu, Guest::Aarch64, self.ras).after(Last::NoWalk);
+            let mut vcpu = Exited::new(vcpu, self.injector, Last::NoWalk);
             let outcome = self.containment.handle(&mut vcpu, sea, self.started.elapsed())?;
             report(&outcome)
         }
@@ -148,7 +145,7 @@ mod vmm {
                 println!("vmm: bad memory at {:#x}, which no guest was about to use", sigbus.address);
                 return Ok(());
             };
-            let mut vcpu = StockVcpu::new(vcpu, Guest::Aarch64, self.ras);
+            let mut vcpu = Exited::new(vcpu, self.injector, Last::Any);
             let now = self.started.elapsed();
             let decision = self.containment.decide(&vcpu, &Source::Sigbus { range }, now)?;
             report(&self.containment.inject(&mut vcpu, decision)?)

@@ -5,15 +5,16 @@ mod refuse;
 use std::fmt;
 use std::time::Duration;
 
-use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Mode, Pstate, Target};
-use seawall_events::{Abi, Refusal, Reg, SeaExit, Vcpu};
+use seawall_arm::{ExceptionLevel, Pstate, Target, tcr};
+use seawall_events::{Abi, Delivery, Refusal, Reg, SeaExit, Vcpu};
 use thiserror::Error;
 
-use crate::storm::Noted;
+use crate::error::PAGE;
+use crate::storm::StormState;
 use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
-    Access, Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response,
-    Source, StopReason, StormGuard, Verdict,
+    Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response, Source,
+    StopReason, StormGuard, Verdict,
 };
 
 #[cfg(feature = "records")]
@@ -34,6 +35,7 @@ pub struct Containment<P> {
     #[cfg(feature = "records")]
     records: records::Records,
     guest: GuestTraits,
+    host_page: u64,
     is_dry_run: bool,
 }
 
@@ -58,7 +60,7 @@ impl Default for GuestTraits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContainmentState {
-    noted: Vec<Noted>,
+    storm: StormState,
     /// When, and which.
     bad_pages: Vec<(Duration, u64)>,
     repeats: RepeatsState,
@@ -87,7 +89,7 @@ pub enum Action {
         /// What was asked of the kernel.
         injection: Injection,
         /// What became of it.
-        guest: GuestState,
+        guest: Delivery,
     },
     /// Nothing yet: the vCPU is to be run again ([`Verdict::Wait`]).
     Waiting,
@@ -100,26 +102,6 @@ pub enum Action {
     Stop(StopReason),
 }
 
-/// Where an injection left the guest, read back from its registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuestState {
-    /// At the first instruction of its handler.
-    AtVector {
-        /// EL1, or the virtual EL2 of a guest hypervisor.
-        target: Target,
-        /// PC.
-        pc: u64,
-        /// `ESR_ELx` as the handler will read it; in AArch32 state, `DFSR` or `IFSR`.
-        esr: Esr,
-        /// `FAR_ELx` as the handler will read it (after an SError, of another exception); in AArch32 state, `DFAR` or `IFAR`.
-        far: u64,
-    },
-    /// The SError waits for the guest to unmask it.
-    SErrorPending,
-    /// The kernel took the error for transient and did nothing: the guest repeats the access.
-    NotDelivered,
-}
-
 /// What can go wrong between a SEA exit and its injection. The vCPU is as it was, but for
 /// [`ContainError::Vcpu`], where the backend failed.
 #[derive(Debug, Error)]
@@ -127,6 +109,17 @@ pub enum ContainError<E: std::error::Error + 'static> {
     /// The backend failed.
     #[error(transparent)]
     Vcpu(#[from] E),
+    /// The decision is about another vCPU, or this one has run since: it is not where the error was met.
+    #[error(
+        "the decision is about a vCPU at PC {decided:#x}, and this one is at PC {found:#x}: give it the decision about \
+         its own error, before it runs again"
+    )]
+    OtherVcpu {
+        /// Where the error was met.
+        decided: u64,
+        /// Where this vCPU is.
+        found: u64,
+    },
     /// The VM's ABI cannot express the policy's decision.
     #[error(
         "policy `{policy}` decided on an {injection}, but {refusal}: create the VM with the extended ABI, \
@@ -154,6 +147,7 @@ impl<P: Policy> Containment<P> {
             #[cfg(feature = "records")]
             records: records::Records::default(),
             guest: GuestTraits::default(),
+            host_page: PAGE,
             is_dry_run: false,
         }
     }
@@ -175,6 +169,12 @@ impl<P: Policy> Containment<P> {
         self.guest = guest;
     }
 
+    /// Bytes of the pages in which the host has the guest's memory, a power of two: 4096 if nothing is said. An error costs
+    /// such a page as a whole, or a page of the guest's where those are larger ([`MemoryError::range`]).
+    pub fn set_host_page(&mut self, bytes: u64) {
+        self.host_page = bytes.checked_next_power_of_two().unwrap_or(PAGE);
+    }
+
     /// From now on everything is decided and reported, and nothing is recorded or injected: to see in production what
     /// would be done, before it is.
     pub fn set_dry_run(&mut self, is_dry_run: bool) {
@@ -193,7 +193,7 @@ impl<P: Policy> Containment<P> {
     /// What it remembers, for a snapshot.
     pub fn state(&self) -> ContainmentState {
         ContainmentState {
-            noted: self.storm.noted().collect(),
+            storm: self.storm.state(),
             bad_pages: self.evacuation.noted().collect(),
             repeats: self.repeats.state(),
             #[cfg(feature = "records")]
@@ -203,7 +203,7 @@ impl<P: Policy> Containment<P> {
 
     /// It remembers this from now on, as far as its guards remember that much.
     pub fn set_state(&mut self, state: &ContainmentState) {
-        self.storm.remember(state.noted.iter().copied());
+        self.storm.set_state(&state.storm);
         self.evacuation.remember(state.bad_pages.iter().copied());
         self.repeats.set_state(&state.repeats);
         #[cfg(feature = "records")]
@@ -246,6 +246,9 @@ impl<P: Policy> Containment<P> {
             error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
         }
         self.repeats.forget();
+        if error.gpa.is_some() {
+            error = error.in_pages_of(self.host_page.max(guest_page(vcpu, &error, pstate)));
+        }
         let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
         if let Err(reason) = self.storm.note(&error, now) {
             return Ok(decision(Verdict::Stop(reason), None));
@@ -281,7 +284,8 @@ impl<P: Policy> Containment<P> {
     /// here is one in which the host could not help.
     ///
     /// # Errors
-    /// [`ContainError::Vcpu`]; nothing was injected then, unless the backend failed after it.
+    /// [`ContainError::OtherVcpu`], which sees two vCPUs at one PC as the same, and [`ContainError::Vcpu`]; nothing was
+    /// injected then, unless the backend failed after it.
     pub fn inject<V: Vcpu>(
         &mut self,
         vcpu: &mut V,
@@ -295,8 +299,11 @@ impl<P: Policy> Containment<P> {
                 Action::DryRun(injection)
             }
             Verdict::Inject(injection) | Verdict::HostFirst(injection) => {
-                vcpu.set_events(&injection.events())?;
-                let mut guest = guest_state(vcpu, error.pc, error.access == Access::Fetch)?;
+                let found = vcpu.reg(Reg::Pc)?;
+                if found != error.pc {
+                    return Err(ContainError::OtherVcpu { decided: error.pc, found });
+                }
+                let mut guest = vcpu.set_events(&injection.events())?;
                 if injection.is_by_far() {
                     correct_fetch(vcpu, error.pc, &mut guest)?;
                 }
@@ -307,59 +314,29 @@ impl<P: Policy> Containment<P> {
     }
 }
 
+/// Bytes of the guest's pages where the error is: such a page is what the guest takes offline.
+///
+/// Without a virtual address PC's half of the address space counts. In AArch32 state the register is another, and at a
+/// virtual EL2 it is not this one: 4 KiB then, as on a vCPU that does not give it away.
+fn guest_page<V: Vcpu>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
+    if pstate.is_aarch32() || error.level == ExceptionLevel::El2 {
+        return PAGE;
+    }
+    let va = error.gva.unwrap_or(error.pc);
+    vcpu.reg(Reg::TcrEl1).map_or(PAGE, |tcr| tcr::granule(tcr, va))
+}
+
 /// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.
 /// In AArch32 state the abort stays a data abort.
-fn correct_fetch<V: Vcpu>(vcpu: &mut V, pc: u64, guest: &mut GuestState) -> Result<(), V::Error> {
+fn correct_fetch<V: Vcpu>(vcpu: &mut V, pc: u64, guest: &mut Delivery) -> Result<(), V::Error> {
     const INSTRUCTION: u64 = 4;
-    let GuestState::AtVector { target, esr, far, .. } = guest else { return Ok(()) };
-    let fetch = match esr.ec() {
-        ExceptionClass::DATA_ABORT_LOWER => ExceptionClass::INSTRUCTION_ABORT_LOWER,
-        ExceptionClass::DATA_ABORT_SAME => ExceptionClass::INSTRUCTION_ABORT_SAME,
-        _ => return Ok(()),
-    };
-    if far.wrapping_sub(pc) >= INSTRUCTION {
-        return Ok(());
-    }
+    let Delivery::AtVector { target, esr, far, .. } = guest else { return Ok(()) };
+    let is_fetch = far.wrapping_sub(pc) < INSTRUCTION;
+    let Some(corrected) = esr.as_instruction_abort().filter(|_| is_fetch) else { return Ok(()) };
     let register = if *target == Target::El2 { Reg::EsrEl2 } else { Reg::EsrEl1 };
-    let corrected = Esr::new(fetch, esr.il(), esr.iss());
     vcpu.set_reg(register, corrected.bits())?;
     *esr = corrected;
     Ok(())
-}
-
-/// Where the guest is after an injection at `pc`.
-fn guest_state<V: Vcpu>(vcpu: &V, pc: u64, was_fetch: bool) -> Result<GuestState, V::Error> {
-    let now = vcpu.reg(Reg::Pc)?;
-    let pstate = Pstate::from_bits(vcpu.reg(Reg::Pstate)?);
-    if pstate.mode() == Mode::Abort && is_abort32_return(vcpu.reg(Reg::X(20))?, pc) {
-        // Vector 0x0c is the prefetch abort's: IFSR, and IFAR in FAR_EL1[63:32]. The data abort's are DFSR,
-        // which is ESR_EL1, and DFAR in [31:0].
-        let is_prefetch = was_fetch && now & 0x1f == 0x0c;
-        let esr = Esr::from_bits(vcpu.reg(if is_prefetch { Reg::Ifsr32 } else { Reg::EsrEl1 })?);
-        let far = vcpu.reg(Reg::FarEl1)?;
-        let far = if is_prefetch { far >> 32 } else { far & 0xffff_ffff };
-        return Ok(GuestState::AtVector { target: Target::El1, pc: now, esr, far });
-    }
-    let (target, elr, vbar, esr, far) = match pstate.exception_level() {
-        ExceptionLevel::El2 => (Target::El2, Reg::ElrEl2, Reg::VbarEl2, Reg::EsrEl2, Reg::FarEl2),
-        _ => (Target::El1, Reg::ElrEl1, Reg::VbarEl1, Reg::EsrEl1, Reg::FarEl1),
-    };
-    // PC alone does not tell: a vector that is itself bad is left for itself.
-    let in_vectors = now & !0x7ff == vcpu.reg(vbar)? & !0x7ff;
-    if in_vectors && vcpu.reg(elr)? == pc {
-        let esr = Esr::from_bits(vcpu.reg(esr)?);
-        return Ok(GuestState::AtVector { target, pc: now, esr, far: vcpu.reg(far)? });
-    }
-    if vcpu.events()?.serror_pending {
-        return Ok(GuestState::SErrorPending);
-    }
-    Ok(GuestState::NotDelivered)
-}
-
-/// `LR_abt` is PC + 4 after a prefetch abort, PC + 8 after a data abort.
-fn is_abort32_return(lr: u64, pc: u64) -> bool {
-    let offset = (lr as u32).wrapping_sub(pc as u32);
-    offset == 4 || offset == 8
 }
 
 impl fmt::Display for Outcome {
@@ -383,20 +360,6 @@ impl fmt::Display for Action {
             Self::Repaired => f.write_str("the host put back what was there"),
             Self::DryRun(injection) => write!(f, "dry run: {injection} would have been injected"),
             Self::Stop(reason) => write!(f, "stopped: {reason}"),
-        }
-    }
-}
-
-impl fmt::Display for GuestState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtVector { pc, esr, far, .. } => {
-                write!(f, "guest at vector {pc:#x}, ESR {:#x}", esr.bits())?;
-                // An SError leaves the FAR of another exception there.
-                if esr.ec() == ExceptionClass::SERROR { Ok(()) } else { write!(f, ", FAR {far:#x}") }
-            }
-            Self::SErrorPending => f.write_str("pending until the guest unmasks it"),
-            Self::NotDelivered => f.write_str("not delivered: the kernel took the error for transient"),
         }
     }
 }

@@ -51,7 +51,8 @@ pub enum Verdict {
 /// Whether a guest finds a record of an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Recorded {
-    /// It has no place for records, the error has no address, or nothing is injected.
+    /// It has no place for records, the error has no address, nothing is injected, or the guest has read so many records of
+    /// this very error that the abort alone is left to try.
     #[default]
     No,
     /// It lies at this source.

@@ -37,9 +37,11 @@ pub enum Source {
 /// An uncorrectable memory error that a guest consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryError {
-    /// The guest page, if the exit gave it and FnV was 0; where the bad range begins.
+    /// Where the bad range begins, at the beginning of a page, if the exit gave the address and FnV was 0.
     pub gpa: Option<u64>,
-    /// How much from there on may be bad, bytes: 4096 for an exit.
+    /// How much from there on is lost with it, bytes. An exit names 4 KiB and SIGBUS what the host took away. A
+    /// [`Containment`](crate::Containment) makes whole pages of it: the guest's own (4, 16 or 64 KiB), or the host's where
+    /// those are larger.
     pub size: u64,
     /// The guest virtual address, if FnV was 0: exact to the byte.
     pub gva: Option<u64>,
@@ -67,8 +69,8 @@ pub enum Nested {
     Hypervisor,
 }
 
-/// Bytes of what a SEA exit names.
-const PAGE: u64 = 4096;
+/// Bytes of what a SEA exit names, whatever the pages of guest and host: `HPFAR_EL2` and `PAR_EL1` have bits `[47:12]`.
+pub(crate) const PAGE: u64 = 4096;
 
 impl MemoryError {
     /// The error that a source tells of, at `pc` with `pstate`.
@@ -89,7 +91,7 @@ impl MemoryError {
         }
     }
 
-    /// What may be bad: guest physical addresses.
+    /// What is lost: guest physical addresses, whole pages.
     pub fn range(&self) -> Option<Range<u64>> {
         self.gpa.map(|gpa| gpa..gpa.saturating_add(self.size))
     }
@@ -118,6 +120,15 @@ impl MemoryError {
             esr: Some(exit.esr),
             nested: None,
         }
+    }
+
+    /// The same error where a page, of `page` bytes, a power of two, is lost as a whole.
+    #[must_use]
+    pub fn in_pages_of(self, page: u64) -> Self {
+        let Some(range) = self.range() else { return self };
+        let start = range.start & !page.saturating_sub(1);
+        let end = range.end.checked_next_multiple_of(page.max(1)).unwrap_or(range.end);
+        Self { gpa: Some(start), size: end - start, ..self }
     }
 
     /// The same error on a vCPU with a virtual EL2 whose `HCR_EL2` and `HCRX_EL2` are these.

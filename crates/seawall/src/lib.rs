@@ -63,9 +63,7 @@ pub mod telemetry;
 mod unanswered;
 
 pub use address_map::{AddressMap, BadRegion, Region};
-pub use containment::{
-    Action, ContainError, Containment, ContainmentState, GuestState, GuestTraits, Outcome,
-};
+pub use containment::{Action, ContainError, Containment, ContainmentState, GuestTraits, Outcome};
 pub use decision::{Decision, Recorded, Verdict};
 pub use error::{Access, MemoryError, Nested, Source};
 pub use evacuation::{Evacuate, EvacuationThreshold};
@@ -73,6 +71,7 @@ pub use injection::{ExternalAbort, Injection, Iss, SErrorInjection};
 pub use policy::{
     Answer, BadRule, ErrorKind, Full, Mainline, Policy, Response, Rule, Rules, SError, builtin,
 };
+pub use seawall_events::Delivery;
 pub use stop::StopReason;
 pub use storm::StormGuard;
 pub use unanswered::{Unanswered, UnansweredAccess, UnansweredOutcome};

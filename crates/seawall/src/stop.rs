@@ -1,5 +1,7 @@
 //! Why a guest is stopped.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::{ErrorKind, Unanswered};
@@ -36,6 +38,17 @@ pub enum StopReason {
         /// How often.
         times: u32,
     },
+    /// Errors come faster than memory can fail: the guest makes them itself, or reads all of a bad range over and over.
+    #[error(
+        "the guest took more than {errors} memory errors within {} s: it does not keep away from what it was told is \
+         bad", .within.as_secs()
+    )]
+    Flood {
+        /// How many are allowed.
+        errors: u32,
+        /// Within this time.
+        within: Duration,
+    },
     /// The policy has it so for errors of this kind.
     #[error("the policy stops a guest at this kind of error: {0}")]
     Policy(ErrorKind),
@@ -52,6 +65,7 @@ impl StopReason {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Storm { .. } | Self::Unanswered { .. } => "storm",
+            Self::Flood { .. } => "flood",
             Self::Policy(_) => "policy",
             Self::Nested => "nested",
         }

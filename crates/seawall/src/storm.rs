@@ -1,11 +1,12 @@
-//! A guest that takes the same abort again and again.
+//! A guest that takes the same abort again and again, or more of them than memory can have errors.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::{MemoryError, StopReason};
 
-/// Notices storms: the same PC, address and page, too often within a period.
+/// Notices storms: the same PC, address and page too often within a period, or any errors at a rate that no failing
+/// memory has: [`StormGuard::FLOOD`] within the period, and as many at once.
 ///
 /// A handler that is itself bad aborts at one PC for ever; two tasks that retry in turn, at two. So the guard
 /// looks at all errors of the period, not only at the last one. Neither a guest that moves on, be it to another
@@ -16,6 +17,16 @@ pub struct StormGuard {
     limit: usize,
     period: Duration,
     recent: VecDeque<(Duration, Key)>,
+    /// When errors at the greatest rate would be as many as came.
+    flood_until: Duration,
+}
+
+/// What a [`StormGuard`] remembers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct StormState {
+    noted: Vec<Noted>,
+    flood_until: Duration,
 }
 
 /// When, PC, gva and gpa.
@@ -27,6 +38,10 @@ type Key = (u64, Option<u64>, Option<u64>);
 impl StormGuard {
     /// How many errors are remembered at most, and so how many may be allowed.
     pub const MEMORY: usize = 64;
+    /// Those that may be allowed, and the one that is too many.
+    const HELD: usize = Self::MEMORY + 1;
+    /// How many errors of any kind may come within the period. Ten thousand pages, each met once, are no storm.
+    pub const FLOOD: u32 = 16_384;
     /// How often the same abort may come within the period, if nothing else is said.
     pub const LIMIT: usize = 16;
     /// The period, if nothing else is said.
@@ -35,28 +50,27 @@ impl StormGuard {
     /// A guard that allows the same abort `limit` times (1 to [`StormGuard::MEMORY`]) within `period`.
     pub fn new(limit: usize, period: Duration) -> Self {
         let limit = limit.clamp(1, Self::MEMORY);
-        Self { limit, period, recent: VecDeque::with_capacity(Self::MEMORY + 1) }
+        let recent = VecDeque::with_capacity(Self::HELD);
+        Self { limit, period, recent, flood_until: Duration::ZERO }
     }
 
-    /// The errors that it remembers, oldest first.
-    pub(crate) fn noted(&self) -> impl Iterator<Item = Noted> {
-        self.recent.iter().map(|(then, (pc, gva, gpa))| (*then, *pc, *gva, *gpa))
+    /// What it remembers.
+    pub(crate) fn state(&self) -> StormState {
+        let noted = self.recent.iter().map(|(then, (pc, gva, gpa))| (*then, *pc, *gva, *gpa));
+        StormState { noted: noted.collect(), flood_until: self.flood_until }
     }
 
     /// Forgets all errors.
     pub(crate) fn forget(&mut self) {
-        self.recent.clear();
+        self.set_state(&StormState::default());
     }
 
-    /// The same guard with other memories: what a guard [`noted`](Self::noted), the last of it.
-    pub(crate) fn remember(&mut self, noted: impl IntoIterator<Item = Noted>) {
-        self.recent.clear();
-        for (then, pc, gva, gpa) in noted {
-            self.recent.push_back((then, (pc, gva, gpa)));
-            if self.recent.len() > Self::MEMORY {
-                self.recent.pop_front();
-            }
-        }
+    /// The same guard with other memories.
+    pub(crate) fn set_state(&mut self, state: &StormState) {
+        let StormState { noted, flood_until } = state;
+        let last = noted.iter().skip(noted.len().saturating_sub(Self::HELD));
+        self.recent = last.map(|(then, pc, gva, gpa)| (*then, (*pc, *gva, *gpa))).collect();
+        self.flood_until = *flood_until;
     }
 
     /// The last error that was noted and is like this one did not count.
@@ -65,26 +79,43 @@ impl StormGuard {
         let key = (error.pc, error.gva, error.gpa);
         if let Some(last) = self.recent.iter().rposition(|(_, seen)| *seen == key) {
             self.recent.remove(last);
+            self.flood_until = self.flood_until.saturating_sub(self.period / Self::FLOOD);
         }
+    }
+
+    /// Whether an error that was noted came more often than half the limit allows.
+    #[cfg(feature = "records")]
+    pub(crate) fn is_half_way(&self, error: &MemoryError) -> bool {
+        self.times(error) > (self.limit / 2).max(1)
+    }
+
+    fn times(&self, error: &MemoryError) -> usize {
+        let key = (error.pc, error.gva, error.gpa);
+        self.recent.iter().filter(|(_, seen)| *seen == key).count()
     }
 
     /// Takes note of an error at the time `now`, read from a clock that does not go back.
     ///
     /// # Errors
-    /// [`StopReason::Storm`] if the same came more often than the limit.
+    /// [`StopReason::Storm`] if the same came more often than the limit, [`StopReason::Flood`] if too many came.
     pub fn note(&mut self, error: &MemoryError, now: Duration) -> Result<(), StopReason> {
         let key = (error.pc, error.gva, error.gpa);
+        // Each error takes a part of the period; what was not taken up by now is lost.
+        self.flood_until = self.flood_until.max(now).saturating_add(self.period / Self::FLOOD);
         while let Some((then, _)) = self.recent.front() {
             let is_old = now.saturating_sub(*then) > self.period;
-            if !is_old && self.recent.len() <= Self::MEMORY {
+            if !is_old && self.recent.len() < Self::HELD {
                 break;
             }
             self.recent.pop_front();
         }
         self.recent.push_back((now, key));
-        let times = self.recent.iter().filter(|(_, seen)| *seen == key).count();
+        let times = self.times(error);
         if times > self.limit {
             return Err(StopReason::Storm { pc: error.pc, gva: error.gva, times });
+        }
+        if self.flood_until.saturating_sub(now) > self.period {
+            return Err(StopReason::Flood { errors: Self::FLOOD, within: self.period });
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::{
-    Access, Action, ContainError, Containment, Full, GuestState, Injection, Iss, Mainline, MemoryError,
-    Policy, SError, StopReason, StormGuard, builtin,
+    Access, Action, ContainError, Containment, Delivery, Full, Injection, Iss, Mainline, MemoryError, Policy,
+    SError, StopReason, StormGuard, builtin,
 };
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
 use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit, SeaPolicy, handle_guest_sea};
@@ -26,7 +26,7 @@ fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
 const POSTED: Abi = Abi::Extended(Layout::Posted);
 
 /// Handles the error once; gives the injection and where the guest is.
-fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, GuestState) {
+fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, Delivery) {
     let exit = guest.exit;
     let outcome = Containment::new(policy).handle(guest, &exit, NOW).unwrap();
     match outcome.action {
@@ -38,7 +38,7 @@ fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, GuestState) {
 #[test]
 fn full_replays_a_fetch_as_an_instruction_abort_with_its_iss() {
     let (_, state) = handle(Full, &mut guest(0x8200_0210, 0, POSTED));
-    let expected = GuestState::AtVector {
+    let expected = Delivery::AtVector {
         target: Target::El1,
         pc: VBAR + 0x400,
         esr: Esr::from_bits(0x8200_0210),
@@ -62,7 +62,7 @@ fn full_replays_each_bit_that_the_exit_gives() {
         (0x8200_0215, 0, 0x8200_0215), // a fetch, walk at level 1
     ] {
         let (_, state) = handle(Full, &mut guest(hardware, pstate, POSTED));
-        let GuestState::AtVector { esr, .. } = state else { panic!("{state:?}") };
+        let Delivery::AtVector { esr, .. } = state else { panic!("{state:?}") };
         assert_eq!(esr.bits(), seen, "{hardware:#x}");
     }
 }
@@ -70,7 +70,7 @@ fn full_replays_each_bit_that_the_exit_gives() {
 #[test]
 fn full_works_in_the_other_layout_too() {
     let (_, state) = handle(Full, &mut guest(0x8200_0210, 0, Abi::Extended(Layout::Trailing)));
-    assert!(matches!(state, GuestState::AtVector { esr, .. } if esr.bits() == 0x8200_0210));
+    assert!(matches!(state, Delivery::AtVector { esr, .. } if esr.bits() == 0x8200_0210));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn mainline_makes_a_data_abort_of_everything_and_gives_no_esr() {
     for hardware in [0x8200_0210, 0x9200_0650] {
         let (injection, state) = handle(Mainline, &mut guest(hardware, 0, Abi::Mainline));
         assert_eq!(injection, Injection::data_abort().into());
-        assert!(matches!(state, GuestState::AtVector { esr, .. } if esr.bits() == 0x9200_0010));
+        assert!(matches!(state, Delivery::AtVector { esr, .. } if esr.bits() == 0x9200_0010));
     }
 }
 
@@ -86,14 +86,14 @@ fn mainline_makes_a_data_abort_of_everything_and_gives_no_esr() {
 fn serror_is_what_kvm_does_by_itself() {
     let (injection, state) = handle(SError, &mut guest(0x9200_0210, 0, Abi::Mainline));
     assert_eq!(injection, Injection::serror().into());
-    assert!(matches!(state, GuestState::AtVector { esr, pc, .. }
+    assert!(matches!(state, Delivery::AtVector { esr, pc, .. }
         if esr.bits() == 0xbf00_0000 && pc == VBAR + 0x580));
 }
 
 #[test]
 fn a_masked_serror_is_reported_as_pending() {
     let (_, state) = handle(SError, &mut guest(0x9200_0210, 0x3c5, Abi::Mainline));
-    assert_eq!(state, GuestState::SErrorPending);
+    assert_eq!(state, Delivery::SErrorPending);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn what_the_kernel_did_not_deliver_is_reported() {
     let mut guest = guest(0x9200_0210, 5, POSTED);
     guest.vcpu.last_fault.esr = Esr::from_bits(0x9200_0087); // S1PTW, and no walk finds it
     let (_, state) = handle(Full, &mut guest);
-    assert_eq!(state, GuestState::NotDelivered);
+    assert_eq!(state, Delivery::NotDelivered);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_vector_that_is_itself_bad_is_still_a_delivery() {
     guest.vcpu.set_reg(Reg::Pc, VBAR + 0x200);
     for _ in 0..2 {
         let (_, state) = handle(Full, &mut guest);
-        assert!(matches!(state, GuestState::AtVector { pc, .. } if pc == VBAR + 0x200), "{state:?}");
+        assert!(matches!(state, Delivery::AtVector { pc, .. } if pc == VBAR + 0x200), "{state:?}");
     }
 }
 
@@ -135,7 +135,7 @@ fn aarch32_aborts_are_read_back_from_their_own_registers() {
         guest.vcpu.set_reg(Reg::FarEl1, 0x1111_1111_2222_2222);
         let (_, state) = handle(Full, &mut guest);
         let expected =
-            GuestState::AtVector { target: Target::El1, pc, esr: Esr::from_bits(fsr), far: 0x50_0123 };
+            Delivery::AtVector { target: Target::El1, pc, esr: Esr::from_bits(fsr), far: 0x50_0123 };
         assert_eq!(state, expected);
     }
 }
@@ -202,6 +202,65 @@ fn a_service_that_meets_the_same_bad_page_at_each_restart_is_no_storm() {
     let mut guard = StormGuard::default();
     let times = (0..100).take_while(|n| guard.note(&error, Duration::from_millis(600 * n)).is_ok()).count();
     assert_eq!(times, 16);
+}
+
+/// Line number `n` of bad memory, loaded by one instruction.
+fn line(n: u64) -> MemoryError {
+    MemoryError {
+        gpa: Some(0x4000_0000 + 64 * n),
+        size: 64,
+        gva: Some(64 * n),
+        access: Access::Load,
+        walk_level: None,
+        level: ExceptionLevel::El1,
+        pc: 0x1000,
+        esr: Some(Esr::from_bits(0x9600_0210)),
+        nested: None,
+    }
+}
+
+/// Found by a hostile test: 780,000 errors in four seconds, none of which came often enough.
+#[test]
+fn a_thousand_bad_lines_read_in_turn_are_a_flood() {
+    let mut guard = StormGuard::default();
+    let (mut taken, reason) = (0, StopReason::Flood { errors: 16_384, within: Duration::from_secs(10) });
+    let error = loop {
+        match guard.note(&line(taken % 1024), Duration::from_micros(5 * taken)) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, reason);
+    // 16,384 and those for which there was time meanwhile.
+    assert!((16_384..16_600).contains(&taken), "{taken}");
+    assert_eq!(error.name(), "flood");
+    let text = "the guest took more than 16384 memory errors within 10 s: it does not keep away from what it was told \
+                is bad";
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn ten_thousand_pages_at_once_and_a_thousand_a_second_for_an_hour_are_no_flood() {
+    let mut guard = StormGuard::default();
+    assert!((0..10_000).all(|n| guard.note(&line(64 * n), NOW).is_ok()));
+    let mut guard = StormGuard::default();
+    assert!((0..3_600_000).all(|n| guard.note(&line(64 * n), Duration::from_millis(n)).is_ok()));
+}
+
+/// 65 were held and 64 kept: a machine that went back to a snapshot had another state hash.
+#[test]
+fn what_a_containment_remembers_is_the_same_in_and_out_of_a_snapshot() {
+    let mut guest = guest(0x9200_0210, 0x3c5, POSTED);
+    let mut containment = Containment::new(Full);
+    for n in 0..100 {
+        guest.vcpu.set_reg(Reg::Pc, PC + 4 * n);
+        let exit = guest.exit;
+        containment.handle(&mut guest, &exit, NOW).unwrap();
+        let state = containment.state();
+        let mut other = Containment::new(Full);
+        other.set_state(&state);
+        assert_eq!(other.state(), state, "{n}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::apei::cper::{MemoryErrorRecord, RECORD_SIZE};
 use seawall::apei::ghes::{Ghes, Region};
 use seawall::{
-    Access, Action, Containment, Evacuate, EvacuationThreshold, Full, GuestState, Mainline, Recorded, SError,
+    Access, Action, Containment, Delivery, Evacuate, EvacuationThreshold, Full, Mainline, Recorded, SError,
     Source, StormGuard, Verdict,
 };
 use seawall_arm::{Esr, Target};
@@ -79,7 +79,7 @@ fn after_sigbus_the_far_tells_a_fetch_from_a_load() {
             let outcome = containment.inject(&mut guest, decision).unwrap();
             let Action::Injected { guest: state, .. } = outcome.action else { panic!("{outcome}") };
             let pc = VBAR + if pstate == 0 { 0x400 } else { 0x200 };
-            let expected = GuestState::AtVector { target: Target::El1, pc, esr: Esr::from_bits(esr), far };
+            let expected = Delivery::AtVector { target: Target::El1, pc, esr: Esr::from_bits(esr), far };
             assert_eq!(state, expected, "{far:#x}");
             assert_eq!(guest.vcpu.reg(Reg::EsrEl1), esr);
         }
@@ -110,6 +110,57 @@ fn sigbus_says_how_much_is_bad_and_nothing_of_the_access() {
     assert_eq!(error.to_string(), "access at EL0, PC 0x401040: gva unknown, gpa 0x40210000");
 }
 
+/// Linux takes its own page around a record's address offline (`ghes_do_memory_failure`: `PHYS_PFN`), and a host its own
+/// (`si_addr_lsb`); a SEA exit names 4 KiB whatever these are. DDI 0487, `TCR_EL1`: TG0 is `[15:14]`, TG1 `[31:30]`.
+#[test]
+fn an_error_costs_a_page_of_the_guests_or_of_the_hosts_as_a_whole() {
+    const TG0_16K: u64 = 0b10 << 14;
+    const TG0_64K: u64 = 0b01 << 14;
+    const TG1_16K: u64 = 0b01 << 30;
+    const TG1_64K: u64 = 0b11 << 30;
+    const USER: u64 = 0x50_0123;
+    const KERNEL: u64 = 0xffff_8000_0050_0123;
+    let exit =
+        |gva| Source::Sea(SeaExit { flags: 1, esr: Esr::from_bits(0x9200_0210), gva, gpa: 0x4021_d000 });
+    let by_host = |range| Source::Sigbus { range };
+    for (tcr, pstate, host_page, source, range, mask) in [
+        (0, 0, 0x1000, exit(USER), 0x4021_d000..0x4021_e000, 0xffff_ffff_ffff_f000_u64),
+        (TG0_16K, 0, 0x1000, exit(USER), 0x4021_c000..0x4022_0000, 0xffff_ffff_ffff_c000),
+        (TG0_64K, 0, 0x1000, exit(USER), 0x4021_0000..0x4022_0000, 0xffff_ffff_ffff_0000),
+        (TG0_16K, 5, 0x1000, exit(KERNEL), 0x4021_d000..0x4021_e000, 0xffff_ffff_ffff_f000),
+        (TG1_16K, 5, 0x1000, exit(KERNEL), 0x4021_c000..0x4022_0000, 0xffff_ffff_ffff_c000),
+        (TG1_64K, 5, 0x1000, exit(KERNEL), 0x4021_0000..0x4022_0000, 0xffff_ffff_ffff_0000),
+        // The host's pages are larger.
+        (0, 0, 0x1_0000, exit(USER), 0x4021_0000..0x4022_0000, 0xffff_ffff_ffff_0000),
+        (TG0_16K, 0, 0x1_0000, exit(USER), 0x4021_0000..0x4022_0000, 0xffff_ffff_ffff_0000),
+        (TG0_64K, 0, 0x4000, exit(USER), 0x4021_0000..0x4022_0000, 0xffff_ffff_ffff_0000),
+        // 4 KiB of the host's, in a page of the guest's.
+        (
+            TG0_16K,
+            0,
+            0x1000,
+            by_host(0x4021_d000..0x4021_e000),
+            0x4021_c000..0x4022_0000,
+            0xffff_ffff_ffff_c000,
+        ),
+        (0, 0, 0x1000, by_host(0x4021_d000..0x4021_e000), 0x4021_d000..0x4021_e000, 0xffff_ffff_ffff_f000),
+        // AArch32 at EL0: no kernel with larger pages has it.
+        (TG0_16K, 0x10, 0x1000, exit(USER), 0x4021_d000..0x4021_e000, 0xffff_ffff_ffff_f000),
+    ] {
+        let what = format!("{tcr:#x}, {pstate:#x}, {host_page:#x}, {source:x?}");
+        let mut guest = guest(POSTED, pstate, 0);
+        guest.vcpu.set_reg(Reg::TcrEl1, tcr);
+        let (mut containment, memory) = with_one_record(Full);
+        containment.set_host_page(host_page);
+        let mut decision = containment.decide(&guest, &source, seconds(0)).unwrap();
+        assert_eq!(decision.error.range(), Some(range.clone()), "{what}");
+        containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
+        // Of the memory section, behind block and entry: address and mask. UEFI 2.10, N.2.5.
+        let word = |at| memory.read_obj::<u64>(GuestAddress(BASE + 16 + 20 + 72 + at)).unwrap();
+        assert_eq!((word(16), word(24)), (range.start, mask), "{what}");
+    }
+}
+
 #[test]
 fn a_decision_alone_changes_nothing_of_the_guest() {
     let guest = guest(POSTED, 0, 0x50_0123);
@@ -117,6 +168,23 @@ fn a_decision_alone_changes_nothing_of_the_guest() {
     let decision = Containment::new(Full).decide(&guest, &sea(0x4021_0000), seconds(0)).unwrap();
     assert!(matches!(decision.verdict, Verdict::Inject(_)));
     assert_eq!(guest.vcpu, before);
+}
+
+/// Two vCPUs met bad memory, and their decisions were mixed up: an abort without an error would kill a sound process.
+#[test]
+fn a_decision_about_another_vcpu_is_refused_and_changes_nothing() {
+    let (one, mut other) = (guest(POSTED, 0, 0x50_0123), guest(POSTED, 0, 0x50_0123));
+    other.vcpu.set_reg(Reg::Pc, PC + 0x40);
+    let before = other.vcpu.clone();
+    let mut containment = Containment::new(Full);
+    let decision = containment.decide(&one, &sea(0x4021_0000), seconds(0)).unwrap();
+    let error = containment.inject(&mut other, decision).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the decision is about a vCPU at PC 0x401040, and this one is at PC 0x401080: give it the decision about its \
+         own error, before it runs again"
+    );
+    assert_eq!(other.vcpu, before);
 }
 
 #[test]
@@ -177,6 +245,27 @@ fn a_second_error_waits_until_the_guest_has_read_the_first_one_s_record() {
     containment.record(&memory, &mut second, SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(second.recorded, Recorded::AtSource(0));
     assert_eq!(record_at_source_0(&memory).range, 0x4030_0000..0x4030_1000);
+}
+
+/// Linux with `PREEMPT_RT` reads the record at the abort and takes the page offline in a thread (`irq_work`, then
+/// `memory_failure_queue`); the process goes on meanwhile.
+#[test]
+fn a_guest_that_reads_each_record_and_repeats_the_access_gets_the_abort_alone_at_half_the_limit() {
+    let (mut containment, memory) = with_one_record(Full);
+    let guest = guest(POSTED, 0, 0x50_0123);
+    let mut report = |gpa| {
+        let mut decision = containment.decide(&guest, &sea(gpa), seconds(0)).unwrap();
+        containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
+        acknowledge(&memory);
+        assert!(matches!(decision.verdict, Verdict::Inject(_)), "{decision:?}");
+        decision.recorded
+    };
+    for time in 1..=16 {
+        let expected = if time <= 8 { Recorded::AtSource(0) } else { Recorded::No };
+        assert_eq!(report(0x4021_0000), expected, "time {time}");
+        // Another error is not this one.
+        assert_eq!(report(0x4030_0000 + (time << 12)), Recorded::AtSource(0), "time {time}");
+    }
 }
 
 /// Linux's `ghes_notify_sea` reads all sources, whichever CPU took the abort: it would take the second one's record for the

@@ -7,7 +7,7 @@ use std::time::Duration;
 use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::telemetry::{AccessReport, Circumstances};
 use seawall::{
-    Action, Containment, ContainmentState, Full, GuestState, GuestTraits, Injection, SError, StopReason,
+    Action, Containment, ContainmentState, Delivery, Full, GuestTraits, Injection, SError, StopReason,
     Unanswered, UnansweredAccess, UnansweredOutcome,
 };
 use seawall_arm::{Esr, ExceptionLevel, Target};
@@ -60,7 +60,7 @@ fn the_guest_takes_an_external_data_abort_with_wnr_as_it_was() {
         let outcome = refuse(&mut guest(pstate, POSTED), access);
         let Action::Injected { guest, .. } = outcome.action else { panic!("{outcome:?}") };
         let (pc, esr) = (VBAR + vector, Esr::from_bits(esr));
-        assert_eq!(guest, GuestState::AtVector { target: Target::El1, pc, esr, far: 0x50_0123 });
+        assert_eq!(guest, Delivery::AtVector { target: Target::El1, pc, esr, far: 0x50_0123 });
     }
 }
 
@@ -86,7 +86,7 @@ fn where_no_iss_can_be_given_none_is() {
         let outcome = containment.refuse(&mut vcpu, write(), Duration::ZERO).unwrap();
         let Action::Injected { injection, guest } = outcome.action else { panic!("{outcome}") };
         assert_eq!(injection, Injection::from(Injection::data_abort()));
-        assert!(matches!(guest, GuestState::AtVector { esr, .. } if esr.bits() == 0x9200_0010), "{guest:?}");
+        assert!(matches!(guest, Delivery::AtVector { esr, .. } if esr.bits() == 0x9200_0010), "{guest:?}");
     }
 }
 

@@ -33,7 +33,7 @@ use crate::console::{Console, Observer};
 use crate::devices::disk::Disk;
 use crate::devices::pl011::Pl011;
 use crate::devices::rtc::{Clock, Pl031};
-use crate::devices::virtio::{Block, DeviceMemory, VirtioConsole, VirtioMmio};
+use crate::devices::virtio::{Block, DeviceMemory, Empty, VirtioConsole, VirtioMmio};
 use crate::interrupt::InterruptLine;
 use crate::layout;
 
@@ -77,6 +77,7 @@ pub fn policy(name: &str) -> Option<Box<dyn Policy + Send>> {
 }
 
 type Uart = Pl011<Arc<dyn InterruptLine>, Console>;
+type Rtc = Pl031<Arc<dyn InterruptLine>>;
 type Hvc = VirtioMmio<VirtioConsole<Console>, Arc<dyn InterruptLine>>;
 type Vd = VirtioMmio<Block, Arc<dyn InterruptLine>>;
 
@@ -85,8 +86,9 @@ pub struct Board {
     bus: IoManager,
     console: Console,
     uart: Arc<Mutex<Uart>>,
-    rtc: Arc<Mutex<Pl031>>,
+    rtc: Arc<Mutex<Rtc>>,
     hvc: Option<Arc<Mutex<Hvc>>>,
+    /// In the order of their transports.
     disks: Vec<Arc<Mutex<Vd>>>,
     containment: Mutex<Containment<BoardPolicy>>,
     virtio: u32,
@@ -101,11 +103,11 @@ pub struct Board {
 
 /// More devices than the layout has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected at most {} virtio devices", layout::MAX_VIRTIO)]
+#[error("expected at most {} virtio devices", layout::VIRTIO_TRANSPORTS)]
 pub struct TooManyDevices;
 
 impl Board {
-    /// A board with UART and RTC. `line` gives the input of an SPI by its number, `clock` is what the RTC shows.
+    /// A board with UART, RTC and virtio transports, all empty. `line` gives the input of an SPI by its number, `clock` is what the RTC shows.
     ///
     /// # Errors
     /// What `line` fails with.
@@ -117,7 +119,7 @@ impl Board {
     ) -> Result<Self, E> {
         let console = Console::new(observer);
         let uart = Arc::new(Mutex::new(Pl011::new(line(layout::UART_SPI)?, console.clone())));
-        let rtc = Arc::new(Mutex::new(Pl031::new(clock)));
+        let rtc = Arc::new(Mutex::new(Pl031::new(clock, line(layout::RTC_SPI)?)));
         let mut board = Self {
             bus: IoManager::new(),
             console,
@@ -132,23 +134,31 @@ impl Board {
             ledger: Arc::default(),
             is_repeating: AtomicBool::new(false),
         };
-        board.put(layout::UART.start, layout::UART.end, uart);
-        board.put(layout::RTC.start, layout::RTC.end, rtc);
+        board.put(layout::UART, uart);
+        board.put(layout::RTC, rtc);
+        for transport in 0..layout::VIRTIO_TRANSPORTS {
+            board.put(layout::virtio(transport), Arc::new(Mutex::new(Empty)));
+        }
         Ok(board)
     }
 
-    /// Puts a virtio block device on the bus, as the next device. The line of device number N is that of SPI
-    /// [`layout::VIRTIO_SPI`] + N.
+    /// The SPI of the virtio device that is added next.
+    pub fn next_spi(&self) -> u32 {
+        layout::VIRTIO_SPI + layout::transport(self.virtio)
+    }
+
+    /// Puts a virtio block device on the bus, in front of those that are there ([`layout::transport`]). Its line is that
+    /// of [`Board::next_spi`].
     ///
     /// # Errors
     /// [`TooManyDevices`].
     pub fn add_disk(&mut self, line: Arc<dyn InterruptLine>, disk: Disk) -> Result<(), TooManyDevices> {
         let disk = Arc::new(Mutex::new(VirtioMmio::new(Block::new(disk), line)));
-        self.disks.push(disk.clone());
+        self.disks.insert(0, disk.clone());
         self.add_shared(disk)
     }
 
-    /// Puts a virtio console on the bus, as the next device.
+    /// Puts a virtio console on the bus, as [`Board::add_disk`] does.
     ///
     /// # Errors
     /// [`TooManyDevices`].
@@ -162,25 +172,33 @@ impl Board {
         &mut self,
         device: Arc<Mutex<D>>,
     ) -> Result<(), TooManyDevices> {
-        if self.virtio as usize >= layout::MAX_VIRTIO {
+        if self.virtio >= layout::VIRTIO_TRANSPORTS {
             return Err(TooManyDevices);
         }
-        let registers = layout::virtio(self.virtio);
-        self.put(registers.start, registers.end, device);
+        let registers = layout::virtio(layout::transport(self.virtio));
+        // In the place of the empty one.
+        let _: Option<_> = self.bus.deregister_mmio(MmioAddress(registers.start));
+        self.put(registers, device);
         self.virtio += 1;
         Ok(())
     }
 
-    /// How many virtio devices there are.
-    pub fn virtio(&self) -> u32 {
-        self.virtio
-    }
-
-    fn put<D: MutDeviceMmio + Send + 'static>(&mut self, start: u64, end: u64, device: Arc<Mutex<D>>) {
+    fn put<D: MutDeviceMmio + Send + 'static>(&mut self, registers: Range<u64>, device: Arc<Mutex<D>>) {
+        let Range { start, end } = registers;
         if let Ok(range) = MmioRange::new(MmioAddress(start), end - start) {
             // The layout's ranges do not overlap (a test of this module).
             let _: Result<(), bus::Error> = self.bus.register_mmio(range, device);
         }
+    }
+
+    /// When the RTC raises its interrupt, if the guest waits for it: seconds of its [`Clock`]. [`Board::tick`] then.
+    pub fn alarm(&self) -> Option<u64> {
+        lock(&self.rtc).alarm()
+    }
+
+    /// Does what the time asks for.
+    pub fn tick(&self) {
+        lock(&self.rtc).update();
     }
 
     /// The console.
@@ -192,9 +210,9 @@ impl Board {
     /// bytes there was room for. What is for the virtio console gets there by [`Board::process`].
     pub fn type_in(&self, bytes: &[u8]) -> usize {
         if let Some(mut hvc) = self.hvc.as_deref().map(lock).filter(|hvc| hvc.is_driven()) {
-            hvc.device().receive(bytes);
+            let taken = hvc.device().receive(bytes);
             hvc.notify(VirtioConsole::<Console>::RECEIVE);
-            return bytes.len();
+            return taken;
         }
         lock(&self.uart).receive(bytes)
     }
@@ -223,6 +241,11 @@ impl Board {
     /// How long a vCPU waits at most for the guest to acknowledge records: see [`Containment::set_patience`].
     pub fn set_patience(&mut self, patience: Duration) {
         lock(&self.containment).set_patience(patience);
+    }
+
+    /// See [`Containment::set_host_page`].
+    pub fn set_host_page(&mut self, bytes: u64) {
+        lock(&self.containment).set_host_page(bytes);
     }
 
     /// See [`Containment::set_dry_run`].

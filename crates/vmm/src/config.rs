@@ -1,5 +1,6 @@
 //! What a guest is, and what it runs on.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,10 +134,12 @@ impl Config {
             board.set_patience(patience);
         }
         if self.virtio_console {
-            board.add_virtio_console(line(layout::VIRTIO_SPI)?)?;
+            let line = line(board.next_spi())?;
+            board.add_virtio_console(line)?;
         }
-        for disk in self.disks {
-            let line = line(layout::VIRTIO_SPI + board.virtio())?;
+        // The last first: Linux names disks by the order of their transports, of which a later device has a lower one.
+        for disk in self.disks.into_iter().rev() {
+            let line = line(board.next_spi())?;
             board.add_disk(line, disk)?;
         }
         Ok(board)
@@ -193,10 +196,14 @@ impl Guest {
         }
         let range = layout::RAM..layout::RAM.saturating_add(size);
         let bad = board.ledger().with(|ledger| ledger.overlapping(range.clone()).collect::<Vec<_>>());
-        let ram = Ram::without(range, bad.into_iter().map(|bad| bad.range));
-        let virtio = board.virtio();
-        let platform =
-            Platform { memory: &ram, cpus, command_line: &command_line, initrd: None, pmu, virtio };
+        // The ledger may be of another guest, with smaller pages: a kernel uses no part of a page, and nothing of it may lie
+        // in the rest.
+        let page = self.kernel.page();
+        let whole = |bad: Range<u64>| {
+            bad.start / page * page..bad.end.checked_next_multiple_of(page).unwrap_or(bad.end)
+        };
+        let ram = Ram::without(range, bad.into_iter().map(|bad| whole(bad.range)));
+        let platform = Platform { memory: &ram, cpus, command_line: &command_line, initrd: None, pmu };
         if !board.has_acpi() {
             return load::load(memory, &ram, self, |initrd| {
                 Ok(fdt::flatten(&Platform { initrd, ..platform.clone() })?)

@@ -22,8 +22,6 @@ pub struct Platform<'a> {
     pub initrd: Option<Range<u64>>,
     /// The CPUs have a PMUv3.
     pub pmu: bool,
-    /// virtio-mmio devices.
-    pub virtio: u32,
 }
 
 /// The tree cannot be written.
@@ -79,7 +77,7 @@ pub fn flatten(platform: &Platform<'_>) -> Result<Vec<u8>, FdtError> {
     clock(&mut fdt)?;
     primecell(&mut fdt, UART_NODE, "arm,pl011", &layout::UART, layout::UART_SPI, &["uartclk", "apb_pclk"])?;
     primecell(&mut fdt, "pl031@9010000", "arm,pl031", &layout::RTC, layout::RTC_SPI, &["apb_pclk"])?;
-    for number in 0..platform.virtio {
+    for number in 0..layout::VIRTIO_TRANSPORTS {
         virtio(&mut fdt, number)?;
     }
     fdt.end_node(root)?;

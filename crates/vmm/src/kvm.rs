@@ -4,12 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use seawall::ledger::Keeper;
 use seawall::telemetry::Circumstances;
 use seawall::{AddressMap, BadRegion, Region, Verdict};
-use seawall_events::{Reg, Vcpu as _};
+use seawall_events::{Exit, Reg, Vcpu as _};
 use seawall_kvm::{
     Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, VcpuState, Vm,
 };
@@ -111,6 +111,7 @@ impl KvmMachine {
         };
         let mut board = config.board(line, Box::new(WallClock), observer)?;
         board.set_addresses(addresses(&memory)?);
+        board.set_host_page(seawall_kvm::page_size());
         let (new, board) = (board.state(), Arc::new(board));
         let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);
         let (say, said) = mpsc::channel();
@@ -220,7 +221,8 @@ impl KvmMachine {
                     let thread = thread::Builder::new().name(format!("vcpu {number}"));
                     thread.spawn_scoped(scope, move || {
                         let now = || before + start.elapsed();
-                        let run = || kicker(&say).and_then(|()| run(number, vcpu, board, memory, stop, now));
+                        let run =
+                            || kicker(&say).and_then(|()| run(number, vcpu, board, memory, stop, now, &say));
                         let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panicked));
                         // It is listened to as long as there is the machine.
                         let _ = say.send(Said::Ended(ended));
@@ -228,7 +230,7 @@ impl KvmMachine {
                 })
                 .collect();
             let (mut end, mut kickers) = match &threads {
-                Ok(_) => wait(said, limit.map(|limit| start + limit)),
+                Ok(_) => wait(said, limit.map(|limit| start + limit), board),
                 Err(_) => (Ok(None), Vec::new()),
             };
             stop.store(true, Ordering::SeqCst);
@@ -325,6 +327,8 @@ impl Gauges {
 enum Said {
     Runs(Kicker),
     Ended(Result<Option<End>, Error>),
+    /// The guest wrote to the RTC: its alarm may be another.
+    Alarm,
     /// It is not a vCPU's thread that says this.
     Pause,
 }
@@ -350,10 +354,21 @@ fn kicker(say: &mpsc::Sender<Said>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits for the first end or a pause, and collects the kickers meanwhile.
-fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<Option<End>, Error>, Vec<Kicker>) {
+/// When the RTC's alarm is due.
+fn alarm(board: &Board) -> Option<Instant> {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(board.alarm()?))?;
+    Instant::now().checked_add(time.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// Waits for the first end or a pause, and collects the kickers and does what the time asks for meanwhile.
+fn wait(
+    said: &mpsc::Receiver<Said>,
+    limit: Option<Instant>,
+    board: &Board,
+) -> (Result<Option<End>, Error>, Vec<Kicker>) {
     let mut kickers = Vec::new();
     loop {
+        let until = alarm(board).into_iter().chain(limit).min();
         let next = match until {
             Some(until) => said.recv_timeout(until.saturating_duration_since(Instant::now())),
             None => said.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
@@ -363,8 +378,12 @@ fn wait(said: &mpsc::Receiver<Said>, until: Option<Instant>) -> (Result<Option<E
                 kickers.push(kicker);
                 continue;
             }
-            Ok(Said::Ended(Ok(None))) => continue,
+            Ok(Said::Ended(Ok(None)) | Said::Alarm) => continue,
             Ok(Said::Ended(end)) => end,
+            Err(mpsc::RecvTimeoutError::Timeout) if limit.is_none_or(|limit| Instant::now() < limit) => {
+                board.tick();
+                continue;
+            }
             Ok(Said::Pause) | Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(Error::Panicked),
         };
@@ -380,8 +399,14 @@ fn run(
     memory: &GuestMemoryMmap,
     stop: &AtomicBool,
     now: impl Fn() -> Duration,
+    say: &mpsc::Sender<Said>,
 ) -> Result<Option<End>, Error> {
     while !stop.load(Ordering::SeqCst) {
+        // In portions, between which a stop is seen; also what was left when the guest was stopped.
+        if board.is_notified() {
+            board.process(memory);
+            continue;
+        }
         let exit = vcpu.run()?;
         let exited = Instant::now();
         let guest_time = now();
@@ -416,8 +441,8 @@ fn run(
         if end.is_some() {
             return Ok(end);
         }
-        if board.is_notified() {
-            board.process(memory);
+        if matches!(&exit, Exit::Mmio(mmio) if mmio.is_write && layout::RTC.contains(&mmio.phys_addr)) {
+            let _ = say.send(Said::Alarm);
         }
     }
     Ok(None)

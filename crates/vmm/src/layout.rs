@@ -19,23 +19,28 @@ pub const UART_SPI: u32 = 1;
 pub const RTC: Range<u64> = 0x0901_0000..0x0901_1000;
 /// SPI of the RTC.
 pub const RTC_SPI: u32 = 2;
-/// The first virtio-mmio device.
+/// The first virtio-mmio transport.
 pub const VIRTIO: u64 = 0x0a00_0000;
-/// From one virtio-mmio device to the next.
+/// From one virtio-mmio transport to the next.
 pub const VIRTIO_STEP: u64 = 0x200;
-/// SPI of the first virtio-mmio device; the others follow.
+/// SPI of the first virtio-mmio transport; the others follow.
 pub const VIRTIO_SPI: u32 = 16;
-/// How many virtio-mmio devices have room.
-pub const MAX_VIRTIO: usize = 32;
+/// How many virtio-mmio transports there are. Those without a device are empty.
+pub const VIRTIO_TRANSPORTS: u32 = 32;
 /// The SPIs of the devices are below this.
 pub const SPIS: u32 = 64;
 /// RAM begins here.
 pub const RAM: u64 = 0x4000_0000;
 
-/// The registers of virtio-mmio device `number`.
+/// The registers of virtio-mmio transport `number`.
 pub const fn virtio(number: u32) -> Range<u64> {
     let start = VIRTIO + number as u64 * VIRTIO_STEP;
     start..start + VIRTIO_STEP
+}
+
+/// The transport that the virtio device added as `number` has: the first has the last, as on QEMU's `virt`.
+pub const fn transport(number: u32) -> u32 {
+    VIRTIO_TRANSPORTS.saturating_sub(1).saturating_sub(number)
 }
 
 /// MPIDR affinity, `Aff2:Aff1:Aff0`, of vCPU `number`, as KVM gives it: 16 to a cluster, as an SGI reaches

@@ -123,7 +123,7 @@ const MARKS: &[Mark] = &[
         "a snapshot of Seawall's",
         Ours("go on from it by --restore, without a kernel"),
     ),
-    mark(0, b"SEAWALL\0", "a ledger of Seawall's", Ours("it is for --ledger")),
+    mark(0, b"SEAWALL\0", "a ledger of Seawall's", Ours("it is for --ledger; seawall ledger shows it")),
 ];
 
 /// How a packed file is packed, if it is.

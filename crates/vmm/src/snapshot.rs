@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use seawall_machine::StateHash;
+use seawall_machine::{SnapshotLimits, StateHash};
 
 use crate::board::BoardState;
 use crate::load::Placement;
@@ -32,6 +32,8 @@ pub(crate) struct Devices {
     pub(crate) known: u64,
     /// The vCPU that the last run ended on.
     pub(crate) current: u32,
+    /// When devices go on with what was too much for them at once.
+    pub(crate) continues_at: Option<u64>,
     /// What is typed and was not yet taken.
     pub(crate) typed: Vec<u8>,
     pub(crate) types_to_driver: bool,
@@ -53,12 +55,20 @@ impl Snapshot {
         Ok(self.machine.save_with(to, &self.devices.encode())?)
     }
 
+    /// Reads a snapshot from a file, to its end, within the default [`SnapshotLimits`].
+    ///
+    /// # Errors
+    /// As [`Snapshot::load_within`].
+    pub fn load(from: impl Read) -> Result<Self, Error> {
+        Self::load_within(from, &SnapshotLimits::default())
+    }
+
     /// Reads a snapshot from a file, to its end.
     ///
     /// # Errors
     /// [`Error::Snapshot`] unless it is a whole and undamaged snapshot, [`Error::NoDevices`].
-    pub fn load(from: impl Read) -> Result<Self, Error> {
-        let (machine, attachment) = seawall_machine::Snapshot::load_with(from)?;
+    pub fn load_within(from: impl Read, limits: &SnapshotLimits) -> Result<Self, Error> {
+        let (machine, attachment) = seawall_machine::Snapshot::load_with(from, limits)?;
         match postcard::take_from_bytes(&attachment) {
             Ok((devices, [])) => Ok(Self { machine, devices: Arc::new(devices) }),
             _ => Err(Error::NoDevices),

@@ -11,7 +11,7 @@ use seawall::Decision;
 use seawall::ledger::Keeper;
 use seawall::telemetry::Circumstances;
 use seawall_events::{Exit, Reg, Vcpu as _};
-use seawall_machine::{Config as MachineConfig, StateHash, Vm};
+use seawall_machine::{Config as MachineConfig, Kicker, StateHash, Vm};
 
 use crate::board::{Board, BoardState, End, Served};
 use crate::console::Observer;
@@ -25,6 +25,8 @@ use crate::{Config, Error, Guest, layout};
 
 /// While a vCPU waits no other runs, nor does time pass.
 const NO_PATIENCE: Duration = Duration::ZERO;
+/// How long a device rests after the work that it does at once, if there is more: nanoseconds of the guest's time.
+const REST: u64 = 10_000;
 /// INTID of SPI 0.
 const FIRST_SPI: u32 = 32;
 
@@ -56,6 +58,9 @@ impl InterruptLine for Line {
     }
 }
 
+/// Bytes that are typed and wait for the guest to take them.
+const MAX_TYPED: usize = 0x1_0000;
+
 /// A guest on the software machine, loaded and ready to run.
 #[derive(Debug)]
 pub struct SoftwareMachine {
@@ -68,6 +73,8 @@ pub struct SoftwareMachine {
     known: u64,
     /// The vCPU that the last run ended on.
     current: usize,
+    /// When devices go on with what was too much for them at once.
+    continues_at: Option<u64>,
     /// What is typed and was not yet taken.
     typed: VecDeque<u8>,
     /// Linux throws away what came before it had a driver.
@@ -100,6 +107,7 @@ impl SoftwareMachine {
             levels,
             known: 0,
             current: 0,
+            continues_at: None,
             typed: VecDeque::new(),
             types_to_driver: false,
             new,
@@ -123,7 +131,7 @@ impl SoftwareMachine {
         self.vm.reset();
         self.board.reset(&self.new);
         self.levels.0.store(0, Ordering::Relaxed);
-        (self.known, self.current) = (0, 0);
+        (self.known, self.current, self.continues_at) = (0, 0, None);
         self.typed.clear();
         self.start(guest)
     }
@@ -187,6 +195,7 @@ impl SoftwareMachine {
             levels,
             known: 0,
             current: 0,
+            continues_at: None,
             typed,
             types_to_driver,
             new,
@@ -213,7 +222,8 @@ impl SoftwareMachine {
     /// [`Error::OtherMachine`] if that had other devices; [`Error::Machine`] if the host has no room. The machine is as
     /// it was then.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let Devices { placement, board, levels, known, current, typed, types_to_driver } = &*snapshot.devices;
+        let Devices { placement, board, levels, known, current, continues_at, typed, types_to_driver } =
+            &*snapshot.devices;
         if !self.board.can_be(board) {
             return Err(Error::OtherMachine { snapshot: board.shape(), machine: self.board.shape() });
         }
@@ -223,6 +233,7 @@ impl SoftwareMachine {
         self.levels.0.store(*levels, Ordering::Relaxed);
         self.known = *known;
         self.current = *current as usize;
+        self.continues_at = *continues_at;
         self.typed = typed.iter().copied().collect();
         self.types_to_driver = *types_to_driver;
         self.clock.set(self.vm.time());
@@ -246,6 +257,7 @@ impl SoftwareMachine {
             levels,
             known,
             current,
+            continues_at,
             typed,
             types_to_driver,
             new: _,
@@ -257,6 +269,7 @@ impl SoftwareMachine {
             levels: levels.0.load(Ordering::Relaxed),
             known: *known,
             current: *current as u32,
+            continues_at: *continues_at,
             typed: typed.iter().copied().collect(),
             types_to_driver: *types_to_driver,
         }
@@ -268,7 +281,7 @@ impl SoftwareMachine {
     }
 
     /// Runs the guest on all its vCPUs, for at most `steps` (see [`Vm::set_budget`]). `None`: it can go on; the steps
-    /// are over, or the [observer](Observer::wants_pause) wanted a pause. After [`End::Idle`] it can go on too, if
+    /// are over, there was a [kick](Self::kicker), or the [observer](Observer::wants_pause) wanted a pause. After [`End::Idle`] it can go on too, if
     /// something was typed.
     ///
     /// # Errors
@@ -278,13 +291,27 @@ impl SoftwareMachine {
         loop {
             self.give_typed();
             self.drive_lines()?;
+            let alarm = self.board.alarm().map(GuestClock::nanoseconds_at);
+            self.vm.set_alarm(alarm.into_iter().chain(self.continues_at).min());
             let (cpu, exit) = self.vm.run()?;
             self.current = cpu;
-            if exit == Exit::Intr {
-                return Ok(None);
-            }
             let time = self.vm.time();
             self.clock.set(time);
+            if exit == Exit::Intr {
+                let rings = alarm.is_some_and(|alarm| alarm <= time);
+                if rings {
+                    self.board.tick();
+                }
+                let continues = self.continues_at.is_some_and(|at| at <= time);
+                if continues {
+                    self.process();
+                }
+                let pauses = continues && (self.vm.budget() == Some(0) || self.board.console().wants_pause());
+                if pauses || !(rings || continues) {
+                    return Ok(None);
+                }
+                continue;
+            }
             let end = match self.board.serve(&mut self.vm.vcpu(cpu)?, &exit, Duration::from_nanos(time))? {
                 Served::End(end) => Some(end),
                 Served::MemoryError(decision) => self.contain(cpu, decision)?,
@@ -324,6 +351,11 @@ impl SoftwareMachine {
         }
     }
 
+    /// What ends a run from another thread: the guest can go on from there.
+    pub fn kicker(&self) -> Kicker {
+        self.vm.kicker()
+    }
+
     /// Brings the gauges of `metrics` up to date: see [`Board::gauge`].
     ///
     /// # Errors
@@ -332,10 +364,12 @@ impl SoftwareMachine {
         Dma::with(self.vm.memory_mut(), |memory| self.board.gauge(memory)).0.map_err(Error::Record)
     }
 
-    /// Types this on the guest's console. It comes there as fast as the guest takes it; a Linux gets it as soon as it
-    /// has a driver.
-    pub fn type_in(&mut self, bytes: &[u8]) {
-        self.typed.extend(bytes);
+    /// Types this on the guest's console: how many bytes there was room for. It comes there as fast as the guest takes it; a
+    /// Linux gets it as soon as it has a driver. Until then at most 64 KiB wait.
+    pub fn type_in(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(MAX_TYPED.saturating_sub(self.typed.len()));
+        self.typed.extend(bytes.iter().take(taken));
+        taken
     }
 
     /// Poisons every line that `range` (physical addresses) touches; gives how many were clean.
@@ -394,15 +428,21 @@ impl SoftwareMachine {
         self.process();
     }
 
-    /// Does what is in the devices' queues, in the machine's RAM.
+    /// Does what is in the devices' queues, in the machine's RAM, unless devices rest.
     fn process(&mut self) {
         if !self.board.is_notified() {
+            self.continues_at = None;
+            return;
+        }
+        let now = self.vm.time();
+        if self.continues_at.is_some_and(|at| now < at) {
             return;
         }
         let ((), bad) = Dma::with(self.vm.memory_mut(), |memory| self.board.process(memory));
         for address in bad {
             self.board.console().device_error(address);
         }
+        self.continues_at = self.board.is_notified().then(|| now.saturating_add(REST));
     }
 
     /// Tells the interrupt controller of the lines that changed.

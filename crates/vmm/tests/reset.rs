@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use seawall::Outcome;
 use seawall::ledger::{Cause, Keeper, Ledger};
@@ -102,6 +103,29 @@ fn what_cannot_be_healed_is_left_out_of_the_next_boots_memory_map() {
     // This guest does not look at the map.
     assert_eq!(machine.run(STEPS).unwrap(), Some(End::Reset));
     assert_eq!(errors.0.lock().unwrap().len(), 2);
+}
+
+/// Linux, Documentation/arch/arm64/booting.rst: bits 1 and 2 of the header's flags, at offset 24, are the size of pages.
+#[test]
+fn of_a_kernel_with_larger_pages_a_page_of_its_own_is_left_out() {
+    for (flags, bad) in [
+        (0, 0x4020_d000..0x4020_e000),
+        (1 << 1, 0x4020_d000..0x4020_e000),
+        (2 << 1, 0x4020_c000..0x4021_0000),
+        (3 << 1, 0x4020_0000..0x4021_0000),
+    ] {
+        let mut image = vec![0; 64];
+        image[24] = flags;
+        image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        let kernel = Kernel::parse(image, 0x400_0000).unwrap();
+        let linux = Guest { kernel, ..guest() };
+        let mut config = Config::new(0x400_0000);
+        config.heal = false;
+        config.ledger.insert(0x4020_d040..0x4020_d080, Cause::Consumed, SystemTime::UNIX_EPOCH);
+        let machine = SoftwareMachine::new(config, &linux, Box::new(Errors::default())).unwrap();
+        let expected = [(0x4000_0000, bad.start - 0x4000_0000), (bad.end, 0x4400_0000 - bad.end)];
+        assert_eq!(memory_map(&machine), expected, "flags {flags:#x}");
+    }
 }
 
 #[test]

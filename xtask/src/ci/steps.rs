@@ -152,8 +152,10 @@ fn linux() -> Plan {
     let Some(directory) = seawall_linux::cache_directory() else {
         return Plan::Skip("there is no home to keep Debian's packages in".into());
     };
-    let other = other_flavour();
-    for flavour in [Flavour::Cloud, other] {
+    let named = std::env::var(FLAVOUR).ok();
+    // A word that is none is the tests' to refuse.
+    let other = named.as_deref().map_or_else(|| Some(flavour_of_today()), Flavour::by_word);
+    for flavour in [Some(Flavour::Cloud), other].into_iter().flatten() {
         // Any other error is the tests' to tell.
         match (Fetch { flavour, ..Fetch::new(directory.clone()) }).guest(&|_| ()) {
             Err(error) if error.is_unavailable() => {
@@ -164,22 +166,21 @@ fn linux() -> Plan {
     }
     let test = ["test", "--release", "--locked", "--package", "seawall-linux", "--test", "linux"];
     let call = Call::cargo(&[&test[..], &["--", "--ignored"]].concat());
-    Plan::Run(vec![call.with(FLAVOUR, other.word())])
+    Plan::Run(vec![match other {
+        Some(flavour) => call.with(FLAVOUR, flavour.word()),
+        None => call,
+    }])
 }
 
-/// Names the kernel that the Linux tests boot beside the cloud kernel.
+/// Names the kernel that the Linux tests boot beside the cloud kernel; the step's command line shows which it is.
 const FLAVOUR: &str = "SEAWALL_FLAVOUR";
 
-/// Debian's kernels take turns, one a day, unless one is named. The step's command line shows which it is.
-fn other_flavour() -> Flavour {
-    let others = [Flavour::Generic, Flavour::Realtime, Flavour::Pages16K];
-    let named = std::env::var(FLAVOUR).ok();
-    if let Some(flavour) = others.into_iter().find(|flavour| named.as_deref() == Some(flavour.word())) {
-        return flavour;
-    }
-    let today =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
-    others[today as usize % others.len()]
+/// Debian's other kernels take turns, a day each.
+fn flavour_of_today() -> Flavour {
+    const OTHERS: [Flavour; 3] = [Flavour::Generic, Flavour::Realtime, Flavour::Pages16K];
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let turn = since.as_secs() / 86_400 % OTHERS.len() as u64;
+    OTHERS[turn as usize]
 }
 
 fn lab() -> Plan {
@@ -215,8 +216,8 @@ fn miri() -> Plan {
     Plan::Run(vec![call.with("MIRIFLAGS", "-Zmiri-disable-isolation")])
 }
 
-/// The folders with fuzz targets, and how long each target runs.
-const FUZZED: [&str; 2] = ["crates/events/fuzz", "crates/machine/fuzz"];
+/// The folder with the fuzz targets, and how long each target runs.
+const FUZZED: &str = "tools/hostile/fuzz";
 const FUZZ_SECONDS: &str = "-max_total_time=10";
 /// No line for each input that is new.
 const FUZZ_QUIETLY: &str = "-verbosity=0";
@@ -229,23 +230,21 @@ fn fuzz() -> Plan {
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into).join("fuzz");
     let target_dir = target_dir.display().to_string();
     let mut calls = Vec::new();
-    for folder in FUZZED {
-        for target in file_stems(&root().join(folder).join("fuzz_targets")) {
-            calls.push(Call::cargo(&[
-                "+nightly",
-                "fuzz",
-                "run",
-                "--fuzz-dir",
-                folder,
-                "--target-dir",
-                &target_dir,
-                &target,
-                "--",
-                FUZZ_SECONDS,
-                FUZZ_QUIETLY,
-                "-print_final_stats=1",
-            ]));
-        }
+    for target in file_stems(&root().join(FUZZED).join("fuzz_targets")) {
+        calls.push(Call::cargo(&[
+            "+nightly",
+            "fuzz",
+            "run",
+            "--fuzz-dir",
+            FUZZED,
+            "--target-dir",
+            &target_dir,
+            &target,
+            "--",
+            FUZZ_SECONDS,
+            FUZZ_QUIETLY,
+            "-print_final_stats=1",
+        ]));
     }
     if calls.is_empty() { Plan::Skip("there is no fuzz target".into()) } else { Plan::Run(calls) }
 }

@@ -9,7 +9,7 @@ use seawall::apei::explain::{Explanation, Form, Part, explain};
 use serde::Serialize;
 
 use super::explained::{Field, table};
-use super::hex;
+use super::{Notes, hex};
 use crate::style::head;
 use crate::{Failure, exit, out};
 
@@ -26,15 +26,15 @@ struct Record {
     explanation: Explanation,
 }
 
-pub(super) fn main(given: &[String], json: bool) -> Result<u8, Failure> {
+pub(super) fn main(given: &[String], json: bool, notes: Notes) -> Result<u8, Failure> {
     let bytes = bytes_of(given)?;
     let explanation =
         explain(&bytes).map_err(|malformed| Failure::new(exit::USAGE, malformed.to_string()))?;
     for problem in &explanation.problems {
-        out::stderr(format!("note: {problem}"));
+        notes.say(problem);
     }
     if explanation.unread > 0 {
-        out::stderr(format!("note: {} bytes behind the record were not read", explanation.unread));
+        notes.say(format!("{} bytes behind the record were not read", explanation.unread));
     }
     let code = if explanation.problems.is_empty() { 0 } else { exit::UNEXPECTED };
     if json {
@@ -45,7 +45,7 @@ pub(super) fn main(given: &[String], json: bool) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// What it is, and its errors.
+/// The form of the record, and its errors.
 fn text(explanation: &Explanation) -> String {
     let form = match explanation.form {
         Form::StatusBlock => "GHES status block",
@@ -75,7 +75,8 @@ fn row(field: &seawall::apei::explain::Field) -> Field {
         (Some(false), "") => "not valid".to_owned(),
         (Some(false), meaning) => format!("not valid ({meaning})"),
         (Some(true), "") => "valid".into(),
-        (_, meaning) => meaning.into(),
+        (Some(true), meaning) => format!("valid, {meaning}"),
+        (None, meaning) => meaning.into(),
     };
     let mut value: String = field.value.chars().take(SHOWN).collect();
     if value.len() < field.value.len() {

@@ -1,4 +1,4 @@
-//! What was explained, for people and as JSON. docs/decode.md documents the JSON.
+//! Explanations, for people and as JSON. docs/decode.md documents the JSON.
 
 use std::fmt::Write as _;
 

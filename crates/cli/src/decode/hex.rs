@@ -8,9 +8,13 @@ const LIMIT: usize = 4 << 20;
 /// The bytes of digits alone, or of lines that each begin with an offset.
 ///
 /// # Errors
-/// What was expected, and what came.
+/// A message with the form that was expected, and the line that came.
 pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
-    if let Some(bytes) = parse::bytes(text.trim()).filter(|bytes| !bytes.is_empty()) {
+    let is_dump = text.trim_start().split([':', ' ', '\n']).next().is_some_and(|offset| {
+        let rest = text.trim_start().get(offset.len()..).unwrap_or_default();
+        offset.len() >= 7 && (rest.starts_with(':') || rest.starts_with("  "))
+    });
+    if let Some(bytes) = parse::bytes(text.trim()).filter(|bytes| !is_dump && !bytes.is_empty()) {
         return Ok(bytes);
     }
     let mut bytes: Vec<u8> = Vec::new();

@@ -40,8 +40,8 @@ pub(crate) struct Args {
     /// `hexdump -C` or `xxd` of them, or with the bytes themselves; - is stdin.
     #[arg(long, value_name = "HEX|FILE", num_args = 1.., conflicts_with_all = ["log", "kind"])]
     cper: Option<Vec<String>>,
-    /// With --log: the fields of each value too.
-    #[arg(long, requires = "log")]
+    /// Of a log: the fields of each value too.
+    #[arg(long)]
     fields: bool,
     /// JSON on stdout: one array, an object for each value; with --log an object on a line for each that is found.
     #[arg(long)]
@@ -65,13 +65,28 @@ Examples:
 Exit codes: 0 if something was explained; 1 if a log has nothing to explain, or if a record is not as it says itself;
 2 for a number that is none; 3 for a file that cannot be read. docs/decode.md has the fields of the JSON.";
 
-pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
+/// Says on stderr how something was read, unless `--quiet`.
+#[derive(Clone, Copy)]
+struct Notes {
+    quiet: bool,
+}
+
+impl Notes {
+    fn say(self, note: impl std::fmt::Display) {
+        if !self.quiet {
+            out::stderr(format!("note: {note}"));
+        }
+    }
+}
+
+pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
+    let notes = Notes { quiet };
     let style = log::Style { json: args.json, fields: args.fields };
     if let Some(path) = &args.log {
-        return log::main(path, style);
+        return log::main(path, style, notes);
     }
     if let Some(given) = &args.cper {
-        return cper::main(given, args.json);
+        return cper::main(given, args.json, notes);
     }
     if args.values.is_empty() {
         if std::io::stdin().is_terminal() {
@@ -79,9 +94,9 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
                 "expected a value such as 0x92000210, --log FILE or --cper FILE; --help has examples";
             return Err(Failure::new(exit::USAGE, expected));
         }
-        return log::main(Path::new("-"), style);
+        return log::main(Path::new("-"), style, notes);
     }
-    let explained = explain_all(args)?;
+    let explained = explain_all(args, notes)?;
     if args.json {
         return json(&explained);
     }
@@ -98,7 +113,7 @@ fn json(explained: &[impl serde::Serialize]) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn explain_all(args: &Args) -> Result<Vec<Explained>, Failure> {
+fn explain_all(args: &Args, say: Notes) -> Result<Vec<Explained>, Failure> {
     // A struct of 64 bytes may be one argument, or be spread over several.
     let joined = args.values.concat();
     if let Some(Ok(bytes)) = parse::bytes(&joined).map(<[u8; 64]>::try_from) {
@@ -115,7 +130,7 @@ fn explain_all(args: &Args) -> Result<Vec<Explained>, Failure> {
     let mut explained = Vec::new();
     for Given { kind, value, notes } in given {
         for note in notes {
-            out::stderr(format!("note: {note}"));
+            say.say(note);
         }
         explained.push(register::explain(kind, value).map_err(usage)?);
     }

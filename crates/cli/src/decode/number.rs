@@ -15,7 +15,7 @@ pub(super) enum Kind {
     Spsr,
 }
 
-/// A number, and what is to be said of how it was read.
+/// A number, and notes on how it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) kind: Kind,
@@ -23,17 +23,21 @@ pub(super) struct Given {
     pub(super) notes: Vec<String>,
 }
 
-/// The numbers of all arguments. What is no number may be a line of a log, or a word of one if its blanks parted it.
+/// The numbers of all arguments. An argument that is no number may be a line of a log; all of them together may be one,
+/// parted at its blanks.
 ///
 /// # Errors
-/// What was expected.
+/// A message that says which form was expected.
 pub(super) fn all(arguments: &[String], kind: Kind) -> Result<Vec<Given>, String> {
     let each: Result<Vec<Vec<Given>>, String> =
         arguments.iter().map(|argument| one(argument, kind)).collect();
     match each {
         Ok(given) => Ok(given.concat()),
         Err(reason) if arguments.len() == 1 => Err(reason),
-        Err(reason) => in_line(&arguments.join(" "), kind).map_err(|_| reason),
+        Err(reason) => match by_rules(&arguments.join(" "), kind) {
+            none if none.is_empty() => Err(reason),
+            found => Ok(found),
+        },
     }
 }
 
@@ -58,10 +62,7 @@ fn one(argument: &str, kind: Kind) -> Result<Vec<Given>, String> {
 
 /// Brackets, quotes and punctuation around a number.
 fn peel(text: &str) -> &str {
-    text.trim_matches(|c: char| {
-        c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '<' | '>')
-    })
-    .trim_matches(['"', '\'', '`', ',', ';', ':', '.', '(', ')', '[', ']', '='])
+    text.trim_matches(|c: char| c.is_whitespace() || "()[]{}<>\"'`,;:.=".contains(c))
 }
 
 /// A number alone.
@@ -114,7 +115,7 @@ fn pair(text: &str, class: &str, esr: &str) -> Result<Given, String> {
     Ok(given)
 }
 
-/// What is said of bare digits that could be hexadecimal or decimal.
+/// Both readings of bare digits, for stderr.
 fn both_readings(digits: &str, is_hex: bool, kind: Kind) -> String {
     let reading = |radix| match u64::from_str_radix(digits, radix) {
         Ok(value) if kind == Kind::Esr => Esr::from_bits(value).to_string(),
@@ -132,24 +133,28 @@ fn both_readings(digits: &str, is_hex: bool, kind: Kind) -> String {
     format!("`{digits}` is read as decimal: {decimal}; in hexadecimal it would be {hex}{fsr}")
 }
 
-/// The values of a line of a log: those that [`rules`] finds, or the only number that has a prefix or 7 digits.
+/// The values of a line of a log that [`rules`] finds, of this kind. Without a kind (an ESR is what is read if none is
+/// given) an FSR is one, too.
+fn by_rules(line: &str, kind: Kind) -> Vec<Given> {
+    let of_kind = |found: rules::Found| {
+        let kind = match (kind, found.register) {
+            (Kind::Esr, Register::Esr) => Kind::Esr,
+            (Kind::Esr, Register::Dfsr) => Kind::Dfsr,
+            (Kind::Esr, Register::Ifsr) => Kind::Ifsr,
+            (Kind::Dfsr | Kind::Ifsr, Register::Dfsr | Register::Ifsr) => kind,
+            _ => return None,
+        };
+        Some(Given { kind, value: found.value, notes: Vec::new() })
+    };
+    rules::registers(line.as_bytes()).into_iter().filter_map(of_kind).collect()
+}
+
+/// The values of a line: those that [`rules`] finds, or the only number that has a prefix or 7 digits.
 ///
 /// # Errors
-/// What was expected; empty if the line has no number at all.
+/// A message that says which form was expected; empty if the line has no number at all.
 fn in_line(line: &str, kind: Kind) -> Result<Vec<Given>, String> {
-    let found: Vec<Given> = rules::registers(line.as_bytes())
-        .into_iter()
-        .filter_map(|found| {
-            let kind = match (kind, found.register) {
-                (Kind::Esr, Register::Esr) => Kind::Esr,
-                (Kind::Esr | Kind::Dfsr, Register::Dfsr) => Kind::Dfsr,
-                (Kind::Esr | Kind::Ifsr, Register::Ifsr) => Kind::Ifsr,
-                (Kind::Dfsr | Kind::Ifsr, Register::Dfsr | Register::Ifsr) => kind,
-                _ => return None,
-            };
-            Some(Given { kind, value: found.value, notes: Vec::new() })
-        })
-        .collect();
+    let found = by_rules(line, kind);
     if !found.is_empty() {
         return Ok(found);
     }

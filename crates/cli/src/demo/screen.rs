@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use seawall::{Access, Action, GuestState, Outcome};
+use seawall::{Access, Action, Delivery, Outcome};
 use seawall_arm::{Esr, FaultStatus};
 use seawall_guest::{Checksum, KernelEnd, TaskState};
 
@@ -120,7 +120,7 @@ fn delivered(run: &Run, outcome: &Outcome) -> String {
         return "stopped".into();
     };
     let injected = format!("{:28}", injection.to_string());
-    let GuestState::AtVector { esr, .. } = guest else {
+    let Delivery::AtVector { esr, .. } = guest else {
         return format!("{injected}  {guest}");
     };
     let seen = run.saw().into_iter().find(|saw| saw.esr == esr.bits() && saw.far == far(outcome, esr.bits()));

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// They are vda, vdb, ... to Linux. The guest's writes are kept in memory, the file stays as it is.
     #[arg(long, value_name = "FILE")]
     pub(super) disk: Vec<PathBuf>,
+    /// How much is kept of the guest's writes to each disk; more are I/O errors to it.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size, hide_short_help = true)]
+    pub(super) disk_writes: u64,
     /// Kernel command line [default for Linux: console=ttyAMA0 panic=-1]
     #[arg(long, value_name = "TEXT")]
     pub(super) append: Option<String>,
@@ -83,7 +86,7 @@ pub(crate) struct Args {
     ///
     /// Memory, CPUs and devices are as they were; the same disks must be given again. Instructions are counted from the
     /// start of the run of which the snapshot was taken.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "kernel", "initrd", "append", "memory", "cpus",
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "kernel", "initrd", "append", "cpus",
         "virtio_console", "acpi", "load"])]
     pub(super) restore: Option<PathBuf>,
     /// What the guest gets for a memory error.
@@ -116,6 +119,12 @@ pub(crate) struct Args {
     /// Write what happens to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
+    /// How long the file of events may become; the last line says how many more there were.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size, hide_short_help = true)]
+    pub(super) events_limit: u64,
+    /// How much of the guest's console is written to stdout; the rest is dropped.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size, hide_short_help = true)]
+    pub(super) console_limit: u64,
     /// Serve the run's numbers to Prometheus while it lasts.
     ///
     /// They are at http://ADDR:PORT/metrics. A port alone is one of 127.0.0.1; port 0 is one that is free, and is said on
@@ -128,6 +137,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LEVEL", value_parser = parse::log)]
     pub(super) log: Option<Targets>,
     /// One JSON object on stdout at the end, with the console in it.
+    ///
+    /// Of a long run it has the first and the last: 1,000 errors and 1 MiB of the console each, and how many were left
+    /// out.
     #[arg(long)]
     pub(super) json: bool,
     /// Type standard input on the guest's console, also if it is no terminal.
@@ -178,8 +190,8 @@ impl Args {
         !self.json && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
     }
 
-    /// Somebody types: standard input if that was asked for, or a terminal on both ends.
-    pub(super) fn keyboard(&self) -> Keyboard {
-        if self.stdin || self.is_at_terminal() { Keyboard::stdin() } else { Keyboard::none() }
+    /// Somebody types: standard input if that was asked for, or a terminal on both ends. `leave` is called when it is the end that was typed.
+    pub(super) fn keyboard(&self, leave: impl Fn() + Send + 'static) -> Keyboard {
+        if self.stdin || self.is_at_terminal() { Keyboard::stdin(leave) } else { Keyboard::none() }
     }
 }

@@ -1,10 +1,10 @@
 //! Snapshots of a run, to a file and from one.
 
-use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
-use seawall_vmm::{Snapshot, SoftwareMachine};
+use seawall_files::Replacement;
+use seawall_vmm::{Snapshot, SnapshotLimits, SoftwareMachine};
 
 use crate::parse::{Keep, Moment};
 use crate::{Failure, exit};
@@ -60,19 +60,28 @@ impl<'a> Keeper<'a> {
             Failure::new(exit::FILE, format!("--snapshot {}: {error}", keep.path.display()))
         };
         let snapshot = machine.snapshot()?;
-        let file = File::create(&keep.path).map_err(|error| failure(&error))?;
-        snapshot.save(BufWriter::new(file)).map_err(|error| failure(&with_source(&error)))?;
+        let mut file = Replacement::new(&keep.path).map_err(|error| failure(&error))?;
+        snapshot.save(BufWriter::new(&mut file)).map_err(|error| failure(&with_source(&error)))?;
+        file.finish().map_err(|error| failure(&error))?;
         Ok(Some(&keep.path))
     }
 }
 
-/// Reads the snapshot that a run goes on from.
-pub(super) fn load(path: &Path) -> Result<Snapshot, Failure> {
+/// Bytes that a snapshot may have attached if disks are given: what was written to them is in it.
+const WITH_DISKS: u64 = 1 << 30;
+
+/// Reads the snapshot that a run goes on from: of a machine with as much RAM as by default may be, or as `memory`.
+pub(super) fn load(path: &Path, memory: u64, has_disks: bool) -> Result<Snapshot, Failure> {
     let failure = |error: &dyn std::fmt::Display| {
         Failure::new(exit::FILE, format!("--restore {}: {error}", path.display()))
     };
-    let file = File::open(path).map_err(|error| failure(&error))?;
-    Snapshot::load(BufReader::new(file)).map_err(|error| failure(&with_source(&error)))
+    let file = seawall_files::open_regular(path).map_err(|error| failure(&error))?;
+    let default = SnapshotLimits::default();
+    let limits = SnapshotLimits {
+        memory: default.memory.max(memory),
+        attachment: if has_disks { WITH_DISKS } else { default.attachment },
+    };
+    Snapshot::load_within(BufReader::new(file), &limits).map_err(|error| failure(&with_source(&error)))
 }
 
 /// An error with what it comes from.

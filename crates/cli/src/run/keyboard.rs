@@ -2,7 +2,9 @@
 
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd as _;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -23,36 +25,53 @@ pub(super) enum Typed {
     Nothing,
 }
 
+/// Bytes that are read at once.
+const CHUNK: usize = 4096;
+/// As many chunks wait for the guest to take them.
+const CHUNKS: usize = 16;
+
 /// Somebody who types, or nobody.
 pub(super) struct Keyboard {
-    /// From the thread that reads; gone when there will be nothing more.
-    typed: Option<Receiver<Typed>>,
+    from: From,
     terminal: Option<RawTerminal>,
+}
+
+enum From {
+    Nobody,
+    /// Standard input is a file, which is read as the guest takes it: a run with it is the same each time.
+    File,
+    /// A thread reads standard input, which may have no end: no further than the guest takes it.
+    Thread {
+        typed: Receiver<Vec<u8>>,
+        leaves: Arc<AtomicBool>,
+    },
 }
 
 impl Keyboard {
     /// Nobody types.
     pub(super) fn none() -> Self {
-        Self { typed: None, terminal: None }
+        Self { from: From::Nobody, terminal: None }
     }
 
-    /// Standard input types. A file's bytes are there before this comes back, so that a run with them is the same
-    /// each time.
-    pub(super) fn stdin() -> Self {
-        let (sender, typed) = mpsc::channel();
+    /// Standard input types. `leave` is called when somebody wants to leave, whatever is typed before that and not yet
+    /// taken.
+    pub(super) fn stdin(leave: impl Fn() + Send + 'static) -> Self {
         let terminal = RawTerminal::new();
-        let is_terminal = terminal.is_some();
         if fstat(io::stdin().as_fd()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) {
-            read(is_terminal, &sender);
-        } else {
-            thread::spawn(move || read(is_terminal, &sender));
+            return Self { from: From::File, terminal };
         }
-        Self { typed: Some(typed), terminal }
+        let (sender, typed) = mpsc::sync_channel(CHUNKS);
+        let leaves = Arc::new(AtomicBool::new(false));
+        let (is_terminal, sets_leaves) = (terminal.is_some(), leaves.clone());
+        thread::spawn(
+            move || if is_terminal { read_keys(&sender, &sets_leaves, &leave) } else { read(&sender) },
+        );
+        Self { from: From::Thread { typed, leaves }, terminal }
     }
 
     /// Whether somebody may still type.
     pub(super) fn is_open(&self) -> bool {
-        self.typed.is_some()
+        !matches!(self.from, From::Nobody)
     }
 
     /// Whether a person sits there.
@@ -60,34 +79,63 @@ impl Keyboard {
         self.terminal.is_some()
     }
 
+    /// Whether the user wants to leave, whatever else he typed.
+    pub(super) fn wants_to_leave(&self) -> bool {
+        matches!(&self.from, From::Thread { leaves, .. } if leaves.load(Ordering::Relaxed))
+    }
+
     /// What was typed since the last time; `None` if nothing was, within so long.
     pub(super) fn typed(&mut self, wait: Duration) -> Option<Typed> {
-        let typed = self.typed.as_ref()?.recv_timeout(wait);
+        if self.wants_to_leave() {
+            return Some(Typed::Leave);
+        }
+        let typed = match &self.from {
+            From::Nobody => return None,
+            From::File => chunk().ok_or(RecvTimeoutError::Disconnected),
+            From::Thread { typed, .. } => typed.recv_timeout(wait),
+        };
         match typed {
-            Ok(Typed::Nothing) | Err(RecvTimeoutError::Disconnected) => {
-                self.typed = None;
+            Ok(bytes) => Some(Typed::Bytes(bytes)),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) if self.wants_to_leave() => Some(Typed::Leave),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.from = From::Nobody;
                 Some(Typed::Nothing)
             }
-            Ok(typed) => Some(typed),
-            Err(RecvTimeoutError::Timeout) => None,
         }
     }
 }
 
-/// Reads standard input to its end, for who listens.
-fn read(is_terminal: bool, listener: &Sender<Typed>) {
-    let (mut buffer, mut keys) = ([0; 4096], Keys::default());
-    let mut stdin = io::stdin().lock();
-    while let Ok(read @ 1..) = stdin.read(&mut buffer) {
-        let bytes = buffer.get(..read).unwrap_or_default();
-        let (bytes, leaves) = if is_terminal { keys.take(bytes) } else { (bytes.to_vec(), false) };
-        let heard = listener.send(Typed::Bytes(bytes));
-        if heard.is_err() || leaves && listener.send(Typed::Leave).is_err() {
+/// The next of standard input; none at its end.
+fn chunk() -> Option<Vec<u8>> {
+    let mut buffer = [0; CHUNK];
+    let read = io::stdin().lock().read(&mut buffer).ok().filter(|read| *read > 0)?;
+    buffer.get(..read).map(<[u8]>::to_vec)
+}
+
+/// Reads standard input to its end, as far as somebody listens.
+fn read(listener: &SyncSender<Vec<u8>>) {
+    while let Some(bytes) = chunk() {
+        if listener.send(bytes).is_err() {
             return;
         }
     }
-    // Nobody listens any more if the guest ended.
-    let _ = listener.send(Typed::Nothing);
+}
+
+/// Reads a terminal's keys until the user wants to leave. As with any terminal, keys that nobody takes are lost.
+fn read_keys(listener: &SyncSender<Vec<u8>>, leaves: &AtomicBool, leave: &dyn Fn()) {
+    let mut keys = Keys::default();
+    while let Some(bytes) = chunk() {
+        let (bytes, wants_to_leave) = keys.take(&bytes);
+        if !bytes.is_empty() {
+            let _ = listener.try_send(bytes);
+        }
+        if wants_to_leave {
+            leaves.store(true, Ordering::Relaxed);
+            leave();
+            return;
+        }
+    }
 }
 
 /// Keys of a terminal.
@@ -113,6 +161,16 @@ impl Keys {
     }
 }
 
+/// The terminal as it was.
+static BEFORE: OnceLock<Termios> = OnceLock::new();
+
+/// The terminal is as it was again: for a process that ends at once.
+pub(super) fn restore_terminal() {
+    if let Some(before) = BEFORE.get() {
+        let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Now, before);
+    }
+}
+
 /// A terminal that gives each key as it is, until this is dropped.
 struct RawTerminal(Termios);
 
@@ -128,6 +186,7 @@ impl RawTerminal {
         raw.make_raw();
         // What a bare-metal guest writes has line feeds alone.
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
+        let _ = BEFORE.set(before.clone());
         tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).ok()?;
         Some(Self(before))
     }

@@ -10,6 +10,7 @@ pub(super) fn run(
     _: seawall_vmm::Config,
     _: &seawall_vmm::Guest,
     _: super::Output,
+    _: &super::Deadline,
 ) -> Result<u8, crate::Failure> {
     Err(crate::Failure::new(crate::exit::UNAVAILABLE, "--backend kvm: expected an aarch64 Linux host"))
 }
@@ -26,10 +27,11 @@ mod here {
     use serde_json::json;
 
     use crate::Failure;
+    use crate::run::Args;
+    use crate::run::deadline::Deadline;
     use crate::run::ending::{Ending, Where};
     use crate::run::keyboard::{Keyboard, Typed};
     use crate::run::output::{Output, When};
-    use crate::run::{Args, HOW_TO_LEAVE};
 
     /// Between two looks at whether the UART has room for more keys.
     const PAUSE: Duration = Duration::from_millis(5);
@@ -70,6 +72,7 @@ mod here {
         config: Config,
         guest: &Guest,
         output: Output,
+        deadline: &Deadline,
     ) -> Result<u8, Failure> {
         let watch = Watch { output: Arc::new(Mutex::new(output)), started: Instant::now() };
         let bad = config.ledger.with(Ledger::pages);
@@ -81,15 +84,16 @@ mod here {
             // A guest whose records are not in its memory hears of it at its next error.
             let _ = gauges.gauge();
         })?;
-        if args.is_at_terminal() {
-            watch.output().note(HOW_TO_LEAVE);
-        }
-        let (keyboard, guest_keyboard) = (args.keyboard(), machine.keyboard());
+        // It is asked for keys all the time.
+        let (keyboard, guest_keyboard) = (args.keyboard(|| ()), machine.keyboard());
         let keyboard = Arc::new(Mutex::new(keyboard));
         let keys = keyboard.clone();
         // It ends with the process: nothing can be waited for that a read of a terminal would give up.
         std::thread::spawn(move || type_in(&keys, &guest_keyboard));
-        let ended = run_with_reboots(args, &mut machine, guest, &watch);
+        // The run looks at the time itself.
+        deadline.ends_by(|| ());
+        let ended = run_with_reboots(args, &mut machine, guest, &watch, deadline);
+        deadline.seen();
         // A terminal is as it was before anything is said.
         *keyboard.lock().unwrap_or_else(PoisonError::into_inner) = Keyboard::none();
         let ending = match ended? {
@@ -119,8 +123,9 @@ mod here {
         machine: &mut KvmMachine,
         guest: &Guest,
         watch: &Watch,
+        deadline: &Deadline,
     ) -> Result<End, Error> {
-        let mut end = machine.run(args.time_limit())?;
+        let mut end = machine.run(deadline.left())?;
         for _ in 0..args.reboot {
             let ending = Ending::Guest(end.clone());
             if !ending.wants_reboot() {
@@ -130,38 +135,38 @@ mod here {
             machine.reset(guest)?;
             let left = machine.ledger().with(Ledger::pages);
             watch.output().starts(watch.when(), Some(ending.name()), bad - left, left);
-            let limit = args.time_limit().map(|limit| limit.saturating_sub(watch.started.elapsed()));
-            end = machine.run(limit)?;
+            end = machine.run(deadline.left())?;
         }
         Ok(end)
     }
 
-    /// Types on the guest's console, at the pace at which the guest takes it.
+    /// Types on the guest's console, at the pace at which the guest takes it. Who wants to leave need not wait for that.
     fn type_in(keyboard: &Mutex<Keyboard>, guest: &seawall_vmm::Keyboard) {
+        let mut rest = Vec::new();
         loop {
             let mut keys = keyboard.lock().unwrap_or_else(PoisonError::into_inner);
-            if !keys.is_open() {
+            let typed = keys.typed(Duration::ZERO);
+            if typed == Some(Typed::Leave) {
+                *keys = Keyboard::none();
+                std::process::exit(0);
+            }
+            let is_over = !keys.is_open();
+            drop(keys);
+            let is_new = match typed {
+                Some(Typed::Bytes(bytes)) => {
+                    rest.extend(bytes);
+                    true
+                }
+                _ => false,
+            };
+            if rest.is_empty() && is_over {
                 return;
             }
-            let typed = keys.typed(Duration::ZERO);
-            match typed {
-                Some(Typed::Bytes(bytes)) => {
-                    drop(keys);
-                    let mut rest = bytes.as_slice();
-                    while !rest.is_empty() {
-                        rest = rest.get(guest.type_in(rest)..).unwrap_or_default();
-                        std::thread::sleep(PAUSE);
-                    }
-                }
-                Some(Typed::Leave) => {
-                    *keys = Keyboard::none();
-                    std::process::exit(0);
-                }
-                Some(Typed::Nothing) => return,
-                None => {
-                    drop(keys);
-                    std::thread::sleep(PAUSE);
-                }
+            if !rest.is_empty() {
+                rest.drain(..guest.type_in(&rest));
+            }
+            if !is_new {
+                std::thread::sleep(PAUSE);
             }
         }
     }

@@ -11,12 +11,13 @@ use seawall_events::{Reg, Vcpu as _};
 use seawall_vmm::{Config, End, Guest, Snapshot, SoftwareMachine};
 use serde_json::json;
 
+use super::deadline::Deadline;
 use super::ending::{Ending, Where};
 use super::keep::Keeper;
 use super::keyboard::{Keyboard, Typed};
 use super::output::{Output, When};
 use super::poison::{Schedule, named_page};
-use super::{Args, HOW_TO_LEAVE, MAX_INSNS};
+use super::{Args, MAX_INSNS};
 use crate::watch::{Seen, Watch};
 use crate::{Failure, exit};
 
@@ -25,13 +26,19 @@ const SLICE: u64 = 5_000_000;
 /// The same if somebody types: about a millisecond.
 const KEY_SLICE: u64 = 200_000;
 /// Between two looks at the clock while the guest waits for keys.
-const WAIT: Duration = Duration::from_millis(100);
+const WAIT: Duration = Duration::from_millis(50);
 
 /// What a guest that was busy may catch up by waiting less afterwards.
 const LAG: Duration = Duration::from_secs(1);
 
 /// Runs the guest to its end: the exit code.
-pub(super) fn run(args: &Args, config: Config, guest: Guest, mut output: Output) -> Result<u8, Failure> {
+pub(super) fn run(
+    args: &Args,
+    config: Config,
+    guest: Guest,
+    mut output: Output,
+    deadline: &Deadline,
+) -> Result<u8, Failure> {
     let watch = Watch::default();
     let bad = config.ledger.with(Ledger::pages);
     let machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
@@ -39,7 +46,7 @@ pub(super) fn run(args: &Args, config: Config, guest: Guest, mut output: Output)
     output.starts(When::default(), None, bad - left, left);
     // Unless it is to start anew, its files are in its memory now.
     let guest = (args.reboot > 0).then_some(guest);
-    go(args, machine, guest.as_ref(), watch, output)
+    go(args, machine, guest.as_ref(), watch, output, deadline)
 }
 
 /// Runs a guest from a snapshot to its end: the exit code.
@@ -48,10 +55,11 @@ pub(super) fn resume(
     snapshot: &Snapshot,
     config: Config,
     output: Output,
+    deadline: &Deadline,
 ) -> Result<u8, Failure> {
     let watch = Watch::default();
     let machine = SoftwareMachine::resume(snapshot, config, Box::new(watch.clone()))?;
-    go(args, machine, None, watch, output)
+    go(args, machine, None, watch, output, deadline)
 }
 
 fn go(
@@ -59,24 +67,25 @@ fn go(
     machine: SoftwareMachine,
     guest: Option<&Guest>,
     watch: Watch,
-    mut output: Output,
+    output: Output,
+    deadline: &Deadline,
 ) -> Result<u8, Failure> {
     let _metrics = args.metrics(|| ())?;
-    if args.is_at_terminal() {
-        output.note(HOW_TO_LEAVE);
-    }
-    let keyboard = args.keyboard();
+    deadline.ends(machine.kicker());
+    let kicker = machine.kicker();
+    let keyboard = args.keyboard(move || kicker.kick());
     let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
     let schedule = Schedule::new(&args.poison);
     let keeper = Keeper::new(args.snapshot.as_ref());
-    let started = Instant::now();
-    let mut run = Run { machine, watch, output, keyboard, schedule, keeper, started, pace: None };
+    let mut run =
+        Run { machine, watch, output, keyboard, typed: Vec::new(), schedule, keeper, deadline, pace: None };
     let mut ending = run.until_end(args, limit)?;
     for _ in 0..args.reboot {
         let Some(guest) = guest.filter(|_| ending.wants_reboot()) else { break };
         run.reboot(guest, &ending)?;
         ending = run.until_end(args, limit)?;
     }
+    deadline.seen();
     run.finish(args, &ending)
 }
 
@@ -85,9 +94,11 @@ struct Run<'a> {
     watch: Watch,
     output: Output,
     keyboard: Keyboard,
+    /// What was typed and the machine has no room for yet.
+    typed: Vec<u8>,
     schedule: Schedule,
     keeper: Keeper<'a>,
-    started: Instant,
+    deadline: &'a Deadline,
     /// Since when the guest keeps up with the host's clock: that clock, and the machine's.
     pace: Option<(Instant, u64)>,
 }
@@ -102,8 +113,7 @@ impl Run<'_> {
             if now >= limit {
                 return Ok(Ending::InstructionLimit);
             }
-            if let Some(seconds) = args.timeout.filter(|_| args.time_limit() <= Some(self.started.elapsed()))
-            {
+            if let Some(seconds) = args.timeout.filter(|_| self.deadline.is_over()) {
                 return Ok(Ending::TimeLimit(seconds));
             }
             let ahead = self.ahead();
@@ -121,7 +131,8 @@ impl Run<'_> {
             }
             let ending = match end {
                 None => self.bad_vector()?,
-                Some(End::Idle) if self.keyboard.is_open() => {
+                // Nothing that could still be typed would wake a guest that does not take what is there.
+                Some(End::Idle) if self.keyboard.is_open() && self.typed.is_empty() => {
                     if self.keys(WAIT) {
                         return Ok(Ending::Keyboard);
                     }
@@ -215,12 +226,17 @@ impl Run<'_> {
         guest.saturating_sub(host).min(WAIT)
     }
 
-    /// Types what somebody typed, within so long; whether he wants to leave.
+    /// Types what somebody typed, within so long, as far as the guest takes it; whether the user wants to leave.
     fn keys(&mut self, wait: Duration) -> bool {
         let mut wait = wait;
         loop {
+            let taken = self.machine.type_in(&self.typed);
+            self.typed.drain(..taken);
+            if !self.typed.is_empty() {
+                return self.keyboard.wants_to_leave();
+            }
             match self.keyboard.typed(wait) {
-                Some(Typed::Bytes(bytes)) => self.machine.type_in(&bytes),
+                Some(Typed::Bytes(bytes)) => self.typed = bytes,
                 Some(Typed::Leave) => return true,
                 Some(Typed::Nothing) | None => return false,
             }

@@ -1,8 +1,10 @@
 //! `seawall run`: a guest of the user's own, on the software machine or on KVM.
 
 mod args;
+mod deadline;
 mod ending;
 mod keep;
+mod kept;
 mod keyboard;
 mod kvm;
 mod machine;
@@ -13,22 +15,21 @@ mod why;
 
 use std::sync::Arc;
 
-use seawall::ledger::file::FormatError;
-use seawall::ledger::{Keeper, Ledger};
+use seawall::ledger::Keeper;
 use seawall::{Rule, Rules};
 use seawall_events::{Abi, Layout};
 use seawall_kvm::Kvm;
-use seawall_machine::SnapshotError;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::kernel::{Kernel, KernelError};
 use seawall_vmm::load::LoadError;
-use seawall_vmm::{Config, Error, Guest, Snapshot, layout, policy};
+use seawall_vmm::{Config, Error, Guest, layout, policy};
 
 use crate::parse::Place;
 use crate::{Failure, exit};
 pub(crate) use args::Args;
 use args::Backend;
-use output::Output;
+use deadline::Deadline;
+use output::{Limits, Output};
 use why::Decider;
 
 /// What Linux is told if the user says nothing: where its console is, and to come back from a panic at once.
@@ -40,18 +41,28 @@ const MAX_INSNS: u64 = 10_000_000_000;
 
 pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     metrics::log(args.log.clone());
+    let deadline = Deadline::new(args.time_limit()).map_err(|error| {
+        Failure::new(exit::UNAVAILABLE, format!("--timeout: the host has no thread for it: {error}"))
+    })?;
     let on_kvm = on_kvm(args)?;
     let output = || {
         let decider = Decider::new(&args.policy, &args.rule);
-        Output::new(args.json, quiet, args.events.as_deref(), decider)
+        let limits = Limits { console: args.console_limit, events: args.events_limit };
+        let mut output = Output::new(args.json, quiet, args.events.as_deref(), limits, decider)?;
+        if args.is_at_terminal() {
+            output.note(HOW_TO_LEAVE);
+        }
+        Ok::<_, Failure>(output)
     };
     if let Some(path) = &args.restore {
-        let snapshot = keep::load(path)?;
+        let snapshot = keep::load(path, args.memory, !args.disk.is_empty())?;
         let mut config = snapshot.config();
         check_poison(args, config.memory)?;
         add_policy_and_disks(args, &mut config)?;
-        return machine::resume(args, &snapshot, config, output()?);
+        return machine::resume(args, &snapshot, config, output()?, &deadline);
     }
+    // A file is read as far as it fits: first of all the size must make sense.
+    Config::new(args.memory).checked_memory()?;
     check_poison(args, args.memory)?;
     let guest = guest(args)?;
     let config = config(args)?;
@@ -59,7 +70,11 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     if args.file.is_some() {
         output.note(format_args!("{} is taken for {}", args.kernel().display(), what(&guest)));
     }
-    if on_kvm { kvm::run(args, config, &guest, output) } else { machine::run(args, config, guest, output) }
+    if on_kvm {
+        kvm::run(args, config, &guest, output, &deadline)
+    } else {
+        machine::run(args, config, guest, output, &deadline)
+    }
 }
 
 /// Whether the guest runs on KVM.
@@ -110,40 +125,20 @@ fn check_poison(args: &Args, memory: u64) -> Result<(), Failure> {
 fn guest(args: &Args) -> Result<Guest, Failure> {
     let kernel = args.kernel();
     let mut guest = Guest::read(kernel, args.initrd.as_deref(), "", args.memory)?;
-    if let Kernel::Flat(bytes) = &guest.kernel {
-        check_flat(args, bytes)?;
+    if let (Kernel::Flat(_), Some(initrd)) = (&guest.kernel, &args.initrd) {
+        let message = format!(
+            "--initrd {}: expected a Linux kernel or an ELF to go with it, got {}, which has no mark of either and would \
+             run as a flat image; give the kernel, or leave --initrd out",
+            initrd.display(),
+            kernel.display()
+        );
+        return Err(Failure::new(exit::USAGE, message));
     }
     let is_linux = matches!(guest.kernel, Kernel::Linux(_));
     let default = if is_linux { LINUX_COMMAND_LINE } else { "" };
     guest.command_line = args.append.clone().unwrap_or_else(|| default.to_owned());
     guest.address = args.load;
     Ok(guest)
-}
-
-/// A file without a mark of a kernel's: is it one of our own, or a kernel that an initramfs would be of no use to?
-fn check_flat(args: &Args, bytes: &[u8]) -> Result<(), Failure> {
-    let path = args.kernel().display();
-    let head = bytes.get(..8).unwrap_or(bytes);
-    let is_snapshot = !matches!(Snapshot::load(head), Err(Error::Snapshot(SnapshotError::Foreign(_))));
-    if is_snapshot {
-        let message = format!(
-            "{path}: expected a kernel, got a snapshot; seawall run --restore {path} goes on from it"
-        );
-        return Err(Failure::new(exit::USAGE, message));
-    }
-    if Ledger::from_bytes(bytes) != Err(FormatError::Foreign) {
-        let message = format!("{path}: expected a kernel, got a ledger; seawall ledger {path} shows it");
-        return Err(Failure::new(exit::USAGE, message));
-    }
-    if let Some(initrd) = &args.initrd {
-        let message = format!(
-            "--initrd {}: expected a Linux kernel or an ELF to go with it, got {path}, which has no mark of either and \
-             would run as a flat image; give the kernel, or leave --initrd out",
-            initrd.display()
-        );
-        return Err(Failure::new(exit::USAGE, message));
-    }
-    Ok(())
 }
 
 /// A guest's kernel, for people.
@@ -191,8 +186,9 @@ fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure>
         config.ledger = Arc::new(keeper);
     }
     for path in &args.disk {
-        let disk = Disk::open(path, Writes::InMemory)
+        let mut disk = Disk::open(path, Writes::InMemory)
             .map_err(|error| Failure::new(exit::FILE, format!("--disk {}: {error}", path.display())))?;
+        disk.set_write_limit(args.disk_writes);
         config.disks.push(disk);
     }
     Ok(())

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use seawall::telemetry::{AccessReport, ErrorReport};
-use seawall::{Action, Outcome, StopReason, UnansweredOutcome};
+use seawall::{Action, Outcome, UnansweredOutcome};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::kept::FirstAndLast;
 use super::why::Decider;
 use crate::style::{bad, dim};
 use crate::{Failure, exit, out};
@@ -61,15 +62,61 @@ enum ShowsProgress {
     WhenSilent,
 }
 
+/// Errors that the report has of the first and of the last, and bytes of the console.
+const ERRORS: usize = 1000;
+const CONSOLE: usize = 1 << 20;
+
+/// What may be written, bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Of the guest's console.
+    pub(super) console: u64,
+    /// Of the file of events.
+    pub(super) events: u64,
+}
+
+/// The file of events.
+struct Events {
+    file: File,
+    /// Bytes that may still be written.
+    left: u64,
+    left_out: u64,
+}
+
+impl Events {
+    /// Writes a line if there is room, and gives whether this is the first for which there is none.
+    fn write(&mut self, line: &str) -> (io::Result<()>, bool) {
+        let size = line.len() as u64 + 1;
+        if self.left_out == 0 && size <= self.left || self.left == u64::MAX {
+            self.left -= size;
+            return (writeln!(self.file, "{line}"), false);
+        }
+        self.left_out += 1;
+        (Ok(()), self.left_out == 1)
+    }
+}
+
+#[derive(Serialize)]
+struct End<'a> {
+    outcome: &'a str,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_left_out: Option<u64>,
+}
+
 /// Where things go.
 pub(super) struct Output {
     json: bool,
-    events: Option<File>,
-    console: Vec<u8>,
+    events: Option<Events>,
+    /// Of it only with `json`.
+    console: FirstAndLast<u8>,
+    /// Bytes that may still be written of the guest's console, of so many.
+    console_left: u64,
+    limits: Limits,
     /// The guest's console stands in the middle of a line.
     is_mid_line: bool,
-    errors: Vec<ErrorReport>,
-    unanswered: Vec<AccessReport>,
+    errors: FirstAndLast<ErrorReport>,
+    unanswered: FirstAndLast<AccessReport>,
     device_errors: u64,
     progress: Option<ProgressBar>,
     shows_progress: ShowsProgress,
@@ -88,13 +135,15 @@ impl Output {
         json: bool,
         quiet: bool,
         events: Option<&Path>,
+        limits: Limits,
         decider: Decider,
     ) -> Result<Self, Failure> {
         let create = |path: &Path| {
             let failed = |error| {
                 Failure::new(exit::FILE, format!("--events: cannot write {}: {error}", path.display()))
             };
-            File::create(path).map_err(failed)
+            let file = File::create(path).map_err(failed)?;
+            Ok::<_, Failure>(Events { file, left: limits.events, left_out: 0 })
         };
         let shows_progress = match (!quiet && io::stderr().is_terminal(), !json && io::stdout().is_terminal())
         {
@@ -105,10 +154,12 @@ impl Output {
         Ok(Self {
             json,
             events: events.map(create).transpose()?,
-            console: Vec::new(),
+            console: FirstAndLast::new(CONSOLE),
+            console_left: limits.console,
+            limits,
             is_mid_line: false,
-            errors: Vec::new(),
-            unanswered: Vec::new(),
+            errors: FirstAndLast::new(ERRORS),
+            unanswered: FirstAndLast::new(ERRORS),
             device_errors: 0,
             progress: None,
             shows_progress,
@@ -123,10 +174,23 @@ impl Output {
     pub(super) fn console(&mut self, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
         if self.json {
-            self.console.extend_from_slice(bytes);
+            for byte in bytes {
+                self.console.push(*byte);
+            }
             return;
         }
-        self.is_mid_line = *last != b'\n';
+        let bytes = match self.console_left {
+            0 => return,
+            left if left < bytes.len() as u64 => {
+                self.console_left = 0;
+                bytes.get(..left as usize).unwrap_or(bytes)
+            }
+            left => {
+                self.console_left = left - bytes.len() as u64;
+                bytes
+            }
+        };
+        self.is_mid_line = *last != b'\n' || self.console_left == 0;
         self.last_seen = Instant::now();
         if self.shows_progress == ShowsProgress::UntilFirstByte {
             self.shows_progress = ShowsProgress::Never;
@@ -137,6 +201,12 @@ impl Output {
             None => out::stdout_bytes(bytes),
         };
         self.keep(written);
+        if self.console_left == 0 {
+            let limit = self.limits.console;
+            self.note(format_args!(
+                "the rest of the console is dropped: the limit is {limit} bytes (--console-limit)"
+            ));
+        }
     }
 
     /// A line of our own, on stderr; not behind half a line of the guest's.
@@ -179,13 +249,11 @@ impl Output {
     /// A memory error was handled.
     pub(super) fn memory_error(&mut self, when: When, report: &ErrorReport, outcome: &Outcome) {
         self.note(outcome);
-        let stop: Option<Option<&StopReason>> = match &outcome.action {
-            Action::Stop(reason) => Some(Some(reason)),
-            Action::DryRun(_) => Some(None),
-            _ => None,
-        };
-        if let Some(stop) = stop {
-            self.note(self.decider.explain(report.vcpu, &outcome.error, stop));
+        let explain = |stop| self.decider.explain(report.vcpu, &outcome.error, stop);
+        match &outcome.action {
+            Action::Stop(reason) => self.note(explain(Some(reason))),
+            Action::DryRun(_) => self.note(explain(None)),
+            _ => {}
         }
         // The report has the time itself.
         self.event(&Event {
@@ -201,10 +269,7 @@ impl Output {
 
     /// Nobody answered an access.
     pub(super) fn unanswered(&mut self, when: When, report: &AccessReport, outcome: &UnansweredOutcome) {
-        // A stop is what the guest ends with, and is said there.
-        if matches!(outcome.action, Action::Injected { .. }) {
-            self.note(outcome);
-        }
+        self.note(outcome);
         self.event(&Event {
             name: "unanswered-access",
             guest_time_ns: None,
@@ -259,7 +324,13 @@ impl Output {
     /// The guest ended, with this exit code.
     pub(super) fn end(&mut self, when: When, outcome: &str, code: u8, text: &str) {
         self.end_progress();
-        self.event(&Event::new("end", when, json!({ "outcome": outcome, "text": text })));
+        let left_out = self.events.as_ref().map_or(0, |events| events.left_out);
+        if let Some(events) = &mut self.events {
+            // There is always room for the end.
+            events.left = u64::MAX;
+        }
+        let left_out = (left_out != 0).then_some(left_out);
+        self.event(&Event::new("end", when, End { outcome, text, events_left_out: left_out }));
         if self.quiet && !self.json && code != 0 {
             self.error(text);
         } else {
@@ -273,10 +344,18 @@ impl Output {
     /// The first write that failed, of all since the beginning.
     pub(super) fn finish(&mut self, mut report: Value) -> Result<(), Failure> {
         if self.json {
-            report["errors"] = json!(std::mem::take(&mut self.errors));
-            report["unanswered_accesses"] = json!(std::mem::take(&mut self.unanswered));
+            put(&mut report, "errors", &mut self.errors);
+            put(&mut report, "unanswered_accesses", &mut self.unanswered);
             report["device_errors"] = self.device_errors.into();
-            report["console"] = String::from_utf8_lossy(&self.console).into();
+            let console = std::mem::replace(&mut self.console, FirstAndLast::new(0));
+            let left_out = console.left_out();
+            report["console_left_out"] = left_out.into();
+            let (mut text, last) = console.into_parts();
+            if left_out != 0 {
+                text.extend(format!("\n[{left_out} bytes left out]\n").into_bytes());
+            }
+            text.extend(last);
+            report["console"] = String::from_utf8_lossy(&text).into();
             self.keep(out::stdout(&format!("{report}\n")));
         }
         self.check()
@@ -289,11 +368,19 @@ impl Output {
     }
 
     fn event(&mut self, event: &Event<impl Serialize>) {
-        let Some(file) = &mut self.events else { return };
-        let line = serde_json::to_string(event).map_err(io::Error::from);
-        let written = line.and_then(|line| writeln!(file, "{line}"));
+        let Some(events) = &mut self.events else { return };
+        let (written, is_full) = match serde_json::to_string(event) {
+            Ok(line) => events.write(&line),
+            Err(error) => (Err(error.into()), false),
+        };
         let failed = |error| Failure::new(exit::FILE, format!("--events: cannot write it: {error}"));
         self.keep(written.map_err(failed));
+        if is_full {
+            let limit = self.limits.events;
+            self.note(format_args!(
+                "--events: no more is written but the end: the limit is {limit} bytes (--events-limit)"
+            ));
+        }
     }
 
     fn keep(&mut self, result: Result<(), Failure>) {
@@ -301,6 +388,15 @@ impl Output {
             self.failure.get_or_insert(failure);
         }
     }
+}
+
+/// What is kept of a list, and how much of it there was: `name`, `name_count` and `name_left_out`.
+fn put<T: Serialize>(report: &mut Value, name: &str, list: &mut FirstAndLast<T>) {
+    let list = std::mem::replace(list, FirstAndLast::new(0));
+    report[format!("{name}_count")] = list.count().into();
+    report[format!("{name}_left_out")] = list.left_out().into();
+    let (first, last) = list.into_parts();
+    report[name] = first.into_iter().chain(last).map(|item| json!(item)).collect();
 }
 
 fn hex(value: u64) -> String {

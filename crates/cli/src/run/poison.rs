@@ -8,6 +8,9 @@ use crate::parse::{Place, Poison};
 /// How a guest names a page, anywhere in a line: `seawall: page NAME 0xPA`, guest physical.
 const NAMES_A_PAGE: &str = "seawall: page ";
 
+/// Names of pages that are kept to tell of.
+const MOST_NAMES: usize = 64;
+
 /// A page that the guest named.
 pub(super) fn named_page(line: &str) -> Option<(&str, u64)> {
     let (_, rest) = line.split_once(NAMES_A_PAGE)?;
@@ -37,7 +40,7 @@ pub(super) struct Schedule {
     due: Vec<Due>,
     /// Pages that the guest has not named yet.
     pages: Vec<(String, Poison)>,
-    /// The names that the guest gave, each once, in their order.
+    /// The names that the guest gave, each once, in their order: the first of them.
     names: Vec<String>,
     /// What went bad, and whether the guest consumed it.
     bad: Vec<(Due, bool)>,
@@ -65,7 +68,7 @@ impl Schedule {
 
     /// The guest names a page, at so many instructions.
     pub(super) fn named(&mut self, name: &str, address: u64, now: u64) {
-        if self.names.iter().all(|known| known != name) {
+        if self.names.len() < MOST_NAMES && self.names.iter().all(|known| known != name) {
             self.names.push(name.to_owned());
         }
         let (named, pages) = std::mem::take(&mut self.pages).into_iter().partition(|(page, _)| page == name);

@@ -20,6 +20,16 @@ pub(crate) fn json(output: &Output) -> Value {
     })
 }
 
+/// JSON, a value on a line.
+pub(crate) fn lines_of_json(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// A file of the test's own, gone with it.
 pub(crate) struct File(PathBuf);
 

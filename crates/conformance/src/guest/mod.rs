@@ -5,7 +5,7 @@ mod handlers;
 mod tables;
 pub(crate) mod words;
 
-use seawall_events::{AbortDelivery, Exit, MmioExit, NisvExit, Reg, VcpuEvents};
+use seawall_events::{Delivery, Exit, MmioExit, NisvExit, Reg, VcpuEvents};
 
 use crate::backend::{El1, Setup, TestVm};
 use crate::trial::Stop;
@@ -213,7 +213,7 @@ impl Guest {
         }
     }
 
-    pub(crate) fn inject(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Stop> {
+    pub(crate) fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Stop> {
         Ok(self.vm.set_events(events)?)
     }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use seawall_events::wire::{ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_EL1_ID, VCPU_EVENTS_SIZE};
-use seawall_events::{Abi, AbortDelivery, Exit, Reg, Vcpu as _, VcpuEvents};
-use seawall_kvm::assist::Kernel as _;
+use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu as _, VcpuEvents};
+use seawall_inject::KvmVcpu as _;
 use seawall_kvm::lab::{PoisonRegister, hole, physical_address};
 use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
@@ -250,7 +250,7 @@ impl seawall_events::Vcpu for KvmVm {
         self.vcpu.answer_mmio(data);
     }
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
         Ok(self.vcpu.set_events(events)?)
     }
 
@@ -272,7 +272,7 @@ impl seawall_events::Vcpu for KvmVm {
 }
 
 impl TestVm for KvmVm {
-    fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Option<AbortDelivery>, Error> {
+    fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
         Ok(self.vcpu.set_events_bytes(bytes)?)
     }
 

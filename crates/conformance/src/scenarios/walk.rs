@@ -2,7 +2,8 @@
 //! page that the host knows to be bad, KVM walks them again to find the level (S1PTW); the walk's level is in
 //! the exit itself if the hardware reported an SEA, which is in the group `sea`.
 
-use seawall_events::{AbortDelivery, Exit, Reg, VcpuEvents};
+use seawall_arm::{Esr, Target};
+use seawall_events::{Delivery, Exit, Reg, VcpuEvents};
 
 use super::{data_abort, group, instruction_abort, with_iss};
 use crate::backend::Setup;
@@ -155,7 +156,7 @@ fn the_level_is_found_anew_for_an_abort_that_user_space_injects_later(trial: &mu
     guest.set(Reg::Ttbr1El1, other_level_1())?;
     guest.set(Reg::EsrEl1, 0x1234)?;
     let delivery = guest.inject(&data_abort())?;
-    trial.same("delivery", &delivery, &Some(AbortDelivery::NotDelivered));
+    trial.same("delivery", &delivery, &Delivery::NotDelivered);
     trial.taken(&guest, &Taken { esr: 0x1234, ..second })
 }
 
@@ -252,7 +253,7 @@ fn nothing_is_delivered_if_the_walk_no_longer_meets_the_descriptor(trial: &mut T
             guest.set(Reg::EsrEl1, esr)?;
             let before = guest.taken(Level::El1)?;
             let delivery = guest.inject(&events)?;
-            trial.same("delivery", &delivery, &Some(AbortDelivery::NotDelivered));
+            trial.same("delivery", &delivery, &Delivery::NotDelivered);
             trial.taken(&guest, &before)?;
         }
         let exit = guest.vm().run_for_a_while()?;
@@ -275,7 +276,8 @@ fn nothing_is_delivered_but_the_serror_of_the_same_call_is(trial: &mut Trial) ->
         ..with_iss(0x600, instruction_abort())
     };
     let delivery = guest.inject(&events)?;
-    trial.same("delivery", &delivery, &Some(AbortDelivery::NotDelivered));
+    let (target, esr) = (Target::El1, Esr::from_bits(0xbe10_0c11));
+    trial.same("delivery", &delivery, &Delivery::AtVector { target, pc: 0x4009_0380, esr, far: 0x1234 });
     let expected = Taken { pc: 0x4009_0380, esr: 0xbe10_0c11, far: 0x1234, spsr: 0x2c5, ..Taken::default() };
     trial.delivered(&mut guest, &expected)
 }

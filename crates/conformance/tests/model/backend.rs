@@ -5,8 +5,8 @@ use std::thread::JoinHandle;
 
 use seawall_conformance::{Backend, Capability, El1, Error, Interrupt, Setup, TestVm};
 use seawall_events::{
-    Abi, AbortDelivery, Exit, Reg, Registers, VcpuConfig, VcpuEvents, get_events, get_events_bytes,
-    set_events, set_events_bytes,
+    Abi, Delivery, Exit, Reg, Registers, VcpuConfig, VcpuEvents, get_events, get_events_bytes, set_events,
+    set_events_bytes,
 };
 
 use crate::cpu::Cpu;
@@ -53,6 +53,11 @@ fn refused(refusal: seawall_events::Refusal) -> Error {
     Error::Errno { number: refusal.errno().number(), text: refusal.to_string() }
 }
 
+fn apply(cpu: &mut Cpu, abi: Abi, events: &VcpuEvents) -> Result<Delivery, Error> {
+    let applied = set_events(cpu, abi, events).map_err(|refused_by| refused(refused_by.refusal))?;
+    Ok(Delivery::of(cpu, events, &applied))
+}
+
 fn not_ram(gpa: u64) -> Error {
     Error::Other(format!("{gpa:#x} is not RAM"))
 }
@@ -75,11 +80,10 @@ impl seawall_events::Vcpu for ModelVm {
         }
     }
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
         // As assisted injection does: a vCPU runs once before.
         self.cpu.has_run |= self.setup.abi != Abi::Mainline;
-        let applied = set_events(&mut self.cpu, self.setup.abi, events);
-        applied.map(|applied| applied.abort).map_err(|refused_by| refused(refused_by.refusal))
+        apply(&mut self.cpu, self.setup.abi, events)
     }
 
     fn events(&self) -> Result<VcpuEvents, Error> {
@@ -101,9 +105,11 @@ impl seawall_events::Vcpu for ModelVm {
 }
 
 impl TestVm for ModelVm {
-    fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Option<AbortDelivery>, Error> {
-        let applied = set_events_bytes(&mut self.cpu, self.setup.abi, || Some(*bytes));
-        applied.map(|applied| applied.abort).map_err(|refused_by| refused(refused_by.refusal))
+    fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Delivery, Error> {
+        // The kernel looks whether the vCPU is initialised before it looks at the events.
+        get_events(&self.cpu).map_err(refused)?;
+        let events = VcpuEvents::from_bytes(self.setup.abi, bytes).map_err(refused)?;
+        apply(&mut self.cpu, self.setup.abi, &events)
     }
 
     fn set_events_unreadable(&mut self) -> Result<(), Error> {

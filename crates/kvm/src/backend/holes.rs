@@ -128,7 +128,8 @@ impl Marker {
     }
 }
 
-fn page_size() -> u64 {
+/// Bytes of the host's pages.
+pub fn page_size() -> u64 {
     // SAFETY: sysconf only reads.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
 }

@@ -1,9 +1,10 @@
 //! The host's KVM.
 
+use seawall_events::Abi;
 use seawall_events::wire::{
     KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_ARM_INJECT_SERROR_ESR, KVM_CAP_ARM_SEA_TO_USER, KVM_CAP_VCPU_EVENTS,
 };
-use seawall_events::{Abi, Layout};
+use seawall_inject::Way;
 use vm_memory::GuestMemoryMmap;
 
 use super::{Config, Error, Vm};
@@ -13,15 +14,6 @@ use crate::Errno;
 #[derive(Debug)]
 pub struct Kvm {
     pub(super) fd: kvm_ioctls::Kvm,
-}
-
-/// How the extended ABI is had of this kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Way {
-    /// The kernel speaks it.
-    Native(Layout),
-    /// By [`assist`](crate::assist).
-    Assisted,
 }
 
 impl Kvm {
@@ -76,6 +68,6 @@ impl Kvm {
         let config =
             Config { abi: Abi::Mainline, sea_to_user: false, nisv_to_user: false, ..Config::default() };
         let vm = self.create_vm(GuestMemoryMmap::new(), config)?;
-        Ok(vm.create_vcpu(0)?.find_way())
+        Ok(vm.create_vcpu(0)?.injector()?.way)
     }
 }

@@ -15,14 +15,16 @@ mod vm;
 pub use careful::{Readable, recover};
 pub use fd::sea_exit;
 pub use gic::{Gic, SpiLine};
-pub use host::{Kvm, Way};
+pub use holes::page_size;
+pub use host::Kvm;
 pub use kick::Kicker;
+pub use seawall_inject::Way;
 pub use vcpu::Vcpu;
 pub use vm::{Config, El1, Vm, hwpoison};
 pub use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::Errno;
-use crate::assist::AssistError;
+use seawall_inject::InjectError;
 
 /// What can go wrong between us and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +55,7 @@ pub enum Error {
     },
     /// Events could not be injected.
     #[error(transparent)]
-    Events(#[from] AssistError),
+    Events(#[from] InjectError),
     /// KVM gives no access to this register.
     #[error("KVM/arm64 has no ONE_REG id for {0:?}")]
     NoRegister(seawall_arm::Reg),
@@ -116,10 +118,4 @@ impl Error {
 /// Names the call that failed.
 fn failed(call: &'static str) -> impl Fn(vmm_sys_util::errno::Error) -> Error {
     move |error| Error::Ioctl { call, errno: error.into() }
-}
-
-impl From<vmm_sys_util::errno::Error> for Errno {
-    fn from(error: vmm_sys_util::errno::Error) -> Self {
-        Self(error.errno())
-    }
 }

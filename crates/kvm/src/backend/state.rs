@@ -8,11 +8,11 @@ use kvm_bindings::{
 
 use super::{Error, Gic, Vcpu, failed};
 use crate::Errno;
-use crate::assist::Kernel as _;
 use crate::state::{
     CLEARS, GicCpuState, GicRegister, GicState, INTERFACE, MPIDR, REDISTRIBUTOR, Register, VcpuState,
     affinity, distributor, register_size,
 };
+use seawall_inject::KvmVcpu as _;
 
 /// More than any CPU without SVE has, and no more than `kvm-bindings` takes.
 const MAX_REGISTERS: usize = 500;

@@ -8,23 +8,21 @@ use seawall_events::wire::{
     ArmNisv, ArmSea, KVM_EXIT_ARM_LDST64B, KVM_EXIT_ARM_NISV, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_EXIT_MMIO,
     KVM_EXIT_SYSTEM_EVENT, KVM_SET_VCPU_EVENTS, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
 };
-use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, SystemEvent, VcpuEvents, check_extended};
+use seawall_events::{Abi, Delivery, Exit, Reg, SystemEvent, VcpuEvents};
+use seawall_inject::{Guest, InjectError, Injector, KvmVcpu, Last, Way};
 use vm_memory::GuestMemoryMmap;
 use zerocopy::FromBytes;
 
-use super::{El1, Error, Vm, Way, failed, kick, sigbus};
+use super::{Error, Vm, failed, kick, sigbus};
 use crate::Errno;
-use crate::assist::{self, AssistError, Guest, Kernel, Last};
-use crate::stock::KernelEvents;
 
 /// A vCPU. It may be moved to a thread of its own, and is run there.
 #[derive(Debug)]
 pub struct Vcpu {
     pub(super) fd: VcpuFd,
     abi: Abi,
-    way: Way,
-    guest: Guest,
-    ras: bool,
+    /// Known as soon as the vCPU is initialised.
+    injector: Option<Injector>,
     last: Last,
     /// `KVM_RUN` was called.
     has_run: bool,
@@ -34,17 +32,10 @@ pub struct Vcpu {
 
 impl Vcpu {
     pub(super) fn new(fd: VcpuFd, vm: &Vm) -> Self {
-        let guest = match vm.config.el1 {
-            El1::Aarch64 => Guest::Aarch64,
-            El1::Aarch32 => Guest::Aarch32,
-            El1::BelowEl2 | El1::BelowEl2E2h0 => Guest::Nested,
-        };
         Self {
             fd,
             abi: vm.config.abi,
-            way: Way::Assisted,
-            guest,
-            ras: vm.ras,
+            injector: None,
             last: Last::NoWalk,
             has_run: false,
             _memory: vm.memory.clone(),
@@ -55,8 +46,8 @@ impl Vcpu {
     pub(super) fn init(&mut self, init: &kvm_vcpu_init) -> Result<(), Error> {
         self.fd.vcpu_init(init).map_err(failed("KVM_ARM_VCPU_INIT"))?;
         self.last = Last::Any;
-        if self.abi != Abi::Mainline {
-            self.way = self.find_way();
+        if self.injector.is_none() {
+            self.injector = Some(self.injector()?);
         }
         Ok(())
     }
@@ -76,67 +67,46 @@ impl Vcpu {
         if self.fd.get_kvm_run().exit_reason == KVM_EXIT_MMIO { self.complete_mmio() } else { Ok(()) }
     }
 
-    /// How this vCPU has the extended ABI.
-    pub fn way(&self) -> Way {
-        self.way
+    /// How events are injected here, and how the kernel has the extended ABI.
+    ///
+    /// # Errors
+    /// [`Error::Events`]: the vCPU is not initialised.
+    pub fn injector(&self) -> Result<Injector, Error> {
+        self.injector.map_or_else(|| Ok(Injector::probe(&self.fd)?), Ok)
     }
 
-    /// Asks the kernel for the extended ABI by events that ask for nothing: `ext_abt_esr` without
-    /// `ext_abt_has_esr` is a reserved word that is not zero to a kernel that does not know it.
-    pub(super) fn find_way(&self) -> Way {
-        let nothing = VcpuEvents { ext_abt_esr: 1, ..VcpuEvents::default() };
-        let knows = |layout: &Layout| {
-            let bytes = nothing.to_bytes(Abi::Extended(*layout));
-            bytes.is_ok_and(|bytes| self.set_vcpu_events(&bytes).is_ok())
-        };
-        [Layout::Posted, Layout::Trailing].into_iter().find(knows).map_or(Way::Assisted, Way::Native)
+    /// How this vCPU has the extended ABI.
+    pub fn way(&self) -> Way {
+        self.injector.map_or(Way::Assisted, |injector| injector.way)
     }
 
     /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call in the layout of the VM's ABI, by whichever
-    /// way this vCPU has it.
+    /// way this vCPU has it; and where the guest is then.
     ///
     /// # Errors
     /// [`Error::Events`].
-    pub fn set_events_bytes(
-        &mut self,
-        bytes: &[u8; VCPU_EVENTS_SIZE],
-    ) -> Result<Option<AbortDelivery>, Error> {
-        match (self.abi, self.way) {
-            (Abi::Mainline, _) => {
-                if let Ok(events) = VcpuEvents::from_bytes(Abi::Mainline, bytes) {
-                    return self.set_mainline(&events);
-                }
-                // The kernel finds what is wrong with them.
-                self.set_vcpu_events(bytes).map_err(set_failed)?;
-                Ok(None)
-            }
-            (abi, _) => {
-                let events =
-                    VcpuEvents::from_bytes(abi, bytes).map_err(|refusal| self.refused(refusal.into()))?;
-                seawall_events::Vcpu::set_events(self, &events)
-            }
-        }
+    pub fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
+        // The kernel looks whether the vCPU is initialised before it looks at the events.
+        self.injector()?;
+        let events = VcpuEvents::from_bytes(self.abi, bytes).map_err(InjectError::from)?;
+        seawall_events::Vcpu::set_events(self, &events)
     }
 
     /// Mainline's rules: the abort is delivered before the SError's arguments are looked at.
-    fn set_mainline(&self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
-        self.check_nested(events)?;
-        let dabt = VcpuEvents { ext_dabt_pending: events.ext_dabt_pending, ..VcpuEvents::default() };
-        let delivery = assist::set_events(self, self.guest, self.last, self.ras, &dabt)?;
-        if events.serror_pending {
-            let serror = VcpuEvents { ext_dabt_pending: false, ..*events };
-            let bytes = serror.to_bytes(Abi::Mainline).map_err(AssistError::from)?;
-            self.set_vcpu_events(&bytes).map_err(set_failed)?;
+    fn set_mainline(&self, injector: Injector, events: &VcpuEvents) -> Result<Delivery, Error> {
+        events.to_bytes(Abi::Mainline).map_err(InjectError::from)?;
+        injector.check_nested(self, events)?;
+        let abort = VcpuEvents { ext_dabt_pending: events.ext_dabt_pending, ..VcpuEvents::default() };
+        let delivery = injector.inject(self, self.last, &abort)?;
+        if !events.serror_pending {
+            return Ok(delivery);
         }
-        Ok(delivery)
-    }
-
-    /// Before anything is asked of a stock kernel for a guest hypervisor: [`assist::check_nested`].
-    fn check_nested(&self, events: &VcpuEvents) -> Result<(), Error> {
-        if self.guest == Guest::Nested {
-            assist::check_nested(self, events)?;
-        }
-        Ok(())
+        let serror = VcpuEvents { ext_dabt_pending: false, ..*events };
+        Ok(match (delivery, injector.inject(self, self.last, &serror)?) {
+            // It waits behind the abort.
+            (Delivery::AtVector { .. }, Delivery::SErrorPending | Delivery::NotDelivered) => delivery,
+            (_, after_serror) => after_serror,
+        })
     }
 
     /// `KVM_GET_VCPU_EVENTS` as the kernel gives it, mainline's layout.
@@ -145,7 +115,7 @@ impl Vcpu {
     /// [`Error::Ioctl`].
     pub fn events_bytes(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Error> {
         let failed = |errno| Error::Ioctl { call: "KVM_GET_VCPU_EVENTS", errno };
-        KernelEvents::get_vcpu_events(&self.fd).map_err(failed)
+        self.get_vcpu_events().map_err(failed)
     }
 
     /// `KVM_SET_VCPU_EVENTS` with an address that the kernel cannot read: for tests of what it looks at first.
@@ -184,14 +154,6 @@ impl Vcpu {
         }
     }
 
-    /// The kernel looks whether the vCPU is initialised before it looks at the events.
-    fn refused(&self, refusal: AssistError) -> Error {
-        match self.set_vcpu_events(&[0; VCPU_EVENTS_SIZE]) {
-            Err(errno) => set_failed(errno),
-            Ok(()) => refusal.into(),
-        }
-    }
-
     /// The exit that `kvm_run` holds.
     fn exit(&mut self) -> Exit {
         let run = self.fd.get_kvm_run();
@@ -210,7 +172,7 @@ impl Vcpu {
 
 /// A failed `KVM_SET_VCPU_EVENTS` before which nothing was done.
 fn set_failed(errno: Errno) -> Error {
-    AssistError::Kernel { call: "KVM_SET_VCPU_EVENTS", errno }.into()
+    InjectError::Kernel { call: "KVM_SET_VCPU_EVENTS", errno }.into()
 }
 
 /// The exit of a `kvm_run.exit_reason` and its union.
@@ -238,17 +200,21 @@ pub(super) fn decode(reason: u32, union: &[u8]) -> Exit {
     exit.unwrap_or(Exit::Other(reason))
 }
 
-impl Kernel for Vcpu {
+impl KvmVcpu for Vcpu {
     fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
-        Kernel::set_vcpu_events(&self.fd, bytes)
+        KvmVcpu::set_vcpu_events(&self.fd, bytes)
+    }
+
+    fn get_vcpu_events(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Errno> {
+        KvmVcpu::get_vcpu_events(&self.fd)
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
-        Kernel::get_one_reg(&self.fd, id)
+        KvmVcpu::get_one_reg(&self.fd, id)
     }
 
     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
-        Kernel::set_one_reg(&self.fd, id, value)
+        KvmVcpu::set_one_reg(&self.fd, id, value)
     }
 }
 
@@ -289,36 +255,21 @@ impl seawall_events::Vcpu for Vcpu {
         }
     }
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
-        let asked = events.ext_dabt_pending || events.ext_iabt_pending;
-        match (self.abi, self.way) {
-            (Abi::Mainline, _) => {
-                events.to_bytes(Abi::Mainline).map_err(AssistError::from)?;
-                self.set_mainline(events)
-            }
-            // Where a kernel that has the ABI delivered to is not asked: its word is taken.
-            (Abi::Extended(_), Way::Native(layout)) => {
-                let bytes = events.to_bytes(Abi::Extended(layout)).map_err(AssistError::from)?;
-                self.set_vcpu_events(&bytes).map_err(set_failed)?;
-                Ok(asked.then_some(AbortDelivery::Delivered(seawall_arm::Target::El1)))
-            }
-            (Abi::Extended(_), Way::Assisted) => {
-                if self.guest == Guest::Aarch32 && !self.has_run {
-                    // Until the first run KVM's exception entry takes EL1 for AArch64, and loses aborts.
-                    self.complete_mmio()?;
-                }
-                if let Err(refusal) = check_extended(self.ras, events) {
-                    return Err(self.refused(refusal.into()));
-                }
-                self.check_nested(events)?;
-                Ok(assist::set_events(self, self.guest, self.last, self.ras, events)?)
-            }
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        let injector = self.injector()?;
+        if self.abi == Abi::Mainline {
+            return self.set_mainline(injector, events);
         }
+        if injector.guest == Guest::Aarch32 && !self.has_run {
+            // Until the first run KVM's exception entry takes EL1 for AArch64, and loses aborts.
+            self.complete_mmio()?;
+        }
+        Ok(injector.inject(self, self.last, events)?)
     }
 
     fn events(&self) -> Result<VcpuEvents, Error> {
         let bytes = self.events_bytes()?;
-        Ok(VcpuEvents::from_bytes(Abi::Mainline, &bytes).map_err(AssistError::from)?)
+        Ok(VcpuEvents::from_bytes(Abi::Mainline, &bytes).map_err(InjectError::from)?)
     }
 
     fn reg(&self, reg: Reg) -> Result<u64, Error> {

@@ -32,7 +32,7 @@ pub enum El1 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Which `struct kvm_vcpu_events` its vCPUs speak. The extended one is had of the kernel where it has
-    /// it, else by [`assist`](crate::assist).
+    /// it, else by [`seawall_inject`].
     pub abi: Abi,
     /// `KVM_CAP_ARM_SEA_TO_USER`: if not, KVM makes SErrors of SEAs.
     pub sea_to_user: bool,

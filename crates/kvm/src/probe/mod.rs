@@ -92,7 +92,7 @@ pub enum Absent {
 pub enum Extended {
     /// The kernel speaks the extended ABI.
     Native(Layout),
-    /// By [assisted injection](crate::assist).
+    /// By [assisted injection](seawall_inject::Way::Assisted).
     Assisted,
     /// No vCPU could be asked.
     Unknown(String),

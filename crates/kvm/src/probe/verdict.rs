@@ -44,7 +44,7 @@ impl Kind {
 pub enum Way {
     /// The kernel does it.
     Native,
-    /// [Assisted](crate::assist): the kernel's own data abort is turned into it.
+    /// [Assisted](seawall_inject::Way::Assisted): the kernel's own data abort is turned into it.
     Assisted,
     /// It is not to be had; why.
     Not(String),

@@ -1,11 +1,12 @@
 //! A run of the guest: its console read as it comes, and answered by typing or by memory that goes bad.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use seawall::Outcome;
-use seawall::telemetry::ErrorReport;
+use seawall::telemetry::{AccessReport, ErrorReport};
+use seawall::{Outcome, UnansweredOutcome};
 use seawall_arm::Esr;
-use seawall_linux::{COMMAND_LINE, Fetch, cache_directory};
+use seawall_linux::{COMMAND_LINE, Fetch, Flavour, cache_directory};
 use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, policy};
 
 /// What is done about a line of the console.
@@ -30,8 +31,12 @@ pub(crate) struct Boot {
     pub(crate) end: Option<End>,
     /// `ESR_EL2` of each memory error, in their order.
     pub(crate) errors: Vec<u64>,
+    /// Accesses that nobody answered, in their order: the Exception level and the address.
+    pub(crate) unanswered: Vec<(u8, u64)>,
     /// Steps of each vCPU.
     pub(crate) steps: Vec<u64>,
+    /// What the ledger has at the end: guest physical addresses.
+    pub(crate) bad: Vec<Range<u64>>,
     /// The machine's time, nanoseconds.
     pub(crate) time: u64,
     /// Everything in it, RAM too: [`seawall_machine::StateHash`].
@@ -64,6 +69,7 @@ struct Seen {
     /// How many of them the caller has looked at.
     looked_at: usize,
     errors: Vec<u64>,
+    unanswered: Vec<(u8, u64)>,
 }
 
 impl Watch {
@@ -93,6 +99,10 @@ impl Observer for Watch {
         self.seen().errors.extend(outcome.error.esr.map(Esr::bits));
     }
 
+    fn unanswered_access(&mut self, report: &AccessReport, _: &UnansweredOutcome) {
+        self.seen().unanswered.push((report.exception_level, report.gpa.0));
+    }
+
     fn wants_pause(&mut self) -> bool {
         let seen = self.seen();
         seen.looked_at < seen.lines.len()
@@ -107,10 +117,11 @@ pub(crate) fn config(cpus: u32, policy_name: &str) -> Config {
     config
 }
 
-/// Debian's kernel with these words on its command line, loaded.
-fn start(config: Config, append: &str) -> (SoftwareMachine, Watch) {
+/// A kernel of Debian's with these words on its command line, loaded.
+fn start(config: Config, flavour: Flavour, append: &str) -> (SoftwareMachine, Watch) {
     let directory = cache_directory().expect("a home");
-    let debian = Fetch::new(directory).guest(&|_| ()).expect("Debian's packages");
+    let fetch = Fetch { flavour, ..Fetch::new(directory) };
+    let debian = fetch.guest(&|_| ()).expect("Debian's packages");
     let command_line = format!("{COMMAND_LINE} {append}");
     let guest = Guest::read(&debian.kernel, Some(&debian.initrd), &command_line, config.memory);
     let guest = guest.expect("a kernel");
@@ -121,7 +132,7 @@ fn start(config: Config, append: &str) -> (SoftwareMachine, Watch) {
 
 /// Boots until this line is on the console, and takes a snapshot.
 pub(crate) fn boot_to(config: Config, append: &str, line: &str) -> (SoftwareMachine, Snapshot) {
-    let (mut machine, watch) = start(config, append);
+    let (mut machine, watch) = start(config, Flavour::Cloud, append);
     while !watch.new_lines().iter().any(|seen| seen == line) {
         assert_eq!(machine.run(Some(super::BUDGET)).expect("no error of the host"), None, "no {line}");
     }
@@ -156,10 +167,20 @@ fn to_the_end(machine: &mut SoftwareMachine, watch: &Watch) -> Option<End> {
     None
 }
 
-/// Boots Debian's kernel with these words on its command line, and answers each line of its console.
+/// Boots Debian's cloud kernel with these words on its command line, and answers each line of its console.
 pub(crate) fn boot(config: Config, append: &str, answer: impl Fn(&str) -> Answer) -> Boot {
+    boot_flavour(config, Flavour::Cloud, append, answer)
+}
+
+/// The same with another of Debian's kernels.
+pub(crate) fn boot_flavour(
+    config: Config,
+    flavour: Flavour,
+    append: &str,
+    answer: impl Fn(&str) -> Answer,
+) -> Boot {
     let cpus = config.cpus;
-    let (mut machine, watch) = start(config, append);
+    let (mut machine, watch) = start(config, flavour, append);
 
     let mut pages = Vec::new();
     let end = loop {
@@ -180,7 +201,7 @@ pub(crate) fn boot(config: Config, append: &str, answer: impl Fn(&str) -> Answer
                         assert_ne!(bad, 0, "{name}: the guest named it");
                     }
                 }
-                Answer::Type(text) => machine.type_in(text.as_bytes()),
+                Answer::Type(text) => assert_eq!(machine.type_in(text.as_bytes()), text.len()),
                 Answer::None => {}
             }
         }
@@ -189,11 +210,12 @@ pub(crate) fn boot(config: Config, append: &str, answer: impl Fn(&str) -> Answer
         }
     };
     let (time, hash) = (machine.time(), machine.vm().state_hash().to_string());
+    let bad = machine.ledger().with(|ledger| ledger.ranges().map(|bad| bad.range).collect());
     let vm = machine.vm_mut();
     let steps = (0..cpus as usize).map(|cpu| vm.vcpu(cpu).expect("a vCPU").instructions()).collect();
-    let Seen { console, lines, errors, .. } = std::mem::take(&mut *watch.seen());
+    let Seen { console, lines, errors, unanswered, .. } = std::mem::take(&mut *watch.seen());
     let console = String::from_utf8_lossy(&console).into_owned();
-    Boot { console, lines, end, errors, steps, time, hash }
+    Boot { console, lines, end, errors, unanswered, steps, bad, time, hash }
 }
 
 /// Name and physical address in `seawall: page NAME 0xADDRESS`.

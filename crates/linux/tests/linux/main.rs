@@ -7,6 +7,7 @@
 //! They are ignored otherwise, as they take Debian's packages (see `seawall guest fetch debian`) and a boot is a billion
 //! instructions. All that they know of the guest is what it says on its console.
 
+mod flavours;
 mod guest;
 
 use std::cell::Cell;
@@ -63,6 +64,28 @@ fn linux_boots_to_a_shell_that_answers_and_powers_off() {
             _ => Answer::None,
         });
         assert!(boot.has(&format!("answer=42 cpus={cpus}")), "{}", boot.console);
+        check_no_trouble(&boot);
+    }
+}
+
+/// 0x20000000 is nothing, 0x0a000000 the first of `virt`'s transports, which are empty.
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn a_process_that_touches_an_address_where_nobody_is_gets_sigbus_and_linux_goes_on() {
+    for cpus in [1, 4] {
+        let boot = boot(config(cpus, "full"), "seawall.workload=shell", |line| match line {
+            "The end: exit." => Answer::Type(
+                "devmem 0x20000000 32; echo load=$?; devmem 0x20000000 32 1; echo store=$?; \
+                 echo magic=$(devmem 0x0a000000 32) device=$(devmem 0x0a000008 32); echo alive=$((6 * 7)); exit\n",
+            ),
+            _ => Answer::None,
+        });
+        // 128 and SIGBUS.
+        for line in ["load=135", "store=135", "magic=0x74726976 device=0x00000000", "alive=42"] {
+            assert!(boot.has(line), "{line}\n{}", boot.console);
+        }
+        assert_eq!(boot.unanswered, [(0, 0x2000_0000); 2], "{}", boot.console);
+        assert!(boot.errors.is_empty(), "{:x?}", boot.errors);
         check_no_trouble(&boot);
     }
 }

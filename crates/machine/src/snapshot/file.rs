@@ -14,8 +14,9 @@
 //! `postcard`'s encoding. Pages are the numbers of at most [`PAGES_PER_SECTION`] pages, 32 bits each, in rising order
 //! throughout the file, then their bytes. Pages that are not there are zero.
 //!
-//! Nothing of a section is looked at before its checksum is right, and what a file claims to hold is allocated only as
-//! far as the bytes that are there can hold it.
+//! Nothing of a section is looked at before its checksum is right. What a file claims to hold is allocated only as far as
+//! the bytes that are there can hold it, and as far as [`Limits`] and the machine's configuration allow: the state of so
+//! many CPUs, poison of so much RAM, 64 pages a section.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use seawall_arm::ErrorState;
 use seawall_events::{Abi, Layout};
 
+use super::state::CpuState;
 use super::{Inner, Snapshot, State};
 use crate::gic;
 use crate::memory::{Memory, MemoryError, PAGE_SIZE};
@@ -43,6 +45,35 @@ const PAGES_PER_SECTION: usize = 64;
 const MAX_PAYLOAD: u32 = 1 << 30;
 /// LZ4 packs at most so many bytes into one.
 const MAX_RATIO: u64 = 255;
+/// As many bytes at most does a configuration have.
+const MAX_CONFIG: u64 = 256;
+/// The state of a CPU has at most so many bytes, that of the interrupt controller and all else 64 KiB, and that of the
+/// poison of a page 20.
+const MAX_CPU: u64 = 16 << 10;
+const MAX_SHARED: u64 = 64 << 10;
+const MAX_POISON: u64 = 20;
+
+/// So many bytes are looked at of a section that is not where it belongs, to say whether it is damaged.
+const MISPLACED: (&str, u64) = ("a section that is not where it belongs", 1 << 20);
+
+// Nothing that is packed takes twice the bytes that it has in memory; the rest is the interrupt controller's.
+const _: () = assert!(2 * size_of::<CpuState>() as u64 <= MAX_CPU / 2);
+
+/// How much is taken of a snapshot's file, which anybody may have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the machine's RAM.
+    pub memory: u64,
+    /// Bytes of what is attached: devices, and what was written to disks.
+    pub attachment: u64,
+}
+
+impl Default for Limits {
+    /// 4 GiB of RAM, 16 MiB attached: what a guest wrote to disks needs more.
+    fn default() -> Self {
+        Self { memory: 4 << 30, attachment: 16 << 20 }
+    }
+}
 
 pub(super) const END: u8 = 0;
 pub(super) const CONFIG: u8 = 1;
@@ -84,6 +115,18 @@ pub enum SnapshotError {
     Trailing {
         /// Where the snapshot ends in the file, bytes.
         at: u64,
+    },
+    /// More is in it than is taken.
+    #[error(
+        "expected at most {limit} bytes of {what} in the snapshot, got {got}; raise the limit if you trust the file"
+    )]
+    TooBig {
+        /// Of what.
+        what: &'static str,
+        /// Bytes.
+        got: u64,
+        /// Bytes.
+        limit: u64,
     },
     /// Checksums are right, but what is written there cannot be.
     #[error("the snapshot is not one of a machine: expected {expected}, got something else")]
@@ -202,13 +245,13 @@ impl Snapshot {
         Ok(to.to.flush()?)
     }
 
-    /// Reads a snapshot from a file, to its end.
+    /// Reads a snapshot from a file, to its end, within the default [`Limits`].
     ///
     /// # Errors
     /// [`SnapshotError`]: nothing but a whole, undamaged snapshot of this format, and of a state that a
     /// machine can be in, is taken.
     pub fn load(from: impl Read) -> Result<Self, SnapshotError> {
-        match Self::load_with(from)? {
+        match Self::load_with(from, &Limits::default())? {
             (snapshot, attachment) if attachment.is_empty() => Ok(snapshot),
             _ => Err(Inconsistent { expected: "a machine without devices around it" }),
         }
@@ -218,17 +261,27 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`SnapshotError`]. What is attached is not looked at, but that it is undamaged.
-    pub fn load_with(from: impl Read) -> Result<(Self, Vec<u8>), SnapshotError> {
+    pub fn load_with(from: impl Read, limits: &Limits) -> Result<(Self, Vec<u8>), SnapshotError> {
         let mut from = Reader::new(from)?;
-        let (CONFIG, config) = from.section()? else {
+        let (CONFIG, config) =
+            from.section(|kind| if kind == CONFIG { ("its configuration", MAX_CONFIG) } else { MISPLACED })?
+        else {
             return Err(Inconsistent { expected: "its configuration" });
         };
         let config = decode::<SavedConfig>(&config, "its configuration")?.config()?;
-        let (STATE, state) = from.section()? else { return Err(Inconsistent { expected: "its state" }) };
+        let size = config.memory_size;
+        if size > limits.memory {
+            return Err(SnapshotError::TooBig { what: "RAM", got: size, limit: limits.memory });
+        }
+        let most = MAX_SHARED + config.cpus as u64 * MAX_CPU + size / PAGE_SIZE * MAX_POISON;
+        let (STATE, state) =
+            from.section(|kind| if kind == STATE { ("its state", most) } else { MISPLACED })?
+        else {
+            return Err(Inconsistent { expected: "its state" });
+        };
         let state: State = decode(&state, "its state")?;
         state.check(&config).map_err(Impossible)?;
 
-        let size = config.memory_size;
         // Nothing of that size is allocated that the host would not give a machine.
         Memory::new(RAM_BASE, size)?;
         let kept = |error: io::Error| MemoryError::Snapshot { size, kind: error.kind() };
@@ -236,7 +289,12 @@ impl Snapshot {
         let mut free = 0;
         let mut attachment = Vec::new();
         loop {
-            match from.section()? {
+            let section = from.section(|kind| match kind {
+                ATTACHMENT => ("what is attached", limits.attachment),
+                PAGES => ("pages in a section", PAGES_PER_SECTION as u64 * (4 + PAGE_SIZE)),
+                _ => MISPLACED,
+            })?;
+            match section {
                 (ATTACHMENT, payload) if attachment.is_empty() => attachment = payload,
                 (PAGES, payload) if attachment.is_empty() => {
                     put_pages(&mut image, &payload, &mut free, size / PAGE_SIZE)?;
@@ -354,8 +412,11 @@ impl<R: Read> Reader<R> {
         Ok(reader)
     }
 
-    /// The next section: its kind and payload.
-    fn section(&mut self) -> Result<(u8, Vec<u8>), SnapshotError> {
+    /// The next section: its kind and payload. `most` says what a section of a kind holds, and how many bytes at most.
+    fn section(
+        &mut self,
+        most: impl FnOnce(u8) -> (&'static str, u64),
+    ) -> Result<(u8, Vec<u8>), SnapshotError> {
         let begin = self.at;
         let [kind] = self.array()?;
         let len = u32::from_le_bytes(self.array()?);
@@ -364,6 +425,11 @@ impl<R: Read> Reader<R> {
         let damaged = SnapshotError::Damaged { at: begin };
         if len > MAX_PAYLOAD || packed_len > MAX_PAYLOAD {
             return Err(damaged);
+        }
+        let (what, limit) = most(kind);
+        // What cannot be packed takes a little more than it is.
+        if u64::from(len) > limit || u64::from(packed_len) > limit + limit / 128 + 64 {
+            return Err(SnapshotError::TooBig { what, got: len.max(packed_len).into(), limit });
         }
         let packed = self.some(packed_len.into())?;
         let packed = self.all_of(packed_len.into(), packed)?;

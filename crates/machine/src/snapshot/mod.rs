@@ -17,7 +17,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-pub use file::{FORMAT_VERSION, SnapshotError};
+pub use file::{FORMAT_VERSION, Limits, SnapshotError};
 pub use hash::StateHash;
 use state::State;
 

@@ -42,7 +42,7 @@ pub(super) struct State {
 
 /// One CPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct CpuState {
+pub(super) struct CpuState {
     /// X0 to X30.
     x: [u64; 31],
     pc: u64,

@@ -1,7 +1,7 @@
 //! Files whose checksums are right, and whose contents cannot be.
 
 use super::file::{ATTACHMENT, CONFIG, END, PAGES, STATE, SavedConfig, Writer, encode};
-use super::{Snapshot, SnapshotError, State};
+use super::{Limits, Snapshot, SnapshotError, State};
 use crate::vm::{Config, Vm};
 
 fn config() -> Config {
@@ -119,7 +119,54 @@ fn a_file_cannot_make_the_host_allocate_what_it_does_not_hold() {
     let huge = Config { memory_size: 1 << 46, ..config() };
     let state = encode(&state()).expect("memory has room");
     let error = Snapshot::load(&*file(&[(CONFIG, &saved(&huge)), (STATE, &state), (END, &[])]));
+    assert!(matches!(error, Err(SnapshotError::TooBig { what: "RAM", .. })), "{error:?}");
+    let limits = Limits { memory: 1 << 46, ..Limits::default() };
+    let sections = file(&[(CONFIG, &saved(&huge)), (STATE, &state), (END, &[])]);
+    let error = Snapshot::load_with(&*sections, &limits);
     assert!(matches!(error, Err(SnapshotError::Memory(_))), "{error:?}");
+}
+
+/// Zeros are packed 255 to one.
+#[test]
+fn a_section_that_unpacks_to_more_than_its_kind_has_is_refused_before_it_is_unpacked() {
+    let zeros = vec![0; 64 << 20];
+    let (small, state) = (saved(&config()), encode(&state()).expect("memory has room"));
+    let refusal = |sections: &[(u8, &[u8])], limits: &Limits| {
+        let file = file(sections);
+        assert!(file.len() < 1 << 20, "{}", file.len());
+        Snapshot::load_with(&*file, limits).expect_err("too much").to_string()
+    };
+    let expected = |limit: u64, what: &str| {
+        format!(
+            "expected at most {limit} bytes of {what} in the snapshot, got 67108864; raise the limit if you trust the \
+             file"
+        )
+    };
+    let (limits, config) = (Limits { attachment: 64 << 19, ..Limits::default() }, (CONFIG, &*small));
+    assert_eq!(refusal(&[(CONFIG, &zeros)], &limits), expected(256, "its configuration"));
+    // 64 KiB, 16 KiB for each of two CPUs, 20 bytes for each of 16 pages.
+    assert_eq!(refusal(&[config, (STATE, &zeros)], &limits), expected(98_624, "its state"));
+    let sections = [config, (STATE, &*state), (PAGES, &zeros)];
+    assert_eq!(refusal(&sections, &limits), expected(262_400, "pages in a section"));
+    let sections = [config, (STATE, &*state), (ATTACHMENT, &zeros)];
+    assert_eq!(refusal(&sections, &limits), expected(33_554_432, "what is attached"));
+    let whole = file(&[&sections[..], &[(END, &[])]].concat());
+    let limits = Limits { attachment: 64 << 20, ..limits };
+    let (_, attached) = Snapshot::load_with(&*whole, &limits).expect("as much as is taken");
+    assert_eq!(attached.len(), 64 << 20);
+}
+
+/// No number that is packed takes twice the bytes that it has in memory.
+#[test]
+fn the_greatest_state_is_within_its_limit() {
+    let config = Config { memory_size: 0x1_0000_0000, cpus: 123, ..config() };
+    let mut vm = Vm::new(config).expect("room");
+    vm.poison(0x4000_0000..0x1_4000_0000).expect("RAM");
+    let state = encode(&State::of(&vm)).expect("memory has room").len();
+    assert!(state > 10 << 20 && state < (1 << 20) * 20, "{state}");
+    let file =
+        file(&[(CONFIG, &saved(&config)), (STATE, &encode(&State::of(&vm)).expect("room")), (END, &[])]);
+    assert!(Snapshot::load(&*file).is_ok());
 }
 
 #[test]

@@ -3,15 +3,15 @@
 use std::cell::RefCell;
 
 use seawall_arm::{Reg, Registers};
-use seawall_events::wire::one_reg_id;
-use seawall_events::{Abi, LastFault, Layout, VcpuConfig, VirtualSError};
-use seawall_kvm::Errno;
-use seawall_kvm::assist::{Guest, Kernel};
+use seawall_events::Layout;
+use seawall_inject::{Errno, KvmVcpu, Way};
 
-use super::{Call, Host, guest, set_events};
+use super::{Call, Host, set_events};
 
-#[path = "../../../events/examples/own_vcpu/vcpu.rs"]
-mod model;
+#[path = "../../../inject/tests/stock/mod.rs"]
+mod stock;
+
+use stock::{Stock, guest, with};
 
 const ENOTTY: Errno = Errno(25);
 const ENOEXEC: Errno = Errno::ENOEXEC;
@@ -20,9 +20,7 @@ const EINVAL: Errno = Errno::EINVAL;
 
 /// A call on a vCPU of a kernel that is not there.
 struct Fake {
-    vcpu: RefCell<model::Vcpu>,
-    /// What the kernel speaks.
-    abi: Abi,
+    kernel: Stock,
     /// Behind the program's pointer.
     argument: Option<[u8; 64]>,
     /// Every ioctl fails with it; `KVM_HAS_DEVICE_ATTR` with ENOTTY only.
@@ -34,20 +32,16 @@ struct Fake {
 
 impl Fake {
     fn new(bytes: [u8; 64]) -> Self {
-        let mut vcpu = model::Vcpu {
-            regs: [0; 52],
-            config: VcpuConfig { ras: true, ..VcpuConfig::default() },
-            last_fault: LastFault { far: 0xdead_0000, ..LastFault::default() },
-            serror: VirtualSError::default(),
-            mmio_waits: false,
-            walk_level: None,
-        };
-        vcpu.set_reg(Reg::Pc, 0x4008_0000);
-        vcpu.set_reg(Reg::Pstate, 0x3c5);
-        vcpu.set_reg(Reg::VbarEl1, 0x4000_0000);
+        Self::speaking(Way::Assisted, bytes)
+    }
+
+    /// A kernel of which this is the way.
+    fn speaking(way: Way, bytes: [u8; 64]) -> Self {
+        let regs = [(Reg::Pc, 0x4008_0000), (Reg::VbarEl1, 0x4000_0000)];
+        let mut vcpu = with(guest(0x3c5), &regs);
+        vcpu.last_fault.far = 0xdead_0000;
         Self {
-            vcpu: RefCell::new(vcpu),
-            abi: Abi::Mainline,
+            kernel: Stock::of(way, &vcpu),
             argument: Some(bytes),
             broken: None,
             fails_at: None,
@@ -56,11 +50,11 @@ impl Fake {
     }
 
     fn reg(&self, reg: Reg) -> u64 {
-        self.vcpu.borrow().reg(reg)
+        self.kernel.vcpu.borrow().reg(reg)
     }
 
     fn set_reg(self, reg: Reg, value: u64) -> Self {
-        self.vcpu.borrow_mut().set_reg(reg, value);
+        self.kernel.vcpu.borrow_mut().set_reg(reg, value);
         self
     }
 
@@ -77,65 +71,39 @@ impl Fake {
             None => Ok(()),
         }
     }
-
-    fn kernel(&self, bytes: Option<[u8; 64]>) -> Result<(), Errno> {
-        let bytes = bytes.ok_or(EFAULT)?;
-        let mut vcpu = self.vcpu.borrow_mut();
-        seawall_events::set_events_bytes(&mut *vcpu, self.abi, || Some(bytes))
-            .map(drop)
-            .map_err(|refused| refused.refusal.errno().into())
-    }
-
-    fn find(&self, id: u64) -> Result<Reg, Errno> {
-        let config = self.vcpu.borrow().config;
-        let mut regs =
-            vec![Reg::X(20), Reg::Pc, Reg::Pstate, Reg::ElrEl1, Reg::EsrEl1, Reg::FarEl1, Reg::Ifsr32];
-        if config.el2 {
-            regs.extend([Reg::EsrEl2, Reg::ElrEl2, Reg::HcrEl2]);
-        }
-        regs.into_iter().find(|reg| one_reg_id(*reg) == Some(id)).ok_or(Errno::ENOENT)
-    }
 }
 
-impl Kernel for Fake {
+impl KvmVcpu for Fake {
     fn set_vcpu_events(&self, bytes: &[u8; 64]) -> Result<(), Errno> {
         self.call("set_events")?;
-        self.kernel(Some(*bytes))
+        self.kernel.set_vcpu_events(bytes)
+    }
+
+    fn get_vcpu_events(&self) -> Result<[u8; 64], Errno> {
+        self.call("get_events")?;
+        self.kernel.get_vcpu_events()
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
         self.call("get_reg")?;
-        Ok(self.reg(self.find(id)?))
+        self.kernel.get_one_reg(id)
     }
 
     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
         self.call("set_reg")?;
-        let reg = self.find(id)?;
-        let mut vcpu = self.vcpu.borrow_mut();
-        // Linux arch/arm64/kvm/guest.c, set_core_reg: modes that an AArch64 EL1 does not have.
-        if reg == Reg::Pstate && matches!(value & 0x1f, 0x11..=0x1f) && !vcpu.config.el1_aarch32 {
-            return Err(EINVAL);
-        }
-        vcpu.set_reg(reg, value);
-        Ok(())
+        self.kernel.set_one_reg(id, value)
     }
 }
 
 impl Call for Fake {
     fn pass(&self) -> Result<i32, Errno> {
         self.call("pass")?;
-        self.kernel(self.argument).map(|()| 0)
+        self.kernel.set_vcpu_events(&self.argument.ok_or(EFAULT)?).map(|()| 0)
     }
 
     fn bytes(&self) -> Option<[u8; 64]> {
         self.calls.borrow_mut().push("read");
         if self.broken == Some(ENOTTY) { None } else { self.argument }
-    }
-
-    fn get_vcpu_events(&self) -> Result<[u8; 64], Errno> {
-        self.call("get_events")?;
-        let bytes = seawall_events::get_events_bytes(&*self.vcpu.borrow(), self.abi);
-        bytes.map_err(|refusal| refusal.errno().into())
     }
 }
 
@@ -193,7 +161,7 @@ fn what_mainline_can_do_is_one_ioctl_of_the_kernels() {
     // Is it a vCPU? Does the kernel speak either layout? Has it RAS? Then the call.
     assert_eq!(fake.calls(), ["read", "set_events", "set_events", "set_events", "get_events", "set_events"]);
     assert_eq!(fake.reg(Reg::EsrEl1), 0x9600_0010);
-    assert!(fake.vcpu.borrow().serror.pending);
+    assert!(fake.kernel.vcpu.borrow().serror.pending);
     assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
     assert_eq!(fake.calls(), ["read", "set_events"]);
     // An ESR that ORs nothing in, and one that does not count.
@@ -227,9 +195,9 @@ fn refused_events_leave_no_trace() {
     ];
     for bytes in refused {
         let fake = Fake::new(bytes);
-        let before = fake.vcpu.borrow().clone();
+        let before = fake.kernel.vcpu.borrow().clone();
         assert_eq!(first_call(&fake), Err(EINVAL), "{bytes:?}");
-        assert_eq!(*fake.vcpu.borrow(), before, "{bytes:?}");
+        assert_eq!(*fake.kernel.vcpu.borrow(), before, "{bytes:?}");
     }
 }
 
@@ -237,12 +205,12 @@ fn refused_events_leave_no_trace() {
 fn an_esr_without_ras_is_refused() {
     for bytes in [bytes([HAS_ESR]), bytes([(1, 1)]), bytes([IABT, HAS_ESR])] {
         let fake = Fake::new(bytes);
-        fake.vcpu.borrow_mut().config.ras = false;
+        fake.kernel.vcpu.borrow_mut().config.ras = false;
         assert_eq!(first_call(&fake), Err(EINVAL));
         assert_eq!(fake.reg(Reg::Pc), 0x4008_0000);
     }
     let fake = Fake::new(bytes([IABT]));
-    fake.vcpu.borrow_mut().config.ras = false;
+    fake.kernel.vcpu.borrow_mut().config.ras = false;
     assert_eq!(first_call(&fake), Ok(0));
 }
 
@@ -282,7 +250,7 @@ fn what_can_be_read_but_is_no_vcpu_tells_nothing_of_the_kernel() {
     let host = Host::new();
     let vm = Fake { broken: Some(EINVAL), ..Fake::new(bytes([IABT, HAS_ESR])) };
     assert_eq!(set_events(&vm, Layout::Posted, &host), Err(EINVAL));
-    let native = Fake { abi: Abi::Extended(Layout::Posted), ..Fake::new(bytes([IABT])) };
+    let native = Fake::speaking(Way::Native(Layout::Posted), bytes([IABT]));
     assert_eq!(set_events(&native, Layout::Posted, &host), Ok(0));
     assert_eq!(native.calls().last(), Some(&"pass"));
 }
@@ -290,7 +258,7 @@ fn what_can_be_read_but_is_no_vcpu_tells_nothing_of_the_kernel() {
 #[test]
 fn a_kernel_that_speaks_the_layout_is_left_alone() {
     let host = Host::new();
-    let native = |bytes| Fake { abi: Abi::Extended(Layout::Posted), ..Fake::new(bytes) };
+    let native = |bytes| Fake::speaking(Way::Native(Layout::Posted), bytes);
     let fake = native(bytes([IABT, HAS_ESR, ESR[0], ESR[1]]));
     assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
     assert_eq!(fake.calls(), ["read", "set_events", "set_events", "pass"]);
@@ -302,8 +270,7 @@ fn a_kernel_that_speaks_the_layout_is_left_alone() {
 
 #[test]
 fn a_kernel_that_speaks_the_other_layout_gets_it() {
-    let fake =
-        Fake { abi: Abi::Extended(Layout::Trailing), ..Fake::new(bytes([IABT, HAS_ESR, ESR[0], ESR[1]])) };
+    let fake = Fake::speaking(Way::Native(Layout::Trailing), bytes([IABT, HAS_ESR, ESR[0], ESR[1]]));
     let host = Host::new();
     assert_eq!(set_events(&fake, Layout::Posted, &host), Ok(0));
     assert_eq!(fake.reg(Reg::EsrEl1), 0x8700_0610);
@@ -321,31 +288,10 @@ fn a_degraded_injection_is_eio_and_the_guest_takes_the_kernels_abort() {
 }
 
 #[test]
-fn the_guest_is_what_its_registers_say() {
-    let kind = |pstate, config| {
-        let fake = Fake::new([0; 64]).set_reg(Reg::Pstate, pstate);
-        fake.vcpu.borrow_mut().config = config;
-        let kind = guest(&fake).unwrap();
-        assert_eq!(fake.reg(Reg::Pstate), pstate);
-        (kind, fake.calls().len())
-    };
-    let aarch64 = VcpuConfig::default();
-    let aarch32 = VcpuConfig { el1_aarch32: true, ..aarch64 };
-    let nested = VcpuConfig { el2: true, ..aarch64 };
-    assert_eq!(kind(0x3c5, aarch64), (Guest::Aarch64, 2));
-    assert_eq!(kind(0x000, aarch64), (Guest::Aarch64, 2));
-    assert_eq!(kind(0x0000_0030, aarch64), (Guest::Aarch64, 3)); // USR, Thumb
-    assert_eq!(kind(0x0000_01d3, aarch32), (Guest::Aarch32, 2)); // SVC
-    assert_eq!(kind(0x6000_0030, aarch32), (Guest::Aarch32, 4)); // USR, Thumb
-    assert_eq!(kind(0x3c9, nested), (Guest::Nested, 1));
-    assert_eq!(kind(0x000, nested), (Guest::Nested, 1));
-}
-
-#[test]
 fn prefetch_abort_reaches_an_aarch32_guest_in_user_mode() {
     let fake = Fake::new(bytes([IABT])).set_reg(Reg::Pstate, 0x10).set_reg(Reg::Pc, 0x8000);
     {
-        let mut vcpu = fake.vcpu.borrow_mut();
+        let mut vcpu = fake.kernel.vcpu.borrow_mut();
         vcpu.config.el1_aarch32 = true;
         vcpu.set_reg(Reg::VbarEl1, 0x4000);
     }
@@ -360,7 +306,7 @@ fn prefetch_abort_reaches_an_aarch32_guest_in_user_mode() {
 fn instruction_abort_reaches_virtual_el2() {
     let fake = Fake::new(bytes([IABT, HAS_ESR, ESR[0], ESR[1]])).set_reg(Reg::Pstate, 0x3c9);
     {
-        let mut vcpu = fake.vcpu.borrow_mut();
+        let mut vcpu = fake.kernel.vcpu.borrow_mut();
         vcpu.config.el2 = true;
         vcpu.set_reg(Reg::VbarEl2, 0x5000_0000);
     }
@@ -374,14 +320,14 @@ fn instruction_abort_reaches_virtual_el2() {
 fn what_a_guest_hypervisor_takes_from_its_own_guest_is_refused_untouched() {
     let nested = |argument| {
         let fake = Fake::new(argument).set_reg(Reg::Pstate, 0x3c5).set_reg(Reg::HcrEl2, 1 << 37);
-        fake.vcpu.borrow_mut().config.el2 = true;
+        fake.kernel.vcpu.borrow_mut().config.el2 = true;
         fake
     };
     for argument in [bytes([IABT]), bytes([DABT, HAS_ESR, ESR[0], ESR[1]])] {
         let fake = nested(argument);
-        let before = fake.vcpu.borrow().clone();
+        let before = fake.kernel.vcpu.borrow().clone();
         assert_eq!(first_call(&fake), Err(Errno(95)));
-        assert_eq!(*fake.vcpu.borrow(), before);
+        assert_eq!(*fake.kernel.vcpu.borrow(), before);
     }
     // Mainline's own call is the program's affair.
     assert_eq!(first_call(&nested(bytes([DABT]))), Ok(0));
@@ -399,14 +345,10 @@ fn any_byte_that_is_not_zero_is_true() {
 
 #[test]
 fn asking_what_the_kernel_speaks_changes_nothing() {
-    for (abi, spoken) in [
-        (Abi::Mainline, None),
-        (Abi::Extended(Layout::Posted), Some(Layout::Posted)),
-        (Abi::Extended(Layout::Trailing), Some(Layout::Trailing)),
-    ] {
-        let fake = Fake { abi, ..Fake::new([0; 64]) };
-        let before = fake.vcpu.borrow().clone();
-        assert_eq!(Host::new().native(&fake), Ok(spoken));
-        assert_eq!(*fake.vcpu.borrow(), before);
+    for way in [Way::Assisted, Way::Native(Layout::Posted), Way::Native(Layout::Trailing)] {
+        let fake = Fake::speaking(way, [0; 64]);
+        let before = fake.kernel.vcpu.borrow().clone();
+        assert_eq!(Host::new().way(&fake), Ok(way));
+        assert_eq!(*fake.kernel.vcpu.borrow(), before);
     }
 }

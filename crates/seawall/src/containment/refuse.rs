@@ -5,7 +5,7 @@ use std::time::Duration;
 use seawall_arm::Pstate;
 use seawall_events::{Reg, Vcpu};
 
-use super::{Action, ContainError, Containment, guest_state};
+use super::{Action, ContainError, Containment};
 use crate::{Injection, UnansweredAccess, UnansweredOutcome};
 
 impl<P> Containment<P> {
@@ -28,15 +28,13 @@ impl<P> Containment<P> {
     ) -> Result<UnansweredOutcome, ContainError<V::Error>> {
         let pc = vcpu.reg(Reg::Pc)?;
         let level = Pstate::from_bits(vcpu.reg(Reg::Pstate)?).exception_level();
-        let action = match self.repeats.note(&access, pc, level, now) {
-            Err(reason) => Action::Stop(reason),
-            Ok(()) => {
-                let injection = Injection::from(access.injection());
-                let has_iss = self.guest.ras && injection.check(vcpu.abi()).is_ok();
-                let injection = if has_iss { injection } else { injection.without_iss() };
-                vcpu.set_events(&injection.events())?;
-                Action::Injected { injection, guest: guest_state(vcpu, pc, false)? }
-            }
+        let action = if let Err(reason) = self.repeats.note(&access, pc, level, now) {
+            Action::Stop(reason)
+        } else {
+            let injection = Injection::from(access.injection());
+            let has_iss = self.guest.ras && injection.check(vcpu.abi()).is_ok();
+            let injection = if has_iss { injection } else { injection.without_iss() };
+            Action::Injected { injection, guest: vcpu.set_events(&injection.events())? }
         };
         let told = self.repeats.tell(now, matches!(action, Action::Stop(_)));
         Ok(UnansweredOutcome { access, pc, level, action, told })

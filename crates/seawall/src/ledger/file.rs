@@ -14,19 +14,18 @@
 //!
 //! Numbers are little-endian.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tempfile::Builder;
 use thiserror::Error;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{BadRange, Cause, END, Ledger, PAGE, seconds};
 
+/// Bytes of a file that is read: as many as eleven million scattered pages have.
+pub const LARGEST: u64 = 256 << 20;
 const MAGIC: [u8; 8] = *b"SEAWALL\0";
 const VERSION: u32 = 1;
 const HASH_SIZE: usize = 32;
@@ -175,7 +174,8 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Writes the ledger to a file, in place of what was there. When it returns, the file is on the disk.
+    /// Writes the ledger to a file, in place of what was there. When it returns, the file is on the disk. A symbolic link is
+    /// followed, and stays.
     ///
     /// # Errors
     /// [`FileError::Write`]; what was there stays.
@@ -183,12 +183,12 @@ impl Ledger {
         replace(path, &self.to_bytes())
     }
 
-    /// The ledger of a file; none if there is no file yet.
+    /// The ledger of a regular file of at most [`LARGEST`] bytes; none if there is no file yet. A symbolic link is followed.
     ///
     /// # Errors
     /// [`FileError::Read`], [`FileError::Format`].
     pub fn load(path: &Path) -> Result<Option<Self>, FileError> {
-        let bytes = match fs::read(path) {
+        let bytes = match seawall_files::read(path, LARGEST).map_err(io::Error::from) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(FileError::Read { path: path.to_owned(), source }),
@@ -200,45 +200,7 @@ impl Ledger {
 
 /// Writes these bytes in place of the file: whole, or not at all.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let failed = |source| FileError::Write { path: path.to_owned(), source };
-    let directory = directory(path);
-    let mut new = Builder::new();
-    let prefix = unfinished(path);
-    let mut file = new.prefix(&prefix).tempfile_in(directory).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    // The new name is on the disk too. Not every system lets a directory be opened.
-    if let Ok(directory) = File::open(directory) {
-        directory.sync_all().map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// Removes what writers that were killed have left beside the file. Not to be called while another writes it.
-pub(super) fn sweep(path: &Path) {
-    let prefix = unfinished(path);
-    for entry in fs::read_dir(directory(path)).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
-            // What cannot be removed is only in the way.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// How the names of unfinished files begin.
-fn unfinished(path: &Path) -> OsString {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".new-");
-    name
+    seawall_files::replace(path, bytes).map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
 fn bad_range(entry: &Entry) -> Option<BadRange> {

@@ -71,7 +71,7 @@ impl Keeper {
     /// [`FileError`]: it is there and is no whole ledger, or its thread cannot be made.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let ledger = Ledger::load(path)?.unwrap_or_default();
-        super::file::sweep(path);
+        seawall_files::sweep(path);
         let shared = Shared::new(Some(path.to_owned()), ledger);
         let of_thread = shared.clone();
         let writer = thread::Builder::new().name("ledger".into()).spawn(move || of_thread.write_changes());

@@ -13,18 +13,18 @@
 //! assert_eq!(ledger.ranges().map(|bad| bad.range).collect::<Vec<_>>(), [0x4021_0000..0x4021_1000]);
 //! ```
 
-mod chunk;
 pub mod file;
 mod keeper;
+mod runs;
 
 pub use keeper::{Keeper, NotWritten};
 
 use std::collections::BTreeMap;
 use std::iter;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
-use chunk::{Chunk, Run};
+use runs::{Run, Runs};
 
 /// Bytes of the pages that are accounted for. A smaller range counts as its page.
 pub const PAGE: u64 = 4096;
@@ -72,13 +72,18 @@ pub struct BadRange {
 /// The bad pages of one guest. The default has none.
 ///
 /// A query takes time in the logarithm of what is in it. Ten million scattered pages, each with a time of its own, take
-/// less than 200 MB.
+/// less than 200 MB; a range takes the memory of a page, however long it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// By page number above the 16 bits that a chunk covers.
-    chunks: BTreeMap<u64, Chunk>,
+    /// Chunks of 65,536 pages that are bad from end to end, with one history each. They are nowhere else.
+    whole: Runs<u32>,
+    /// The bad pages of all other chunks, by the chunk's number: the page number above its 16 lower bits.
+    chunks: BTreeMap<u32, Runs<u16>>,
     pages: u64,
 }
+
+/// Pages in a chunk.
+const CHUNK: u64 = 1 << 16;
 
 /// The pages that a range touches: first and last, if there are any.
 fn pages(range: &Range<u64>) -> Option<(u64, u64)> {
@@ -86,15 +91,16 @@ fn pages(range: &Range<u64>) -> Option<(u64, u64)> {
     (range.start < end).then(|| (range.start >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT))
 }
 
-/// The chunks of these pages.
-fn chunks((first, last): (u64, u64)) -> RangeInclusive<u64> {
-    first >> 16..=last >> 16
+/// The first and the last chunk of these pages.
+fn chunks((first, last): (u64, u64)) -> (u32, u32) {
+    ((first >> 16) as u32, (last >> 16) as u32)
 }
 
 /// The first and the last of these pages in a chunk of theirs.
-fn within((first, last): (u64, u64), chunk: u64) -> (u16, u16) {
-    let start = if chunk == first >> 16 { first as u16 } else { 0 };
-    let end = if chunk == last >> 16 { last as u16 } else { u16::MAX };
+fn within((first, last): (u64, u64), chunk: u32) -> (u16, u16) {
+    let (first_chunk, last_chunk) = chunks((first, last));
+    let start = if chunk == first_chunk { first as u16 } else { 0 };
+    let end = if chunk == last_chunk { last as u16 } else { u16::MAX };
     (start, end)
 }
 
@@ -104,41 +110,83 @@ pub(crate) fn seconds(time: SystemTime) -> u32 {
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
-fn bad_range(chunk: u64, run: &Run) -> BadRange {
-    let page = |page: u16| (chunk << 16 | u64::from(page)) << PAGE_SHIFT;
-    BadRange {
-        range: page(run.first)..page(run.last) + PAGE,
-        cause: run.cause,
-        time: SystemTime::UNIX_EPOCH + Duration::from_secs(run.seconds.into()),
-    }
+fn bad_range(chunk: u32, run: &Run<u16>) -> BadRange {
+    let first = u64::from(chunk) * CHUNK;
+    history(first + u64::from(run.first), first + u64::from(run.last), run.cause, run.seconds)
+}
+
+/// Pages with their history.
+fn history(first: u64, last: u64, cause: Cause, seconds: u32) -> BadRange {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
+    BadRange { range: first << PAGE_SHIFT..(last + 1) << PAGE_SHIFT, cause, time }
 }
 
 impl Ledger {
     /// Enters the pages that `range` touches; gives how many were not in it before. What was known of the others
     /// stays: when a page went bad does not change.
     pub fn insert(&mut self, range: Range<u64>, cause: Cause, time: SystemTime) -> u64 {
+        let Some(pages) = pages(&range) else { return 0 };
         let seconds = seconds(time);
+        let (first, last) = chunks(pages);
+        // Of chunks in between only those that have something are looked at one by one.
+        let mut some: Vec<u32> = self.chunks.range(first..=last).map(|(number, _)| *number).collect();
+        some.extend([first, last]);
+        some.sort_unstable();
+        some.dedup();
         let mut new = 0;
-        if let Some(pages) = pages(&range) {
-            for number in chunks(pages) {
-                let (first, last) = within(pages, number);
-                new += self.chunks.entry(number).or_default().insert(Run { first, last, seconds, cause });
+        for number in &some {
+            let (first, last) = within(pages, *number);
+            new += self.insert_in(*number, Run { first, last, seconds, cause });
+        }
+        for pair in some.windows(2) {
+            let [before, next] = *pair else { continue };
+            if next - before > 1 {
+                new += CHUNK * self.whole.insert(Run { first: before + 1, last: next - 1, seconds, cause });
             }
         }
         self.pages += new;
         new
     }
 
+    /// Enters pages of one chunk; gives how many were not in it before.
+    fn insert_in(&mut self, number: u32, new: Run<u16>) -> u64 {
+        if self.whole.get(number).is_some() {
+            return 0;
+        }
+        let chunk = self.chunks.entry(number).or_default();
+        let filled = chunk.insert(new);
+        if let Some(&Run { first: 0, last: u16::MAX, seconds, cause }) = chunk.only() {
+            self.chunks.remove(&number);
+            self.whole.insert(Run { first: number, last: number, seconds, cause });
+        }
+        filled
+    }
+
     /// Strikes out the pages that lie wholly in `range`: they have been healed. Gives how many there were.
     pub fn remove(&mut self, range: Range<u64>) -> u64 {
         let whole = range.start.checked_next_multiple_of(PAGE).unwrap_or(END)..range.end / PAGE * PAGE;
-        let mut gone = 0;
-        if let Some(pages) = pages(&whole) {
-            for (number, chunk) in self.chunks.range_mut(chunks(pages)) {
-                let (first, last) = within(pages, *number);
-                gone += chunk.remove(first, last);
+        let Some(pages) = pages(&whole) else { return 0 };
+        let (first, last) = chunks(pages);
+        // The chunks at the ends may lose a part only.
+        for number in [first, last] {
+            let is_part = within(pages, number) != (0, u16::MAX);
+            if let Some(&Run { seconds, cause, .. }) = self.whole.get(number).filter(|_| is_part) {
+                self.whole.remove(number, number);
+                let all = Run { first: 0, last: u16::MAX, seconds, cause };
+                self.chunks.insert(number, Runs::of(all));
             }
-            self.chunks.retain(|_, chunk| !chunk.is_empty());
+        }
+        let mut gone = CHUNK * self.whole.remove(first, last);
+        let mut emptied = Vec::new();
+        for (number, chunk) in self.chunks.range_mut(first..=last) {
+            let (start, end) = within(pages, *number);
+            gone += chunk.remove(start, end);
+            if chunk.is_empty() {
+                emptied.push(*number);
+            }
+        }
+        for number in emptied {
+            self.chunks.remove(&number);
         }
         self.pages -= gone;
         gone
@@ -152,19 +200,32 @@ impl Ledger {
     /// The bad range around this address, at most 256 MiB of it.
     pub fn get(&self, gpa: u64) -> Option<BadRange> {
         let page = gpa >> PAGE_SHIFT;
-        let number = page >> 16;
+        let number = u32::try_from(page >> 16).ok()?;
+        if let Some(&Run { seconds, cause, .. }) = self.whole.get(number) {
+            return Some(bad_range(number, &Run { first: 0, last: u16::MAX, seconds, cause }));
+        }
         self.chunks.get(&number)?.get(page as u16).map(|run| bad_range(number, run))
     }
 
     /// What is bad of `range`: the pages that it touches, in rising order.
     pub fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = BadRange> {
-        let runs = pages(&range).into_iter().flat_map(move |pages| {
-            self.chunks.range(chunks(pages)).flat_map(move |(number, chunk)| {
+        let pages = pages(&range);
+        let whole = pages.into_iter().flat_map(move |pages| {
+            let (first, last) = chunks(pages);
+            self.whole.overlapping(first, last).map(move |run| {
+                let first = (u64::from(run.first) * CHUNK).max(pages.0);
+                let last = (u64::from(run.last) * CHUNK + CHUNK - 1).min(pages.1);
+                history(first, last, run.cause, run.seconds)
+            })
+        });
+        let parts = pages.into_iter().flat_map(move |pages| {
+            let (first, last) = chunks(pages);
+            self.chunks.range(first..=last).flat_map(move |(number, chunk)| {
                 let (first, last) = within(pages, *number);
                 chunk.overlapping(first, last).map(|run| bad_range(*number, &run))
             })
         });
-        joined(runs)
+        joined(rising(whole, parts))
     }
 
     /// All bad ranges, in rising order.
@@ -181,6 +242,19 @@ impl Ledger {
     pub fn is_empty(&self) -> bool {
         self.pages == 0
     }
+}
+
+/// All of two lists that rise.
+fn rising(
+    one: impl Iterator<Item = BadRange>,
+    other: impl Iterator<Item = BadRange>,
+) -> impl Iterator<Item = BadRange> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(first), Some(second)) if first.range.start < second.range.start => one.next(),
+        (_, Some(_)) => other.next(),
+        _ => one.next(),
+    })
 }
 
 /// Neighbours with the same history as one.

@@ -174,23 +174,83 @@ fn what_is_beyond_guest_physical_addresses_is_left_out() {
     assert_eq!(ledger.remove(u64::MAX - 5..u64::MAX), 0);
 }
 
-/// The same by a map of pages.
-fn model(steps: &[(bool, u64, u64, u64)]) -> (Ledger, BTreeMap<u64, u64>) {
+/// All guest physical addresses are 16,777,216 chunks.
+#[test]
+fn a_range_takes_the_memory_of_a_page_however_long_it_is() {
+    let mut ledger = Ledger::default();
+    ledger.insert(5 * GIB..5 * GIB + 0x3000, Cause::Consumed, at(7));
+    ledger.insert(0..END, Cause::Found, at(9));
+    assert_eq!(ledger.pages(), 1 << 40);
+    let bad: Vec<_> = ledger.ranges().map(|bad| (bad.range, bad.cause)).collect();
+    let middle = 5 * GIB..5 * GIB + 0x3000;
+    assert_eq!(
+        bad,
+        [(0..middle.start, Cause::Found), (middle.clone(), Cause::Consumed), (middle.end..END, Cause::Found)]
+    );
+    assert_eq!(ledger.chunks.len(), 1, "what is not one from end to end");
+    assert_eq!(ledger.get(GIB + 5).map(|bad| bad.range), Some(GIB..GIB + (256 << 20)));
+    let seen: Vec<_> = ledger.overlapping(GIB + 0x5000..4 * GIB + 1).map(|bad| bad.range).collect();
+    assert_eq!(seen, [GIB + 0x5000..4 * GIB + 0x1000]);
+    assert_eq!(Ledger::from_bytes(&ledger.to_bytes()).as_ref(), Ok(&ledger));
+
+    assert_eq!(ledger.remove(GIB + 0x800..3 * GIB + 0x800), (2 << 18) - 1);
+    assert_eq!(ranges(&ledger)[..2], [0..GIB + 0x1000, 3 * GIB..5 * GIB]);
+    assert_eq!(ledger.insert(GIB..3 * GIB, Cause::Found, at(9)), (2 << 18) - 1);
+    assert_eq!(ranges(&ledger).len(), 3);
+    assert_eq!(ledger.remove(0..END), 1 << 40);
+    assert_eq!(ledger, Ledger::default());
+}
+
+#[test]
+fn a_chunk_that_fills_up_page_by_page_is_the_same_as_one_that_was_entered_at_once() {
+    let mut pages = Ledger::default();
+    for page in (0..1 << 16).rev() {
+        pages.insert(page << 12..(page + 1) << 12, Cause::Found, at(1));
+    }
+    let mut range = Ledger::default();
+    range.insert(0..1 << 28, Cause::Found, at(1));
+    assert_eq!(pages, range);
+    assert_eq!((range.remove(0..1 << 28), pages.remove(0x5000..0x6000)), (1 << 16, 1));
+    assert_eq!(ranges(&pages), [0..0x5000, 0x6000..1 << 28]);
+}
+
+/// The same by a map of units, each of so many pages.
+fn model(unit: u64, steps: &[(bool, u64, u64, u64)]) -> (Ledger, BTreeMap<u64, u64>) {
     let (mut ledger, mut map) = (Ledger::default(), BTreeMap::new());
-    for (insert, start, pages, time) in steps {
-        let range = start * PAGE..(start + pages) * PAGE;
+    for (insert, start, units, time) in steps {
+        let range = start * unit * PAGE..(start + units) * unit * PAGE;
         if *insert {
-            let new = (*start..start + pages).filter(|page| !map.contains_key(page)).count() as u64;
-            assert_eq!(ledger.insert(range, Cause::Consumed, at(*time)), new);
-            for page in *start..start + pages {
-                map.entry(page).or_insert(*time);
+            let new = (*start..start + units).filter(|unit| !map.contains_key(unit)).count() as u64;
+            assert_eq!(ledger.insert(range, Cause::Consumed, at(*time)), new * unit);
+            for unit in *start..start + units {
+                map.entry(unit).or_insert(*time);
             }
         } else {
-            let gone = (*start..start + pages).filter(|page| map.remove(page).is_some()).count() as u64;
-            assert_eq!(ledger.remove(range), gone);
+            let gone = (*start..start + units).filter(|unit| map.remove(unit).is_some()).count() as u64;
+            assert_eq!(ledger.remove(range), gone * unit);
         }
     }
     (ledger, map)
+}
+
+/// Whether the ledger is this map, and the only way to write it down.
+fn check(unit: u64, units: Range<u64>, ledger: &Ledger, map: &BTreeMap<u64, u64>) {
+    assert_eq!(ledger.pages(), map.len() as u64 * unit);
+    let mut anew = Ledger::default();
+    for number in units {
+        let time = ledger.get(number * unit * PAGE + 5).map(|bad| bad.time);
+        assert_eq!(time, map.get(&number).map(|time| at(*time)));
+        if let Some(time) = map.get(&number) {
+            anew.insert(number * unit * PAGE..(number + 1) * unit * PAGE, Cause::Consumed, at(*time));
+        }
+    }
+    assert_eq!(&anew, ledger);
+    let all: Vec<_> = ledger.ranges().collect();
+    let joined =
+        all.windows(2).any(|two| two[0].range.end == two[1].range.start && two[0].time == two[1].time);
+    let rises = all.windows(2).all(|two| two[0].range.end <= two[1].range.start);
+    assert!(!joined && rises, "{all:?}");
+    assert_eq!(Ledger::from_bytes(&ledger.to_bytes()).as_ref(), Ok(ledger));
 }
 
 proptest! {
@@ -199,16 +259,17 @@ proptest! {
     fn it_is_a_map_of_pages(
         steps in proptest::collection::vec((any::<bool>(), 65_516_u64..65_556, 0_u64..12, 1_u64..3), 0..40),
     ) {
-        let (ledger, map) = model(&steps);
-        prop_assert_eq!(ledger.pages(), map.len() as u64);
-        for page in 65_510..65_570 {
-            let time = ledger.get(page * PAGE + 5).map(|bad| bad.time);
-            prop_assert_eq!(time, map.get(&page).map(|time| at(*time)));
-        }
-        let all: Vec<_> = ledger.ranges().collect();
-        let joined = all.windows(2).any(|two| two[0].range.end == two[1].range.start && two[0].time == two[1].time);
-        prop_assert!(!joined, "{all:?}");
-        prop_assert_eq!(Ledger::from_bytes(&ledger.to_bytes()), Ok(ledger));
+        let (ledger, map) = model(1, &steps);
+        check(1, 65_510..65_570, &ledger, &map);
+    }
+
+    /// Quarters of twelve chunks, which are so often whole.
+    #[test]
+    fn it_is_a_map_of_quarters_of_chunks(
+        steps in proptest::collection::vec((any::<bool>(), 0_u64..48, 0_u64..30, 1_u64..3), 0..30),
+    ) {
+        let (ledger, map) = model(1 << 14, &steps);
+        check(1 << 14, 0..80, &ledger, &map);
     }
 
     #[test]

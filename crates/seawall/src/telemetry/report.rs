@@ -8,7 +8,7 @@ use seawall_arm::{Esr, ExceptionClass};
 use serde::{Deserialize, Serialize};
 
 use super::wire::{Hex, rfc3339};
-use crate::{Access, Action, GuestState, Injection, MemoryError, Outcome, Recorded};
+use crate::{Access, Action, Delivery, Injection, MemoryError, Outcome, Recorded};
 
 /// The number of the schema: it changes only if a field goes away or comes to mean something else.
 pub const SCHEMA: u32 = 1;
@@ -219,14 +219,14 @@ impl Done {
         Self { decision, text, guest, esr: None, far: None, stop: None }
     }
 
-    fn injected(injection: &Injection, guest: &GuestState) -> Self {
+    fn injected(injection: &Injection, guest: &Delivery) -> Self {
         let (guest, esr, far) = match guest {
             // An SError does not set FAR: what it holds is of an earlier abort.
-            GuestState::AtVector { esr, far, .. } => {
+            Delivery::AtVector { esr, far, .. } => {
                 ("at-vector", Some(*esr), (esr.ec() != ExceptionClass::SERROR).then_some(*far))
             }
-            GuestState::SErrorPending => ("serror-pending", None, None),
-            GuestState::NotDelivered => ("not-delivered", None, None),
+            Delivery::SErrorPending => ("serror-pending", None, None),
+            Delivery::NotDelivered => ("not-delivered", None, None),
         };
         Self { decision: kind(injection), text: injection.to_string(), guest, esr, far, stop: None }
     }

@@ -5,8 +5,8 @@ pub(crate) mod vcpu;
 
 use seawall_arm::Esr;
 use seawall_events::{
-    Abi, AbortDelivery, Exit, LastFault, Refused, Reg, Registers, SeaExit, VcpuConfig, VcpuEvents,
-    VirtualSError, get_events, set_events,
+    Abi, Delivery, Exit, LastFault, Refused, Reg, Registers, SeaExit, VcpuConfig, VcpuEvents, VirtualSError,
+    get_events, set_events,
 };
 
 pub(crate) const PC: u64 = 0x40_1040;
@@ -42,8 +42,9 @@ impl seawall_events::Vcpu for Guest {
         Ok(Exit::Sea(self.exit))
     }
     fn answer_mmio(&mut self, _: [u8; 8]) {}
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Refused> {
-        Ok(set_events(&mut self.vcpu, self.abi, events)?.abort)
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Refused> {
+        let applied = set_events(&mut self.vcpu, self.abi, events)?;
+        Ok(Delivery::of(&self.vcpu, events, &applied))
     }
     fn events(&self) -> Result<VcpuEvents, Refused> {
         get_events(&self.vcpu).map_err(Refused::from)

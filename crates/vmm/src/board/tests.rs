@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use seawall_events::{Abi, AbortDelivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
+use seawall_events::{Abi, Delivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
 
 use super::*;
 use crate::devices::rtc::GuestClock;
@@ -26,8 +26,8 @@ impl Vcpu for Idle {
         self.answer = Some(data);
     }
 
-    fn set_events(&mut self, _: &VcpuEvents) -> Result<Option<AbortDelivery>, Infallible> {
-        Ok(None)
+    fn set_events(&mut self, _: &VcpuEvents) -> Result<Delivery, Infallible> {
+        Ok(Delivery::NotDelivered)
     }
 
     fn events(&self) -> Result<VcpuEvents, Infallible> {
@@ -154,10 +154,10 @@ fn policies_have_the_names_that_seawall_gives_them() {
 
 #[test]
 fn the_ranges_of_the_layout_do_not_overlap() {
-    let virtio = layout::VIRTIO..layout::VIRTIO + layout::VIRTIO_STEP * layout::MAX_VIRTIO as u64;
+    let virtio = layout::VIRTIO..layout::virtio(layout::VIRTIO_TRANSPORTS).start;
     let ram = layout::RAM..u64::MAX;
     let ranges =
         [layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS, layout::UART, layout::RTC, virtio, ram];
     assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:x?}");
-    assert!(layout::VIRTIO_SPI + layout::MAX_VIRTIO as u32 <= layout::SPIS);
+    assert!(layout::VIRTIO_SPI + layout::VIRTIO_TRANSPORTS <= layout::SPIS);
 }

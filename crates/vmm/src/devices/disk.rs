@@ -23,14 +23,33 @@ const CLUSTER: usize = 4096;
 pub enum Writes {
     /// They fail: the device says that it is read-only.
     Refused,
-    /// They are kept in memory until the disk is dropped; the file stays as it is.
+    /// They are kept in memory until the disk is dropped, up to [`Disk::WRITE_LIMIT`]; the file stays as it is.
     InMemory,
 }
 
 /// What the guest wrote to a disk: clusters, by number. A clone shares them until either is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "Vec<(u64, Vec<u8>)>", into = "Vec<(u64, Vec<u8>)>")]
+#[serde(from = "Vec<(u64, Cluster)>", into = "Vec<(u64, Cluster)>")]
 pub(crate) struct Written(Arc<BTreeMap<u64, Arc<[u8; CLUSTER]>>>);
+
+/// A cluster on its way into a snapshot or out of one: what has another size is refused as it comes.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+struct Cluster(Arc<[u8; CLUSTER]>);
+
+impl From<Cluster> for Vec<u8> {
+    fn from(cluster: Cluster) -> Self {
+        cluster.0.to_vec()
+    }
+}
+
+impl TryFrom<Vec<u8>> for Cluster {
+    type Error = &'static str;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, &'static str> {
+        Ok(Self(Arc::<[u8]>::from(bytes).try_into().map_err(|_| "expected whole clusters")?))
+    }
+}
 
 impl Written {
     /// Whether a disk of this size can have it.
@@ -39,21 +58,15 @@ impl Written {
     }
 }
 
-impl From<Written> for Vec<(u64, Vec<u8>)> {
+impl From<Written> for Vec<(u64, Cluster)> {
     fn from(written: Written) -> Self {
-        written.0.iter().map(|(number, bytes)| (*number, bytes.to_vec())).collect()
+        written.0.iter().map(|(number, bytes)| (*number, Cluster(bytes.clone()))).collect()
     }
 }
 
-impl TryFrom<Vec<(u64, Vec<u8>)>> for Written {
-    type Error = &'static str;
-
-    fn try_from(clusters: Vec<(u64, Vec<u8>)>) -> Result<Self, &'static str> {
-        let cluster = |(number, bytes): (u64, Vec<u8>)| {
-            let bytes = Arc::<[u8]>::from(bytes).try_into().map_err(|_| "expected whole clusters")?;
-            Ok((number, bytes))
-        };
-        Ok(Self(Arc::new(clusters.into_iter().map(cluster).collect::<Result<_, _>>()?)))
+impl From<Vec<(u64, Cluster)>> for Written {
+    fn from(clusters: Vec<(u64, Cluster)>) -> Self {
+        Self(Arc::new(clusters.into_iter().map(|(number, cluster)| (number, cluster.0)).collect()))
     }
 }
 
@@ -64,6 +77,8 @@ pub struct Disk {
     size: u64,
     /// By cluster; none if writes are refused.
     written: Option<Written>,
+    /// Bytes that may be kept of what is written.
+    limit: u64,
 }
 
 /// Why a file is no disk.
@@ -82,6 +97,9 @@ pub enum DiskError {
 }
 
 impl Disk {
+    /// How much of what is written is kept if nothing else is said, bytes.
+    pub const WRITE_LIMIT: u64 = 1 << 30;
+
     /// Opens an image: sectors as they are, in a regular file. What has the mark of another format, or is packed, is
     /// refused.
     ///
@@ -100,7 +118,13 @@ impl Disk {
             return Err(DiskError::Size(size));
         }
         let written = (writes == Writes::InMemory).then(Written::default);
-        Ok(Self { file, size, written })
+        Ok(Self { file, size, written, limit: Self::WRITE_LIMIT })
+    }
+
+    /// Keeps at most so many bytes of what is written, in clusters of 4 KiB: writes that need more fail. What a cluster
+    /// holds can be written over at any time.
+    pub fn set_write_limit(&mut self, bytes: u64) {
+        self.limit = bytes;
     }
 
     /// Bytes.
@@ -148,7 +172,8 @@ impl Disk {
     /// Writes `bytes` from byte `offset`.
     ///
     /// # Errors
-    /// `ReadOnlyFilesystem` if writes are refused, `InvalidInput` beyond the end, the file's.
+    /// `ReadOnlyFilesystem` if writes are refused, `InvalidInput` beyond the end, `StorageFull` if no more may be kept
+    /// (what comes before in `bytes` is written then), the file's.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.check(offset, bytes.len())?;
         let written = self.written.as_mut().ok_or(io::ErrorKind::ReadOnlyFilesystem)?;
@@ -157,8 +182,11 @@ impl Disk {
         while !rest.is_empty() {
             let (cluster, at, length) = part(offset, rest.len());
             let (now, later) = rest.split_at(length);
-            let copy = match Arc::make_mut(&mut written.0).entry(cluster) {
+            let clusters = Arc::make_mut(&mut written.0);
+            let is_full = clusters.len() as u64 >= self.limit / CLUSTER as u64;
+            let copy = match clusters.entry(cluster) {
                 Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(_) if is_full => return Err(io::ErrorKind::StorageFull.into()),
                 Entry::Vacant(vacant) => vacant.insert(original(&self.file, self.size, cluster)?),
             };
             if let Some(to) = Arc::make_mut(copy).get_mut(at..at + length) {
@@ -170,7 +198,11 @@ impl Disk {
         Ok(())
     }
 
-    fn check(&self, offset: u64, length: usize) -> io::Result<()> {
+    /// Whether so many bytes from byte `offset` are on the disk.
+    ///
+    /// # Errors
+    /// `InvalidInput`.
+    pub(crate) fn check(&self, offset: u64, length: usize) -> io::Result<()> {
         match offset.checked_add(length as u64) {
             Some(end) if end <= self.size => Ok(()),
             _ => Err(io::ErrorKind::InvalidInput.into()),

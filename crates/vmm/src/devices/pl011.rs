@@ -3,7 +3,10 @@
 //! (`vm-superio` has a 16550, which would need other guests.)
 //!
 //! What the guest sends is out at once; the transmit FIFO is always empty. What comes in waits in a receive FIFO
-//! of 16 bytes.
+//! of 16 bytes, or of one while FIFOs are disabled.
+//!
+//! On purpose it differs from the manual in this: it sends whatever UARTCR enables; both receive interrupts come with the
+//! first byte, whatever level UARTIFLS asks for, as nobody types up to a level; there are no modem lines and no errors.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -40,9 +43,14 @@ const INT_TX: u32 = 1 << 5;
 const INT_RX: u32 = 1 << 4;
 /// All that UARTICR has.
 const ALL_INTERRUPTS: u32 = 0x7ff;
+/// UARTLCR_H: FIFOs are enabled.
+const LCR_H_FEN: u32 = 1 << 4;
+/// UARTCR: loopback; what can be written: bits 6 to 3 are reserved.
+const CR_LBE: u32 = 1 << 7;
+const CR_WRITABLE: u32 = 0xff87;
 /// Bytes of the receive FIFO.
 const FIFO: usize = 16;
-/// UARTPeriphID0 to 3 and UARTPCellID0 to 3: PL011 r1p4, as QEMU's.
+/// UARTPeriphID0 to 3 and UARTPCellID0 to 3: revision 1, as QEMU's.
 const ID: [u8; 8] = [0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
 
 /// The UART.
@@ -120,7 +128,7 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
 
     /// Gives the guest what somebody typed: how many bytes there was room for.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        let room = FIFO - self.registers.received.len();
+        let room = self.depth().saturating_sub(self.registers.received.len());
         let taken = bytes.len().min(room);
         self.registers.received.extend(bytes.iter().take(taken));
         if taken > 0 {
@@ -128,6 +136,11 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
         }
         self.update();
         taken
+    }
+
+    /// Bytes that the receive FIFO holds.
+    fn depth(&self) -> usize {
+        if self.registers.line_control & LCR_H_FEN == 0 { 1 } else { FIFO }
     }
 
     /// Whether Linux's driver takes what somebody types. It unmasks the receive interrupt long before that, and throws
@@ -142,7 +155,7 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
         match register {
             DR => self.pop(),
             FR => {
-                let full = if self.registers.received.len() == FIFO { FR_RXFF } else { 0 };
+                let full = if self.registers.received.len() >= self.depth() { FR_RXFF } else { 0 };
                 let empty = if self.registers.received.is_empty() { FR_RXFE } else { 0 };
                 FR_TXFE | full | empty
             }
@@ -168,12 +181,15 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
             DR => {
                 let _ = self.output.write_all(&[value as u8]);
                 self.registers.interrupts |= INT_TX;
+                if self.registers.control & CR_LBE != 0 {
+                    self.receive(&[value as u8]);
+                }
             }
             ILPR => self.registers.low_power = value & 0xff,
             IBRD => self.registers.baud_integer = value & 0xffff,
             FBRD => self.registers.baud_fraction = value & 0x3f,
             LCR_H => self.registers.line_control = value & 0xff,
-            CR => self.registers.control = value & 0xffff,
+            CR => self.registers.control = value & CR_WRITABLE,
             IFLS => self.registers.fifo_level = value & 0x3f,
             IMSC => {
                 self.registers.mask = value & 0x7ff;
@@ -244,6 +260,7 @@ mod tests {
         uart.read(IMSC);
         uart.write(IMSC, INT_RT | INT_RX); // pl011_hwinit
         assert!(!uart.is_listened_to());
+        uart.write(LCR_H, 0x70);
         uart.receive(b"early");
         uart.write(CR, 0x301);
         uart.write(ICR, INT_RT | INT_RX);
@@ -278,6 +295,7 @@ mod tests {
     #[test]
     fn what_is_typed_waits_in_a_fifo_of_16_and_holds_the_line_until_it_is_read() {
         let (mut uart, line) = uart();
+        uart.write(LCR_H, 0x70);
         uart.write(IMSC, 0x50);
         assert_eq!(uart.receive(&[b'y'; 40]), 16);
         assert!(line.is_high());
@@ -289,6 +307,29 @@ mod tests {
         uart.read(DR);
         assert!(!line.is_high());
         assert_eq!(uart.read(FR), FR_TXFE | FR_RXFE);
+    }
+
+    /// DDI 0183, 3.3.7: with FEN clear the FIFOs are one byte deep, and RXFF says that it is there.
+    #[test]
+    fn without_fifos_one_byte_is_held() {
+        let (mut uart, line) = uart();
+        uart.write(IMSC, 0x10);
+        assert_eq!(uart.receive(b"yz"), 1);
+        assert_eq!((uart.read(FR), line.is_high()), (FR_TXFE | FR_RXFF, true));
+        assert_eq!(uart.read(DR), u32::from(b'y'));
+        assert_eq!((uart.read(FR), line.is_high()), (FR_TXFE | FR_RXFE, false));
+    }
+
+    /// DDI 0183, 3.3.8: LBE.
+    #[test]
+    fn in_loopback_what_is_sent_comes_back() {
+        let (mut uart, _) = uart();
+        uart.write(CR, 0x381);
+        uart.write(DR, b'x'.into());
+        assert_eq!((uart.read(FR) & FR_RXFE, uart.read(DR)), (0, u32::from(b'x')));
+        uart.write(CR, 0x301);
+        uart.write(DR, b'x'.into());
+        assert_eq!(uart.read(FR) & FR_RXFE, FR_RXFE);
     }
 
     #[test]

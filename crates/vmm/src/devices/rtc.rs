@@ -1,5 +1,7 @@
-//! The PL031 real-time clock (Arm DDI 0224). It has no alarm. What it shows is a [`Clock`]'s: on the software machine
-//! that is the machine's own time (`vm-superio`'s PL031 shows the host's and no other).
+//! The PL031 real-time clock (Arm DDI 0224). What it shows is a [`Clock`]'s: on the software machine that is the machine's
+//! own time (`vm-superio`'s PL031 shows the host's and no other, and has no interrupt).
+//!
+//! It is found running, as firmware leaves it and as QEMU's does; that cannot be undone (3.3.4).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +11,7 @@ use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
 use super::{read_words, write_words};
+use crate::interrupt::InterruptLine;
 
 // Register offsets, bytes (DDI 0224, table 3-1).
 const DR: u64 = 0x000;
@@ -16,9 +19,12 @@ const MR: u64 = 0x004;
 const LR: u64 = 0x008;
 const CR: u64 = 0x00c;
 const IMSC: u64 = 0x010;
+const RIS: u64 = 0x014;
+const MIS: u64 = 0x018;
+const ICR: u64 = 0x01c;
 const PERIPH_ID0: u64 = 0xfe0;
-/// RTCPeriphID0 to 3 and RTCPCellID0 to 3.
-const ID: [u8; 8] = [0x31, 0x10, 0x04, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
+/// RTCPeriphID0 to 3 and RTCPCellID0 to 3: revision 1, as QEMU's.
+const ID: [u8; 8] = [0x31, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
 
 /// What time it is.
 pub trait Clock: Send {
@@ -44,6 +50,11 @@ impl GuestClock {
     /// When a machine with a time of its own begins: 2026-01-01 UTC, seconds since 1970.
     pub const EPOCH: u64 = 1_767_225_600;
 
+    /// When it shows so many seconds since 1970: nanoseconds since the epoch.
+    pub fn nanoseconds_at(seconds: u64) -> u64 {
+        seconds.saturating_sub(Self::EPOCH).saturating_mul(1_000_000_000)
+    }
+
     /// It is so many nanoseconds after the epoch.
     pub fn set(&self, nanoseconds: u64) {
         self.0.store(nanoseconds, Ordering::Relaxed);
@@ -64,25 +75,31 @@ impl Clock for GuestClock {
 }
 
 /// The real-time clock.
-pub struct Pl031 {
+pub struct Pl031<L> {
     clock: Box<dyn Clock>,
+    line: L,
     registers: Registers,
 }
 
-/// What the guest wrote.
+/// What the guest wrote, and what it is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Registers {
     /// What the guest's setting of the time is ahead of the clock, seconds.
     ahead: u32,
     load: u32,
     match_: u32,
-    mask: u32,
+    mask: bool,
+    /// RTCRIS.
+    interrupt: bool,
+    /// The counter when it was last compared with the match register.
+    compared: u32,
 }
 
-impl Pl031 {
+impl<L: InterruptLine> Pl031<L> {
     /// A clock that shows this time.
-    pub fn new(clock: Box<dyn Clock>) -> Self {
-        Self { clock, registers: Registers::default() }
+    pub fn new(clock: Box<dyn Clock>, line: L) -> Self {
+        let compared = clock.seconds() as u32;
+        Self { clock, line, registers: Registers { compared, ..Registers::default() } }
     }
 
     /// What a snapshot holds of it.
@@ -90,19 +107,68 @@ impl Pl031 {
         &self.registers
     }
 
-    /// It is again as it was.
+    /// It is again as it was. Its interrupt line is the caller's.
     pub(crate) fn set_registers(&mut self, registers: Registers) {
         self.registers = registers;
     }
 
+    /// When the line goes high if the guest does nothing: seconds of the [`Clock`]. It is to be
+    /// [brought up to date](Self::update) then.
+    pub fn alarm(&self) -> Option<u64> {
+        let Registers { mask, interrupt, match_, compared, .. } = self.registers;
+        if !mask || interrupt {
+            return None;
+        }
+        // Since it was last compared, the counter has gone on with the clock.
+        let now = self.clock.seconds();
+        let since = self.counter().wrapping_sub(compared);
+        let distance = match match_.wrapping_sub(compared) {
+            0 => 1 << 32,
+            distance => u64::from(distance),
+        };
+        Some(now.saturating_sub(since.into()).saturating_add(distance))
+    }
+
+    /// Compares the counter with the match register: the interrupt comes if it was reached since the last time.
+    pub fn update(&mut self) {
+        let counter = self.counter();
+        let Registers { match_, compared, .. } = self.registers;
+        let since = counter.wrapping_sub(compared);
+        if since > u32::MAX / 2 {
+            // The host's clock went back.
+            return;
+        }
+        // The last value that it had then does not count again.
+        self.registers.interrupt |= match_.wrapping_sub(compared).wrapping_sub(1) < since;
+        self.registers.compared = counter;
+        self.drive();
+    }
+
+    /// The guest set counter or match register: if they are equal, they match (DDI 0224, 2.1).
+    fn set(&mut self) {
+        let counter = self.counter();
+        self.registers.interrupt |= self.registers.match_ == counter;
+        self.registers.compared = counter;
+    }
+
+    fn counter(&self) -> u32 {
+        (self.clock.seconds() as u32).wrapping_add(self.registers.ahead)
+    }
+
+    fn drive(&self) {
+        self.line.set(self.registers.interrupt && self.registers.mask);
+    }
+
     fn read(&self, register: u64) -> u32 {
+        let Registers { load, match_, mask, interrupt, .. } = self.registers;
         match register {
-            DR => (self.clock.seconds() as u32).wrapping_add(self.registers.ahead),
-            MR => self.registers.match_,
-            LR => self.registers.load,
-            // It is on, and cannot be turned off.
+            DR => self.counter(),
+            MR => match_,
+            LR => load,
             CR => 1,
-            IMSC => self.registers.mask,
+            IMSC => mask.into(),
+            RIS => interrupt.into(),
+            MIS => (interrupt && mask).into(),
             _ => {
                 let number = register.checked_sub(PERIPH_ID0).map(|offset| (offset / 4) as usize);
                 number.and_then(|number| ID.get(number)).copied().map_or(0, u32::from)
@@ -112,60 +178,35 @@ impl Pl031 {
 
     fn write(&mut self, register: u64, value: u32) {
         match register {
-            MR => self.registers.match_ = value,
+            MR => {
+                self.registers.match_ = value;
+                self.set();
+            }
             LR => {
                 self.registers.load = value;
                 self.registers.ahead = value.wrapping_sub(self.clock.seconds() as u32);
+                self.set();
             }
-            IMSC => self.registers.mask = value & 1,
+            IMSC => self.registers.mask = value & 1 != 0,
+            // Any value clears it (2.1); table 3-9 has bit 0, which is what drivers write.
+            ICR => self.registers.interrupt = false,
             _ => {}
         }
+        self.drive();
     }
 }
 
-impl MutDeviceMmio for Pl031 {
+impl<L: InterruptLine> MutDeviceMmio for Pl031<L> {
     fn mmio_read(&mut self, _base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        self.update();
         read_words(offset, data, |register| self.read(register));
     }
 
     fn mmio_write(&mut self, _base: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
+        self.update();
         write_words(offset, data, |register, value| self.write(register, value));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn word(clock: &mut Pl031, offset: u64) -> u32 {
-        let mut data = [0xff; 4];
-        clock.mmio_read(MmioAddress(0), offset, &mut data);
-        u32::from_le_bytes(data)
-    }
-
-    /// DDI 0224, 3.4.1 and 3.4.2: peripheral identification 0x00041031, PrimeCell identification 0xb105f00d.
-    #[test]
-    fn it_identifies_as_a_pl031() {
-        let mut clock = Pl031::new(Box::new(GuestClock::default()));
-        let id: Vec<u32> = (0..8).map(|n| word(&mut clock, 0xfe0 + 4 * n)).collect();
-        assert_eq!(id, [0x31, 0x10, 0x04, 0x00, 0x0d, 0xf0, 0x05, 0xb1]);
-        assert_eq!(word(&mut clock, 0xffc + 4), 0);
-    }
-
-    #[test]
-    fn it_shows_the_guests_time_from_the_beginning_of_2026_and_what_the_guest_sets() {
-        let time = GuestClock::default();
-        let mut clock = Pl031::new(Box::new(time.clone()));
-        assert_eq!(word(&mut clock, 0), 1_767_225_600);
-        time.set(2_999_999_999);
-        assert_eq!(word(&mut clock, 0), 1_767_225_602);
-        clock.mmio_write(MmioAddress(0), 8, &1000_u32.to_le_bytes());
-        time.set(5_000_000_000);
-        assert_eq!((word(&mut clock, 0), word(&mut clock, 8)), (1003, 1000));
-    }
-
-    #[test]
-    fn the_wall_clock_is_after_2023() {
-        assert!(word(&mut Pl031::new(Box::new(WallClock)), 0) > 1_700_000_000);
-    }
-}
+mod tests;

@@ -334,11 +334,11 @@ fn spcr() -> Vec<u8> {
     with_header(*b"SPCR", 2, spcr.as_bytes())
 }
 
-/// CPUs, UART and virtio devices; `_OSC`.
+/// CPUs, UART and virtio transports; `_OSC`.
 fn dsdt(platform: &Platform<'_>) -> Vec<u8> {
     let uart = device("COM0", "ARMH0011", 0, Some((&layout::UART, layout::UART_SPI)));
     let cpus = (0..platform.cpus).map(|cpu| device(&format!("C{cpu:03X}"), "ACPI0007", cpu, None));
-    let virtio = (0..platform.virtio).map(|number| {
+    let virtio = (0..layout::VIRTIO_TRANSPORTS).map(|number| {
         let spi = layout::VIRTIO_SPI + number;
         device(&format!("VR{number:02X}"), "LNRO0005", number, Some((&layout::virtio(number), spi)))
     });

@@ -132,7 +132,26 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Bytes of the pages that it will use, as far as its file says: else 4096.
+    pub fn page(&self) -> u64 {
+        match self {
+            Self::Linux(image) => image.page(),
+            Self::Elf { .. } | Self::Flat(_) => 0x1000,
+        }
+    }
+}
+
 impl LinuxImage {
+    /// Bits `[2:1]` of the header's flags: 0 says nothing, 1 is 4 KiB, 2 16 KiB, 3 64 KiB.
+    fn page(&self) -> u64 {
+        match self.bytes.get(24).map_or(0, |flags| flags >> 1 & 3) {
+            2 => 0x4000,
+            3 => 0x1_0000,
+            _ => 0x1000,
+        }
+    }
+
     fn parse(bytes: Vec<u8>) -> Result<Self, KernelError> {
         let word = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
         let (Some(text_offset), Some(image_size)) = (word(8), word(16)) else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use seawall_arm::{Esr, Pstate, Reg, Registers, hcr, hcrx};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{
-    Abi, Exit, LastFault, VcpuConfig, VcpuEvents, VcpuState, VirtualSError, get_events_bytes,
+    Abi, Delivery, Exit, LastFault, VcpuConfig, VcpuEvents, VcpuState, VirtualSError, get_events_bytes,
     set_events_bytes,
 };
 
@@ -151,13 +151,16 @@ impl Model {
     /// `KVM_SET_VCPU_EVENTS`.
     pub fn set(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Set {
         let abi = self.abi;
-        let assisted = abi != Abi::Mainline && VcpuEvents::from_bytes(abi, bytes).is_ok();
-        if assisted && self.cpu.guest == Guest::Aarch32 && !self.has_run {
+        let events = VcpuEvents::from_bytes(abi, bytes);
+        if abi != Abi::Mainline && events.is_ok() && self.cpu.guest == Guest::Aarch32 && !self.has_run {
             // Assisted injection sees to it that the vCPU ran.
             self.go(true);
         }
         match set_events_bytes(self, abi, || Some(*bytes)) {
-            Ok(applied) => Set { errno: 0, delivery: applied.abort },
+            Ok(applied) => {
+                let delivery = events.ok().map(|events| Delivery::of(self, &events, &applied));
+                Set { errno: 0, delivery }
+            }
             Err(refused) => Set { errno: refused.refusal.errno().number(), delivery: None },
         }
     }

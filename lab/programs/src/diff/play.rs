@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use seawall_arm::{Pstate, Reg, Registers};
-use seawall_events::{Abi, Exit, NisvExit, VcpuState};
+use seawall_events::{Exit, NisvExit, VcpuState};
 
 use super::sequence::show;
 use super::{Code, Cpu, Guest, Model, Ran, Sequence, Set, Step, Subject, compared, written};
@@ -170,9 +170,8 @@ impl<S: Subject> Both<'_, S> {
         if ours.errno != theirs.errno {
             self.what.push(format!("errno: model {}, kernel {}", ours.errno, theirs.errno));
         }
-        // The kernel's own ioctl does not say what became of an abort.
-        if self.sequence.abi != Abi::Mainline && ours.delivery != theirs.delivery {
-            self.what.push(format!("delivery: model {:?}, kernel {:?}", ours.delivery, theirs.delivery));
+        if ours.delivery != theirs.delivery {
+            self.what.push(format!("delivery: model {:x?}, kernel {:x?}", ours.delivery, theirs.delivery));
         }
     }
 

@@ -209,7 +209,7 @@ impl Subject for Real<'_> {
 
     fn set_events(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Set {
         match self.vcpu.set_events_bytes(bytes) {
-            Ok(delivery) => Set { errno: 0, delivery },
+            Ok(delivery) => Set { errno: 0, delivery: Some(delivery) },
             Err(error) => Set { errno: error.errno().map_or(-1, |errno| errno.0), delivery: None },
         }
     }

@@ -2,16 +2,15 @@
 
 use seawall_arm::Reg;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{AbortDelivery, Exit};
+use seawall_events::{Delivery, Exit};
 
 /// What `KVM_SET_VCPU_EVENTS` came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Set {
     /// 0 or the errno.
     pub errno: i32,
-    /// What became of the abort, where the way that was taken tells: assisted injection does, the
-    /// kernel's own ioctl does not.
-    pub delivery: Option<AbortDelivery>,
+    /// Where the guest is then, if the call succeeded.
+    pub delivery: Option<Delivery>,
 }
 
 /// A vCPU: KVM's, or in tests another model.

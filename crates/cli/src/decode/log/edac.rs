@@ -57,7 +57,7 @@ fn memory(line: &Line) -> Option<Finding> {
             b"page" => page = Some(value),
             b"offset" => offset = Some(value),
             b"status" => {
-                fields.push(Field::named("error_status", format!("{value:#x}"), error_status(value)))
+                fields.push(Field::named("error_status", format!("{value:#x}"), error_status(value)));
             }
             _ => fields.push(Field::named("grain", value.to_string(), "bytes; 0 or 1: not known")),
         }
@@ -74,7 +74,12 @@ fn memory(line: &Line) -> Option<Finding> {
     if let Some(address) = address {
         fields.push(Field::named("physical_address", format!("{address:#x}"), ""));
     }
-    fields.extend(places(&detail).into_iter().map(|(name, value)| Field::named(&name, value, "")));
+    // EDAC names the place in its own words, and once more in those of the firmware.
+    for (name, value) in places(&detail) {
+        if fields.iter().all(|field| field.name != name) {
+            fields.push(Field::named(&name, value, ""));
+        }
+    }
     let severity = match text("severity")?.to_ascii_lowercase().as_str() {
         "ce" => "corrected".to_owned(),
         "ue" => "uncorrected".into(),

@@ -1,4 +1,4 @@
-//! What was found in a log.
+//! A finding of a log: its place and its explanation.
 
 use std::fmt::Write as _;
 

@@ -12,8 +12,8 @@ use crate::decode::explained::Field;
 
 /// Records that are printed at the same time, by several CPUs.
 const OPEN: usize = 8;
-/// Lines of others after which a record is taken to be over.
-const PATIENCE: u64 = 8;
+/// Lines that are of no record, after which a record is taken to be over.
+const PATIENCE: u32 = 8;
 /// Fields of an error that are kept.
 const FIELDS: usize = 64;
 
@@ -71,7 +71,8 @@ pub(super) struct Records {
 struct Record {
     /// The number in braces; kernels without one print one record at a time.
     key: Option<u64>,
-    last_line: u64,
+    /// Lines of no record since the last of this one.
+    idle: u32,
     severity: Option<String>,
     /// The time stands before the error that it is of.
     time: Option<String>,
@@ -81,12 +82,12 @@ struct Record {
 impl Records {
     /// Takes a line, if it is of a record. Gives the errors that are over.
     pub(super) fn take(&mut self, line: &Line) -> Vec<Finding> {
-        let Some(captures) = LINE.captures(line.bytes) else { return self.forget(line.number) };
+        let Some(captures) = LINE.captures(line.bytes) else { return self.forget() };
         let text =
             |name| captures.name(name).map(|part| String::from_utf8_lossy(part.as_bytes()).into_owned());
         let key = text("key").and_then(|key| key.parse().ok());
         let rest = text("rest").unwrap_or_default();
-        let mut over = self.forget(line.number);
+        let mut over = Vec::new();
         let (name, value) = rest.trim().split_once(": ").unwrap_or((rest.trim(), ""));
         let known = self.open.iter().position(|record| record.key == key);
         let is_header = name.starts_with("Hardware error from APEI");
@@ -100,7 +101,7 @@ impl Records {
                 if self.open.len() >= OPEN {
                     over.extend(self.open.swap_remove(0).end());
                 }
-                self.open.push(Record { key, last_line: 0, severity: None, time: None, error: None });
+                self.open.push(Record { key, idle: 0, severity: None, time: None, error: None });
                 self.open.len() - 1
             }
         };
@@ -114,13 +115,15 @@ impl Records {
         self.open.get(at).is_some_and(|record| record.severity.is_some())
     }
 
-    /// Closes the records of which nothing came for long.
-    fn forget(&mut self, now: u64) -> Vec<Finding> {
-        let (over, open) = std::mem::take(&mut self.open)
-            .into_iter()
-            .partition(|record| now.saturating_sub(record.last_line) > PATIENCE);
+    /// A line is of no record: closes those of which nothing came for long.
+    fn forget(&mut self) -> Vec<Finding> {
+        for record in &mut self.open {
+            record.idle += 1;
+        }
+        let is_over = |record: &Record| record.idle > PATIENCE;
+        let (over, open): (Vec<Record>, Vec<Record>) =
+            std::mem::take(&mut self.open).into_iter().partition(is_over);
         self.open = open;
-        let over: Vec<Record> = over;
         over.into_iter().filter_map(Record::end).collect()
     }
 
@@ -132,7 +135,7 @@ impl Records {
 
 impl Record {
     fn take(&mut self, line: &Line, name: &str, value: &str) -> Option<Finding> {
-        self.last_line = line.number;
+        self.idle = 0;
         match name {
             "event severity" => self.severity = Some(value.to_owned()),
             "precise tstamp" | "imprecise tstamp" => self.time = Some(shortened(value)),

@@ -1,5 +1,5 @@
-//! `seawall decode --log`: a log of any size is read line by line, and what it says of aborts and hardware errors is
-//! explained as it comes.
+//! `seawall decode --log`: reads a log of any size line by line, and explains the aborts and hardware errors in it as
+//! they come.
 
 mod edac;
 mod finding;
@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::path::Path;
 
+use anstream::adapter::strip_bytes;
 use finding::{Finding, Place};
 use hardware::Records;
 use line::{LIMIT, Line, Lines};
@@ -19,8 +20,8 @@ use rules::Register;
 use sea::SeaExits;
 
 use super::number::Kind;
-use super::register;
-use crate::{Failure, exit, out};
+use super::{Notes, register};
+use crate::{Failure, exit};
 
 /// How findings are written.
 #[derive(Clone, Copy)]
@@ -34,7 +35,7 @@ pub(super) struct Style {
 /// Lines that were cut, of which each is said.
 const CUT_LINES_SAID: u64 = 5;
 
-pub(super) fn main(path: &Path, style: Style) -> Result<u8, Failure> {
+pub(super) fn main(path: &Path, style: Style, notes: Notes) -> Result<u8, Failure> {
     let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
     let cannot = |error: io::Error| Failure::new(exit::FILE, format!("cannot read {name}: {error}"));
     let log: Box<dyn BufRead> = if path == Path::new("-") {
@@ -50,8 +51,8 @@ pub(super) fn main(path: &Path, style: Style) -> Result<u8, Failure> {
         if line.is_cut {
             cut += 1;
             if cut <= CUT_LINES_SAID {
-                out::stderr(format!(
-                    "note: line {count} is longer than {LIMIT} bytes; the rest of it was not looked at"
+                notes.say(format!(
+                    "line {count} is longer than {LIMIT} bytes; the rest of it was not looked at"
                 ));
             }
         }
@@ -69,7 +70,7 @@ pub(super) fn main(path: &Path, style: Style) -> Result<u8, Failure> {
         }
     }
     if cut > CUT_LINES_SAID {
-        out::stderr(format!("note: {cut} lines are longer than {LIMIT} bytes"));
+        notes.say(format!("{cut} lines are longer than {LIMIT} bytes"));
     }
     if found > 0 {
         return Ok(0);
@@ -82,7 +83,7 @@ pub(super) fn main(path: &Path, style: Style) -> Result<u8, Failure> {
     ))
 }
 
-/// Who reads stdout.
+/// Whether stdout still has a reader.
 #[derive(PartialEq)]
 enum Reader {
     There,
@@ -106,7 +107,7 @@ fn write(finding: &Finding, style: Style) -> Result<Reader, Failure> {
     }
 }
 
-/// What is remembered from line to line.
+/// State between lines: exits and records that are being printed.
 #[derive(Default)]
 struct Scanner {
     exits: SeaExits,
@@ -114,8 +115,16 @@ struct Scanner {
 }
 
 impl Scanner {
-    /// What is over with this line.
+    /// The findings that end with this line.
     fn take(&mut self, line: &Line) -> Vec<Finding> {
+        // Colours stand between words, and hide where one begins.
+        let plain: Vec<u8>;
+        let mut line = *line;
+        if line.bytes.contains(&0x1b) {
+            plain = strip_bytes(line.bytes).into_vec();
+            line.bytes = &plain;
+        }
+        let line = &line;
         let mut registers = rules::registers(line.bytes);
         // A number at the cut may go on behind it.
         registers.retain(|found| !line.is_cut || found.at.1 < line.bytes.len());
@@ -135,10 +144,69 @@ impl Scanner {
         found
     }
 
-    /// What is over with the log.
+    /// The findings that end with the log.
     fn end(&mut self) -> Vec<Finding> {
         let mut found: Vec<Finding> = self.exits.end().into_iter().collect();
         found.extend(self.records.end());
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Words of logs, whole and in pieces.
+    const WORDS: [&str; 24] = [
+        "{1}[Hardware Error]: ",
+        "[Hardware Error]: ",
+        "Hardware error from APEI Generic Hardware Error Source: 0",
+        "event severity: ",
+        " Error 0, type: recoverable",
+        "  section_type: memory error",
+        "  error_type: 3, multi-bit ECC",
+        "  error_status: (0x",
+        "physical_address: 0x",
+        "node:0 card:99999999999 ",
+        "mc_event 1 Corrected error: a on b (address: 0xffffffffffffffff page:0xffffffffffffffff)",
+        "EDAC MC0: 1 UE a on b (page:0xffffffffffffffff offset:0xffffffffffffffff)",
+        "arm_event MPIDR: 0x1",
+        "KVM_EXIT_ARM_SEA ",
+        "exit_reason 41 flags 0x1 esr 0x92000210 gva 0x1 gpa",
+        "Internal error: : ",
+        " [#1]",
+        "esr 0x",
+        "96000210",
+        "ffffffffffffffff",
+        "\x1b[31m",
+        "\n",
+        ": ",
+        "(0x",
+    ];
+
+    proptest! {
+        #[test]
+        fn any_log_is_read_to_its_end(
+            words in proptest::collection::vec(prop_oneof![
+                (0..WORDS.len()).prop_map(|n| WORDS[n].as_bytes().to_vec()),
+                proptest::collection::vec(any::<u8>(), 0..8),
+            ], 0..64),
+        ) {
+            let log = words.concat();
+            let mut lines = Lines::new(&log[..]);
+            let mut scanner = Scanner::default();
+            let mut found = Vec::new();
+            while let Some(line) = lines.next().unwrap() {
+                found.extend(scanner.take(&line));
+            }
+            found.extend(scanner.end());
+            for finding in found {
+                prop_assert!(finding.place.line >= 1 && finding.place.last_line >= finding.place.line);
+                prop_assert!(!finding.in_words(true).is_empty());
+                prop_assert!(serde_json::to_string(&finding).is_ok());
+            }
+        }
     }
 }

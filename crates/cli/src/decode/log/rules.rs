@@ -27,7 +27,7 @@ pub(in crate::decode) struct Found {
     pub(in crate::decode) value: u64,
 }
 
-/// What a rule's number is.
+/// The register that a rule's number is.
 #[derive(Clone, Copy)]
 enum Reading {
     Esr,
@@ -141,15 +141,15 @@ impl Rule {
         let value = hexadecimal(digits.as_bytes())?;
         let fsr = if is_instruction { Register::Ifsr } else { Register::Dfsr };
         let (register, value) = match self.reading {
-            // A register that was never written; a register that bits [63:56] make no ESR.
+            // A register that was never written.
             _ if value == 0 => return None,
-            Reading::Esr if value >> 56 == 0 => (Register::Esr, value),
             Reading::SErrorIss if value <= Esr::ISS_MASK => (Register::Esr, SERROR | value),
             Reading::Fsr => (fsr, value),
             Reading::Either if value <= FSR_MASK => (fsr, value),
             // Linux marks a prefetch abort so: FSR_LNX_PF.
             Reading::Either if value & !FSR_MASK == 1 << 31 => (Register::Ifsr, value & FSR_MASK),
-            Reading::Either if value >> 56 == 0 => (Register::Esr, value),
+            // Bits [63:56] are RES0: a number that has them is an address.
+            Reading::Esr | Reading::Either if value >> 56 == 0 => (Register::Esr, value),
             _ => return None,
         };
         Some(Found { rule: self.name, at: (digits.start(), digits.end()), register, value })

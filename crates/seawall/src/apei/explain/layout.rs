@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
-
 use super::names;
 
 /// A field of a structure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Field {
     /// Its name; where Linux prints the field, Linux's name of it.
     pub name: &'static str,
@@ -24,7 +23,8 @@ pub struct Field {
 }
 
 /// A structure, or a part of one that has a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Part {
     /// Such as `data entry 0`.
     pub name: String,

@@ -28,7 +28,6 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
 use thiserror::Error;
 
 mod layout;
@@ -54,8 +53,9 @@ const RECORD_HEADER: usize = 128;
 const DESCRIPTOR: usize = 72;
 
 /// Which structure the bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Form {
     /// A Generic Error Status Block.
     StatusBlock,
@@ -66,14 +66,15 @@ pub enum Form {
 }
 
 /// Bytes that are not as their structure says.
-#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[error("at byte {offset}: expected {expected}, got {got}")]
 pub struct Malformed {
     /// Where: bytes from the beginning.
     pub offset: usize,
-    /// What was expected there.
+    /// The structure or value that was expected there.
     pub expected: String,
-    /// What came.
+    /// The bytes or value that came.
     pub got: String,
 }
 
@@ -84,7 +85,8 @@ impl Malformed {
 }
 
 /// The bytes, explained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Explanation {
     /// Which structure they are.
     pub form: Form,
@@ -135,7 +137,7 @@ pub fn explain(bytes: &[u8]) -> Result<Explanation, Malformed> {
     Ok(reader.explanation)
 }
 
-/// Whether the bytes begin as a status block does: reserved bits clear, a known severity, data that is long enough.
+/// True if the bytes begin as a status block does: reserved bits clear, a known severity, data that is long enough.
 fn is_status_block(bytes: &[u8]) -> bool {
     let fits = |at, size, fits: fn(u64) -> bool| number(bytes, at, size).is_some_and(fits);
     bytes.len() >= BLOCK_HEADER
@@ -182,7 +184,7 @@ const ENTRY: &[Spec] = &[
     text("fru_text", 44, 20).valid(1),
 ];
 
-/// What revision 3.0 of the data entry has behind that.
+/// Revision 3.0 of the data entry has a time behind that.
 const ENTRY_TIME: &[Spec] = &[time("timestamp", 64).valid(2)];
 
 const RECORD: &[Spec] = &[

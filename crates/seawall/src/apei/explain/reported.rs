@@ -1,25 +1,23 @@
-//! What a record says of an error, in short.
+//! An error of a record, in short.
 
 use std::fmt;
 use std::ops::Range;
 
-use serde::{Serialize, Serializer};
-
 use super::Part;
-use crate::telemetry::Hex;
 
 /// One error of those that the bytes report.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ReportedError {
     /// The kind of its section, such as `memory error`.
     pub section: String,
     /// How bad it is, in words; `None` for a section alone.
     pub severity: Option<String>,
     /// The physical address, if it is valid.
-    #[serde(serialize_with = "hex")]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "hex"))]
     pub address: Option<u64>,
     /// The bits of the address that count, if that is valid.
-    #[serde(serialize_with = "hex")]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "hex"))]
     pub mask: Option<u64>,
     /// The kind of error, in words.
     pub error_type: Option<String>,
@@ -29,9 +27,14 @@ pub struct ReportedError {
     pub time: Option<String>,
 }
 
+/// A string such as `"0x40210000"`: numbers in JSON lose bits past 2^53.
+#[cfg(feature = "serde")]
 #[allow(clippy::ref_option, reason = "serde gives a reference to the field")]
-fn hex<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    number.map(Hex).serialize(serializer)
+fn hex<S: serde::Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => serializer.collect_str(&format_args!("{number:#x}")),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl ReportedError {
@@ -69,7 +72,7 @@ impl fmt::Display for ReportedError {
     }
 }
 
-/// What a data entry or a section descriptor says of its error.
+/// The severity, unit and time that a data entry or a section descriptor gives.
 pub(super) fn reported(part: &Part) -> ReportedError {
     ReportedError {
         severity: part.valid("error_severity").map(|field| field.meaning.clone()),

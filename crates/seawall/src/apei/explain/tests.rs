@@ -360,7 +360,7 @@ fn text_from_firmware_cannot_command_a_terminal() {
     assert_eq!(field(&explanation, "data entry 0", "fru_text").value, "\\u{1b}[2Jall 17");
 }
 
-/// Whatever [`explain`] is given: no panic, each part within the bytes.
+/// No panic, each part within the bytes.
 fn stays_within(bytes: &[u8]) {
     let Ok(explanation) = explain(bytes) else { return };
     for part in &explanation.parts {
@@ -380,7 +380,7 @@ fn every_prefix_of_every_structure_is_read_or_refused() {
 }
 
 proptest! {
-    /// What the writer wrote is what the reader says, field by field.
+    /// Range, severity, text and time of the writer are those of the reader.
     #[test]
     fn a_record_that_was_written_is_read_back_equal(
         page in 0_u64..1 << 40, order in 0_u32..=23, seconds in 0_u64..253_402_300_800, serial: u32,

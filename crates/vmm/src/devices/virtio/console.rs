@@ -1,16 +1,21 @@
 //! The console device (virtio 1.2, 5.3), one port. A whole write of the guest's is one exit, where the UART needs
-//! several for each byte.
+//! several for each byte. Of a write it takes the first [`MAX_WRITE`] bytes, sixteen times what Linux gives it at once.
 
 use std::collections::VecDeque;
-use std::io::{Read as _, Write};
+use std::io::Write;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes as _, GuestAddress};
 
-use super::{BadQueue, Device, DeviceMemory, next_chain};
+use super::{BadQueue, Chain, Device, DeviceMemory, Work, next_chain};
 
 /// Bytes taken of the guest at once.
 const CHUNK: usize = 4096;
+/// Bytes of one chain that are written, and for one notice.
+pub(crate) const MAX_WRITE: u64 = 64 << 10;
+/// Bytes that wait for the guest to take them.
+const TYPED: usize = 4096;
 
 /// A console.
 #[derive(Debug)]
@@ -28,9 +33,11 @@ impl<W: Write + Send> VirtioConsole<W> {
         Self { output, typed: VecDeque::new() }
     }
 
-    /// Something is typed: process queue [`Self::RECEIVE`] after it.
-    pub fn receive(&mut self, bytes: &[u8]) {
-        self.typed.extend(bytes);
+    /// Something is typed: process queue [`Self::RECEIVE`] after it. Gives how many bytes there was room for.
+    pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(TYPED.saturating_sub(self.typed.len()));
+        self.typed.extend(bytes.iter().take(taken));
+        taken
     }
 
     /// What was typed and is not yet delivered, and what it writes to.
@@ -38,35 +45,69 @@ impl<W: Write + Send> VirtioConsole<W> {
         (&mut self.typed, &mut self.output)
     }
 
-    fn transmit<M: DeviceMemory>(&mut self, queue: &mut Queue, memory: &M) -> Result<bool, BadQueue> {
-        let mut used = false;
-        while let Some(chain) = next_chain(queue, memory)? {
-            let head = chain.head_index();
-            let mut buffer = [0; CHUNK];
-            if let Ok(mut reader) = chain.reader(memory) {
-                while let Some(chunk) =
-                    reader.read(&mut buffer).ok().filter(|n| *n > 0).and_then(|n| buffer.get(..n))
-                {
-                    let _ = self.output.write_all(chunk);
+    /// Writes what the guest does: how many bytes. It ends where memory cannot be read.
+    fn write<M: DeviceMemory>(&mut self, chain: &Chain<'_, M>, memory: &M) -> u64 {
+        let mut written = 0;
+        let mut buffer = [0; CHUNK];
+        for descriptor in chain.descriptors().readable() {
+            let mut at = descriptor.addr().0;
+            let mut left = u64::from(descriptor.len()).min(MAX_WRITE - written);
+            while left > 0 {
+                let Some(chunk) = buffer.get_mut(..left.min(CHUNK as u64) as usize) else { return written };
+                if memory.read_slice(chunk, GuestAddress(at)).is_err() {
+                    return written;
                 }
+                let _ = self.output.write_all(chunk);
+                let count = chunk.len() as u64;
+                (left, written, at) = (left - count, written + count, at.saturating_add(count));
             }
-            used |= queue.add_used(memory, head, 0).is_ok();
+        }
+        written
+    }
+
+    /// Gives the guest what was typed, as far as there is room: how many bytes.
+    fn give<M: DeviceMemory>(&mut self, chain: &Chain<'_, M>, memory: &M) -> u32 {
+        let mut given = 0;
+        for descriptor in chain.descriptors().writable() {
+            let bytes = &*self.typed.make_contiguous();
+            let room = bytes.len().min(descriptor.len() as usize);
+            let Some(bytes) = bytes.get(..room).filter(|bytes| !bytes.is_empty()) else { continue };
+            if memory.write_slice(bytes, descriptor.addr()).is_err() {
+                break;
+            }
+            self.typed.drain(..room);
+            given += room as u32;
+        }
+        given
+    }
+
+    fn transmit<M: DeviceMemory>(
+        &mut self,
+        queue: &mut Queue,
+        memory: &M,
+        work: &mut Work,
+    ) -> Result<bool, BadQueue> {
+        let mut used = false;
+        while let Some(chain) = next_chain(queue, memory, work)? {
+            if !chain.is_too_long {
+                work.moved(self.write(&chain, memory));
+            }
+            used |= queue.add_used(memory, chain.head(), 0).is_ok();
         }
         Ok(used)
     }
 
-    fn deliver<M: DeviceMemory>(&mut self, queue: &mut Queue, memory: &M) -> Result<bool, BadQueue> {
+    fn deliver<M: DeviceMemory>(
+        &mut self,
+        queue: &mut Queue,
+        memory: &M,
+        work: &mut Work,
+    ) -> Result<bool, BadQueue> {
         let mut used = false;
         while !self.typed.is_empty() {
-            let Some(chain) = next_chain(queue, memory)? else { break };
-            let head = chain.head_index();
-            let mut written = 0;
-            if let Ok(mut writer) = chain.writer(memory) {
-                let room = writer.available_bytes().min(self.typed.len());
-                let bytes: Vec<u8> = self.typed.drain(..room).collect();
-                written = writer.write_all(&bytes).map_or(0, |()| room as u32);
-            }
-            used |= queue.add_used(memory, head, written).is_ok();
+            let Some(chain) = next_chain(queue, memory, work)? else { break };
+            let given = if chain.is_too_long { 0 } else { self.give(&chain, memory) };
+            used |= queue.add_used(memory, chain.head(), given).is_ok();
         }
         Ok(used)
     }
@@ -89,15 +130,20 @@ impl<W: Write + Send> Device for VirtioConsole<W> {
         &[]
     }
 
+    fn bytes_at_once(&self) -> u64 {
+        MAX_WRITE
+    }
+
     fn process<M: DeviceMemory>(
         &mut self,
         index: usize,
         queue: &mut Queue,
         memory: &M,
+        work: &mut Work,
     ) -> Result<bool, BadQueue> {
         match index {
-            Self::RECEIVE => self.deliver(queue, memory),
-            _ => self.transmit(queue, memory),
+            Self::RECEIVE => self.deliver(queue, memory, work),
+            _ => self.transmit(queue, memory, work),
         }
     }
 }

@@ -7,14 +7,14 @@ use virtio_queue::{Queue, QueueState, QueueT};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
-use super::{Device, DeviceMemory};
+use super::{Device, DeviceMemory, Work};
 use crate::interrupt::InterruptLine;
 
 // Register offsets, bytes (virtio 1.2, table 4.1).
-const MAGIC_VALUE: u64 = 0x000;
-const VERSION: u64 = 0x004;
+pub(super) const MAGIC_VALUE: u64 = 0x000;
+pub(super) const VERSION: u64 = 0x004;
 const DEVICE_ID: u64 = 0x008;
-const VENDOR_ID: u64 = 0x00c;
+pub(super) const VENDOR_ID: u64 = 0x00c;
 const DEVICE_FEATURES: u64 = 0x010;
 const DEVICE_FEATURES_SEL: u64 = 0x014;
 const DRIVER_FEATURES: u64 = 0x020;
@@ -37,9 +37,11 @@ const QUEUE_DEVICE_HIGH: u64 = 0x0a4;
 const SHM: std::ops::RangeInclusive<u64> = 0x0b0..=0x0bc;
 const CONFIG: u64 = 0x100;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+/// Not the legacy interface.
+pub(super) const VERSION_2: u32 = 2;
 /// "SWAL": any number will do.
-const VENDOR: u32 = u32::from_le_bytes(*b"SWAL");
+pub(super) const VENDOR: u32 = u32::from_le_bytes(*b"SWAL");
 /// InterruptStatus: a buffer was used; the configuration changed, or the device needs a reset.
 const USED_BUFFER: u32 = 1;
 const CONFIGURATION: u32 = 2;
@@ -184,7 +186,8 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
         }
     }
 
-    /// Does what is in the queues that there was notice of. It is not done at the notice itself: on the software
+    /// Does what is in the queues that there was notice of, up to the work that the device does at once: if there is
+    /// more, the queue [stays notified](Self::is_notified). It is not done at the notice itself: on the software
     /// machine memory is not at hand while a vCPU is served.
     pub fn process<M: DeviceMemory>(&mut self, memory: &M) {
         let notified = std::mem::take(&mut self.registers.notified);
@@ -201,7 +204,12 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
         if is_ready != VIRTIO_CONFIG_S_DRIVER_OK || !queue.is_valid(memory) {
             return;
         }
-        match self.device.process(index, queue, memory) {
+        let mut work = Work::new(self.device.bytes_at_once());
+        let done = self.device.process(index, queue, memory, &mut work);
+        if work.is_over() && done.is_ok() {
+            self.registers.notified |= 1 << index;
+        }
+        match done {
             Ok(false) => return,
             Ok(true) if !queue.needs_notification(memory).unwrap_or(true) => return,
             Ok(true) => self.registers.interrupts |= USED_BUFFER,
@@ -222,7 +230,7 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
         let queue = self.queues.get(self.registers.queue_sel as usize);
         match register {
             MAGIC_VALUE => MAGIC,
-            VERSION => 2,
+            VERSION => VERSION_2,
             DEVICE_ID => self.device.id(),
             VENDOR_ID => VENDOR,
             DEVICE_FEATURES => half(self.features(), self.registers.device_features_sel),

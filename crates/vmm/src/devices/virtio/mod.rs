@@ -5,15 +5,20 @@
 //! ends this program. On the software machine it is an error of the access: a request whose buffers are bad fails,
 //! and a device whose queue is bad asks for a reset.
 
-mod block;
-mod console;
+pub(crate) mod block;
+mod chain;
+pub(crate) mod console;
+mod empty;
 mod mmio;
 
-use virtio_queue::{DescriptorChain, Queue, QueueT};
+use virtio_queue::Queue;
 use vm_memory::{GuestMemory, GuestMemoryMmap};
 
 pub use block::Block;
+pub use chain::Work;
+pub(crate) use chain::{Chain, next_chain};
 pub use console::VirtioConsole;
+pub use empty::Empty;
 pub(crate) use mmio::State;
 pub use mmio::VirtioMmio;
 
@@ -48,7 +53,11 @@ pub trait Device: Send {
     /// The configuration space.
     fn config(&self) -> &[u8];
 
-    /// Does what is in queue `index`; true if a buffer was used.
+    /// How many bytes it moves for one notice of its driver's.
+    fn bytes_at_once(&self) -> u64;
+
+    /// Does what is in queue `index`, until all of it is done or `work` is [over](Work::is_over); true if a buffer was
+    /// used.
     ///
     /// # Errors
     /// [`BadQueue`]: what is in the queue cannot be known.
@@ -57,20 +66,6 @@ pub trait Device: Send {
         index: usize,
         queue: &mut Queue,
         memory: &M,
+        work: &mut Work,
     ) -> Result<bool, BadQueue>;
-}
-
-/// The next chain that the driver offers, all of whose descriptors can be read.
-///
-/// # Errors
-/// [`BadQueue`].
-fn next_chain<'a, M: DeviceMemory>(
-    queue: &mut Queue,
-    memory: &'a M,
-) -> Result<Option<DescriptorChain<&'a M>>, BadQueue> {
-    let before = memory.bad_reads();
-    let chain = queue.pop_descriptor_chain(memory);
-    // `virtio-queue` takes a descriptor that cannot be read for the chain's end.
-    let _descriptors = chain.clone().map(Iterator::count);
-    if memory.bad_reads() == before { Ok(chain) } else { Err(BadQueue) }
 }

@@ -4,22 +4,22 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
-use seawall_events::{Abi, AbortDelivery, Exit, Layout, Reg, VcpuEvents};
-use seawall_kvm::assist::{self, Guest, Kernel, Last};
-use seawall_kvm::{Errno, Error, Vcpu, Way};
+use seawall_events::{Abi, Delivery, Exit, Layout, Reg, VcpuEvents};
+use seawall_inject::{Errno, Injector, KvmVcpu, Last};
+use seawall_kvm::{Error, Vcpu};
 
 /// The vCPU, the last exit that it had, and how many system calls were made since, and for how long.
 pub(crate) struct Counting<'a> {
     pub(crate) vcpu: &'a mut Vcpu,
     pub(crate) last: Last,
-    pub(crate) ras: bool,
+    pub(crate) injector: Injector,
     calls: Cell<u64>,
     spent: Cell<Duration>,
 }
 
 impl<'a> Counting<'a> {
-    pub(crate) fn new(vcpu: &'a mut Vcpu, last: Last, ras: bool) -> Self {
-        Self { vcpu, last, ras, calls: Cell::new(0), spent: Cell::new(Duration::ZERO) }
+    pub(crate) fn new(vcpu: &'a mut Vcpu, last: Last, injector: Injector) -> Self {
+        Self { vcpu, last, injector, calls: Cell::new(0), spent: Cell::new(Duration::ZERO) }
     }
 
     pub(crate) fn calls(&self) -> u64 {
@@ -48,9 +48,13 @@ impl<'a> Counting<'a> {
     }
 }
 
-impl Kernel for Counting<'_> {
+impl KvmVcpu for Counting<'_> {
     fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
         self.count(|vcpu| vcpu.set_vcpu_events(bytes))
+    }
+
+    fn get_vcpu_events(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Errno> {
+        self.count(KvmVcpu::get_vcpu_events)
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
@@ -62,7 +66,7 @@ impl Kernel for Counting<'_> {
     }
 }
 
-/// As `Vcpu` does it for an AArch64 guest without EL2.
+/// As `Vcpu` does it for a guest of AArch64.
 impl seawall_events::Vcpu for Counting<'_> {
     type Error = Error;
 
@@ -74,11 +78,8 @@ impl seawall_events::Vcpu for Counting<'_> {
         self.vcpu.answer_mmio(data);
     }
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Option<AbortDelivery>, Error> {
-        if let Way::Native(_) = self.vcpu.way() {
-            return self.count_mut(|vcpu| vcpu.set_events(events));
-        }
-        Ok(assist::set_events(self, Guest::Aarch64, self.last, self.ras, events)?)
+    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        Ok(self.injector.inject(self, self.last, events)?)
     }
 
     fn events(&self) -> Result<VcpuEvents, Error> {

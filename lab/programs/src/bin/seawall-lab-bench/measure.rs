@@ -3,11 +3,11 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use seawall::{Action, Containment, Full, GuestState};
+use seawall::{Action, Containment, Delivery, Full};
 use seawall_arm::Target;
 use seawall_events::{Abi, AbortDelivery, Reg, SeaExit, Vcpu as _, VcpuEvents};
-use seawall_kvm::assist::{Kernel as _, Last};
-use seawall_kvm::{Vcpu, Way};
+use seawall_inject::{KvmVcpu as _, Last, Way};
+use seawall_kvm::Vcpu;
 
 use crate::counting::Counting;
 use crate::figure::{Figure, Report, Time, median, ratio};
@@ -59,7 +59,7 @@ const fn with_esr(events: VcpuEvents) -> VcpuEvents {
     VcpuEvents { ext_abt_has_esr: true, ext_abt_esr: ISS, ..events }
 }
 
-/// Calls more than the kernel's own injection takes: the table of `seawall_kvm::assist`.
+/// Calls more than the kernel's own injection takes: the table of `seawall_inject::Injector`.
 const fn promise(last: Last, case: &Case) -> u64 {
     let is_plain = case.events.ext_dabt_pending && !case.events.ext_abt_has_esr;
     match (last, is_plain) {
@@ -68,6 +68,10 @@ const fn promise(last: Last, case: &Case) -> u64 {
         (Last::Any, false) => 3 + (case.old_esr != 0) as u64,
     }
 }
+
+/// Calls of a whole containment after a SEA exit, beside the one that delivers: PC, PSTATE and TCR to decide; PC, to be sure
+/// of the vCPU; ESR, and ESR again, to inject; PC and FAR to see where the guest is.
+const CONTAINMENT_MORE: u64 = 8;
 
 /// The medians of the batches of one case.
 type Medians = Vec<Duration>;
@@ -122,12 +126,12 @@ impl Bench {
         after: &'static str,
         sea: Option<&SeaExit>,
     ) -> Result<Vec<Figure>> {
-        let ras = guest.vm.has_ras();
+        let injector = guest.vcpu.injector()?;
         let mut calls = Vec::new();
         for case in &CASES {
             guest.at_the_load(case.old_esr)?;
-            let mut counting = Counting::new(&mut guest.vcpu, last, ras);
-            let delivery = counting.set_events(&case.events)?;
+            let counting = Counting::new(&mut guest.vcpu, last, injector);
+            let delivery = injector.set_events(&counting, last, &case.events)?;
             calls.push(counting.calls());
             check(&guest.vcpu, delivery, case)?;
         }
@@ -147,7 +151,7 @@ impl Bench {
             for (case, medians) in CASES.iter().zip(&mut medians) {
                 medians.push(self.batch(|| {
                     guest.at_the_load(case.old_esr)?;
-                    time(|| Ok(guest.vcpu.set_events(&case.events).map(drop)?))
+                    time(|| Ok(injector.set_events(&guest.vcpu, last, &case.events).map(drop)?))
                 })?);
             }
             if let Some(sea) = sea {
@@ -166,7 +170,7 @@ impl Bench {
         }
         if let Some(calls) = contained {
             let name = "containment: decide, inject, read back";
-            figures.push(figure(after, name, calls, None, &whole, Some(&own))?);
+            figures.push(figure(after, name, calls, Some(CONTAINMENT_MORE), &whole, Some(&own))?);
             figures.push(self.whole_way(guest, &own)?);
         }
         Ok(figures)
@@ -207,12 +211,12 @@ impl Bench {
 /// How many system calls a containment takes, and that the guest is where it should be.
 fn count_containment(guest: &mut Guest, last: Last, sea: &SeaExit) -> Result<u64> {
     guest.at_the_load(0)?;
-    let ras = guest.vm.has_ras();
-    let mut counting = Counting::new(&mut guest.vcpu, last, ras);
+    let injector = guest.vcpu.injector()?;
+    let mut counting = Counting::new(&mut guest.vcpu, last, injector);
     let outcome = Containment::new(Full).handle(&mut counting, sea, Duration::ZERO)?;
     let calls = counting.calls();
     match outcome.action {
-        Action::Injected { guest: GuestState::AtVector { target: Target::El1, esr, .. }, .. }
+        Action::Injected { guest: Delivery::AtVector { target: Target::El1, esr, .. }, .. }
             if esr.bits() == 0x9600_0210 =>
         {
             Ok(calls)

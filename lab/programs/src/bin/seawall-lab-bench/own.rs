@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use seawall::apei::ghes::Ghes;
 use seawall::ledger::{Cause, Ledger};
-use seawall::{Action, AddressMap, Containment, Full, GuestState, Region, Source};
+use seawall::{Action, AddressMap, Containment, Delivery, Full, Region, Source};
 use seawall_events::{Exit, Reg, SigbusExit, SystemEvent, Vcpu as _};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, Kvm, Vcpu, Vm};
 use vm_memory::GuestMemoryBackend as _;
@@ -65,7 +65,7 @@ impl Contained {
 
 /// Whether the guest is at its handler.
 pub(crate) fn is_at_vector(action: &Action) -> bool {
-    matches!(action, Action::Injected { guest: GuestState::AtVector { .. }, .. })
+    matches!(action, Action::Injected { guest: Delivery::AtVector { .. }, .. })
 }
 
 /// The guest in a thread of its own.

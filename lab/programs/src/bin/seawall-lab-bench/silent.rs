@@ -4,9 +4,7 @@ use std::cell::Cell;
 
 use seawall_events::Reg;
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
-use seawall_kvm::Errno;
-use seawall_kvm::assist::Kernel;
-use seawall_kvm::stock::KernelEvents;
+use seawall_inject::{Errno, KvmVcpu};
 
 use crate::guest::{BAD_LINE, LOAD, PSTATE, VECTORS};
 
@@ -25,7 +23,7 @@ impl Silent {
     }
 }
 
-impl Kernel for Silent {
+impl KvmVcpu for Silent {
     fn set_vcpu_events(&self, _: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
         self.is_at_handler.set(true);
         self.esr.set(ABORT);
@@ -51,9 +49,7 @@ impl Kernel for Silent {
         }
         Ok(())
     }
-}
 
-impl KernelEvents for Silent {
     fn get_vcpu_events(&self) -> Result<[u8; VCPU_EVENTS_SIZE], Errno> {
         Ok([0; VCPU_EVENTS_SIZE])
     }

@@ -10,9 +10,8 @@ use seawall::Source;
 use seawall::apei::ghes::Ghes;
 use seawall::ledger::Ledger;
 use seawall_events::{Exit, Vcpu as _};
-use seawall_kvm::assist::{self, Last};
+use seawall_inject::{Exited, Guest as Kind, Injector, Last, Way as How};
 use seawall_kvm::lab::{PoisonRegister, physical_address};
-use seawall_kvm::stock::StockVcpu;
 use seawall_kvm::{Bytes as _, GuestAddress};
 use vm_memory::GuestMemoryBackend as _;
 
@@ -103,7 +102,8 @@ impl Loads<'_> {
             self.now += Duration::from_secs(60);
             let source = self.source(exit)?;
             let silent = Silent::at_the_load();
-            let mut vcpu = StockVcpu::new(&silent, assist::Guest::Aarch64, true).after(self.last);
+            let injector = Injector { guest: Kind::Aarch64, ras: true, way: How::Assisted };
+            let mut vcpu = Exited::new(&silent, injector, self.last);
             let action = self.contained.contain(&mut vcpu, &source, self.now)?;
             if !is_at_vector(&action) || self.contained.ledger.is_empty() {
                 return Err(unexpected("the guest at its handler, and its page in the ledger", &action));
@@ -123,10 +123,10 @@ impl Loads<'_> {
     fn contain(&mut self, exit: &Exit) -> Result<Share> {
         // The guard shall not take the bench for a storm.
         self.now += Duration::from_secs(60);
-        let ras = self.guest.vm.has_ras();
+        let injector = self.guest.vcpu.injector()?;
         let start = Instant::now();
         let source = self.source(exit)?;
-        let mut counting = Counting::new(&mut self.guest.vcpu, self.last, ras);
+        let mut counting = Counting::new(&mut self.guest.vcpu, self.last, injector);
         let action = self.contained.contain(&mut counting, &source, self.now)?;
         let whole = start.elapsed();
         let (calls, number) = (counting.spent(), counting.calls());

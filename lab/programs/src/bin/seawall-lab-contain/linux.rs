@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use seawall::{Action, GuestState, Outcome, Recorded};
+use seawall::{Action, Delivery, Outcome, Recorded};
 use seawall_kvm::lab::PoisonRegister;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::initramfs::Initramfs;
@@ -243,7 +243,7 @@ impl Run {
         if !self.seen.bad.iter().any(|(gpa, _)| Some(gpa & !0xfff) == page) {
             return failed("nobody made that page bad");
         }
-        if !matches!(outcome.action, Action::Injected { guest: GuestState::AtVector { .. }, .. }) {
+        if !matches!(outcome.action, Action::Injected { guest: Delivery::AtVector { .. }, .. }) {
             return failed("expected an abort that the guest takes");
         }
         if matches!(outcome.recorded, Recorded::AtSource(_)) != is_recorded {

@@ -1,5 +1,7 @@
 //! A driver, as Linux's is, against the devices: by registers, and by queues in the software machine's memory.
 
+mod bounds;
+
 use std::fs;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -167,10 +169,10 @@ fn the_registers_say_that_it_is_a_virtio_1_block_device_of_eight_sectors() {
     let mut driver = block("registers", Writes::Refused);
     let registers = [MAGIC_VALUE, VERSION, DEVICE_ID, QUEUE_NUM_MAX].map(|register| driver.get(register));
     assert_eq!(registers, [0x7472_6976, 2, 2, 256]);
-    assert_eq!([driver.get(0x100), driver.get(0x104), driver.get(0x108)], [8, 0, 0]);
+    assert_eq!([driver.get(0x100), driver.get(0x104), driver.get(0x110)], [8, 0, 0]);
     driver.set(DEVICE_FEATURES_SEL, 0);
-    // VIRTIO_BLK_F_RO (5), VIRTIO_BLK_F_FLUSH (9).
-    assert_eq!(driver.get(DEVICE_FEATURES), 0x220);
+    // VIRTIO_BLK_F_SIZE_MAX (1), VIRTIO_BLK_F_SEG_MAX (2), VIRTIO_BLK_F_RO (5), VIRTIO_BLK_F_FLUSH (9).
+    assert_eq!(driver.get(DEVICE_FEATURES), 0x226);
     driver.set(DEVICE_FEATURES_SEL, 1);
     assert_eq!(driver.get(DEVICE_FEATURES), 1);
     driver.set(QUEUE_SEL, 1);

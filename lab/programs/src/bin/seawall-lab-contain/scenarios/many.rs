@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use seawall::telemetry::ErrorReport;
-use seawall::{Action, GuestState, Outcome};
+use seawall::{Action, Delivery, Outcome};
 use seawall_kvm::lab::PoisonRegister;
 use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap};
 use seawall_lab::Transcript;
@@ -100,7 +100,7 @@ impl Observer for Counter {
         let expected = PAGES + tally.errors * PAGE;
         let is_injected = matches!(
             outcome.action,
-            Action::Injected { guest: GuestState::AtVector { esr, far, .. }, .. }
+            Action::Injected { guest: Delivery::AtVector { esr, far, .. }, .. }
                 if esr.bits() == 0x9600_0210 && far == expected
         );
         if tally.wrong.is_none() && (!is_injected || outcome.error.gpa != Some(expected)) {

@@ -1,0 +1,330 @@
+//! The extended `KVM_SET_VCPU_EVENTS`: on a kernel that has it, and on one that has only mainline's.
+//!
+//! A stock kernel delivers the one abort that it knows, `ext_dabt_pending`: it drops the waiting MMIO access,
+//! finds the Exception level, the vector (EASE), the fault status and the FAR. Then, before the next
+//! `KVM_RUN`, what it delivered becomes what was asked:
+//!
+//! | asked | AArch64 EL1, virtual EL2 | AArch32 EL1 |
+//! |---|---|---|
+//! | an ESR | its ISS is ORed into `ESR_ELx` | ignored, as the proposal does |
+//! | an instruction abort | EC 0x24/0x25 becomes 0x20/0x21 | `IFSR` and `IFAR` for `DFSR` and `DFAR`, `LR_abt` and the vector each 4 less |
+
+use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Pstate, Reg, Target, hcr, hcrx};
+use seawall_events::wire::VCPU_EVENTS_SIZE;
+use seawall_events::{Abi, AbortDelivery, Delivery, VcpuEvents, check_extended};
+
+use crate::vcpu::{GET_EVENTS, failed, get, set_events};
+use crate::{Errno, Guest, InjectError, KvmVcpu, Way, aarch32, aarch64, has_ras};
+
+/// Injects into the vCPUs of one VM. It remembers nothing of them: all fields are found by [`Injector::probe`].
+///
+/// # Calls
+///
+/// The delivery itself, and so many more to turn what a stock kernel delivers into what was asked:
+///
+/// | vCPU | [`Last::NoWalk`] | [`Last::Any`] |
+/// |---|---|---|
+/// | AArch64, data abort without an ESR | 0 | 2 |
+/// | AArch64, otherwise | 2 | 3 |
+/// | AArch64, and `ESR_EL1` looks like the kernel's own abort already | 2 | +1 |
+/// | AArch64 and virtual EL2, data abort without an ESR | 1 | 3 to EL2, 4 to EL1 |
+/// | AArch64 and virtual EL2, otherwise | 3 | 4 to EL2, 5 to EL1 |
+/// | the same, for each of `ESR_EL1` and `ESR_EL2` that looks like the kernel's own abort already | 3 | +1 if it takes the abort, +2 if not |
+/// | virtual EL2: [`Injector::check_nested`], before | 1 to 3 | 1 to 3 |
+/// | AArch32, data abort | 2 | 2 |
+/// | AArch32, instruction abort | 12 | 12 |
+/// | an SError in the same call, if the abort needs any of these | +1 | +1 |
+///
+/// A kernel that speaks the extended ABI takes what a data abort without an ESR takes. To say where the guest is
+/// [`Injector::inject`] reads PC and FAR, and the ESR where it was not read before.
+///
+/// # Limits
+///
+/// An ioctl that fails after a stock kernel delivered leaves its own data abort in the guest, which is sound:
+/// [`InjectError::Degraded`]. What may be left beside it: `IFSR`, which means nothing to a data abort; and
+/// bit 16 of an `ESR_ELx` that held an old abort, which means nothing while ISV is 0. If the calls that undo
+/// fail as well, a prefetch abort of AArch32 may be left half made.
+///
+/// A kernel is only found out by what it writes: with [`Last::NoWalk`] for a vCPU whose last fault was
+/// a stage 2 fault on a table walk, an old abort's ESR may be taken for a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Injector {
+    /// What the VM's vCPUs are.
+    pub guest: Guest,
+    /// The host has RAS: without it no ESR can be given.
+    pub ras: bool,
+    /// How the kernel has the extended ABI.
+    pub way: Way,
+}
+
+/// What is known of the vCPU's last exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Last {
+    /// It was no stage 2 fault on the guest's own table walk, as after `KVM_EXIT_ARM_SEA` or
+    /// `KVM_EXIT_MMIO`: the kernel delivers whatever it is asked for.
+    NoWalk,
+    /// It may have been one, as after SIGBUS. The kernel then looks for the descriptor, and if it does
+    /// not find it delivers nothing, and says nothing.
+    #[default]
+    Any,
+}
+
+impl Injector {
+    /// Asks one of the VM's vCPUs what it is, whether its host has RAS, and what its kernel speaks. The vCPU is as it was;
+    /// six calls, eight at most.
+    ///
+    /// # Errors
+    /// The ioctl's: `ENOEXEC` before `KVM_ARM_VCPU_INIT`.
+    pub fn probe(vcpu: &impl KvmVcpu) -> Result<Self, InjectError> {
+        Ok(Self { guest: Guest::of(vcpu)?, ras: has_ras(vcpu)?, way: Way::of(vcpu)? })
+    }
+
+    /// Injects these events by the extended ABI's rules, and says where the guest is.
+    ///
+    /// Of a vCPU whose EL1 is AArch32 and that never ran KVM loses aborts: [`Delivery::NotDelivered`]. A `KVM_RUN` with
+    /// `immediate_exit` before it is enough.
+    ///
+    /// # Errors
+    /// [`InjectError`]. Unless it [has injected](InjectError::has_injected) the vCPU is as it was.
+    pub fn inject(
+        self,
+        vcpu: &impl KvmVcpu,
+        last: Last,
+        events: &VcpuEvents,
+    ) -> Result<Delivery, InjectError> {
+        self.check(vcpu, events)?;
+        // An abort is known by its ESR; an SError is not.
+        let before = if events.serror_pending { Some(get(vcpu, Reg::Pc)?) } else { None };
+        let entered = self.act(vcpu, last, events)?;
+        self.read_back(vcpu, events, entered, before).map_err(InjectError::unseen)
+    }
+
+    /// The same without a look at where the guest is: what became of the external abort, if one was asked for. For programs
+    /// that stand in for the ioctl, which says nothing of it.
+    ///
+    /// # Errors
+    /// As [`Injector::inject`].
+    pub fn set_events(
+        self,
+        vcpu: &impl KvmVcpu,
+        last: Last,
+        events: &VcpuEvents,
+    ) -> Result<Option<AbortDelivery>, InjectError> {
+        self.check(vcpu, events)?;
+        let entered = self.act(vcpu, last, events)?;
+        let delivery =
+            entered.map_or(AbortDelivery::NotDelivered, |entered| AbortDelivery::Delivered(entered.target));
+        Ok(Asked::of(self.guest, events).map(|_| delivery))
+    }
+
+    /// Everything is checked before the first ioctl that changes anything.
+    fn check(self, vcpu: &impl KvmVcpu, events: &VcpuEvents) -> Result<(), InjectError> {
+        check_extended(self.ras, events)?;
+        self.check_nested(vcpu, events)
+    }
+
+    /// Of a vCPU with a virtual EL2 on a stock kernel: refuses what its guest hypervisor would take from a guest
+    /// of its own, by `HCR_EL2.TEA` or AMO, or by `HCRX_EL2.TMEA`. Linux up to 7.2 at least does not switch
+    /// between the two contexts soundly outside of `KVM_RUN`, and the host pays for it; so this comes before
+    /// `KVM_SET_VCPU_EVENTS`. What is taken where the guest runs (at EL2, at EL0 with TGE, or unrouted) is safe.
+    ///
+    /// Takes one to three calls. [`Injector::inject`] does it: it is here for whoever injects by the kernel's own ioctl.
+    ///
+    /// # Errors
+    /// [`InjectError::TakenByHypervisor`]; [`InjectError::Kernel`].
+    pub fn check_nested(self, vcpu: &impl KvmVcpu, events: &VcpuEvents) -> Result<(), InjectError> {
+        let is_abort = events.ext_dabt_pending || events.ext_iabt_pending;
+        let is_stock = self.guest == Guest::Nested && self.way == Way::Assisted;
+        if !is_stock || !is_abort && !events.serror_pending {
+            return Ok(());
+        }
+        let pstate = Pstate::from_bits(get(vcpu, Reg::Pstate)?);
+        if !pstate.is_aarch32() && pstate.exception_level() == ExceptionLevel::El2 {
+            return Ok(());
+        }
+        let hcr_el2 = get(vcpu, Reg::HcrEl2)?;
+        if hcr_el2 & hcr::TGE != 0 {
+            return Ok(());
+        }
+        let routed = is_abort && hcr_el2 & hcr::TEA != 0 || events.serror_pending && hcr_el2 & hcr::AMO != 0;
+        let tmea = match get(vcpu, Reg::HcrxEl2) {
+            Ok(hcrx_el2) => hcrx_el2 & hcrx::TMEA != 0,
+            // A CPU without FEAT_HCX.
+            Err(InjectError::Kernel { errno: Errno::ENOENT, .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if routed || tmea { Err(InjectError::TakenByHypervisor { hcr_el2 }) } else { Ok(()) }
+    }
+
+    /// Does what was asked. Gives the abort that the guest entered, if it did.
+    fn act(
+        self,
+        vcpu: &impl KvmVcpu,
+        last: Last,
+        events: &VcpuEvents,
+    ) -> Result<Option<Entered>, InjectError> {
+        let serror = VcpuEvents {
+            serror_pending: events.serror_pending,
+            serror_has_esr: events.serror_pending && events.serror_has_esr,
+            serror_esr: events.serror_esr,
+            ..VcpuEvents::default()
+        };
+        // An SError has the same bytes in every layout.
+        let Some(asked) = Asked::of(self.guest, events) else {
+            set_events(vcpu, &serror.to_bytes(Abi::Mainline)?)?;
+            return Ok(None);
+        };
+        let (made, abi) = match self.way {
+            Way::Native(layout) => (asked, Abi::Extended(layout)),
+            Way::Assisted => (Asked::PLAIN, Abi::Mainline),
+        };
+        // Where nothing has to be done between the two, one call does both.
+        let is_joint = made == asked && self.guest == Guest::Aarch64 && last == Last::NoWalk;
+        let first = made.events(if is_joint { serror } else { VcpuEvents::default() }).to_bytes(abi)?;
+        let entered = match self.guest {
+            Guest::Aarch32 if made == asked => aarch32::own_abort(vcpu, asked, &first)?,
+            Guest::Aarch32 => aarch32::prefetch_abort(vcpu, &first)?,
+            Guest::Aarch64 | Guest::Nested => {
+                let mut entered = aarch64::abort(vcpu, self.guest, last, made, &first)?;
+                if let Some(entered) = entered.as_mut().filter(|_| made != asked) {
+                    aarch64::rewrite(vcpu, entered, asked)?;
+                }
+                entered
+            }
+        };
+        if serror.serror_pending && !is_joint {
+            set_events(vcpu, &serror.to_bytes(Abi::Mainline)?).map_err(|error| match (entered, error) {
+                (Some(_), InjectError::Kernel { call, errno }) => InjectError::NoSError { call, errno },
+                (_, error) => error,
+            })?;
+        }
+        Ok(entered)
+    }
+
+    /// Where the guest is, after everything was done. `before`: PC before it, if an SError was asked for.
+    fn read_back(
+        self,
+        vcpu: &impl KvmVcpu,
+        events: &VcpuEvents,
+        entered: Option<Entered>,
+        before: Option<u64>,
+    ) -> Result<Delivery, InjectError> {
+        match (Asked::of(self.guest, events), entered, before) {
+            (Some(asked), Some(entered), _) if self.guest == Guest::Aarch32 => {
+                aarch32::at_vector(vcpu, asked, entered)
+            }
+            (Some(asked), Some(entered), None) => {
+                let esr = entered.esr.map_or_else(|| get(vcpu, aarch64::esr(entered.target)), Ok)?;
+                let is_there = asked.is_class_of(Esr::from_bits(esr));
+                if !is_there {
+                    return Ok(Delivery::NotDelivered);
+                }
+                aarch64::at_vector(vcpu, entered.target, get(vcpu, Reg::Pc)?, esr)
+            }
+            (asked, entered, Some(before)) => {
+                let asked = asked.filter(|_| entered.is_some());
+                self.after_serror(vcpu, asked, before)
+            }
+            (_, _, None) => Ok(Delivery::NotDelivered),
+        }
+    }
+
+    /// The same after an SError, and the abort that was `asked` for before it, if it was entered.
+    fn after_serror(
+        self,
+        vcpu: &impl KvmVcpu,
+        asked: Option<Asked>,
+        before: u64,
+    ) -> Result<Delivery, InjectError> {
+        let pc = get(vcpu, Reg::Pc)?;
+        let target = if self.guest == Guest::Nested { aarch64::taker(vcpu)? } else { Target::El1 };
+        let esr = || get(vcpu, aarch64::esr(target));
+        // A vector that is itself bad is left for itself: PC alone does not tell.
+        let is_abort = match asked {
+            Some(asked) if pc == before => asked.is_class_of(Esr::from_bits(esr()?)),
+            _ => false,
+        };
+        if pc == before && !is_abort {
+            let [pending, ..] = vcpu.get_vcpu_events().map_err(failed(GET_EVENTS))?;
+            if pending != 0 {
+                return Ok(Delivery::SErrorPending);
+            }
+            // What AArch32 does not take at once is lost.
+            if self.guest == Guest::Aarch32 {
+                return Ok(Delivery::NotDelivered);
+            }
+        }
+        aarch64::at_vector(vcpu, target, pc, esr()?)
+    }
+}
+
+/// An abort: one that was asked for, or one that the kernel makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) is_instruction: bool,
+    pub(crate) iss: u64,
+}
+
+impl Asked {
+    /// What every kernel makes of `ext_dabt_pending`.
+    pub(crate) const PLAIN: Self = Self { is_instruction: false, iss: 0 };
+
+    /// The abort of these events. AArch32 has no ESR.
+    fn of(guest: Guest, events: &VcpuEvents) -> Option<Self> {
+        let has_iss = events.ext_abt_has_esr && guest != Guest::Aarch32;
+        let asked = events.ext_dabt_pending || events.ext_iabt_pending;
+        let iss = if has_iss { events.ext_abt_esr } else { 0 };
+        asked.then_some(Self { is_instruction: events.ext_iabt_pending, iss })
+    }
+
+    /// The events that ask for it, and for this SError.
+    fn events(self, serror: VcpuEvents) -> VcpuEvents {
+        VcpuEvents {
+            ext_dabt_pending: !self.is_instruction,
+            ext_iabt_pending: self.is_instruction,
+            ext_abt_has_esr: self.iss != 0,
+            ext_abt_esr: self.iss,
+            ..serror
+        }
+    }
+
+    /// Whether the kernel, asked for this, may have made this ESR: EC, IL, FSC 0x10 or 0x13 to 0x17, the ISS ORed into
+    /// them, and nothing else.
+    pub(crate) fn may_be(self, esr: u64) -> bool {
+        let (esr, iss) = (Esr::from_bits(esr), self.iss as u32);
+        let mut statuses = core::iter::once(0x10).chain(0x13..=0x17);
+        let is_iss = statuses.any(|status| esr.iss() == status | iss);
+        self.is_class_of(esr) && esr.il() && is_iss && esr.iss2() == 0
+    }
+
+    /// Whether it is an abort of this kind.
+    fn is_class_of(self, esr: Esr) -> bool {
+        let [lower, same] = if self.is_instruction {
+            [ExceptionClass::INSTRUCTION_ABORT_LOWER, ExceptionClass::INSTRUCTION_ABORT_SAME]
+        } else {
+            [ExceptionClass::DATA_ABORT_LOWER, ExceptionClass::DATA_ABORT_SAME]
+        };
+        esr.ec() == lower || esr.ec() == same
+    }
+
+    /// The ESR of it, from the one that the kernel made.
+    pub(crate) fn esr(self, kernels: u64) -> u64 {
+        let kernels = Esr::from_bits(kernels);
+        let class = if self.is_instruction { kernels.as_instruction_abort() } else { Some(kernels) };
+        class.unwrap_or(kernels).bits() | self.iss
+    }
+}
+
+/// An abort that the guest entered, as far as it is known without another call.
+#[derive(Clone, Copy)]
+pub(crate) struct Entered {
+    pub(crate) target: Target,
+    /// `ESR_ELx`; in AArch32 state, `DFSR` or `IFSR`.
+    pub(crate) esr: Option<u64>,
+    pub(crate) pc: Option<u64>,
+    /// In AArch32 state alone.
+    pub(crate) far: Option<u64>,
+}
+
+/// The bytes of a call.
+pub(crate) type Bytes = [u8; VCPU_EVENTS_SIZE];

@@ -1,0 +1,66 @@
+//! External aborts, typed and with their syndrome, into a vCPU of KVM/arm64: the extended `KVM_SET_VCPU_EVENTS`, whether
+//! the kernel has it or not.
+//!
+//! - [`KvmVcpu`]: a vCPU that is out of `KVM_RUN`, as four ioctls. With the feature `kvm-ioctls` a `kvm_ioctls::VcpuFd` is
+//!   one
+//! - [`Injector`]: asks a VM's vCPU [once](Injector::probe) what it is and what its kernel speaks; then
+//!   [injects](Injector::inject), with every check inside, and says where the guest is ([`Delivery`])
+//! - [`Exited`]: vCPU and injector together, as containment (crate `seawall`) drives a vCPU
+//!
+//! ```
+//! use seawall_events::VcpuEvents;
+//! use seawall_inject::{Delivery, Errno, InjectError, Injector, KvmVcpu, Last};
+//!
+//! /// A vCPU of yours, behind whatever bindings.
+//! struct MyVcpu;
+//!
+//! impl KvmVcpu for MyVcpu {
+//!     fn set_vcpu_events(&self, bytes: &[u8; 64]) -> Result<(), Errno> {
+//!         Ok(()) // ioctl(fd, KVM_SET_VCPU_EVENTS, bytes)
+//!     }
+//!     fn get_vcpu_events(&self) -> Result<[u8; 64], Errno> {
+//!         Ok([0; 64]) // ioctl(fd, KVM_GET_VCPU_EVENTS, ...)
+//!     }
+//!     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
+//!         Ok(0) // ioctl(fd, KVM_GET_ONE_REG, ...)
+//!     }
+//!     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
+//!         Ok(()) // ioctl(fd, KVM_SET_ONE_REG, ...)
+//!     }
+//! }
+//!
+//! /// After a SEA exit of a fetch. `injector`: `Injector::probe(vcpu)`, when the VM was made.
+//! fn tell(injector: &Injector, vcpu: &MyVcpu) -> Result<Delivery, InjectError> {
+//!     let events = VcpuEvents {
+//!         ext_iabt_pending: true,
+//!         ext_abt_has_esr: true,
+//!         ext_abt_esr: 0x210,
+//!         ..VcpuEvents::default()
+//!     };
+//!     injector.inject(vcpu, Last::NoWalk, &events)
+//! }
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+// An errno's words are the system's.
+extern crate std;
+
+mod aarch32;
+mod aarch64;
+mod errno;
+mod error;
+mod exited;
+#[cfg(all(feature = "kvm-ioctls", target_os = "linux", target_arch = "aarch64"))]
+mod fd;
+mod injector;
+mod probe;
+mod vcpu;
+
+pub use errno::Errno;
+pub use error::InjectError;
+pub use exited::{Exited, ExitedError};
+pub use injector::{Injector, Last};
+pub use probe::{Guest, Way, has_ras};
+pub use seawall_events::{AbortDelivery, Delivery};
+pub use vcpu::KvmVcpu;

@@ -1,0 +1,54 @@
+//! What a containment costs on a stock kernel: each ioctl, from the decision to where the guest is.
+
+#[path = "../../inject/tests/stock/mod.rs"]
+mod stock;
+
+use std::time::Duration;
+
+use seawall::{Containment, Decision, Full, Source};
+use seawall_events::{Reg, Registers as _, SeaExit};
+use seawall_inject::{Exited, Last};
+use stock::{Call, FAR, PC, Stock, Vcpu, guest, with};
+
+/// The ioctls of one containment, and the ESR that the guest's handler reads.
+fn contain(vcpu: &Vcpu, source: &Source, last: Last) -> (Vec<Call>, u64) {
+    let kernel = Stock::new(vcpu);
+    let mut exited = Exited::new(&kernel, kernel.injector(), last);
+    let mut containment = Containment::new(Full);
+    let decision: Decision = containment.decide(&exited, source, Duration::ZERO).unwrap();
+    containment.inject(&mut exited, decision).unwrap();
+    let esr = kernel.vcpu.borrow().reg(Reg::EsrEl1);
+    (kernel.calls.into_inner(), esr)
+}
+
+#[test]
+fn after_a_sea_exit_it_takes_nine() {
+    use Call::{GetOneReg, SetOneReg, SetVcpuEvents};
+    for (exit, esr) in [(0x9200_0210, 0x9200_0210), (0x8200_0210, 0x8200_0210)] {
+        let exit = SeaExit { flags: 1, esr: seawall_arm::Esr::from_bits(exit), gva: FAR, gpa: 0x8020_0000 };
+        let (calls, found) = contain(&guest(0), &Source::Sea(exit), Last::NoWalk);
+        let to_inject = [GetOneReg(Reg::Pc), SetVcpuEvents, GetOneReg(Reg::EsrEl1), SetOneReg(Reg::EsrEl1)];
+        let to_decide = [GetOneReg(Reg::Pc), GetOneReg(Reg::Pstate), GetOneReg(Reg::TcrEl1)];
+        let to_see = [GetOneReg(Reg::Pc), GetOneReg(Reg::FarEl1)];
+        assert_eq!(calls, [&to_decide[..], &to_inject, &to_see].concat());
+        assert_eq!(found, esr);
+    }
+}
+
+/// The kernel's own data abort, and one of an earlier injection, and a fetch, which the FAR tells.
+#[test]
+fn after_sigbus_it_takes_eight_to_eleven() {
+    let sigbus = Source::Sigbus { range: 0x8020_0000..0x8020_1000 };
+    let old = [(Reg::EsrEl1, 0x9200_0010)];
+    let mut fetch = guest(0);
+    fetch.last_fault.far = PC;
+    for (vcpu, number, esr) in [
+        (guest(0), 7, 0x9200_0010),
+        (with(guest(0), &old), 8, 0x9200_0010),
+        (fetch.clone(), 8, 0x8200_0010),
+        (with(fetch, &old), 9, 0x8200_0010),
+    ] {
+        let (calls, found) = contain(&vcpu, &sigbus, Last::Any);
+        assert_eq!((calls.len(), found), (number, esr), "{calls:?}");
+    }
+}

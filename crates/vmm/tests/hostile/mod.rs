@@ -1,0 +1,103 @@
+//! Any bytes as a guest's virtqueue: descriptors, rings and buffers.
+
+use std::sync::{Arc, Mutex};
+
+use seawall_machine::StateHash;
+use seawall_vmm::devices::disk::{Disk, Writes};
+use seawall_vmm::kernel::Kernel;
+use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};
+
+/// As much as the guest has.
+const MEMORY: u64 = 16 << 20;
+const STEPS: u64 = 60_000;
+/// Bytes of a disk, and of what is kept of the guest's writes to it.
+const DISK: u64 = 64 << 20;
+const WRITES: u64 = 1 << 20;
+/// Notices of the guest's, and how often its device goes on, each ten microseconds, in all of its steps.
+const PORTIONS: u64 = 3 + STEPS / 10_000;
+/// Bytes of the console in a portion.
+const PORTION: u64 = 64 << 10;
+
+#[derive(Clone, Default)]
+struct Counts(Arc<Mutex<u64>>);
+
+impl Observer for Counts {
+    fn console(&mut self, bytes: &[u8]) {
+        *self.0.lock().unwrap() += bytes.len() as u64;
+    }
+}
+
+/// A guest with a queue of these bytes: the first says which device and queue, then come 64 descriptors, whose addresses
+/// are brought near RAM, then the ring of what is available.
+fn guest(data: &[u8]) -> (Guest, bool) {
+    // adr x0, . + 0x100; 1: ldp w1, w2, [x0], #8; cbz w1, 2f; str w2, [x1]; b 1b; 2: b .
+    let words: [u32; 6] = [0x1000_0800, 0x28c1_0801, 0x3400_0061, 0xb900_0022, 0x17ff_fffd, 0x1400_0000];
+    let mut image: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    image.resize(0x5000, 0);
+    let (first, rest) = data.split_first().unwrap_or((&0, &[]));
+    let (has_disk, queue) = (first & 1 == 0, u32::from(first >> 1 & 1));
+    let registers = [
+        (0x070, 1),
+        (0x070, 3),
+        (0x024, 1),
+        (0x020, 1),
+        (0x070, 0xb),
+        (0x030, queue),
+        (0x038, 1 << (first >> 2 & 7)),
+        (0x080, 0x4008_1000),
+        (0x090, 0x4008_2000),
+        (0x0a0, 0x4008_3000),
+        (0x044, 1),
+        (0x070, 0xf),
+        (0x050, queue),
+        (0x050, u32::from(first >> 7)),
+        (0x050, queue),
+    ];
+    for (n, (register, value)) in registers.into_iter().enumerate() {
+        image[0x100 + 8 * n..][..4].copy_from_slice(&(0x0a00_0000_u32 + register).to_le_bytes());
+        image[0x104 + 8 * n..][..4].copy_from_slice(&u32::to_le_bytes(value));
+    }
+    let (descriptors, ring) = rest.split_at(rest.len().min(1024));
+    for (descriptor, to) in descriptors.chunks_exact(16).zip(image[0x1000..].chunks_exact_mut(16)) {
+        to.copy_from_slice(descriptor);
+        // RAM and some more on either side; sometimes the image itself.
+        let near = if descriptor[7] & 1 == 0 { 0x4008_0000 } else { 0x3ff0_0000 };
+        let offset = u64::from_le_bytes([descriptor[0], descriptor[1], descriptor[2], 0, 0, 0, 0, 0]);
+        to[..8].copy_from_slice(&(near + (offset >> (descriptor[7] >> 4 & 7))).to_le_bytes());
+    }
+    let ring = &ring[..ring.len().min(0x100)];
+    image[0x2000..0x2000 + ring.len()].copy_from_slice(ring);
+    let kernel = Kernel::Flat(image);
+    (Guest { kernel, address: None, initrd: None, command_line: String::new() }, has_disk)
+}
+
+/// Runs it in slices: its end, its state, and how much it wrote to the console.
+fn run(data: &[u8], slice: u64) -> (Option<End>, StateHash, u64) {
+    let (guest, has_disk) = guest(data);
+    let mut config = Config::new(MEMORY);
+    config.virtio_console = !has_disk;
+    if has_disk {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(DISK).unwrap();
+        let mut disk = Disk::open(file.path(), Writes::InMemory).unwrap();
+        disk.set_write_limit(WRITES);
+        config.disks.push(disk);
+    }
+    let counts = Counts::default();
+    let mut machine = SoftwareMachine::new(config, &guest, Box::new(counts.clone())).unwrap();
+    machine.type_in(b"typed");
+    let mut end = None;
+    while machine.instructions() < STEPS && end.is_none() {
+        let left = STEPS - machine.instructions();
+        end = machine.run(Some(slice.min(left))).unwrap();
+    }
+    let written = *counts.0.lock().unwrap();
+    (end, machine.state_hash(), written)
+}
+
+/// Panics if the device does more than it may for the guest's steps, or otherwise than in another run.
+pub(crate) fn virtqueue(data: &[u8]) {
+    let whole = run(data, STEPS);
+    assert!(whole.2 <= PORTIONS * PORTION, "{} bytes to the console", whole.2);
+    assert_eq!(run(data, 7_777), whole, "in slices");
+}

@@ -1,0 +1,42 @@
+//! What is done with hostile bytes: the bodies of the fuzz targets, of the tests with fixed seeds and of `seawall-hostile`.
+//!
+//! A body panics if something is not as it must be. It takes any bytes, and the same ones in the same way each time.
+
+mod decoder;
+mod kernel;
+mod ledger;
+mod migration;
+mod snapshot;
+mod walk;
+mod wire;
+
+/// Something that takes what anybody made.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name, which is that of its fuzz target too.
+    pub name: &'static str,
+    /// What is done with the bytes.
+    pub body: fn(&[u8]),
+    /// Bytes of an input at most: beyond that nothing new comes.
+    pub longest: usize,
+    /// Inputs that the ordinary tests try.
+    pub cases: u64,
+}
+
+/// All targets.
+pub const ALL: &[Target] = &[
+    Target { name: "decoder", body: decoder::body, longest: 2048, cases: 400 },
+    Target { name: "kernel", body: kernel::body, longest: 512, cases: 2000 },
+    Target { name: "ledger", body: ledger::body, longest: 1024, cases: 2000 },
+    Target { name: "migration", body: migration::body, longest: 512, cases: 2000 },
+    Target { name: "snapshot", body: snapshot::body, longest: 256, cases: 200 },
+    Target { name: "walk", body: walk::body, longest: 4096, cases: 400 },
+    Target { name: "wire", body: wire::body, longest: 1024, cases: 2000 },
+];
+
+/// Runs the body of the target with this name; nothing if there is none.
+pub fn run(name: &str, data: &[u8]) {
+    if let Some(target) = ALL.iter().find(|target| target.name == name) {
+        (target.body)(data);
+    }
+}
