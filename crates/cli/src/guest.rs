@@ -88,16 +88,15 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let directory = std::path::absolute(&directory)
         .map_err(|error| Failure::new(exit::FILE, format!("--dir {}: {error}", directory.display())))?;
     let progress = Progress::default();
-    let guest = match (&fetch.kernel, &fetch.busybox) {
-        (Some(kernel), Some(busybox)) => by_hand(&directory, kernel, busybox),
-        _ => {
-            let (suite, flavour) = (fetch.suite.clone(), fetch.flavour);
-            Fetch { directory, suite, flavour }.guest(&|text| {
-                if !quiet {
-                    progress.note(text);
-                }
-            })
-        }
+    let guest = if let (Some(kernel), Some(busybox)) = (&fetch.kernel, &fetch.busybox) {
+        by_hand(&directory, kernel, busybox)
+    } else {
+        let (suite, flavour) = (fetch.suite.clone(), fetch.flavour);
+        Fetch { directory, suite, flavour }.guest(&|text| {
+            if !quiet {
+                progress.note(text);
+            }
+        })
     };
     progress.end();
     let guest = guest.map_err(|error| failure(&error))?;

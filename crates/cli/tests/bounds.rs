@@ -39,7 +39,7 @@ fn driver(registers: &[(u32, u32)], then: &[u32], parts: &[(usize, Vec<u8>)]) ->
     let mut image: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     image.resize(0x5000, 0);
     for (n, (register, value)) in registers.iter().enumerate() {
-        image[0x100 + 8 * n..][..4].copy_from_slice(&(0x0a00_0000 + register).to_le_bytes());
+        image[0x100 + 8 * n..][..4].copy_from_slice(&(0x0a00_3e00 + register).to_le_bytes());
         image[0x104 + 8 * n..][..4].copy_from_slice(&value.to_le_bytes());
     }
     for (at, bytes) in parts {

@@ -96,10 +96,10 @@ fn without_apt_it_says_what_to_do_and_exits_with_9() {
 #[test]
 fn a_file_that_is_no_kernel_or_not_there_is_refused_with_3() {
     let folder = Folder::new("no-kernel");
-    let (text, missing) = (folder.file("text", b"no kernel"), folder.path("missing"));
+    let (flat, missing) = (folder.file("flat", b"\0no kernel"), folder.path("missing"));
     let busybox = folder.file("busybox", b"\x7fELF");
     for (kernel, expected) in [
-        (&text, "expected an arm64 Linux kernel, got another program"),
+        (&flat, "expected an arm64 Linux kernel, got another program"),
         (&missing, "No such file or directory (os error 2)"),
     ] {
         let output = fetch(&folder.path("cache"), &["--kernel", kernel, "--busybox", &busybox]);

@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,8 +25,8 @@ fn a_file_is_read_up_to_its_limit_and_not_a_byte_further() {
 fn a_stream_without_an_end_is_given_up_at_the_limit() {
     let error = read_within(std::io::repeat(1), 1_000_000).unwrap_err();
     assert_eq!(words(&error), "expected at most 1000000 bytes, got more than 1000000");
-    assert_eq!(read_within(&[5; 65_536][..], 65_536).unwrap().len(), 65_536);
-    assert!(matches!(read_within(&[5; 65_537][..], 65_536), Err(ReadError::TooBig { .. })));
+    assert_eq!(read_within(std::io::repeat(5).take(65_536), 65_536).unwrap().len(), 65_536);
+    assert!(matches!(read_within(std::io::repeat(5).take(65_537), 65_536), Err(ReadError::TooBig { .. })));
 }
 
 #[test]

@@ -359,12 +359,12 @@ mod tests {
         };
         let mut image = vec![0; 64];
         image[0x38..0x3c].copy_from_slice(b"ARM\x64");
-        let (kernel, text) = (file("Image", &image), file("text", b"no kernel"));
+        let (kernel, flat) = (file("Image", &image), file("flat", b"\0no kernel"));
         let busybox = file("busybox", b"\x7fELF");
         let guest = by_hand(&folder, &kernel, &busybox).expect("a kernel's header");
         assert!(std::fs::read(guest.initrd).expect("written").starts_with(b"070701"));
-        let error = by_hand(&folder, &text, &busybox).err().map(|error| error.to_string());
-        let wanted = format!("{}: expected an arm64 Linux kernel, got another program", text.display());
+        let error = by_hand(&folder, &flat, &busybox).err().map(|error| error.to_string());
+        let wanted = format!("{}: expected an arm64 Linux kernel, got another program", flat.display());
         assert_eq!(error, Some(wanted));
         let error = by_hand(&folder, &folder.join("none"), &busybox).err().map(|error| error.to_string());
         assert!(error.is_some_and(|error| error.starts_with(&folder.join("none: ").display().to_string())));

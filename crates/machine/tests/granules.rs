@@ -16,7 +16,7 @@ const FRAME: u64 = 0x4030_0000;
 const ROOT: u64 = 0x4100_0000;
 const TABLE: u64 = 0x1_0000;
 /// TCR_EL1: 39 bits for TTBR0, none for TTBR1, 40-bit addresses.
-const TCR: u64 = 25 | 1 << 23 | 2 << 32;
+const TCR: u64 = 0x19 | 1 << 23 | 2 << 32;
 const LEAF: u64 = NORMAL | AF | PAGE;
 
 /// The MMU on: RAM to itself, but for the 64 KiB at DATA, which are at [`FRAME`]. Gives the tables' descriptors for DATA + 0xd040 as

@@ -37,16 +37,16 @@ fn after_a_sea_exit_it_takes_nine() {
 
 /// The kernel's own data abort, and one of an earlier injection, and a fetch, which the FAR tells.
 #[test]
-fn after_sigbus_it_takes_eight_to_eleven() {
+fn after_sigbus_it_takes_nine_to_eleven() {
     let sigbus = Source::Sigbus { range: 0x8020_0000..0x8020_1000 };
     let old = [(Reg::EsrEl1, 0x9200_0010)];
     let mut fetch = guest(0);
     fetch.last_fault.far = PC;
     for (vcpu, number, esr) in [
-        (guest(0), 7, 0x9200_0010),
-        (with(guest(0), &old), 8, 0x9200_0010),
-        (fetch.clone(), 8, 0x8200_0010),
-        (with(fetch, &old), 9, 0x8200_0010),
+        (guest(0), 9, 0x9200_0010),
+        (with(guest(0), &old), 10, 0x9200_0010),
+        (fetch.clone(), 10, 0x8200_0010),
+        (with(fetch, &old), 11, 0x8200_0010),
     ] {
         let (calls, found) = contain(&vcpu, &sigbus, Last::Any);
         assert_eq!((calls.len(), found), (number, esr), "{calls:?}");

@@ -152,13 +152,15 @@ fn known(file: &[u8]) -> Option<(&'static str, Kind)> {
 }
 
 /// What to do with it instead; none if it is, or may be, what is wanted.
+#[allow(clippy::match_same_arms, reason = "the first that fits answers: their order is their meaning")]
 fn advice(kind: Kind, for_a: Use) -> Option<&'static str> {
     let advice = match (kind, for_a) {
-        (Kernel | Packed, Use::Kernel) | (Cpio | Packed | Disk, Use::Initramfs) => return None,
         (DiskFormat(how), Use::Disk) => how,
         (Packed, Use::Disk) => "unpack it first",
-        // Anything may be on a disk from its first sector on.
-        (_, Use::Disk) => return None,
+        // Anything else may be on a disk from its first sector on.
+        (Kernel | Packed, Use::Kernel) | (Cpio | Packed | Disk, Use::Initramfs) | (_, Use::Disk) => {
+            return None;
+        }
         (Ours(what), _) => what,
         (Bundle(how), _) => how,
         (Firmware, Use::Kernel) => {

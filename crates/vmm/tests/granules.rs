@@ -1,6 +1,6 @@
 //! A bare-metal guest with pages of 4, 16 and 64 KiB: what one bad line costs it.
 
-use seawall::ledger::Cause;
+use seawall::ledger::{Cause, Ledger};
 use seawall_events::{Reg, Vcpu as _};
 
 use seawall_vmm::kernel::Kernel;
@@ -15,7 +15,7 @@ const TABLE: u64 = 0x1_0000;
 /// SCTLR_EL1: reset value, M, C, I.
 const MMU_ON: u64 = 0x30d5_0998 | 0x1005;
 /// TCR_EL1: 39 bits for TTBR0, none for TTBR1, 40-bit addresses.
-const TCR: u64 = 25 | 1 << 23 | 2 << 32;
+const TCR: u64 = 0x19 | 1 << 23 | 2 << 32;
 /// Access flag, inner shareable, page.
 const LEAF: u64 = 0x703;
 
@@ -97,6 +97,6 @@ fn a_bad_line_costs_the_guest_one_of_its_own_pages_and_a_reset_heals_it() {
         machine.reset(&guest()).unwrap();
         map(&mut machine, shift);
         assert_eq!(machine.run(Some(10_000)).unwrap(), Some(End::PowerOff), "{shift}");
-        assert_eq!(machine.ledger().with(|ledger| ledger.pages()), 0, "{shift}");
+        assert_eq!(machine.ledger().with(Ledger::pages), 0, "{shift}");
     }
 }

@@ -20,6 +20,11 @@ fn ring() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(idx, heads)| [0, idx].into_iter().chain(heads).flat_map(u16::to_le_bytes).collect())
 }
 
+#[test]
+fn a_sound_chain_reaches_the_device() {
+    assert_eq!(hostile::written(77), 77);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

@@ -84,9 +84,10 @@ impl Sink for Facades {
     }
 
     fn access(&mut self, report: &AccessReport) {
-        match report.stop_reason {
-            None => access_event!(warn, report),
-            Some(_) => access_event!(error, report),
+        if report.stop_reason.is_none() {
+            access_event!(warn, report);
+        } else {
+            access_event!(error, report);
         }
     }
 }

@@ -159,5 +159,5 @@ fn the_ranges_of_the_layout_do_not_overlap() {
     let ranges =
         [layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS, layout::UART, layout::RTC, virtio, ram];
     assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:x?}");
-    assert!(layout::VIRTIO_SPI + layout::VIRTIO_TRANSPORTS <= layout::SPIS);
+    const { assert!(layout::VIRTIO_SPI + layout::VIRTIO_TRANSPORTS <= layout::SPIS) };
 }

@@ -94,7 +94,7 @@ impl Setup {
             (Reg::SpEl1, self.register(32)),
             (Reg::VbarEl1, VECTORS),
             (Reg::MairEl1, 0xff00),
-            (Reg::TcrEl1, 5 << 32 | 0b10 << 30 | 25 << 16 | 25 | self.register(41) & 7 << 39),
+            (Reg::TcrEl1, 5 << 32 | 0b10 << 30 | 0x19 << 16 | 0x19 | self.register(41) & 7 << 39),
             (Reg::Ttbr0El1, TABLE),
             (Reg::Ttbr1El1, TABLE),
             (Reg::SctlrEl1, sctlr),
