@@ -23,7 +23,7 @@ const PACKAGE: &str = "cargo";
 /// What links build scripts: the host's own.
 const OF_THE_HOST: [&str; 4] = ["gcc", "binutils", "libc-dev", "libc6-dev"];
 /// Changed when this file makes something else of the packages.
-const KEY: &str = "1";
+const KEY: &str = "2";
 
 /// rustc and cargo, as scripts that start them.
 pub(super) struct Toolchain {
@@ -82,11 +82,12 @@ fn libraries(unpacked: &Path) -> Result<(PathBuf, PathBuf)> {
     Err(Error::failed(format!("no loader of programs below {}", unpacked.display())))
 }
 
+/// For bash: other shells take variables such as `CARGO_BIN_EXE_seawall-hostile` out of the environment.
 fn script(unpacked: &Path, libraries: &(PathBuf, PathBuf), name: &str, arguments: &str) -> String {
     let (folder, loader) = (libraries.0.display(), libraries.1.display());
     let program = unpacked.join("usr/bin").join(name);
     format!(
-        "#!/bin/sh\nexec \"{loader}\" --library-path \"{folder}\" --argv0 {name} \"{}\" {arguments} \"$@\"\n",
+        "#!/bin/bash\nexec \"{loader}\" --library-path \"{folder}\" --argv0 {name} \"{}\" {arguments} \"$@\"\n",
         program.display()
     )
 }
@@ -112,7 +113,7 @@ mod tests {
         let libraries = ("/t/root/usr/lib/l".into(), "/t/root/usr/lib/l/ld-linux-x86-64.so.2".into());
         assert_eq!(
             script(Path::new("/t/root"), &libraries, "rustc", "--sysroot \"/t/root/usr\""),
-            "#!/bin/sh\nexec \"/t/root/usr/lib/l/ld-linux-x86-64.so.2\" --library-path \"/t/root/usr/lib/l\" \
+            "#!/bin/bash\nexec \"/t/root/usr/lib/l/ld-linux-x86-64.so.2\" --library-path \"/t/root/usr/lib/l\" \
              --argv0 rustc \"/t/root/usr/bin/rustc\" --sysroot \"/t/root/usr\" \"$@\"\n"
         );
     }
