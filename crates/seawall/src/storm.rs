@@ -16,6 +16,8 @@ use crate::{MemoryError, StopReason};
 pub struct StormGuard {
     limit: usize,
     period: Duration,
+    /// What of the period an error takes.
+    part: Duration,
     recent: VecDeque<(Duration, Key)>,
     /// When errors at the greatest rate would be as many as came.
     flood_until: Duration,
@@ -51,7 +53,7 @@ impl StormGuard {
     pub fn new(limit: usize, period: Duration) -> Self {
         let limit = limit.clamp(1, Self::MEMORY);
         let recent = VecDeque::with_capacity(Self::HELD);
-        Self { limit, period, recent, flood_until: Duration::ZERO }
+        Self { limit, period, part: period / Self::FLOOD, recent, flood_until: Duration::ZERO }
     }
 
     /// What it remembers.
@@ -79,7 +81,7 @@ impl StormGuard {
         let key = (error.pc, error.gva, error.gpa);
         if let Some(last) = self.recent.iter().rposition(|(_, seen)| *seen == key) {
             self.recent.remove(last);
-            self.flood_until = self.flood_until.saturating_sub(self.period / Self::FLOOD);
+            self.flood_until = self.flood_until.saturating_sub(self.part);
         }
     }
 
@@ -101,7 +103,7 @@ impl StormGuard {
     pub fn note(&mut self, error: &MemoryError, now: Duration) -> Result<(), StopReason> {
         let key = (error.pc, error.gva, error.gpa);
         // Each error takes a part of the period; what was not taken up by now is lost.
-        self.flood_until = self.flood_until.max(now).saturating_add(self.period / Self::FLOOD);
+        self.flood_until = self.flood_until.max(now).saturating_add(self.part);
         while let Some((then, _)) = self.recent.front() {
             let is_old = now.saturating_sub(*then) > self.period;
             if !is_old && self.recent.len() < Self::HELD {
