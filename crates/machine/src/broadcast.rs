@@ -13,38 +13,48 @@ const MOST: usize = 4096;
 const FEW: usize = 16;
 
 /// The log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Broadcasts {
     entries: Vec<Invalidation>,
+    /// How many of them each CPU has done.
+    done: Vec<usize>,
 }
 
 impl Broadcasts {
+    /// An empty one, for so many CPUs.
+    pub(crate) fn new(cpus: usize) -> Self {
+        Self { entries: Vec::new(), done: vec![0; cpus] }
+    }
+
     /// Whether there is no room for another entry: first all CPUs must [`read`](Self::read) the log, then it is to be
     /// [cleared](Self::clear).
     pub(crate) fn is_full(&self) -> bool {
         self.entries.len() >= MOST
     }
 
-    /// This CPU did `invalidation`, and the others are to do it.
-    pub(crate) fn push(&mut self, cpu: &mut Cpu, invalidation: Invalidation) {
+    /// The CPU with this number did `invalidation`, and the others are to do it.
+    pub(crate) fn push(&mut self, index: usize, invalidation: Invalidation) {
         // It runs, so it has read what was there before.
         self.entries.push(invalidation);
-        cpu.broadcasts_read = self.entries.len();
+        if let Some(done) = self.done.get_mut(index) {
+            *done = self.entries.len();
+        }
     }
 
-    /// This CPU does what it has not yet done.
-    pub(crate) fn read(&self, cpu: &mut Cpu) {
-        let missed = self.entries.get(cpu.broadcasts_read..).unwrap_or_default();
-        cpu.broadcasts_read = self.entries.len();
+    /// The CPU with this number does what it has not yet done.
+    pub(crate) fn read(&mut self, index: usize, cpu: &mut Cpu) {
+        let Some(done) = self.done.get_mut(index) else { return };
+        let missed = self.entries.get(*done..).unwrap_or_default();
+        *done = self.entries.len();
         if !missed.is_empty() {
             invalidate(cpu, missed);
         }
     }
 
     /// All CPUs have read it.
-    pub(crate) fn clear<'a>(&mut self, cpus: impl Iterator<Item = &'a mut Cpu>) {
+    pub(crate) fn clear(&mut self) {
         self.entries.clear();
-        cpus.for_each(|cpu| cpu.broadcasts_read = 0);
+        self.done.fill(0);
     }
 }
 
@@ -146,19 +156,19 @@ mod tests {
             ),
             entries in prop::collection::vec(invalidations(), 0..40),
         ) {
-            let (mut at_once, mut later, mut other) = (cpu(), cpu(), cpu());
+            let (mut at_once, mut later) = (cpu(), cpu());
             for what in fills {
                 fill(&mut at_once.tlb, what);
                 fill(&mut later.tlb, what);
             }
-            let mut log = Broadcasts::default();
+            let mut log = Broadcasts::new(2);
             for entry in entries {
                 at_once.invalidate(entry);
-                log.push(&mut other, entry);
+                log.push(1, entry);
             }
-            log.read(&mut later);
+            log.read(0, &mut later);
             prop_assert_eq!(held(&at_once.tlb), held(&later.tlb));
-            prop_assert_eq!(later.broadcasts_read, other.broadcasts_read);
+            prop_assert_eq!(log.done[0], log.done[1]);
         }
     }
 

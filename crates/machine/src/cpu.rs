@@ -94,6 +94,8 @@ pub(crate) enum Invalidation {
 
 /// One CPU.
 #[derive(Debug)]
+// Registers begin on a cache line: where they do not, the ALU loop takes a third longer.
+#[repr(align(64))]
 pub(crate) struct Cpu {
     /// Register slots: X0 to X30, zero, the current SP, the sink; the rest make the index a mask.
     pub(crate) regs: [u64; 64],
@@ -138,8 +140,6 @@ pub(crate) struct Cpu {
     pub(crate) wait: Wait,
     /// TLB maintenance that the other CPUs have not been told of yet.
     pub(crate) broadcast: Vec<Invalidation>,
-    /// How much of the machine's [`Broadcasts`](crate::broadcast::Broadcasts) it has done.
-    pub(crate) broadcasts_read: usize,
     /// Bytes written in pages with decoded instructions: offset in RAM and length, 0 if none.
     pub(crate) written_code: [(usize, usize); 2],
     /// All decoded instructions are to be dropped (IC IALLU).
@@ -195,7 +195,6 @@ impl Cpu {
             event: false,
             wait: Wait::No,
             broadcast: Vec::new(),
-            broadcasts_read: 0,
             written_code: [(0, 0); 2],
             drop_code: false,
             landing: (0, 0),
@@ -215,9 +214,8 @@ impl Cpu {
 
     /// The CPU as it comes out of reset; steps, budget and time stay.
     pub(crate) fn reset(&mut self, config: &Config) {
-        let (steps, budget, clock, broadcasts_read) =
-            (self.steps, self.budget, self.clock, self.broadcasts_read);
-        *self = Self { steps, clock, broadcasts_read, budget, ..Self::new(self.mpidr(), config) };
+        let (steps, budget, clock) = (self.steps, self.budget, self.clock);
+        *self = Self { steps, clock, budget, ..Self::new(self.mpidr(), config) };
     }
 
     /// A register slot.

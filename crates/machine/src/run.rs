@@ -125,7 +125,7 @@ impl Runner<'_> {
 
     /// Run until the host is needed, the CPU waits, or no step is left.
     pub(crate) fn run(&mut self, left: &mut u64) -> Result<Stop, Error> {
-        self.broadcasts.read(self.cpu);
+        self.broadcasts.read(self.index, self.cpu);
         self.complete_mmio(left);
         if self.cpu.host_touched_memory {
             self.host_touched_memory();
@@ -310,11 +310,10 @@ impl Runner<'_> {
             return;
         }
         if self.broadcasts.is_full() {
-            self.others.iter_mut().for_each(|(_, cpu)| self.broadcasts.read(cpu));
-            let others = self.others.iter_mut().map(|(_, cpu)| cpu);
-            self.broadcasts.clear(others.chain([&mut *self.cpu]));
+            self.others.iter_mut().for_each(|(index, cpu)| self.broadcasts.read(index, cpu));
+            self.broadcasts.clear();
         }
-        self.broadcasts.push(self.cpu, invalidation);
+        self.broadcasts.push(self.index, invalidation);
     }
 
     /// What is checked before an instruction that a branch landed at, or with PSTATE.IL set: the

@@ -213,7 +213,7 @@ impl Vm {
             icache: ICache::new(memory.size()),
             memory,
             cpus: (0..config.cpus).map(|cpu| Cpu::new(mpidr(cpu), &config)).collect(),
-            broadcasts: Broadcasts::default(),
+            broadcasts: Broadcasts::new(config.cpus),
             undefined: UndefinedLog::default(),
             gic: Gic::new(config.cpus),
             now: 0,

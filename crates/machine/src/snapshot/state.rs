@@ -145,7 +145,6 @@ impl CpuState {
             attention: _,
             trap: _,
             broadcast: _,
-            broadcasts_read: _,
             written_code: _,
             drop_code: _,
             host_touched_memory: _,
