@@ -126,7 +126,7 @@ fn what_is_no_file_is_refused_by_its_kind_whatever_it_is_given_for() {
         let message = format!("--restore {path}: {refused}");
         assert_eq!(fails(&["--restore", path]), error(3, &message));
         let message =
-            format!("--ledger: cannot read the ledger {path}: {refused}; move it away to begin anew");
+            format!("--ledger: cannot read the ledger {path}: {refused}; move it away to start with an empty one");
         assert_eq!(fails(&["--kernel", kernel.path(), "--ledger", path]), error(3, &message));
     }
 }
@@ -174,7 +174,7 @@ fn a_file_bigger_than_the_guests_memory_is_not_read() {
     assert_eq!(said(&as_initrd), error(11, &refused("initramfs")));
     let message = format!(
         "--ledger: cannot read the ledger {name}: expected at most 268435456 bytes, got 1099511627776; move it away to \
-         begin anew"
+         start with an empty one"
     );
     assert_eq!(said(&as_ledger), error(3, &message));
 }

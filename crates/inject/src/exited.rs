@@ -94,7 +94,7 @@ impl<V: KvmVcpu> Vcpu for Exited<V> {
         self.vcpu.set_one_reg(id, value).map_err(|errno| ExitedError::Ioctl { call: SET_ONE_REG, errno })
     }
 
-    /// Extended: what a stock kernel lacks of it is made up for.
+    /// Extended, also on a stock kernel: assisted injection supplies the rest.
     fn abi(&self) -> Abi {
         Abi::Extended(Layout::Posted)
     }

@@ -20,7 +20,7 @@ pub enum Guest {
 }
 
 impl Guest {
-    /// What the vCPU is, as its registers tell. It is as it was; one to four calls.
+    /// Reads the kind of the vCPU from its registers, by one to four calls that change nothing.
     ///
     /// # Errors
     /// The ioctl's: `ENOEXEC` before `KVM_ARM_VCPU_INIT`.
@@ -85,7 +85,7 @@ impl Way {
     }
 }
 
-/// Whether the host has RAS: an ESR may be given. `serror_has_esr` of `KVM_GET_VCPU_EVENTS` says so.
+/// True if the host has RAS, so that an ESR may be given. `serror_has_esr` of `KVM_GET_VCPU_EVENTS` says so.
 ///
 /// # Errors
 /// The ioctl's: `ENOEXEC` before `KVM_ARM_VCPU_INIT`.

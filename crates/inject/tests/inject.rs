@@ -161,7 +161,7 @@ fn calls(way: Way, vcpu: &Vcpu, last: Last, events: &VcpuEvents) -> Vec<Call> {
     kernel.calls.into_inner()
 }
 
-/// What a SEA exit and a SIGBUS take, in the order in which it is done.
+/// The calls of a SEA exit and of a SIGBUS, in their order.
 #[test]
 fn the_calls_of_an_injection_are_these() {
     use Call::{GetOneReg, SetOneReg, SetVcpuEvents};

@@ -29,7 +29,7 @@ impl BusAccess {
         matches!(self.len, 1 | 2 | 4 | 8) && self.pa % u64::from(self.len) == 0
     }
 
-    /// Whether the two are the same, but for the answer.
+    /// True if the two differ in the answer at most.
     fn is(&self, other: &Self) -> bool {
         self.pa == other.pa
             && self.len == other.len

@@ -47,7 +47,7 @@ pub(crate) struct Monitor {
     pub(crate) pa: u64,
     /// Bytes marked.
     pub(crate) size: u64,
-    /// What was there. A store-exclusive to RAM fails if it is not there any more.
+    /// The value that was loaded. A store-exclusive to RAM fails if memory holds another one.
     pub(crate) value: u128,
 }
 
@@ -154,7 +154,7 @@ pub(crate) struct Cpu {
     pub(crate) mmio: Option<PendingMmio>,
     /// Accesses of the bus that the instruction at the PC has done; empty outside a run.
     pub(crate) replay: Replay,
-    /// What no syndrome describes is served ([`NoSyndrome::Serve`]).
+    /// Accesses without a syndrome are served ([`NoSyndrome::Serve`]).
     pub(crate) serves_all: bool,
     /// Stores to poisoned lines abort.
     pub(crate) stores_abort: bool,

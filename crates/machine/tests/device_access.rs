@@ -309,7 +309,7 @@ fn an_abort_at_the_second_access_leaves_the_instruction_undone() {
     }
 }
 
-/// What was read of the device is not read again when the second half is bad memory, and no register changes.
+/// The device is not read again when the second half of the access is bad memory, and no register changes.
 #[test]
 fn poison_behind_a_device_is_consumed_as_ever() {
     let mut guest = normal(&[0xa940_0c22]); // ldp x2, x3, [x1]

@@ -32,7 +32,7 @@ impl Unanswered {
     }
 }
 
-/// What follows an address, which is that of the access.
+/// The words that follow the address of the access.
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,4 +1,4 @@
-//! What a file is by the bytes that it begins with: one table of marks, for kernels, initramfs and disks.
+//! Names a file by its first bytes: one table of marks, for kernels, initramfs and disks.
 //!
 //! A file without a known mark is taken as it is: a flat binary, or a raw disk.
 
@@ -6,7 +6,7 @@ use Kind::{
     Archive, Bundle, Cpio, Disk, DiskFormat, Firmware, Foreign, Kernel, OldCpio, Ours, Packed, Text, Tree,
 };
 
-/// What a file is to be.
+/// The use that a file is given for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     /// The guest's kernel.
@@ -17,14 +17,14 @@ pub(crate) enum Use {
     Disk,
 }
 
-/// What a mark means to somebody who is to use the file.
+/// The meaning of a mark for the use of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A kernel that is taken, if its header is right.
     Kernel,
     /// A kernel or a program of another machine.
     Foreign,
-    /// What a boot loader or a firmware has parts in; how these are listed or taken out.
+    /// A boot loader's or firmware's container of parts; how to list or extract them.
     Bundle(&'static str),
     Firmware,
     /// A device tree.
@@ -151,7 +151,7 @@ fn known(file: &[u8]) -> Option<(&'static str, Kind)> {
     }
 }
 
-/// What to do with it instead; none if it is, or may be, what is wanted.
+/// Advice on a file of the wrong kind; none if the file is, or may be, of the right one.
 #[allow(clippy::match_same_arms, reason = "the first that fits answers: their order is their meaning")]
 fn advice(kind: Kind, for_a: Use) -> Option<&'static str> {
     let advice = match (kind, for_a) {

@@ -15,7 +15,7 @@ pub(super) struct Call {
     typed: String,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
-    /// What it writes to stdout is shown only if it fails.
+    /// Its stdout is shown only if it fails.
     quiet: bool,
     /// Exit code 77 says that what it takes cannot be had here.
     may_be_unavailable: bool,

@@ -67,7 +67,7 @@ struct Entry {
 /// Whether everything must be there that the steps take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Demand {
-    /// What is not here is skipped.
+    /// Steps whose tools are missing are skipped.
     WhatIsHere,
     /// `CI=true`: it fails, but for [`MAY_SKIP`].
     Everything,

@@ -39,7 +39,7 @@ fn choose(examples: &[Example], name: &str) -> Result<Example> {
     })
 }
 
-/// What cargo says of all packages, as far as it is examples that are programs.
+/// The part of `cargo metadata` that names example programs.
 fn examples(metadata: &str) -> Vec<Example> {
     let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();

@@ -89,7 +89,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "kernel", "initrd", "append", "cpus",
         "virtio_console", "acpi", "load"])]
     pub(super) restore: Option<PathBuf>,
-    /// What the guest gets for a memory error.
+    /// The policy: the guest gets this for a memory error.
     ///
     /// `full` is the abort as it happened, `mainline` a data abort without an ESR, `serror` an SError.
     #[arg(long, default_value = "full", value_parser = ["full", "mainline", "serror"])]

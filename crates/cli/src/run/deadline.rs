@@ -28,7 +28,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// What ends the run. Before there is any, the guest is being loaded.
+    /// Ends the run. It is empty while the guest is being loaded.
     end: Option<Box<dyn Fn() + Send>>,
     /// The run came back, or does not need this any more.
     is_seen: bool,
@@ -68,7 +68,7 @@ impl Deadline {
         self.limit.map(|limit| limit.saturating_sub(self.started.elapsed()))
     }
 
-    /// The run is over, for whatever reason: what is left to do is to say so.
+    /// The run is over, for whatever reason, and only its end is left to report.
     pub(super) fn seen(&self) {
         self.shared.lock().is_seen = true;
         self.shared.changed.notify_all();

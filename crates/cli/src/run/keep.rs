@@ -67,7 +67,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// Bytes that a snapshot may have attached if disks are given: what was written to them is in it.
+/// Bytes that a snapshot may have attached if disks are given: it holds the sectors that the guest wrote.
 const WITH_DISKS: u64 = 1 << 30;
 
 /// Reads the snapshot that a run goes on from: of a machine with as much RAM as by default may be, or as `memory`.

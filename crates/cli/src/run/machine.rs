@@ -94,7 +94,7 @@ struct Run<'a> {
     watch: Watch,
     output: Output,
     keyboard: Keyboard,
-    /// What was typed and the machine has no room for yet.
+    /// Typed bytes that the machine has no room for yet.
     typed: Vec<u8>,
     schedule: Schedule,
     keeper: Keeper<'a>,

@@ -181,7 +181,7 @@ fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure>
     config.heal = !args.no_heal;
     if let Some(path) = &args.ledger {
         let keeper = Keeper::open(path).map_err(|error| {
-            Failure::new(exit::FILE, format!("--ledger: {error}; move it away to begin anew"))
+            Failure::new(exit::FILE, format!("--ledger: {error}; move it away to start with an empty one"))
         })?;
         config.ledger = Arc::new(keeper);
     }

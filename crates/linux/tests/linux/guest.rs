@@ -35,7 +35,7 @@ pub(crate) struct Boot {
     pub(crate) unanswered: Vec<(u8, u64)>,
     /// Steps of each vCPU.
     pub(crate) steps: Vec<u64>,
-    /// What the ledger has at the end: guest physical addresses.
+    /// The ledger at the end: guest physical addresses.
     pub(crate) bad: Vec<Range<u64>>,
     /// The machine's time, nanoseconds.
     pub(crate) time: u64,

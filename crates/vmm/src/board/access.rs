@@ -36,7 +36,7 @@ impl Board {
         end.map_or(Served::Done, Served::End)
     }
 
-    /// An access without: what the instruction asks of a device is not known.
+    /// An access without a syndrome: the instruction's request to the device is not known.
     pub(super) fn access_without_syndrome(&self, nisv: &NisvExit) -> Served {
         let gpa = nisv.fault_ipa;
         // KVM has the interrupt controller in the kernel.

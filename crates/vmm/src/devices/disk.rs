@@ -32,7 +32,7 @@ pub enum Writes {
 #[serde(from = "Vec<(u64, Cluster)>", into = "Vec<(u64, Cluster)>")]
 pub(crate) struct Written(Arc<BTreeMap<u64, Arc<[u8; CLUSTER]>>>);
 
-/// A cluster on its way into a snapshot or out of one: what has another size is refused as it comes.
+/// A cluster on its way into a snapshot or out of one. Another size is refused as it comes.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 struct Cluster(Arc<[u8; CLUSTER]>);
@@ -198,7 +198,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether so many bytes from byte `offset` are on the disk.
+    /// True if so many bytes from byte `offset` are on the disk.
     ///
     /// # Errors
     /// `InvalidInput`.

@@ -81,7 +81,7 @@ pub struct Pl031<L> {
     registers: Registers,
 }
 
-/// What the guest wrote, and what it is told.
+/// The registers that the guest writes, and the values that it reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Registers {
     /// What the guest's setting of the time is ahead of the clock, seconds.

@@ -19,7 +19,7 @@ pub struct Segment {
     pub size: u64,
 }
 
-/// What of an ELF that is for other machines is said by name: ELF's `e_machine`.
+/// Names of other machines, by ELF's `e_machine`.
 const MACHINES: [(u16, &str); 10] = [
     (3, "x86"),
     (8, "MIPS"),

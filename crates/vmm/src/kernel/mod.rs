@@ -23,7 +23,7 @@ pub enum Kernel {
         entry: u64,
         /// The file, as far as its segments go.
         file: Vec<u8>,
-        /// What of it is loaded where; no two overlap in memory.
+        /// Its segments and their addresses; no two overlap in memory.
         segments: Vec<Segment>,
     },
     /// Bytes as they are, entered at the first.

@@ -83,7 +83,7 @@ pub(super) fn main(path: &Path, style: Style, notes: Notes) -> Result<u8, Failur
     ))
 }
 
-/// Whether stdout still has a reader.
+/// True while stdout has a reader.
 #[derive(PartialEq)]
 enum Reader {
     There,

@@ -9,7 +9,7 @@ use super::{BadQueue, DeviceMemory};
 /// Descriptors that a device looks at for one notice.
 const DESCRIPTORS_AT_ONCE: usize = 1024;
 
-/// What is left to a device of one notice. The queue stays notified if there is more to do.
+/// The work that one notice still allows a device. The queue stays notified if there is more to do.
 #[derive(Debug)]
 pub struct Work {
     descriptors: usize,
@@ -22,7 +22,7 @@ impl Work {
         Self { descriptors: DESCRIPTORS_AT_ONCE, bytes }
     }
 
-    /// Whether the rest has to wait.
+    /// True if the rest has to wait.
     pub(crate) fn is_over(&self) -> bool {
         self.descriptors == 0 || self.bytes == 0
     }
