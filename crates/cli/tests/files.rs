@@ -125,8 +125,9 @@ fn what_is_no_file_is_refused_by_its_kind_whatever_it_is_given_for() {
         assert_eq!(fails(&["--kernel", kernel.path(), "--disk", path]), error(3, &message));
         let message = format!("--restore {path}: {refused}");
         assert_eq!(fails(&["--restore", path]), error(3, &message));
-        let message =
-            format!("--ledger: cannot read the ledger {path}: {refused}; move it away to start with an empty one");
+        let message = format!(
+            "--ledger: cannot read the ledger {path}: {refused}; move it away to start with an empty one"
+        );
         assert_eq!(fails(&["--kernel", kernel.path(), "--ledger", path]), error(3, &message));
     }
 }
