@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Delivery, Exit, Layout, Vcpu};
+use seawall_events::{Abi, Layout};
+use seawall_inject::{Delivery, Exit, Vcpu};
 
 /// Guest physical address at which the VM's RAM begins.
 pub const RAM: u64 = 0x4000_0000;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit, Vcpu};
 use seawall_machine::{Config, NoSyndrome, StorePolicy, Vm};
 
 use crate::backend::{Backend, Capability, El1, Error, Interrupt, RAM_SIZE, Setup, TestVm};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use seawall_conformance::{
     Backend, Capability, Entry, Error, Interrupt, LIMIT, Machine, Setup, TestVm, Verdict, run, scenarios,
 };
-use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit, Vcpu};
 
 /// What is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,11 +7,12 @@ use std::time::Duration;
 use TaskState::{Alive, Killed, Lost};
 use host::Run;
 use seawall::{Containment, Full, Mainline, Policy, SError, StormGuard};
-use seawall_events::{SeaExit, Vcpu as _, VcpuEvents};
+use seawall_events::{SeaExit, VcpuEvents};
 use seawall_guest::{
     Access, Checksum, Counters, DemoOptions, Hole, HoleUnder, Image, KernelEnd, Layout, Place, Report,
     TaskState, bench, demo, demo_with,
 };
+use seawall_inject::Vcpu as _;
 use seawall_machine::{Config, StorePolicy, Vcpu, Vm};
 
 /// Contains an SEA, at the guest's own time: a step is a nanosecond.

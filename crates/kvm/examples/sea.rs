@@ -6,7 +6,8 @@
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use seawall_events::{Exit, Reg, Vcpu as _, VcpuEvents};
+    use seawall_events::{Reg, VcpuEvents};
+    use seawall_inject::{Exit, Vcpu as _};
     use seawall_kvm::lab::{PoisonRegister, physical_address};
     use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm};
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use seawall::{Containment, Rules, Source, Verdict};
 use seawall_arm::Reg;
-use seawall_events::{Abi, Exit, Layout, SystemEvent, Vcpu as _};
+use seawall_events::{Abi, Layout};
 use seawall_guest::asm::{Asm, DynasmApi, DynasmLabelApi, ELR_EL1, ESR_EL1, FAR_EL1, VBAR_EL1};
 use seawall_guest::{UART, assemble};
+use seawall_inject::{Exit, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vm};
 
 /// Where `seawall run` puts a flat image, too.

@@ -8,9 +8,10 @@ use std::error::Error;
 use std::time::Instant;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, MmioExit, Vcpu as _, VcpuEvents};
+use seawall_events::{MmioExit, VcpuEvents};
 use seawall_guest::bench::{BenchLoop, SEA_TARGET, alu_loop, load_store_loop, sea_loop};
 use seawall_guest::{Image, UART};
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_machine::{Config, Vm};
 
 fn main() -> Result<(), Box<dyn Error>> {

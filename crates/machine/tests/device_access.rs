@@ -5,7 +5,8 @@ mod support;
 
 use proptest::prelude::*;
 use seawall_arm::Reg;
-use seawall_events::{Exit, MmioExit, Vcpu as _, VcpuEvents};
+use seawall_events::{MmioExit, VcpuEvents};
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_machine::{Config, FpSimdState, NoSyndrome};
 use support::sysreg::{MDSCR, OSLAR, msr};
 use support::{BLOCK, CODE, DATA, EL1H, Guest, HOLE, TABLES, VECTORS};

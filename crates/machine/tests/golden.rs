@@ -3,7 +3,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+use seawall_events::VcpuEvents;
+use seawall_inject::{Exit, Vcpu as _};
 use support::{CODE, DATA, EL0T, EL1H, Guest, HOLE, TABLES, VECTORS};
 
 /// `ldr x0, [x1]`

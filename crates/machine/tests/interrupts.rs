@@ -3,7 +3,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, MmioExit, Vcpu as _, VcpuEvents};
+use seawall_events::{MmioExit, VcpuEvents};
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_machine::Error;
 use support::gic::{self, execute, msr};
 use support::{CODE, EL0T, Guest, LOOP, VECTORS};

@@ -3,7 +3,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, SystemEvent, Vcpu as _, VcpuEvents};
+use seawall_events::VcpuEvents;
+use seawall_inject::{Exit, SystemEvent, Vcpu as _};
 use support::{CODE, DATA, EL1H, Guest, HOLE, VECTORS};
 
 /// `ldr x2, [x1]`

@@ -4,7 +4,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, MmioExit, NisvExit, Vcpu as _, VcpuEvents};
+use seawall_events::{MmioExit, NisvExit, VcpuEvents};
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_machine::{Config, Error, NoSyndrome};
 use support::{CODE, DATA, EL1H, Guest, HOLE, VECTORS};
 
@@ -122,8 +123,8 @@ fn an_mmio_access_counts_as_one_step_when_it_completes() {
 fn psci_off_and_reset_reach_the_host() {
     // hvc #0
     for (function, event) in [
-        (0x8400_0008, seawall_events::SystemEvent::Shutdown),
-        (0x8400_0009, seawall_events::SystemEvent::Reset),
+        (0x8400_0008, seawall_inject::SystemEvent::Shutdown),
+        (0x8400_0009, seawall_inject::SystemEvent::Reset),
     ] {
         let mut guest = Guest::new(&[0xd400_0002]);
         guest.set(Reg::X(0), function);

@@ -4,7 +4,8 @@ mod support;
 
 use proptest::prelude::*;
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+use seawall_events::VcpuEvents;
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_machine::{Config, FpSimdState, StorePolicy};
 use support::arbitrary::{value, word};
 use support::{DATA, EL0, Guest, HARDWARE_UPDATE, TCR};

@@ -4,8 +4,9 @@ mod support;
 
 use proptest::prelude::*;
 use seawall_arm::Reg;
-use seawall_events::{Exit, SystemEvent, Vcpu as _, VcpuEvents};
+use seawall_events::VcpuEvents;
 use seawall_guest::{DemoOptions, demo_with, interrupts};
+use seawall_inject::{Exit, SystemEvent, Vcpu as _};
 use seawall_machine::memory::MemoryError;
 use seawall_machine::{Config, Error, FpSimdState, RAM_BASE, Snapshot, StateHash, StorePolicy, Vm};
 use support::arbitrary::{value, word};

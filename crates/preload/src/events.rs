@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use seawall_events::kernel::check_extended;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Layout, VcpuEvents, check_extended};
+use seawall_events::{Abi, Layout, VcpuEvents};
 use seawall_inject::{Errno, Guest, InjectError, Injector, KvmVcpu, Last, Way, has_ras};
 
 /// The call: a file descriptor, which may be no vCPU, and a pointer, which may be bad.

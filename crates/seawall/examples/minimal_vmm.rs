@@ -27,7 +27,8 @@ mod vmm {
     use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
     use seawall::{Action, AddressMap, Containment, Outcome, Region, Rules, Source};
     use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id};
-    use seawall_events::{Reg, SeaExit, SigbusExit};
+    use seawall_events::{Reg, SeaExit};
+    use seawall_inject::SigbusExit;
     use seawall_inject::{Exited, Injector, Last};
     use seawall_kvm::lab::{PoisonRegister, physical_address};
     use seawall_kvm::{sea_exit, sigbus};

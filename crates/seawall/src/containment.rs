@@ -6,7 +6,8 @@ use std::fmt;
 use std::time::Duration;
 
 use seawall_arm::{ExceptionLevel, Pstate, Target, tcr};
-use seawall_events::{Abi, Delivery, Refusal, Reg, SeaExit, Vcpu};
+use seawall_events::{Abi, Refusal, Reg, SeaExit};
+use seawall_inject::{Delivery, Vcpu};
 use thiserror::Error;
 
 use crate::error::PAGE;

@@ -11,12 +11,12 @@
 //! - [`ledger`]: which pages are bad, over resets, restarts and migrations
 //! - [`migration`]: a guest's memory on its way to another VMM, bad pages unread
 //! - [`telemetry`]: what happened, as a line of JSON, `tracing` events and `metrics`
-//! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_events::Vcpu), with an [`Outcome`]
+//! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_inject::Vcpu), with an [`Outcome`]
 //!   that says what the guest saw
 //!
 //! ```no_run
 //! use seawall::{Action, Containment, Rules};
-//! use seawall_events::{Exit, Vcpu};
+//! use seawall_inject::{Exit, Vcpu};
 //!
 //! fn run<V: Vcpu>(vcpu: &mut V) -> Result<(), Box<dyn std::error::Error>> {
 //!     let mut containment = Containment::new(Rules::default());
@@ -71,7 +71,7 @@ pub use injection::{ExternalAbort, Injection, Iss, SErrorInjection};
 pub use policy::{
     Answer, BadRule, ErrorKind, Full, Mainline, Policy, Response, Rule, Rules, SError, builtin,
 };
-pub use seawall_events::Delivery;
+pub use seawall_inject::Delivery;
 pub use stop::StopReason;
 pub use storm::StormGuard;
 pub use unanswered::{Unanswered, UnansweredAccess, UnansweredOutcome};

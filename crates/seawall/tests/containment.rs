@@ -10,7 +10,8 @@ use seawall::{
     SError, StopReason, StormGuard, builtin,
 };
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
-use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit, SeaPolicy, handle_guest_sea};
+use seawall_events::kernel::{SeaPolicy, handle_guest_sea};
+use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit};
 
 /// For tests in which time does not matter.
 const NOW: Duration = Duration::ZERO;

@@ -20,7 +20,7 @@ use seawall::{
     Action, AddressMap, ContainError, Containment, Decision, MemoryError, Policy, Response, Source,
     UnansweredAccess,
 };
-use seawall_events::{Exit, SystemEvent, Vcpu};
+use seawall_inject::{Exit, SystemEvent, Vcpu};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{self, MmioAddress, MmioRange};
 use vm_device::device_manager::{IoManager, MmioManager as _};

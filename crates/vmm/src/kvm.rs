@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use seawall::ledger::Keeper;
 use seawall::telemetry::Circumstances;
 use seawall::{AddressMap, BadRegion, Region, Verdict};
-use seawall_events::{Exit, Reg, Vcpu as _};
+use seawall_events::Reg;
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_kvm::{
     Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, VcpuState, Vm,
 };

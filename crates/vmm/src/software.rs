@@ -10,7 +10,8 @@ use std::time::Duration;
 use seawall::Decision;
 use seawall::ledger::Keeper;
 use seawall::telemetry::Circumstances;
-use seawall_events::{Exit, Reg, Vcpu as _};
+use seawall_events::Reg;
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_machine::{Config as MachineConfig, Kicker, StateHash, Vm};
 
 use crate::board::{Board, BoardState, End, Served};

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seawall_events::{Abi, Delivery, Exit, MmioExit, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Abi, MmioExit, Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit, Vcpu};
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::devices::rtc::GuestClock;
 use seawall_vmm::interrupt::{InterruptLine, Probe};

@@ -2,9 +2,10 @@
 
 use super::{Figure, Promise, median, peer};
 use seawall::{Containment, Full, StormGuard};
-use seawall_events::{Exit, Reg, SystemEvent, Vcpu as _};
+use seawall_events::Reg;
 use seawall_guest::Image;
 use seawall_guest::bench::{BenchLoop, SEA_TARGET, alu_loop, load_store_loop, sea_loop};
+use seawall_inject::{Exit, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vm};
 use std::ops::Range;
 use std::time::{Duration, Instant};

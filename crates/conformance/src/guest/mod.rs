@@ -5,7 +5,8 @@ mod handlers;
 mod tables;
 pub(crate) mod words;
 
-use seawall_events::{Delivery, Exit, MmioExit, NisvExit, Reg, VcpuEvents};
+use seawall_events::{MmioExit, NisvExit, Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit};
 
 use crate::backend::{El1, Setup, TestVm};
 use crate::trial::Stop;

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use seawall_events::wire::{ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_EL1_ID, VCPU_EVENTS_SIZE};
-use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu as _, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
 use seawall_inject::KvmVcpu as _;
+use seawall_inject::{Delivery, Exit, Vcpu as _};
 use seawall_kvm::lab::{PoisonRegister, hole, physical_address};
 use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
@@ -233,7 +234,7 @@ impl From<seawall_kvm::Error> for Error {
     }
 }
 
-impl seawall_events::Vcpu for KvmVm {
+impl seawall_inject::Vcpu for KvmVm {
     type Error = Error;
 
     /// An interrupt that nobody waits for, as a kick that came late, is not the guest's.

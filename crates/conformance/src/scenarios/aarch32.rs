@@ -2,7 +2,8 @@
 //!
 //! `ESR_EL1` is DFSR, `IFSR32_EL2` is IFSR, `FAR_EL1` is IFAR in `[63:32]` and DFAR in `[31:0]`, `X20` is `LR_abt`.
 
-use seawall_events::{Abi, Exit, Reg, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, instruction_abort, serror, serror_with, with_iss};
 use crate::backend::{El1, Setup};

@@ -1,6 +1,7 @@
 //! What Linux does as it is, and a VMM on it has to live with.
 
-use seawall_events::{Abi, Exit, Reg, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, serror_with, stopped_at};
 use crate::backend::Setup;

@@ -1,7 +1,8 @@
 //! Guest hypervisors: a virtual EL2 (E2H is 1: KVM's is that of a VHE host), and its guest at EL1 and EL0 below.
 
 use seawall_arm::Esr;
-use seawall_events::{Exit, Reg, SeaExit};
+use seawall_events::{Reg, SeaExit};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, instruction_abort, serror_with, with_iss};
 use crate::backend::{Capability, El1, Setup};

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use seawall_conformance::{Backend, Capability, El1, Error, Interrupt, Setup, TestVm};
-use seawall_events::{
-    Abi, Delivery, Exit, Reg, Registers, VcpuConfig, VcpuEvents, get_events, get_events_bytes, set_events,
-    set_events_bytes,
-};
+use seawall_events::kernel::{VcpuConfig, get_events, get_events_bytes, set_events, set_events_bytes};
+use seawall_events::{Abi, Reg, Registers, VcpuEvents};
+use seawall_inject::{Delivery, Exit};
 
 use crate::cpu::Cpu;
 use crate::step;
@@ -62,7 +61,7 @@ fn not_ram(gpa: u64) -> Error {
     Error::Other(format!("{gpa:#x} is not RAM"))
 }
 
-impl seawall_events::Vcpu for ModelVm {
+impl seawall_inject::Vcpu for ModelVm {
     type Error = Error;
 
     fn run(&mut self) -> Result<Exit, Error> {

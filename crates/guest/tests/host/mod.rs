@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use seawall_events::{Exit, SeaExit, SystemEvent, Vcpu as _, VcpuEvents};
+use seawall_events::{SeaExit, VcpuEvents};
 use seawall_guest::{Image, READY};
+use seawall_inject::{Exit, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vcpu, Vm};
 
 /// More steps than any guest here needs: one that takes longer hangs.

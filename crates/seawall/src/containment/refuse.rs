@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use seawall_arm::Pstate;
-use seawall_events::{Reg, Vcpu};
+use seawall_events::Reg;
+use seawall_inject::Vcpu;
 
 use super::{Action, ContainError, Containment};
 use crate::{Injection, UnansweredAccess, UnansweredOutcome};

@@ -4,10 +4,9 @@
 pub(crate) mod vcpu;
 
 use seawall_arm::Esr;
-use seawall_events::{
-    Abi, Delivery, Exit, LastFault, Refused, Reg, Registers, SeaExit, VcpuConfig, VcpuEvents, VirtualSError,
-    get_events, set_events,
-};
+use seawall_events::kernel::{LastFault, VcpuConfig, VirtualSError, get_events, set_events};
+use seawall_events::{Abi, Refused, Reg, Registers, SeaExit, VcpuEvents};
+use seawall_inject::{Delivery, Exit};
 
 pub(crate) const PC: u64 = 0x40_1040;
 pub(crate) const VBAR: u64 = 0xffff_8000_1000_0800;
@@ -35,7 +34,7 @@ pub(crate) fn vcpu_at(pstate: u64, esr: u64, far: u64) -> vcpu::Vcpu {
     vcpu
 }
 
-impl seawall_events::Vcpu for Guest {
+impl seawall_inject::Vcpu for Guest {
     type Error = Refused;
 
     fn run(&mut self) -> Result<Exit, Refused> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use seawall::telemetry::{self, AccessReport, Circumstances, Facades, Sink as _};
 use seawall::{Action, ContainError, Unanswered, UnansweredAccess};
-use seawall_events::{MmioExit, NisvExit, Vcpu};
+use seawall_events::{MmioExit, NisvExit};
+use seawall_inject::Vcpu;
 use vm_device::bus::MmioAddress;
 use vm_device::device_manager::MmioManager as _;
 

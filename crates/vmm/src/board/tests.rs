@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use seawall_events::{Abi, Delivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
+use seawall_events::{Abi, MmioExit, NisvExit, Reg, VcpuEvents};
+use seawall_inject::{Delivery, SigbusExit};
 
 use super::*;
 use crate::devices::rtc::GuestClock;

@@ -2,7 +2,8 @@
 //! poison: the machine runs them or gives the guest its exception, never panics, keeps to its budget,
 //! and does the same when it does it again.
 
-use seawall_events::{Abi, Exit, Layout, Reg, Vcpu as _, VcpuEvents};
+use seawall_events::{Abi, Layout, Reg, VcpuEvents};
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_machine::{Config, Error, NoSyndrome, RAM_BASE, StorePolicy, Vm};
 
 const RAM_SIZE: u64 = 0x1_0000;

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
-use seawall_events::{Abi, Delivery, Exit, Layout, Reg, VcpuEvents};
+use seawall_events::{Abi, Layout, Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit};
 use seawall_inject::{Errno, Injector, KvmVcpu, Last};
 use seawall_kvm::{Error, Vcpu};
 
@@ -67,11 +68,11 @@ impl KvmVcpu for Counting<'_> {
 }
 
 /// As `Vcpu` does it for a guest of AArch64.
-impl seawall_events::Vcpu for Counting<'_> {
+impl seawall_inject::Vcpu for Counting<'_> {
     type Error = Error;
 
     fn run(&mut self) -> Result<Exit, Error> {
-        self.count_mut(seawall_events::Vcpu::run)
+        self.count_mut(seawall_inject::Vcpu::run)
     }
 
     fn answer_mmio(&mut self, data: [u8; 8]) {
@@ -83,7 +84,7 @@ impl seawall_events::Vcpu for Counting<'_> {
     }
 
     fn events(&self) -> Result<VcpuEvents, Error> {
-        self.count(seawall_events::Vcpu::events)
+        self.count(seawall_inject::Vcpu::events)
     }
 
     fn reg(&self, reg: Reg) -> Result<u64, Error> {

@@ -180,7 +180,8 @@ mod tests {
     use std::error::Error;
 
     use seawall::{Containment, Full};
-    use seawall_events::{Exit, Reg, SystemEvent, Vcpu as _};
+    use seawall_events::Reg;
+    use seawall_inject::{Exit, SystemEvent, Vcpu as _};
     use seawall_machine::{Config, Vm};
 
     use super::*;

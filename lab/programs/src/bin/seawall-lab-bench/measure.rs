@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use seawall::{Action, Containment, Delivery, Full};
 use seawall_arm::Target;
-use seawall_events::{Abi, AbortDelivery, Reg, SeaExit, Vcpu as _, VcpuEvents};
+use seawall_events::kernel::AbortDelivery;
+use seawall_events::{Abi, Reg, SeaExit, VcpuEvents};
+use seawall_inject::Vcpu as _;
 use seawall_inject::{KvmVcpu as _, Last, Way};
 use seawall_kvm::Vcpu;
 
@@ -189,7 +191,7 @@ impl Bench {
                     containment.handle(&mut guest.vcpu, &sea, now)?;
                     guest.report()?;
                     match guest.vcpu.run()? {
-                        seawall_events::Exit::Sea(again) => sea = again,
+                        seawall_inject::Exit::Sea(again) => sea = again,
                         other => return Err(unexpected("a SEA exit", &other)),
                     }
                     Ok(())

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use seawall::apei::ghes::Ghes;
 use seawall::ledger::{Cause, Ledger};
 use seawall::{Action, AddressMap, Containment, Delivery, Full, Region, Source};
-use seawall_events::{Exit, Reg, SigbusExit, SystemEvent, Vcpu as _};
+use seawall_events::Reg;
+use seawall_inject::{Exit, SigbusExit, SystemEvent, Vcpu as _};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, Kvm, Vcpu, Vm};
 use vm_memory::GuestMemoryBackend as _;
 
@@ -51,7 +52,7 @@ impl Contained {
     /// From an exit to a vCPU that can be run again: decided, recorded, in the ledger, injected.
     pub(crate) fn contain<V>(&mut self, vcpu: &mut V, source: &Source, now: Duration) -> Result<Action>
     where
-        V: seawall_events::Vcpu,
+        V: seawall_inject::Vcpu,
     {
         let time = SystemTime::now();
         let mut decision = self.containment.decide(vcpu, source, now)?;

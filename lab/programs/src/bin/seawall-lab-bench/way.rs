@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use seawall::Source;
 use seawall::apei::ghes::Ghes;
 use seawall::ledger::Ledger;
-use seawall_events::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Vcpu as _};
 use seawall_inject::{Exited, Guest as Kind, Injector, Last, Way as How};
 use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{Bytes as _, GuestAddress};

@@ -7,7 +7,8 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use seawall_events::{Exit, Reg, SigbusExit, Vcpu as _, VcpuEvents};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Exit, SigbusExit, Vcpu as _};
 use seawall_kvm::lab::{physical_address, send_sigbus};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu};
 
