@@ -243,6 +243,7 @@ impl Containment {
                 }
                 self.decide_sigbus(vcpu, range.clone(), now.running)?
             }
+            Source::SigbusAt(range) => self.decide_sigbus(vcpu, range.clone(), now.running)?,
         };
         let mut outcome = self.act(vcpu, decision, memory, now)?;
         outcome.took = now.exited.map(|exited| exited.elapsed());
@@ -321,7 +322,7 @@ impl Containment {
     /// Tells the host of all that is lost with an error, if it was not the host that told of it.
     fn tell_host(&mut self, error: &MemoryError, source: &Source) -> Option<HostKnows> {
         let host = self.host.as_mut()?;
-        if let Source::Sigbus(_) = source {
+        if !matches!(source, Source::Sea(_)) {
             return Some(HostKnows::Told);
         }
         let range = error.range()?;

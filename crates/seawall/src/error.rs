@@ -23,12 +23,14 @@ pub enum Access {
 }
 
 /// What told of the error: an exit of a vCPU, or SIGBUS on its thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// `KVM_EXIT_ARM_SEA`.
     Sea(SeaExit),
     /// `BUS_MCEERR_AR`, or `BUS_MCEERR_AO` for an early warning.
     Sigbus(SigbusExit),
+    /// `BUS_MCEERR_AR`, where the VMM has found itself which memory of the guest's is behind it.
+    SigbusAt(Range<u64>),
 }
 
 impl From<SeaExit> for Source {

@@ -215,7 +215,7 @@ impl Guest {
     }
 
     pub(crate) fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Stop> {
-        Ok(self.vm.set_events(events)?)
+        Ok(self.vm.inject(events)?)
     }
 
     /// What of the events is pending.
