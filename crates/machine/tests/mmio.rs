@@ -5,7 +5,7 @@ mod support;
 
 use seawall_arm::Reg;
 use seawall_events::{MmioExit, NisvExit, VcpuEvents};
-use seawall_inject::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, Error, NoSyndrome};
 use support::{CODE, DATA, EL1H, Guest, HOLE, VECTORS};
 
@@ -65,7 +65,7 @@ fn an_injected_abort_drops_the_waiting_access() {
     guest.set(Reg::X(2), 7);
     assert!(matches!(guest.run(10), Exit::Mmio(_)));
     let events = VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() };
-    guest.vm.vcpu(0).expect("CPU 0").set_events(&events).expect("accepted");
+    guest.vm.vcpu(0).expect("CPU 0").inject(&events).expect("accepted");
     answer(&mut guest, 0x55);
     assert_eq!(guest.taken(), [VECTORS + 0x200, 0x96000010, HOLE + 8, CODE, EL1H]);
     guest.steps(1);

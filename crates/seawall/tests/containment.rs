@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::{
-    Access, Action, ContainError, Containment, Delivery, Injection, Iss, MemoryError, Policy, Rules,
-    StopReason, StormGuard,
+    Access, Action, ContainError, Containment, Delivery, Injection, Iss, MemoryError, Rules, StopReason,
+    StormGuard,
 };
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
-use seawall_events::kernel::{SeaPolicy, handle_guest_sea};
+use seawall_events::kernel::SeaPolicy, handle_guest_sea;
 use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit};
 
 /// For tests in which time does not matter.

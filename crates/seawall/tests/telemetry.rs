@@ -14,9 +14,7 @@ use seawall::ledger::{Cause, Ledger};
 use seawall::telemetry::{
     BUCKETS, EXIT_TO_INJECTION, ErrorReport, Facades, Hex, JsonLines, Sink, describe, ledger, records,
 };
-use seawall::{
-    Action, Containment, EvacuationThreshold, Now, Outcome, Rules, StormGuard, Verdict,
-};
+use seawall::{Action, Containment, EvacuationThreshold, Now, Outcome, Rules, StormGuard, Verdict};
 use seawall_arm::Esr;
 use seawall_events::{Abi, Layout, SeaExit};
 use vm_memory::{GuestAddress, GuestMemoryMmap};

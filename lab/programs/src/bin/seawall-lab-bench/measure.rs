@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use seawall::{Action, Containment, Delivery, Full};
+use seawall::{Action, Containment, Delivery, Rules};
 use seawall_arm::Target;
 use seawall_events::kernel::AbortDelivery;
 use seawall_events::{Abi, Reg, SeaExit, VcpuEvents};
@@ -143,7 +143,7 @@ impl Bench {
         let mut medians = vec![Medians::new(); CASES.len()];
         let mut whole = Medians::new();
         let own_bytes = DATA.to_bytes(Abi::Mainline)?;
-        let mut containment = Containment::new(Full);
+        let mut containment = Containment::new(Rules::FULL);
         let mut now = Duration::ZERO;
         for _ in 0..self.batches {
             own.push(self.batch(|| {
@@ -161,7 +161,11 @@ impl Bench {
                     guest.at_the_load(0)?;
                     // The guard shall not take the bench for a storm.
                     now += Duration::from_secs(60);
-                    time(|| Ok(containment.handle(&mut guest.vcpu, sea, now).map(drop)?))
+                    time(|| {
+                        Ok(containment
+                            .contain(&mut guest.vcpu, &Source::Sea(*sea), None, &at(now))
+                            .map(drop)?)
+                    })
                 })?);
             }
         }
@@ -180,7 +184,7 @@ impl Bench {
 
     /// From the load of a bad line to the store of the handler that it ends in, and back at the load.
     fn whole_way(&self, guest: &mut Guest, own: &Medians) -> Result<Figure> {
-        let mut containment = Containment::new(Full);
+        let mut containment = Containment::new(Rules::FULL);
         let mut now = Duration::ZERO;
         let mut medians = Medians::new();
         let mut sea = guest.consume()?;
@@ -188,7 +192,7 @@ impl Bench {
             medians.push(self.batch(|| {
                 now += Duration::from_secs(60);
                 time(|| {
-                    containment.handle(&mut guest.vcpu, &sea, now)?;
+                    let _ = containment.contain(&mut guest.vcpu, &Source::Sea(sea), None, &at(now))?;
                     guest.report()?;
                     match guest.vcpu.run()? {
                         seawall_inject::Exit::Sea(again) => sea = again,
@@ -215,10 +219,11 @@ fn count_containment(guest: &mut Guest, last: Last, sea: &SeaExit) -> Result<u64
     guest.at_the_load(0)?;
     let injector = guest.vcpu.injector()?;
     let mut counting = Counting::new(&mut guest.vcpu, last, injector);
-    let outcome = Containment::new(Full).handle(&mut counting, sea, Duration::ZERO)?;
+    let mut containment = Containment::new(Rules::FULL);
+    let contained = containment.contain(&mut counting, &Source::Sea(*sea), None, &at(Duration::ZERO))?;
     let calls = counting.calls();
-    match outcome.action {
-        Action::Injected { guest: Delivery::AtVector { target: Target::El1, esr, .. }, .. }
+    match contained.outcome().map(|outcome| &outcome.action) {
+        Some(Action::Injected { guest: Delivery::AtVector { target: Target::El1, esr, .. }, .. })
             if esr.bits() == 0x9600_0210 =>
         {
             Ok(calls)
@@ -253,4 +258,9 @@ fn figure(
 ) -> Result<Figure> {
     let time = Time::of(medians).ok_or("expected at least one batch")?;
     Ok(Figure { after, name, calls, promise, time, ratio: own.and_then(|own| ratio(medians, own)) })
+}
+
+/// A clock of the guest's own, and nobody who measures.
+fn at(running: Duration) -> Now {
+    Now { vcpu: 0, running, time: SystemTime::UNIX_EPOCH, exited: None }
 }
