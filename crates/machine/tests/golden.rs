@@ -4,7 +4,7 @@ mod support;
 
 use seawall_arm::Reg;
 use seawall_events::VcpuEvents;
-use seawall_inject::{Exit, Inject as _, Vcpu as _};
+use seawall_inject::{Exit, Inject as _};
 use support::{CODE, DATA, EL0T, EL1H, Guest, HOLE, TABLES, VECTORS};
 
 /// `ldr x0, [x1]`

@@ -4,7 +4,7 @@ mod support;
 
 use seawall_arm::Reg;
 use seawall_events::{MmioExit, VcpuEvents};
-use seawall_inject::{Exit, Inject as _, Vcpu as _};
+use seawall_inject::{Exit, Inject as _};
 use seawall_machine::Error;
 use support::gic::{self, execute, msr};
 use support::{CODE, EL0T, Guest, LOOP, VECTORS};

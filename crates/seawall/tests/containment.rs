@@ -10,7 +10,7 @@ use seawall::{
     StormGuard,
 };
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
-use seawall_events::kernel::SeaPolicy, handle_guest_sea;
+use seawall_events::kernel::{SeaPolicy, handle_guest_sea};
 use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit};
 
 /// For tests in which time does not matter.

@@ -2,7 +2,7 @@
 
 use seawall::ledger::{Cause, Ledger};
 use seawall_events::Reg;
-use seawall_inject::{Inject as _, Vcpu as _};
+use seawall_inject::Inject as _;
 
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};

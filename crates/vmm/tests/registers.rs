@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use seawall_events::Reg;
-use seawall_inject::{Inject as _, Vcpu as _};
+use seawall_inject::Inject as _;
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};
 

@@ -4,9 +4,8 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
-use seawall_events::{Abi, Layout, Reg, VcpuEvents};
-use seawall_inject::{Delivery, Exit};
-use seawall_inject::{Errno, Injector, KvmVcpu, Last};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Delivery, Errno, Inject, Injector, KvmVcpu, Last, VcpuTraits};
 use seawall_kvm::{Error, Vcpu};
 
 /// The vCPU, the last exit that it had, and how many system calls were made since, and for how long.

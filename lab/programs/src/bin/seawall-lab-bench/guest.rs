@@ -4,7 +4,7 @@ use std::error::Error;
 
 use seawall::apei::ghes::Region;
 use seawall_events::{Reg, SeaExit};
-use seawall_inject::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
 

@@ -1,14 +1,13 @@
 //! The cases, counted and timed.
 
 use std::error::Error;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use seawall::{Action, Containment, Delivery, Rules};
+use seawall::{Action, Containment, Delivery, Now, Rules, Source};
 use seawall_arm::Target;
 use seawall_events::kernel::AbortDelivery;
 use seawall_events::{Abi, Reg, SeaExit, VcpuEvents};
-use seawall_inject::Vcpu as _;
-use seawall_inject::{KvmVcpu as _, Last, Way};
+use seawall_inject::{Inject as _, KvmVcpu as _, Last, Vcpu as _, Way};
 use seawall_kvm::Vcpu;
 
 use crate::counting::Counting;
