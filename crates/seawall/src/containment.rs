@@ -132,6 +132,11 @@ impl Containment {
         Self { addresses, ..self }
     }
 
+    /// The memory slots are others from now on.
+    pub fn set_addresses(&mut self, addresses: AddressMap) {
+        self.addresses = addresses;
+    }
+
     /// The same, telling the host of bad pages. It needs [`Containment::with_addresses`].
     #[must_use]
     pub fn with_host(self, host: impl Host + 'static) -> Self {
