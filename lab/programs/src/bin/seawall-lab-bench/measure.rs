@@ -72,7 +72,7 @@ const fn promise(last: Last, case: &Case) -> u64 {
 
 /// Calls of a whole containment after a SEA exit, beside the one that delivers: PC, PSTATE and TCR to decide; PC, to be sure
 /// of the vCPU; ESR, and ESR again, to inject; PC and FAR to see where the guest is.
-const CONTAINMENT_MORE: u64 = 8;
+const CONTAINMENT_MORE: u64 = 7;
 
 /// The medians of the batches of one case.
 type Medians = Vec<Duration>;
