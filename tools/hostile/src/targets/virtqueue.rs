@@ -1,4 +1,5 @@
-//! Any bytes as a guest's virtqueue: descriptors, rings and buffers.
+//! Any bytes as a guest's virtqueue: descriptors, rings and buffers. The device does no more than it may for the guest's
+//! steps, and the same however the run is cut.
 
 use std::sync::{Arc, Mutex};
 
@@ -25,12 +26,29 @@ struct Counts(Arc<Mutex<u64>>);
 
 impl Observer for Counts {
     fn console(&mut self, bytes: &[u8]) {
-        *self.0.lock().unwrap() += bytes.len() as u64;
+        *self.0.lock().expect("one thread") += bytes.len() as u64;
     }
 }
 
-/// A guest with a queue of these bytes: the first says which device and queue, then come 64 descriptors, whose addresses
-/// are brought near RAM, then the ring of what is available.
+/// A descriptor of 16 bytes: `sound` says which of its fields are brought to where they mean something.
+fn descriptor(bytes: &[u8; 16]) -> [u8; 16] {
+    let &[a, b, c, sound, .., near, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+    // RAM and some more on either side; sometimes the image itself.
+    let base = if near & 1 == 0 { 0x4008_0000 } else { 0x3ff0_0000 };
+    let address = base + (u64::from(u32::from_le_bytes([a, b, c, 0])) >> (near >> 4 & 7));
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) >> if sound & 1 == 0 { 22 } else { 0 };
+    let flags = u16::from_le_bytes([f0, f1]) & if sound & 2 == 0 { 3 } else { 0xffff };
+    let next = u16::from_le_bytes([n0, n1]) & if sound & 4 == 0 { 63 } else { 0xffff };
+    let mut descriptor = [0; 16];
+    descriptor[..8].copy_from_slice(&address.to_le_bytes());
+    descriptor[8..12].copy_from_slice(&length.to_le_bytes());
+    descriptor[12..14].copy_from_slice(&flags.to_le_bytes());
+    descriptor[14..].copy_from_slice(&next.to_le_bytes());
+    descriptor
+}
+
+/// A guest with a queue of these bytes: the first says which device and queue, then come 64 [descriptors](descriptor),
+/// then the ring of what is available.
 fn guest(data: &[u8]) -> (Guest, bool) {
     // adr x0, . + 0x100; 1: ldp w1, w2, [x0], #8; cbz w1, 2f; str w2, [x1]; b 1b; 2: b .
     let words: [u32; 6] = [0x1000_0800, 0x28c1_0801, 0x3400_0061, 0xb900_0022, 0x17ff_fffd, 0x1400_0000];
@@ -60,12 +78,9 @@ fn guest(data: &[u8]) -> (Guest, bool) {
         image[0x104 + 8 * n..][..4].copy_from_slice(&u32::to_le_bytes(value));
     }
     let (descriptors, ring) = rest.split_at(rest.len().min(1024));
-    for (descriptor, to) in descriptors.chunks_exact(16).zip(image[0x1000..].chunks_exact_mut(16)) {
-        to.copy_from_slice(descriptor);
-        // RAM and some more on either side; sometimes the image itself.
-        let near = if descriptor[7] & 1 == 0 { 0x4008_0000 } else { 0x3ff0_0000 };
-        let offset = u64::from_le_bytes([descriptor[0], descriptor[1], descriptor[2], 0, 0, 0, 0, 0]);
-        to[..8].copy_from_slice(&(near + (offset >> (descriptor[7] >> 4 & 7))).to_le_bytes());
+    let descriptors = descriptors.chunks_exact(16).filter_map(<[u8]>::first_chunk);
+    for (bytes, to) in descriptors.zip(image[0x1000..].chunks_exact_mut(16)) {
+        to.copy_from_slice(&descriptor(bytes));
     }
     let ring = &ring[..ring.len().min(0x100)];
     image[0x2000..0x2000 + ring.len()].copy_from_slice(ring);
@@ -79,37 +94,38 @@ fn run(data: &[u8], slice: u64) -> (Option<End>, StateHash, u64) {
     let mut config = Config::new(MEMORY);
     config.virtio_console = !has_disk;
     if has_disk {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(DISK).unwrap();
-        let mut disk = Disk::open(file.path(), Writes::InMemory).unwrap();
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(DISK).expect("a sparse file");
+        let mut disk = Disk::open(file.path(), Writes::InMemory).expect("whole sectors");
         disk.set_write_limit(WRITES);
         config.disks.push(disk);
     }
     let counts = Counts::default();
-    let mut machine = SoftwareMachine::new(config, &guest, Box::new(counts.clone())).unwrap();
+    let mut machine = SoftwareMachine::new(config, &guest, Box::new(counts.clone())).expect("a machine");
     machine.type_in(b"typed");
     let mut end = None;
     while machine.instructions() < STEPS && end.is_none() {
         let left = STEPS - machine.instructions();
-        end = machine.run(Some(slice.min(left))).unwrap();
+        end = machine.run(Some(slice.min(left))).expect("it runs");
     }
-    let written = *counts.0.lock().unwrap();
+    let written = *counts.0.lock().expect("one thread");
     (end, machine.state_hash(), written)
 }
 
-/// How many bytes a whole console chain of this length came to: the device is where the guest looks for it.
-pub(crate) fn written(length: u8) -> u64 {
-    let mut data = vec![0; 1 + 1024 + 4];
-    // The console's queue 1, of sixteen.
-    data[0] = 1 | 1 << 1 | 4 << 2;
-    data[1 + 8] = length;
-    data[1 + 1024 + 2] = 1;
-    run(&data, STEPS).2
-}
-
-/// Panics if the device does more than it may for the guest's steps, or otherwise than in another run.
-pub(crate) fn virtqueue(data: &[u8]) {
+/// See the module.
+pub(super) fn body(data: &[u8]) {
     let whole = run(data, STEPS);
     assert!(whole.2 <= PORTIONS * PORTION, "{} bytes to the console", whole.2);
     assert_eq!(run(data, 7_777), whole, "in slices");
+}
+
+#[test]
+fn a_sound_chain_reaches_the_device() {
+    let mut data = vec![0; 1 + 1024 + 4];
+    // The console's queue 1, of sixteen; the length as it stands.
+    data[0] = 1 | 1 << 1 | 4 << 2;
+    data[1 + 3] = 1;
+    data[1 + 8] = 77;
+    data[1 + 1024 + 2] = 1;
+    assert_eq!(run(&data, STEPS).2, 77);
 }
