@@ -3,6 +3,7 @@
 //! A body panics if something is not as it must be. It takes any bytes, and the same ones in the same way each time.
 
 mod decoder;
+mod devices;
 mod http;
 mod kernel;
 mod ledger;
@@ -28,6 +29,7 @@ pub struct Target {
 /// All targets.
 pub const ALL: &[Target] = &[
     Target { name: "decoder", body: decoder::body, longest: 2048, cases: 400 },
+    Target { name: "devices", body: devices::body, longest: 256, cases: 400 },
     Target { name: "http", body: http::body, longest: 1024, cases: 400 },
     Target { name: "kernel", body: kernel::body, longest: 512, cases: 2000 },
     Target { name: "ledger", body: ledger::body, longest: 1024, cases: 2000 },
