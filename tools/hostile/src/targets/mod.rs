@@ -35,7 +35,7 @@ pub const ALL: &[Target] = &[
     Target { name: "ledger", body: ledger::body, longest: 1024, cases: 2000 },
     Target { name: "migration", body: migration::body, longest: 512, cases: 2000 },
     Target { name: "snapshot", body: snapshot::body, longest: 256, cases: 200 },
-    Target { name: "virtqueue", body: virtqueue::body, longest: 2048, cases: 100 },
+    Target { name: "virtqueue", body: virtqueue::body, longest: 512, cases: 100 },
     Target { name: "walk", body: walk::body, longest: 4096, cases: 400 },
     Target { name: "wire", body: wire::body, longest: 1024, cases: 2000 },
 ];
