@@ -169,18 +169,6 @@ fn diff_isa() -> Plan {
     }
 }
 
-/// Each target in a process of its own, with the limit that is the command's default. The tests' profile: it is built, and
-/// checks overflow.
-fn hostile() -> Plan {
-    let targets = file_stems(&root().join(FUZZED).join("fuzz_targets")).len().max(1);
-    let seconds = (HOSTILE_SECONDS / targets).to_string();
-    let run = ["run", "--locked", "--package", "seawall-hostile", "--"];
-    Plan::Run(vec![Call::cargo(&[&run[..], &["--seconds", &seconds, "--seed", "1"]].concat())])
-}
-
-/// Of all targets together.
-const HOSTILE_SECONDS: usize = 120;
-
 fn linux() -> Plan {
     let Some(directory) = seawall_linux::cache_directory() else {
         return Plan::Skip("there is no home to keep Debian's packages in".into());
@@ -281,3 +269,15 @@ fn fuzz() -> Plan {
     }
     if calls.is_empty() { Plan::Skip("there is no fuzz target".into()) } else { Plan::Run(calls) }
 }
+
+/// Each target in a process of its own, with the limit that is the command's default. The tests' profile: it is built, and
+/// checks overflow.
+fn hostile() -> Plan {
+    let targets = file_stems(&root().join(FUZZED).join("fuzz_targets")).len().max(1);
+    let seconds = (HOSTILE_SECONDS / targets).to_string();
+    let run = ["run", "--locked", "--package", "seawall-hostile", "--"];
+    Plan::Run(vec![Call::cargo(&[&run[..], &["--seconds", &seconds, "--seed", "1"]].concat())])
+}
+
+/// Of all targets together.
+const HOSTILE_SECONDS: usize = 120;
