@@ -27,10 +27,11 @@ mod vmm {
     use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
     use seawall::{Action, AddressMap, Containment, Outcome, Region, Rules, Source};
     use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id};
-    use seawall_events::{Reg, SeaExit, SigbusExit};
+    use seawall_events::{Reg, SeaExit};
+    use seawall_host::sigbus;
     use seawall_inject::{Exited, Injector, Last};
-    use seawall_kvm::lab::{PoisonRegister, physical_address};
-    use seawall_kvm::{sea_exit, sigbus};
+    use seawall_kvm::sea_exit;
+    use seawall_lab_machine::{PoisonRegister, physical_address};
     use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
     const RAM: u64 = 0x4000_0000;
@@ -95,8 +96,8 @@ mod vmm {
     fn run_vcpu(vcpu: &mut VcpuFd, errors: &mut Errors) -> Result<(), Box<dyn Error>> {
         loop {
             // What the last run met, before the next.
-            while let Some(sigbus) = sigbus::take() {
-                errors.sigbus(vcpu, &sigbus)?;
+            while let Some(signal) = sigbus::take() {
+                errors.sigbus(vcpu, &signal)?;
             }
             let exit = match sigbus::recording(|| vcpu.run()) {
                 Err(error) if error.errno() == libc::EINTR => continue,
@@ -139,10 +140,10 @@ mod vmm {
         }
 
         /// The host's kernel knew that the page was bad, and did not let the guest have it.
-        fn sigbus(&mut self, vcpu: &VcpuFd, sigbus: &SigbusExit) -> Result<(), Box<dyn Error>> {
-            let bad = sigbus.address..sigbus.address.saturating_add(1 << sigbus.lsb);
-            let Some(range) = self.map.guest_ranges(bad).next().filter(|_| sigbus.action_required) else {
-                println!("vmm: bad memory at {:#x}, which no guest was about to use", sigbus.address);
+        fn sigbus(&mut self, vcpu: &VcpuFd, signal: &sigbus::Signal) -> Result<(), Box<dyn Error>> {
+            let bad = self.map.guest_ranges(signal.range()).next();
+            let Some(range) = bad.filter(|_| signal.action_required) else {
+                println!("vmm: bad memory at {:#x}, which no guest was about to use", signal.address);
                 return Ok(());
             };
             let mut vcpu = Exited::new(vcpu, self.injector, Last::Any);

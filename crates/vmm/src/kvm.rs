@@ -111,7 +111,7 @@ impl KvmMachine {
         };
         let mut board = config.board(line, Box::new(WallClock), observer)?;
         board.set_addresses(addresses(&memory)?);
-        board.set_host_page(seawall_kvm::page_size());
+        board.set_host_page(seawall_host::page_size());
         let (new, board) = (board.state(), Arc::new(board));
         let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);
         let (say, said) = mpsc::channel();
@@ -157,7 +157,7 @@ impl KvmMachine {
         let ram = layout::RAM..layout::RAM + size;
         let bad: Vec<_> = ledger.with(|ledger| ledger.overlapping(ram).map(|bad| bad.range).collect());
         for range in bad {
-            if self.kernel.vm.remap(range.start, range.end - range.start).is_ok() {
+            if self.kernel.vm.heal(range.start, range.end - range.start).is_ok() {
                 ledger.remove(range);
             }
         }

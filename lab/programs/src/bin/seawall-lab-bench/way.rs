@@ -11,8 +11,8 @@ use seawall::apei::ghes::Ghes;
 use seawall::ledger::Ledger;
 use seawall_events::{Exit, Vcpu as _};
 use seawall_inject::{Exited, Guest as Kind, Injector, Last, Way as How};
-use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{Bytes as _, GuestAddress};
+use seawall_lab_machine::{PoisonRegister, physical_address};
 use vm_memory::GuestMemoryBackend as _;
 
 use crate::conductor::Ways;

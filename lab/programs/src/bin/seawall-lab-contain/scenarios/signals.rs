@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use seawall_events::{Exit, Reg, SigbusExit, Vcpu as _, VcpuEvents};
-use seawall_kvm::lab::{physical_address, send_sigbus};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu};
+use seawall_lab_machine::{physical_address, send_sigbus};
 
 use crate::linux::text;
 use crate::report::{Verdict, expect};
