@@ -42,6 +42,19 @@
 //! # fn main() {}
 //! ```
 
+//! # System calls
+//!
+//! For the filter (seccomp) of the thread that calls:
+//!
+//! | function | system calls |
+//! |---|---|
+//! | [`sigbus::install`] | `rt_sigaction`, once |
+//! | [`sigbus::recording`], [`sigbus::take`], [`read`] | none; the handler ends by `rt_sigreturn` |
+//! | [`hwpoison`] | `madvise`, `rt_sigprocmask`; `rt_sigaction` unless installed |
+//! | [`tell`] | `mincore` and those of `hwpoison`; where that is refused `vmsplice`, and for each 256 pages `pipe2`, `fcntl`, `close` |
+//! | [`heal`] | those of `tell` |
+//! | [`make_holes`] | `userfaultfd`, `ioctl` (three requests), `madvise`, `close` |
+
 #![cfg(target_os = "linux")]
 // System calls on memory are what this crate is.
 #![allow(unsafe_code)]
