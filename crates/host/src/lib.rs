@@ -50,7 +50,7 @@
 //! |---|---|
 //! | [`sigbus::install`] | `rt_sigaction`, once |
 //! | [`sigbus::recording`], [`sigbus::take`], [`read`] | none; the handler ends by `rt_sigreturn` |
-//! | [`hwpoison`] | `madvise`, `rt_sigprocmask`; `rt_sigaction` unless installed |
+//! | [`hwpoison`] | `madvise`, `msync`, `mlock2`, `munlock`, `rt_sigprocmask`; `rt_sigaction` unless installed |
 //! | [`tell`] | `mincore` and those of `hwpoison`; where that is refused `vmsplice`, and for each 256 pages `pipe2`, `fcntl`, `close` |
 //! | [`heal`] | those of `tell` |
 //! | [`make_holes`] | `userfaultfd`, `ioctl` (three requests), `madvise`, `close` |
@@ -67,6 +67,7 @@ mod holes;
 mod keep;
 pub mod sigbus;
 mod tell;
+mod unread;
 
 use std::ops::Range;
 
