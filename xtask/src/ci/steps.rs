@@ -114,7 +114,8 @@ fn features() -> Plan {
 fn packages() -> Plan {
     let package = ["package", "--workspace", "--locked", "--no-verify", "--allow-dirty"];
     // Those with `publish = false`.
-    let not = ["xtask", "seawall-lab", "seawall-hostile", "seawall-capi", "seawall-preload"];
+    let not =
+        ["xtask", "seawall-anchor-edit", "seawall-lab", "seawall-hostile", "seawall-capi", "seawall-preload"];
     let exclude = not.iter().flat_map(|name| ["--exclude", name]);
     Plan::Run(vec![Call::cargo(&package.into_iter().chain(exclude).collect::<Vec<_>>())])
 }
