@@ -9,12 +9,14 @@
 //! | an ESR | its ISS is ORed into `ESR_ELx` | ignored, as the proposal does |
 //! | an instruction abort | EC 0x24/0x25 becomes 0x20/0x21 | `IFSR` and `IFAR` for `DFSR` and `DFAR`, `LR_abt` and the vector each 4 less |
 
+use crate::Delivery;
 use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Pstate, Reg, Target, hcr, hcrx};
+use seawall_events::kernel::{AbortDelivery, check_extended};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, AbortDelivery, Delivery, VcpuEvents, check_extended};
+use seawall_events::{Abi, VcpuEvents};
 
 use crate::vcpu::{GET_EVENTS, failed, get, set_events};
-use crate::{Errno, Guest, InjectError, KvmVcpu, Way, aarch32, aarch64, has_ras};
+use crate::{Errno, GuestKind, InjectError, KvmVcpu, Way, aarch32, aarch64, has_ras};
 
 /// Injects into the vCPUs of one VM. It remembers nothing of them: all fields are found by [`Injector::probe`].
 ///
@@ -45,12 +47,15 @@ use crate::{Errno, Guest, InjectError, KvmVcpu, Way, aarch32, aarch64, has_ras};
 /// bit 16 of an `ESR_ELx` that held an old abort, which means nothing while ISV is 0. If the calls that undo
 /// fail as well, a prefetch abort of AArch32 may be left half made.
 ///
+/// An SError whose vector is where the vCPU was already, with SErrors masked but for `SCTLR2_ELx.NMEA`, is said to be pending
+/// if another one is.
+///
 /// A kernel is only found out by what it writes: with [`Last::NoWalk`] for a vCPU whose last fault was
 /// a stage 2 fault on a table walk, an old abort's ESR may be taken for a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Injector {
     /// What the VM's vCPUs are.
-    pub guest: Guest,
+    pub guest: GuestKind,
     /// The host has RAS: without it no ESR can be given.
     pub ras: bool,
     /// How the kernel has the extended ABI.
@@ -76,7 +81,7 @@ impl Injector {
     /// # Errors
     /// The ioctl's: `ENOEXEC` before `KVM_ARM_VCPU_INIT`.
     pub fn probe(vcpu: &impl KvmVcpu) -> Result<Self, InjectError> {
-        Ok(Self { guest: Guest::of(vcpu)?, ras: has_ras(vcpu)?, way: Way::of(vcpu)? })
+        Ok(Self { guest: GuestKind::of(vcpu)?, ras: has_ras(vcpu)?, way: Way::of(vcpu)? })
     }
 
     /// Injects these events by the extended ABI's rules, and says where the guest is.
@@ -94,7 +99,7 @@ impl Injector {
     ) -> Result<Delivery, InjectError> {
         self.check(vcpu, events)?;
         // An abort is known by its ESR; an SError is not.
-        let before = if events.serror_pending { Some(get(vcpu, Reg::Pc)?) } else { None };
+        let before = if events.serror_pending { Some(Place::of(vcpu)?) } else { None };
         let entered = self.act(vcpu, last, events)?;
         self.read_back(vcpu, events, entered, before).map_err(InjectError::unseen)
     }
@@ -134,7 +139,7 @@ impl Injector {
     /// [`InjectError::TakenByHypervisor`]; [`InjectError::Kernel`].
     pub fn check_nested(self, vcpu: &impl KvmVcpu, events: &VcpuEvents) -> Result<(), InjectError> {
         let is_abort = events.ext_dabt_pending || events.ext_iabt_pending;
-        let is_stock = self.guest == Guest::Nested && self.way == Way::Assisted;
+        let is_stock = self.guest == GuestKind::Nested && self.way == Way::Assisted;
         if !is_stock || !is_abort && !events.serror_pending {
             return Ok(());
         }
@@ -179,12 +184,12 @@ impl Injector {
             Way::Assisted => (Asked::PLAIN, Abi::Mainline),
         };
         // Where nothing has to be done between the two, one call does both.
-        let is_joint = made == asked && self.guest == Guest::Aarch64 && last == Last::NoWalk;
+        let is_joint = made == asked && self.guest == GuestKind::Aarch64 && last == Last::NoWalk;
         let first = made.events(if is_joint { serror } else { VcpuEvents::default() }).to_bytes(abi)?;
         let entered = match self.guest {
-            Guest::Aarch32 if made == asked => aarch32::own_abort(vcpu, asked, &first)?,
-            Guest::Aarch32 => aarch32::prefetch_abort(vcpu, &first)?,
-            Guest::Aarch64 | Guest::Nested => {
+            GuestKind::Aarch32 if made == asked => aarch32::own_abort(vcpu, asked, &first)?,
+            GuestKind::Aarch32 => aarch32::prefetch_abort(vcpu, &first)?,
+            GuestKind::Aarch64 | GuestKind::Nested => {
                 let mut entered = aarch64::abort(vcpu, self.guest, last, made, &first)?;
                 if let Some(entered) = entered.as_mut().filter(|_| made != asked) {
                     aarch64::rewrite(vcpu, entered, asked)?;
@@ -201,16 +206,16 @@ impl Injector {
         Ok(entered)
     }
 
-    /// Where the guest is, after everything was done. `before`: PC before it, if an SError was asked for.
+    /// Where the guest is, after everything was done. `before`: where it was before, if an SError was asked for.
     fn read_back(
         self,
         vcpu: &impl KvmVcpu,
         events: &VcpuEvents,
         entered: Option<Entered>,
-        before: Option<u64>,
+        before: Option<Place>,
     ) -> Result<Delivery, InjectError> {
         match (Asked::of(self.guest, events), entered, before) {
-            (Some(asked), Some(entered), _) if self.guest == Guest::Aarch32 => {
+            (Some(asked), Some(entered), _) if self.guest == GuestKind::Aarch32 => {
                 aarch32::at_vector(vcpu, asked, entered)
             }
             (Some(asked), Some(entered), None) => {
@@ -234,27 +239,41 @@ impl Injector {
         self,
         vcpu: &impl KvmVcpu,
         asked: Option<Asked>,
-        before: u64,
+        before: Place,
     ) -> Result<Delivery, InjectError> {
         let pc = get(vcpu, Reg::Pc)?;
-        let target = if self.guest == Guest::Nested { aarch64::taker(vcpu)? } else { Target::El1 };
+        let target = if self.guest == GuestKind::Nested { aarch64::taker(vcpu)? } else { Target::El1 };
         let esr = || get(vcpu, aarch64::esr(target));
-        // A vector that is itself bad is left for itself: PC alone does not tell.
+        // A vector that is itself bad is left for itself: PC alone does not tell, but the entry masks SErrors.
+        let is_there = pc == before.pc && get(vcpu, Reg::Pstate)? == before.pstate;
         let is_abort = match asked {
-            Some(asked) if pc == before => asked.is_class_of(Esr::from_bits(esr()?)),
+            Some(asked) if is_there => asked.is_class_of(Esr::from_bits(esr()?)),
             _ => false,
         };
-        if pc == before && !is_abort {
+        if is_there && !is_abort {
             let [pending, ..] = vcpu.get_vcpu_events().map_err(failed(GET_EVENTS))?;
             if pending != 0 {
                 return Ok(Delivery::SErrorPending);
             }
             // What AArch32 does not take at once is lost.
-            if self.guest == Guest::Aarch32 {
+            if self.guest == GuestKind::Aarch32 {
                 return Ok(Delivery::NotDelivered);
             }
         }
         aarch64::at_vector(vcpu, target, pc, esr()?)
+    }
+}
+
+/// Where a vCPU is, as far as an exception entry changes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    pc: u64,
+    pstate: u64,
+}
+
+impl Place {
+    fn of(vcpu: &impl KvmVcpu) -> Result<Self, InjectError> {
+        Ok(Self { pc: get(vcpu, Reg::Pc)?, pstate: get(vcpu, Reg::Pstate)? })
     }
 }
 
@@ -270,8 +289,8 @@ impl Asked {
     pub(crate) const PLAIN: Self = Self { is_instruction: false, iss: 0 };
 
     /// The abort of these events. AArch32 has no ESR.
-    fn of(guest: Guest, events: &VcpuEvents) -> Option<Self> {
-        let has_iss = events.ext_abt_has_esr && guest != Guest::Aarch32;
+    fn of(guest: GuestKind, events: &VcpuEvents) -> Option<Self> {
+        let has_iss = events.ext_abt_has_esr && guest != GuestKind::Aarch32;
         let asked = events.ext_dabt_pending || events.ext_iabt_pending;
         let iss = if has_iss { events.ext_abt_esr } else { 0 };
         asked.then_some(Self { is_instruction: events.ext_iabt_pending, iss })

@@ -1,8 +1,9 @@
 //! Assisted injection on a stock kernel, case by case: what the guest finds, in literals, and what it costs.
 
 use seawall_arm::Target;
+use seawall_events::kernel::AbortDelivery;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{AbortDelivery, Refusal, Reg, Registers, VcpuEvents};
+use seawall_events::{Refusal, Reg, Registers, VcpuEvents};
 use seawall_inject::{Errno, InjectError, KvmVcpu, Last};
 use seawall_model::guests::{
     FAR, PC, VBAR, VBAR_EL2, aarch32, after_s1ptw, check, dabt, guest, iabt, nested, with, with_esr,

@@ -2,7 +2,7 @@
 
 use seawall_arm::{Esr, Target};
 use seawall_events::{Layout, Reg, VcpuEvents};
-use seawall_inject::{Delivery, Errno, Guest, InjectError, Injector, Last, Way};
+use seawall_inject::{Delivery, Errno, GuestKind, InjectError, Injector, Last, Way};
 use seawall_model::guests::{
     FAR, PC, VBAR, VBAR_EL2, aarch32, after_s1ptw, check, dabt, guest, iabt, nested, with, with_esr,
     with_serror,
@@ -105,6 +105,10 @@ fn an_serror_is_at_its_vector_or_pends_or_is_lost() {
     let mut vcpu = guest(5);
     vcpu.serror.pending = true;
     each(&vcpu, &serror, at_vector(Target::El1, VBAR + 0x380, 0xbe00_0011, 0));
+    // Also at the vector itself: EL1t, whose entry leaves PC as it is.
+    let mut vcpu = with(guest(4), &[(Reg::Pc, VBAR + 0x180)]);
+    vcpu.serror.pending = true;
+    each(&vcpu, &serror, at_vector(Target::El1, VBAR + 0x180, 0xbe00_0011, 0));
 }
 
 #[test]
@@ -192,9 +196,9 @@ fn no_injection_costs_more_calls_than_these() {
         (nested(5, 0), iabt(), 9, 11),
         (data32.clone(), dabt(), 5, 5),
         (data32, iabt(), 13, 13),
-        (guest(5), serror, 5, 5),
-        (guest(0x3c5), serror, 4, 4),
-        (guest(0x3c5), with_serror(iabt()), 8, 9),
+        (guest(5), serror, 6, 6),
+        (guest(0x3c5), serror, 6, 6),
+        (guest(0x3c5), with_serror(iabt()), 9, 10),
         (guest(5), VcpuEvents::default(), 1, 1),
     ] {
         for (last, number) in [(Last::NoWalk, no_walk), (Last::Any, any)] {
@@ -209,14 +213,14 @@ fn a_probe_finds_what_the_vcpu_and_its_kernel_are_and_leaves_no_trace() {
     let mut no_ras = guest(5);
     no_ras.config.ras = false;
     for (vcpu, kind, number) in [
-        (guest(0x3c5), Guest::Aarch64, 2),
-        (guest(0), Guest::Aarch64, 2),
-        (guest(0x30), Guest::Aarch64, 3), // USR, Thumb, below an AArch64 EL1
-        (no_ras, Guest::Aarch64, 2),
-        (aarch32(0x1d3), Guest::Aarch32, 2),       // SVC
-        (aarch32(0x6000_0030), Guest::Aarch32, 4), // USR, Thumb
-        (nested(0x3c9, 0), Guest::Nested, 1),
-        (nested(0, 0), Guest::Nested, 1),
+        (guest(0x3c5), GuestKind::Aarch64, 2),
+        (guest(0), GuestKind::Aarch64, 2),
+        (guest(0x30), GuestKind::Aarch64, 3), // USR, Thumb, below an AArch64 EL1
+        (no_ras, GuestKind::Aarch64, 2),
+        (aarch32(0x1d3), GuestKind::Aarch32, 2),       // SVC
+        (aarch32(0x6000_0030), GuestKind::Aarch32, 4), // USR, Thumb
+        (nested(0x3c9, 0), GuestKind::Nested, 1),
+        (nested(0, 0), GuestKind::Nested, 1),
     ] {
         for (way, more) in [(WAYS[0], 3), (WAYS[1], 2), (WAYS[2], 3)] {
             let kernel = Kernel::of(way, &vcpu);

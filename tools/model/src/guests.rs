@@ -1,7 +1,8 @@
 //! Guests that have met bad memory, and events for them.
 
 use seawall_arm::{Esr, Reg, Registers as _};
-use seawall_events::{LastFault, VcpuConfig, VcpuEvents};
+use seawall_events::VcpuEvents;
+use seawall_events::kernel::{LastFault, VcpuConfig};
 
 use crate::{Transfer, Vcpu, Waiting};
 

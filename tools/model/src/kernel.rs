@@ -3,8 +3,9 @@
 use std::cell::{Cell, RefCell};
 
 use seawall_arm::Reg;
+use seawall_events::kernel::{AbortDelivery, get_events_bytes, set_events_bytes};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, AbortDelivery, Layout, Refusal, VcpuEvents, get_events_bytes, set_events_bytes};
+use seawall_events::{Abi, Layout, Refusal, VcpuEvents};
 use seawall_inject::{Delivery, Errno, InjectError, Injector, KvmVcpu, Last, Way};
 
 use crate::Vcpu;

@@ -1,7 +1,9 @@
 //! Accesses without memory: the exit, the answer, the step over the instruction.
 
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Reg, Registers as _};
-use seawall_events::{Exit, LastFault, MmioExit, NisvExit, finish_run};
+use seawall_events::kernel::{LastFault, finish_run};
+use seawall_events::{MmioExit, NisvExit};
+use seawall_inject::Exit;
 
 use crate::Vcpu;
 

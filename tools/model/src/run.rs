@@ -1,8 +1,9 @@
 //! What `KVM_RUN` does around the guest.
 
 use seawall_arm::{Esr, ExceptionLevel, Reg, Registers as _, Target, hcr};
-use seawall_events::{
-    LastFault, PendingSError, SeaExit, SeaPolicy, handle_guest_sea, inject_fetch_from_hole, inject_held,
+use seawall_events::SeaExit;
+use seawall_events::kernel::{
+    LastFault, PendingSError, SeaPolicy, handle_guest_sea, inject_fetch_from_hole, inject_held,
 };
 
 use crate::Vcpu;

@@ -1,8 +1,8 @@
 //! What a kernel keeps of a vCPU.
 
 use seawall_arm::{Pstate, Reg, Registers};
-use seawall_events::{LastFault, VcpuConfig, VcpuState, VirtualSError};
-use seawall_inject::Guest;
+use seawall_events::kernel::{LastFault, VcpuConfig, VcpuState, VirtualSError};
+use seawall_inject::GuestKind;
 
 use crate::Waiting;
 
@@ -71,19 +71,19 @@ impl Vcpu {
             self.serror = VirtualSError::default();
         }
         let pstate = match self.guest() {
-            Guest::Aarch64 => 0x3c5,
-            Guest::Nested => 0x3c9,
-            Guest::Aarch32 => 0x1d3,
+            GuestKind::Aarch64 => 0x3c5,
+            GuestKind::Nested => 0x3c9,
+            GuestKind::Aarch32 => 0x1d3,
         };
         self.set_reg(Reg::Pstate, pstate);
     }
 
     /// What a VMM knows of it.
-    pub fn guest(&self) -> Guest {
+    pub fn guest(&self) -> GuestKind {
         match (self.config.el1_aarch32, self.config.el2) {
-            (true, _) => Guest::Aarch32,
-            (false, true) => Guest::Nested,
-            (false, false) => Guest::Aarch64,
+            (true, _) => GuestKind::Aarch32,
+            (false, true) => GuestKind::Nested,
+            (false, false) => GuestKind::Aarch64,
         }
     }
 

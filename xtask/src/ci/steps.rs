@@ -67,6 +67,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::quick("kernel-fit", "the kernel half can run inside a kernel", kernel_fit),
     Step::host("demo", "each policy's outcome is what it must be", demo),
     Step::host("diff-isa", "the CPU against qemu-aarch64, fixed seeds", diff_isa),
+    Step::host("hostile", "two minutes of hostile bytes, fixed seeds, under a limit of memory", hostile),
     Step::host("linux", "Debian's kernel on the machine: boots, recovers from bad memory", linux),
     Step::lab("lab", "real KVM in the lab: unit tests, conformance", lab),
     Step::lab("lab-diff", "the model against the real kernel, a fixed seed", lab_diff),
@@ -280,3 +281,15 @@ fn fuzz() -> Plan {
     }
     if calls.is_empty() { Plan::Skip("there is no fuzz target".into()) } else { Plan::Run(calls) }
 }
+
+/// Each target in a process of its own, with the limit that is the command's default. The tests' profile: it is built, and
+/// checks overflow.
+fn hostile() -> Plan {
+    let targets = file_stems(&root().join(FUZZED).join("fuzz_targets")).len().max(1);
+    let seconds = (HOSTILE_SECONDS / targets).to_string();
+    let run = ["run", "--locked", "--package", "seawall-hostile", "--"];
+    Plan::Run(vec![Call::cargo(&[&run[..], &["--seconds", &seconds, "--seed", "1"]].concat())])
+}
+
+/// Of all targets together.
+const HOSTILE_SECONDS: usize = 120;

@@ -5,8 +5,8 @@ use std::thread::JoinHandle;
 
 use seawall_arm::sysreg;
 use seawall_events::wire::{VCPU_EVENTS_SIZE, system_reg_id};
-use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu as _, VcpuEvents};
-use seawall_inject::KvmVcpu as _;
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit, Inject, KvmVcpu as _, Vcpu as _, VcpuTraits};
 use seawall_kvm::lab::{PoisonRegister, hole, physical_address};
 use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
@@ -235,9 +235,27 @@ impl From<seawall_kvm::Error> for Error {
     }
 }
 
-impl seawall_events::Vcpu for KvmVm {
+impl Inject for KvmVm {
     type Error = Error;
 
+    fn traits(&self) -> VcpuTraits {
+        self.vcpu.traits()
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        Ok(self.vcpu.reg(reg)?)
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        Ok(self.vcpu.set_reg(reg, value)?)
+    }
+
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        Ok(self.vcpu.inject(events)?)
+    }
+}
+
+impl seawall_inject::Vcpu for KvmVm {
     /// An interrupt that nobody waits for, as a kick that came late, is not the guest's.
     fn run(&mut self) -> Result<Exit, Error> {
         loop {
@@ -251,29 +269,13 @@ impl seawall_events::Vcpu for KvmVm {
     fn answer_mmio(&mut self, data: [u8; 8]) {
         self.vcpu.answer_mmio(data);
     }
+}
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        Ok(self.vcpu.set_events(events)?)
-    }
-
+impl TestVm for KvmVm {
     fn events(&self) -> Result<VcpuEvents, Error> {
         Ok(self.vcpu.events()?)
     }
 
-    fn reg(&self, reg: Reg) -> Result<u64, Error> {
-        Ok(self.vcpu.reg(reg)?)
-    }
-
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
-        Ok(self.vcpu.set_reg(reg, value)?)
-    }
-
-    fn abi(&self) -> Abi {
-        self.vcpu.abi()
-    }
-}
-
-impl TestVm for KvmVm {
     fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
         Ok(self.vcpu.set_events_bytes(bytes)?)
     }

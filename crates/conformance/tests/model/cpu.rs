@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use seawall_conformance::{RAM, RAM_SIZE};
-use seawall_events::VcpuConfig;
+use seawall_events::kernel::VcpuConfig;
 use seawall_model::Vcpu;
 
 pub(crate) struct Cpu {

@@ -1,6 +1,7 @@
 //! Just as much of a CPU as the scenarios' programs and handlers ask for.
 
-use seawall_events::{Exit, PendingSError, SigbusExit, prepare_run};
+use seawall_events::kernel::{PendingSError, prepare_run};
+use seawall_inject::{Exit, SigbusExit};
 use seawall_model::{Access, Transfer, Vcpu};
 
 use seawall_arm::{Esr, Pstate, Reg, Registers as _};

@@ -1,7 +1,7 @@
 //! Guest memory that is bad without bad hardware: what was bad where the guest came from.
 //!
 //! `UFFDIO_POISON` marks pages of one address space: an access of the guest's is then what it is to a page that the host
-//! knows to be bad, SIGBUS with `BUS_MCEERR_AR` on the vCPU's thread and [`Exit::Sigbus`](seawall_events::Exit::Sigbus).
+//! knows to be bad, SIGBUS with `BUS_MCEERR_AR` on the vCPU's thread and [`Exit::Sigbus`](seawall_inject::Exit::Sigbus).
 //! It takes no privilege: no fault is ever handled by user space. The marks outlive the userfaultfd.
 //!
 //! Source: ioctl_userfaultfd(2), UFFDIO_POISON(2const); Linux uapi `linux/userfaultfd.h`. Since Linux 6.6.
@@ -49,7 +49,7 @@ const _: () = assert!(size_of::<ApiArgument>() == 0x18 && size_of::<RangeArgumen
 
 impl Vm {
     /// Makes holes of these ranges of guest memory (guest physical): what is in them is lost, and an access comes to
-    /// [`Exit::Sigbus`](seawall_events::Exit::Sigbus), for ever, or until [`Vm::remap`]. A read by this process is a
+    /// [`Exit::Sigbus`](seawall_inject::Exit::Sigbus), for ever, or until [`Vm::remap`]. A read by this process is a
     /// SIGBUS too, and fails with EFAULT in a system call. Ranges are widened to the host's pages. The guest must not run
     /// meanwhile.
     ///

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
 
 use libc::{c_int, c_void, siginfo_t};
-use seawall_events::SigbusExit;
+use seawall_inject::SigbusExit;
 
 use super::{Error, failed};
 

@@ -38,7 +38,7 @@ pub struct Config {
     pub sea_to_user: bool,
     /// `KVM_CAP_ARM_NISV_TO_USER`: if not, such an access fails the run with ENOSYS.
     pub nisv_to_user: bool,
-    /// SIGBUS during a run becomes [`Exit::Sigbus`](seawall_events::Exit::Sigbus): installs
+    /// SIGBUS during a run becomes [`Exit::Sigbus`](seawall_inject::Exit::Sigbus): installs
     /// [`sigbus::install`]. If not, a handler of the program's own may call [`sigbus::handle`].
     pub catch_sigbus: bool,
     /// What the vCPUs are.
@@ -230,7 +230,7 @@ impl Vm {
     }
 
     /// The guest physical address of a byte of this process, such as
-    /// [`SigbusExit::address`](seawall_events::SigbusExit::address).
+    /// [`SigbusExit::address`](seawall_inject::SigbusExit::address).
     pub fn guest_address(&self, host: u64) -> Option<u64> {
         self.memory.iter().find_map(|region| {
             let start = region.get_host_address(MemoryRegionAddress(0)).ok()? as u64;

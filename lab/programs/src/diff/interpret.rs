@@ -6,7 +6,8 @@ use seawall_arm::{
     EntryContext, Esr, Exception, ExceptionClass, ExceptionLevel, Pstate, Reg, Registers as _, Target,
     Vector, hcr, hcrx, sctlr, sctlr2, take_exception,
 };
-use seawall_events::{Exit, PendingSError, SystemEvent, finish_run, prepare_run};
+use seawall_events::kernel::{PendingSError, finish_run, prepare_run};
+use seawall_inject::{Exit, SystemEvent};
 use seawall_model::{Access, Transfer, Vcpu};
 
 use super::code::{Action, Instruction, POISON, is_memory};

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use seawall_arm::{Esr, Reg, Registers as _, hcr, hcrx};
+use seawall_events::kernel::{get_events_bytes, set_events_bytes};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Delivery, Exit, VcpuEvents, get_events_bytes, set_events_bytes};
-use seawall_inject::Errno;
+use seawall_events::{Abi, VcpuEvents};
+use seawall_inject::{Delivery, Errno, Exit};
 use seawall_model::Vcpu;
 
 use super::code::Code;

@@ -2,7 +2,7 @@
 
 use seawall_arm::Reg;
 
-pub use seawall_inject::Guest;
+pub use seawall_inject::GuestKind as Guest;
 
 /// General-purpose registers that guest programs and injections write, the rest stays as it is.
 const USED: [Reg; 5] = [Reg::X(0), Reg::X(1), Reg::X(2), Reg::X(3), Reg::X(20)];

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use seawall_arm::{Pstate, Reg, Registers as _, sctlr};
+use seawall_events::kernel::VirtualSError;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Exit, Layout, MmioExit, SystemEvent, VirtualSError};
+use seawall_events::{Abi, Layout, MmioExit};
+use seawall_inject::{Exit, SystemEvent};
 use seawall_model::{Transfer, Waiting};
 
 use super::{
