@@ -1,17 +1,16 @@
 //! `/dev/kvm` on aarch64 Linux, driven by the trait [`Vcpu`](seawall_inject::Vcpu): SEA exits, MMIO, NISV
 //! and system events, SIGBUS on a vCPU's thread as an exit of its own, and the extended
 //! `KVM_SET_VCPU_EVENTS` on kernels that do not know it, by [`seawall_inject`]. A VMM that has vCPUs of its own takes that
-//! crate alone.
+//! crate and `seawall-host` alone.
 //!
 //! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only; elsewhere `Kvm::open` says so): the backend
-//! - `lab` (aarch64 Linux only): the poison register of the lab's machine
 //! - [`probe`]: what this host offers, on any host
 //!
 //! ```no_run
 //! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 //! # fn main() -> Result<(), seawall_kvm::Error> {
 //! use seawall_events::VcpuEvents;
-//! use seawall_inject::{Exit, Vcpu as _};
+//! use seawall_inject::{Exit, Inject as _, Vcpu as _};
 //! use seawall_kvm::{Config, GuestAddress, GuestMemoryMmap, Kvm};
 //!
 //! let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x4000_0000), 64 << 20)]).unwrap();
@@ -25,7 +24,7 @@
 //!         ext_abt_esr: sea.esr.iss().into(),
 //!         ..VcpuEvents::default()
 //!     };
-//!     vcpu.set_events(&events)?;
+//!     vcpu.inject(&events)?;
 //! }
 //! # Ok(())
 //! # }

@@ -1,5 +1,5 @@
 use super::*;
-use seawall_events::Vcpu as _;
+use seawall_inject::Inject as _;
 
 use crate::vm::{RAM_BASE, Vm};
 
