@@ -1,16 +1,15 @@
 //! Assisted injection on a stock kernel, case by case: what the guest finds, in literals, and what it costs.
 
-mod stock;
-
 use seawall_arm::Target;
 use seawall_events::kernel::AbortDelivery;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Refusal, Reg, Registers, VcpuEvents};
 use seawall_inject::{Errno, InjectError, KvmVcpu, Last};
-use stock::{
-    Call, FAILED, FAR, PC, Stock, VBAR, VBAR_EL2, Vcpu, aarch32, after_s1ptw, check, dabt, guest, iabt,
-    nested, with, with_esr, with_serror,
+use seawall_model::guests::{
+    FAR, PC, VBAR, VBAR_EL2, aarch32, after_s1ptw, check, dabt, guest, iabt, nested, with, with_esr,
+    with_serror,
 };
+use seawall_model::{Call, FAILED, Kernel, Vcpu};
 
 const EL1: Option<AbortDelivery> = Some(AbortDelivery::Delivered(Target::El1));
 const EL2: Option<AbortDelivery> = Some(AbortDelivery::Delivered(Target::El2));
@@ -23,7 +22,7 @@ const OLD_EL2: (Reg, u64) = (Reg::EsrEl2, 0x9200_0010);
 
 /// Injects, expects that delivery, and gives the vCPU after it.
 fn inject(vcpu: &Vcpu, last: Last, events: &VcpuEvents, delivery: Option<AbortDelivery>) -> Vcpu {
-    let (result, vcpu) = Stock::new(vcpu).set_events(last, events);
+    let (result, vcpu) = Kernel::stock(vcpu).set_events(last, events);
     assert_eq!(result, Ok(delivery));
     vcpu
 }
@@ -44,7 +43,7 @@ fn an_instruction_abort_is_entered_as_the_extended_abi_would() {
                 (Reg::Pstate, 0x3c5),
             ],
         );
-        assert!(!vcpu.mmio_waits, "the access that waited is dropped");
+        assert!(vcpu.waiting.is_none(), "the access that waited is dropped");
         let vcpu = inject(&guest(0x3c0), last, &iabt(), EL1);
         check(&vcpu, &[(Reg::EsrEl1, 0x8200_0010), (Reg::Pc, VBAR + 0x400), (Reg::SpsrEl1, 0x3c0)]);
     }
@@ -112,7 +111,7 @@ fn an_serror_beside_an_abort_that_was_not_delivered_is_injected() {
     let vcpu = inject(&before, Last::Any, &events, NOWHERE);
     check(&vcpu, &[(Reg::EsrEl1, 0xbe00_0011), (Reg::Pc, VBAR + 0x380), (Reg::ElrEl1, PC)]);
     // And if the SError fails, nothing was injected at all.
-    let (result, vcpu) = Stock::failing(&before, 5).set_events(Last::Any, &events);
+    let (result, vcpu) = Kernel::stock(&before).and_fails(5).set_events(Last::Any, &events);
     assert_eq!(result, Err(InjectError::Kernel { call: "KVM_SET_VCPU_EVENTS", errno: FAILED }));
     assert_eq!(vcpu, before);
 }
@@ -129,7 +128,7 @@ fn an_abort_that_changes_no_register_is_told_from_none() {
     ];
     for vcpu in [with(guest(0x3c5), &stays), with(nested(0x3c5, 0), &stays)] {
         let mut wanted = vcpu.clone();
-        wanted.mmio_waits = false;
+        wanted.waiting = None;
         assert_eq!(inject(&vcpu, Last::Any, &dabt(), EL1), wanted);
         wanted.set_reg(Reg::EsrEl1, 0x8600_0010);
         assert_eq!(inject(&vcpu, Last::Any, &iabt(), EL1), wanted);
@@ -158,7 +157,7 @@ fn what_a_guest_hypervisor_takes_from_its_own_guest_is_not_asked_of_the_kernel()
         (0x3c5, TEA | AMO, TMEA, VcpuEvents::default(), true, 0),
     ] {
         let vcpu = with(nested(pstate, hcr), &[(Reg::HcrxEl2, hcrx)]);
-        let kernel = Stock::new(&vcpu);
+        let kernel = Kernel::stock(&vcpu);
         let checked = kernel.injector().check_nested(&kernel, &events);
         let expected = if safe { Ok(()) } else { Err(InjectError::TakenByHypervisor { hcr_el2: hcr }) };
         assert_eq!(checked, expected, "{pstate:#x} {hcr:#x} {hcrx:#x}");
@@ -244,7 +243,7 @@ fn a_prefetch_abort_of_aarch32_that_fails_half_way_is_the_kernels_data_abort_aga
     let before = aarch32(0x10);
     // 3 GETs, the delivery, 4 GETs, IFSR: the four that make it another abort are calls 9 to 12.
     for call in 9..13 {
-        let (result, vcpu) = Stock::failing(&before, call).set_events(Last::Any, &iabt());
+        let (result, vcpu) = Kernel::stock(&before).and_fails(call).set_events(Last::Any, &iabt());
         assert_eq!(result, Err(InjectError::Degraded { call: "KVM_SET_ONE_REG", errno: FAILED }));
         check(&vcpu, &[(Reg::EsrEl1, 0x08), (Reg::FarEl1, FAR)]);
         check(&vcpu, &[(Reg::X(20), 0x40_1048), (Reg::Pc, 0x8000_1010)]);
@@ -254,8 +253,9 @@ fn a_prefetch_abort_of_aarch32_that_fails_half_way_is_the_kernels_data_abort_aga
 /// Measured on Linux 7.2.12: the data abort of an AArch32 vCPU that never ran is lost.
 #[test]
 fn a_prefetch_abort_of_an_aarch32_vcpu_that_never_ran_is_not_delivered_and_leaves_no_trace() {
-    let before = with(aarch32(0x10), &[(Reg::EsrEl1, 0x805), (Reg::FarEl1, 0x1111_1111_2222_2222)]);
-    let (result, vcpu) = Stock::never_ran(&before).set_events(Last::Any, &iabt());
+    let mut before = with(aarch32(0x10), &[(Reg::EsrEl1, 0x805), (Reg::FarEl1, 0x1111_1111_2222_2222)]);
+    before.has_run = false;
+    let (result, vcpu) = Kernel::stock(&before).set_events(Last::Any, &iabt());
     assert_eq!(result, Ok(NOWHERE));
     check(&vcpu, &[(Reg::Pc, PC), (Reg::Pstate, 0x10), (Reg::X(20), 0), (Reg::Ifsr32, 0)]);
     check(&vcpu, &[(Reg::EsrEl1, 0x805), (Reg::FarEl1, 0x1111_1111_2222_2222)]);
@@ -270,7 +270,8 @@ fn a_prefetch_abort_at_the_aarch32_vector_itself_is_delivered() {
 
 #[test]
 fn a_rewrite_that_fails_leaves_the_kernels_data_abort_and_says_so() {
-    let (result, vcpu) = Stock::failing(&guest(0x3c5), 2).set_events(Last::NoWalk, &with_serror(iabt()));
+    let (result, vcpu) =
+        Kernel::stock(&guest(0x3c5)).and_fails(2).set_events(Last::NoWalk, &with_serror(iabt()));
     let error = result.unwrap_err();
     assert_eq!(error, InjectError::Degraded { call: "KVM_SET_ONE_REG", errno: FAILED });
     assert_eq!(error.errno(), Errno(5)); // EIO
@@ -280,7 +281,8 @@ fn a_rewrite_that_fails_leaves_the_kernels_data_abort_and_says_so() {
 
 #[test]
 fn an_serror_that_fails_after_the_abort_is_told_apart() {
-    let (result, vcpu) = Stock::failing(&guest(0x3c5), 3).set_events(Last::NoWalk, &with_serror(iabt()));
+    let (result, vcpu) =
+        Kernel::stock(&guest(0x3c5)).and_fails(3).set_events(Last::NoWalk, &with_serror(iabt()));
     assert_eq!(result, Err(InjectError::NoSError { call: "KVM_SET_VCPU_EVENTS", errno: FAILED }));
     check(&vcpu, &[(Reg::EsrEl1, 0x8600_0010), (Reg::Pc, VBAR + 0x200)]);
     assert!(!vcpu.serror.pending);
@@ -291,7 +293,7 @@ fn an_serror_that_fails_after_the_abort_is_told_apart() {
 fn a_mark_that_cannot_be_taken_away_changes_nothing_that_a_guest_reads() {
     let before = with(after_s1ptw(guest(5), None), &[OLD]);
     for (call, esr) in [(1, 0x9600_0010), (2, 0x9600_0010), (4, 0x9601_0010)] {
-        let (result, vcpu) = Stock::failing(&before, call).set_events(Last::Any, &iabt());
+        let (result, vcpu) = Kernel::stock(&before).and_fails(call).set_events(Last::Any, &iabt());
         assert!(matches!(result, Err(InjectError::Kernel { errno: FAILED, .. })), "{call}: {result:?}");
         assert_eq!(vcpu, with(before.clone(), &[(Reg::EsrEl1, esr)]));
     }
@@ -327,7 +329,7 @@ fn what_the_proposal_refuses_is_refused_before_the_first_call() {
     ] {
         let mut vcpu = guest(5);
         vcpu.config.ras = ras;
-        let kernel = Stock::new(&vcpu);
+        let kernel = Kernel::stock(&vcpu);
         let (result, after) = kernel.set_events(Last::Any, &events);
         assert_eq!(result, Err(InjectError::Refused(refusal)));
         assert_eq!(result.unwrap_err().errno(), Errno::EINVAL);
@@ -336,7 +338,7 @@ fn what_the_proposal_refuses_is_refused_before_the_first_call() {
 }
 
 /// A kernel whose data abort has another ESR than today's.
-struct Later(Stock);
+struct Later(Kernel);
 
 impl KvmVcpu for Later {
     fn set_vcpu_events(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
@@ -361,7 +363,7 @@ impl KvmVcpu for Later {
 #[test]
 fn an_esr_that_is_not_the_kernels_of_today_is_left_alone_and_reported() {
     for last in [Last::NoWalk, Last::Any] {
-        let kernel = Later(Stock::new(&guest(5)));
+        let kernel = Later(Kernel::stock(&guest(5)));
         let result = kernel.0.injector().set_events(&kernel, last, &iabt());
         assert_eq!(result, Err(InjectError::Unexpected { register: Reg::EsrEl1, found: 0x9600_0210 }));
         assert_eq!(result.unwrap_err().errno(), Errno(5));
@@ -372,7 +374,7 @@ fn an_esr_that_is_not_the_kernels_of_today_is_left_alone_and_reported() {
 #[test]
 fn the_calls_are_these() {
     let calls = |vcpu: &Vcpu, last, events: &VcpuEvents| {
-        let kernel = Stock::new(vcpu);
+        let kernel = Kernel::stock(vcpu);
         kernel.set_events(last, events).0.expect("nothing fails");
         kernel.calls.into_inner()
     };
@@ -420,7 +422,7 @@ fn no_case_costs_more_calls_than_documented() {
     .enumerate()
     {
         for (last, more) in [(Last::NoWalk, no_walk), (Last::Any, any)] {
-            let kernel = Stock::new(vcpu);
+            let kernel = Kernel::stock(vcpu);
             kernel.set_events(last, &events).0.expect("nothing fails");
             assert_eq!(kernel.calls.borrow().len(), 1 + more, "row {n}, {last:?}: {:?}", kernel.calls);
         }

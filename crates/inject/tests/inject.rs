@@ -1,14 +1,13 @@
 //! Where the guest is after an injection, and what it costs to know: by each way that a kernel can have the ABI.
 
-mod stock;
-
 use seawall_arm::{Esr, Target};
 use seawall_events::{Layout, Reg, VcpuEvents};
 use seawall_inject::{Delivery, Errno, GuestKind, InjectError, Injector, Last, Way};
-use stock::{
-    Call, FAILED, FAR, PC, Stock, VBAR, VBAR_EL2, Vcpu, WAYS, aarch32, after_s1ptw, check, dabt, guest, iabt,
-    nested, with, with_esr, with_serror,
+use seawall_model::guests::{
+    FAR, PC, VBAR, VBAR_EL2, aarch32, after_s1ptw, check, dabt, guest, iabt, nested, with, with_esr,
+    with_serror,
 };
+use seawall_model::{Call, FAILED, Kernel, Vcpu, WAYS};
 
 const LASTS: [Last; 2] = [Last::NoWalk, Last::Any];
 const TEA: u64 = 1 << 37;
@@ -21,7 +20,7 @@ fn at_vector(target: Target, pc: u64, esr: u64, far: u64) -> Delivery {
 fn each(vcpu: &Vcpu, events: &VcpuEvents, expected: Delivery) {
     for way in WAYS {
         for last in LASTS {
-            let (delivery, _) = Stock::of(way, vcpu).inject(last, events);
+            let (delivery, _) = Kernel::of(way, vcpu).inject(last, events);
             assert_eq!(delivery, Ok(expected), "{way:?}, {last:?}");
         }
     }
@@ -61,7 +60,7 @@ fn an_abort_that_does_not_move_the_guest_is_one_all_the_same() {
         each(&vcpu, &events, at_vector(Target::El1, VBAR + 0x200, esr, FAR));
         for way in WAYS {
             let before = after_s1ptw(vcpu.clone(), None);
-            let (delivery, after) = Stock::of(way, &before).inject(Last::Any, &events);
+            let (delivery, after) = Kernel::of(way, &before).inject(Last::Any, &events);
             assert_eq!((delivery, after), (Ok(Delivery::NotDelivered), before), "{way:?}");
         }
     }
@@ -75,7 +74,7 @@ fn what_a_kernel_silently_did_not_inject_is_said_of_every_kernel() {
     for way in WAYS {
         for before in [after_s1ptw(guest(5), None), after_s1ptw(nested(5, 0), None)] {
             for events in [dabt(), with_esr(iabt(), 0x210)] {
-                let (delivery, after) = Stock::of(way, &before).inject(Last::Any, &events);
+                let (delivery, after) = Kernel::of(way, &before).inject(Last::Any, &events);
                 assert_eq!((delivery, after), (Ok(Delivery::NotDelivered), before.clone()), "{way:?}");
             }
         }
@@ -85,9 +84,9 @@ fn what_a_kernel_silently_did_not_inject_is_said_of_every_kernel() {
 /// Measured on Linux 7.2.12: the abort of an AArch32 vCPU that never ran is lost, and its FSR and FAR are written.
 #[test]
 fn an_aarch32_vcpu_that_never_ran_takes_nothing_and_that_is_said() {
-    let before = aarch32(0x10);
+    let before = Vcpu { has_run: false, ..aarch32(0x10) };
     for events in [dabt(), iabt()] {
-        let (delivery, after) = Stock::never_ran(&before).inject(Last::Any, &events);
+        let (delivery, after) = Kernel::stock(&before).inject(Last::Any, &events);
         assert_eq!(delivery, Ok(Delivery::NotDelivered));
         check(&after, &[(Reg::Pc, PC), (Reg::Pstate, 0x10), (Reg::X(20), 0)]);
     }
@@ -122,7 +121,7 @@ fn of_an_abort_and_an_serror_the_guest_is_where_the_later_took_it() {
     each(&vcpu, &both, at_vector(Target::El1, VBAR + 0x380, 0xbe00_0011, FAR));
     let walked = after_s1ptw(guest(5), None);
     for way in WAYS {
-        let (delivery, _) = Stock::of(way, &walked).inject(Last::Any, &both);
+        let (delivery, _) = Kernel::of(way, &walked).inject(Last::Any, &both);
         assert_eq!(delivery, Ok(at_vector(Target::El1, VBAR + 0x380, 0xbe00_0011, 0)), "{way:?}");
     }
 }
@@ -136,10 +135,10 @@ fn nothing_asked_is_nothing_delivered() {
 #[test]
 fn the_nested_guard_is_for_stock_kernels() {
     let before = nested(0x3c5, TEA);
-    let (delivery, after) = Stock::new(&before).inject(Last::NoWalk, &dabt());
+    let (delivery, after) = Kernel::stock(&before).inject(Last::NoWalk, &dabt());
     assert_eq!((delivery, after), (Err(InjectError::TakenByHypervisor { hcr_el2: TEA }), before.clone()));
     for way in [Way::Native(Layout::Posted), Way::Native(Layout::Trailing)] {
-        let (delivery, _) = Stock::of(way, &before).inject(Last::NoWalk, &dabt());
+        let (delivery, _) = Kernel::of(way, &before).inject(Last::NoWalk, &dabt());
         assert_eq!(delivery, Ok(at_vector(Target::El2, VBAR_EL2 + 0x400, 0x9200_0010, FAR)));
     }
 }
@@ -147,11 +146,11 @@ fn the_nested_guard_is_for_stock_kernels() {
 #[test]
 fn an_injection_that_was_done_and_cannot_be_seen_is_no_reason_to_do_it_again() {
     for way in WAYS {
-        let whole = Stock::of(way, &guest(5));
+        let whole = Kernel::of(way, &guest(5));
         let (_, done) = whole.inject(Last::NoWalk, &with_esr(iabt(), 0x210));
         let last = whole.calls.borrow().len() - 1;
         let (result, after) =
-            Stock::of(way, &guest(5)).and_fails(last).inject(Last::NoWalk, &with_esr(iabt(), 0x210));
+            Kernel::of(way, &guest(5)).and_fails(last).inject(Last::NoWalk, &with_esr(iabt(), 0x210));
         let error = result.unwrap_err();
         assert_eq!(error, InjectError::Unseen { call: "KVM_GET_ONE_REG", errno: FAILED });
         assert!(error.has_injected());
@@ -160,7 +159,7 @@ fn an_injection_that_was_done_and_cannot_be_seen_is_no_reason_to_do_it_again() {
 }
 
 fn calls(way: Way, vcpu: &Vcpu, last: Last, events: &VcpuEvents) -> Vec<Call> {
-    let kernel = Stock::of(way, vcpu);
+    let kernel = Kernel::of(way, vcpu);
     kernel.inject(last, events).0.expect("nothing fails");
     kernel.calls.into_inner()
 }
@@ -224,7 +223,7 @@ fn a_probe_finds_what_the_vcpu_and_its_kernel_are_and_leaves_no_trace() {
         (nested(0, 0), GuestKind::Nested, 1),
     ] {
         for (way, more) in [(WAYS[0], 3), (WAYS[1], 2), (WAYS[2], 3)] {
-            let kernel = Stock::of(way, &vcpu);
+            let kernel = Kernel::of(way, &vcpu);
             let injector = Injector { guest: kind, ras: vcpu.config.ras, way };
             assert_eq!(Injector::probe(&kernel), Ok(injector));
             // KVM_GET_VCPU_EVENTS says whether there is RAS.
@@ -238,7 +237,7 @@ fn a_probe_finds_what_the_vcpu_and_its_kernel_are_and_leaves_no_trace() {
 #[test]
 fn a_vcpu_that_cannot_be_asked_is_not_taken_for_anything() {
     for call in 0..6 {
-        let kernel = Stock::new(&guest(5)).and_fails(call);
+        let kernel = Kernel::stock(&guest(5)).and_fails(call);
         let error = Injector::probe(&kernel).unwrap_err();
         assert_eq!((error.errno(), error.has_injected()), (FAILED, false), "{call}");
     }

@@ -2,14 +2,13 @@
 //! `seawall-events` has it: the same guest after it, in any guest state, and where it is; and what is left when a call
 //! fails half way.
 
-mod stock;
-
 use proptest::prelude::*;
 use seawall_arm::{Esr, Mode};
 use seawall_events::kernel::{AbortDelivery, LastFault, VcpuConfig, VirtualSError, set_events};
 use seawall_events::{Errno, Reg, Registers, VcpuEvents};
 use seawall_inject::{Delivery, GuestKind, InjectError, Last, Way};
-use stock::{Call, FAILED, POSTED, Stock, Vcpu, WAYS, kind};
+use seawall_model::guests::guest;
+use seawall_model::{Call, FAILED, Kernel, POSTED, REGISTERS, Vcpu, WAYS};
 
 const S1PTW: u64 = 1 << 7;
 /// What may stay in an ESR that held an old abort, if the call that takes it away fails.
@@ -57,7 +56,7 @@ prop_compose! {
 prop_compose! {
     /// A state that a guest can be in, most often with an abort behind it.
     fn any_vcpu()(
-        regs in proptest::collection::vec(any::<u64>(), 52),
+        regs in proptest::collection::vec(any::<u64>(), REGISTERS),
         config in any_config(),
         last_fault in any_fault(),
         (pending, held, vsesr, mmio_waits) in (any::<bool>(), any::<bool>(), 0..0x200_0000_u64, any::<bool>()),
@@ -75,8 +74,10 @@ prop_compose! {
             (false, false) => &[Mode::El0t, Mode::El1t, Mode::El1h, Mode::User],
         };
         let serror = VirtualSError { pending, vsesr, held_for_el2: held && config.el2 };
-        let regs = regs.try_into().expect("52 registers");
-        let mut vcpu = Vcpu { regs, config, last_fault, serror, mmio_waits, walk_level };
+        let regs = regs.try_into().expect("so many");
+        let waiting = guest(0).waiting.filter(|_| mmio_waits);
+        let base = Vcpu::new(config);
+        let mut vcpu = Vcpu { regs, last_fault, serror, waiting, walk_level, has_run: true, ..base };
         let pstate = vcpu.reg(Reg::Pstate) & 0xffff_ffe0 | u64::from(mode.get(modes).bits());
         let pc = match pc {
             0 => vcpu.reg(Reg::VbarEl1) & !0x7ff | 0x200, // a vector that is bad itself
@@ -143,7 +144,7 @@ fn is_as_good_as(found: &Vcpu, wanted: &Vcpu, before: &Vcpu) -> bool {
             found.set_reg(esr, before.reg(esr));
         }
     }
-    if kind(before) == GuestKind::Aarch32 {
+    if before.guest() == GuestKind::Aarch32 {
         found.set_reg(Reg::Ifsr32, wanted.reg(Reg::Ifsr32));
     }
     found == *wanted
@@ -161,8 +162,8 @@ proptest! {
         let mut wanted = vcpu.clone();
         let applied = set_events(&mut wanted, POSTED, &events);
         let last = last(&vcpu, cautious);
-        let (silent, of_silent) = Stock::of(way, &vcpu).set_events(last, &events);
-        let (delivery, found) = Stock::of(way, &vcpu).inject(last, &events);
+        let (silent, of_silent) = Kernel::of(way, &vcpu).set_events(last, &events);
+        let (delivery, found) = Kernel::of(way, &vcpu).inject(last, &events);
         if let Err(InjectError::TakenByHypervisor { .. }) = delivery {
             prop_assert!(way == Way::Assisted && vcpu.config.el2);
             prop_assert_eq!(silent.err(), delivery.err());
@@ -194,8 +195,8 @@ proptest! {
         vcpu in any_vcpu(), events in any_events(), cautious: bool, way in prop::sample::select(&WAYS[..]),
     ) {
         let last = last(&vcpu, cautious);
-        let Ok(delivery) = Stock::of(way, &vcpu).set_events(last, &events).0 else { return Ok(()) };
-        let whole = Stock::of(way, &vcpu);
+        let Ok(delivery) = Kernel::of(way, &vcpu).set_events(last, &events).0 else { return Ok(()) };
+        let whole = Kernel::of(way, &vcpu);
         let (_, done) = whole.inject(last, &events);
         let calls = whole.calls.into_inner();
         let delivered_by = calls.iter().position(|call| *call == Call::SetVcpuEvents).expect("one delivers");
@@ -210,7 +211,7 @@ proptest! {
         }
 
         for (n, call) in calls.iter().enumerate() {
-            let (result, found) = Stock::of(way, &vcpu).and_fails(n).inject(last, &events);
+            let (result, found) = Kernel::of(way, &vcpu).and_fails(n).inject(last, &events);
             let error = result.expect_err("a call failed");
             let is_serror = *call == Call::SetVcpuEvents && n > delivered_by;
             prop_assert_eq!(error.has_injected(), error.errno().0 == 5);

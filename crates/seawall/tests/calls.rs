@@ -1,18 +1,16 @@
 //! What a containment costs on a stock kernel: each ioctl, from the decision to where the guest is.
 
-#[path = "../../inject/tests/stock/mod.rs"]
-mod stock;
-
 use std::time::{Duration, SystemTime};
 
 use seawall::{AddressMap, Containment, Now, Region, Rules, SigbusExit, Source};
 use seawall_events::{Reg, Registers as _, SeaExit};
 use seawall_inject::{Exited, Last};
-use stock::{Call, FAR, PC, Stock, Vcpu, guest, with};
+use seawall_model::guests::{FAR, PC, guest, with};
+use seawall_model::{Call, Kernel, Vcpu};
 
 /// The ioctls of one containment, and the ESR that the guest's handler reads.
 fn contain(vcpu: &Vcpu, source: &Source, last: Last) -> (Vec<Call>, u64) {
-    let kernel = Stock::new(vcpu);
+    let kernel = Kernel::stock(vcpu);
     let mut exited = Exited::new(&kernel, kernel.injector(), last);
     let ram = Region { guest: 0x8000_0000, host: 0x7f00_0000_0000, size: 1 << 30 };
     let mut containment = Containment::new(Rules::FULL).with_addresses(AddressMap::new([ram]).unwrap());

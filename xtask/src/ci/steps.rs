@@ -123,6 +123,7 @@ fn packages() -> Plan {
         "seawall-hostile",
         "seawall-kernel-fit",
         "seawall-lab",
+        "seawall-model",
         "seawall-preload",
     ];
     let exclude = not.iter().flat_map(|name| ["--exclude", name]);

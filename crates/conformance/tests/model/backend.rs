@@ -7,6 +7,7 @@ use seawall_conformance::{Backend, Capability, El1, Error, Interrupt, Setup, Tes
 use seawall_events::kernel::{VcpuConfig, get_events, get_events_bytes, set_events, set_events_bytes};
 use seawall_events::{Abi, Reg, Registers, VcpuEvents};
 use seawall_inject::{Delivery, Exit, GuestKind, Inject, VcpuTraits};
+use seawall_model::Vcpu;
 
 use crate::cpu::Cpu;
 use crate::step;
@@ -52,9 +53,9 @@ fn refused(refusal: seawall_events::Refusal) -> Error {
     Error::Errno { number: refusal.errno().number(), text: refusal.to_string() }
 }
 
-fn apply(cpu: &mut Cpu, abi: Abi, events: &VcpuEvents) -> Result<Delivery, Error> {
-    let applied = set_events(cpu, abi, events).map_err(|refused_by| refused(refused_by.refusal))?;
-    Ok(Delivery::of(cpu, events, &applied))
+fn apply(vcpu: &mut Vcpu, abi: Abi, events: &VcpuEvents) -> Result<Delivery, Error> {
+    let applied = set_events(vcpu, abi, events).map_err(|refused_by| refused(refused_by.refusal))?;
+    Ok(Delivery::of(vcpu, events, &applied))
 }
 
 fn not_ram(gpa: u64) -> Error {
@@ -75,18 +76,18 @@ impl Inject for ModelVm {
     }
 
     fn reg(&self, reg: Reg) -> Result<u64, Error> {
-        Ok(self.cpu.reg(reg))
+        Ok(self.cpu.vcpu.reg(reg))
     }
 
     fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
-        self.cpu.set_reg(reg, value);
+        self.cpu.vcpu.set_reg(reg, value);
         Ok(())
     }
 
     fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
         // As assisted injection does: a vCPU runs once before.
-        self.cpu.has_run |= self.setup.abi != Abi::Mainline;
-        apply(&mut self.cpu, self.setup.abi, events)
+        self.cpu.vcpu.has_run |= self.setup.abi != Abi::Mainline;
+        apply(&mut self.cpu.vcpu, self.setup.abi, events)
     }
 }
 
@@ -101,31 +102,29 @@ impl seawall_inject::Vcpu for ModelVm {
     }
 
     fn answer_mmio(&mut self, data: [u8; 8]) {
-        if let Some(waiting) = &mut self.cpu.waiting {
-            waiting.data = data;
-        }
+        self.cpu.vcpu.answer_mmio(data);
     }
 }
 
 impl TestVm for ModelVm {
     fn events(&self) -> Result<VcpuEvents, Error> {
-        get_events(&self.cpu).map_err(refused)
+        get_events(&self.cpu.vcpu).map_err(refused)
     }
 
     fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Delivery, Error> {
         // The kernel looks whether the vCPU is initialised before it looks at the events.
-        get_events(&self.cpu).map_err(refused)?;
+        get_events(&self.cpu.vcpu).map_err(refused)?;
         let events = VcpuEvents::from_bytes(self.setup.abi, bytes).map_err(refused)?;
-        apply(&mut self.cpu, self.setup.abi, &events)
+        apply(&mut self.cpu.vcpu, self.setup.abi, &events)
     }
 
     fn set_events_unreadable(&mut self) -> Result<(), Error> {
-        let applied = set_events_bytes(&mut self.cpu, self.setup.abi, || None);
+        let applied = set_events_bytes(&mut self.cpu.vcpu, self.setup.abi, || None);
         applied.map(|_| ()).map_err(|refused_by| refused(refused_by.refusal))
     }
 
     fn events_bytes(&mut self) -> Result<[u8; 64], Error> {
-        get_events_bytes(&self.cpu, self.setup.abi).map_err(refused)
+        get_events_bytes(&self.cpu.vcpu, self.setup.abi).map_err(refused)
     }
 
     fn run_at_once(&mut self) -> Result<Exit, Error> {

@@ -8,10 +8,8 @@ use seawall_inject::{Errno, KvmVcpu, Way};
 
 use super::{Call, Host, set_events};
 
-#[path = "../../../inject/tests/stock/mod.rs"]
-mod stock;
-
-use stock::{Stock, guest, with};
+use seawall_model::Kernel;
+use seawall_model::guests::{guest, with};
 
 const ENOTTY: Errno = Errno(25);
 const ENOEXEC: Errno = Errno::ENOEXEC;
@@ -20,7 +18,7 @@ const EINVAL: Errno = Errno::EINVAL;
 
 /// A call on a vCPU of a kernel that is not there.
 struct Fake {
-    kernel: Stock,
+    kernel: Kernel,
     /// Behind the program's pointer.
     argument: Option<[u8; 64]>,
     /// Every ioctl fails with it; `KVM_HAS_DEVICE_ATTR` with ENOTTY only.
@@ -41,7 +39,7 @@ impl Fake {
         let mut vcpu = with(guest(0x3c5), &regs);
         vcpu.last_fault.far = 0xdead_0000;
         Self {
-            kernel: Stock::of(way, &vcpu),
+            kernel: Kernel::of(way, &vcpu),
             argument: Some(bytes),
             broken: None,
             fails_at: None,

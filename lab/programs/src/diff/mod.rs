@@ -3,7 +3,7 @@
 //!
 //! - [`Cpu`]: what is measured of the host before anything is compared: which register bits KVM and its CPU keep
 //! - [`Sequence`]: a random state and random [`Step`]s, made from a seed alone
-//! - [`Model`]: registers, `seawall_events` over them, and what a run of a tiny guest program does
+//! - [`Model`]: KVM around `seawall_events` (`seawall_model`), and what a run of a tiny guest program does
 //! - [`Subject`]: what the model is compared with; real KVM (`Real`, aarch64 Linux only), or in tests
 //!   another model
 //! - [`play`]: one sequence on both; [`shrink`]: the smallest sequence that still differs

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use seawall_arm::{Pstate, Reg, Registers};
+use seawall_arm::{Pstate, Reg, Registers as _};
 use seawall_events::NisvExit;
-use seawall_events::kernel::VcpuState;
 use seawall_inject::Exit;
 
 use super::sequence::show;
@@ -192,8 +191,8 @@ impl<S: Subject> Both<'_, S> {
             unknown.push((Reg::EsrEl1, if cpu.guest == Guest::Aarch32 { AET_EXT } else { ISS }));
         }
         for (reg, bits) in unknown {
-            let value = Registers::reg(&self.model, reg) & !bits | self.subject.reg(reg)? & bits;
-            Registers::set_reg(&mut self.model, reg, value);
+            let value = self.model.vcpu.reg(reg) & !bits | self.subject.reg(reg)? & bits;
+            self.model.vcpu.set_reg(reg, value);
         }
         Ok(())
     }
@@ -201,7 +200,7 @@ impl<S: Subject> Both<'_, S> {
     fn compare(&mut self, registers: impl Iterator<Item = Reg>) -> Result<(), String> {
         self.settle()?;
         for reg in registers {
-            let (ours, theirs) = (Registers::reg(&self.model, reg), self.subject.reg(reg)?);
+            let (ours, theirs) = (self.model.vcpu.reg(reg), self.subject.reg(reg)?);
             // R0 to R14 have 32 bits. KVM's PSCI may leave more, until anything writes a core register.
             let r = self.model.cpu.guest == Guest::Aarch32 && matches!(reg, Reg::X(_));
             if if r { ours as u32 != theirs as u32 } else { ours != theirs } {
@@ -217,7 +216,7 @@ impl<S: Subject> Both<'_, S> {
     }
 
     fn difference(&self, after: usize) -> Difference {
-        let hidden = format!("  model: {:?}, {:?}\n", self.model.serror(), self.model.last_fault());
+        let hidden = format!("  model: {:?}, {:?}\n", self.model.vcpu.serror, self.model.vcpu.last_fault);
         let trace = self.trace.iter().map(|trace| trace.clone() + &hidden).collect();
         Difference { after, what: self.what.clone(), trace }
     }

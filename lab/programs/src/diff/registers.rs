@@ -2,16 +2,7 @@
 
 use seawall_arm::Reg;
 
-/// What the vCPU's EL1 is, and whether there is an EL2 above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Guest {
-    /// AArch64, no EL2; EL0 may be AArch32.
-    Aarch64,
-    /// AArch32 at EL1 and EL0.
-    Aarch32,
-    /// AArch64 below a virtual EL2.
-    Nested,
-}
+pub use seawall_inject::GuestKind as Guest;
 
 /// General-purpose registers that guest programs and injections write, the rest stays as it is.
 const USED: [Reg; 5] = [Reg::X(0), Reg::X(1), Reg::X(2), Reg::X(3), Reg::X(20)];

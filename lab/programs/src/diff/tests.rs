@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use seawall_arm::{Reg, Registers, sctlr};
-use seawall_events::kernel::{VcpuState, VirtualSError};
+use seawall_arm::{Pstate, Reg, Registers as _, sctlr};
+use seawall_events::kernel::VirtualSError;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Abi, Layout, MmioExit};
 use seawall_inject::{Exit, SystemEvent};
+use seawall_model::{Transfer, Waiting};
 
-use super::model::Waiting;
 use super::{
     Code, Cpu, Guest, Model, Only, Ran, Sequence, Set, Step, Subject, Unpredictable, play, sequence, shrink,
 };
@@ -56,18 +56,18 @@ impl Subject for Faulty {
     fn set_events(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Set {
         let before = self.sound.clone();
         let mut set = self.sound.set(bytes);
-        let taken = self.sound.pstate() != before.pstate();
+        let taken = self.sound.vcpu.pstate() != before.vcpu.pstate();
         match self.fault {
             Fault::Pan if taken => {
                 let pan = 1 << 22;
-                let pstate = self.sound.pstate().bits() & !pan | before.pstate().bits() & pan;
-                Registers::set_reg(&mut self.sound, Reg::Pstate, pstate);
+                let pstate = self.sound.vcpu.pstate().bits() & !pan | before.vcpu.pstate().bits() & pan;
+                self.sound.vcpu.set_reg(Reg::Pstate, pstate);
             }
-            Fault::Mmio => self.sound.waiting = before.waiting,
+            Fault::Mmio => self.sound.vcpu.waiting = before.vcpu.waiting,
             Fault::Pad if bytes[7] != 0 && set.errno == 22 => set.errno = 14,
             Fault::Data if bytes[3] != 0 && taken => {
-                let esr = Registers::reg(&self.sound, Reg::EsrEl1) | 1 << 28;
-                Registers::set_reg(&mut self.sound, Reg::EsrEl1, esr);
+                let esr = self.sound.vcpu.reg(Reg::EsrEl1) | 1 << 28;
+                self.sound.vcpu.set_reg(Reg::EsrEl1, esr);
             }
             _ => {}
         }
@@ -84,7 +84,7 @@ impl Subject for Faulty {
 
     fn run(&mut self, immediate: bool) -> Result<Exit, String> {
         if self.fault == Fault::Forgotten {
-            self.sound.set_serror(VirtualSError::default());
+            self.sound.vcpu.serror = VirtualSError::default();
         }
         self.sound.run(immediate)
     }
@@ -239,12 +239,12 @@ fn a_load_waits_for_its_answer_and_the_next_run_extends_its_sign() {
         ("ldr x1, [x28]", 8, 0x8786_8584_8382_8180),
     ] {
         let mut model = at(Guest::Aarch64, text, 0x3c5);
-        let pc = Registers::reg(&model, Reg::Pc);
+        let pc = model.vcpu.reg(Reg::Pc);
         assert_eq!(model.go(false), load(bytes), "{text}");
         Subject::answer(&mut model, [0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87]);
         assert_eq!(model.go(true), Ran::Exit(Exit::Intr));
-        assert_eq!(Registers::reg(&model, Reg::X(1)), loaded, "{text}");
-        assert_eq!(Registers::reg(&model, Reg::Pc), pc + 4);
+        assert_eq!(model.vcpu.reg(Reg::X(1)), loaded, "{text}");
+        assert_eq!(model.vcpu.reg(Reg::Pc), pc + 4);
     }
 }
 
@@ -261,12 +261,12 @@ fn a_big_endian_guest_has_its_bytes_the_other_way_round() {
 fn an_it_block_goes_on_behind_a_load_of_t32() {
     let mut model = at(Guest::Aarch32, "ldr.n r1, [r7]", 0x1d3 | 1 << 5);
     assert_eq!(model.go(false), load(4));
-    let pc = Registers::reg(&model, Reg::Pc);
+    let pc = model.vcpu.reg(Reg::Pc);
     // IT 0b1110_1100: two more instructions of the block.
     model.write(Reg::Pstate, 0x1d3 | 1 << 5 | 0xec00);
     assert_eq!(model.go(true), Ran::Exit(Exit::Intr));
-    assert_eq!(Registers::reg(&model, Reg::Pc), pc + 2);
-    assert_eq!(Registers::reg(&model, Reg::Pstate), 0x1d3 | 1 << 5 | 0xf800);
+    assert_eq!(model.vcpu.reg(Reg::Pc), pc + 2);
+    assert_eq!(model.vcpu.reg(Reg::Pstate), 0x1d3 | 1 << 5 | 0xf800);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn system_off_by_hvc_is_an_exit_and_there_is_no_run_after_it() {
     assert_eq!(model.go(false), Ran::Exit(Exit::SystemEvent(SystemEvent::Shutdown)));
     assert_eq!(model.go(false), Ran::Unpredictable(Unpredictable::PoweredOff));
     // S1PTW, by the immediate.
-    assert_eq!(model.last_fault.esr.bits(), 0x5a00_0080);
+    assert_eq!(model.vcpu.last_fault.esr.bits(), 0x5a00_0080);
 }
 
 #[test]
@@ -283,9 +283,24 @@ fn an_access_that_waits_survives_a_write_of_registers_but_no_reset() {
     let mut model = at(Guest::Aarch64, "ldr x1, [x28]", 0x3c5);
     model.go(false);
     model.write(Reg::Pc, 0x4001_0040);
-    let waiting =
-        Waiting { target: Some(1), is_load: true, bytes: 8, signed: false, wide: true, narrow: false };
-    assert_eq!(model.waiting, Some(waiting));
+    let transfer = Transfer::Load { target: Some(1), signed: false, wide: true };
+    let waiting = Waiting { bytes: 8, transfer, narrow: false, answer: [0; 8] };
+    assert_eq!(model.vcpu.waiting, Some(waiting));
     model.reset().unwrap();
-    assert_eq!(model.waiting, None);
+    assert_eq!(model.vcpu.waiting, None);
+}
+
+/// DDI 0487, `AArch64.TakeException`: ALLINT is set unless SCTLR_EL1.SPINTMASK. KVM's own entry knows neither.
+#[test]
+fn the_cpus_own_entry_sets_allint_unless_spintmask() {
+    for (spintmask, allint) in [(0, Pstate::ALLINT), (sctlr::SPINTMASK, 0)] {
+        let mut cpu = Cpu::perfect(Guest::Aarch64);
+        cpu.pstate |= Pstate::ALLINT;
+        cpu.entry_sets = Pstate::ALLINT;
+        let mut model = at(Guest::Aarch64, "ldr x1, [x28]", Pstate::IL | 5);
+        model.cpu = Arc::new(cpu);
+        model.write(Reg::SctlrEl1, sctlr::SPAN | spintmask);
+        model.go(false);
+        assert_eq!(model.vcpu.pstate().masked(Pstate::ALLINT), allint);
+    }
 }
