@@ -4,10 +4,10 @@ use std::ffi::c_char;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use seawall::{GuestTraits, MemoryError, Policy, Response, Rule, Rules, Source, builtin};
-use seawall_inject::{Guest, Injector, Last};
+use seawall::{Contained, Now, Rules, Source};
+use seawall_inject::{Injector, Last};
 
-use crate::incident::{Incident, Step, decision};
+use crate::incident::{Incident, Step, take_decision};
 use crate::memory::Memory;
 use crate::pointer::{Out, exclusive, free, lock, shared, string};
 use crate::records::{range, time};
@@ -15,51 +15,11 @@ use crate::status::{Error, Failure, Status, call};
 use crate::vcpu::{SeaExit, Vcpu};
 
 /// Turns the memory errors of one guest into what a policy decides.
-pub struct Containment(pub(crate) Mutex<seawall::Containment<Chosen>>, OnceLock<Injector>);
-
-/// The policy that the VMM named.
-pub(crate) enum Chosen {
-    Builtin(&'static dyn Policy),
-    Rules(Rules),
-}
-
-impl Policy for Chosen {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Builtin(policy) => policy.name(),
-            Self::Rules(rules) => rules.name(),
-        }
-    }
-
-    fn decide(&self, error: &MemoryError) -> Response {
-        match self {
-            Self::Builtin(policy) => policy.decide(error),
-            Self::Rules(rules) => rules.decide(error),
-        }
-    }
-}
-
-impl Chosen {
-    fn by_name(name: &str) -> Result<Self, Failure> {
-        if let Some(policy) = builtin(name) {
-            return Ok(Self::Builtin(policy));
-        }
-        if !name.contains('=') {
-            let words = "expected a policy (`rules`, `serror`, `mainline`, `full`) or rules such as";
-            return Err(Failure::invalid(format_args!("{words} `kernel-fetch=stop`, got `{name}`")));
-        }
-        let mut rules = Rules::default();
-        for rule in name.split(',') {
-            let Rule { kind, answer } = rule.parse().map_err(Failure::invalid)?;
-            rules = rules.with(kind, answer);
-        }
-        Ok(Self::Rules(rules))
-    }
-}
+pub struct Containment(pub(crate) Mutex<seawall::Containment>, OnceLock<Injector>);
 
 /// Makes the containment of one guest, by the policy of this name: `rules` (the default of them), `serror`, `mainline`
-/// or `full`; or by rules that differ from the default, separated by commas, such as
-/// `kernel-fetch=stop,user-data=host-first`. It writes no records until `seawall_containment_set_records`.
+/// or `full`; or by rules that differ from the default or from one of these, separated by commas, such as
+/// `kernel-fetch=stop,user-data=host-first` or `full,nested=stop`. It writes no records until `seawall_containment_set_records`.
 ///
 /// # Safety
 /// `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; what that is given
@@ -74,9 +34,9 @@ pub unsafe extern "C" fn seawall_containment_new(
     unsafe {
         call(error, || {
             let containment = Out::new(containment, "containment")?;
-            let name = string(policy, "policy")?.to_string_lossy();
-            let policy = Chosen::by_name(&name)?;
-            containment.give(Containment(Mutex::new(seawall::Containment::new(policy)), OnceLock::new()));
+            let rules = string(policy, "policy")?.to_string_lossy();
+            let rules: Rules = rules.parse().map_err(Failure::invalid)?;
+            containment.give(Containment(Mutex::new(seawall::Containment::new(rules)), OnceLock::new()));
             Ok(())
         })
     }
@@ -172,7 +132,7 @@ pub unsafe extern "C" fn seawall_decide_sea(
         call(error, || {
             let (containment, vcpu) = (shared(containment, "containment")?, shared(vcpu, "vcpu")?);
             let source = Source::Sea((*shared(exit, "exit")?).into());
-            decide(containment, vcpu, &source, now_ns, exclusive(incident, "incident")?)
+            decide(containment, vcpu, source, now_ns, exclusive(incident, "incident")?)
         })
     }
 }
@@ -196,8 +156,8 @@ pub unsafe extern "C" fn seawall_decide_sigbus(
     unsafe {
         call(error, || {
             let (containment, vcpu) = (shared(containment, "containment")?, shared(vcpu, "vcpu")?);
-            let source = Source::Sigbus { range: range(gpa, size)? };
-            decide(containment, vcpu, &source, now_ns, exclusive(incident, "incident")?)
+            let source = Source::SigbusAt(range(gpa, size)?);
+            decide(containment, vcpu, source, now_ns, exclusive(incident, "incident")?)
         })
     }
 }
@@ -230,7 +190,9 @@ pub unsafe extern "C" fn seawall_record(
     }
 }
 
-/// Does what was decided, and reads back what the guest will see. The vCPU must not have run since it was decided.
+/// Does what was decided, and reads back what the guest will see. The vCPU must not have run since it was decided. If it
+/// fails the incident is empty: unless the status is `SEAWALL_STATUS_DEGRADED` nothing was injected, and it can be decided on
+/// again.
 ///
 /// # Safety
 /// As `seawall_decide_sea`.
@@ -267,16 +229,16 @@ pub unsafe extern "C" fn seawall_repaired(
         call(error, || {
             let containment = shared(containment, "containment")?;
             let incident = exclusive(incident, "incident")?;
-            let (decision, _) = decision(incident)?;
-            let outcome = lock(&containment.0).repaired(*decision);
+            let (decision, _) = take_decision(incident)?;
+            let outcome = lock(&containment.0).repaired(decision);
             incident.0 = Step::Done(outcome);
             Ok(())
         })
     }
 }
 
-/// `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one. What to do next is the
-/// incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
+/// `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one; a record that cannot be written
+/// is left out (`SEAWALL_RECORDED_UNWRITABLE`). What to do next is the incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
 /// `SEAWALL_ACTION_STOP`. The host is not asked first.
 ///
 /// # Safety
@@ -323,7 +285,7 @@ pub unsafe extern "C" fn seawall_handle_sigbus(
     unsafe {
         call(error, || {
             let (containment, vcpu) = (shared(containment, "containment")?, shared(vcpu, "vcpu")?);
-            let source = Source::Sigbus { range: range(gpa, size)? };
+            let source = Source::SigbusAt(range(gpa, size)?);
             let incident = exclusive(incident, "incident")?;
             handle(containment, vcpu, memory.as_ref(), &source, now_ns, unix_seconds, incident)
         })
@@ -339,28 +301,39 @@ fn handle(
     unix_seconds: u64,
     incident: &mut Incident,
 ) -> Result<(), Failure> {
-    decide(containment, vcpu, source, now_ns, incident)?;
-    if let Some(memory) = memory {
-        record(containment, memory, unix_seconds, incident)?;
+    let mut vcpu = vcpu.exited(last(source), &containment.1)?;
+    let memory = memory.map(Memory::calls).transpose()?;
+    let memory = memory.as_ref().map(|memory| memory as _);
+    let now = Now { vcpu: 0, running: Duration::from_nanos(now_ns), time: time(unix_seconds)?, exited: None };
+    incident.0 = Step::Empty;
+    if let Contained::Error(outcome) = lock(&containment.0).contain(&mut vcpu, source, memory, &now)? {
+        incident.0 = Step::Done(outcome);
     }
-    inject(containment, vcpu, incident)
+    Ok(())
+}
+
+/// A stage 2 fault on the guest's own table walk can be behind a SIGBUS, and never behind a SEA exit.
+fn last(source: &Source) -> Last {
+    if matches!(source, Source::Sea(_)) { Last::NoWalk } else { Last::Any }
 }
 
 fn decide(
     containment: &Containment,
     vcpu: &Vcpu,
-    source: &Source,
+    source: Source,
     now_ns: u64,
     incident: &mut Incident,
 ) -> Result<(), Failure> {
-    // A stage 2 fault on the guest's own table walk can be behind a SIGBUS, and never behind a SEA exit.
-    let last = if matches!(source, Source::Sea(_)) { Last::NoWalk } else { Last::Any };
+    let last = last(&source);
     let vcpu = vcpu.exited(last, &containment.1)?;
+    let now = Duration::from_nanos(now_ns);
     incident.0 = Step::Empty;
-    let injector = vcpu.injector();
     let mut containment = lock(&containment.0);
-    containment.set_guest(GuestTraits { ras: injector.ras, el2: injector.guest == Guest::Nested });
-    let decision = containment.decide(&vcpu, source, Duration::from_nanos(now_ns))?;
+    let decision = match source {
+        Source::Sea(exit) => containment.decide_sea(&vcpu, &exit, now)?,
+        Source::SigbusAt(range) => containment.decide_sigbus(&vcpu, range, now)?,
+        Source::Sigbus(_) => return Err(Failure::invalid("expected the guest's memory behind SIGBUS")),
+    };
     incident.0 = Step::Decided { decision, last };
     Ok(())
 }
@@ -371,27 +344,18 @@ fn record(
     unix_seconds: u64,
     incident: &mut Incident,
 ) -> Result<(), Failure> {
-    let (decision, _) = decision(incident)?;
     let (memory, time) = (memory.calls()?, time(unix_seconds)?);
-    *decision = decision.guest_first();
-    Ok(lock(&containment.0).record(&memory, decision, time)?)
+    let (decision, last) = take_decision(incident)?;
+    let mut decision = decision.guest_first();
+    let recorded = lock(&containment.0).record(&memory, &mut decision, time);
+    incident.0 = Step::Decided { decision, last };
+    Ok(recorded?)
 }
 
+/// The incident is empty if it fails: a second time, it might be injected twice.
 fn inject(containment: &Containment, vcpu: &Vcpu, incident: &mut Incident) -> Result<(), Failure> {
-    let (decision, last) = decision(incident)?;
-    let (decision, mut vcpu) = (*decision, vcpu.exited(last, &containment.1)?);
-    match lock(&containment.0).inject(&mut vcpu, decision) {
-        Ok(outcome) => {
-            incident.0 = Step::Done(outcome);
-            Ok(())
-        }
-        Err(error) => {
-            let failure = Failure::from(error);
-            // A second time, it would be injected twice.
-            if failure.status == Status::Degraded {
-                incident.0 = Step::Empty;
-            }
-            Err(failure)
-        }
-    }
+    let (decision, last) = take_decision(incident)?;
+    let mut vcpu = vcpu.exited(last, &containment.1)?;
+    incident.0 = Step::Done(lock(&containment.0).inject(&mut vcpu, decision)?);
+    Ok(())
 }

@@ -81,6 +81,8 @@ pub enum Recorded {
     AtSource = 1,
     /// The guest did not acknowledge those before it for too long: it gets the abort alone.
     Unacknowledged = 2,
+    /// The guest's memory could not be written where its records lie: it gets the abort alone.
+    Unwritable = 3,
 }
 
 /// Where an injection left the guest.
@@ -279,6 +281,7 @@ fn about(error: &MemoryError, recorded: seawall::Recorded) -> Outcome {
         seawall::Recorded::No => (Recorded::No, 0),
         seawall::Recorded::AtSource(source) => (Recorded::AtSource, source.into()),
         seawall::Recorded::Unacknowledged => (Recorded::Unacknowledged, 0),
+        seawall::Recorded::Unwritable => (Recorded::Unwritable, 0),
     };
     Outcome {
         gpa: error.gpa.unwrap_or(0),
@@ -407,10 +410,14 @@ pub unsafe extern "C" fn seawall_incident_text(
     }
 }
 
-/// The decision of an incident, to go on with.
-pub(crate) fn decision(incident: &mut Incident) -> Result<(&mut Decision, Last), Failure> {
-    match &mut incident.0 {
-        Step::Decided { decision, last } => Ok((decision, *last)),
-        _ => Err(Failure::invalid("expected an incident that was decided on, and is not done: decide first")),
+/// Takes the decision of an incident, to go on with; the incident is empty then.
+pub(crate) fn take_decision(incident: &mut Incident) -> Result<(Decision, Last), Failure> {
+    match std::mem::take(&mut incident.0) {
+        Step::Decided { decision, last } => Ok((decision, last)),
+        other => {
+            incident.0 = other;
+            let expected = "expected an incident that was decided on, and is not done: decide first";
+            Err(Failure::invalid(expected))
+        }
     }
 }

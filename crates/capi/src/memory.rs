@@ -1,12 +1,10 @@
 //! The guest's memory, as two functions of its VMM.
 
 use std::ffi::c_void;
-use std::fmt;
 use std::io;
 use std::sync::atomic::{Ordering, fence};
 
-use vm_memory::bitmap::BitmapSlice;
-use vm_memory::{AtomicAccess, Bytes, GuestAddress, ReadVolatile, VolatileSlice, WriteVolatile};
+use seawall::{RecordError, RecordMemory};
 
 use crate::status::{Failure, Status};
 
@@ -49,141 +47,53 @@ impl Memory {
     }
 }
 
-/// Why memory was not read or written.
-#[derive(Debug)]
-pub(crate) enum MemoryError {
-    /// The VMM's function failed.
-    Call { what: &'static str, gpa: u64, size: usize, errno: i32 },
-    /// What it was to be copied from or to failed.
-    Stream(io::ErrorKind),
+/// The VMM's function failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {size} bytes of guest memory at {gpa:#x}: {}", io::Error::from_raw_os_error(*.errno))]
+struct CallFailed {
+    what: &'static str,
+    gpa: u64,
+    size: usize,
+    errno: i32,
 }
 
-impl fmt::Display for MemoryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Call { what, gpa, size, errno } => {
-                let words = io::Error::from_raw_os_error(*errno);
-                write!(f, "cannot {what} {size} bytes of guest memory at {gpa:#x}: {words}")
-            }
-            Self::Stream(kind) => write!(f, "cannot copy guest memory: {kind}"),
-        }
-    }
-}
-
-impl From<MemoryError> for Failure {
-    fn from(error: MemoryError) -> Self {
-        let errno = match error {
-            MemoryError::Call { errno, .. } => Some(errno),
-            MemoryError::Stream(_) => None,
-        };
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        let error = error.into_inner();
+        let errno = error.downcast_ref().map(|CallFailed { errno, .. }| *errno);
         Self::new(Status::Memory, error).with_errno(errno)
     }
 }
 
-impl From<vm_memory::VolatileMemoryError> for MemoryError {
-    fn from(error: vm_memory::VolatileMemoryError) -> Self {
-        match error {
-            vm_memory::VolatileMemoryError::IOError(error) => Self::Stream(error.kind()),
-            _ => Self::Stream(io::ErrorKind::InvalidInput),
-        }
-    }
+fn failed(what: &'static str, gpa: u64, size: usize, errno: i32) -> RecordError {
+    RecordError::new(CallFailed { what, gpa, size, errno: errno.saturating_abs() })
 }
 
-impl Bytes<GuestAddress> for Calls {
-    type E = MemoryError;
-
-    fn write(&self, bytes: &[u8], gpa: GuestAddress) -> Result<usize, MemoryError> {
-        self.write_slice(bytes, gpa)?;
-        Ok(bytes.len())
-    }
-
-    fn read(&self, bytes: &mut [u8], gpa: GuestAddress) -> Result<usize, MemoryError> {
-        self.read_slice(bytes, gpa)?;
-        Ok(bytes.len())
-    }
-
-    fn write_slice(&self, bytes: &[u8], gpa: GuestAddress) -> Result<(), MemoryError> {
-        // SAFETY: the VMM's own function, with what it asked for.
-        match unsafe { (self.write)(self.opaque, gpa.0, bytes.as_ptr(), bytes.len()) } {
+/// The VMM's functions have no order: the strongest there is.
+impl RecordMemory for Calls {
+    fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), RecordError> {
+        // SAFETY: the VMM's own function, with as many bytes as it is told.
+        match unsafe { (self.write)(self.opaque, gpa, bytes.as_ptr(), bytes.len()) } {
             0 => Ok(()),
             errno => Err(failed("write", gpa, bytes.len(), errno)),
         }
     }
 
-    fn read_slice(&self, bytes: &mut [u8], gpa: GuestAddress) -> Result<(), MemoryError> {
+    fn load_u64(&self, gpa: u64) -> Result<u64, RecordError> {
+        let mut bytes = [0; 8];
         // SAFETY: as above.
-        match unsafe { (self.read)(self.opaque, gpa.0, bytes.as_mut_ptr(), bytes.len()) } {
-            0 => Ok(()),
-            errno => Err(failed("read", gpa, bytes.len(), errno)),
-        }
-    }
-
-    fn read_volatile_from<F: ReadVolatile>(
-        &self,
-        gpa: GuestAddress,
-        from: &mut F,
-        count: usize,
-    ) -> Result<usize, MemoryError> {
-        let mut bytes = vec![0; count];
-        let read = from.read_volatile(&mut slice(&mut bytes))?;
-        bytes.truncate(read);
-        self.write(&bytes, gpa)
-    }
-
-    fn read_exact_volatile_from<F: ReadVolatile>(
-        &self,
-        gpa: GuestAddress,
-        from: &mut F,
-        count: usize,
-    ) -> Result<(), MemoryError> {
-        let mut bytes = vec![0; count];
-        from.read_exact_volatile(&mut slice(&mut bytes))?;
-        self.write_slice(&bytes, gpa)
-    }
-
-    fn write_volatile_to<F: WriteVolatile>(
-        &self,
-        gpa: GuestAddress,
-        to: &mut F,
-        count: usize,
-    ) -> Result<usize, MemoryError> {
-        let mut bytes = vec![0; count];
-        self.read_slice(&mut bytes, gpa)?;
-        Ok(to.write_volatile(&slice(&mut bytes))?)
-    }
-
-    fn write_all_volatile_to<F: WriteVolatile>(
-        &self,
-        gpa: GuestAddress,
-        to: &mut F,
-        count: usize,
-    ) -> Result<(), MemoryError> {
-        let mut bytes = vec![0; count];
-        self.read_slice(&mut bytes, gpa)?;
-        Ok(to.write_all_volatile(&slice(&mut bytes))?)
-    }
-
-    /// In the strongest order, whatever was asked for: the VMM's function has none.
-    fn store<T: AtomicAccess>(&self, value: T, gpa: GuestAddress, _: Ordering) -> Result<(), MemoryError> {
+        let errno = unsafe { (self.read)(self.opaque, gpa, bytes.as_mut_ptr(), bytes.len()) };
         fence(Ordering::SeqCst);
-        self.write_slice(value.as_slice(), gpa)?;
-        fence(Ordering::SeqCst);
-        Ok(())
+        if errno == 0 { Ok(u64::from_ne_bytes(bytes)) } else { Err(failed("read", gpa, bytes.len(), errno)) }
     }
 
-    fn load<T: AtomicAccess>(&self, gpa: GuestAddress, _: Ordering) -> Result<T, MemoryError> {
+    fn store_u64(&self, gpa: u64, value: u64) -> Result<(), RecordError> {
         fence(Ordering::SeqCst);
-        let mut value = T::zeroed();
-        self.read_slice(value.as_mut_slice(), gpa)?;
-        fence(Ordering::SeqCst);
-        Ok(value)
+        RecordMemory::write(self, gpa, &value.to_ne_bytes())
     }
-}
 
-fn slice(bytes: &mut [u8]) -> VolatileSlice<'_, impl BitmapSlice + use<>> {
-    VolatileSlice::from(bytes)
-}
-
-fn failed(what: &'static str, gpa: GuestAddress, size: usize, errno: i32) -> MemoryError {
-    MemoryError::Call { what, gpa: gpa.0, size, errno: errno.saturating_abs() }
+    fn store_u32(&self, gpa: u64, value: u32) -> Result<(), RecordError> {
+        fence(Ordering::SeqCst);
+        RecordMemory::write(self, gpa, &value.to_ne_bytes())
+    }
 }

@@ -124,9 +124,9 @@ impl From<ContainError<ExitedError>> for Failure {
     fn from(error: ContainError<ExitedError>) -> Self {
         let (status, errno) = match &error {
             ContainError::Vcpu(error @ ExitedError::Events(events)) => {
-                (if events.has_injected() { Status::Degraded } else { Status::Vcpu }, error.errno())
+                (if events.has_injected() { Status::Degraded } else { Status::Vcpu }, Some(error.errno()))
             }
-            ContainError::Vcpu(error) => (Status::Vcpu, error.errno()),
+            ContainError::Vcpu(error) => (Status::Vcpu, Some(error.errno())),
             ContainError::NotInAbi { .. } => (Status::Refused, None),
             ContainError::OtherVcpu { .. } => (Status::InvalidArgument, None),
         };

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Delivery, Exit, Layout, Vcpu};
+use seawall_events::{Abi, Layout, VcpuEvents};
+use seawall_inject::{Delivery, Exit, Vcpu};
 
 /// Guest physical address at which the VM's RAM begins.
 pub const RAM: u64 = 0x4000_0000;
@@ -183,6 +184,12 @@ pub trait TestVm: Vcpu<Error = Error> {
     /// # Errors
     /// The call's errno.
     fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error>;
+
+    /// `KVM_GET_VCPU_EVENTS`.
+    ///
+    /// # Errors
+    /// The call's errno.
+    fn events(&self) -> Result<VcpuEvents, Error>;
 
     /// `KVM_SET_VCPU_EVENTS` with an address that cannot be read.
     ///

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit, GuestKind, Inject, Vcpu, VcpuTraits};
 use seawall_machine::{Config, NoSyndrome, StorePolicy, Vm};
 
 use crate::backend::{Backend, Capability, El1, Error, Interrupt, RAM_SIZE, Setup, TestVm};
@@ -56,7 +57,7 @@ impl Backend for Machine {
             store_policy: if setup.stores_abort { StorePolicy::Abort } else { StorePolicy::Defer },
             ..Config::default()
         };
-        Ok(Box::new(MachineVm { vm: RefCell::new(Vm::new(config)?), abi: setup.abi }))
+        Ok(Box::new(MachineVm { vm: RefCell::new(Vm::new(config)?) }))
     }
 
     fn kick(&self, _thread: &JoinHandle<()>) {}
@@ -65,7 +66,6 @@ impl Backend for Machine {
 /// The machine's CPUs are reached through `&mut Vm`; a read of a register is no change of it.
 struct MachineVm {
     vm: RefCell<Vm>,
-    abi: Abi,
 }
 
 impl MachineVm {
@@ -102,25 +102,12 @@ fn not_there(what: &str) -> Error {
     Error::Other(format!("the machine has no {what}"))
 }
 
-impl Vcpu for MachineVm {
+impl Inject for MachineVm {
     type Error = Error;
 
-    fn run(&mut self) -> Result<Exit, Error> {
-        self.run_for(BUDGET)
-    }
-
-    fn answer_mmio(&mut self, data: [u8; 8]) {
-        if let Ok(mut vcpu) = self.vm.get_mut().vcpu(0) {
-            vcpu.answer_mmio(data);
-        }
-    }
-
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        Ok(self.vm.get_mut().vcpu(0)?.set_events(events)?)
-    }
-
-    fn events(&self) -> Result<VcpuEvents, Error> {
-        Ok(self.vm.borrow_mut().vcpu(0)?.events()?)
+    fn traits(&self) -> VcpuTraits {
+        let Config { ras, abi, .. } = *self.vm.borrow().config();
+        VcpuTraits { guest: GuestKind::Aarch64, ras, abi }
     }
 
     fn reg(&self, reg: Reg) -> Result<u64, Error> {
@@ -131,12 +118,28 @@ impl Vcpu for MachineVm {
         Ok(self.vm.get_mut().vcpu(0)?.set_reg(reg, value)?)
     }
 
-    fn abi(&self) -> Abi {
-        self.abi
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        Ok(self.vm.get_mut().vcpu(0)?.inject(events)?)
+    }
+}
+
+impl Vcpu for MachineVm {
+    fn run(&mut self) -> Result<Exit, Error> {
+        self.run_for(BUDGET)
+    }
+
+    fn answer_mmio(&mut self, data: [u8; 8]) {
+        if let Ok(mut vcpu) = self.vm.get_mut().vcpu(0) {
+            vcpu.answer_mmio(data);
+        }
     }
 }
 
 impl TestVm for MachineVm {
+    fn events(&self) -> Result<VcpuEvents, Error> {
+        Ok(self.vm.borrow_mut().vcpu(0)?.events()?)
+    }
+
     fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
         Ok(self.vm.get_mut().vcpu(0)?.set_events_bytes(bytes)?)
     }

@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use seawall_events::{Delivery, Exit, VcpuEvents};
+use seawall_events::VcpuEvents;
+use seawall_inject::{Delivery, Exit};
 use serde::Serialize;
 
 use crate::backend::{Backend, Capability, Error, Interrupt, Setup};

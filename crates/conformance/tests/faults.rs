@@ -7,7 +7,8 @@ use std::time::Duration;
 use seawall_conformance::{
     Backend, Capability, Entry, Error, Interrupt, LIMIT, Machine, Setup, TestVm, Verdict, run, scenarios,
 };
-use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit, Inject, Vcpu, VcpuTraits};
 
 /// What is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,9 +63,49 @@ impl Backend for Faulty {
     fn kick(&self, _thread: &JoinHandle<()>) {}
 }
 
-impl Vcpu for FaultyVm {
+impl Inject for FaultyVm {
     type Error = Error;
 
+    fn traits(&self) -> VcpuTraits {
+        self.vm.traits()
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        self.vm.reg(reg)
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        self.vm.set_reg(reg, value)
+    }
+
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        let mut events = *events;
+        let asked = events.ext_dabt_pending || events.ext_iabt_pending;
+        let pc = self.vm.reg(Reg::Pc)?;
+        match self.fault {
+            Fault::NoEsr => events.ext_abt_has_esr = false,
+            Fault::DataAbortsOnly if events.ext_iabt_pending => {
+                (events.ext_dabt_pending, events.ext_iabt_pending) = (true, false);
+            }
+            Fault::Panics => panic!("a fault of the backend"),
+            _ => {}
+        }
+        let set = self.vm.inject(&events);
+        if self.fault == Fault::NeverRefuses && set.is_err() {
+            return Ok(Delivery::NotDelivered);
+        }
+        if self.fault == Fault::FarOfThePage && asked && set.is_ok() {
+            let far = self.vm.reg(Reg::FarEl1)?;
+            self.vm.set_reg(Reg::FarEl1, far & !0xfff)?;
+        }
+        if self.fault == Fault::SkipsTheInstruction && asked && set.is_ok() {
+            self.vm.set_reg(Reg::ElrEl1, pc + 4)?;
+        }
+        set
+    }
+}
+
+impl Vcpu for FaultyVm {
     fn run(&mut self) -> Result<Exit, Error> {
         match self.fault {
             Fault::Hangs => {
@@ -83,53 +124,15 @@ impl Vcpu for FaultyVm {
     fn answer_mmio(&mut self, data: [u8; 8]) {
         self.vm.answer_mmio(data);
     }
+}
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        let mut events = *events;
-        let asked = events.ext_dabt_pending || events.ext_iabt_pending;
-        let pc = self.vm.reg(Reg::Pc)?;
-        match self.fault {
-            Fault::NoEsr => events.ext_abt_has_esr = false,
-            Fault::DataAbortsOnly if events.ext_iabt_pending => {
-                (events.ext_dabt_pending, events.ext_iabt_pending) = (true, false);
-            }
-            Fault::Panics => panic!("a fault of the backend"),
-            _ => {}
-        }
-        let set = self.vm.set_events(&events);
-        if self.fault == Fault::NeverRefuses && set.is_err() {
-            return Ok(Delivery::NotDelivered);
-        }
-        if self.fault == Fault::FarOfThePage && asked && set.is_ok() {
-            let far = self.vm.reg(Reg::FarEl1)?;
-            self.vm.set_reg(Reg::FarEl1, far & !0xfff)?;
-        }
-        if self.fault == Fault::SkipsTheInstruction && asked && set.is_ok() {
-            self.vm.set_reg(Reg::ElrEl1, pc + 4)?;
-        }
-        set
-    }
-
+impl TestVm for FaultyVm {
     fn events(&self) -> Result<VcpuEvents, Error> {
         let events = self.vm.events()?;
         let forgets = self.fault == Fault::ForgetsSErrors;
         Ok(VcpuEvents { serror_pending: events.serror_pending && !forgets, ..events })
     }
 
-    fn reg(&self, reg: Reg) -> Result<u64, Error> {
-        self.vm.reg(reg)
-    }
-
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
-        self.vm.set_reg(reg, value)
-    }
-
-    fn abi(&self) -> Abi {
-        self.vm.abi()
-    }
-}
-
-impl TestVm for FaultyVm {
     fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Delivery, Error> {
         match self.vm.set_events_bytes(bytes) {
             Err(_) if self.fault == Fault::NeverRefuses => Ok(Delivery::NotDelivered),

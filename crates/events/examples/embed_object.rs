@@ -10,11 +10,11 @@ mod vcpu;
 use seawall_arm::{
     DataAbort, Dfsr, Esr, Field, FsrFormat, FsrStatus, Ifsr, InstructionAbort, SError, Syndrome,
 };
-use seawall_events::wire::{ArmNisv, ArmSea, Mmio, one_reg_id};
-use seawall_events::{
-    Abi, AbortDelivery, Applied, HostFallback, LastFault, MmioExit, NisvExit, PendingSError, Refusal,
-    Refused, Reg, Registers, SeaExit, SeaPolicy, VcpuConfig, VcpuEvents, VirtualSError,
+use seawall_events::kernel::{
+    AbortDelivery, Applied, HostFallback, LastFault, PendingSError, SeaPolicy, VcpuConfig, VirtualSError,
 };
+use seawall_events::wire::{ArmNisv, ArmSea, Mmio, one_reg_id};
+use seawall_events::{Abi, MmioExit, NisvExit, Refusal, Refused, Reg, Registers, SeaExit, VcpuEvents};
 use zerocopy::transmute;
 
 /// A vCPU of this hypervisor's own.
@@ -57,71 +57,71 @@ impl Guest {
     /// `KVM_SET_VCPU_EVENTS` from the bytes of the system call; `None` is a fault of the copy.
     ///
     /// # Errors
-    /// As [`seawall_events::set_events_bytes`].
+    /// As [`seawall_events::kernel::set_events_bytes`].
     #[inline(never)]
     pub fn set_events_bytes(&mut self, abi: Abi, bytes: Option<&[u8; 64]>) -> Result<Applied, Refused> {
-        seawall_events::set_events_bytes(&mut self.0, abi, || bytes.copied())
+        seawall_events::kernel::set_events_bytes(&mut self.0, abi, || bytes.copied())
     }
 
     /// `KVM_SET_VCPU_EVENTS` without a layout.
     ///
     /// # Errors
-    /// As [`seawall_events::set_events`].
+    /// As [`seawall_events::kernel::set_events`].
     #[inline(never)]
     pub fn set_events(&mut self, abi: Abi, events: &VcpuEvents) -> Result<Applied, Refused> {
-        seawall_events::set_events(&mut self.0, abi, events)
+        seawall_events::kernel::set_events(&mut self.0, abi, events)
     }
 
     /// `KVM_GET_VCPU_EVENTS` as the bytes of the system call.
     ///
     /// # Errors
-    /// As [`seawall_events::get_events_bytes`].
+    /// As [`seawall_events::kernel::get_events_bytes`].
     #[inline(never)]
     pub fn events_bytes(&self, abi: Abi) -> Result<[u8; 64], Refusal> {
-        seawall_events::get_events_bytes(&self.0, abi)
+        seawall_events::kernel::get_events_bytes(&self.0, abi)
     }
 
     /// `KVM_GET_VCPU_EVENTS` without a layout.
     ///
     /// # Errors
-    /// As [`seawall_events::get_events`].
+    /// As [`seawall_events::kernel::get_events`].
     #[inline(never)]
     pub fn events(&self) -> Result<VcpuEvents, Refusal> {
-        seawall_events::get_events(&self.0)
+        seawall_events::kernel::get_events(&self.0)
     }
 
     /// Before each entry into the guest.
     #[inline(never)]
     pub fn prepare_run(&mut self) -> PendingSError {
-        seawall_events::prepare_run(&mut self.0)
+        seawall_events::kernel::prepare_run(&mut self.0)
     }
 
     /// An external abort of the guest trapped to EL2.
     ///
     /// # Errors
-    /// As [`seawall_events::handle_guest_sea`].
+    /// As [`seawall_events::kernel::handle_guest_sea`].
     #[inline(never)]
     pub fn handle_sea(&mut self, policy: SeaPolicy) -> Result<SeaExit, HostFallback> {
-        seawall_events::handle_guest_sea(&mut self.0, policy)
+        seawall_events::kernel::handle_guest_sea(&mut self.0, policy)
     }
 
     /// The guest fetched where there is no memory.
     #[inline(never)]
     pub fn fetch_from_hole(&mut self) -> AbortDelivery {
-        seawall_events::inject_fetch_from_hole(&mut self.0)
+        seawall_events::kernel::inject_fetch_from_hole(&mut self.0)
     }
 
     /// The guest's table walk came to where there is no memory.
     #[inline(never)]
     pub fn walk_into_hole(&mut self) -> AbortDelivery {
-        seawall_events::inject_walk_abort(&mut self.0)
+        seawall_events::kernel::inject_walk_abort(&mut self.0)
     }
 }
 
 /// Whether a trap to EL2 is an external abort.
 #[inline(never)]
 pub fn is_sea(esr: u64) -> bool {
-    seawall_events::is_sea(Esr::from_bits(esr))
+    seawall_events::kernel::is_sea(Esr::from_bits(esr))
 }
 
 /// The exit that KVM makes of what the hardware reported.

@@ -73,7 +73,7 @@ impl Refusal {
     }
 }
 
-/// A refusal by [`set_events`](crate::set_events), and whether the guest was changed all the same.
+/// A refusal by [`set_events`](crate::kernel::set_events), and whether the guest was changed all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[error("{refusal}{}", if *.abort_delivered { " (the external abort of the same call was delivered)" } else { "" })]
 pub struct Refused {

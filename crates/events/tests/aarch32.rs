@@ -4,10 +4,11 @@ mod guest;
 
 use guest::{FAR, PC, POSTED, Vcpu, aarch32, check, dabt, iabt, serror, serror_esr, with_abort_esr};
 use seawall_arm::Target;
-use seawall_events::{
-    Abi, AbortDelivery, LastFault, PendingSError, Reg, Registers, SErrorDelivery, VcpuConfig, VcpuState,
-    VirtualSError, prepare_run, set_events,
+use seawall_events::kernel::{
+    AbortDelivery, LastFault, PendingSError, SErrorDelivery, VcpuConfig, VcpuState, VirtualSError,
+    prepare_run, set_events,
 };
+use seawall_events::{Abi, Reg, Registers};
 
 /// Supervisor mode, nothing masked; SPAN set.
 const SVC: u64 = 0x13;

@@ -5,9 +5,8 @@ mod guest;
 
 use guest::{PC, POSTED, VBAR, check, dabt, el1_unmasked, guest, serror, serror_esr, with_abort_esr};
 use seawall_arm::{Esr, Target};
-use seawall_events::{
-    Abi, LastFault, PendingSError, Reg, SErrorDelivery, VcpuEvents, get_events, prepare_run, set_events,
-};
+use seawall_events::kernel::{LastFault, PendingSError, SErrorDelivery, get_events, prepare_run, set_events};
+use seawall_events::{Abi, Reg, VcpuEvents};
 
 #[test]
 fn an_esr_for_the_abort_and_one_for_the_serror_go_in_one_call() {

@@ -6,10 +6,10 @@ use guest::{
     FAR, PC, POSTED, VBAR, Vcpu, check, dabt, el0, el1, el1_unmasked, guest, iabt, serror, serror_esr,
 };
 use seawall_arm::{Esr, Target};
-use seawall_events::{
-    Abi, AbortDelivery, PendingSError, Reg, Registers, SErrorDelivery, VirtualSError, get_events,
-    prepare_run, set_events,
+use seawall_events::kernel::{
+    AbortDelivery, PendingSError, SErrorDelivery, VirtualSError, get_events, prepare_run, set_events,
 };
+use seawall_events::{Abi, Reg, Registers};
 
 /// After a data abort into a guest in `pstate` with `sctlr`: the PSTATE of its handler.
 fn handler_pstate(pstate: u64, sctlr: u64) -> u64 {

@@ -6,10 +6,11 @@ use guest::{
     FAR, PC, POSTED, VBAR, VBAR_EL2, check, dabt, el1, iabt, nested, serror, serror_esr, with_abort_esr,
 };
 use seawall_arm::{Esr, Target};
-use seawall_events::{
-    AbortDelivery, PendingSError, Reg, Registers, SErrorDelivery, finish_run, get_events, inject_held,
-    prepare_run, set_events,
+use seawall_events::kernel::{
+    AbortDelivery, PendingSError, SErrorDelivery, finish_run, get_events, inject_held, prepare_run,
+    set_events,
 };
+use seawall_events::{Reg, Registers};
 
 const AMO: u64 = 1 << 5;
 const TGE: u64 = 1 << 27;

@@ -5,10 +5,11 @@ mod guest;
 use guest::Vcpu;
 use proptest::prelude::*;
 use seawall_arm::{Esr, ExceptionLevel, Mode, Pstate};
-use seawall_events::{
-    Abi, Errno, LastFault, Layout, Reg, Registers, SErrorDelivery, VcpuConfig, VcpuEvents, VirtualSError,
-    get_events, prepare_run, set_events, set_events_bytes,
+use seawall_events::kernel::{
+    LastFault, SErrorDelivery, VcpuConfig, VirtualSError, get_events, prepare_run, set_events,
+    set_events_bytes,
 };
+use seawall_events::{Abi, Errno, Layout, Reg, Registers, VcpuEvents};
 
 fn any_abi() -> impl Strategy<Value = Abi> {
     prop_oneof![

@@ -4,10 +4,11 @@ mod guest;
 
 use guest::{PC, VBAR, Vcpu, check, el0, el1, el1_unmasked, nested};
 use seawall_arm::{Esr, Target};
-use seawall_events::{
-    HostFallback, LastFault, Reg, SErrorDelivery, SeaExit, SeaPolicy, handle_guest_sea,
-    inject_fetch_from_hole, inject_walk_abort, is_sea,
+use seawall_events::kernel::{
+    HostFallback, LastFault, SErrorDelivery, SeaPolicy, handle_guest_sea, inject_fetch_from_hole,
+    inject_walk_abort, is_sea,
 };
+use seawall_events::{Reg, SeaExit};
 
 const TO_USER: SeaPolicy = SeaPolicy { to_user: true, guest_has_ras: true };
 

@@ -9,10 +9,11 @@ use guest::{
     with_abort_esr,
 };
 use seawall_arm::{Esr, Target};
-use seawall_events::{
-    Abi, AbortDelivery, Errno, LastFault, Refusal, Refused, Reg, Registers, SErrorDelivery, VcpuConfig,
-    VcpuEvents, VcpuState, VirtualSError, get_events, get_events_bytes, set_events, set_events_bytes,
+use seawall_events::kernel::{
+    AbortDelivery, LastFault, SErrorDelivery, VcpuConfig, VcpuState, VirtualSError, get_events,
+    get_events_bytes, set_events, set_events_bytes,
 };
+use seawall_events::{Abi, Errno, Refusal, Refused, Reg, Registers, VcpuEvents};
 
 /// Refused with this reason, and the guest as it was.
 fn check_refused(vcpu: &Vcpu, abi: Abi, events: &VcpuEvents, refusal: Refusal) {

@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use TaskState::{Alive, Killed, Lost};
 use host::Run;
-use seawall::{Containment, Full, Mainline, Policy, SError, StormGuard};
-use seawall_events::{SeaExit, Vcpu as _, VcpuEvents};
+use seawall::{Containment, Now, Rules, StormGuard};
+use seawall_events::{SeaExit, VcpuEvents};
 use seawall_guest::{
     Access, Checksum, Counters, DemoOptions, Hole, HoleUnder, Image, KernelEnd, Layout, Place, Report,
     TaskState, bench, demo, demo_with,
 };
+use seawall_inject::Inject as _;
 use seawall_machine::{Config, StorePolicy, Vcpu, Vm};
 
 /// Contains an SEA, at the guest's own time: a step is a nanosecond.
-fn contain(containment: &mut Containment<impl Policy>, vcpu: &mut Vcpu<'_>, exit: &SeaExit) {
-    let now = Duration::from_nanos(vcpu.instructions());
-    containment.handle(vcpu, exit, now).unwrap();
+fn contain(containment: &mut Containment, vcpu: &mut Vcpu<'_>, exit: &SeaExit) {
+    let now = Now::new(0, Duration::from_nanos(vcpu.instructions()));
+    assert_eq!(containment.contain(vcpu, &(*exit).into(), None, &now).unwrap().stop(), None);
 }
 
 /// The demo guest with poison at `places` from the time it is ready, SEAs contained by `policy`.
-fn contained(policy: impl Policy, places: impl FnOnce(&Layout) -> Vec<Place>) -> (Report, Run) {
+fn contained(policy: Rules, places: impl FnOnce(&Layout) -> Vec<Place>) -> (Report, Run) {
     let mut containment = Containment::new(policy);
     poisoned(places, |vcpu, exit| {
         contain(&mut containment, vcpu, exit);
@@ -33,7 +34,7 @@ fn injected(events: VcpuEvents, place: impl FnOnce(&Layout) -> Place) -> (Report
     poisoned(
         |layout| vec![place(layout)],
         |vcpu, _| {
-            vcpu.set_events(&events).unwrap();
+            vcpu.inject(&events).unwrap();
         },
     )
 }
@@ -84,7 +85,7 @@ fn demo_story(layout: &Layout) -> Vec<Place> {
 
 #[test]
 fn full_containment_loses_only_the_task_whose_data_is_gone() {
-    let (report, run) = contained(Full, demo_story);
+    let (report, run) = contained(Rules::FULL, demo_story);
     assert_eq!(report.kernel, KernelEnd::Ok);
     assert_eq!(states(&report), [Alive, Killed, Alive, Alive]);
     assert!(report.tasks.iter().all(|task| task.checksum == Checksum::Ok));
@@ -103,7 +104,7 @@ fn full_containment_loses_only_the_task_whose_data_is_gone() {
 
 #[test]
 fn mainline_containment_loses_the_task_whose_code_could_have_been_saved() {
-    let (report, _) = contained(Mainline, demo_story);
+    let (report, _) = contained(Rules::MAINLINE, demo_story);
     assert_eq!(report.kernel, KernelEnd::Ok);
     assert_eq!(states(&report), [Killed, Killed, Alive, Alive]);
     assert_eq!(report.counters, Some(Counters { retired: 2, recovered: 0, killed: 2, seas: 2, serrors: 0 }));
@@ -114,7 +115,7 @@ fn mainline_containment_loses_the_task_whose_code_could_have_been_saved() {
 
 #[test]
 fn serror_loses_everything() {
-    let (report, run) = contained(SError, demo_story);
+    let (report, run) = contained(Rules::SERROR, demo_story);
     assert_eq!(report.kernel, KernelEnd::Panic);
     assert_eq!(states(&report), [Lost; 4]);
     assert_eq!(report.counters, Some(Counters { retired: 0, recovered: 0, killed: 0, seas: 0, serrors: 1 }));
@@ -128,7 +129,7 @@ fn serror_loses_everything() {
 fn poison_in_any_line_of_a_task_s_data_is_loaded_within_its_rounds_and_costs_that_task() {
     for n in 0..4 {
         for line in 0..128 {
-            let (report, run) = contained(Full, |layout| {
+            let (report, run) = contained(Rules::FULL, |layout| {
                 let Place { pa, va, .. } = layout.tasks[n].data;
                 vec![Place { pa: pa + 64 * line, va: va + 64 * line, len: 64 }]
             });
@@ -146,7 +147,7 @@ fn poison_in_any_line_of_a_task_s_data_is_loaded_within_its_rounds_and_costs_tha
 fn poison_in_any_line_of_text_that_runs_costs_nothing() {
     for n in 0..4 {
         for is_work in [false, true] {
-            let (report, run) = contained(Full, |layout| {
+            let (report, run) = contained(Rules::FULL, |layout| {
                 let task = &layout.tasks[n];
                 vec![if is_work { task.work_line } else { task.main_line }]
             });
@@ -160,7 +161,7 @@ fn poison_in_any_line_of_text_that_runs_costs_nothing() {
 
 #[test]
 fn both_pages_of_every_text_can_be_lost() {
-    let (report, run) = contained(Full, |layout| layout.tasks.map(|task| task.text).to_vec());
+    let (report, run) = contained(Rules::FULL, |layout| layout.tasks.map(|task| task.text).to_vec());
     assert_eq!(states(&report), [Alive; 4]);
     assert!(report.tasks.iter().all(|task| task.rounds == 64 && task.checksum == Checksum::Ok));
     assert_eq!(report.counters, Some(Counters { retired: 8, recovered: 8, killed: 0, seas: 8, serrors: 0 }));
@@ -170,7 +171,7 @@ fn both_pages_of_every_text_can_be_lost() {
 #[test]
 fn text_lost_more_often_than_there_are_spare_frames_kills_the_task() {
     // The same PC and address each time, but another page: no storm.
-    let mut containment = Containment::new(Full).with_storm_guard(StormGuard::new(64, Duration::MAX));
+    let mut containment = Containment::new(Rules::FULL).with_storm_guard(StormGuard::new(64, Duration::MAX));
     let mut spare = None;
     let image = demo();
     let spares = image.layout.spares;
@@ -199,7 +200,7 @@ fn text_lost_more_often_than_there_are_spare_frames_kills_the_task() {
 
 #[test]
 fn poison_in_a_stack_is_popped_and_costs_the_task() {
-    let (report, _) = contained(Full, |layout| vec![layout.tasks[2].stack_line]);
+    let (report, _) = contained(Rules::FULL, |layout| vec![layout.tasks[2].stack_line]);
     assert_eq!(states(&report), [Alive, Alive, Killed, Alive]);
     assert_eq!((report.seas[0].access, report.seas[0].far), (Access::Load, Some(0x42_0ff0)));
 }
@@ -207,7 +208,7 @@ fn poison_in_a_stack_is_popped_and_costs_the_task() {
 #[test]
 fn poison_in_a_task_s_table_kills_it_and_retires_nothing() {
     let image = demo();
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     let at_ready = |vm: &mut Vm| {
         let [_, db, ..] = image.layout.tasks;
         let l3 = db.text_descriptors;
@@ -226,7 +227,7 @@ fn poison_in_a_task_s_table_kills_it_and_retires_nothing() {
 
 #[test]
 fn poison_in_kernel_data_panics_and_ends() {
-    let (report, _) = contained(Full, |layout| vec![layout.kernel_data_line]);
+    let (report, _) = contained(Rules::FULL, |layout| vec![layout.kernel_data_line]);
     assert_eq!(report.kernel, KernelEnd::Panic);
     assert_eq!(states(&report), [Lost; 4]);
     let [first, second] = report.panics.as_slice() else { panic!("{:?}", report.panics) };
@@ -240,7 +241,7 @@ fn poison_in_kernel_data_panics_and_ends() {
 
 #[test]
 fn poison_in_the_vector_of_tasks_panics_the_kernel_with_an_instruction_abort() {
-    let (report, _) = contained(Full, |layout| vec![layout.vector_line]);
+    let (report, _) = contained(Rules::FULL, |layout| vec![layout.vector_line]);
     assert_eq!(report.kernel, KernelEnd::Panic);
     assert_eq!(report.panics[0].esr, 0x8600_0210);
     assert_eq!(report.panics[0].far, 0xffff_ff80_4008_1400);
@@ -316,7 +317,7 @@ fn lost_il_bit_panics() {
     let (report, _) = poisoned(
         |layout| vec![web_work(layout)],
         |vcpu, _| {
-            vcpu.set_events(&abort(true, 0x200)).unwrap();
+            vcpu.inject(&abort(true, 0x200)).unwrap();
             vcpu.set_reg(seawall_events::Reg::EsrEl1, 0x8000_0210).unwrap();
         },
     );
@@ -329,7 +330,7 @@ fn wrong_class_for_the_level_panics() {
     let (report, _) = poisoned(
         |layout| vec![web_work(layout)],
         |vcpu, _| {
-            vcpu.set_events(&abort(true, 0x200)).unwrap();
+            vcpu.inject(&abort(true, 0x200)).unwrap();
             vcpu.set_reg(seawall_events::Reg::EsrEl1, 0x8600_0210).unwrap();
         },
     );
@@ -345,7 +346,7 @@ fn store_to_poison_waits_for_the_load_unless_stores_abort() {
     {
         let image = demo();
         let config = Config { store_policy, ..Config::default() };
-        let mut containment = Containment::new(Full);
+        let mut containment = Containment::new(Rules::FULL);
         let data = image.layout.tasks[3].data.pa;
         let at_ready = |vm: &mut Vm| assert_eq!(vm.poison(data..data + 64), Ok(1));
         let run = host::run(&image, config, at_ready, |vcpu, exit| {

@@ -3,8 +3,8 @@
 //! A vCPU that never ran is not delivered to: until then Linux takes its EL1 for AArch64 where it enters
 //! exceptions, and drops the abort after it wrote FSR and FAR.
 
+use crate::Delivery;
 use seawall_arm::{Esr, Reg, Target};
-use seawall_events::Delivery;
 
 use crate::injector::{Asked, Bytes, Entered};
 use crate::vcpu::{get, set, set_events};

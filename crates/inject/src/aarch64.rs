@@ -1,11 +1,11 @@
 //! Aborts of AArch64 EL1 and of virtual EL2.
 
+use crate::Delivery;
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Reg, Target};
-use seawall_events::Delivery;
 
 use crate::injector::{Asked, Bytes, Entered};
 use crate::vcpu::{get, set, set_events};
-use crate::{Guest, InjectError, KvmVcpu, Last};
+use crate::{GuestKind, InjectError, KvmVcpu, Last};
 
 /// `ESR_ELx`.
 pub(crate) const fn esr(target: Target) -> Reg {
@@ -39,12 +39,12 @@ pub(crate) fn taker(vcpu: &impl KvmVcpu) -> Result<Target, InjectError> {
 /// Has the kernel deliver the abort that it makes of these bytes.
 pub(crate) fn abort(
     vcpu: &impl KvmVcpu,
-    guest: Guest,
+    guest: GuestKind,
     last: Last,
     made: Asked,
     bytes: &Bytes,
 ) -> Result<Option<Entered>, InjectError> {
-    let is_nested = guest == Guest::Nested;
+    let is_nested = guest == GuestKind::Nested;
     match last {
         Last::NoWalk => {
             set_events(vcpu, bytes)?;

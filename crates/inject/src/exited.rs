@@ -1,10 +1,11 @@
-//! A vCPU that its VMM runs: [`seawall_events::Vcpu`] over the VMM's own ioctls, so that all of containment works on it.
+//! A vCPU that its VMM runs: [`Inject`] over the VMM's own ioctls, so that all of containment works on it.
 
+use seawall_arm::Reg;
 use seawall_events::wire::one_reg_id;
-use seawall_events::{Abi, Delivery, Exit, Layout, Reg, Vcpu, VcpuEvents};
+use seawall_events::{Abi, Layout, VcpuEvents};
 
-use crate::vcpu::{GET_EVENTS, GET_ONE_REG, SET_ONE_REG};
-use crate::{Errno, InjectError, Injector, KvmVcpu, Last};
+use crate::vcpu::{GET_ONE_REG, SET_ONE_REG};
+use crate::{Delivery, Errno, Inject, InjectError, Injector, KvmVcpu, Last, VcpuTraits};
 
 /// A vCPU that came out of `KVM_RUN`, with the extended ABI by its VM's [`Injector`]. It is made at each exit, and costs
 /// nothing.
@@ -33,19 +34,15 @@ pub enum ExitedError {
     /// KVM gives no access to this register.
     #[error("KVM/arm64 has no ONE_REG id for {0:?}")]
     NoRegister(Reg),
-    /// [`Vcpu::run`] was called.
-    #[error("expected the VMM to run this vCPU: an Exited only handles what KVM_RUN came back with")]
-    Run,
 }
 
 impl ExitedError {
-    /// The errno behind it, if there is one.
-    pub const fn errno(&self) -> Option<Errno> {
+    /// The errno behind it.
+    pub const fn errno(&self) -> Errno {
         match self {
-            Self::Events(error) => Some(error.errno()),
-            Self::Ioctl { errno, .. } => Some(*errno),
-            Self::NoRegister(_) => Some(Errno::ENOENT),
-            Self::Run => None,
+            Self::Events(error) => error.errno(),
+            Self::Ioctl { errno, .. } => *errno,
+            Self::NoRegister(_) => Errno::ENOENT,
         }
     }
 }
@@ -62,26 +59,13 @@ impl<V: KvmVcpu> Exited<V> {
     }
 }
 
-impl<V: KvmVcpu> Vcpu for Exited<V> {
+impl<V: KvmVcpu> Inject for Exited<V> {
     type Error = ExitedError;
 
-    /// # Errors
-    /// [`ExitedError::Run`], always.
-    fn run(&mut self) -> Result<Exit, ExitedError> {
-        Err(ExitedError::Run)
-    }
-
-    /// Does nothing: the VMM answers to what its own run came back with.
-    fn answer_mmio(&mut self, _: [u8; 8]) {}
-
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, ExitedError> {
-        Ok(self.injector.inject(&self.vcpu, self.last, events)?)
-    }
-
-    fn events(&self) -> Result<VcpuEvents, ExitedError> {
-        let bytes = self.vcpu.get_vcpu_events();
-        let bytes = bytes.map_err(|errno| ExitedError::Ioctl { call: GET_EVENTS, errno })?;
-        Ok(VcpuEvents::from_bytes(Abi::Mainline, &bytes).map_err(InjectError::from)?)
+    /// The ABI is the extended one, also on a stock kernel: assisted injection supplies the rest.
+    fn traits(&self) -> VcpuTraits {
+        let Injector { guest, ras, .. } = self.injector;
+        VcpuTraits { guest, ras, abi: Abi::Extended(Layout::Posted) }
     }
 
     fn reg(&self, reg: Reg) -> Result<u64, ExitedError> {
@@ -94,8 +78,7 @@ impl<V: KvmVcpu> Vcpu for Exited<V> {
         self.vcpu.set_one_reg(id, value).map_err(|errno| ExitedError::Ioctl { call: SET_ONE_REG, errno })
     }
 
-    /// Extended, also on a stock kernel: assisted injection supplies the rest.
-    fn abi(&self) -> Abi {
-        Abi::Extended(Layout::Posted)
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, ExitedError> {
+        Ok(self.injector.inject(&self.vcpu, self.last, events)?)
     }
 }

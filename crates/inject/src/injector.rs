@@ -9,12 +9,14 @@
 //! | an ESR | its ISS is ORed into `ESR_ELx` | ignored, as the proposal does |
 //! | an instruction abort | EC 0x24/0x25 becomes 0x20/0x21 | `IFSR` and `IFAR` for `DFSR` and `DFAR`, `LR_abt` and the vector each 4 less |
 
+use crate::Delivery;
 use seawall_arm::{Esr, ExceptionClass, ExceptionLevel, Pstate, Reg, Target, hcr, hcrx};
+use seawall_events::kernel::{AbortDelivery, check_extended};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, AbortDelivery, Delivery, VcpuEvents, check_extended};
+use seawall_events::{Abi, VcpuEvents};
 
 use crate::vcpu::{GET_EVENTS, failed, get, set_events};
-use crate::{Errno, Guest, InjectError, KvmVcpu, Way, aarch32, aarch64, has_ras};
+use crate::{Errno, GuestKind, InjectError, KvmVcpu, Way, aarch32, aarch64, has_ras};
 
 /// Injects into the vCPUs of one VM. It remembers nothing of them: all fields are found by [`Injector::probe`].
 ///
@@ -50,7 +52,7 @@ use crate::{Errno, Guest, InjectError, KvmVcpu, Way, aarch32, aarch64, has_ras};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Injector {
     /// What the VM's vCPUs are.
-    pub guest: Guest,
+    pub guest: GuestKind,
     /// The host has RAS: without it no ESR can be given.
     pub ras: bool,
     /// How the kernel has the extended ABI.
@@ -76,7 +78,7 @@ impl Injector {
     /// # Errors
     /// The ioctl's: `ENOEXEC` before `KVM_ARM_VCPU_INIT`.
     pub fn probe(vcpu: &impl KvmVcpu) -> Result<Self, InjectError> {
-        Ok(Self { guest: Guest::of(vcpu)?, ras: has_ras(vcpu)?, way: Way::of(vcpu)? })
+        Ok(Self { guest: GuestKind::of(vcpu)?, ras: has_ras(vcpu)?, way: Way::of(vcpu)? })
     }
 
     /// Injects these events by the extended ABI's rules, and says where the guest is.
@@ -134,7 +136,7 @@ impl Injector {
     /// [`InjectError::TakenByHypervisor`]; [`InjectError::Kernel`].
     pub fn check_nested(self, vcpu: &impl KvmVcpu, events: &VcpuEvents) -> Result<(), InjectError> {
         let is_abort = events.ext_dabt_pending || events.ext_iabt_pending;
-        let is_stock = self.guest == Guest::Nested && self.way == Way::Assisted;
+        let is_stock = self.guest == GuestKind::Nested && self.way == Way::Assisted;
         if !is_stock || !is_abort && !events.serror_pending {
             return Ok(());
         }
@@ -179,12 +181,12 @@ impl Injector {
             Way::Assisted => (Asked::PLAIN, Abi::Mainline),
         };
         // Where nothing has to be done between the two, one call does both.
-        let is_joint = made == asked && self.guest == Guest::Aarch64 && last == Last::NoWalk;
+        let is_joint = made == asked && self.guest == GuestKind::Aarch64 && last == Last::NoWalk;
         let first = made.events(if is_joint { serror } else { VcpuEvents::default() }).to_bytes(abi)?;
         let entered = match self.guest {
-            Guest::Aarch32 if made == asked => aarch32::own_abort(vcpu, asked, &first)?,
-            Guest::Aarch32 => aarch32::prefetch_abort(vcpu, &first)?,
-            Guest::Aarch64 | Guest::Nested => {
+            GuestKind::Aarch32 if made == asked => aarch32::own_abort(vcpu, asked, &first)?,
+            GuestKind::Aarch32 => aarch32::prefetch_abort(vcpu, &first)?,
+            GuestKind::Aarch64 | GuestKind::Nested => {
                 let mut entered = aarch64::abort(vcpu, self.guest, last, made, &first)?;
                 if let Some(entered) = entered.as_mut().filter(|_| made != asked) {
                     aarch64::rewrite(vcpu, entered, asked)?;
@@ -210,7 +212,7 @@ impl Injector {
         before: Option<u64>,
     ) -> Result<Delivery, InjectError> {
         match (Asked::of(self.guest, events), entered, before) {
-            (Some(asked), Some(entered), _) if self.guest == Guest::Aarch32 => {
+            (Some(asked), Some(entered), _) if self.guest == GuestKind::Aarch32 => {
                 aarch32::at_vector(vcpu, asked, entered)
             }
             (Some(asked), Some(entered), None) => {
@@ -237,7 +239,7 @@ impl Injector {
         before: u64,
     ) -> Result<Delivery, InjectError> {
         let pc = get(vcpu, Reg::Pc)?;
-        let target = if self.guest == Guest::Nested { aarch64::taker(vcpu)? } else { Target::El1 };
+        let target = if self.guest == GuestKind::Nested { aarch64::taker(vcpu)? } else { Target::El1 };
         let esr = || get(vcpu, aarch64::esr(target));
         // A vector that is itself bad is left for itself: PC alone does not tell.
         let is_abort = match asked {
@@ -250,7 +252,7 @@ impl Injector {
                 return Ok(Delivery::SErrorPending);
             }
             // What AArch32 does not take at once is lost.
-            if self.guest == Guest::Aarch32 {
+            if self.guest == GuestKind::Aarch32 {
                 return Ok(Delivery::NotDelivered);
             }
         }
@@ -270,8 +272,8 @@ impl Asked {
     pub(crate) const PLAIN: Self = Self { is_instruction: false, iss: 0 };
 
     /// The abort of these events. AArch32 has no ESR.
-    fn of(guest: Guest, events: &VcpuEvents) -> Option<Self> {
-        let has_iss = events.ext_abt_has_esr && guest != Guest::Aarch32;
+    fn of(guest: GuestKind, events: &VcpuEvents) -> Option<Self> {
+        let has_iss = events.ext_abt_has_esr && guest != GuestKind::Aarch32;
         let asked = events.ext_dabt_pending || events.ext_iabt_pending;
         let iss = if has_iss { events.ext_abt_esr } else { 0 };
         asked.then_some(Self { is_instruction: events.ext_iabt_pending, iss })

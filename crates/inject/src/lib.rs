@@ -5,7 +5,9 @@
 //!   one
 //! - [`Injector`]: asks a VM's vCPU [once](Injector::probe) what it is and what its kernel speaks; then
 //!   [injects](Injector::inject), with every check inside, and says where the guest is ([`Delivery`])
-//! - [`Exited`]: vCPU and injector together, as containment (crate `seawall`) drives a vCPU
+//! - [`Inject`]: what containment (crate `seawall`) needs of a vCPU; [`Vcpu`]: what a VMM's loop needs of one. The software
+//!   machine implements both, and so does the vCPU of `seawall-kvm`
+//! - [`Exited`]: a [`KvmVcpu`] and its injector together are an [`Inject`]
 //!
 //! ```
 //! use seawall_events::VcpuEvents;
@@ -48,19 +50,24 @@ extern crate std;
 
 mod aarch32;
 mod aarch64;
+mod delivery;
 mod errno;
 mod error;
+mod exit;
 mod exited;
 #[cfg(all(feature = "kvm-ioctls", target_os = "linux", target_arch = "aarch64"))]
 mod fd;
 mod injector;
 mod probe;
+mod traits;
 mod vcpu;
 
+pub use delivery::Delivery;
 pub use errno::Errno;
 pub use error::InjectError;
+pub use exit::{Exit, SigbusExit, SystemEvent};
 pub use exited::{Exited, ExitedError};
 pub use injector::{Injector, Last};
-pub use probe::{Guest, Way, has_ras};
-pub use seawall_events::{AbortDelivery, Delivery};
+pub use probe::{GuestKind, Way, has_ras};
+pub use traits::{Inject, Vcpu, VcpuTraits};
 pub use vcpu::KvmVcpu;

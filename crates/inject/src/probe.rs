@@ -9,7 +9,7 @@ use crate::{Errno, InjectError, KvmVcpu};
 
 /// What of a vCPU decides where an abort can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Guest {
+pub enum GuestKind {
     /// EL1 is AArch64, and there is no virtual EL2.
     #[default]
     Aarch64,
@@ -19,7 +19,7 @@ pub enum Guest {
     Nested,
 }
 
-impl Guest {
+impl GuestKind {
     /// Reads the kind of the vCPU from its registers, by one to four calls that change nothing.
     ///
     /// # Errors

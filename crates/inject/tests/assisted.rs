@@ -3,8 +3,9 @@
 mod stock;
 
 use seawall_arm::Target;
+use seawall_events::kernel::AbortDelivery;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{AbortDelivery, Refusal, Reg, Registers, VcpuEvents};
+use seawall_events::{Refusal, Reg, Registers, VcpuEvents};
 use seawall_inject::{Errno, InjectError, KvmVcpu, Last};
 use stock::{
     Call, FAILED, FAR, PC, Stock, VBAR, VBAR_EL2, Vcpu, aarch32, after_s1ptw, check, dabt, guest, iabt,

@@ -4,16 +4,19 @@ mod stock;
 
 use seawall_arm::Esr;
 use seawall_arm::Target;
-use seawall_events::{Refusal, Reg, Registers as _, Vcpu as _, VcpuEvents};
-use seawall_inject::{Delivery, Errno, Exited, ExitedError, InjectError, Last};
+use seawall_events::{Refusal, Reg, Registers as _, VcpuEvents};
+use seawall_inject::{
+    Delivery, Errno, Exited, ExitedError, GuestKind, Inject as _, InjectError, Last, VcpuTraits,
+};
 use stock::{FAR, POSTED, Stock, VBAR, dabt, guest, iabt, nested, with_esr, with_serror};
 
 #[test]
 fn it_speaks_the_extended_abi_and_the_guest_finds_its_instruction_abort() {
     let stock = Stock::new(&guest(0x3c0));
     let mut vcpu = Exited::new(&stock, stock.injector(), Last::NoWalk);
-    assert_eq!(vcpu.abi(), POSTED);
-    let delivered = vcpu.set_events(&with_esr(iabt(), 0x210));
+    let expected = VcpuTraits { guest: GuestKind::Aarch64, ras: true, abi: POSTED };
+    assert_eq!(vcpu.traits(), expected);
+    let delivered = vcpu.inject(&with_esr(iabt(), 0x210));
     let (target, pc, esr) = (Target::El1, VBAR + 0x400, Esr::from_bits(0x8200_0210));
     assert_eq!(delivered, Ok(Delivery::AtVector { target, pc, esr, far: FAR }));
     assert_eq!(vcpu.reg(Reg::EsrEl1), Ok(0x8200_0210));
@@ -23,15 +26,13 @@ fn it_speaks_the_extended_abi_and_the_guest_finds_its_instruction_abort() {
 }
 
 #[test]
-fn an_serror_that_waits_is_seen() {
+fn an_serror_that_waits_is_pending() {
     let stock = Stock::new(&guest(0x3c5));
     let mut vcpu = Exited::new(&stock, stock.injector(), Last::Any);
     let serror =
         VcpuEvents { serror_has_esr: true, serror_esr: 0x1_0000, ..with_serror(VcpuEvents::default()) };
-    vcpu.set_events(&serror).unwrap();
-    let events = vcpu.events().unwrap();
-    assert!(events.serror_pending && events.serror_has_esr);
-    assert_eq!(events.serror_esr, 0x1_0000);
+    assert_eq!(vcpu.inject(&serror), Ok(Delivery::SErrorPending));
+    assert_eq!(stock.vcpu.borrow().serror.vsesr, 0x1_0000);
 }
 
 #[test]
@@ -41,9 +42,8 @@ fn what_the_abi_forbids_is_refused_before_anything_is_done() {
     let stock = Stock::new(&before);
     let mut vcpu = Exited::new(&stock, stock.injector(), Last::Any);
     let refused = Err(ExitedError::Events(InjectError::Refused(Refusal::AbortEsrWithoutRas)));
-    assert_eq!(vcpu.set_events(&with_esr(dabt(), 0x210)), refused);
+    assert_eq!(vcpu.inject(&with_esr(dabt(), 0x210)), refused);
     assert_eq!(*stock.vcpu.borrow(), before);
-    assert_eq!(vcpu.run(), Err(ExitedError::Run));
 }
 
 /// `HCR_EL2.TEA`: Linux cannot be asked for that soundly.
@@ -52,9 +52,9 @@ fn what_a_guest_hypervisor_takes_from_its_guest_is_refused() {
     let before = nested(0x3c5, 1 << 37);
     let stock = Stock::new(&before);
     let mut vcpu = Exited::new(&stock, stock.injector(), Last::Any);
-    let error = vcpu.set_events(&dabt()).unwrap_err();
+    let error = vcpu.inject(&dabt()).unwrap_err();
     assert_eq!(error, ExitedError::Events(InjectError::TakenByHypervisor { hcr_el2: 1 << 37 }));
-    assert_eq!(error.errno(), Some(Errno(95)));
+    assert_eq!(error.errno(), Errno(95));
     assert_eq!(*stock.vcpu.borrow(), before);
 }
 

@@ -4,7 +4,7 @@ mod stock;
 
 use seawall_arm::{Esr, Target};
 use seawall_events::{Layout, Reg, VcpuEvents};
-use seawall_inject::{Delivery, Errno, Guest, InjectError, Injector, Last, Way};
+use seawall_inject::{Delivery, Errno, GuestKind, InjectError, Injector, Last, Way};
 use stock::{
     Call, FAILED, FAR, PC, Stock, VBAR, VBAR_EL2, Vcpu, WAYS, aarch32, after_s1ptw, check, dabt, guest, iabt,
     nested, with, with_esr, with_serror,
@@ -210,14 +210,14 @@ fn a_probe_finds_what_the_vcpu_and_its_kernel_are_and_leaves_no_trace() {
     let mut no_ras = guest(5);
     no_ras.config.ras = false;
     for (vcpu, kind, number) in [
-        (guest(0x3c5), Guest::Aarch64, 2),
-        (guest(0), Guest::Aarch64, 2),
-        (guest(0x30), Guest::Aarch64, 3), // USR, Thumb, below an AArch64 EL1
-        (no_ras, Guest::Aarch64, 2),
-        (aarch32(0x1d3), Guest::Aarch32, 2),       // SVC
-        (aarch32(0x6000_0030), Guest::Aarch32, 4), // USR, Thumb
-        (nested(0x3c9, 0), Guest::Nested, 1),
-        (nested(0, 0), Guest::Nested, 1),
+        (guest(0x3c5), GuestKind::Aarch64, 2),
+        (guest(0), GuestKind::Aarch64, 2),
+        (guest(0x30), GuestKind::Aarch64, 3), // USR, Thumb, below an AArch64 EL1
+        (no_ras, GuestKind::Aarch64, 2),
+        (aarch32(0x1d3), GuestKind::Aarch32, 2),       // SVC
+        (aarch32(0x6000_0030), GuestKind::Aarch32, 4), // USR, Thumb
+        (nested(0x3c9, 0), GuestKind::Nested, 1),
+        (nested(0, 0), GuestKind::Nested, 1),
     ] {
         for (way, more) in [(WAYS[0], 3), (WAYS[1], 2), (WAYS[2], 3)] {
             let kernel = Stock::of(way, &vcpu);

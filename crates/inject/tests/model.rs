@@ -6,10 +6,9 @@ mod stock;
 
 use proptest::prelude::*;
 use seawall_arm::{Esr, Mode};
-use seawall_events::{
-    AbortDelivery, Errno, LastFault, Reg, Registers, VcpuConfig, VcpuEvents, VirtualSError, set_events,
-};
-use seawall_inject::{Delivery, Guest, InjectError, Last, Way};
+use seawall_events::kernel::{AbortDelivery, LastFault, VcpuConfig, VirtualSError, set_events};
+use seawall_events::{Errno, Reg, Registers, VcpuEvents};
+use seawall_inject::{Delivery, GuestKind, InjectError, Last, Way};
 use stock::{Call, FAILED, POSTED, Stock, Vcpu, WAYS, kind};
 
 const S1PTW: u64 = 1 << 7;
@@ -144,7 +143,7 @@ fn is_as_good_as(found: &Vcpu, wanted: &Vcpu, before: &Vcpu) -> bool {
             found.set_reg(esr, before.reg(esr));
         }
     }
-    if kind(before) == Guest::Aarch32 {
+    if kind(before) == GuestKind::Aarch32 {
         found.set_reg(Reg::Ifsr32, wanted.reg(Reg::Ifsr32));
     }
     found == *wanted

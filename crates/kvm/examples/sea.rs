@@ -6,7 +6,8 @@
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use seawall_events::{Exit, Reg, Vcpu as _, VcpuEvents};
+    use seawall_events::{Reg, VcpuEvents};
+    use seawall_inject::{Exit, Inject as _, Vcpu as _};
     use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm};
     use seawall_lab_machine::{PoisonRegister, physical_address};
 
@@ -43,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ext_abt_esr: sea.esr.iss().into(),
         ..VcpuEvents::default()
     };
-    println!("{:?}", vcpu.set_events(&abort)?);
+    println!("{:?}", vcpu.inject(&abort)?);
     println!("{:x?}", vcpu.run()?);
     println!("the guest's handler read ESR {:#x}, FAR {:#x}", vcpu.reg(Reg::X(0))?, vcpu.reg(Reg::X(1))?);
     vcpu.complete_mmio()?;
@@ -53,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     vm.hwpoison(CODE, 0x1000)?;
     vcpu.set_reg(Reg::Pc, CODE)?;
     println!("{:x?}", vcpu.run()?);
-    println!("{:?}", vcpu.set_events(&abort)?);
+    println!("{:?}", vcpu.inject(&abort)?);
     println!("{:x?}", vcpu.run()?);
     println!("the guest's handler read ESR {:#x}, FAR {:#x}", vcpu.reg(Reg::X(0))?, vcpu.reg(Reg::X(1))?);
     vcpu.complete_mmio()?;

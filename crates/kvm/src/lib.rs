@@ -1,4 +1,4 @@
-//! `/dev/kvm` on aarch64 Linux, driven by the trait [`Vcpu`](seawall_events::Vcpu): SEA exits, MMIO, NISV
+//! `/dev/kvm` on aarch64 Linux, driven by the trait [`Vcpu`](seawall_inject::Vcpu): SEA exits, MMIO, NISV
 //! and system events, SIGBUS on a vCPU's thread as an exit of its own, and the extended
 //! `KVM_SET_VCPU_EVENTS` on kernels that do not know it, by [`seawall_inject`]. A VMM that has vCPUs of its own takes that
 //! crate and `seawall-host` alone.
@@ -9,7 +9,8 @@
 //! ```no_run
 //! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 //! # fn main() -> Result<(), seawall_kvm::Error> {
-//! use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+//! use seawall_events::VcpuEvents;
+//! use seawall_inject::{Exit, Vcpu as _};
 //! use seawall_kvm::{Config, GuestAddress, GuestMemoryMmap, Kvm};
 //!
 //! let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x4000_0000), 64 << 20)]).unwrap();

@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use seawall_events::{Exit, Reg, SystemEvent, Vcpu as _};
+use seawall_events::Reg;
+use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kicker, Kvm, Vm};
 
 const RAM: u64 = 0x4000_0000;

@@ -8,11 +8,12 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use seawall::{Containment, Rules, Source, Verdict};
+use seawall::{Containment, Now, Rules};
 use seawall_arm::Reg;
-use seawall_events::{Abi, Exit, Layout, SystemEvent, Vcpu as _};
+use seawall_events::{Abi, Layout};
 use seawall_guest::asm::{Asm, DynasmApi, DynasmLabelApi, ELR_EL1, ESR_EL1, FAR_EL1, VBAR_EL1};
 use seawall_guest::{UART, assemble};
+use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vm};
 
 /// Where `seawall run` puts a flat image, too.
@@ -68,13 +69,12 @@ pub(crate) fn run() -> Result<String, Box<dyn Error>> {
         match vcpu.run()? {
             Exit::Sea(sea) => {
                 writeln!(log, "exit:   {}, gva {:#x}, gpa {:#x}", sea.esr, sea.gva, sea.gpa)?;
-                let now = Duration::from_nanos(vcpu.instructions());
-                let decision = containment.decide(&vcpu, &Source::Sea(sea), now)?;
-                if let Verdict::Inject(injection) = decision.verdict {
-                    writeln!(log, "decide: {injection}")?;
+                let now = Now::new(0, Duration::from_nanos(vcpu.instructions()));
+                let contained = containment.contain(&mut vcpu, &sea.into(), None, &now)?;
+                writeln!(log, "inject: {contained}")?;
+                if let Some(reason) = contained.stop() {
+                    return Err(reason.into());
                 }
-                let outcome = containment.inject(&mut vcpu, decision)?;
-                writeln!(log, "inject: {outcome}")?;
             }
             Exit::Mmio(mmio) if mmio.is_write && mmio.phys_addr == UART => {
                 log.push(char::from(mmio.data[0]));

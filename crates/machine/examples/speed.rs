@@ -8,9 +8,10 @@ use std::error::Error;
 use std::time::Instant;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, MmioExit, Vcpu as _, VcpuEvents};
+use seawall_events::{MmioExit, VcpuEvents};
 use seawall_guest::bench::{BenchLoop, SEA_TARGET, alu_loop, load_store_loop, sea_loop};
 use seawall_guest::{Image, UART};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, Vm};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -33,7 +34,7 @@ fn measure(image: &Image<BenchLoop>) -> Result<(), Box<dyn Error>> {
     loop {
         match vcpu.run()? {
             Exit::Sea(_) => {
-                vcpu.set_events(&abort)?;
+                vcpu.inject(&abort)?;
                 seas += 1;
             }
             Exit::Mmio(MmioExit { phys_addr: UART, data, is_write: true, .. }) => {

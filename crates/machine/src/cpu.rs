@@ -4,7 +4,7 @@
 #![allow(clippy::inline_always)]
 
 use seawall_arm::{Pstate, Reg, Registers};
-use seawall_events::{LastFault, VirtualSError};
+use seawall_events::kernel::{LastFault, VirtualSError};
 
 use crate::bus::{BusAccess, Replay};
 use crate::debug::Debug;

@@ -2,7 +2,7 @@
 //! its accesses to the GIC's registers.
 
 use seawall_arm::{EntryContext, Exception, ExceptionClass, Pstate, Target, Vector, take_exception};
-use seawall_events::{PendingSError, prepare_run};
+use seawall_events::kernel::{PendingSError, prepare_run};
 
 use crate::decode::{Insn, Kind};
 use crate::pmu;

@@ -1,7 +1,7 @@
 //! A software Arm machine with poisonable memory, in the shape of KVM.
 //!
 //! - [`Vm`]: RAM from 0x4000_0000 with poison at 64-byte lines, CPUs, and their GICv3; [`Config`] says how it behaves
-//! - [`Vcpu`]: run, registers, events: it implements [`seawall_events::Vcpu`], so what drives `/dev/kvm` drives it;
+//! - [`Vcpu`]: run, registers, events: it implements [`seawall_inject::Vcpu`], so what drives `/dev/kvm` drives it;
 //!   [`Vm::run`] runs all of them in turn
 //! - [`memory`], [`walk`]: RAM and poison; stage 1 translation
 //!
@@ -11,10 +11,10 @@
 //! half-precision arithmetic), AES, PMULL, SHA-1, SHA-256, LSE and LSE2, LRCPC2, CRC32, FlagM, BTI, PAN, UAO, DIT, SSBS,
 //! hardware access flag and dirty state, two breakpoints, two watchpoints and software step, the PMU's cycle counter,
 //! and RAS if the VM has it. Its ID registers say exactly that. There is no EL2 inside: the host is it. An access that the guest's own tables allow, but
-//! that meets poison or a place without RAM, comes out of [`Vcpu::run`](seawall_events::Vcpu::run) as KVM would
-//! bring it: [`Sea`](seawall_events::Exit::Sea), [`Mmio`](seawall_events::Exit::Mmio); or the host injects by itself what KVM
+//! that meets poison or a place without RAM, comes out of [`Vcpu::run`](seawall_inject::Vcpu::run) as KVM would
+//! bring it: [`Sea`](seawall_inject::Exit::Sea), [`Mmio`](seawall_inject::Exit::Mmio); or the host injects by itself what KVM
 //! injects by itself. An access of a device works whatever the instruction, as on hardware; [`NoSyndrome`] has KVM's way,
-//! which is [`Nisv`](seawall_events::Exit::Nisv).
+//! which is [`Nisv`](seawall_inject::Exit::Nisv).
 //!
 //! # How it works
 //!
@@ -37,10 +37,11 @@
 //! with single CPUs run by hand ([`Vcpu`]) if the value is not there any more. TLB maintenance of the Inner Shareable
 //! kind reaches all CPUs before the next instruction. An interrupt is taken between two instructions: of a timer at
 //! the very step, from another CPU when its turn comes. A CPU run by hand that waits, for an interrupt or for what
-//! another CPU does, ends its run with [`Exit::Idle`](seawall_events::Exit::Idle), and goes on at the next.
+//! another CPU does, ends its run with [`Exit::Idle`](seawall_inject::Exit::Idle), and goes on at the next.
 //!
 //! ```
-//! use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+//! use seawall_events::VcpuEvents;
+//! use seawall_inject::{Exit, Vcpu as _};
 //! use seawall_machine::{Config, RAM_BASE, Vm};
 //! use seawall_arm::Reg;
 //!
@@ -93,5 +94,5 @@ pub mod walk;
 
 pub use decode::is_allocated;
 pub use snapshot::{FORMAT_VERSION, Limits as SnapshotLimits, Snapshot, SnapshotError, StateHash};
-pub use vcpu::{FpSimdState, Vcpu};
+pub use vcpu::{FpSimdState, Stopped, Vcpu};
 pub use vm::{Config, Error, Kicker, NoSyndrome, RAM_BASE, StorePolicy, UndefinedLog, Vm};

@@ -2,7 +2,7 @@
 //!
 //! Source: Arm DEN 0022, chapter 5; SMCCC (DEN 0028).
 
-use seawall_events::{Exit, SystemEvent};
+use seawall_inject::{Exit, SystemEvent};
 
 use crate::cpu::{Cpu, Wait};
 use crate::gic;

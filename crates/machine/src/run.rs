@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use seawall_arm::{
     EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Target, Vector, take_exception,
 };
-use seawall_events::{
-    Exit, LastFault, MmioExit, NisvExit, SeaPolicy, VcpuConfig, VcpuState, VirtualSError, handle_guest_sea,
-    inject_fetch_from_hole, inject_walk_abort,
+use seawall_events::kernel::{
+    LastFault, SeaPolicy, VcpuConfig, VcpuState, VirtualSError, handle_guest_sea, inject_fetch_from_hole,
+    inject_walk_abort,
 };
+use seawall_events::{MmioExit, NisvExit};
+use seawall_inject::Exit;
 
 use crate::broadcast::Broadcasts;
 use crate::bus::BusAccess;
@@ -47,7 +49,15 @@ pub(crate) struct Runner<'a> {
 pub(crate) struct Kernel<'a> {
     pub(crate) config: &'a Config,
     pub(crate) cpu: &'a mut Cpu,
-    pub(crate) memory: &'a Memory,
+    pub(crate) tables: Tables<'a>,
+}
+
+/// The guest's page tables, for the kernel half, which asks for the level of one descriptor: that which the last fault was on.
+pub(crate) enum Tables<'a> {
+    /// They are walked when it asks.
+    InMemory(&'a Memory),
+    /// They were walked before, to this level.
+    Walked(Option<i8>),
 }
 
 impl Registers for Kernel<'_> {
@@ -70,12 +80,10 @@ impl VcpuState for Kernel<'_> {
     }
 
     fn walk_level(&self, va: u64, descriptor_ipa: u64) -> Option<i8> {
-        let regime = self.cpu.regime();
-        if !regime.mmu_on() {
-            // KVM does not expect that, and says 0 for any address that is a physical one.
-            return (va >> regime.pa_bits == 0).then_some(0);
+        match self.tables {
+            Tables::InMemory(memory) => walk_level(self.cpu, memory, va, descriptor_ipa),
+            Tables::Walked(level) => level,
         }
-        walk::descriptor_level(self.memory, &regime, va, descriptor_ipa)
     }
 
     fn drop_mmio(&mut self) {
@@ -89,6 +97,25 @@ impl VcpuState for Kernel<'_> {
     fn set_serror(&mut self, serror: VirtualSError) {
         self.cpu.serror = serror;
     }
+}
+
+/// The level at which a walk for `va` reads the descriptor at `descriptor_ipa`.
+fn walk_level(cpu: &Cpu, memory: &Memory, va: u64, descriptor_ipa: u64) -> Option<i8> {
+    let regime = cpu.regime();
+    if !regime.mmu_on() {
+        // KVM does not expect that, and says 0 for any address that is a physical one.
+        return (va >> regime.pa_bits == 0).then_some(0);
+    }
+    walk::descriptor_level(memory, &regime, va, descriptor_ipa)
+}
+
+/// The same for the CPU's last fault, if it was a stage 2 fault on a table walk.
+pub(crate) fn last_walk_level(cpu: &Cpu, memory: &Memory) -> Option<i8> {
+    let LastFault { esr, far, ipa } = cpu.last_fault;
+    if esr.iss() & iss::S1PTW == 0 {
+        return None;
+    }
+    walk_level(cpu, memory, far, ipa?)
 }
 
 /// ISS bits of the syndromes that the host sees.
@@ -120,7 +147,7 @@ pub(crate) enum Stop {
 
 impl Runner<'_> {
     pub(crate) fn kernel(&mut self) -> Kernel<'_> {
-        Kernel { config: self.config, cpu: self.cpu, memory: self.memory }
+        Kernel { config: self.config, cpu: self.cpu, tables: Tables::InMemory(self.memory) }
     }
 
     /// Run until the host is needed, the CPU waits, or no step is left.

@@ -5,7 +5,7 @@
 //! is the sum of all CPUs' steps, as on a host with a single core. A CPU that waits gives up its
 //! turn. When all wait, time goes on to the next timer interrupt or event.
 
-use seawall_events::Exit;
+use seawall_inject::Exit;
 
 use crate::cpu::{Cpu, Wait};
 use crate::run::{Runner, Stop};

@@ -1,12 +1,15 @@
 //! A CPU as its VMM sees it: KVM's vCPU.
 
 use seawall_arm::{Pstate, Reg, Registers};
+use seawall_events::VcpuEvents;
+use seawall_events::kernel::{get_events, set_events};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Delivery, Exit, VcpuEvents};
+use seawall_inject::{Delivery, Exit, GuestKind, Inject, VcpuTraits};
 
 use crate::cpu::{Cpu, PendingMmio, Wait};
-use crate::run::Kernel;
-use crate::vm::{Error, Vm};
+use crate::memory::Memory;
+use crate::run::{Kernel, Tables, last_walk_level};
+use crate::vm::{Config, Error, Vm};
 
 /// The FP and AdvSIMD registers: KVM's `user_fpsimd_state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +46,11 @@ impl<'a> Vcpu<'a> {
     fn cpu_mut(&mut self) -> Result<&mut Cpu, Error> {
         let count = self.vm.cpus.len();
         self.vm.cpus.get_mut(self.index).ok_or(Error::NoCpu { index: self.index, count })
+    }
+
+    fn stopped(&mut self) -> Result<Stopped<'_>, Error> {
+        let Vm { config, cpus, memory, .. } = &mut *self.vm;
+        Stopped::new(config, cpus, self.index, memory)
     }
 
     /// The machine that the CPU is in.
@@ -130,14 +138,6 @@ impl<'a> Vcpu<'a> {
         Ok(())
     }
 
-    /// The CPU as the kernel half sees it.
-    fn kernel(&mut self) -> Result<Kernel<'_>, Error> {
-        let count = self.vm.cpus.len();
-        let Vm { config, memory, cpus, .. } = &mut *self.vm;
-        let cpu = cpus.get_mut(self.index).ok_or(Error::NoCpu { index: self.index, count })?;
-        Ok(Kernel { config, cpu, memory })
-    }
-
     /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call, in the layout of the VM's ABI.
     ///
     /// # Errors
@@ -145,7 +145,15 @@ impl<'a> Vcpu<'a> {
     pub fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
         let events = VcpuEvents::from_bytes(self.vm.config.abi, bytes);
         let events = events.map_err(|refusal| Error::Events(refusal.into()))?;
-        seawall_events::Vcpu::set_events(self, &events)
+        self.inject(&events)
+    }
+
+    /// `KVM_GET_VCPU_EVENTS`.
+    ///
+    /// # Errors
+    /// [`Error::Events`] with the kernel's errno.
+    pub fn events(&mut self) -> Result<VcpuEvents, Error> {
+        get_events(&self.stopped()?.kernel()).map_err(|refusal| Error::Events(refusal.into()))
     }
 
     /// `KVM_GET_VCPU_EVENTS` as bytes.
@@ -153,10 +161,64 @@ impl<'a> Vcpu<'a> {
     /// # Errors
     /// [`Error::Events`] with the kernel's errno.
     pub fn events_bytes(&mut self) -> Result<[u8; VCPU_EVENTS_SIZE], Error> {
-        let abi = self.vm.config.abi;
-        let bytes = seawall_events::get_events_bytes(&self.kernel()?, abi);
+        let bytes = self.events()?.to_bytes(self.vm.config.abi);
         bytes.map_err(|refusal| Error::Events(refusal.into()))
     }
+}
+
+/// One CPU of a [`Vm`] that is not running, beside the machine's RAM: see [`Vm::split`].
+#[derive(Debug)]
+pub struct Stopped<'a> {
+    config: &'a Config,
+    cpu: &'a mut Cpu,
+    /// Of the last fault, should it have been on a table walk.
+    walk_level: Option<i8>,
+}
+
+impl<'a> Stopped<'a> {
+    pub(crate) fn new(
+        config: &'a Config,
+        cpus: &'a mut [Cpu],
+        index: usize,
+        memory: &Memory,
+    ) -> Result<Self, Error> {
+        let count = cpus.len();
+        let cpu = cpus.get_mut(index).ok_or(Error::NoCpu { index, count })?;
+        let walk_level = last_walk_level(cpu, memory);
+        Ok(Self { config, cpu, walk_level })
+    }
+
+    /// The CPU as the kernel half sees it.
+    fn kernel(&mut self) -> Kernel<'_> {
+        Kernel { config: self.config, cpu: self.cpu, tables: Tables::Walked(self.walk_level) }
+    }
+}
+
+impl Inject for Stopped<'_> {
+    type Error = Error;
+
+    fn traits(&self) -> VcpuTraits {
+        traits(self.config)
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        read(self.cpu, reg)
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        write(self.cpu, reg, value)
+    }
+
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        let abi = self.config.abi;
+        let mut kernel = self.kernel();
+        let applied = set_events(&mut kernel, abi, events)?;
+        Ok(Delivery::of(&kernel, events, &applied))
+    }
+}
+
+fn traits(config: &Config) -> VcpuTraits {
+    VcpuTraits { guest: GuestKind::Aarch64, ras: config.ras, abi: config.abi }
 }
 
 /// Whether this CPU has a register.
@@ -186,9 +248,42 @@ fn has(reg: Reg) -> bool {
     )
 }
 
-impl seawall_events::Vcpu for Vcpu<'_> {
+fn read(cpu: &Cpu, reg: Reg) -> Result<u64, Error> {
+    if has(reg) { Ok(cpu.reg(reg)) } else { Err(Error::NoRegister(reg)) }
+}
+
+fn write(cpu: &mut Cpu, reg: Reg, value: u64) -> Result<(), Error> {
+    if !has(reg) {
+        return Err(Error::NoRegister(reg));
+    }
+    if reg == Reg::Pstate && !matches!(value & Pstate::M, 0b00000 | 0b00100 | 0b00101) {
+        return Err(Error::Mode(value));
+    }
+    cpu.set_reg(reg, value);
+    Ok(())
+}
+
+impl Inject for Vcpu<'_> {
     type Error = Error;
 
+    fn traits(&self) -> VcpuTraits {
+        traits(&self.vm.config)
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        read(self.cpu()?, reg)
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        write(self.cpu_mut()?, reg, value)
+    }
+
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        self.stopped()?.inject(events)
+    }
+}
+
+impl seawall_inject::Vcpu for Vcpu<'_> {
     fn run(&mut self) -> Result<Exit, Error> {
         self.vm.run_one(self.index)
     }
@@ -206,45 +301,5 @@ impl seawall_events::Vcpu for Vcpu<'_> {
                 None => {}
             }
         }
-    }
-
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        let abi = self.vm.config.abi;
-        let mut kernel = self.kernel()?;
-        let applied = seawall_events::set_events(&mut kernel, abi, events)?;
-        Ok(Delivery::of(&kernel, events, &applied))
-    }
-
-    fn events(&self) -> Result<VcpuEvents, Error> {
-        let serror = self.cpu()?.serror;
-        let ras = self.vm.config.ras;
-        Ok(VcpuEvents {
-            serror_pending: serror.pending,
-            serror_has_esr: ras,
-            serror_esr: if serror.pending && ras { serror.vsesr } else { 0 },
-            ..VcpuEvents::default()
-        })
-    }
-
-    fn reg(&self, reg: Reg) -> Result<u64, Error> {
-        if !has(reg) {
-            return Err(Error::NoRegister(reg));
-        }
-        Ok(self.cpu()?.reg(reg))
-    }
-
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
-        if !has(reg) {
-            return Err(Error::NoRegister(reg));
-        }
-        if reg == Reg::Pstate && !matches!(value & Pstate::M, 0b00000 | 0b00100 | 0b00101) {
-            return Err(Error::Mode(value));
-        }
-        self.cpu_mut()?.set_reg(reg, value);
-        Ok(())
-    }
-
-    fn abi(&self) -> Abi {
-        self.vm.config.abi
     }
 }

@@ -15,7 +15,7 @@ use crate::icache::ICache;
 use crate::memory::{Memory, MemoryError};
 use crate::psci::mpidr;
 use crate::schedule::Turn;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Stopped, Vcpu};
 
 /// Physical address at which RAM begins, as on QEMU's `virt`.
 pub const RAM_BASE: u64 = 0x4000_0000;
@@ -34,10 +34,10 @@ pub enum StorePolicy {
 /// an exclusive or atomic, one with writeback or of a V register, DC ZVA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum NoSyndrome {
-    /// What it does on hardware: the host sees each of its accesses of the bus as [`seawall_events::Exit::Mmio`].
+    /// What it does on hardware: the host sees each of its accesses of the bus as [`seawall_inject::Exit::Mmio`].
     #[default]
     Serve,
-    /// As on KVM with `KVM_CAP_ARM_NISV_TO_USER`: [`seawall_events::Exit::Nisv`].
+    /// As on KVM with `KVM_CAP_ARM_NISV_TO_USER`: [`seawall_inject::Exit::Nisv`].
     Exit,
     /// As on KVM without it: the run fails with [`Error::NoSyndrome`].
     Fail,
@@ -54,7 +54,7 @@ pub struct Config {
     pub abi: Abi,
     /// Host and guest have FEAT_RAS.
     pub ras: bool,
-    /// `KVM_CAP_ARM_SEA_TO_USER` is enabled: an SEA becomes [`seawall_events::Exit::Sea`]. If not, the
+    /// `KVM_CAP_ARM_SEA_TO_USER` is enabled: an SEA becomes [`seawall_inject::Exit::Sea`]. If not, the
     /// guest gets an SError.
     pub sea_to_user: bool,
     /// What becomes of an access outside RAM that no syndrome describes.
@@ -179,7 +179,7 @@ pub struct Vm {
 pub struct Kicker(pub(crate) Arc<AtomicBool>);
 
 impl Kicker {
-    /// The run that the machine is in ends with [`Exit::Intr`](seawall_events::Exit::Intr), at the next instruction
+    /// The run that the machine is in ends with [`Exit::Intr`](seawall_inject::Exit::Intr), at the next instruction
     /// that traps or leaves its page, within 10,000 steps in any case; if it is in none, the next run does at once.
     pub fn kick(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -249,7 +249,7 @@ impl Vm {
     }
 
     /// How many steps all CPUs together may do from now on in [`Vm::run`]; when they are used up a
-    /// run ends with [`Exit::Intr`](seawall_events::Exit::Intr). `None`: no limit, as it is at first.
+    /// run ends with [`Exit::Intr`](seawall_inject::Exit::Intr). `None`: no limit, as it is at first.
     pub fn set_budget(&mut self, budget: Option<u64>) {
         self.budget = budget;
     }
@@ -264,7 +264,7 @@ impl Vm {
         self.budget
     }
 
-    /// When [`Vm::run`] is to come back with [`Exit::Intr`](seawall_events::Exit::Intr), by [`Vm::time`]: at that very step,
+    /// When [`Vm::run`] is to come back with [`Exit::Intr`](seawall_inject::Exit::Intr), by [`Vm::time`]: at that very step,
     /// or then if all CPUs wait. It comes back each time that it is called then, until the alarm is another. The host has
     /// it: it is no part of a snapshot.
     pub fn set_alarm(&mut self, time: Option<u64>) {
@@ -329,6 +329,17 @@ impl Vm {
     /// [`Error::NoCpu`].
     pub fn vcpu(&mut self, index: usize) -> Result<Vcpu<'_>, Error> {
         Vcpu::new(self, index)
+    }
+
+    /// A CPU that is not running, and RAM beside it: to inject an abort, and write the record of the error that the guest
+    /// looks for.
+    ///
+    /// # Errors
+    /// [`Error::NoCpu`].
+    pub fn split(&mut self, index: usize) -> Result<(Stopped<'_>, &mut Memory), Error> {
+        self.host_touches_memory();
+        let Self { config, cpus, memory, .. } = self;
+        Ok((Stopped::new(config, cpus, index, memory)?, memory))
     }
 
     /// The UNDEFINED instructions that the guest executed.

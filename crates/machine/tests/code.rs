@@ -3,7 +3,7 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Inject as _};
 use support::{CODE, DATA, Guest, TABLES, page_descriptor};
 
 const NOP: u32 = 0xd503_201f;

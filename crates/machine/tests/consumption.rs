@@ -3,7 +3,8 @@
 mod support;
 
 use seawall_arm::{ErrorState, Reg};
-use seawall_events::{Exit, SeaExit};
+use seawall_events::SeaExit;
+use seawall_inject::Exit;
 use seawall_machine::{Config, StorePolicy};
 use support::{
     AF, CODE, DATA, DBM, EL1H, Guest, HARDWARE_UPDATE, READ_ONLY, TABLES, TCR, VECTORS, page_descriptor,

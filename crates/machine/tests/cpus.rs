@@ -3,7 +3,7 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, Error, Vm};
 use support::gic::{self, msr};
 use support::{CODE, DATA, EL1H, Guest, LOOP, VECTORS, page_descriptor};

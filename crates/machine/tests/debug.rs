@@ -4,7 +4,7 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Vcpu as _};
 use support::gic::execute;
 use support::sysreg::{
     CONTEXTIDR, DBGCLAIMCLR, DBGCLAIMSET, MDCCINT, MDCCSR, MDSCR, Name, OSDLR, OSLAR, OSLSR, dbgbcr, dbgbvr,

@@ -5,7 +5,8 @@ mod support;
 
 use proptest::prelude::*;
 use seawall_arm::Reg;
-use seawall_events::{Exit, MmioExit, Vcpu as _, VcpuEvents};
+use seawall_events::{MmioExit, VcpuEvents};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, FpSimdState, NoSyndrome};
 use support::sysreg::{MDSCR, OSLAR, msr};
 use support::{BLOCK, CODE, DATA, EL1H, Guest, HOLE, TABLES, VECTORS};
@@ -299,7 +300,7 @@ fn an_abort_at_the_second_access_leaves_the_instruction_undone() {
         let Exit::Mmio(second) = guest.run(10) else { panic!("{name}") };
         assert_eq!((first.phys_addr, second.phys_addr), (AT, AT + 8), "{name}");
         let events = VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() };
-        guest.vm.vcpu(0).expect("CPU 0").set_events(&events).expect("accepted");
+        guest.vm.vcpu(0).expect("CPU 0").inject(&events).expect("accepted");
         assert_eq!(guest.taken(), [VECTORS + 0x200, esr, AT + 8, CODE, EL1H], "{name}");
         assert_eq!([1, 2, 3].map(|n| guest.x(n)), [AT, X2, X3], "{name}");
         // The handler returns: all of it is made again.

@@ -4,7 +4,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, NisvExit};
+use seawall_events::NisvExit;
+use seawall_inject::Exit;
 use seawall_machine::{Config, FpSimdState, NoSyndrome, StorePolicy};
 use support::{CODE, DATA, EL0, EL0T, EL1H, Guest, HOLE, TABLES, VECTORS};
 

@@ -3,7 +3,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+use seawall_events::VcpuEvents;
+use seawall_inject::{Exit, Inject as _};
 use support::{CODE, DATA, EL0T, EL1H, Guest, HOLE, TABLES, VECTORS};
 
 /// `ldr x0, [x1]`
@@ -12,7 +13,7 @@ const LDR: u32 = 0xf940_0020;
 const STR: u32 = 0xf900_0020;
 
 fn inject(guest: &mut Guest, events: VcpuEvents) {
-    guest.vm.vcpu(0).expect("CPU 0").set_events(&events).expect("accepted");
+    guest.vm.vcpu(0).expect("CPU 0").inject(&events).expect("accepted");
 }
 
 fn data_abort() -> VcpuEvents {

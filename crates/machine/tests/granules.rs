@@ -3,7 +3,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, SeaExit};
+use seawall_events::SeaExit;
+use seawall_inject::Exit;
 use support::sysreg::{Name, mrs};
 use support::{AF, CODE, DATA, Guest, NORMAL, PAGE, SCTLR_ON};
 

@@ -3,7 +3,7 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, StateHash};
 use support::gic::{self, msr};
 use support::{Guest, LOOP, VECTORS};

@@ -3,7 +3,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, MmioExit, Vcpu as _, VcpuEvents};
+use seawall_events::{MmioExit, VcpuEvents};
+use seawall_inject::{Exit, Inject as _};
 use seawall_machine::Error;
 use support::gic::{self, execute, msr};
 use support::{CODE, EL0T, Guest, LOOP, VECTORS};
@@ -111,7 +112,7 @@ fn an_serror_is_taken_before_an_interrupt() {
     guest.vm.set_irq_line(40, true).expect("an SPI");
     let mut vcpu = guest.vm.vcpu(0).expect("CPU 0");
     vcpu.set_reg(Reg::Pstate, 0x3c5).expect("a mode");
-    vcpu.set_events(&VcpuEvents { serror_pending: true, ..VcpuEvents::default() }).expect("accepted");
+    vcpu.inject(&VcpuEvents { serror_pending: true, ..VcpuEvents::default() }).expect("accepted");
     vcpu.set_reg(Reg::Pstate, 0x205).expect("a mode");
     guest.steps(1);
     assert_eq!(guest.get(Reg::Pc), CURRENT + 0x180);

@@ -3,7 +3,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, SystemEvent, Vcpu as _, VcpuEvents};
+use seawall_events::VcpuEvents;
+use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use support::{CODE, DATA, EL1H, Guest, HOLE, VECTORS};
 
 /// `ldr x2, [x1]`
@@ -12,7 +13,7 @@ const NOP: u32 = 0xd503_201f;
 
 fn data_abort(guest: &mut Guest) {
     let events = VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() };
-    guest.vm.vcpu(0).expect("CPU 0").set_events(&events).expect("accepted");
+    guest.vm.vcpu(0).expect("CPU 0").inject(&events).expect("accepted");
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn a_masked_serror_leaves_the_waiting_access_to_complete() {
     guest.set(Reg::X(1), HOLE);
     assert!(matches!(guest.run(10), Exit::Mmio(_)));
     let serror = VcpuEvents { serror_pending: true, ..VcpuEvents::default() };
-    guest.vm.vcpu(0).expect("CPU 0").set_events(&serror).expect("accepted");
+    guest.vm.vcpu(0).expect("CPU 0").inject(&serror).expect("accepted");
     guest.vm.vcpu(0).expect("CPU 0").answer_mmio(9_u64.to_le_bytes());
     guest.steps(2);
     assert_eq!((guest.get(Reg::Pc), guest.x(2)), (CODE + 8, 9));

@@ -4,7 +4,8 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, MmioExit, NisvExit, Vcpu as _, VcpuEvents};
+use seawall_events::{MmioExit, NisvExit, VcpuEvents};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, Error, NoSyndrome};
 use support::{CODE, DATA, EL1H, Guest, HOLE, VECTORS};
 
@@ -64,7 +65,7 @@ fn an_injected_abort_drops_the_waiting_access() {
     guest.set(Reg::X(2), 7);
     assert!(matches!(guest.run(10), Exit::Mmio(_)));
     let events = VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() };
-    guest.vm.vcpu(0).expect("CPU 0").set_events(&events).expect("accepted");
+    guest.vm.vcpu(0).expect("CPU 0").inject(&events).expect("accepted");
     answer(&mut guest, 0x55);
     assert_eq!(guest.taken(), [VECTORS + 0x200, 0x96000010, HOLE + 8, CODE, EL1H]);
     guest.steps(1);
@@ -122,8 +123,8 @@ fn an_mmio_access_counts_as_one_step_when_it_completes() {
 fn psci_off_and_reset_reach_the_host() {
     // hvc #0
     for (function, event) in [
-        (0x8400_0008, seawall_events::SystemEvent::Shutdown),
-        (0x8400_0009, seawall_events::SystemEvent::Reset),
+        (0x8400_0008, seawall_inject::SystemEvent::Shutdown),
+        (0x8400_0009, seawall_inject::SystemEvent::Reset),
     ] {
         let mut guest = Guest::new(&[0xd400_0002]);
         guest.set(Reg::X(0), function);

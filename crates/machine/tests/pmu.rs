@@ -3,7 +3,7 @@
 mod support;
 
 use seawall_arm::Reg;
-use seawall_events::Exit;
+use seawall_inject::Exit;
 use support::gic::{self, execute};
 use support::sysreg::{
     Name, PMCCFILTR, PMCCNTR, PMCEID0, PMCEID1, PMCNTENCLR, PMCNTENSET, PMCR, PMINTENCLR, PMINTENSET,

@@ -4,7 +4,8 @@ mod support;
 
 use proptest::prelude::*;
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _, VcpuEvents};
+use seawall_events::VcpuEvents;
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, FpSimdState, StorePolicy};
 use support::arbitrary::{value, word};
 use support::{DATA, EL0, Guest, HARDWARE_UPDATE, TCR};
@@ -60,7 +61,7 @@ proptest! {
                         ext_dabt_pending: !exit.is_fetch(),
                         ..VcpuEvents::default()
                     };
-                    prop_assert!(vcpu.set_events(&events).is_ok());
+                    prop_assert!(vcpu.inject(&events).is_ok());
                 }
                 Ok(Exit::Nisv(_)) => {
                     let pc = vcpu.reg(Reg::Pc).expect("PC");

@@ -4,8 +4,9 @@ mod support;
 
 use proptest::prelude::*;
 use seawall_arm::Reg;
-use seawall_events::{Exit, SystemEvent, Vcpu as _, VcpuEvents};
+use seawall_events::VcpuEvents;
 use seawall_guest::{DemoOptions, demo_with, interrupts};
+use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_machine::memory::MemoryError;
 use seawall_machine::{Config, Error, FpSimdState, RAM_BASE, Snapshot, StateHash, StorePolicy, Vm};
 use support::arbitrary::{value, word};
@@ -24,7 +25,7 @@ fn play(vm: &mut Vm, steps: u64) -> Vec<(usize, Exit)> {
             Exit::Sea(sea) => {
                 let (ext_iabt_pending, ext_dabt_pending) = (sea.is_fetch(), !sea.is_fetch());
                 let events = VcpuEvents { ext_iabt_pending, ext_dabt_pending, ..VcpuEvents::default() };
-                vcpu.set_events(&events).expect("one abort");
+                vcpu.inject(&events).expect("one abort");
             }
             Exit::Nisv(_) => {
                 let pc = vcpu.reg(Reg::Pc).expect("PC");
@@ -305,7 +306,7 @@ fn the_state_hash_sees_each_thing_that_a_guest_sees() {
         }),
         ("a pending SError", |guest| {
             let events = VcpuEvents { serror_pending: true, ..VcpuEvents::default() };
-            guest.vm.vcpu(0).expect("CPU 0").set_events(&events).expect("an SError");
+            guest.vm.vcpu(0).expect("CPU 0").inject(&events).expect("an SError");
         }),
     ];
     let hashes: Vec<_> = changes.iter().map(|(what, change)| (what, hash(change))).collect();

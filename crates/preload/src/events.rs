@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use seawall_events::kernel::check_extended;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Layout, VcpuEvents, check_extended};
-use seawall_inject::{Errno, Guest, InjectError, Injector, KvmVcpu, Last, Way, has_ras};
+use seawall_events::{Abi, Layout, VcpuEvents};
+use seawall_inject::{Errno, GuestKind, InjectError, Injector, KvmVcpu, Last, Way, has_ras};
 
 /// The call: a file descriptor, which may be no vCPU, and a pointer, which may be bad.
 pub(crate) trait Call: KvmVcpu {
@@ -108,7 +109,7 @@ fn inject(
     let ras = if events.serror_has_esr || events.ext_abt_has_esr { host.has_ras(call)? } else { false };
     check_extended(ras, &events)?;
     if needs_injection(&events) {
-        let injector = Injector { guest: Guest::of(call)?, ras, way };
+        let injector = Injector { guest: GuestKind::of(call)?, ras, way };
         injector.set_events(call, Last::Any, &events)?;
     } else {
         // The same bytes in every layout.

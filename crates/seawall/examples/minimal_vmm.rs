@@ -25,9 +25,10 @@ mod vmm {
 
     use kvm_bindings::{KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init};
     use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-    use seawall::{Action, AddressMap, Containment, Outcome, Region, Rules, Source};
+    use seawall::telemetry::Facades;
+    use seawall::{AddressMap, Containment, Now, Region, Rules, Source};
+    use seawall_events::Reg;
     use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id};
-    use seawall_events::{Reg, SeaExit};
     use seawall_host::sigbus;
     use seawall_inject::{Exited, Injector, Last};
     use seawall_kvm::sea_exit;
@@ -72,9 +73,9 @@ mod vmm {
         let kvm = Kvm::new()?;
         let vm = create_vm(&kvm, host)?;
         let mut vcpu = create_vcpu(&vm)?;
+        let map = AddressMap::new([Region { guest: RAM, host, size: RAM_SIZE }])?;
         let mut errors = Errors {
-            containment: Containment::new(Rules::default()),
-            map: AddressMap::new([Region { guest: RAM, host, size: RAM_SIZE }])?,
+            containment: Containment::new(Rules::default()).with_addresses(map).with_telemetry(Facades),
             injector: Injector::probe(&vcpu)?,
             started: Instant::now(),
         };
@@ -97,7 +98,7 @@ mod vmm {
         loop {
             // What the last run met, before the next.
             while let Some(signal) = sigbus::take() {
-                errors.sigbus(vcpu, &signal)?;
+                errors.contain(vcpu, Last::Any, &signal.into())?;
             }
             let exit = match sigbus::recording(|| vcpu.run()) {
                 Err(error) if error.errno() == libc::EINTR => continue,
@@ -112,7 +113,7 @@ mod vmm {
                 // kvm-ioctls has no name for it.
                 VcpuExit::Unsupported(KVM_EXIT_ARM_SEA) => {
                     let sea = sea_exit(vcpu.get_kvm_run()).ok_or("expected a SEA exit in kvm_run")?;
-                    errors.sea(vcpu, &sea)?;
+                    errors.contain(vcpu, Last::NoWalk, &sea.into())?;
                 }
                 VcpuExit::SystemEvent(..) => {
                     println!("guest: power-off");
@@ -125,37 +126,21 @@ mod vmm {
 
     /// All that is new in a VMM that contains memory errors.
     struct Errors {
-        containment: Containment<Rules>,
-        map: AddressMap,
+        containment: Containment,
         injector: Injector,
         started: Instant,
     }
 
     impl Errors {
-        /// The hardware gave the error to the guest's CPU, and KVM to us.
-        fn sea(&mut self, vcpu: &VcpuFd, sea: &SeaExit) -> Result<(), Box<dyn Error>> {
-            let mut vcpu = Exited::new(vcpu, self.injector, Last::NoWalk);
-            let outcome = self.containment.handle(&mut vcpu, sea, self.started.elapsed())?;
-            report(&outcome)
+        /// The hardware gave the error to the guest's CPU, and KVM to us; or the host's kernel knew that the page was bad, and
+        /// did not let the guest have it.
+        fn contain(&mut self, vcpu: &VcpuFd, last: Last, source: &Source) -> Result<(), Box<dyn Error>> {
+            let mut vcpu = Exited::new(vcpu, self.injector, last);
+            let now = Now::new(0, self.started.elapsed());
+            let contained = self.containment.contain(&mut vcpu, source, None, &now)?;
+            println!("vmm: {contained}");
+            contained.stop().map_or(Ok(()), |reason| Err(reason.into()))
         }
-
-        /// The host's kernel knew that the page was bad, and did not let the guest have it.
-        fn sigbus(&mut self, vcpu: &VcpuFd, signal: &sigbus::Signal) -> Result<(), Box<dyn Error>> {
-            let bad = self.map.guest_ranges(signal.range()).next();
-            let Some(range) = bad.filter(|_| signal.action_required) else {
-                println!("vmm: bad memory at {:#x}, which no guest was about to use", signal.address);
-                return Ok(());
-            };
-            let mut vcpu = Exited::new(vcpu, self.injector, Last::Any);
-            let now = self.started.elapsed();
-            let decision = self.containment.decide(&vcpu, &Source::Sigbus { range }, now)?;
-            report(&self.containment.inject(&mut vcpu, decision)?)
-        }
-    }
-
-    fn report(outcome: &Outcome) -> Result<(), Box<dyn Error>> {
-        println!("vmm: {outcome}");
-        if let Action::Stop(reason) = outcome.action { Err(reason.into()) } else { Ok(()) }
     }
 
     fn create_vm(kvm: &Kvm, host: u64) -> Result<VmFd, Box<dyn Error>> {

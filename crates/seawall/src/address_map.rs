@@ -69,15 +69,30 @@ impl AddressMap {
     /// The guest physical ranges behind a range of the VMM's: several if regions meet in it, none if there is no guest
     /// memory.
     pub fn guest_ranges(&self, host: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-        let first = self.by_host.partition_point(|region| region.host + region.size <= host.start);
-        let regions = self.by_host.get(first..).unwrap_or_default().iter();
-        let end = host.end;
-        regions.take_while(move |region| region.host < end).map(move |region| {
-            let start = host.start.max(region.host) - region.host;
-            let end = host.end.min(region.host + region.size) - region.host;
-            region.guest + start..region.guest + end
-        })
+        overlaps(&self.by_host, host, |region| (region.host, region.guest))
     }
+
+    /// Where a guest physical range is in the VMM, with the same exceptions.
+    pub fn host_ranges(&self, guest: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        overlaps(&self.by_guest, guest, |region| (region.guest, region.host))
+    }
+}
+
+/// The parts of `range` that lie in regions, in the other address space. `sides`: where a region begins in this one and in the
+/// other.
+fn overlaps(
+    regions: &[Region],
+    range: Range<u64>,
+    sides: impl Fn(&Region) -> (u64, u64),
+) -> impl Iterator<Item = Range<u64>> {
+    let first = regions.partition_point(|region| sides(region).0 + region.size <= range.start);
+    let regions = regions.get(first..).unwrap_or_default().iter();
+    let sided = regions.map(move |region| (sides(region), region.size));
+    sided.take_while(move |((here, _), _)| *here < range.end).map(move |((here, there), size)| {
+        let start = range.start.max(here) - here;
+        let end = range.end.min(here + size) - here;
+        there + start..there + end
+    })
 }
 
 fn sorted(mut regions: Vec<Region>, key: impl Fn(&Region) -> u64) -> Result<Vec<Region>, BadRegion> {

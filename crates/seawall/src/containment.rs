@@ -1,62 +1,54 @@
-//! One call from a SEA exit to a guest that goes on.
+//! From what told of an error to a guest that goes on.
 
 mod refuse;
+mod steps;
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
-use seawall_arm::{ExceptionLevel, Pstate, Target, tcr};
-use seawall_events::{Abi, Delivery, Refusal, Reg, SeaExit, Vcpu};
+use seawall_inject::{Inject, SigbusExit};
 use thiserror::Error;
 
 use crate::error::PAGE;
 use crate::storm::StormState;
 use crate::unanswered::{Repeats, RepeatsState};
 use crate::{
-    Decision, Evacuate, EvacuationThreshold, Injection, MemoryError, Policy, Recorded, Response, Source,
-    StopReason, StormGuard, Verdict,
+    Action, AddressMap, Contained, Decision, EvacuationThreshold, Host, HostKnows, Injection, MemoryError,
+    Now, Outcome, Policy, RecordMemory, Source, StormGuard, Verdict,
 };
 
 #[cfg(feature = "records")]
 mod records;
 
-/// Turns memory errors into what a policy decides, and says what became of the guest.
+/// Turns the memory errors of one guest into what a policy decides, and says what became of it.
 ///
-/// [`handle`](Containment::handle) is all of it for a SEA exit. It is made of steps that can be taken one by one:
-/// [`decide`](Containment::decide) looks and changes nothing of the guest (alone, it is a dry run), `record` (feature
-/// `records`) writes the firmware's record for a guest that looks for such, and [`inject`](Containment::inject) does what
-/// was decided.
-#[derive(Clone, Debug)]
-pub struct Containment<P> {
-    policy: P,
+/// [`contain`](Containment::contain) is all of it. Its parts are handed over once: where the guest's memory is
+/// ([`with_addresses`](Containment::with_addresses)), the ledger of bad pages (`with_ledger`), who is told (`with_telemetry`),
+/// the host ([`with_host`](Containment::with_host)), and at each start of a guest where that looks for records (`set_records`).
+/// None of them is needed.
+///
+/// `contain` is made of steps that can be taken one by one: [`decide_sea`](Containment::decide_sea) and
+/// [`decide_sigbus`](Containment::decide_sigbus) look and change nothing of the guest, `record` (feature `records`) writes the
+/// firmware's record for a guest that looks for such, and [`inject`](Containment::inject) does what was decided.
+pub struct Containment {
+    policy: Box<dyn Policy>,
     storm: StormGuard,
     repeats: Repeats,
     evacuation: EvacuationThreshold,
+    addresses: AddressMap,
+    host: Option<Box<dyn Host>>,
+    #[cfg(feature = "ledger")]
+    ledger: Option<std::sync::Arc<crate::ledger::Keeper>>,
+    #[cfg(feature = "telemetry")]
+    sink: Option<Box<dyn crate::telemetry::Sink + Send>>,
     #[cfg(feature = "records")]
     records: records::Records,
-    guest: GuestTraits,
     host_page: u64,
     is_dry_run: bool,
 }
 
-/// What of a guest bears on how it can be told of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GuestTraits {
-    /// The host has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`): without it no ISS can be given, and none is.
-    pub ras: bool,
-    /// The vCPUs have a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`): each error then takes two more registers, to find whose
-    /// it is.
-    pub el2: bool,
-}
-
-impl Default for GuestTraits {
-    /// RAS, no virtual EL2.
-    fn default() -> Self {
-        Self { ras: true, el2: false }
-    }
-}
-
-/// What a [`Containment`] remembers of the errors that it met; the policy is not among it.
+/// What a [`Containment`] remembers of the errors that it met; its parts are not among it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContainmentState {
@@ -68,42 +60,8 @@ pub struct ContainmentState {
     records: records::RecordsState,
 }
 
-/// What was done about one memory error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The error.
-    pub error: MemoryError,
-    /// What was done.
-    pub action: Action,
-    /// Whether the guest finds a record of it.
-    pub recorded: Recorded,
-    /// Advice to the operator, beside.
-    pub evacuate: Option<Evacuate>,
-}
-
-/// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// This was injected, and this is where the guest is now.
-    Injected {
-        /// What was asked of the kernel.
-        injection: Injection,
-        /// What became of it.
-        guest: Delivery,
-    },
-    /// Nothing yet: the vCPU is to be run again ([`Verdict::Wait`]).
-    Waiting,
-    /// The host put the memory back as it was: the vCPU is to be run again, and repeats the access.
-    Repaired,
-    /// Nothing, as this is a dry run ([`Containment::set_dry_run`]): this would have been injected. What becomes of the
-    /// guest is up to the caller; run again, it repeats the access.
-    DryRun(Injection),
-    /// Nothing was injected; the guest must not be run again.
-    Stop(StopReason),
-}
-
-/// What can go wrong between a SEA exit and its injection. The vCPU is as it was, but for
-/// [`ContainError::Vcpu`], where the backend failed.
+/// What can go wrong between an exit and its injection. The vCPU is as it was, but for [`ContainError::Vcpu`], where the
+/// backend failed.
 #[derive(Debug, Error)]
 pub enum ContainError<E: std::error::Error + 'static> {
     /// The backend failed.
@@ -131,22 +89,26 @@ pub enum ContainError<E: std::error::Error + 'static> {
         /// Its decision.
         injection: Injection,
         /// Why it cannot be.
-        refusal: Refusal,
+        refusal: seawall_events::Refusal,
     },
 }
 
-impl<P: Policy> Containment<P> {
-    /// A containment by this policy, with the default storm guard and threshold, for a guest without records.
-    pub fn new(policy: P) -> Self {
-        let (storm, evacuation) = (StormGuard::default(), EvacuationThreshold::default());
+impl Containment {
+    /// A containment by this policy, with the default storm guard and threshold, and without other parts.
+    pub fn new(policy: impl Policy + 'static) -> Self {
         Self {
-            policy,
-            storm,
+            policy: Box::new(policy),
+            storm: StormGuard::default(),
             repeats: Repeats::default(),
-            evacuation,
+            evacuation: EvacuationThreshold::default(),
+            addresses: AddressMap::default(),
+            host: None,
+            #[cfg(feature = "ledger")]
+            ledger: None,
+            #[cfg(feature = "telemetry")]
+            sink: None,
             #[cfg(feature = "records")]
             records: records::Records::default(),
-            guest: GuestTraits::default(),
             host_page: PAGE,
             is_dry_run: false,
         }
@@ -164,9 +126,49 @@ impl<P: Policy> Containment<P> {
         Self { evacuation, ..self }
     }
 
-    /// What the guest is; see [`GuestTraits`] for what it is taken for if nothing is said.
-    pub fn set_guest(&mut self, guest: GuestTraits) {
-        self.guest = guest;
+    /// The same, knowing where the guest's memory is in this process: for SIGBUS, and to tell the host.
+    #[must_use]
+    pub fn with_addresses(self, addresses: AddressMap) -> Self {
+        Self { addresses, ..self }
+    }
+
+    /// The memory slots are others from now on.
+    pub fn set_addresses(&mut self, addresses: AddressMap) {
+        self.addresses = addresses;
+    }
+
+    /// The same, telling the host of bad pages. It needs [`Containment::with_addresses`].
+    #[must_use]
+    pub fn with_host(self, host: impl Host + 'static) -> Self {
+        Self { host: Some(Box::new(host)), ..self }
+    }
+
+    /// The same, entering bad pages in this ledger.
+    #[cfg(feature = "ledger")]
+    #[must_use]
+    pub fn with_ledger(self, ledger: std::sync::Arc<crate::ledger::Keeper>) -> Self {
+        Self { ledger: Some(ledger), ..self }
+    }
+
+    /// The same, telling this sink of errors, and of accesses that nobody answers. It is told on the thread of the vCPU, and
+    /// errors of other vCPUs wait meanwhile.
+    #[cfg(feature = "telemetry")]
+    #[must_use]
+    pub fn with_telemetry(self, sink: impl crate::telemetry::Sink + Send + 'static) -> Self {
+        Self { sink: Some(Box::new(sink)), ..self }
+    }
+
+    /// The same in a dry run, or not: see [`Containment::set_dry_run`].
+    #[must_use]
+    pub fn with_dry_run(self, is_dry_run: bool) -> Self {
+        Self { is_dry_run, ..self }
+    }
+
+    /// The same on a host with pages of so many bytes: see [`Containment::set_host_page`].
+    #[must_use]
+    pub fn with_host_page(mut self, bytes: u64) -> Self {
+        self.set_host_page(bytes);
+        self
     }
 
     /// Bytes of the pages in which the host has the guest's memory, a power of two: 4096 if nothing is said. An error costs
@@ -175,10 +177,15 @@ impl<P: Policy> Containment<P> {
         self.host_page = bytes.checked_next_power_of_two().unwrap_or(PAGE);
     }
 
-    /// From now on everything is decided and reported, and nothing is recorded or injected: to see in production what
-    /// would be done, before it is.
+    /// From now on everything is decided and reported, and nothing is entered, recorded or injected anywhere, nor is the host
+    /// told: to see in production what would be done, before it is.
     pub fn set_dry_run(&mut self, is_dry_run: bool) {
         self.is_dry_run = is_dry_run;
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &dyn Policy {
+        &*self.policy
     }
 
     /// The guest reboots: the containment forgets what the old guest did and was told, and keeps which pages of the host
@@ -210,156 +217,144 @@ impl<P: Policy> Containment<P> {
         self.records.set_state(&state.records);
     }
 
-    /// Handles one SEA exit: decides, injects, and reads back what the guest will see. No record is written.
+    /// Contains the error that a vCPU came out of its run with: decides, enters the page in the ledger, writes the record of
+    /// it, injects, reads back what the guest will see, tells the host of the page, and whoever is to be told of errors. The
+    /// vCPU can be run again unless [`Contained::stop`] says why not.
     ///
-    /// `now` is for the storm guard: how long the guest has been running, by any clock that does not go back.
+    /// `memory`: the guest's, where its records lie (`set_records`); without it none is written.
     ///
     /// # Errors
     /// [`ContainError`]; nothing was injected then, unless the backend failed after it.
-    pub fn handle<V: Vcpu>(
+    pub fn contain<V: Inject>(
         &mut self,
         vcpu: &mut V,
-        exit: &SeaExit,
-        now: Duration,
-    ) -> Result<Outcome, ContainError<V::Error>> {
-        let decision = self.decide(vcpu, &Source::Sea(*exit), now)?;
-        self.inject(vcpu, decision)
-    }
-
-    /// Decides what is to be done about an error that a vCPU met. The guest is as it was.
-    ///
-    /// `now`: as for [`Containment::handle`].
-    ///
-    /// # Errors
-    /// [`ContainError`].
-    pub fn decide<V: Vcpu>(
-        &mut self,
-        vcpu: &V,
         source: &Source,
-        now: Duration,
-    ) -> Result<Decision, ContainError<V::Error>> {
-        let pc = vcpu.reg(Reg::Pc)?;
-        let pstate = Pstate::from_bits(vcpu.reg(Reg::Pstate)?);
-        let mut error = MemoryError::new(source, pc, pstate);
-        if self.guest.el2 {
-            // A CPU without FEAT_HCX has no HCRX_EL2.
-            error = error.with_el2(vcpu.reg(Reg::HcrEl2)?, vcpu.reg(Reg::HcrxEl2).unwrap_or_default());
-        }
-        self.repeats.forget();
-        if error.gpa.is_some() {
-            error = error.in_pages_of(self.host_page.max(guest_page(vcpu, &error, pstate)));
-        }
-        let decision = |verdict, evacuate| Decision { error, verdict, recorded: Recorded::No, evacuate, now };
-        if let Err(reason) = self.storm.note(&error, now) {
-            return Ok(decision(Verdict::Stop(reason), None));
-        }
-        let verdict = match self.policy.decide(&error) {
-            Response::Inject(injection) => Verdict::Inject(self.checked(injection, vcpu.abi())?),
-            Response::HostFirst(injection) => Verdict::HostFirst(self.checked(injection, vcpu.abi())?),
-            Response::Stop(reason) => Verdict::Stop(reason),
+        memory: Option<&dyn RecordMemory>,
+        now: &Now,
+    ) -> Result<Contained, ContainError<V::Error>> {
+        let decision = match source {
+            Source::Sea(exit) => self.decide_sea(vcpu, exit, now.running)?,
+            Source::Sigbus(exit) => {
+                let ranges = self.guest_ranges(exit);
+                let Some((range, others)) = ranges.split_first() else {
+                    return Ok(Contained::NotGuests(*exit));
+                };
+                let untouched = if exit.action_required { others } else { &ranges };
+                for range in untouched {
+                    self.found(range.clone(), memory, now);
+                }
+                if !exit.action_required {
+                    return Ok(Contained::Found(range.clone()));
+                }
+                self.decide_sigbus(vcpu, range.clone(), now.running)?
+            }
+            Source::SigbusAt(range) => self.decide_sigbus(vcpu, range.clone(), now.running)?,
         };
-        let evacuate = error.gpa.and_then(|gpa| self.evacuation.note(gpa, now));
-        Ok(decision(verdict, evacuate))
+        let mut outcome = self.act(vcpu, decision, memory, now)?;
+        outcome.took = now.exited.map(|exited| exited.elapsed());
+        if !self.is_dry_run && outcome.action != Action::Waiting {
+            outcome.host = self.tell_host(&outcome.error, source);
+        }
+        self.tell(&outcome, now);
+        Ok(Contained::Error(outcome))
     }
 
-    /// The injection as this guest can get it.
-    fn checked<E: std::error::Error>(
-        &self,
-        injection: Injection,
-        abi: Abi,
-    ) -> Result<Injection, ContainError<E>> {
-        let injection = if self.guest.ras { injection } else { injection.without_iss() };
-        let refused = |refusal| ContainError::NotInAbi { policy: self.policy.name(), injection, refusal };
-        injection.check(abi).map_err(refused)?;
-        Ok(injection)
-    }
-
-    /// What became of a decision for [`Verdict::HostFirst`], if the host could help.
-    pub fn repaired(&self, decision: Decision) -> Outcome {
-        let Decision { error, recorded, evacuate, .. } = decision;
-        Outcome { error, action: Action::Repaired, recorded, evacuate }
-    }
-
-    /// Does what was decided, and reads back what the guest will see. A decision for [`Verdict::HostFirst`] that comes
-    /// here is one in which the host could not help.
-    ///
-    /// # Errors
-    /// [`ContainError::OtherVcpu`], which sees two vCPUs at one PC as the same, and [`ContainError::Vcpu`]; nothing was
-    /// injected then, unless the backend failed after it.
-    pub fn inject<V: Vcpu>(
+    /// Does what was decided.
+    fn act<V: Inject>(
         &mut self,
         vcpu: &mut V,
-        decision: Decision,
+        mut decision: Decision,
+        memory: Option<&dyn RecordMemory>,
+        now: &Now,
     ) -> Result<Outcome, ContainError<V::Error>> {
-        let Decision { error, verdict, recorded, evacuate, .. } = decision;
-        let action = match verdict {
-            Verdict::Stop(reason) => Action::Stop(reason),
-            Verdict::Wait => Action::Waiting,
-            Verdict::Inject(injection) | Verdict::HostFirst(injection) if self.is_dry_run => {
-                Action::DryRun(injection)
+        if self.is_dry_run {
+            return Ok(self.inject_here(vcpu, decision)?);
+        }
+        let range = decision.error.range();
+        if let Some(range) = &range {
+            self.enter(range.clone(), true, now);
+        }
+        if let Verdict::HostFirst(_) = decision.verdict {
+            let is_repaired = range.zip(self.host.as_mut()).is_some_and(|(range, host)| host.repair(range));
+            if is_repaired {
+                return Ok(self.repaired(decision));
             }
-            Verdict::Inject(injection) | Verdict::HostFirst(injection) => {
-                let found = vcpu.reg(Reg::Pc)?;
-                if found != error.pc {
-                    return Err(ContainError::OtherVcpu { decided: error.pc, found });
-                }
-                let mut guest = vcpu.set_events(&injection.events())?;
-                if injection.is_by_far() {
-                    correct_fetch(vcpu, error.pc, &mut guest)?;
-                }
-                Action::Injected { injection, guest }
+            decision = decision.guest_first();
+        }
+        #[cfg(feature = "records")]
+        if let Some(memory) = memory {
+            // The abort alone is better than none.
+            if self.record(memory, &mut decision, now.time).is_err() {
+                decision.recorded = crate::Recorded::Unwritable;
             }
-        };
-        Ok(Outcome { error, action, recorded, evacuate })
+        }
+        Ok(self.inject_here(vcpu, decision)?)
+    }
+
+    /// The guest's memory behind a SIGBUS: what the host takes away as a whole, `si_addr_lsb`, around `si_addr`.
+    pub fn guest_ranges(&self, exit: &SigbusExit) -> Vec<Range<u64>> {
+        let size = 1_u64.checked_shl(exit.lsb.into()).unwrap_or(1 << 63);
+        let start = exit.address & !(size - 1);
+        self.addresses.guest_ranges(start..start.saturating_add(size)).collect()
+    }
+
+    /// Enters bad memory that no vCPU has touched yet in the ledger, and tells the guest of it if it looks for records.
+    fn found(&mut self, range: Range<u64>, memory: Option<&dyn RecordMemory>, now: &Now) {
+        if self.is_dry_run {
+            return;
+        }
+        self.enter(range.clone(), false, now);
+        #[cfg(feature = "records")]
+        if let (Some(memory), Some(ghes)) = (memory, self.records()) {
+            // A guest that cannot be told touches it, or does not.
+            let _ = ghes.announce(memory, range, now.time);
+        }
+        #[cfg(not(feature = "records"))]
+        let _ = memory;
+    }
+
+    #[cfg_attr(not(feature = "ledger"), allow(clippy::unused_self))]
+    fn enter(&self, range: Range<u64>, is_consumed: bool, now: &Now) {
+        #[cfg(feature = "ledger")]
+        if let Some(ledger) = &self.ledger {
+            use crate::ledger::Cause;
+            ledger.insert(range, if is_consumed { Cause::Consumed } else { Cause::Found }, now.time);
+        }
+        #[cfg(not(feature = "ledger"))]
+        let _ = (range, is_consumed, now);
+    }
+
+    /// Tells the host of all that is lost with an error, if it was not the host that told of it.
+    fn tell_host(&mut self, error: &MemoryError, source: &Source) -> Option<HostKnows> {
+        let host = self.host.as_mut()?;
+        if !matches!(source, Source::Sea(_)) {
+            return Some(HostKnows::Told);
+        }
+        let range = error.range()?;
+        let told = self.addresses.host_ranges(range).map(|bad| host.tell(bad));
+        // What is worst counts.
+        told.max_by_key(|knows| *knows as u8)
+    }
+
+    #[cfg_attr(not(feature = "telemetry"), allow(clippy::unused_self))]
+    fn tell(&mut self, outcome: &Outcome, now: &Now) {
+        #[cfg(feature = "telemetry")]
+        if let Some(sink) = &mut self.sink {
+            if let Some(report) = crate::telemetry::ErrorReport::new(outcome, now) {
+                sink.error(&report);
+            }
+        }
+        #[cfg(not(feature = "telemetry"))]
+        let _ = (outcome, now);
     }
 }
 
-/// Bytes of the guest's pages where the error is: such a page is what the guest takes offline.
-///
-/// Without a virtual address PC's half of the address space counts. In AArch32 state the register is another, and at a
-/// virtual EL2 it is not this one: 4 KiB then, as on a vCPU that does not give it away.
-fn guest_page<V: Vcpu>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
-    if pstate.is_aarch32() || error.level == ExceptionLevel::El2 {
-        return PAGE;
-    }
-    let va = error.gva.unwrap_or(error.pc);
-    vcpu.reg(Reg::TcrEl1).map_or(PAGE, |tcr| tcr::granule(tcr, va))
-}
-
-/// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.
-/// In AArch32 state the abort stays a data abort.
-fn correct_fetch<V: Vcpu>(vcpu: &mut V, pc: u64, guest: &mut Delivery) -> Result<(), V::Error> {
-    const INSTRUCTION: u64 = 4;
-    let Delivery::AtVector { target, esr, far, .. } = guest else { return Ok(()) };
-    let is_fetch = far.wrapping_sub(pc) < INSTRUCTION;
-    let Some(corrected) = esr.as_instruction_abort().filter(|_| is_fetch) else { return Ok(()) };
-    let register = if *target == Target::El2 { Reg::EsrEl2 } else { Reg::EsrEl1 };
-    vcpu.set_reg(register, corrected.bits())?;
-    *esr = corrected;
-    Ok(())
-}
-
-impl fmt::Display for Outcome {
+impl fmt::Debug for Containment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.error, self.action)?;
-        if self.recorded != Recorded::No {
-            write!(f, "; {}", self.recorded)?;
-        }
-        match self.evacuate {
-            Some(evacuate) => write!(f, "; {evacuate}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Injected { injection, guest } => write!(f, "{injection}; {guest}"),
-            Self::Waiting => f.write_str("waits until the guest has read the records before it"),
-            Self::Repaired => f.write_str("the host put back what was there"),
-            Self::DryRun(injection) => write!(f, "dry run: {injection} would have been injected"),
-            Self::Stop(reason) => write!(f, "stopped: {reason}"),
-        }
+        f.debug_struct("Containment")
+            .field("policy", &self.policy.name())
+            .field("state", &self.state())
+            .field("is_dry_run", &self.is_dry_run)
+            .finish_non_exhaustive()
     }
 }

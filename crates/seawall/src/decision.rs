@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Evacuate, Injection, MemoryError, StopReason};
+use crate::{Action, Evacuate, Injection, MemoryError, Outcome, StopReason};
 
-/// What is to be done about one memory error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is to be done about one memory error, once: it is given away when it is done.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Decision {
     /// The error.
     pub error: MemoryError,
@@ -22,12 +23,17 @@ pub struct Decision {
 
 impl Decision {
     /// The same where the host cannot help: the guest is told.
-    #[must_use]
     pub fn guest_first(self) -> Self {
         match self.verdict {
             Verdict::HostFirst(injection) => Self { verdict: Verdict::Inject(injection), ..self },
             _ => self,
         }
+    }
+
+    /// What became of it.
+    pub(crate) fn becomes(self, action: Action) -> Outcome {
+        let Self { error, recorded, evacuate, .. } = self;
+        Outcome { error, action, recorded, host: None, evacuate, took: None }
     }
 }
 
@@ -59,6 +65,8 @@ pub enum Recorded {
     AtSource(u16),
     /// The guest did not acknowledge those before it for too long: it gets the abort alone.
     Unacknowledged,
+    /// The guest's memory could not be written where its records lie: it gets the abort alone.
+    Unwritable,
 }
 
 impl fmt::Display for Recorded {
@@ -67,6 +75,7 @@ impl fmt::Display for Recorded {
             Self::No => f.write_str("no record"),
             Self::AtSource(source) => write!(f, "record at source {source}"),
             Self::Unacknowledged => f.write_str("no record: the guest acknowledges none"),
+            Self::Unwritable => f.write_str("no record: the guest's memory cannot be written there"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use seawall_arm::{Esr, ExceptionLevel, FaultStatus, Pstate, Syndrome, hcr, hcrx};
 use seawall_events::SeaExit;
+use seawall_inject::SigbusExit;
 
 /// What the guest was doing when it met the bad memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,17 +22,35 @@ pub enum Access {
     Unknown,
 }
 
-/// What told of the error.
+/// What told of the error: an exit of a vCPU, or SIGBUS on its thread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// The vCPU's exit.
+    /// `KVM_EXIT_ARM_SEA`.
     Sea(SeaExit),
-    /// SIGBUS with `BUS_MCEERR_AR` on the vCPU's thread, for this much of the guest's memory: what
-    /// [`AddressMap::guest_ranges`](crate::AddressMap::guest_ranges) has behind `si_addr` and `si_addr_lsb`.
-    Sigbus {
-        /// Guest physical addresses.
-        range: Range<u64>,
-    },
+    /// `BUS_MCEERR_AR`, or `BUS_MCEERR_AO` for an early warning.
+    Sigbus(SigbusExit),
+    /// `BUS_MCEERR_AR`, where the VMM has found itself which memory of the guest's is behind it.
+    SigbusAt(Range<u64>),
+}
+
+impl From<SeaExit> for Source {
+    fn from(exit: SeaExit) -> Self {
+        Self::Sea(exit)
+    }
+}
+
+impl From<SigbusExit> for Source {
+    fn from(exit: SigbusExit) -> Self {
+        Self::Sigbus(exit)
+    }
+}
+
+#[cfg(all(feature = "host", target_os = "linux"))]
+impl From<seawall_host::sigbus::Signal> for Source {
+    fn from(signal: seawall_host::sigbus::Signal) -> Self {
+        let seawall_host::sigbus::Signal { address, lsb, action_required } = signal;
+        SigbusExit { address, lsb, action_required }.into()
+    }
 }
 
 /// An uncorrectable memory error that a guest consumed.
@@ -73,27 +92,24 @@ pub enum Nested {
 pub(crate) const PAGE: u64 = 4096;
 
 impl MemoryError {
-    /// The error that a source tells of, at `pc` with `pstate`.
-    pub fn new(source: &Source, pc: u64, pstate: Pstate) -> Self {
-        match source {
-            Source::Sea(exit) => Self::from_sea(exit, pc, pstate),
-            Source::Sigbus { range } => Self {
-                gpa: Some(range.start),
-                size: range.end.saturating_sub(range.start),
-                gva: None,
-                access: Access::Unknown,
-                walk_level: None,
-                level: pstate.exception_level(),
-                pc,
-                esr: None,
-                nested: None,
-            },
-        }
-    }
-
     /// What is lost: guest physical addresses, whole pages.
     pub fn range(&self) -> Option<Range<u64>> {
         self.gpa.map(|gpa| gpa..gpa.saturating_add(self.size))
+    }
+
+    /// The error that a SIGBUS reports, at `pc` with `pstate`: `range` is the guest's memory behind it.
+    pub fn from_sigbus(range: Range<u64>, pc: u64, pstate: Pstate) -> Self {
+        Self {
+            gpa: Some(range.start),
+            size: range.end.saturating_sub(range.start),
+            gva: None,
+            access: Access::Unknown,
+            walk_level: None,
+            level: pstate.exception_level(),
+            pc,
+            esr: None,
+            nested: None,
+        }
     }
 
     /// The error that a SEA exit reports, at `pc` with `pstate`.

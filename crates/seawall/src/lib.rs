@@ -1,9 +1,7 @@
 //! Containment: from a memory error that reached a guest to the smallest loss, for VMM authors.
 //!
 //! - [`MemoryError`]: what a SEA exit says, with what the vCPU was doing
-//! - [`Policy`]: what to do about it; [`Rules`] is an operator's table, an answer for each kind of error; [`SError`] is
-//!   what KVM does today, [`Mainline`] what user space can ask of a stock kernel, [`Full`] what the hardware would have
-//!   done to a bare-metal system
+//! - [`Policy`]: what to do about it; [`Rules`] is an operator's table, an answer for each kind of error
 //! - [`Injection`]: an abort or SError that the ABI accepts; what it forbids cannot be built
 //! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
 //! - [`UnansweredAccess`]: an address where nobody is, or a device that KVM could not ask: the same abort
@@ -11,12 +9,12 @@
 //! - [`ledger`]: which pages are bad, over resets, restarts and migrations
 //! - [`migration`]: a guest's memory on its way to another VMM, bad pages unread
 //! - [`telemetry`]: what happened, as a line of JSON, `tracing` events and `metrics`
-//! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_events::Vcpu), with an [`Outcome`]
+//! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_inject::Vcpu), with an [`Outcome`]
 //!   that says what the guest saw
 //!
 //! ```no_run
-//! use seawall::{Action, Containment, Rules};
-//! use seawall_events::{Exit, Vcpu};
+//! use seawall::{Containment, Now, Rules};
+//! use seawall_inject::{Exit, Vcpu};
 //!
 //! fn run<V: Vcpu>(vcpu: &mut V) -> Result<(), Box<dyn std::error::Error>> {
 //!     let mut containment = Containment::new(Rules::default());
@@ -24,9 +22,9 @@
 //!     loop {
 //!         match vcpu.run()? {
 //!             Exit::Sea(sea) => {
-//!                 let outcome = containment.handle(vcpu, &sea, started.elapsed())?;
-//!                 eprintln!("{outcome}");
-//!                 if let Action::Stop(reason) = outcome.action {
+//!                 let contained = containment.contain(vcpu, &sea.into(), None, &Now::new(0, started.elapsed()))?;
+//!                 eprintln!("{contained}");
+//!                 if let Some(reason) = contained.stop() {
 //!                     return Err(reason.into());
 //!                 }
 //!             }
@@ -50,11 +48,15 @@ mod containment;
 mod decision;
 mod error;
 mod evacuation;
+mod host;
 mod injection;
 #[cfg(feature = "ledger")]
 pub mod ledger;
+mod memory;
 #[cfg(feature = "migration")]
 pub mod migration;
+mod now;
+mod outcome;
 mod policy;
 mod stop;
 mod storm;
@@ -63,15 +65,19 @@ pub mod telemetry;
 mod unanswered;
 
 pub use address_map::{AddressMap, BadRegion, Region};
-pub use containment::{Action, ContainError, Containment, ContainmentState, GuestTraits, Outcome};
+pub use containment::{ContainError, Containment, ContainmentState};
 pub use decision::{Decision, Recorded, Verdict};
 pub use error::{Access, MemoryError, Nested, Source};
 pub use evacuation::{Evacuate, EvacuationThreshold};
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub use host::LinuxHost;
+pub use host::{Host, HostKnows};
 pub use injection::{ExternalAbort, Injection, Iss, SErrorInjection};
-pub use policy::{
-    Answer, BadRule, ErrorKind, Full, Mainline, Policy, Response, Rule, Rules, SError, builtin,
-};
-pub use seawall_events::Delivery;
+pub use memory::{RecordError, RecordMemory};
+pub use now::Now;
+pub use outcome::{Action, Contained, Outcome};
+pub use policy::{Answer, BadRule, BadRules, ErrorKind, Policy, Response, Rule, Rules};
+pub use seawall_inject::{Delivery, SigbusExit};
 pub use stop::StopReason;
 pub use storm::StormGuard;
 pub use unanswered::{Unanswered, UnansweredAccess, UnansweredOutcome};

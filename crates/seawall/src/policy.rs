@@ -1,14 +1,14 @@
 //! What to do about a memory error.
 //!
-//! [`Rules`] is for operators: a table with an answer for each kind of error. [`Full`], [`Mainline`] and [`SError`] have
-//! one answer for all.
+//! [`Rules`] is a table with an answer for each kind of error; some tables have names. A VMM with a policy of its own implements
+//! [`Policy`].
 
 use seawall_arm::{DataAbort, Esr, InstructionAbort, Syndrome};
 
 use crate::{Injection, MemoryError, StopReason};
 
-/// Decides what a guest gets for a memory error that it consumed.
-pub trait Policy {
+/// Decides what a guest gets for a memory error that it consumed. [`Rules`] is one.
+pub trait Policy: Send {
     /// The name by which people choose it.
     fn name(&self) -> &'static str;
 
@@ -34,7 +34,7 @@ impl<I: Into<Injection>> From<I> for Response {
     }
 }
 
-impl<P: Policy + ?Sized> Policy for &P {
+impl Policy for Box<dyn Policy> {
     fn name(&self) -> &'static str {
         (**self).name()
     }
@@ -44,51 +44,9 @@ impl<P: Policy + ?Sized> Policy for &P {
     }
 }
 
-/// What KVM does when nobody handles the error: an SError without an ESR. Linux panics on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SError;
-
-impl Policy for SError {
-    fn name(&self) -> &'static str {
-        "serror"
-    }
-
-    fn decide(&self, _: &MemoryError) -> Response {
-        Injection::serror().into()
-    }
-}
-
-/// What user space can ask of a stock kernel: a data abort without an ESR, whatever happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mainline;
-
-impl Policy for Mainline {
-    fn name(&self) -> &'static str {
-        "mainline"
-    }
-
-    fn decide(&self, _: &MemoryError) -> Response {
-        Injection::data_abort().into()
-    }
-}
-
 /// The abort as it happened: data or instruction, with the ISS that the hardware gave. FnV is kept, so
 /// that a guest does not trust a FAR that means nothing; so is the level of a walk. After SIGBUS, which says nothing of
 /// all this, the FAR tells a fetch from an access to data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Full;
-
-impl Policy for Full {
-    fn name(&self) -> &'static str {
-        "full"
-    }
-
-    fn decide(&self, error: &MemoryError) -> Response {
-        replay(error).into()
-    }
-}
-
-/// The abort as it happened.
 fn replay(error: &MemoryError) -> Injection {
     match error.esr.map(Esr::syndrome) {
         Some(Syndrome::InstructionAbort(abort)) => {
@@ -118,12 +76,6 @@ fn replay_instruction(abort: &InstructionAbort) -> InstructionAbort {
     InstructionAbort { set: abort.set, fnv: abort.fnv, ea: abort.ea, ..InstructionAbort::new(abort.ifsc) }
 }
 
-/// The policy with this name: `rules` (the default ones), `serror`, `mainline` or `full`.
-pub fn builtin(name: &str) -> Option<&'static dyn Policy> {
-    const ALL: [&dyn Policy; 4] = [&Rules::DEFAULT, &SError, &Mainline, &Full];
-    ALL.into_iter().find(|policy| policy.name() == name)
-}
-
 mod rules;
 
-pub use rules::{Answer, BadRule, ErrorKind, Rule, Rules};
+pub use rules::{Answer, BadRule, BadRules, ErrorKind, Rule, Rules};

@@ -49,6 +49,12 @@ pub enum StopReason {
         /// Within this time.
         within: Duration,
     },
+    /// The vCPU touched memory of the VMM's own, which the host knows to be bad.
+    #[error("a vCPU touched bad memory at host address {address:#x}, which is not known to be the guest's")]
+    NotGuests {
+        /// `si_addr`.
+        address: u64,
+    },
     /// The policy has it so for errors of this kind.
     #[error("the policy stops a guest at this kind of error: {0}")]
     Policy(ErrorKind),
@@ -66,6 +72,7 @@ impl StopReason {
         match self {
             Self::Storm { .. } | Self::Unanswered { .. } => "storm",
             Self::Flood { .. } => "flood",
+            Self::NotGuests { .. } => "not-guests",
             Self::Policy(_) => "policy",
             Self::Nested => "nested",
         }

@@ -110,6 +110,8 @@ pub struct UnansweredOutcome {
     /// Whether it is to be told of, and then how many before it were not: a guest can make as many as it likes, so at
     /// most 16 in 10 s are told of.
     pub told: Option<u64>,
+    /// From the exit until the injection was done ([`Now::exited`](crate::Now::exited)).
+    pub took: Option<Duration>,
 }
 
 /// `read of 4 bytes at gpa 0x20000000, where there is neither RAM nor a device, at EL0, PC 0x401000: data abort, …`.

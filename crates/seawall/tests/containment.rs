@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use guest::{Guest, PC, VBAR, vcpu_at};
 use seawall::{
-    Access, Action, ContainError, Containment, Delivery, Full, Injection, Iss, Mainline, MemoryError, Policy,
-    SError, StopReason, StormGuard, builtin,
+    Access, Action, ContainError, Containment, Delivery, Injection, Iss, MemoryError, Rules, StopReason,
+    StormGuard,
 };
 use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
-use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit, SeaPolicy, handle_guest_sea};
+use seawall_events::kernel::{SeaPolicy, handle_guest_sea};
+use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit};
 
 /// For tests in which time does not matter.
 const NOW: Duration = Duration::ZERO;
@@ -26,9 +27,9 @@ fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
 const POSTED: Abi = Abi::Extended(Layout::Posted);
 
 /// Handles the error once; gives the injection and where the guest is.
-fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, Delivery) {
+fn handle(policy: Rules, guest: &mut Guest) -> (Injection, Delivery) {
     let exit = guest.exit;
-    let outcome = Containment::new(policy).handle(guest, &exit, NOW).unwrap();
+    let outcome = guest::handle(&mut Containment::new(policy), guest, &exit, NOW).unwrap();
     match outcome.action {
         Action::Injected { injection, guest } => (injection, guest),
         other => panic!("{other:?}"),
@@ -37,7 +38,7 @@ fn handle(policy: impl Policy, guest: &mut Guest) -> (Injection, Delivery) {
 
 #[test]
 fn full_replays_a_fetch_as_an_instruction_abort_with_its_iss() {
-    let (_, state) = handle(Full, &mut guest(0x8200_0210, 0, POSTED));
+    let (_, state) = handle(Rules::FULL, &mut guest(0x8200_0210, 0, POSTED));
     let expected = Delivery::AtVector {
         target: Target::El1,
         pc: VBAR + 0x400,
@@ -61,7 +62,7 @@ fn full_replays_each_bit_that_the_exit_gives() {
         (0x8200_1e10, 5, 0x8600_1e10), // a fetch of EL1: SET, FnV, EA
         (0x8200_0215, 0, 0x8200_0215), // a fetch, walk at level 1
     ] {
-        let (_, state) = handle(Full, &mut guest(hardware, pstate, POSTED));
+        let (_, state) = handle(Rules::FULL, &mut guest(hardware, pstate, POSTED));
         let Delivery::AtVector { esr, .. } = state else { panic!("{state:?}") };
         assert_eq!(esr.bits(), seen, "{hardware:#x}");
     }
@@ -69,14 +70,14 @@ fn full_replays_each_bit_that_the_exit_gives() {
 
 #[test]
 fn full_works_in_the_other_layout_too() {
-    let (_, state) = handle(Full, &mut guest(0x8200_0210, 0, Abi::Extended(Layout::Trailing)));
+    let (_, state) = handle(Rules::FULL, &mut guest(0x8200_0210, 0, Abi::Extended(Layout::Trailing)));
     assert!(matches!(state, Delivery::AtVector { esr, .. } if esr.bits() == 0x8200_0210));
 }
 
 #[test]
 fn mainline_makes_a_data_abort_of_everything_and_gives_no_esr() {
     for hardware in [0x8200_0210, 0x9200_0650] {
-        let (injection, state) = handle(Mainline, &mut guest(hardware, 0, Abi::Mainline));
+        let (injection, state) = handle(Rules::MAINLINE, &mut guest(hardware, 0, Abi::Mainline));
         assert_eq!(injection, Injection::data_abort().into());
         assert!(matches!(state, Delivery::AtVector { esr, .. } if esr.bits() == 0x9200_0010));
     }
@@ -84,7 +85,7 @@ fn mainline_makes_a_data_abort_of_everything_and_gives_no_esr() {
 
 #[test]
 fn serror_is_what_kvm_does_by_itself() {
-    let (injection, state) = handle(SError, &mut guest(0x9200_0210, 0, Abi::Mainline));
+    let (injection, state) = handle(Rules::SERROR, &mut guest(0x9200_0210, 0, Abi::Mainline));
     assert_eq!(injection, Injection::serror().into());
     assert!(matches!(state, Delivery::AtVector { esr, pc, .. }
         if esr.bits() == 0xbf00_0000 && pc == VBAR + 0x580));
@@ -92,7 +93,7 @@ fn serror_is_what_kvm_does_by_itself() {
 
 #[test]
 fn a_masked_serror_is_reported_as_pending() {
-    let (_, state) = handle(SError, &mut guest(0x9200_0210, 0x3c5, Abi::Mainline));
+    let (_, state) = handle(Rules::SERROR, &mut guest(0x9200_0210, 0x3c5, Abi::Mainline));
     assert_eq!(state, Delivery::SErrorPending);
 }
 
@@ -100,7 +101,7 @@ fn a_masked_serror_is_reported_as_pending() {
 fn what_the_kernel_did_not_deliver_is_reported() {
     let mut guest = guest(0x9200_0210, 5, POSTED);
     guest.vcpu.last_fault.esr = Esr::from_bits(0x9200_0087); // S1PTW, and no walk finds it
-    let (_, state) = handle(Full, &mut guest);
+    let (_, state) = handle(Rules::FULL, &mut guest);
     assert_eq!(state, Delivery::NotDelivered);
 }
 
@@ -110,7 +111,7 @@ fn a_vector_that_is_itself_bad_is_still_a_delivery() {
     let mut guest = guest(0x8200_0210, 0x3c5, POSTED);
     guest.vcpu.set_reg(Reg::Pc, VBAR + 0x200);
     for _ in 0..2 {
-        let (_, state) = handle(Full, &mut guest);
+        let (_, state) = handle(Rules::FULL, &mut guest);
         assert!(matches!(state, Delivery::AtVector { pc, .. } if pc == VBAR + 0x200), "{state:?}");
     }
 }
@@ -119,7 +120,7 @@ fn a_vector_that_is_itself_bad_is_still_a_delivery() {
 fn a_decision_that_the_abi_cannot_say_is_an_error_and_leaves_the_guest() {
     let mut guest = guest(0x8200_0210, 0, Abi::Mainline);
     let (before, exit) = (guest.vcpu.clone(), guest.exit);
-    let error = Containment::new(Full).handle(&mut guest, &exit, NOW).unwrap_err();
+    let error = guest::handle(&mut Containment::new(Rules::FULL), &mut guest, &exit, NOW).unwrap_err();
     assert!(matches!(error, ContainError::NotInAbi { policy: "full", refusal: Refusal::NotInMainline, .. }));
     assert!(error.to_string().contains("choose the policy `mainline`"), "{error}");
     assert_eq!(guest.vcpu, before);
@@ -133,7 +134,7 @@ fn aarch32_aborts_are_read_back_from_their_own_registers() {
         guest.vcpu.set_reg(Reg::VbarEl1, 0x1000);
         // IFAR in [63:32], DFAR in [31:0]: the abort changes one of them.
         guest.vcpu.set_reg(Reg::FarEl1, 0x1111_1111_2222_2222);
-        let (_, state) = handle(Full, &mut guest);
+        let (_, state) = handle(Rules::FULL, &mut guest);
         let expected =
             Delivery::AtVector { target: Target::El1, pc, esr: Esr::from_bits(fsr), far: 0x50_0123 };
         assert_eq!(state, expected);
@@ -143,12 +144,12 @@ fn aarch32_aborts_are_read_back_from_their_own_registers() {
 #[test]
 fn a_storm_at_one_pc_is_stopped_with_the_reason() {
     let mut guest = guest(0x9200_0210, 0x3c5, POSTED);
-    let mut containment = Containment::new(Full).with_storm_guard(StormGuard::new(3, PERIOD));
+    let mut containment = Containment::new(Rules::FULL).with_storm_guard(StormGuard::new(3, PERIOD));
     let mut actions = Vec::new();
     for _ in 0..4 {
         guest.vcpu.set_reg(Reg::Pc, PC); // the guest returns to the access
         let exit = guest.exit;
-        actions.push(containment.handle(&mut guest, &exit, NOW).unwrap().action);
+        actions.push(guest::handle(&mut containment, &mut guest, &exit, NOW).unwrap().action);
     }
     assert!(actions[..3].iter().all(|action| matches!(action, Action::Injected { .. })));
     let reason = StopReason::Storm { pc: PC, gva: Some(0x50_0123), times: 4 };
@@ -251,13 +252,13 @@ fn ten_thousand_pages_at_once_and_a_thousand_a_second_for_an_hour_are_no_flood()
 #[test]
 fn what_a_containment_remembers_is_the_same_in_and_out_of_a_snapshot() {
     let mut guest = guest(0x9200_0210, 0x3c5, POSTED);
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     for n in 0..100 {
         guest.vcpu.set_reg(Reg::Pc, PC + 4 * n);
         let exit = guest.exit;
-        containment.handle(&mut guest, &exit, NOW).unwrap();
+        guest::handle(&mut containment, &mut guest, &exit, NOW).unwrap();
         let state = containment.state();
-        let mut other = Containment::new(Full);
+        let mut other = Containment::new(Rules::FULL);
         other.set_state(&state);
         assert_eq!(other.state(), state, "{n}");
     }
@@ -304,17 +305,9 @@ fn an_abort_and_an_serror_go_in_one_call() {
 }
 
 #[test]
-fn policies_go_by_name() {
-    for name in ["serror", "mainline", "full"] {
-        assert_eq!(builtin(name).map(Policy::name), Some(name));
-    }
-    assert!(builtin("none").is_none());
-}
-
-#[test]
 fn an_outcome_names_a_far_only_where_the_exception_has_one() {
-    let (_, abort) = handle(Full, &mut guest(0x9200_0210, 0, POSTED));
+    let (_, abort) = handle(Rules::FULL, &mut guest(0x9200_0210, 0, POSTED));
     assert_eq!(abort.to_string(), "guest at vector 0xffff800010000c00, ESR 0x92000210, FAR 0x500123");
-    let (_, serror) = handle(SError, &mut guest(0x9200_0210, 0, POSTED));
+    let (_, serror) = handle(Rules::SERROR, &mut guest(0x9200_0210, 0, POSTED));
     assert_eq!(serror.to_string(), "guest at vector 0xffff800010000d80, ESR 0xbf000000");
 }

@@ -5,11 +5,11 @@ mod guest;
 
 use std::time::{Duration, SystemTime};
 
-use guest::{Guest, PC, VBAR, vcpu_at};
+use guest::{Guest, Met, PC, VBAR, vcpu_at};
 use seawall::apei::ghes::{Ghes, Region};
 use seawall::{
-    Action, Answer, Containment, ErrorKind, GuestTraits, Injection, Iss, MemoryError, Nested, Policy,
-    Recorded, Response, Rule, Rules, Source, StopReason, Verdict,
+    Action, Answer, Containment, ErrorKind, Injection, Iss, MemoryError, Nested, Policy, Recorded, Response,
+    Rule, Rules, StopReason, Verdict,
 };
 use seawall_arm::{Esr, Pstate};
 use seawall_events::{Abi, Layout, Reg, Registers, SeaExit};
@@ -63,9 +63,11 @@ fn an_error_is_of_the_first_kind_that_fits() {
 
 #[test]
 fn sigbus_tells_the_page_but_not_a_fetch_from_a_load() {
-    let source = Source::Sigbus { range: 0x4021_0000..0x4021_1000 };
     for (pstate, kind) in [(EL0, ErrorKind::UserData), (EL1H, ErrorKind::KernelData)] {
-        assert_eq!(ErrorKind::of(&MemoryError::new(&source, PC, Pstate::from_bits(pstate))), kind);
+        assert_eq!(
+            ErrorKind::of(&MemoryError::from_sigbus(0x4021_0000..0x4021_1000, PC, Pstate::from_bits(pstate))),
+            kind
+        );
     }
 }
 
@@ -127,7 +129,7 @@ fn a_privileged_fetch_can_be_made_to_stop_the_guest_with_the_reason() {
     let mut guest = guest(0x8200_0210, EL1H);
     let exit = guest.exit;
     let rules = Rules::default().with(ErrorKind::KernelFetch, Answer::Stop);
-    let outcome = Containment::new(rules).handle(&mut guest, &exit, NOW).unwrap();
+    let outcome = guest::handle(&mut Containment::new(rules), &mut guest, &exit, NOW).unwrap();
     assert_eq!(outcome.action, Action::Stop(StopReason::Policy(ErrorKind::KernelFetch)));
     assert!(
         outcome
@@ -150,6 +152,39 @@ fn rules_are_read_as_people_write_them() {
     }
 }
 
+#[test]
+fn tables_go_by_name_and_rules_change_them() {
+    for (text, expected) in [
+        ("rules", Rules::DEFAULT),
+        ("serror", Rules::SERROR),
+        ("mainline", Rules::MAINLINE),
+        ("full", Rules::FULL),
+    ] {
+        let rules: Rules = text.parse().unwrap();
+        assert_eq!((rules, rules.name()), (expected, text));
+    }
+    let changed =
+        Rules::DEFAULT.with(ErrorKind::UserData, Answer::HostFirst).with(ErrorKind::Walk, Answer::Stop);
+    assert_eq!("user-data=host-first,walk=stop".parse(), Ok(changed));
+    assert_eq!(changed.name(), "rules");
+    let changed = "full,nested=stop".parse::<Rules>().unwrap();
+    assert_eq!(changed, Rules::DEFAULT, "which is how they differ");
+    for (bad, message) in [
+        (
+            "none",
+            "expected a policy (rules, serror, mainline, full) or rules such as `kernel-fetch=stop`, got `none`",
+        ),
+        (
+            "",
+            "expected a policy (rules, serror, mainline, full) or rules such as `kernel-fetch=stop`, got ``",
+        ),
+    ] {
+        assert_eq!(bad.parse::<Rules>().unwrap_err().to_string(), message);
+    }
+    let message = "full,walk=die".parse::<Rules>().unwrap_err().to_string();
+    assert!(message.ends_with("got `walk=die`"), "{message}");
+}
+
 /// DDI 0487: TEA and TMEA route an external abort to EL2, TGE makes EL0 the hypervisor's own.
 #[test]
 fn of_a_vcpu_with_el2_the_hypervisors_registers_say_whose_an_abort_is() {
@@ -168,8 +203,8 @@ fn of_a_vcpu_with_el2_the_hypervisors_registers_say_whose_an_abort_is() {
     }
     let flat = error(0x9200_0210, EL1H).with_el2(0, 0);
     assert_eq!((flat.nested, flat.gpa), (Some(Nested::Guest), Some(0x4021_0000)), "stage 2 is off");
-    let source = Source::Sigbus { range: 0x4021_0000..0x4021_1000 };
-    let sigbus = MemoryError::new(&source, PC, Pstate::from_bits(EL1H)).with_el2(VM | TEA, 0);
+    let sigbus = MemoryError::from_sigbus(0x4021_0000..0x4021_1000, PC, Pstate::from_bits(EL1H));
+    let sigbus = sigbus.with_el2(VM | TEA, 0);
     assert_eq!(sigbus.gpa, Some(0x4021_0000), "SIGBUS names the VM's own page");
 }
 
@@ -180,15 +215,13 @@ fn a_nested_guest_whose_hypervisor_takes_aborts_is_stopped_before_the_kernel_is_
     guest.vcpu.set_reg(Reg::HcrEl2, VM | TEA);
     let exit = guest.exit;
     let mut containment = Containment::new(Rules::default());
-    containment.set_guest(GuestTraits { el2: true, ..GuestTraits::default() });
     let before = guest.vcpu.clone();
-    let outcome = containment.handle(&mut guest, &exit, NOW).unwrap();
+    let outcome = guest::handle(&mut containment, &mut guest, &exit, NOW).unwrap();
     assert_eq!(outcome.action, Action::Stop(StopReason::Nested));
     assert_eq!(guest.vcpu, before);
     // Where the kernel can, the rule is another one: the hypervisor takes it at EL2.
     let mut containment = Containment::new(Rules::default().with(ErrorKind::Nested, Answer::Replay));
-    containment.set_guest(GuestTraits { el2: true, ..GuestTraits::default() });
-    containment.handle(&mut guest, &exit, NOW).unwrap();
+    guest::handle(&mut containment, &mut guest, &exit, NOW).unwrap();
     assert_eq!(guest.vcpu.reg(Reg::EsrEl2), 0x9200_0210);
 }
 
@@ -198,11 +231,7 @@ fn on_a_host_without_ras_the_abort_comes_without_an_iss() {
     let mut guest = guest(0x8200_0210, EL0);
     guest.vcpu.config.ras = false;
     let exit = guest.exit;
-    assert!(Containment::new(Rules::default()).handle(&mut guest, &exit, NOW).is_err());
-    assert_eq!(guest.vcpu.reg(Reg::Pc), PC);
-    let mut containment = Containment::new(Rules::default());
-    containment.set_guest(GuestTraits { ras: false, ..GuestTraits::default() });
-    containment.handle(&mut guest, &exit, NOW).unwrap();
+    guest::handle(&mut Containment::new(Rules::default()), &mut guest, &exit, NOW).unwrap();
     assert_eq!(guest.vcpu.reg(Reg::EsrEl1), 0x8200_0010);
     assert_eq!(guest.vcpu.reg(Reg::Pc), VBAR + 0x400);
 }
@@ -211,12 +240,12 @@ fn on_a_host_without_ras_the_abort_comes_without_an_iss() {
 fn without_an_address_the_guest_is_told_not_to_trust_the_far() {
     let mut guest = guest(0x9200_0610, EL0);
     let exit = guest.exit;
-    Containment::new(Rules::default()).handle(&mut guest, &exit, NOW).unwrap();
+    guest::handle(&mut Containment::new(Rules::default()), &mut guest, &exit, NOW).unwrap();
     assert_eq!(guest.vcpu.reg(Reg::EsrEl1), 0x9200_0610, "FnV, bit 10");
 }
 
 /// One source of records, in memory of its own.
-fn with_records(rules: Rules) -> (Containment<Rules>, GuestMemoryMmap) {
+fn with_records(rules: Rules) -> (Containment, GuestMemoryMmap) {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
     let mut ghes = Ghes::new(Region { base: 0, sea: 1, polled: 0, poll_interval: 0 });
     ghes.reset(&memory).unwrap();
@@ -231,7 +260,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let (mut containment, memory) = with_records(Rules::default());
     containment.set_dry_run(true);
     let (vcpu, exit) = (guest.vcpu.clone(), guest.exit);
-    let mut decision = containment.decide(&guest, &Source::Sea(exit), NOW).unwrap();
+    let mut decision = guest::decide(&mut containment, &guest, &Met::Sea(exit), NOW).unwrap();
     containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
     let outcome = containment.inject(&mut guest, decision).unwrap();
     let expected = Injection::instruction_abort().iss(Iss::new(0x210).unwrap()).into();
@@ -240,7 +269,8 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     assert_eq!(guest.vcpu, vcpu);
     assert_eq!(memory.read_obj::<u32>(GuestAddress(16)).unwrap(), 0, "no record");
     // What would stop the guest stops it: there is no other answer to a storm.
-    let mut actions = (0..20).map(|_| containment.handle(&mut guest, &exit, NOW).unwrap().action);
+    let mut actions =
+        (0..20).map(|_| guest::handle(&mut containment, &mut guest, &exit, NOW).unwrap().action);
     assert!(actions.any(|action| matches!(action, Action::Stop(StopReason::Storm { times: 17, .. }))));
 }
 
@@ -249,8 +279,8 @@ fn a_host_that_can_help_itself_goes_first_and_the_guest_is_told_where_it_cannot(
     let mut guest = guest(0x9200_0210, EL0);
     let (mut containment, memory) =
         with_records(Rules::default().with(ErrorKind::UserData, Answer::HostFirst));
-    let (before, source) = (guest.vcpu.clone(), Source::Sea(guest.exit));
-    let mut decision = containment.decide(&guest, &source, NOW).unwrap();
+    let (before, source) = (guest.vcpu.clone(), Met::Sea(guest.exit));
+    let mut decision = guest::decide(&mut containment, &guest, &source, NOW).unwrap();
     let replay = Injection::data_abort().iss(Iss::new(0x210).unwrap()).into();
     assert_eq!(decision.verdict, Verdict::HostFirst(replay));
     containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
@@ -258,6 +288,7 @@ fn a_host_that_can_help_itself_goes_first_and_the_guest_is_told_where_it_cannot(
     assert_eq!(containment.repaired(decision).action, Action::Repaired);
     assert_eq!(guest.vcpu, before);
 
+    let decision = guest::decide(&mut containment, &guest, &source, NOW).unwrap();
     let mut decision = decision.guest_first();
     assert_eq!(decision.verdict, Verdict::Inject(replay));
     containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();

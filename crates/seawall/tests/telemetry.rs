@@ -7,17 +7,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use guest::{Guest, PC, vcpu_at};
+use guest::{Guest, Met, PC, vcpu_at};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use seawall::apei::ghes::{Ghes, Region};
 use seawall::ledger::{Cause, Ledger};
 use seawall::telemetry::{
-    BUCKETS, Circumstances, EXIT_TO_INJECTION, ErrorReport, Facades, Hex, JsonLines, Sink, describe, ledger,
-    records,
+    BUCKETS, EXIT_TO_INJECTION, ErrorReport, Facades, Hex, JsonLines, Sink, describe, ledger, records,
 };
-use seawall::{
-    Action, Containment, EvacuationThreshold, Full, Outcome, Policy, SError, Source, StormGuard, Verdict,
-};
+use seawall::{Action, Containment, EvacuationThreshold, Now, Outcome, Rules, StormGuard, Verdict};
 use seawall_arm::Esr;
 use seawall_events::{Abi, Layout, SeaExit};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -25,14 +22,14 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 const POSTED: Abi = Abi::Extended(Layout::Posted);
 const GVA: u64 = 0x50_0123;
 
-fn sea(esr: u64) -> Source {
+fn sea(esr: u64) -> Met {
     // Bit 0: the gpa is valid (KVM_EXIT_ARM_SEA_FLAG_GPA_VALID).
     let flags = u64::from(esr & 0x3f == 0x10);
-    Source::Sea(SeaExit { flags, esr: Esr::from_bits(esr), gva: GVA, gpa: 0x4021_0000 })
+    Met::Sea(SeaExit { flags, esr: Esr::from_bits(esr), gva: GVA, gpa: 0x4021_0000 })
 }
 
-fn sigbus(range: Range<u64>) -> Source {
-    Source::Sigbus { range }
+fn sigbus(range: Range<u64>) -> Met {
+    Met::Sigbus(range)
 }
 
 /// A guest at EL0 whose last stage 2 fault was at `far`.
@@ -41,34 +38,31 @@ fn guest(far: u64) -> Guest {
     Guest { vcpu: vcpu_at(0, 0x9200_0007, far), abi: POSTED, exit }
 }
 
-fn handle<P: Policy>(containment: &mut Containment<P>, far: u64, source: &Source, now: Duration) -> Outcome {
+fn handle(containment: &mut Containment, far: u64, source: &Met, now: Duration) -> Outcome {
     let mut guest = guest(far);
-    let decision = containment.decide(&guest, source, now).unwrap();
-    containment.inject(&mut guest, decision).unwrap()
+    let decision = guest::decide(containment, &guest, source, now).unwrap();
+    let outcome = containment.inject(&mut guest, decision).unwrap();
+    Outcome { took: Some(Duration::from_nanos(7500)), ..outcome }
 }
 
-/// 2026-10-01 12:00:00.25 UTC; two seconds into the run; 7.5 microseconds.
-fn at() -> Circumstances {
-    Circumstances {
-        vcpu: 3,
-        time: Some(UNIX_EPOCH + Duration::from_millis(1_790_856_000_250)),
-        guest_time: Some(Duration::from_secs(2)),
-        exit_to_injection: Some(Duration::from_nanos(7500)),
-    }
+/// 2026-10-01 12:00:00.25 UTC; two seconds into the run.
+fn at() -> Now {
+    let time = UNIX_EPOCH + Duration::from_millis(1_790_856_000_250);
+    Now { vcpu: 3, running: Duration::from_secs(2), time, exited: None }
 }
 
 fn report(outcome: &Outcome) -> ErrorReport {
     ErrorReport::new(outcome, &at()).unwrap()
 }
 
-fn line(source: &Source, far: u64) -> String {
-    let outcome = handle(&mut Containment::new(Full), far, source, Duration::ZERO);
+fn line(source: &Met, far: u64) -> String {
+    let outcome = handle(&mut Containment::new(Rules::FULL), far, source, Duration::ZERO);
     report(&outcome).to_json()
 }
 
 /// The outcome of the seventeenth abort of a storm.
 fn storm() -> Outcome {
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     (0..17).map(|_| handle(&mut containment, GVA, &sea(0x9200_0210), Duration::ZERO)).last().unwrap()
 }
 
@@ -78,17 +72,18 @@ fn unacknowledged() -> Outcome {
     let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(base), 0x1000)]).unwrap();
     let mut ghes = Ghes::new(Region { base, sea: 1, polled: 0, poll_interval: 0 });
     ghes.reset(&memory).unwrap();
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     containment.set_records(Some(ghes));
     containment.set_patience(Duration::ZERO);
     let mut last = None;
     for _ in 0..2 {
         let mut guest = guest(GVA);
-        let mut decision = containment.decide(&guest, &sea(0x9200_0210), Duration::ZERO).unwrap();
+        let mut decision =
+            guest::decide(&mut containment, &guest, &sea(0x9200_0210), Duration::ZERO).unwrap();
         containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
         last = Some(containment.inject(&mut guest, decision).unwrap());
     }
-    last.unwrap()
+    Outcome { took: Some(Duration::from_nanos(7500)), ..last.unwrap() }
 }
 
 const LOAD: &str = concat!(
@@ -96,7 +91,7 @@ const LOAD: &str = concat!(
     r#""access":"load","exit_esr":"0x92000210","gva":"0x500123","gpa":"0x40210000","size":4096,"#,
     r#""walk_level":null,"exception_level":0,"pc":"0x401040","decision":"data-abort","#,
     r#""decision_text":"data abort, ISS 0x210","guest":"at-vector","guest_esr":"0x92000210","#,
-    r#""guest_far":"0x500123","record":"none","record_source":null,"evacuate":null,"stop_reason":null,"#,
+    r#""guest_far":"0x500123","record":"none","record_source":null,"host":null,"evacuate":null,"stop_reason":null,"#,
     r#""exit_to_injection_ns":7500}"#,
 );
 
@@ -181,14 +176,14 @@ fn a_record_that_was_due_and_is_not_there_is_told_from_none() {
 #[test]
 fn an_serror_has_no_far_and_a_masked_one_no_esr_either() {
     let mut guest = guest(GVA);
-    let mut containment = Containment::new(SError);
-    let decision = containment.decide(&guest, &sea(0x9200_0210), Duration::ZERO).unwrap();
+    let mut containment = Containment::new(Rules::SERROR);
+    let decision = guest::decide(&mut containment, &guest, &sea(0x9200_0210), Duration::ZERO).unwrap();
     let at_vector = report(&containment.inject(&mut guest, decision).unwrap());
     assert_eq!((&*at_vector.decision, &*at_vector.guest), ("serror", "at-vector"));
     assert_eq!((at_vector.guest_esr, at_vector.guest_far), (Some(Hex(0xbf00_0000)), None));
     // PSTATE: EL1h, DAIF.
     let mut masked = Guest { vcpu: vcpu_at(0x3c5, 0x9200_0007, GVA), ..guest };
-    let decision = containment.decide(&masked, &sea(0x9200_0210), Duration::ZERO).unwrap();
+    let decision = guest::decide(&mut containment, &masked, &sea(0x9200_0210), Duration::ZERO).unwrap();
     let pending = report(&containment.inject(&mut masked, decision).unwrap());
     assert_eq!((&*pending.guest, pending.guest_esr, pending.exception_level), ("serror-pending", None, 1));
 }
@@ -202,10 +197,8 @@ fn what_waits_is_no_error_yet() {
 
 #[test]
 fn what_is_not_known_is_null_and_a_time_that_rfc_3339_has_no_digits_for_is_not_known() {
-    let outcome = storm();
-    let report = ErrorReport::new(&outcome, &Circumstances::default()).unwrap();
-    let line = report.to_json();
-    assert!(line.starts_with(r#"{"schema":1,"time":null,"guest_time_ns":null,"vcpu":0,"#), "{line}");
+    let outcome = Outcome { took: None, ..storm() };
+    let line = ErrorReport::new(&outcome, &at()).unwrap().to_json();
     assert!(line.ends_with(r#""exit_to_injection_ns":null}"#), "{line}");
     let year_10000 = UNIX_EPOCH + Duration::from_secs(253_402_300_800);
     for (time, text) in [
@@ -214,7 +207,7 @@ fn what_is_not_known_is_null_and_a_time_that_rfc_3339_has_no_digits_for_is_not_k
         (UNIX_EPOCH, r#""1970-01-01T00:00:00.000000Z""#),
         (UNIX_EPOCH - Duration::from_secs(1), "null"),
     ] {
-        let at = Circumstances { time: Some(time), ..Circumstances::default() };
+        let at = Now { time, ..at() };
         let line = ErrorReport::new(&outcome, &at).unwrap().to_json();
         assert!(line.contains(&format!(r#""time":{text},"#)), "{line}");
     }
@@ -230,7 +223,8 @@ fn a_line_reads_back_as_what_it_was() {
 
 #[test]
 fn a_line_with_fields_and_words_of_a_later_version_reads_and_one_without_what_may_be_missing_too() {
-    let mut expected = report(&handle(&mut Containment::new(Full), GVA, &sea(0x9200_0210), Duration::ZERO));
+    let mut expected =
+        report(&handle(&mut Containment::new(Rules::FULL), GVA, &sea(0x9200_0210), Duration::ZERO));
     let later = LOAD.replace(r#"{"schema":1,"#, r#"{"colour":{"r":1},"schema":1,"list":[1,2],"#);
     assert_eq!(ErrorReport::from_json(&later).unwrap(), expected);
     let later = LOAD.replace(r#""guest":"at-vector""#, r#""guest":"gone-fishing""#);
@@ -293,10 +287,15 @@ fn measured(work: impl FnOnce()) -> Vec<String> {
 #[test]
 fn errors_are_counted_by_what_they_were_and_what_was_decided() {
     let reports = [
-        report(&handle(&mut Containment::new(Full), GVA, &sea(0x9200_0210), Duration::ZERO)),
-        report(&handle(&mut Containment::new(Full), GVA, &sea(0x9200_0210), Duration::ZERO)),
-        report(&handle(&mut Containment::new(Full), GVA, &sea(0x8200_0210), Duration::ZERO)),
-        report(&handle(&mut Containment::new(Full), GVA, &sigbus(0x4020_0000..0x4020_1000), Duration::ZERO)),
+        report(&handle(&mut Containment::new(Rules::FULL), GVA, &sea(0x9200_0210), Duration::ZERO)),
+        report(&handle(&mut Containment::new(Rules::FULL), GVA, &sea(0x9200_0210), Duration::ZERO)),
+        report(&handle(&mut Containment::new(Rules::FULL), GVA, &sea(0x8200_0210), Duration::ZERO)),
+        report(&handle(
+            &mut Containment::new(Rules::FULL),
+            GVA,
+            &sigbus(0x4020_0000..0x4020_1000),
+            Duration::ZERO,
+        )),
         report(&unacknowledged()),
         report(&storm()),
     ];
@@ -326,7 +325,7 @@ fn errors_are_counted_by_what_they_were_and_what_was_decided() {
 
 #[test]
 fn advice_to_evacuate_is_counted_and_said() {
-    let mut containment = Containment::new(Full)
+    let mut containment = Containment::new(Rules::FULL)
         .with_storm_guard(StormGuard::default())
         .with_evacuation_threshold(EvacuationThreshold::new(1, Duration::from_secs(60)));
     let outcome = handle(&mut containment, GVA, &sea(0x9200_0210), Duration::ZERO);
@@ -345,12 +344,13 @@ fn outstanding_records_and_bad_pages_are_gauges() {
     for page in 0..3 {
         ghes.announce(&memory, page << 12..(page + 1) << 12, UNIX_EPOCH).unwrap();
     }
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     containment.set_records(Some(ghes));
     // It is not waited for.
     containment.set_patience(Duration::ZERO);
     for _ in 0..4 {
-        let mut decision = containment.decide(&guest(GVA), &sea(0x9200_0210), Duration::ZERO).unwrap();
+        let mut decision =
+            guest::decide(&mut containment, &guest(GVA), &sea(0x9200_0210), Duration::ZERO).unwrap();
         containment.record(&memory, &mut decision, UNIX_EPOCH).unwrap();
         assert!(matches!(decision.verdict, Verdict::Inject(_)));
     }
@@ -395,7 +395,12 @@ fn an_event_is_a_warning_if_the_guest_got_its_abort_and_an_error_if_it_was_stopp
         .with_writer(move || writer.clone())
         .finish();
     tracing::subscriber::with_default(subscriber, || {
-        Facades.error(&report(&handle(&mut Containment::new(Full), GVA, &sea(0x8200_0210), Duration::ZERO)));
+        Facades.error(&report(&handle(
+            &mut Containment::new(Rules::FULL),
+            GVA,
+            &sea(0x8200_0210),
+            Duration::ZERO,
+        )));
         Facades.error(&report(&storm()));
     });
     let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();

@@ -4,11 +4,11 @@ mod guest;
 
 use std::time::Duration;
 
-use guest::{Guest, PC, VBAR, vcpu_at};
-use seawall::telemetry::{AccessReport, Circumstances};
+use guest::{Guest, PC, VBAR, at, vcpu_at};
+use seawall::telemetry::AccessReport;
 use seawall::{
-    Action, Containment, ContainmentState, Delivery, Full, GuestTraits, Injection, SError, StopReason,
-    Unanswered, UnansweredAccess, UnansweredOutcome,
+    Action, Containment, ContainmentState, Delivery, Injection, Now, Rules, StopReason, Unanswered,
+    UnansweredAccess, UnansweredOutcome,
 };
 use seawall_arm::{Esr, ExceptionLevel, Target};
 use seawall_events::{Abi, Layout, MmioExit, NisvExit, Reg, Registers as _, SeaExit};
@@ -40,7 +40,7 @@ fn nisv(iss: u64) -> UnansweredAccess {
 }
 
 fn refuse(guest: &mut Guest, access: UnansweredAccess) -> UnansweredOutcome {
-    Containment::new(Full).refuse(guest, access, Duration::ZERO).unwrap()
+    Containment::new(Rules::FULL).refuse(guest, access, &at(Duration::ZERO)).unwrap()
 }
 
 /// `AArch64.AbortSyndrome`: DFSC 0b010000, WnR of a store; the kernel's FAR.
@@ -67,10 +67,10 @@ fn the_guest_takes_an_external_data_abort_with_wnr_as_it_was() {
 /// The policy is about memory errors, and so is the dry run.
 #[test]
 fn no_policy_and_no_dry_run_changes_it() {
-    let mut containment = Containment::new(SError);
+    let mut containment = Containment::new(Rules::SERROR);
     containment.set_dry_run(true);
     let mut vcpu = guest(EL0, POSTED);
-    let outcome = containment.refuse(&mut vcpu, read(), Duration::ZERO).unwrap();
+    let outcome = containment.refuse(&mut vcpu, read(), &at(Duration::ZERO)).unwrap();
     assert!(matches!(outcome.action, Action::Injected { .. }), "{outcome}");
     assert_eq!(vcpu.vcpu.reg(Reg::Pc), VBAR + 0x400);
 }
@@ -79,11 +79,10 @@ fn no_policy_and_no_dry_run_changes_it() {
 #[test]
 fn where_no_iss_can_be_given_none_is() {
     for (abi, ras) in [(Abi::Mainline, true), (POSTED, false)] {
-        let mut containment = Containment::new(Full);
-        containment.set_guest(GuestTraits { ras, ..GuestTraits::default() });
+        let mut containment = Containment::new(Rules::FULL);
         let mut vcpu = guest(EL0, abi);
         vcpu.vcpu.config.ras = ras;
-        let outcome = containment.refuse(&mut vcpu, write(), Duration::ZERO).unwrap();
+        let outcome = containment.refuse(&mut vcpu, write(), &at(Duration::ZERO)).unwrap();
         let Action::Injected { injection, guest } = outcome.action else { panic!("{outcome}") };
         assert_eq!(injection, Injection::from(Injection::data_abort()));
         assert!(matches!(guest, Delivery::AtVector { esr, .. } if esr.bits() == 0x9200_0010), "{guest:?}");
@@ -116,11 +115,11 @@ fn retry(vcpu: &mut Guest, pstate: u64) {
 }
 
 /// Makes the same access until the guest is stopped: after how many.
-fn storm(containment: &mut Containment<Full>, pstate: u64, most: u32, step: Duration) -> Option<u32> {
+fn storm(containment: &mut Containment, pstate: u64, most: u32, step: Duration) -> Option<u32> {
     let mut vcpu = guest(pstate, POSTED);
     for times in 1..=most {
         retry(&mut vcpu, pstate);
-        let outcome = containment.refuse(&mut vcpu, read(), step * times).unwrap();
+        let outcome = containment.refuse(&mut vcpu, read(), &at(step * times)).unwrap();
         if let Action::Stop(reason) = outcome.action {
             let why = Unanswered::NoDevice;
             assert_eq!(reason, StopReason::Unanswered { pc: PC, gpa: GPA, why, times });
@@ -140,19 +139,19 @@ fn storm(containment: &mut Containment<Full>, pstate: u64, most: u32, step: Dura
 
 #[test]
 fn a_kernel_that_does_nothing_else_is_stopped_and_the_text_names_the_address() {
-    assert_eq!(storm(&mut Containment::new(Full), EL1H, 5000, Duration::from_micros(1)), Some(4097));
+    assert_eq!(storm(&mut Containment::new(Rules::FULL), EL1H, 5000, Duration::from_micros(1)), Some(4097));
     // The same in a thousand times the time: it does other things.
-    assert_eq!(storm(&mut Containment::new(Full), EL1H, 5000, Duration::from_millis(10)), None);
+    assert_eq!(storm(&mut Containment::new(Rules::FULL), EL1H, 5000, Duration::from_millis(10)), None);
 }
 
 #[test]
 fn a_process_is_its_kernels_to_stop() {
-    assert_eq!(storm(&mut Containment::new(Full), EL0, 20_000, Duration::from_micros(1)), None);
+    assert_eq!(storm(&mut Containment::new(Rules::FULL), EL0, 20_000, Duration::from_micros(1)), None);
 }
 
 #[test]
 fn a_kernel_that_does_something_else_in_between_goes_on() {
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     for _ in 0..3 {
         assert_eq!(storm(&mut containment, EL1H, 4000, Duration::ZERO), None);
         containment.does_something_else();
@@ -161,13 +160,13 @@ fn a_kernel_that_does_something_else_in_between_goes_on() {
 
 #[test]
 fn two_cpus_that_do_nothing_else_are_noticed_as_well() {
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     let mut vcpu = guest(EL1H, POSTED);
     let mut stopped = 0;
     for times in 0..10_000_u64 {
         retry(&mut vcpu, EL1H);
         vcpu.vcpu.set_reg(Reg::Pc, PC + 4 * (times % 2));
-        let outcome = containment.refuse(&mut vcpu, read(), Duration::ZERO).unwrap();
+        let outcome = containment.refuse(&mut vcpu, read(), &at(Duration::ZERO)).unwrap();
         if matches!(outcome.action, Action::Stop(_)) {
             stopped = times;
             break;
@@ -179,11 +178,11 @@ fn two_cpus_that_do_nothing_else_are_noticed_as_well() {
 /// A guest can make as many as it likes.
 #[test]
 fn sixteen_in_ten_seconds_are_told_of_and_then_how_many_were_not() {
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     let mut vcpu = guest(EL0, POSTED);
     let mut told = |n: u64| {
         retry(&mut vcpu, EL0);
-        containment.refuse(&mut vcpu, read(), Duration::from_millis(n)).unwrap().told
+        containment.refuse(&mut vcpu, read(), &at(Duration::from_millis(n))).unwrap().told
     };
     assert_eq!((0..16).map(&mut told).collect::<Vec<_>>(), [Some(0); 16]);
     assert_eq!((16..1000).find_map(&mut told), None);
@@ -192,15 +191,15 @@ fn sixteen_in_ten_seconds_are_told_of_and_then_how_many_were_not() {
 
 #[test]
 fn what_is_remembered_goes_through_a_snapshot() {
-    let mut containment = Containment::new(Full);
+    let mut containment = Containment::new(Rules::FULL);
     assert_eq!(storm(&mut containment, EL1H, 4000, Duration::ZERO), None);
     let state: ContainmentState = containment.state();
-    let mut other = Containment::new(Full);
+    let mut other = Containment::new(Rules::FULL);
     other.set_state(&state);
     assert_eq!(other.state(), state);
     let mut vcpu = guest(EL1H, POSTED);
     let mut left = 0;
-    while let Action::Injected { .. } = other.refuse(&mut vcpu, read(), Duration::ZERO).unwrap().action {
+    while let Action::Injected { .. } = other.refuse(&mut vcpu, read(), &at(Duration::ZERO)).unwrap().action {
         retry(&mut vcpu, EL1H);
         left += 1;
     }
@@ -210,9 +209,8 @@ fn what_is_remembered_goes_through_a_snapshot() {
 #[test]
 fn a_report_is_a_line_of_json() {
     let outcome = refuse(&mut guest(EL0, POSTED), write());
-    let at = Circumstances { vcpu: 2, guest_time: Some(Duration::from_secs(1)), ..Circumstances::default() };
-    let report = AccessReport::new(&outcome, &at);
-    let line = r#"{"schema":1,"time":null,"guest_time_ns":1000000000,"vcpu":2,"reason":"past-device","access":"store","gpa":"0x20000000","size":8,"exception_level":0,"pc":"0x401040","decision":"data-abort","decision_text":"data abort, ISS 0x40","guest":"at-vector","guest_esr":"0x92000050","guest_far":"0x500123","untold":0,"stop_reason":null,"exit_to_injection_ns":null}"#;
+    let report = AccessReport::new(&outcome, &Now { vcpu: 2, ..at(Duration::from_secs(1)) });
+    let line = r#"{"schema":1,"time":"1970-01-01T00:00:00.000000Z","guest_time_ns":1000000000,"vcpu":2,"reason":"past-device","access":"store","gpa":"0x20000000","size":8,"exception_level":0,"pc":"0x401040","decision":"data-abort","decision_text":"data abort, ISS 0x40","guest":"at-vector","guest_esr":"0x92000050","guest_far":"0x500123","untold":0,"stop_reason":null,"exit_to_injection_ns":null}"#;
     assert_eq!(report.to_json(), line);
     assert_eq!(AccessReport::from_json(line).unwrap(), report);
     let short = r#"{"schema":1,"vcpu":0,"reason":"no-syndrome","access":"load","gpa":"0x9000000","exception_level":1,

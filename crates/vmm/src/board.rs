@@ -11,20 +11,18 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::thread;
 
 use seawall::apei::ghes::{Ghes, Region};
-use seawall::ledger::{Cause, Keeper};
-use seawall::telemetry::{self, Circumstances, ErrorReport, Facades, Sink as _};
+use seawall::ledger::Keeper;
+use seawall::telemetry::{self, ErrorReport, Facades};
 use seawall::{
-    Action, AddressMap, ContainError, Containment, Decision, MemoryError, Policy, Response, Source,
-    UnansweredAccess,
+    Action, ContainError, Contained, Containment, Now, Outcome, RecordError, RecordMemory, Source,
 };
-use seawall_events::{Exit, SystemEvent, Vcpu};
+use seawall_inject::{Exit, Inject, SystemEvent, Vcpu};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{self, MmioAddress, MmioRange};
 use vm_device::device_manager::{IoManager, MmioManager as _};
-use vm_memory::{GuestMemory, GuestMemoryError};
 
 pub use end::End;
 pub(crate) use state::BoardState;
@@ -44,36 +42,8 @@ pub enum Served {
     Done,
     /// The guest ended.
     End(End),
-    /// The vCPU met bad memory: [`Board::record`], then [`Board::inject`].
-    MemoryError(Decision),
-    /// Nobody answers the access: [`Board::refuse`].
-    Unanswered(UnansweredAccess),
-    /// The host found this of the guest's memory to be bad: [`Board::announce`].
-    Found(Range<u64>),
-}
-
-/// The policy of a board, which any of its vCPUs' threads may ask.
-struct BoardPolicy(Box<dyn Policy + Send>);
-
-impl Policy for BoardPolicy {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn decide(&self, error: &MemoryError) -> Response {
-        self.0.decide(error)
-    }
-}
-
-/// The policy with this name: see [`seawall::builtin`].
-pub fn policy(name: &str) -> Option<Box<dyn Policy + Send>> {
-    const ALL: [fn() -> Box<dyn Policy + Send>; 4] = [
-        || Box::new(seawall::Rules::default()),
-        || Box::new(seawall::SError),
-        || Box::new(seawall::Mainline),
-        || Box::new(seawall::Full),
-    ];
-    ALL.into_iter().map(|make| make()).find(|policy| policy.name() == name)
+    /// There is bad memory: [`Board::contain`].
+    MemoryError(Source),
 }
 
 type Uart = Pl011<Arc<dyn InterruptLine>, Console>;
@@ -90,11 +60,9 @@ pub struct Board {
     hvc: Option<Arc<Mutex<Hvc>>>,
     /// In the order of their transports.
     disks: Vec<Arc<Mutex<Vd>>>,
-    containment: Mutex<Containment<BoardPolicy>>,
+    containment: Mutex<Containment>,
     virtio: u32,
     acpi: bool,
-    /// Where the guest's memory is in this process, for SIGBUS.
-    addresses: AddressMap,
     /// The bad pages.
     ledger: Arc<Keeper>,
     /// The containment may have accesses to forget as soon as the guest does something else.
@@ -108,6 +76,7 @@ pub struct TooManyDevices;
 
 impl Board {
     /// A board with UART, RTC and virtio transports, all empty. `line` gives the input of an SPI by its number, `clock` is what the RTC shows.
+    /// Bad pages are entered in `ledger`.
     ///
     /// # Errors
     /// What `line` fails with.
@@ -115,7 +84,8 @@ impl Board {
         mut line: impl FnMut(u32) -> Result<Arc<dyn InterruptLine>, E>,
         clock: Box<dyn Clock>,
         observer: Box<dyn Observer>,
-        policy: Box<dyn Policy + Send>,
+        containment: Containment,
+        ledger: Arc<Keeper>,
     ) -> Result<Self, E> {
         let console = Console::new(observer);
         let uart = Arc::new(Mutex::new(Pl011::new(line(layout::UART_SPI)?, console.clone())));
@@ -127,11 +97,10 @@ impl Board {
             rtc: rtc.clone(),
             hvc: None,
             disks: Vec::new(),
-            containment: Mutex::new(Containment::new(BoardPolicy(policy))),
+            containment: Mutex::new(containment.with_ledger(ledger.clone()).with_telemetry(Facades)),
             virtio: 0,
             acpi: false,
-            addresses: AddressMap::default(),
-            ledger: Arc::default(),
+            ledger,
             is_repeating: AtomicBool::new(false),
         };
         board.put(layout::UART, uart);
@@ -238,34 +207,9 @@ impl Board {
         }
     }
 
-    /// How long a vCPU waits at most for the guest to acknowledge records: see [`Containment::set_patience`].
-    pub fn set_patience(&mut self, patience: Duration) {
-        lock(&self.containment).set_patience(patience);
-    }
-
-    /// See [`Containment::set_host_page`].
-    pub fn set_host_page(&mut self, bytes: u64) {
-        lock(&self.containment).set_host_page(bytes);
-    }
-
-    /// See [`Containment::set_dry_run`].
-    pub fn set_dry_run(&mut self, is_dry_run: bool) {
-        lock(&self.containment).set_dry_run(is_dry_run);
-    }
-
-    /// Where bad pages are entered.
-    pub fn set_ledger(&mut self, ledger: Arc<Keeper>) {
-        self.ledger = ledger;
-    }
-
     /// The bad pages.
     pub fn ledger(&self) -> &Arc<Keeper> {
         &self.ledger
-    }
-
-    /// Where the guest's memory is in this process: without it SIGBUS ends the guest.
-    pub fn set_addresses(&mut self, addresses: AddressMap) {
-        self.addresses = addresses;
     }
 
     /// The guest is told of the board by ACPI.
@@ -282,42 +226,29 @@ impl Board {
     ///
     /// # Errors
     /// If it is not in its memory.
-    pub fn set_records<M: GuestMemory>(&self, memory: &M, region: Region) -> Result<(), GuestMemoryError> {
+    pub fn set_records(&self, memory: &dyn RecordMemory, region: Region) -> Result<(), RecordError> {
         let mut ghes = Ghes::new(region);
         ghes.reset(memory)?;
         lock(&self.containment).set_records(Some(ghes));
         Ok(())
     }
 
-    /// Does what an exit of a vCPU asks for; if [`Board::is_notified`] then, [`Board::process`] has the rest. `now`:
-    /// how long the guest has been running.
+    /// Does what an exit of a vCPU asks for; if [`Board::is_notified`] then, [`Board::process`] has the rest.
     ///
     /// # Errors
-    /// As [`Containment::decide`].
+    /// As [`Containment::refuse`].
     pub fn serve<V: Vcpu>(
         &self,
         vcpu: &mut V,
         exit: &Exit,
-        now: Duration,
+        now: &Now,
     ) -> Result<Served, ContainError<V::Error>> {
         let end = match exit {
-            Exit::Mmio(mmio) => return Ok(self.access(vcpu, mmio)),
-            Exit::Nisv(nisv) => return Ok(self.access_without_syndrome(nisv)),
-            Exit::Sea(sea) => return self.decide(vcpu, &Source::Sea(*sea), now),
+            Exit::Mmio(mmio) => self.access(vcpu, mmio, now)?,
+            Exit::Nisv(nisv) => self.access_without_syndrome(vcpu, nisv, now)?,
+            Exit::Sea(sea) => return Ok(Served::MemoryError(Source::Sea(*sea))),
+            Exit::Sigbus(sigbus) => return Ok(Served::MemoryError(Source::Sigbus(*sigbus))),
             Exit::SystemEvent(event) => Some(self.system_event(*event)),
-            Exit::Sigbus(sigbus) => {
-                let size = 1_u64.checked_shl(sigbus.lsb.into()).unwrap_or(1);
-                let bad = sigbus.address..sigbus.address.saturating_add(size);
-                match self.addresses.guest_ranges(bad).next() {
-                    Some(range) if sigbus.action_required => {
-                        return self.decide(vcpu, &Source::Sigbus { range }, now);
-                    }
-                    // The guest has not touched the page, and may never.
-                    Some(range) => return Ok(Served::Found(range)),
-                    None if sigbus.action_required => Some(End::HostMemory(*sigbus)),
-                    None => None,
-                }
-            }
             Exit::Intr => None,
             Exit::Idle => {
                 self.does_something_else();
@@ -329,78 +260,44 @@ impl Board {
         Ok(end.map_or(Served::Done, Served::End))
     }
 
-    fn decide<V: Vcpu>(
-        &self,
-        vcpu: &V,
-        source: &Source,
-        now: Duration,
-    ) -> Result<Served, ContainError<V::Error>> {
-        let decision = lock(&self.containment).decide(vcpu, source, now)?;
-        // The host has no second copy of what was there.
-        Ok(Served::MemoryError(decision.guest_first()))
-    }
-
-    /// Enters the page in the ledger, and writes the record of the error for guests that look for such: before
-    /// [`Board::inject`] makes them look. `time`: now, by the guest's clock.
+    /// Contains a memory error ([`Containment::contain`]), and tells the observer of it. Gives how the guest ended, if it did.
     ///
     /// # Errors
-    /// If the guest's memory cannot be written.
-    pub fn record<M: GuestMemory>(
-        &self,
-        memory: &M,
-        decision: &mut Decision,
-        time: SystemTime,
-    ) -> Result<(), GuestMemoryError> {
-        if let Some(range) = decision.error.range() {
-            self.ledger.insert(range, Cause::Consumed, time);
-        }
-        lock(&self.containment).record(memory, decision, time)
-    }
-
-    /// Does what was decided about a memory error that this vCPU met, and tells of it: the observer, `tracing` and
-    /// `metrics` ([`Facades`]). `at` is asked when the injection is done. Gives how the guest ended, if it did.
-    ///
-    /// # Errors
-    /// As [`Containment::inject`].
-    pub fn inject<V: Vcpu>(
+    /// As [`Containment::contain`].
+    pub fn contain<V: Inject>(
         &self,
         vcpu: &mut V,
-        decision: Decision,
-        at: impl FnOnce() -> Circumstances,
+        source: &Source,
+        memory: &dyn RecordMemory,
+        now: &Now,
     ) -> Result<Option<End>, ContainError<V::Error>> {
-        let outcome = lock(&self.containment).inject(vcpu, decision)?;
-        // There is none while the vCPU waits.
-        let Some(report) = ErrorReport::new(&outcome, &at()) else { return Ok(None) };
-        Facades.error(&report);
-        self.console.memory_error(&report, &outcome);
-        Ok(match outcome.action {
-            Action::Stop(reason) => Some(End::Stopped(reason)),
-            Action::DryRun(_) => Some(End::DryRun),
-            _ => None,
-        })
-    }
-
-    /// Enters bad memory that nobody has touched yet in the ledger, and tells the guest of it if it looks for records.
-    ///
-    /// # Errors
-    /// If the guest's memory cannot be written.
-    pub fn announce<M: GuestMemory>(
-        &self,
-        memory: &M,
-        range: Range<u64>,
-        time: SystemTime,
-    ) -> Result<(), GuestMemoryError> {
-        self.ledger.insert(range.clone(), Cause::Found, time);
-        let mut containment = lock(&self.containment);
-        let Some(ghes) = containment.records() else { return Ok(()) };
-        ghes.announce(memory, range, time).map(|_| ())
+        let contained = lock(&self.containment).contain(vcpu, source, Some(memory), now)?;
+        match contained {
+            Contained::Error(Outcome { action: Action::Waiting, .. }) => {
+                // The guest has records to read yet: by its other vCPUs.
+                thread::yield_now();
+                Ok(None)
+            }
+            Contained::Error(outcome) => {
+                if let Some(report) = ErrorReport::new(&outcome, now) {
+                    self.console.memory_error(&report, &outcome);
+                }
+                Ok(match outcome.action {
+                    Action::Stop(reason) => Some(End::Stopped(reason)),
+                    Action::DryRun(_) => Some(End::DryRun),
+                    _ => None,
+                })
+            }
+            Contained::NotGuests(sigbus) => Ok(sigbus.action_required.then_some(End::HostMemory(sigbus))),
+            Contained::Found(_) => Ok(None),
+        }
     }
 
     /// Brings the gauges up to date ([`telemetry::records`]), for a recorder of `metrics` that is asked for them now.
     ///
     /// # Errors
     /// If the guest's memory cannot be read.
-    pub fn gauge<M: GuestMemory>(&self, memory: &M) -> Result<(), GuestMemoryError> {
+    pub fn gauge(&self, memory: &dyn RecordMemory) -> Result<(), RecordError> {
         self.ledger.with(telemetry::ledger);
         match lock(&self.containment).records() {
             Some(ghes) => telemetry::records(ghes, memory),

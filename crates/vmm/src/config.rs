@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seawall::Policy;
 use seawall::ledger::{Keeper, Ledger};
+use seawall::{Containment, Policy};
 use seawall_events::{Abi, Layout};
 use vm_memory::GuestMemory;
 
@@ -36,8 +36,8 @@ pub struct Config {
     pub memory: u64,
     /// vCPUs.
     pub cpus: u32,
-    /// What is done about memory errors.
-    pub policy: Box<dyn Policy + Send>,
+    /// What is done about memory errors: [`seawall::Rules`], or a policy of one's own.
+    pub policy: Box<dyn Policy>,
     /// Decide and report, and do nothing: the first error ends the guest ([`End::DryRun`](crate::End::DryRun)).
     pub dry_run: bool,
     /// Where bad pages are entered. Those that are in it already are healed when the machine is made, or left out of the
@@ -46,6 +46,9 @@ pub struct Config {
     /// New memory is put in the place of bad pages, when the machine is made and at each reset. Not where that cannot
     /// be: for instance with devices of the host's that work on the guest's memory (VFIO).
     pub heal: bool,
+    /// On KVM the host's kernel is told of bad pages that it does not know of, or they are kept while the machine's process
+    /// lives ([`seawall::LinuxHost`]). If not, it gives them to others.
+    pub tell_host: bool,
     /// Which `struct kvm_vcpu_events` the software machine speaks; KVM has its own.
     pub abi: Abi,
     /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
@@ -75,7 +78,8 @@ pub struct Guest {
 
 impl Config {
     /// One vCPU, `memory` bytes of zeroed RAM, the extended ABI as posted, no disk; aborts are injected as they
-    /// happened ([`seawall::Rules`]), bad pages are remembered without a file, and healed.
+    /// happened ([`seawall::Rules`]), bad pages are remembered without a file, and healed, and the host is
+    /// told of them.
     pub fn new(memory: u64) -> Self {
         Self {
             memory,
@@ -84,6 +88,7 @@ impl Config {
             dry_run: false,
             ledger: Arc::new(Keeper::in_memory(Ledger::default())),
             heal: true,
+            tell_host: true,
             abi: Abi::Extended(Layout::Posted),
             acpi: false,
             patience: None,
@@ -115,6 +120,7 @@ impl Config {
     }
 
     /// The board of this configuration. `line` gives the input of an SPI by its number, `clock` is what the RTC shows.
+    /// `parts` hands the backend's own parts to the containment.
     ///
     /// # Errors
     /// What `line` fails with; [`Error::TooManyDevices`].
@@ -123,15 +129,15 @@ impl Config {
         mut line: impl FnMut(u32) -> Result<Arc<dyn InterruptLine>, Error>,
         clock: Box<dyn Clock>,
         observer: Box<dyn Observer>,
+        parts: impl FnOnce(Containment) -> Containment,
     ) -> Result<Board, Error> {
-        let mut board = Board::new(&mut line, clock, observer, self.policy)?;
-        board.set_ledger(self.ledger);
-        board.set_dry_run(self.dry_run);
+        let mut containment = Containment::new(self.policy).with_dry_run(self.dry_run);
+        if let Some(patience) = self.patience {
+            containment.set_patience(patience);
+        }
+        let mut board = Board::new(&mut line, clock, observer, parts(containment), self.ledger)?;
         if self.acpi {
             board.set_acpi();
-        }
-        if let Some(patience) = self.patience {
-            board.set_patience(patience);
         }
         if self.virtio_console {
             let line = line(board.next_spi())?;
@@ -217,8 +223,7 @@ impl Guest {
         for (address, bytes) in firmware.parts() {
             load::write(memory, address, bytes)?;
         }
-        let failed = |error| load::failed(firmware.range.start, &error);
-        board.set_records(memory, firmware.records).map_err(failed)?;
+        board.set_records(memory, firmware.records).map_err(Error::Record)?;
         Ok(placement)
     }
 }

@@ -67,7 +67,7 @@ pub enum Error {
     Firmware(#[from] crate::firmware::TooBig),
     /// The record of a memory error cannot be written.
     #[error("the record of a memory error cannot be written: {0}")]
-    Record(#[source] vm_memory::GuestMemoryError),
+    Record(#[source] seawall::RecordError),
     /// Linux takes no such command line.
     #[error("expected a command line of at most {limit} bytes, got {size}: Linux would cut it off")]
     CommandLine {

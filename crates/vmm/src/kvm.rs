@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use seawall::ledger::Keeper;
-use seawall::telemetry::Circumstances;
-use seawall::{AddressMap, BadRegion, Region, Verdict};
-use seawall_events::{Exit, Reg, Vcpu as _};
+use seawall::{AddressMap, BadRegion, LinuxHost, Now, Region};
+use seawall_events::Reg;
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_kvm::{
     Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, VcpuState, Vm,
 };
@@ -101,7 +101,7 @@ impl KvmMachine {
     fn empty(config: Config, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let cpus = config.checked_cpus()?;
         let memory = memory(config.checked_memory()?)?;
-        let heal = config.heal;
+        let (heal, tell_host) = (config.heal, config.tell_host);
         let kernel = InKernel::new(cpus, &memory)?;
         let mut lines = Vec::new();
         let line = |spi| -> Result<Arc<dyn InterruptLine>, Error> {
@@ -109,9 +109,11 @@ impl KvmMachine {
             lines.push(line.clone());
             Ok(line)
         };
-        let mut board = config.board(line, Box::new(WallClock), observer)?;
-        board.set_addresses(addresses(&memory)?);
-        board.set_host_page(seawall_host::page_size());
+        let (addresses, page) = (addresses(&memory)?, seawall_host::page_size());
+        let board = config.board(line, Box::new(WallClock), observer, |containment| {
+            let containment = containment.with_addresses(addresses).with_host_page(page);
+            if tell_host { containment.with_host(LinuxHost) } else { containment }
+        })?;
         let (new, board) = (board.state(), Arc::new(board));
         let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);
         let (say, said) = mpsc::channel();
@@ -408,35 +410,11 @@ fn run(
             continue;
         }
         let exit = vcpu.run()?;
-        let exited = Instant::now();
-        let guest_time = now();
-        let end = match board.serve(vcpu, &exit, guest_time)? {
+        let now = Now::new(number, now());
+        let end = match board.serve(vcpu, &exit, &now)? {
             Served::Done => None,
             Served::End(end) => Some(end),
-            Served::MemoryError(mut decision) => {
-                let time = SystemTime::now();
-                board.record(memory, &mut decision, time).map_err(Error::Record)?;
-                if decision.verdict == Verdict::Wait {
-                    // The guest has records to read yet: by its other vCPUs.
-                    thread::yield_now();
-                }
-                board.inject(vcpu, decision, || Circumstances {
-                    vcpu: number,
-                    time: Some(time),
-                    guest_time: Some(guest_time),
-                    exit_to_injection: Some(exited.elapsed()),
-                })?
-            }
-            Served::Unanswered(access) => board.refuse(vcpu, access, guest_time, || Circumstances {
-                vcpu: number,
-                time: Some(SystemTime::now()),
-                guest_time: Some(guest_time),
-                exit_to_injection: Some(exited.elapsed()),
-            })?,
-            Served::Found(range) => {
-                board.announce(memory, range, SystemTime::now()).map_err(Error::Record)?;
-                None
-            }
+            Served::MemoryError(source) => board.contain(vcpu, &source, memory, &now)?,
         };
         if end.is_some() {
             return Ok(end);

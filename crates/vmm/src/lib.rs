@@ -43,7 +43,7 @@ pub mod ram;
 mod snapshot;
 mod software;
 
-pub use board::{Board, End, Served, policy};
+pub use board::{Board, End, Served};
 pub use config::{Config, Guest};
 pub use console::{Lines, Observer};
 pub use error::Error;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use seawall::Decision;
 use seawall::ledger::Keeper;
-use seawall::telemetry::Circumstances;
-use seawall_events::{Exit, Reg, Vcpu as _};
+use seawall::{Containment, Now};
+use seawall_events::Reg;
+use seawall_inject::{Exit, Inject as _};
 use seawall_machine::{Config as MachineConfig, Kicker, StateHash, Vm};
 
 use crate::board::{Board, BoardState, End, Served};
@@ -25,6 +25,11 @@ use crate::{Config, Error, Guest, layout};
 
 /// While a vCPU waits no other runs, nor does time pass.
 const NO_PATIENCE: Duration = Duration::ZERO;
+fn without_patience(mut containment: Containment) -> Containment {
+    containment.set_patience(NO_PATIENCE);
+    containment
+}
+
 /// How long a device rests after the work that it does at once, if there is more: nanoseconds of the guest's time.
 const REST: u64 = 10_000;
 /// INTID of SPI 0.
@@ -96,8 +101,8 @@ impl SoftwareMachine {
             MachineConfig { cpus: cpus as usize, memory_size: size, abi, ..MachineConfig::default() };
         let vm = Vm::new(machine)?;
         let (levels, clock) = (Levels::default(), GuestClock::default());
-        let mut board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
-        board.set_patience(NO_PATIENCE);
+        let board =
+            config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer, without_patience)?;
         let new = board.state();
         let mut machine = Self {
             vm,
@@ -181,8 +186,8 @@ impl SoftwareMachine {
         }
         let heal = config.heal;
         let (levels, clock) = (Levels::default(), GuestClock::default());
-        let mut board = config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer)?;
-        board.set_patience(NO_PATIENCE);
+        let board =
+            config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer, without_patience)?;
         let new = board.state();
         let vm = snapshot.machine.machine()?;
         let placement = snapshot.devices.placement.clone();
@@ -312,15 +317,16 @@ impl SoftwareMachine {
                 }
                 continue;
             }
-            let end = match self.board.serve(&mut self.vm.vcpu(cpu)?, &exit, Duration::from_nanos(time))? {
+            // No host's clock: a run is told of the same each time.
+            let running = Duration::from_nanos(time);
+            let now = Now { vcpu: cpu as u32, running, time: self.clock.time(), exited: None };
+            let end = match self.board.serve(&mut self.vm.vcpu(cpu)?, &exit, &now)? {
+                Served::Done => None,
                 Served::End(end) => Some(end),
-                Served::MemoryError(decision) => self.contain(cpu, decision)?,
-                Served::Unanswered(access) => {
-                    let (now, at) = (Duration::from_nanos(time), self.circumstances(cpu));
-                    self.board.refuse(&mut self.vm.vcpu(cpu)?, access, now, || at)?
+                Served::MemoryError(source) => {
+                    let (mut vcpu, memory) = self.vm.split(cpu)?;
+                    Dma::with(memory, |memory| self.board.contain(&mut vcpu, &source, memory, &now)).0?
                 }
-                // There is no SIGBUS here, which would tell of memory that is found to be bad.
-                Served::Done | Served::Found(_) => None,
             };
             if end.is_some() {
                 return Ok(end);
@@ -329,25 +335,6 @@ impl SoftwareMachine {
             if self.board.console().wants_pause() {
                 return Ok(None);
             }
-        }
-    }
-
-    /// Writes the record of a memory error if the guest looks for such, and injects what was decided.
-    fn contain(&mut self, cpu: usize, mut decision: Decision) -> Result<Option<End>, Error> {
-        let (memory, now) = (self.vm.memory_mut(), self.clock.time());
-        let (written, _) = Dma::with(memory, |memory| self.board.record(memory, &mut decision, now));
-        written.map_err(Error::Record)?;
-        let at = self.circumstances(cpu);
-        Ok(self.board.inject(&mut self.vm.vcpu(cpu)?, decision, || at)?)
-    }
-
-    /// Where and when something happens. No host's clock: a run is told of the same each time.
-    fn circumstances(&self, cpu: usize) -> Circumstances {
-        Circumstances {
-            vcpu: cpu as u32,
-            time: Some(self.clock.time()),
-            guest_time: Some(Duration::from_nanos(self.vm.time())),
-            exit_to_injection: None,
         }
     }
 

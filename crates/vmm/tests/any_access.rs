@@ -3,11 +3,13 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seawall_events::{Abi, Delivery, Exit, MmioExit, Reg, Vcpu, VcpuEvents};
+use seawall::Now;
+use seawall_events::{Abi, MmioExit, Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit, GuestKind, Inject, Vcpu, VcpuTraits};
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::devices::rtc::GuestClock;
 use seawall_vmm::interrupt::{InterruptLine, Probe};
@@ -17,21 +19,11 @@ use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 /// A vCPU that nobody looks at.
 struct Nobody;
 
-impl Vcpu for Nobody {
+impl Inject for Nobody {
     type Error = Infallible;
 
-    fn run(&mut self) -> Result<Exit, Infallible> {
-        Ok(Exit::Intr)
-    }
-
-    fn answer_mmio(&mut self, _: [u8; 8]) {}
-
-    fn set_events(&mut self, _: &VcpuEvents) -> Result<Delivery, Infallible> {
-        Ok(Delivery::NotDelivered)
-    }
-
-    fn events(&self) -> Result<VcpuEvents, Infallible> {
-        Ok(VcpuEvents::default())
+    fn traits(&self) -> VcpuTraits {
+        VcpuTraits { guest: GuestKind::Aarch64, ras: true, abi: Abi::Mainline }
     }
 
     fn reg(&self, _: Reg) -> Result<u64, Infallible> {
@@ -42,9 +34,17 @@ impl Vcpu for Nobody {
         Ok(())
     }
 
-    fn abi(&self) -> Abi {
-        Abi::Mainline
+    fn inject(&mut self, _: &VcpuEvents) -> Result<Delivery, Infallible> {
+        Ok(Delivery::NotDelivered)
     }
+}
+
+impl Vcpu for Nobody {
+    fn run(&mut self) -> Result<Exit, Infallible> {
+        Ok(Exit::Intr)
+    }
+
+    fn answer_mmio(&mut self, _: [u8; 8]) {}
 }
 
 /// UART, RTC, a virtio console and a disk, and random bytes where the queues may be.
@@ -58,7 +58,10 @@ fn board(bytes: &[u8]) -> (Board, GuestMemoryMmap) {
     file.write_all(&[7; 4096]).unwrap();
     config.disks.push(Disk::open(file.path(), Writes::InMemory).unwrap());
     let line = |_| Ok(Arc::new(Probe::default()) as Arc<dyn InterruptLine>);
-    (config.board(line, Box::new(GuestClock::default()), Box::new(())).unwrap(), memory)
+    (
+        config.board(line, Box::new(GuestClock::default()), Box::new(()), |containment| containment).unwrap(),
+        memory,
+    )
 }
 
 fn access(phys_addr: u64, value: u64, len: u32, is_write: bool) -> MmioExit {
@@ -81,11 +84,12 @@ fn any_access() -> impl Strategy<Value = MmioExit> {
 }
 
 fn serve((board, memory): &(Board, GuestMemoryMmap), mmio: MmioExit) -> Option<End> {
-    let served = board.serve(&mut Nobody, &Exit::Mmio(mmio), Duration::ZERO).unwrap();
+    let now = Now { vcpu: 0, running: Duration::ZERO, time: SystemTime::UNIX_EPOCH, exited: None };
+    let served = board.serve(&mut Nobody, &Exit::Mmio(mmio), &now).unwrap();
     board.process(memory);
     match served {
-        // Over the end of a device's registers there is nothing.
-        Served::Done | Served::Unanswered(_) => None,
+        // Over the end of a device's registers there is nothing: the guest takes an abort.
+        Served::Done => None,
         Served::End(end) => Some(end),
         other => panic!("{other:?}"),
     }

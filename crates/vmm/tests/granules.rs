@@ -1,7 +1,8 @@
 //! A bare-metal guest with pages of 4, 16 and 64 KiB: what one bad line costs it.
 
 use seawall::ledger::{Cause, Ledger};
-use seawall_events::{Reg, Vcpu as _};
+use seawall_events::Reg;
+use seawall_inject::Inject as _;
 
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};

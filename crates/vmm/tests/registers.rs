@@ -7,7 +7,8 @@ mod qemu;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
-use seawall_events::{Reg, Vcpu as _};
+use seawall_events::Reg;
+use seawall_inject::Inject as _;
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};
 

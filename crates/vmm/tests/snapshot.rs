@@ -9,7 +9,7 @@ use seawall_guest::{ECHO, Place, READY, demo};
 use seawall_machine::StateHash;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::kernel::Kernel;
-use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, policy};
+use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine};
 
 #[derive(Clone, Default)]
 struct Watch(Arc<Mutex<(String, Vec<Outcome>)>>);
@@ -103,7 +103,7 @@ fn another_policy_from_the_same_snapshot_has_another_end() {
     let console = |name: &str| {
         let watch = Watch::default();
         let mut config = snapshot.config();
-        config.policy = policy(name).unwrap();
+        config.policy = Box::new(name.parse::<seawall::Rules>().unwrap());
         let mut vm = SoftwareMachine::resume(&snapshot, config, Box::new(watch.clone())).unwrap();
         assert_eq!(vm.run(Some(50_000_000)).unwrap(), Some(End::PowerOff));
         watch.take().0

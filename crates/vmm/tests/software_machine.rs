@@ -8,7 +8,7 @@ use seawall::telemetry::ErrorReport;
 use seawall::{Action, Outcome};
 use seawall_guest::{ECHO, KernelEnd, Place, READY, Report, TaskState, demo};
 use seawall_vmm::kernel::Kernel;
-use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine, policy};
+use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};
 
 /// As much as the machine has by default.
 const MEMORY: u64 = 128 << 20;
@@ -53,7 +53,7 @@ impl Observer for Watch {
 fn run(policy_name: &str) -> (End, Seen) {
     let image = demo();
     let mut config = Config::new(MEMORY);
-    config.policy = policy(policy_name).unwrap();
+    config.policy = Box::new(policy_name.parse::<seawall::Rules>().unwrap());
     let kernel = Kernel::Flat(image.bytes.clone());
     let guest = Guest { kernel, address: None, initrd: None, command_line: String::new() };
     let watch = Watch::default();

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use seawall::telemetry::AccessReport;
 use seawall::{StopReason, Unanswered, UnansweredOutcome};
-use seawall_events::{Reg, Vcpu as _};
+use seawall_events::Reg;
+use seawall_inject::Inject as _;
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine};
 

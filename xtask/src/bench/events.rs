@@ -2,7 +2,8 @@
 
 use super::{Figure, Promise, median};
 use seawall_arm::{Esr, Reg, Registers};
-use seawall_events::{Abi, LastFault, Layout, VcpuConfig, VcpuState, VirtualSError, set_events_bytes};
+use seawall_events::kernel::{LastFault, VcpuConfig, VcpuState, VirtualSError, set_events_bytes};
+use seawall_events::{Abi, Layout};
 use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Instant;

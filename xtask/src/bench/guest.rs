@@ -1,13 +1,14 @@
 //! The machine's CPU, running the bench images of `seawall-guest`; QEMU runs the same bytes, and must say the same.
 
 use super::{Figure, Promise, median, peer};
-use seawall::{Containment, Full, StormGuard};
-use seawall_events::{Exit, Reg, SystemEvent, Vcpu as _};
+use seawall::{Containment, Now, Rules, StormGuard};
+use seawall_events::Reg;
 use seawall_guest::Image;
 use seawall_guest::bench::{BenchLoop, SEA_TARGET, alu_loop, load_store_loop, sea_loop};
+use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vm};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The PL011, as far as the images see it: its data register first, and UARTFR with both FIFOs empty.
 const UART: Range<u64> = 0x0900_0000..0x0900_1000;
@@ -117,7 +118,7 @@ fn run_on(
     }
     // The same abort a million times is no storm here: each is noted at a time of its own.
     let storm = StormGuard::new(StormGuard::MEMORY, Duration::ZERO);
-    let mut containment = Containment::new(Full).with_storm_guard(storm);
+    let mut containment = Containment::new(Rules::FULL).with_storm_guard(storm);
     let mut vcpu = vm.vcpu(0)?;
     vcpu.set_reg(Reg::Pc, image.entry)?;
     let mut console = Vec::new();
@@ -125,8 +126,11 @@ fn run_on(
     loop {
         match vcpu.run()? {
             Exit::Sea(sea) => {
-                let now = Duration::from_nanos(vcpu.instructions());
-                containment.handle(&mut vcpu, &sea, now)?;
+                let running = Duration::from_nanos(vcpu.instructions());
+                let now = Now { vcpu: 0, running, time: SystemTime::UNIX_EPOCH, exited: None };
+                if let Some(reason) = containment.contain(&mut vcpu, &sea.into(), None, &now)?.stop() {
+                    return Err(reason.into());
+                }
             }
             Exit::Mmio(access) if UART.contains(&access.phys_addr) => {
                 if access.is_write && access.phys_addr == UART.start {

@@ -1,8 +1,9 @@
 //! Going back to a snapshot.
 
 use super::{Figure, Promise, median};
-use seawall_events::{Exit, Reg, Vcpu as _};
+use seawall_events::Reg;
 use seawall_guest::bench::load_store_loop;
+use seawall_inject::{Exit, Inject as _};
 use seawall_machine::{Config, RAM_BASE, Vm};
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynasmApi, DynasmError, DynasmLabelApi, VecAssembler, dynasm};
 use seawall_arm::Reg;
-use seawall_events::{Exit, SystemEvent, Vcpu as _};
+use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vm};
 
 use super::case::Outcome;

@@ -1,11 +1,10 @@
 //! One run of the demo's guest, and what must come of it.
 
-use seawall::Outcome;
 use seawall::telemetry::ErrorReport;
-use seawall_events::{Abi, Layout};
+use seawall::{Outcome, Rules};
 use seawall_guest::{Checksum, KernelEnd, READY, Report, TaskState};
 use seawall_vmm::kernel::Kernel;
-use seawall_vmm::{Config, End, Guest, SoftwareMachine, policy};
+use seawall_vmm::{Config, End, Guest, SoftwareMachine};
 
 use super::screen;
 use crate::watch::{Seen, Watch};
@@ -66,9 +65,7 @@ pub(super) fn run(name: &'static str, trace: bool) -> Result<Run, Box<dyn std::e
     let data = layout.task(DATA_VICTIM).ok_or("the guest has no task `db`")?.data;
 
     let mut config = Config::new(16 << 20);
-    config.policy = policy(name).ok_or("there is no such policy")?;
-    // Mainline's struct is what there is today; the whole abort needs the extended one.
-    config.abi = if name == "full" { Abi::Extended(Layout::Posted) } else { Abi::Mainline };
+    config.policy = Box::new(name.parse::<Rules>()?);
     let guest = Guest {
         kernel: Kernel::Flat(image.bytes.clone()),
         address: Some(image.load_address),

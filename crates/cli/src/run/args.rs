@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use seawall::Rule;
+use seawall::{Rule, Rules};
 use tracing_subscriber::filter::Targets;
 
 use super::keyboard::Keyboard;
@@ -94,9 +94,7 @@ pub(crate) struct Args {
     /// `full` is the abort as it happened, `mainline` a data abort without an ESR, `serror` an SError.
     #[arg(long, default_value = "full", value_parser = ["full", "mainline", "serror"])]
     pub(super) policy: String,
-    /// Another answer to errors of one kind; may be given again.
-    ///
-    /// Without a rule the guest gets the abort as it happened.
+    /// Another answer than the policy's to errors of one kind; may be given again.
     #[arg(long, value_name = "KIND=ANSWER")]
     pub(super) rule: Vec<Rule>,
     /// Decide and report, and do nothing: the first memory error ends the run.
@@ -164,6 +162,11 @@ pub(super) enum Backend {
 }
 
 impl Args {
+    /// The table of the policy, which the command line knows to be one.
+    pub(super) fn rules(&self) -> Rules {
+        self.policy.parse().unwrap_or_default()
+    }
+
     /// The kernel's file; empty if the run goes on from a snapshot.
     pub(super) fn kernel(&self) -> &Path {
         self.kernel.as_deref().or(self.file.as_deref()).unwrap_or(Path::new(""))

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use seawall::MemoryError;
 use seawall::ledger::{Ledger, PAGE};
 use seawall_arm::Esr;
-use seawall_events::{Reg, Vcpu as _};
+use seawall_events::Reg;
+use seawall_inject::Inject as _;
 use seawall_vmm::{Config, End, Guest, Snapshot, SoftwareMachine};
 use serde_json::json;
 

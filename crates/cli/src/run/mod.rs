@@ -17,12 +17,11 @@ use std::sync::Arc;
 
 use seawall::ledger::Keeper;
 use seawall::{Rule, Rules};
-use seawall_events::{Abi, Layout};
 use seawall_kvm::Kvm;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::kernel::{Kernel, KernelError};
 use seawall_vmm::load::LoadError;
-use seawall_vmm::{Config, Error, Guest, layout, policy};
+use seawall_vmm::{Config, Error, Guest, layout};
 
 use crate::parse::Place;
 use crate::{Failure, exit};
@@ -158,25 +157,14 @@ fn config(args: &Args) -> Result<Config, Failure> {
     config.cpus = args.cpus;
     config.virtio_console = args.virtio_console;
     config.acpi = args.acpi;
-    // Mainline's struct is what there is today; the whole abort needs the extended one.
-    config.abi = if args.policy == "full" { Abi::Extended(Layout::Posted) } else { Abi::Mainline };
     add_policy_and_disks(args, &mut config)?;
     Ok(config)
 }
 
 /// What is the host's of a machine, and no snapshot holds.
 fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure> {
-    config.policy = policy(&args.policy).ok_or_else(|| {
-        Failure::new(exit::USAGE, format!("expected full, mainline or serror, got `{}`", args.policy))
-    })?;
-    if !args.rule.is_empty() {
-        if args.policy != "full" {
-            let message = format!("--rule and --policy {}: that has one answer for all errors", args.policy);
-            return Err(Failure::new(exit::USAGE, message));
-        }
-        let with = |rules: Rules, rule: &Rule| rules.with(rule.kind, rule.answer);
-        config.policy = Box::new(args.rule.iter().fold(Rules::default(), with));
-    }
+    let with = |rules: Rules, rule: &Rule| rules.with(rule.kind, rule.answer);
+    config.policy = Box::new(args.rule.iter().fold(args.rules(), with));
     config.dry_run = args.dry_run;
     config.heal = !args.no_heal;
     if let Some(path) = &args.ledger {

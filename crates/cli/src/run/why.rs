@@ -44,7 +44,8 @@ impl Decider {
         if let Some(rule) = self.rules.iter().rfind(|rule| rule.kind == kind) {
             return format!("by --rule {kind}={}", rule.answer.name());
         }
-        format!("by the rule {kind}={}, the default", Rules::DEFAULT.answer(kind).name())
+        let answer = self.policy.parse().unwrap_or(Rules::DEFAULT).answer(kind).name();
+        format!("by the rule {kind}={answer} of --policy {}", self.policy)
     }
 }
 
@@ -100,7 +101,7 @@ mod tests {
             "full",
             &rules,
             process,
-            "vCPU 1 at EL0, a process; an error of the kind user-data, by the rule user-data=replay, the default",
+            "vCPU 1 at EL0, a process; an error of the kind user-data, by the rule user-data=replay of --policy full",
         );
     }
 

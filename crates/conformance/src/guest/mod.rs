@@ -5,7 +5,8 @@ mod handlers;
 mod tables;
 pub(crate) mod words;
 
-use seawall_events::{Delivery, Exit, MmioExit, NisvExit, Reg, VcpuEvents};
+use seawall_events::{MmioExit, NisvExit, Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit};
 
 use crate::backend::{El1, Setup, TestVm};
 use crate::trial::Stop;
@@ -214,7 +215,7 @@ impl Guest {
     }
 
     pub(crate) fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Stop> {
-        Ok(self.vm.set_events(events)?)
+        Ok(self.vm.inject(events)?)
     }
 
     /// What of the events is pending.

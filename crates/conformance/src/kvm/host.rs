@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use seawall_events::wire::{ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_EL1_ID, VCPU_EVENTS_SIZE};
-use seawall_events::{Abi, Delivery, Exit, Reg, Vcpu as _, VcpuEvents};
-use seawall_inject::KvmVcpu as _;
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit, Inject, KvmVcpu as _, Vcpu as _, VcpuTraits};
 use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
 use seawall_lab_machine::{PoisonRegister, hole, physical_address, set_events_unreadable};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
@@ -226,9 +226,27 @@ impl From<seawall_lab_machine::Error> for Error {
     }
 }
 
-impl seawall_events::Vcpu for KvmVm {
+impl Inject for KvmVm {
     type Error = Error;
 
+    fn traits(&self) -> VcpuTraits {
+        self.vcpu.traits()
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        Ok(self.vcpu.reg(reg)?)
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        Ok(self.vcpu.set_reg(reg, value)?)
+    }
+
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        Ok(self.vcpu.inject(events)?)
+    }
+}
+
+impl seawall_inject::Vcpu for KvmVm {
     /// An interrupt that nobody waits for, as a kick that came late, is not the guest's.
     fn run(&mut self) -> Result<Exit, Error> {
         loop {
@@ -242,29 +260,13 @@ impl seawall_events::Vcpu for KvmVm {
     fn answer_mmio(&mut self, data: [u8; 8]) {
         self.vcpu.answer_mmio(data);
     }
+}
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        Ok(self.vcpu.set_events(events)?)
-    }
-
+impl TestVm for KvmVm {
     fn events(&self) -> Result<VcpuEvents, Error> {
         Ok(self.vcpu.events()?)
     }
 
-    fn reg(&self, reg: Reg) -> Result<u64, Error> {
-        Ok(self.vcpu.reg(reg)?)
-    }
-
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
-        Ok(self.vcpu.set_reg(reg, value)?)
-    }
-
-    fn abi(&self) -> Abi {
-        self.vcpu.abi()
-    }
-}
-
-impl TestVm for KvmVm {
     fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
         Ok(self.vcpu.set_events_bytes(bytes)?)
     }

@@ -2,7 +2,8 @@
 //!
 //! `ESR_EL1` is DFSR, `IFSR32_EL2` is IFSR, `FAR_EL1` is IFAR in `[63:32]` and DFAR in `[31:0]`, `X20` is `LR_abt`.
 
-use seawall_events::{Abi, Exit, Reg, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, instruction_abort, serror, serror_with, with_iss};
 use crate::backend::{El1, Setup};
@@ -348,7 +349,7 @@ fn before_the_first_run_an_abort_is_delivered_as_well(trial: &mut Trial) -> Outc
 /// A quirk of Linux, measured: until then its exception entry takes EL1 for AArch64, and has none for this.
 fn before_the_first_run_mainline_loses_an_abort_after_it_wrote_dfsr_and_dfar(trial: &mut Trial) -> Outcome {
     let mut guest = fresh(trial, Setup { abi: Abi::Mainline, ..setup() }, SVC)?;
-    let set = guest.vm().set_events(&data_abort());
+    let set = guest.vm().inject(&data_abort());
     trial.errno("SET", set, 0)?;
     trial.hex("PC", guest.get(Reg::Pc)?, 0x4008_0000);
     trial.hex("CPSR", guest.get(Reg::Pstate)?, 0x1d3);
@@ -389,7 +390,7 @@ fn errnos_are_the_same(trial: &mut Trial) -> Outcome {
     {
         trial.case(case);
         let mut guest = stopped(trial, setup(), &[LDR], SVC)?;
-        let set = guest.vm().set_events(&events);
+        let set = guest.vm().inject(&events);
         trial.errno("SET", set, 22)?;
         trial.hex("PC", guest.get(Reg::Pc)?, 0x4008_0000);
         trial.same("GET", &guest.events()?, &VcpuEvents { serror_pending: false, ..serror_with(0) });

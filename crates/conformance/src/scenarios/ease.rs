@@ -1,7 +1,8 @@
 //! FEAT_DoubleFault2: `SCTLR2_EL1.EASE` moves SEAs to the SError vector, NMEA unmasks SErrors. It is KVM that does
 //! both when it injects; the CPU needs to have no more than the register.
 
-use seawall_events::{Exit, Reg, VcpuEvents};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, instruction_abort, serror, serror_with, with_iss};
 use crate::backend::Setup;

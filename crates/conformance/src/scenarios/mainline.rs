@@ -1,6 +1,7 @@
 //! What Linux does as it is, and a VMM on it has to live with.
 
-use seawall_events::{Abi, Exit, Reg, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, serror_with, stopped_at};
 use crate::backend::Setup;
@@ -25,7 +26,7 @@ fn mainline() -> Setup {
 fn a_data_abort_is_delivered_before_the_serror_is_refused(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, mainline(), LDR, EL1H)?;
     let events = VcpuEvents { ext_dabt_pending: true, ..serror_with(1 << 25) };
-    let set = guest.vm().set_events(&events);
+    let set = guest.vm().inject(&events);
     trial.errno("SET", set, 22)?;
     trial.delivered(&mut guest, &Taken { esr: 0x9600_0010, far: 0x0a00_1008, ..Taken::default() })
 }
@@ -34,7 +35,7 @@ fn a_data_abort_is_delivered_before_the_serror_is_refused(trial: &mut Trial) -> 
 fn the_refused_serror_is_not_pending(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, mainline(), LDR, EL1H_A_CLEAR)?;
     let events = VcpuEvents { ext_dabt_pending: true, ..serror_with(1 << 25) };
-    let set = guest.vm().set_events(&events);
+    let set = guest.vm().inject(&events);
     trial.errno("SET", set, 22)?;
     trial.same("pending", &guest.events()?.serror_pending, &false);
     guest.handler_report()?;

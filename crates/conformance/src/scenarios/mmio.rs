@@ -1,6 +1,7 @@
 //! Accesses that wait for the VMM when the abort comes: dropped, not retired.
 
-use seawall_events::{Exit, MmioExit, Reg};
+use seawall_events::{MmioExit, Reg};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, instruction_abort, serror, stopped_at};
 use crate::backend::Setup;

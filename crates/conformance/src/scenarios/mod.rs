@@ -15,7 +15,8 @@ mod serror;
 mod sigbus;
 mod walk;
 
-use seawall_events::{Exit, Reg, VcpuEvents};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::Exit;
 
 use crate::backend::Setup;
 use crate::guest::{Guest, HOLE};

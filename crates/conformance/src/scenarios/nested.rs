@@ -1,7 +1,8 @@
 //! Guest hypervisors: a virtual EL2 (E2H is 1: KVM's is that of a VHE host), and its guest at EL1 and EL0 below.
 
 use seawall_arm::Esr;
-use seawall_events::{Exit, Reg, SeaExit};
+use seawall_events::{Reg, SeaExit};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, instruction_abort, serror_with, with_iss};
 use crate::backend::{Capability, El1, Setup};
@@ -202,7 +203,7 @@ fn a_host_that_cannot_send_it_to_el2_refuses_and_changes_nothing(trial: &mut Tri
         trial.case(case);
         let mut guest = stopped(trial, pstate, hcr)?;
         let before = (guest.taken(Level::El1)?, guest.taken(Level::El2)?);
-        let set = guest.vm().set_events(&events);
+        let set = guest.vm().inject(&events);
         trial.errno("SET", set, errno)?;
         let after = (guest.taken(Level::El1)?, guest.taken(Level::El2)?);
         trial.same("PC, PSTATE, ESR, FAR, ELR, SPSR of EL1 and EL2", &after, &before);

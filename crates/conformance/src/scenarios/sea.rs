@@ -1,7 +1,8 @@
 //! Bad memory that the hardware meets: the exit, and the abort replayed into the guest with its whole ISS.
 
 use seawall_arm::Esr;
-use seawall_events::{Exit, Reg, SeaExit, VcpuEvents};
+use seawall_events::{Reg, SeaExit, VcpuEvents};
+use seawall_inject::Exit;
 
 use super::{group, with_iss};
 use crate::backend::{HOST_HOLE, Setup};

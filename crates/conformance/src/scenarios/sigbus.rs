@@ -1,6 +1,7 @@
 //! Pages that the host knows to be bad: SIGBUS on the vCPU's thread, and the abort that the VMM makes of it.
 
-use seawall_events::{Exit, Reg, VcpuEvents};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::Exit;
 
 use super::{data_abort, group, instruction_abort, with_iss};
 use crate::backend::Setup;

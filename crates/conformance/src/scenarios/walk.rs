@@ -3,7 +3,8 @@
 //! the exit itself if the hardware reported an SEA, which is in the group `sea`.
 
 use seawall_arm::{Esr, Target};
-use seawall_events::{Delivery, Exit, Reg, VcpuEvents};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Delivery, Exit};
 
 use super::{data_abort, group, instruction_abort, with_iss};
 use crate::backend::Setup;

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use seawall_conformance::{Backend, Capability, El1, Error, Interrupt, Setup, TestVm};
-use seawall_events::{
-    Abi, Delivery, Exit, Reg, Registers, VcpuConfig, VcpuEvents, get_events, get_events_bytes, set_events,
-    set_events_bytes,
-};
+use seawall_events::kernel::{VcpuConfig, get_events, get_events_bytes, set_events, set_events_bytes};
+use seawall_events::{Abi, Reg, Registers, VcpuEvents};
+use seawall_inject::{Delivery, Exit, GuestKind, Inject, VcpuTraits};
 
 use crate::cpu::Cpu;
 use crate::step;
@@ -62,9 +61,36 @@ fn not_ram(gpa: u64) -> Error {
     Error::Other(format!("{gpa:#x} is not RAM"))
 }
 
-impl seawall_events::Vcpu for ModelVm {
+impl Inject for ModelVm {
     type Error = Error;
 
+    fn traits(&self) -> VcpuTraits {
+        let Setup { abi, ras, el1, .. } = self.setup;
+        let guest = match el1 {
+            El1::Aarch64 => GuestKind::Aarch64,
+            El1::Aarch32 => GuestKind::Aarch32,
+            El1::BelowEl2 => GuestKind::Nested,
+        };
+        VcpuTraits { guest, ras, abi }
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        Ok(self.cpu.reg(reg))
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        self.cpu.set_reg(reg, value);
+        Ok(())
+    }
+
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        // As assisted injection does: a vCPU runs once before.
+        self.cpu.has_run |= self.setup.abi != Abi::Mainline;
+        apply(&mut self.cpu, self.setup.abi, events)
+    }
+}
+
+impl seawall_inject::Vcpu for ModelVm {
     fn run(&mut self) -> Result<Exit, Error> {
         match step::run(&mut self.cpu, BUDGET) {
             Exit::Nisv(_) if !self.setup.nisv_to_user => {
@@ -79,32 +105,13 @@ impl seawall_events::Vcpu for ModelVm {
             waiting.data = data;
         }
     }
+}
 
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        // As assisted injection does: a vCPU runs once before.
-        self.cpu.has_run |= self.setup.abi != Abi::Mainline;
-        apply(&mut self.cpu, self.setup.abi, events)
-    }
-
+impl TestVm for ModelVm {
     fn events(&self) -> Result<VcpuEvents, Error> {
         get_events(&self.cpu).map_err(refused)
     }
 
-    fn reg(&self, reg: Reg) -> Result<u64, Error> {
-        Ok(self.cpu.reg(reg))
-    }
-
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
-        self.cpu.set_reg(reg, value);
-        Ok(())
-    }
-
-    fn abi(&self) -> Abi {
-        self.setup.abi
-    }
-}
-
-impl TestVm for ModelVm {
     fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Delivery, Error> {
         // The kernel looks whether the vCPU is initialised before it looks at the events.
         get_events(&self.cpu).map_err(refused)?;

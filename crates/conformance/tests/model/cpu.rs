@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use seawall_conformance::{RAM, RAM_SIZE};
-use seawall_events::{LastFault, Reg, Registers, VcpuConfig, VcpuState, VirtualSError};
+use seawall_events::kernel::{LastFault, VcpuConfig, VcpuState, VirtualSError};
+use seawall_events::{Reg, Registers};
 
 /// A load or store that waits for the VMM.
 #[derive(Clone, Copy)]

@@ -1,10 +1,11 @@
 //! Just as much of a CPU as the scenarios' programs and handlers ask for.
 
 use seawall_arm::Esr;
-use seawall_events::{
-    Exit, LastFault, MmioExit, NisvExit, PendingSError, Reg, Registers as _, SeaPolicy, SigbusExit,
-    handle_guest_sea, inject_fetch_from_hole, prepare_run,
+use seawall_events::kernel::{
+    LastFault, PendingSError, SeaPolicy, handle_guest_sea, inject_fetch_from_hole, prepare_run,
 };
+use seawall_events::{MmioExit, NisvExit, Reg, Registers as _};
+use seawall_inject::{Exit, SigbusExit};
 
 use crate::cpu::{Cpu, Waiting};
 

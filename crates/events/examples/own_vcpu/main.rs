@@ -5,10 +5,10 @@
 mod vcpu;
 
 use seawall_arm::{Esr, Pstate};
-use seawall_events::{
-    Abi, LastFault, Layout, Reg, Registers, SeaExit, SeaPolicy, VcpuConfig, VirtualSError, get_events,
-    handle_guest_sea, set_events_bytes,
+use seawall_events::kernel::{
+    LastFault, SeaPolicy, VcpuConfig, VirtualSError, get_events, handle_guest_sea, set_events_bytes,
 };
+use seawall_events::{Abi, Layout, Reg, Registers, SeaExit};
 use vcpu::Vcpu;
 
 /// The VMs of this hypervisor speak the proposal's ABI.

@@ -1,6 +1,7 @@
 //! A vCPU of a hypervisor's own: all that the kernel half asks for.
 
-use seawall_events::{LastFault, Reg, Registers, VcpuConfig, VcpuState, VirtualSError};
+use seawall_events::kernel::{LastFault, VcpuConfig, VcpuState, VirtualSError};
+use seawall_events::{Reg, Registers};
 
 /// Guest state, as a hypervisor would keep it between runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,8 @@
 mod vcpu;
 
 use seawall_arm::Esr;
-use seawall_events::{Abi, LastFault, Layout, Reg, Registers, VcpuConfig, VcpuEvents, VirtualSError};
+use seawall_events::kernel::{LastFault, VcpuConfig, VirtualSError};
+use seawall_events::{Abi, Layout, Reg, Registers, VcpuEvents};
 pub(crate) use vcpu::Vcpu;
 
 pub(crate) const POSTED: Abi = Abi::Extended(Layout::Posted);

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use seawall_events::{Exit, SeaExit, SystemEvent, Vcpu as _, VcpuEvents};
+use seawall_events::{SeaExit, VcpuEvents};
 use seawall_guest::{Image, READY};
+use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vcpu, Vm};
 
 /// More steps than any guest here needs: one that takes longer hangs.
@@ -56,7 +57,7 @@ pub(crate) fn run<L>(
                 }
             }
             Exit::Mmio(_) | Exit::Nisv(_) => {
-                vcpu.set_events(&VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() }).unwrap();
+                vcpu.inject(&VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() }).unwrap();
             }
             Exit::Sea(exit) => {
                 exits.push(exit);

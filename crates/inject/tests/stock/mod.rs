@@ -8,12 +8,12 @@ mod vcpu;
 use std::cell::{Cell, RefCell};
 
 use seawall_arm::{Esr, Pstate};
-use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
-use seawall_events::{
-    Abi, AbortDelivery, LastFault, Layout, Refusal, Reg, Registers, VcpuConfig, VcpuEvents, VirtualSError,
-    get_events_bytes, set_events_bytes,
+use seawall_events::kernel::{
+    AbortDelivery, LastFault, VcpuConfig, VirtualSError, get_events_bytes, set_events_bytes,
 };
-use seawall_inject::{Delivery, Errno, Guest, InjectError, Injector, KvmVcpu, Last, Way};
+use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
+use seawall_events::{Abi, Layout, Refusal, Reg, Registers, VcpuEvents};
+use seawall_inject::{Delivery, Errno, GuestKind, InjectError, Injector, KvmVcpu, Last, Way};
 pub(crate) use vcpu::Vcpu;
 
 pub(crate) const POSTED: Abi = Abi::Extended(Layout::Posted);
@@ -214,11 +214,11 @@ fn narrow(vcpu: &mut Vcpu) {
 }
 
 /// What a VMM knows of such a vCPU.
-pub(crate) fn kind(vcpu: &Vcpu) -> Guest {
+pub(crate) fn kind(vcpu: &Vcpu) -> GuestKind {
     match (vcpu.config.el1_aarch32, vcpu.config.el2) {
-        (true, _) => Guest::Aarch32,
-        (false, true) => Guest::Nested,
-        (false, false) => Guest::Aarch64,
+        (true, _) => GuestKind::Aarch32,
+        (false, true) => GuestKind::Nested,
+        (false, false) => GuestKind::Aarch64,
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a VMM that has a `VcpuFd` of `kvm-ioctls` needs, and nothing of ours around it.
 
 use kvm_bindings::kvm_run;
+use seawall_events::SeaExit;
 use seawall_events::wire::KVM_EXIT_ARM_SEA;
-use seawall_events::{Exit, SeaExit};
+use seawall_inject::Exit;
 
 use super::vcpu::decode;
 

@@ -46,7 +46,7 @@ impl Kvm {
         self.check_extension(KVM_CAP_ARM_INJECT_SERROR_ESR) > 0
     }
 
-    /// An access to bad memory can become [`Exit::Sea`](seawall_events::Exit::Sea): Linux 6.19, and RAS. The
+    /// An access to bad memory can become [`Exit::Sea`](seawall_inject::Exit::Sea): Linux 6.19, and RAS. The
     /// kernel has the capability on any CPU, but without RAS nothing brings the abort to EL2.
     pub fn has_sea_to_user(&self) -> bool {
         self.check_extension(KVM_CAP_ARM_SEA_TO_USER) > 0 && self.has_ras()

@@ -49,7 +49,7 @@ impl Kicker {
     }
 
     /// The run that the thread is in, or else the next, comes back: with
-    /// [`Exit::Intr`](seawall_events::Exit::Intr), or with an exit that it had anyway. Does nothing if the
+    /// [`Exit::Intr`](seawall_inject::Exit::Intr), or with an exit that it had anyway. Does nothing if the
     /// thread has ended.
     pub fn kick(&self) {
         // SAFETY: tgkill reads nothing of ours; the signal has a handler since the kicker was made.

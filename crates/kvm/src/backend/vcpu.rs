@@ -8,9 +8,12 @@ use seawall_events::wire::{
     ArmNisv, ArmSea, KVM_EXIT_ARM_LDST64B, KVM_EXIT_ARM_NISV, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_EXIT_MMIO,
     KVM_EXIT_SYSTEM_EVENT, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
 };
-use seawall_events::{Abi, Delivery, Exit, Reg, SigbusExit, SystemEvent, VcpuEvents};
+use seawall_events::{Abi, Reg, VcpuEvents};
 use seawall_host::sigbus;
-use seawall_inject::{Guest, InjectError, Injector, KvmVcpu, Last, Way};
+use seawall_inject::{
+    Delivery, Exit, GuestKind, Inject, InjectError, Injector, KvmVcpu, Last, SigbusExit, SystemEvent,
+    VcpuTraits, Way,
+};
 use vm_memory::GuestMemoryMmap;
 use zerocopy::FromBytes;
 
@@ -90,7 +93,7 @@ impl Vcpu {
         // The kernel looks whether the vCPU is initialised before it looks at the events.
         self.injector()?;
         let events = VcpuEvents::from_bytes(self.abi, bytes).map_err(InjectError::from)?;
-        seawall_events::Vcpu::set_events(self, &events)
+        self.inject(&events)
     }
 
     /// Mainline's rules: the abort is delivered before the SError's arguments are looked at.
@@ -108,6 +111,15 @@ impl Vcpu {
             (Delivery::AtVector { .. }, Delivery::SErrorPending | Delivery::NotDelivered) => delivery,
             (_, after_serror) => after_serror,
         })
+    }
+
+    /// `KVM_GET_VCPU_EVENTS`.
+    ///
+    /// # Errors
+    /// [`Error::Ioctl`].
+    pub fn events(&self) -> Result<VcpuEvents, Error> {
+        let bytes = self.events_bytes()?;
+        Ok(VcpuEvents::from_bytes(Abi::Mainline, &bytes).map_err(InjectError::from)?)
     }
 
     /// `KVM_GET_VCPU_EVENTS` as the kernel gives it, mainline's layout.
@@ -213,9 +225,40 @@ impl KvmVcpu for Vcpu {
     }
 }
 
-impl seawall_events::Vcpu for Vcpu {
+impl Inject for Vcpu {
     type Error = Error;
 
+    fn traits(&self) -> VcpuTraits {
+        // `init` has asked before there is a vCPU to ask.
+        let (guest, ras) =
+            self.injector.map_or((GuestKind::Aarch64, true), |injector| (injector.guest, injector.ras));
+        VcpuTraits { guest, ras, abi: self.abi }
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Error> {
+        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
+        self.get_one_reg(id).map_err(|errno| Error::Ioctl { call: "KVM_GET_ONE_REG", errno })
+    }
+
+    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
+        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
+        self.set_one_reg(id, value).map_err(|errno| Error::Ioctl { call: "KVM_SET_ONE_REG", errno })
+    }
+
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        let injector = self.injector()?;
+        if self.abi == Abi::Mainline {
+            return self.set_mainline(injector, events);
+        }
+        if injector.guest == GuestKind::Aarch32 && !self.has_run {
+            // Until the first run KVM's exception entry takes EL1 for AArch64, and loses aborts.
+            self.complete_mmio()?;
+        }
+        Ok(injector.inject(self, self.last, events)?)
+    }
+}
+
+impl seawall_inject::Vcpu for Vcpu {
     /// [`Exit::Sigbus`] if a page that the guest touched is known to the host as bad: by the run that met
     /// it, or if that run had another exit to report, by the next. A [`Kicker`](super::Kicker) ends it.
     fn run(&mut self) -> Result<Exit, Error> {
@@ -248,36 +291,5 @@ impl seawall_events::Vcpu for Vcpu {
         if run.exit_reason == KVM_EXIT_MMIO {
             run.__bindgen_anon_1.mmio.data = data;
         }
-    }
-
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        let injector = self.injector()?;
-        if self.abi == Abi::Mainline {
-            return self.set_mainline(injector, events);
-        }
-        if injector.guest == Guest::Aarch32 && !self.has_run {
-            // Until the first run KVM's exception entry takes EL1 for AArch64, and loses aborts.
-            self.complete_mmio()?;
-        }
-        Ok(injector.inject(self, self.last, events)?)
-    }
-
-    fn events(&self) -> Result<VcpuEvents, Error> {
-        let bytes = self.events_bytes()?;
-        Ok(VcpuEvents::from_bytes(Abi::Mainline, &bytes).map_err(InjectError::from)?)
-    }
-
-    fn reg(&self, reg: Reg) -> Result<u64, Error> {
-        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
-        self.get_one_reg(id).map_err(|errno| Error::Ioctl { call: "KVM_GET_ONE_REG", errno })
-    }
-
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
-        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
-        self.set_one_reg(id, value).map_err(|errno| Error::Ioctl { call: "KVM_SET_ONE_REG", errno })
-    }
-
-    fn abi(&self) -> Abi {
-        self.abi
     }
 }

@@ -40,7 +40,7 @@ pub struct Config {
     pub sea_to_user: bool,
     /// `KVM_CAP_ARM_NISV_TO_USER`: if not, such an access fails the run with ENOSYS.
     pub nisv_to_user: bool,
-    /// SIGBUS during a run becomes [`Exit::Sigbus`](seawall_events::Exit::Sigbus): installs
+    /// SIGBUS during a run becomes [`Exit::Sigbus`](seawall_inject::Exit::Sigbus): installs
     /// [`sigbus::install`]. If not, a handler of the program's own calls [`sigbus::handle`].
     pub catch_sigbus: bool,
     /// What the vCPUs are.
@@ -229,7 +229,7 @@ impl Vm {
     }
 
     /// Makes holes of these ranges of guest memory (guest physical): what is in them is lost, and an access comes to
-    /// [`Exit::Sigbus`](seawall_events::Exit::Sigbus), for ever, or until [`Vm::heal`]. The guest must not run meanwhile.
+    /// [`Exit::Sigbus`](seawall_inject::Exit::Sigbus), for ever, or until [`Vm::heal`]. The guest must not run meanwhile.
     /// See [`seawall_host::make_holes`].
     ///
     /// # Errors
@@ -260,7 +260,7 @@ impl Vm {
     }
 
     /// The guest physical address of a byte of this process, such as
-    /// [`SigbusExit::address`](seawall_events::SigbusExit::address).
+    /// [`SigbusExit::address`](seawall_inject::SigbusExit::address).
     pub fn guest_address(&self, host: u64) -> Option<u64> {
         self.memory.iter().find_map(|region| {
             let start = region.get_host_address(MemoryRegionAddress(0)).ok()? as u64;

@@ -7,7 +7,7 @@ use seawall::telemetry::{AccessReport, ErrorReport};
 use seawall::{Outcome, UnansweredOutcome};
 use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, Flavour, cache_directory};
-use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, policy};
+use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine};
 
 /// What is done about a line of the console.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,7 @@ impl Observer for Watch {
 pub(crate) fn config(cpus: u32, policy_name: &str) -> Config {
     let mut config = Config::new(512 << 20);
     config.cpus = cpus;
-    config.policy = policy(policy_name).expect("a policy");
+    config.policy = Box::new(policy_name.parse::<seawall::Rules>().expect("a policy"));
     config
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use seawall_arm::{Esr, Pstate};
-use seawall_events::{LastFault, VirtualSError};
+use seawall_events::kernel::{LastFault, VirtualSError};
 
 use crate::bus::{self, BusAccess, Replay};
 use crate::cpu::{Cpu, Monitor, PendingMmio, Wait};

@@ -1,7 +1,7 @@
 //! The interrupt controller, as a guest's code would set it up.
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 
 use super::Guest;
 

@@ -7,7 +7,7 @@ pub(crate) mod gic;
 pub(crate) mod sysreg;
 
 use seawall_arm::Reg;
-use seawall_events::{Exit, Vcpu as _};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, Vm};
 
 /// Where the code is.

@@ -28,13 +28,11 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
-
-use vm_memory::{Bytes, GuestAddress};
 
 use super::cper::{MemoryErrorRecord, RECORD_SIZE, Severity, granule};
 use super::hest::{Notification, Source};
+use crate::{RecordError, RecordMemory};
 
 /// Bytes of guest memory that a source takes: the address register, the read-ack register, the status block.
 pub const SOURCE_STRIDE: u64 = 512;
@@ -167,15 +165,15 @@ impl Ghes {
     /// guest is forgotten.
     ///
     /// # Errors
-    /// The memory's, if the region is not in it.
-    pub fn reset<M: Bytes<GuestAddress>>(&mut self, memory: &M) -> Result<(), M::E> {
+    /// [`RecordError`], if the region is not in it.
+    pub fn reset(&mut self, memory: &dyn RecordMemory) -> Result<(), RecordError> {
         self.queue.clear();
         self.taken.clear();
         for id in self.region.sea_ids().start..self.region.polled_ids().end {
             let start = self.region.start(id);
-            memory.write_slice(&[0; SOURCE_STRIDE as usize], GuestAddress(start))?;
-            memory.store((start + BLOCK).to_le(), GuestAddress(start), Ordering::Relaxed)?;
-            memory.store(1_u64.to_le(), GuestAddress(start + READ_ACK), Ordering::Release)?;
+            memory.write(start, &[0; SOURCE_STRIDE as usize])?;
+            memory.store_u64(start, (start + BLOCK).to_le())?;
+            memory.store_u64(start + READ_ACK, 1_u64.to_le())?;
         }
         Ok(())
     }
@@ -183,14 +181,14 @@ impl Ghes {
     /// Writes the record of an error that a vCPU consumed. The abort must follow.
     ///
     /// # Errors
-    /// The memory's. The source stays free if it could not be written.
-    pub fn report<M: Bytes<GuestAddress>>(
+    /// [`RecordError`]. The source stays free if it could not be written.
+    pub fn report(
         &mut self,
-        memory: &M,
+        memory: &dyn RecordMemory,
         range: Range<u64>,
         severity: Severity,
         time: SystemTime,
-    ) -> Result<Report, M::E> {
+    ) -> Result<Report, RecordError> {
         let Some(source) = self.free(memory, self.region.sea_ids())? else { return Ok(Report::Busy) };
         let record = self.record(range, severity, time);
         self.write(memory, source, &record)?;
@@ -200,13 +198,13 @@ impl Ghes {
     /// Tells the guest of bad memory that it has not touched yet.
     ///
     /// # Errors
-    /// The memory's.
-    pub fn announce<M: Bytes<GuestAddress>>(
+    /// [`RecordError`].
+    pub fn announce(
         &mut self,
-        memory: &M,
+        memory: &dyn RecordMemory,
         range: Range<u64>,
         time: SystemTime,
-    ) -> Result<Announcement, M::E> {
+    ) -> Result<Announcement, RecordError> {
         self.flush(memory)?;
         let ahead = self.queue.len();
         if ahead == 0 {
@@ -228,8 +226,8 @@ impl Ghes {
     /// and then while there are some.
     ///
     /// # Errors
-    /// The memory's; what was not written waits on.
-    pub fn flush<M: Bytes<GuestAddress>>(&mut self, memory: &M) -> Result<usize, M::E> {
+    /// [`RecordError`]; what was not written waits on.
+    pub fn flush(&mut self, memory: &dyn RecordMemory) -> Result<usize, RecordError> {
         while let Some(record) = self.queue.front().cloned() {
             let Some(source) = self.free(memory, self.region.polled_ids())? else { break };
             self.write(memory, source, &record)?;
@@ -241,8 +239,8 @@ impl Ghes {
     /// How many records the guest has not acknowledged: of errors consumed, and of errors found.
     ///
     /// # Errors
-    /// The memory's.
-    pub fn outstanding<M: Bytes<GuestAddress>>(&self, memory: &M) -> Result<(usize, usize), M::E> {
+    /// [`RecordError`].
+    pub fn outstanding(&self, memory: &dyn RecordMemory) -> Result<(usize, usize), RecordError> {
         let mut outstanding = (0, 0);
         for id in &self.taken {
             if !self.is_free(memory, *id)? {
@@ -254,7 +252,7 @@ impl Ghes {
     }
 
     /// The first of these sources whose record the guest has acknowledged, or that had none.
-    fn free<M: Bytes<GuestAddress>>(&mut self, memory: &M, ids: Range<u16>) -> Result<Option<u16>, M::E> {
+    fn free(&mut self, memory: &dyn RecordMemory, ids: Range<u16>) -> Result<Option<u16>, RecordError> {
         let mut taken = Vec::with_capacity(self.taken.len());
         for id in &self.taken {
             if !self.is_free(memory, *id)? {
@@ -265,10 +263,8 @@ impl Ghes {
         Ok(ids.into_iter().find(|id| !self.taken.contains(id)))
     }
 
-    fn is_free<M: Bytes<GuestAddress>>(&self, memory: &M, id: u16) -> Result<bool, M::E> {
-        let register = GuestAddress(self.region.start(id) + READ_ACK);
-        let acknowledged: u64 = memory.load(register, Ordering::Acquire)?;
-        Ok(u64::from_le(acknowledged) & 1 == 1)
+    fn is_free(&self, memory: &dyn RecordMemory, id: u16) -> Result<bool, RecordError> {
+        Ok(u64::from_le(memory.load_u64(self.region.start(id) + READ_ACK)?) & 1 == 1)
     }
 
     fn record(&mut self, range: Range<u64>, severity: Severity, time: SystemTime) -> MemoryErrorRecord {
@@ -278,19 +274,19 @@ impl Ghes {
     }
 
     /// The block's status goes last: until then a guest that looks sees that there is nothing.
-    fn write<M: Bytes<GuestAddress>>(
+    fn write(
         &mut self,
-        memory: &M,
+        memory: &dyn RecordMemory,
         source: u16,
         record: &MemoryErrorRecord,
-    ) -> Result<(), M::E> {
+    ) -> Result<(), RecordError> {
         let start = self.region.start(source);
         let bytes = record.to_bytes();
         let (status, rest) = bytes.split_at(size_of::<u32>());
-        memory.write_slice(rest, GuestAddress(start + BLOCK + size_of::<u32>() as u64))?;
-        memory.store(0_u64, GuestAddress(start + READ_ACK), Ordering::Relaxed)?;
+        memory.write(start + BLOCK + size_of::<u32>() as u64, rest)?;
+        memory.store_u64(start + READ_ACK, 0)?;
         let status = status.first_chunk().map_or(0, |status| u32::from_ne_bytes(*status));
-        memory.store(status, GuestAddress(start + BLOCK), Ordering::Release)?;
+        memory.store_u32(start + BLOCK, status)?;
         self.taken.push(source);
         Ok(())
     }

@@ -2,12 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use vm_memory::{Bytes, GuestAddress};
-
 use super::{Containment, ContainmentState};
 use crate::apei::cper::Severity;
 use crate::apei::ghes::{Ghes, Report};
-use crate::{Decision, Policy, Recorded, Verdict};
+use crate::{Decision, RecordError, RecordMemory, Recorded, Verdict};
 
 /// Where a guest looks for records, and how long it is waited for.
 #[derive(Clone, Debug)]
@@ -58,7 +56,7 @@ impl ContainmentState {
     }
 }
 
-impl<P: Policy> Containment<P> {
+impl Containment {
     /// How long a vCPU waits at most for the guest to acknowledge a record, by the clock that the containment is asked
     /// with: a second. None at all where no other vCPU can run meanwhile.
     pub fn set_patience(&mut self, patience: Duration) {
@@ -92,12 +90,12 @@ impl<P: Policy> Containment<P> {
     ///
     /// # Errors
     /// The memory's: the decision is as it was.
-    pub fn record<M: Bytes<GuestAddress>>(
+    pub fn record(
         &mut self,
-        memory: &M,
+        memory: &dyn RecordMemory,
         decision: &mut Decision,
         time: SystemTime,
-    ) -> Result<(), M::E> {
+    ) -> Result<(), RecordError> {
         let Verdict::Inject(injection) = decision.verdict else { return Ok(()) };
         let records = &mut self.records;
         let (Some(ghes), Some(range)) = (&mut records.ghes, decision.error.range()) else { return Ok(()) };

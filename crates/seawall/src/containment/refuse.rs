@@ -1,14 +1,13 @@
 //! What an access that nobody answers comes to.
 
-use std::time::Duration;
-
 use seawall_arm::Pstate;
-use seawall_events::{Reg, Vcpu};
+use seawall_events::Reg;
+use seawall_inject::Inject;
 
-use super::{Action, ContainError, Containment};
-use crate::{Injection, UnansweredAccess, UnansweredOutcome};
+use super::{ContainError, Containment};
+use crate::{Action, Injection, Now, UnansweredAccess, UnansweredOutcome};
 
-impl<P> Containment<P> {
+impl Containment {
     /// Injects the external data abort of an access that nobody answers, and reads back what the guest will see: it is the
     /// guest's kernel that knows what to do about it. Whatever the policy, and in a dry run too, as it is no memory error:
     /// nothing is recorded.
@@ -16,28 +15,44 @@ impl<P> Containment<P> {
     /// A kernel that makes the same access again and again is stopped, unless [it does something
     /// else](Containment::does_something_else).
     ///
-    /// `now`: as for [`Containment::handle`].
-    ///
     /// # Errors
     /// [`ContainError::Vcpu`]; nothing was injected then, unless the backend failed after it.
-    pub fn refuse<V: Vcpu>(
+    pub fn refuse<V: Inject>(
         &mut self,
         vcpu: &mut V,
         access: UnansweredAccess,
-        now: Duration,
+        now: &Now,
     ) -> Result<UnansweredOutcome, ContainError<V::Error>> {
         let pc = vcpu.reg(Reg::Pc)?;
         let level = Pstate::from_bits(vcpu.reg(Reg::Pstate)?).exception_level();
-        let action = if let Err(reason) = self.repeats.note(&access, pc, level, now) {
+        let action = if let Err(reason) = self.repeats.note(&access, pc, level, now.running) {
             Action::Stop(reason)
         } else {
             let injection = Injection::from(access.injection());
-            let has_iss = self.guest.ras && injection.check(vcpu.abi()).is_ok();
+            let traits = vcpu.traits();
+            let has_iss = traits.ras && injection.check(traits.abi).is_ok();
             let injection = if has_iss { injection } else { injection.without_iss() };
-            Action::Injected { injection, guest: vcpu.set_events(&injection.events())? }
+            Action::Injected { injection, guest: vcpu.inject(&injection.events())? }
         };
-        let told = self.repeats.tell(now, matches!(action, Action::Stop(_)));
-        Ok(UnansweredOutcome { access, pc, level, action, told })
+        let told = self.repeats.tell(now.running, matches!(action, Action::Stop(_)));
+        let took = now.exited.map(|exited| exited.elapsed());
+        let outcome = UnansweredOutcome { access, pc, level, action, told, took };
+        self.tell_of_access(&outcome, now);
+        Ok(outcome)
+    }
+
+    #[cfg_attr(not(feature = "telemetry"), allow(clippy::unused_self))]
+    fn tell_of_access(&mut self, outcome: &UnansweredOutcome, now: &Now) {
+        #[cfg(feature = "telemetry")]
+        if let Some(sink) = &mut self.sink {
+            let report = crate::telemetry::AccessReport::new(outcome, now);
+            sink.count_access(&report);
+            if outcome.told.is_some() {
+                sink.access(&report);
+            }
+        }
+        #[cfg(not(feature = "telemetry"))]
+        let _ = (outcome, now);
     }
 
     /// The guest did something that the host saw, and that is no access that nobody answers.

@@ -133,12 +133,30 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The default.
+    /// The default, `rules`.
     pub const DEFAULT: Self = {
         let mut answers = [Answer::Replay; ErrorKind::ALL.len()];
         answers[ErrorKind::Nested.index()] = Answer::Stop;
         Self { answers }
     };
+    /// `serror`: what KVM does when nobody handles the error, an SError without an ESR. Linux panics on it.
+    pub const SERROR: Self = Self::all(Answer::SError);
+    /// `mainline`: what user space can ask of a stock kernel, a data abort without an ESR, whatever happened.
+    pub const MAINLINE: Self = Self::all(Answer::DataAbort);
+    /// `full`: the abort as it happened, whatever happened. It is what the hardware would have done to a system without a
+    /// hypervisor.
+    pub const FULL: Self = Self::all(Answer::Replay);
+    /// The tables that have a name.
+    pub const NAMED: [(&'static str, Self); 4] = [
+        ("rules", Self::DEFAULT),
+        ("serror", Self::SERROR),
+        ("mainline", Self::MAINLINE),
+        ("full", Self::FULL),
+    ];
+
+    const fn all(answer: Answer) -> Self {
+        Self { answers: [answer; ErrorKind::ALL.len()] }
+    }
 
     /// The same with another answer for errors of this kind.
     #[must_use]
@@ -162,8 +180,9 @@ impl Default for Rules {
 }
 
 impl Policy for Rules {
+    /// That of the table in [`Rules::NAMED`]; `rules` for any other.
     fn name(&self) -> &'static str {
-        "rules"
+        Self::NAMED.iter().find(|(_, named)| named == self).map_or("rules", |(name, _)| name)
     }
 
     fn decide(&self, error: &MemoryError) -> Response {
@@ -214,5 +233,47 @@ impl FromStr for Rule {
             })
         });
         named.ok_or_else(|| BadRule { got: text.to_owned() })
+    }
+}
+
+/// Words that are no rules.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadRules {
+    /// The first word is neither a name nor a rule.
+    #[error(
+        "expected a policy ({known}) or rules such as `kernel-fetch=stop`, got `{got}`",
+        known = names(Rules::NAMED.map(|(name, _)| name))
+    )]
+    Name {
+        /// What came.
+        got: String,
+    },
+    /// One of the rules is none.
+    #[error(transparent)]
+    Rule(#[from] BadRule),
+}
+
+/// `full`; `user-data=host-first,kernel-fetch=stop`, for rules that differ from the default; `mainline,nested=stop`, for rules
+/// that differ from a named table.
+impl FromStr for Rules {
+    type Err = BadRules;
+
+    fn from_str(text: &str) -> Result<Self, BadRules> {
+        let mut words = text.split(',').peekable();
+        let first = words.peek().copied().unwrap_or_default();
+        let named = Self::NAMED.iter().find(|(name, _)| *name == first);
+        let mut rules = match named {
+            Some((_, rules)) => {
+                words.next();
+                *rules
+            }
+            None if first.contains('=') => Self::DEFAULT,
+            None => return Err(BadRules::Name { got: first.to_owned() }),
+        };
+        for word in words {
+            let Rule { kind, answer } = word.parse()?;
+            rules = rules.with(kind, answer);
+        }
+        Ok(rules)
     }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::report::{Done, hex, nanoseconds};
 use super::wire::{Hex, rfc3339};
-use super::{Circumstances, Kind, SCHEMA};
-use crate::UnansweredOutcome;
+use super::{Kind, SCHEMA};
+use crate::{Now, UnansweredOutcome};
 
 /// One access that nobody answered and what was done about it: a line of JSON.
 ///
@@ -65,14 +65,14 @@ pub struct AccessReport {
 
 impl AccessReport {
     /// The report of what became of an access.
-    pub fn new(outcome: &UnansweredOutcome, at: &Circumstances) -> Self {
-        let UnansweredOutcome { access, pc, level, action, told } = outcome;
+    pub fn new(outcome: &UnansweredOutcome, now: &Now) -> Self {
+        let UnansweredOutcome { access, pc, level, action, told, took } = outcome;
         let done = Done::of(action);
         Self {
             schema: SCHEMA,
-            time: at.time,
-            guest_time_ns: at.guest_time.map(nanoseconds),
-            vcpu: at.vcpu,
+            time: Some(now.time),
+            guest_time_ns: Some(nanoseconds(now.running)),
+            vcpu: now.vcpu,
             reason: access.why.name().into(),
             access: if access.is_write() { "store" } else { "load" }.into(),
             gpa: Hex(access.gpa),
@@ -86,7 +86,7 @@ impl AccessReport {
             guest_far: done.far.map(Hex),
             untold: told.unwrap_or_default(),
             stop_reason: done.stop.map(Kind::from),
-            exit_to_injection_ns: at.exit_to_injection.map(nanoseconds),
+            exit_to_injection_ns: took.map(nanoseconds),
         }
     }
 

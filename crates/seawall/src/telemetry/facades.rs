@@ -47,6 +47,7 @@ macro_rules! event {
             guest_far = $report.guest_far.map(tracing::field::display),
             record = &*$report.record,
             record_source = $report.record_source,
+            host = $report.host.as_deref(),
             stop_reason = $report.stop_reason.as_deref(),
             exit_to_injection_ns = $report.exit_to_injection_ns,
             "{}", $report
@@ -90,15 +91,14 @@ impl Sink for Facades {
             access_event!(error, report);
         }
     }
-}
 
-/// Counts an access that nobody answered: each one, also where nothing is told of it.
-pub fn accesses(report: &AccessReport) {
-    let level = level(report.exception_level);
-    let (reason, access) = (report.reason.clone(), report.access.clone());
-    counter!(ACCESSES, "reason" => reason, "access" => access, "level" => level).increment(1);
-    if let Some(reason) = &report.stop_reason {
-        counter!(STOPS, "reason" => reason.clone()).increment(1);
+    fn count_access(&mut self, report: &AccessReport) {
+        let level = level(report.exception_level);
+        let (reason, access) = (report.reason.clone(), report.access.clone());
+        counter!(ACCESSES, "reason" => reason, "access" => access, "level" => level).increment(1);
+        if let Some(reason) = &report.stop_reason {
+            counter!(STOPS, "reason" => reason.clone()).increment(1);
+        }
     }
 }
 

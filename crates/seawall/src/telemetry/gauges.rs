@@ -9,12 +9,12 @@ use super::facades;
 /// whenever somebody asks for the numbers.
 ///
 /// # Errors
-/// The memory's.
+/// [`RecordError`](crate::RecordError).
 #[cfg(feature = "records")]
-pub fn records<M: vm_memory::Bytes<vm_memory::GuestAddress>>(
+pub fn records(
     ghes: &crate::apei::ghes::Ghes,
-    memory: &M,
-) -> Result<(), M::E> {
+    memory: &dyn crate::RecordMemory,
+) -> Result<(), crate::RecordError> {
     let (sea, polled) = ghes.outstanding(memory)?;
     for (kind, count) in [("sea", sea), ("polled", polled), ("queued", ghes.waiting().count())] {
         gauge!(facades::RECORDS_OUTSTANDING, "kind" => kind).set(number(count as u64));

@@ -6,21 +6,13 @@
 //! them an error costs its report.
 //!
 //! ```
-//! use std::time::Duration;
-//! use seawall::telemetry::{Circumstances, ErrorReport, Facades, JsonLines, Sink};
-//! use seawall::{Action, Outcome};
+//! use seawall::telemetry::{ErrorReport, Facades};
+//! use seawall::{Containment, Rules};
 //!
-//! /// For what a VMM does after `Containment::inject`.
-//! fn tell(outcome: &Outcome, vcpu: u32, exit_to_injection: Duration) {
-//!     let at = Circumstances { vcpu, exit_to_injection: Some(exit_to_injection), ..Circumstances::default() };
-//!     // Not yet, if the vCPU waits: the same error comes again.
-//!     let Some(report) = ErrorReport::new(outcome, &at) else { return };
-//!     Facades.error(&report);
-//!     JsonLines(std::io::stderr()).error(&report);
-//!     // The VMM's own hook.
-//!     let mut alert = |report: &ErrorReport| if report.evacuate.is_some() { /* ask to be migrated */ };
-//!     alert.error(&report);
-//! }
+//! let containment = Containment::new(Rules::default()).with_telemetry(Facades);
+//! // Or the VMM's own hook.
+//! let alert = |report: &ErrorReport| if report.evacuate.is_some() { /* ask to be migrated */ };
+//! let containment = Containment::new(Rules::default()).with_telemetry(alert);
 //! ```
 
 mod access;
@@ -33,12 +25,12 @@ mod wire;
 use std::io::Write;
 
 pub use access::AccessReport;
-pub use facades::{BUCKETS, EXIT_TO_INJECTION, Facades, accesses, describe};
+pub use facades::{BUCKETS, EXIT_TO_INJECTION, Facades, describe};
 #[cfg(feature = "ledger")]
 pub use gauges::ledger;
 #[cfg(feature = "records")]
 pub use gauges::records;
-pub use report::{Circumstances, ErrorReport, Kind, SCHEMA};
+pub use report::{ErrorReport, Kind, SCHEMA};
 pub use wire::Hex;
 
 /// Is told of each memory error that was handled, and of accesses that nobody answers. It is called on the thread of the vCPU, which waits meanwhile.
@@ -49,6 +41,9 @@ pub trait Sink {
     /// The guest made an access that nobody answers, and this was done about it: those that are [to be told
     /// of](crate::UnansweredOutcome::told).
     fn access(&mut self, _report: &AccessReport) {}
+
+    /// The same, for each of them: a guest can make as many as it likes, so count it and no more.
+    fn count_access(&mut self, _report: &AccessReport) {}
 }
 
 impl<F: FnMut(&ErrorReport)> Sink for F {

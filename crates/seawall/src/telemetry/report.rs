@@ -8,26 +8,13 @@ use seawall_arm::{Esr, ExceptionClass};
 use serde::{Deserialize, Serialize};
 
 use super::wire::{Hex, rfc3339};
-use crate::{Access, Action, Delivery, Injection, MemoryError, Outcome, Recorded};
+use crate::{Access, Action, Delivery, Injection, MemoryError, Now, Outcome, Recorded};
 
 /// The number of the schema: it changes only if a field goes away or comes to mean something else.
 pub const SCHEMA: u32 = 1;
 
 /// One of a few words. Later versions may know more of them.
 pub type Kind = Cow<'static, str>;
-
-/// What a VMM knows of an error, and its containment does not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Circumstances {
-    /// The number of the vCPU that met it.
-    pub vcpu: u32,
-    /// When it was, by the clock that the guest is shown.
-    pub time: Option<SystemTime>,
-    /// How long the guest had been running.
-    pub guest_time: Option<Duration>,
-    /// From the exit until the injection was done; `None` where no clock may be looked at.
-    pub exit_to_injection: Option<Duration>,
-}
 
 /// One memory error and what was done about it: a line of JSON.
 ///
@@ -94,15 +81,18 @@ pub struct ErrorReport {
     /// `FAR_ELx` as the guest's handler reads it, if it is there and the exception set it.
     #[serde(default)]
     pub guest_far: Option<Hex>,
-    /// Whether the guest finds a record of it: `none`, `written` or `unacknowledged`.
+    /// Whether the guest finds a record of it: `none`, `written`, `unacknowledged` or `unwritable`.
     pub record: Kind,
     /// The id of the source where the record lies.
     #[serde(default)]
     pub record_source: Option<u16>,
+    /// Whether the host's kernel knows of the bad page: `told`, `kept` or `unknown`; `null` if nobody was there to tell it.
+    #[serde(default)]
+    pub host: Option<Kind>,
     /// Advice to evacuate the guest, if there is such.
     #[serde(default)]
     pub evacuate: Option<String>,
-    /// Why the guest must not be run again: `storm`, `policy` or `nested`.
+    /// Why the guest must not be run again: `storm`, `flood`, `policy` or `nested`.
     #[serde(default)]
     pub stop_reason: Option<Kind>,
     /// From the exit until the injection was done, nanoseconds.
@@ -113,8 +103,8 @@ pub struct ErrorReport {
 impl ErrorReport {
     /// The report of what became of an error; `None` if that is still open ([`Action::Waiting`]): the vCPU will meet it
     /// again.
-    pub fn new(outcome: &Outcome, at: &Circumstances) -> Option<Self> {
-        let Outcome { error, action, recorded, evacuate } = outcome;
+    pub fn new(outcome: &Outcome, now: &Now) -> Option<Self> {
+        let Outcome { error, action, recorded, host, evacuate, took } = outcome;
         if matches!(action, Action::Waiting) {
             return None;
         }
@@ -123,12 +113,13 @@ impl ErrorReport {
             Recorded::No => ("none", None),
             Recorded::AtSource(source) => ("written", Some(*source)),
             Recorded::Unacknowledged => ("unacknowledged", None),
+            Recorded::Unwritable => ("unwritable", None),
         };
         Some(Self {
             schema: SCHEMA,
-            time: at.time,
-            guest_time_ns: at.guest_time.map(nanoseconds),
-            vcpu: at.vcpu,
+            time: Some(now.time),
+            guest_time_ns: Some(nanoseconds(now.running)),
+            vcpu: now.vcpu,
             source: source(error).into(),
             access: access(error.access).into(),
             exit_esr: error.esr.map(hex),
@@ -145,9 +136,10 @@ impl ErrorReport {
             guest_far: done.far.map(Hex),
             record: record.into(),
             record_source,
+            host: host.map(|knows| knows.name().into()),
             evacuate: evacuate.map(|advice| advice.to_string()),
             stop_reason: done.stop.map(Kind::from),
-            exit_to_injection_ns: at.exit_to_injection.map(nanoseconds),
+            exit_to_injection_ns: took.map(nanoseconds),
         })
     }
 

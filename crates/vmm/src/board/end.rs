@@ -3,7 +3,7 @@
 use std::fmt;
 
 use seawall::StopReason;
-use seawall_events::{SigbusExit, SystemEvent};
+use seawall_inject::{SigbusExit, SystemEvent};
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

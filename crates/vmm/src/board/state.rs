@@ -96,7 +96,6 @@ impl Board {
             containment,
             virtio: _,
             acpi,
-            addresses: _,
             ledger,
             is_repeating: _,
         } = self;

@@ -1,9 +1,13 @@
 //! The board with a vCPU that only remembers.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use seawall_events::{Abi, Delivery, MmioExit, NisvExit, Reg, SigbusExit, VcpuEvents};
+use seawall::UnansweredOutcome;
+use seawall::telemetry::AccessReport;
+use seawall_events::{Abi, MmioExit, NisvExit, Reg, VcpuEvents};
+use seawall_inject::{Delivery, GuestKind, SigbusExit, VcpuTraits};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::*;
 use crate::devices::rtc::GuestClock;
@@ -15,23 +19,15 @@ struct Idle {
     answer: Option<[u8; 8]>,
 }
 
-impl Vcpu for Idle {
+impl Inject for Idle {
     type Error = Infallible;
 
-    fn run(&mut self) -> Result<Exit, Infallible> {
-        Ok(Exit::Intr)
+    fn traits(&self) -> VcpuTraits {
+        VcpuTraits { guest: GuestKind::Aarch64, ras: true, abi: Abi::Mainline }
     }
 
-    fn answer_mmio(&mut self, data: [u8; 8]) {
-        self.answer = Some(data);
-    }
-
-    fn set_events(&mut self, _: &VcpuEvents) -> Result<Delivery, Infallible> {
+    fn inject(&mut self, _: &VcpuEvents) -> Result<Delivery, Infallible> {
         Ok(Delivery::NotDelivered)
-    }
-
-    fn events(&self) -> Result<VcpuEvents, Infallible> {
-        Ok(VcpuEvents::default())
     }
 
     fn reg(&self, _: Reg) -> Result<u64, Infallible> {
@@ -41,24 +37,40 @@ impl Vcpu for Idle {
     fn set_reg(&mut self, _: Reg, _: u64) -> Result<(), Infallible> {
         Ok(())
     }
+}
 
-    fn abi(&self) -> Abi {
-        Abi::Mainline
+impl Vcpu for Idle {
+    fn run(&mut self) -> Result<Exit, Infallible> {
+        Ok(Exit::Intr)
+    }
+
+    fn answer_mmio(&mut self, data: [u8; 8]) {
+        self.answer = Some(data);
     }
 }
 
 fn board() -> Board {
-    let line = |_| Ok::<Arc<dyn InterruptLine>, Infallible>(Arc::new(Probe::default()));
-    Board::new(line, Box::new(GuestClock::default()), Box::new(()), Box::new(seawall::Full))
-        .expect("lines cannot fail")
+    board_with(Box::new(()))
 }
+
+fn board_with(observer: Box<dyn Observer>) -> Board {
+    let line = |_| Ok::<Arc<dyn InterruptLine>, Infallible>(Arc::new(Probe::default()));
+    let containment = Containment::new(seawall::Rules::FULL);
+    let clock = Box::new(GuestClock::default());
+    Board::new(line, clock, observer, containment, Arc::default()).expect("lines cannot fail")
+}
+
+const NOW: Now = Now { vcpu: 0, running: Duration::ZERO, time: SystemTime::UNIX_EPOCH, exited: None };
 
 fn serve(board: &Board, exit: &Exit) -> (Option<End>, Option<[u8; 8]>) {
     let mut vcpu = Idle::default();
-    match board.serve(&mut vcpu, exit, Duration::ZERO).expect("the vCPU does not fail") {
+    match board.serve(&mut vcpu, exit, &NOW).expect("the vCPU does not fail") {
         Served::Done => (None, vcpu.answer),
         Served::End(end) => (Some(end), vcpu.answer),
-        other => panic!("{other:?}"),
+        Served::MemoryError(source) => {
+            let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x1000)]).expect("a page");
+            (board.contain(&mut vcpu, &source, &memory, &NOW).expect("the vCPU does not fail"), vcpu.answer)
+        }
     }
 }
 
@@ -83,12 +95,21 @@ fn a_read_is_answered_by_the_device_at_the_address() {
     assert_eq!(serve(&board(), &read(0x0901_0ff0, 4)), (None, Some([0x0d, 0, 0, 0, 0, 0, 0, 0])));
 }
 
+/// Keeps the texts of accesses that nobody answers.
+#[derive(Clone, Default)]
+struct Texts(Arc<Mutex<Vec<String>>>);
+
+impl Observer for Texts {
+    fn unanswered_access(&mut self, _: &AccessReport, outcome: &UnansweredOutcome) {
+        lock(&self.0).push(outcome.access.to_string());
+    }
+}
+
 /// The text of an access that nobody answers.
 fn unanswered(exit: &Exit) -> String {
-    match board().serve(&mut Idle::default(), exit, Duration::ZERO).expect("the vCPU does not fail") {
-        Served::Unanswered(access) => access.to_string(),
-        other => panic!("{other:?}"),
-    }
+    let texts = Texts::default();
+    assert_eq!(serve(&board_with(Box::new(texts.clone())), exit), (None, None));
+    lock(&texts.0).concat()
 }
 
 /// Where a text says that there is no device, there is none.
@@ -141,15 +162,6 @@ fn an_early_warning_of_the_host_does_not_end_the_run() {
     let sigbus = |action_required| Exit::Sigbus(SigbusExit { address: 0x7000, lsb: 12, action_required });
     assert_eq!(serve(&board(), &sigbus(false)).0, None);
     assert!(matches!(serve(&board(), &sigbus(true)).0, Some(End::HostMemory(_))));
-}
-
-#[test]
-fn policies_have_the_names_that_seawall_gives_them() {
-    for name in ["serror", "mainline", "full"] {
-        assert_eq!(policy(name).expect("known").name(), name);
-        assert!(seawall::builtin(name).is_some());
-    }
-    assert!(policy("none").is_none());
 }
 
 #[test]

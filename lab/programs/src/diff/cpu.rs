@@ -3,8 +3,10 @@
 use std::fmt;
 
 use seawall_arm::{Pstate, Reg, hcr};
+use seawall_events::VcpuEvents;
+use seawall_events::kernel::VcpuConfig;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Exit, VcpuConfig, VcpuEvents};
+use seawall_inject::Exit;
 
 use super::code::Code;
 use super::{Guest, Subject, configuration};

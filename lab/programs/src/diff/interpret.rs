@@ -4,10 +4,12 @@ use seawall_arm::{
     EntryContext, Esr, Exception, ExceptionClass, ExceptionLevel, Pstate, Reg, Registers, Target, Vector,
     hcr, hcrx, sctlr, sctlr2, take_exception,
 };
-use seawall_events::{
-    Exit, LastFault, MmioExit, NisvExit, PendingSError, SeaPolicy, SystemEvent, VcpuState, finish_run,
-    handle_guest_sea, inject_fetch_from_hole, inject_held, prepare_run,
+use seawall_events::kernel::{
+    LastFault, PendingSError, SeaPolicy, VcpuState, finish_run, handle_guest_sea, inject_fetch_from_hole,
+    inject_held, prepare_run,
 };
+use seawall_events::{MmioExit, NisvExit};
+use seawall_inject::{Exit, SystemEvent};
 
 use super::code::{Action, Instruction, POISON, is_memory};
 use super::cpu::is_of_el1;

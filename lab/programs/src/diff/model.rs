@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use seawall_arm::{Esr, Pstate, Reg, Registers, hcr, hcrx};
-use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{
-    Abi, Delivery, Exit, LastFault, VcpuConfig, VcpuEvents, VcpuState, VirtualSError, get_events_bytes,
-    set_events_bytes,
+use seawall_events::kernel::{
+    LastFault, VcpuConfig, VcpuState, VirtualSError, get_events_bytes, set_events_bytes,
 };
+use seawall_events::wire::VCPU_EVENTS_SIZE;
+use seawall_events::{Abi, VcpuEvents};
+use seawall_inject::{Delivery, Exit};
 
 use super::code::Code;
 use super::{Cpu, Guest, Set, Subject};

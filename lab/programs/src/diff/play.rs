@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use seawall_arm::{Pstate, Reg, Registers};
-use seawall_events::{Exit, NisvExit, VcpuState};
+use seawall_events::NisvExit;
+use seawall_events::kernel::VcpuState;
+use seawall_inject::Exit;
 
 use super::sequence::show;
 use super::{Code, Cpu, Guest, Model, Ran, Sequence, Set, Step, Subject, compared, written};

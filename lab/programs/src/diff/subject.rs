@@ -2,7 +2,7 @@
 
 use seawall_arm::Reg;
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Delivery, Exit};
+use seawall_inject::{Delivery, Exit};
 
 /// What `KVM_SET_VCPU_EVENTS` came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use seawall_arm::{Reg, Registers, sctlr};
+use seawall_events::kernel::{VcpuState, VirtualSError};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
-use seawall_events::{Abi, Exit, Layout, MmioExit, SystemEvent, VcpuState, VirtualSError};
+use seawall_events::{Abi, Layout, MmioExit};
+use seawall_inject::{Exit, SystemEvent};
 
 use super::model::Waiting;
 use super::{

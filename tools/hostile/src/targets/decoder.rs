@@ -2,7 +2,8 @@
 //! poison: the machine runs them or gives the guest its exception, never panics, keeps to its budget,
 //! and does the same when it does it again.
 
-use seawall_events::{Abi, Exit, Layout, Reg, Vcpu as _, VcpuEvents};
+use seawall_events::{Abi, Layout, Reg, VcpuEvents};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, Error, NoSyndrome, RAM_BASE, StorePolicy, Vm};
 
 const RAM_SIZE: u64 = 0x1_0000;
@@ -121,7 +122,7 @@ fn run(vm: &mut Vm, seed: u64) -> Vec<Result<Exit, Error>> {
         let mut events = VcpuEvents::default();
         match exit {
             Ok(Exit::Sea(sea)) => {
-                events.ext_iabt_pending = sea.is_fetch() && cpu.abi() != Abi::Mainline;
+                events.ext_iabt_pending = sea.is_fetch() && cpu.traits().abi != Abi::Mainline;
                 events.ext_dabt_pending = !events.ext_iabt_pending;
             }
             Ok(Exit::Mmio(_)) => {
@@ -133,7 +134,7 @@ fn run(vm: &mut Vm, seed: u64) -> Vec<Result<Exit, Error>> {
             Ok(Exit::SystemEvent(_)) => continue,
             _ => break,
         }
-        cpu.set_events(&events).expect("well formed");
+        cpu.inject(&events).expect("well formed");
     }
     exits
 }

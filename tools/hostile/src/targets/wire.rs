@@ -3,12 +3,12 @@
 
 use arbitrary::{Result, Unstructured};
 use seawall_arm::{Esr, ExceptionLevel, Mode, Pstate};
-use seawall_events::wire::{ArmNisv, ArmSea, Mmio};
-use seawall_events::{
-    Abi, Applied, Errno, LastFault, MmioExit, NisvExit, Reg, Registers, SErrorDelivery, SeaExit, SeaPolicy,
-    VcpuConfig, VcpuEvents, VirtualSError, get_events, handle_guest_sea, is_sea, prepare_run, set_events,
-    set_events_bytes,
+use seawall_events::kernel::{
+    Applied, LastFault, SErrorDelivery, SeaPolicy, VcpuConfig, VirtualSError, get_events, handle_guest_sea,
+    is_sea, prepare_run, set_events, set_events_bytes,
 };
+use seawall_events::wire::{ArmNisv, ArmSea, Mmio};
+use seawall_events::{Abi, Errno, MmioExit, NisvExit, Reg, Registers, SeaExit, VcpuEvents};
 use zerocopy::{FromBytes, IntoBytes};
 
 #[path = "../../../../crates/events/examples/own_vcpu/vcpu.rs"]

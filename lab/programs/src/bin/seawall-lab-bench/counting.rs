@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
-use seawall_events::{Abi, Delivery, Exit, Layout, Reg, VcpuEvents};
-use seawall_inject::{Errno, Injector, KvmVcpu, Last};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Delivery, Errno, Inject, Injector, KvmVcpu, Last, VcpuTraits};
 use seawall_kvm::{Error, Vcpu};
 
 /// The vCPU, the last exit that it had, and how many system calls were made since, and for how long.
@@ -38,14 +38,6 @@ impl<'a> Counting<'a> {
         self.calls.set(self.calls.get() + 1);
         answer
     }
-
-    fn count_mut<T>(&mut self, call: impl FnOnce(&mut Vcpu) -> T) -> T {
-        let start = Instant::now();
-        let answer = call(self.vcpu);
-        self.spent.set(self.spent.get() + start.elapsed());
-        self.calls.set(self.calls.get() + 1);
-        answer
-    }
 }
 
 impl KvmVcpu for Counting<'_> {
@@ -67,23 +59,11 @@ impl KvmVcpu for Counting<'_> {
 }
 
 /// As `Vcpu` does it for a guest of AArch64.
-impl seawall_events::Vcpu for Counting<'_> {
+impl Inject for Counting<'_> {
     type Error = Error;
 
-    fn run(&mut self) -> Result<Exit, Error> {
-        self.count_mut(seawall_events::Vcpu::run)
-    }
-
-    fn answer_mmio(&mut self, data: [u8; 8]) {
-        self.vcpu.answer_mmio(data);
-    }
-
-    fn set_events(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        Ok(self.injector.inject(self, self.last, events)?)
-    }
-
-    fn events(&self) -> Result<VcpuEvents, Error> {
-        self.count(seawall_events::Vcpu::events)
+    fn traits(&self) -> VcpuTraits {
+        self.vcpu.traits()
     }
 
     fn reg(&self, reg: Reg) -> Result<u64, Error> {
@@ -96,7 +76,7 @@ impl seawall_events::Vcpu for Counting<'_> {
         self.set_one_reg(id, value).map_err(|errno| Error::Ioctl { call: "KVM_SET_ONE_REG", errno })
     }
 
-    fn abi(&self) -> Abi {
-        Abi::Extended(Layout::Posted)
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        Ok(self.injector.inject(self, self.last, events)?)
     }
 }

@@ -179,8 +179,9 @@ fn vectors(ops: &mut VecAssembler<Aarch64Relocation>) {
 mod tests {
     use std::error::Error;
 
-    use seawall::{Containment, Full};
-    use seawall_events::{Exit, Reg, SystemEvent, Vcpu as _};
+    use seawall::{Containment, Now, Rules};
+    use seawall_events::Reg;
+    use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
     use seawall_machine::{Config, Vm};
 
     use super::*;
@@ -218,7 +219,8 @@ mod tests {
         // Until the counter is beyond 0.
         assert_eq!(run(&mut vm, 0, [0, 0])?, Exit::Intr);
         let Exit::Sea(sea) = run(&mut vm, command::LOAD, [PAGES, 3])? else { panic!("no SEA exit") };
-        Containment::new(Full).handle(&mut vm.vcpu(0)?, &sea, std::time::Duration::ZERO)?;
+        let now = Now::new(0, std::time::Duration::ZERO);
+        let _ = Containment::new(Rules::FULL).contain(&mut vm.vcpu(0)?, &sea.into(), None, &now)?;
         assert_eq!(vm.vcpu(0)?.run()?, Exit::Intr);
         assert_eq!(word(&vm, MAILBOX + mailbox::DONE), 1);
         assert_ne!(word(&vm, MAILBOX + mailbox::FREQUENCY), 0);

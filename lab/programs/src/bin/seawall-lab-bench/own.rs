@@ -2,13 +2,15 @@
 
 use std::error::Error;
 use std::fs::File;
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use seawall::apei::ghes::Ghes;
-use seawall::ledger::{Cause, Ledger};
-use seawall::{Action, AddressMap, Containment, Delivery, Full, Region, Source};
-use seawall_events::{Exit, Reg, SigbusExit, SystemEvent, Vcpu as _};
+use seawall::ledger::Keeper;
+use seawall::{Action, AddressMap, Containment, Delivery, Now, Region, Rules, Source};
+use seawall_events::Reg;
+use seawall_inject::{Exit, Inject, SystemEvent, Vcpu as _};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, Kvm, Vcpu, Vm};
 use vm_memory::GuestMemoryBackend as _;
 
@@ -20,9 +22,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// All that a VMM keeps for it.
 pub(crate) struct Contained {
-    pub(crate) containment: Containment<Full>,
-    pub(crate) ledger: Ledger,
-    pub(crate) addresses: AddressMap,
+    pub(crate) containment: Containment,
+    pub(crate) ledger: Arc<Keeper>,
     pub(crate) memory: GuestMemoryMmap,
 }
 
@@ -34,32 +35,27 @@ impl Contained {
             host: region.as_ptr() as u64,
             size: region.len(),
         });
-        let addresses = AddressMap::new(regions)?;
         sources.reset(memory)?;
-        let mut containment = Containment::new(Full);
+        let ledger = Arc::new(Keeper::default());
+        let mut containment = Containment::new(Rules::FULL)
+            .with_addresses(AddressMap::new(regions)?)
+            .with_ledger(ledger.clone());
         containment.set_records(Some(sources));
-        Ok(Self { containment, ledger: Ledger::default(), addresses, memory: memory.clone() })
+        Ok(Self { containment, ledger, memory: memory.clone() })
     }
 
-    /// What is bad behind a SIGBUS.
-    pub(crate) fn source(&self, sigbus: &SigbusExit) -> Option<Source> {
-        let size = 1_u64.checked_shl(sigbus.lsb.into())?;
-        let bad = sigbus.address..sigbus.address.saturating_add(size);
-        self.addresses.guest_ranges(bad).next().map(|range| Source::Sigbus { range })
-    }
-
-    /// From an exit to a vCPU that can be run again: decided, recorded, in the ledger, injected.
-    pub(crate) fn contain<V>(&mut self, vcpu: &mut V, source: &Source, now: Duration) -> Result<Action>
-    where
-        V: seawall_events::Vcpu,
-    {
-        let time = SystemTime::now();
-        let mut decision = self.containment.decide(vcpu, source, now)?;
-        self.containment.record(&self.memory, &mut decision, time)?;
-        if let Some(range) = decision.error.range() {
-            self.ledger.insert(range, Cause::Consumed, time);
+    /// From an exit to a vCPU that can be run again: decided, in the ledger, recorded, injected.
+    pub(crate) fn contain<V: Inject>(
+        &mut self,
+        vcpu: &mut V,
+        source: &Source,
+        now: Duration,
+    ) -> Result<Action> {
+        let contained = self.containment.contain(vcpu, source, Some(&self.memory), &Now::new(0, now))?;
+        match contained.outcome() {
+            Some(outcome) => Ok(outcome.action),
+            None => Err(unexpected("an error of the guest's", &contained)),
         }
-        Ok(self.containment.inject(vcpu, decision)?.action)
     }
 }
 
@@ -116,9 +112,7 @@ fn run(vcpu: &mut Vcpu, contained: &mut Contained) -> Result<()> {
     loop {
         let source = match vcpu.run()? {
             Exit::Sea(sea) => Source::Sea(sea),
-            Exit::Sigbus(sigbus) if sigbus.action_required => {
-                contained.source(&sigbus).ok_or_else(|| unexpected("an address of the guest's", &sigbus))?
-            }
+            Exit::Sigbus(sigbus) => Source::Sigbus(sigbus),
             Exit::SystemEvent(SystemEvent::Shutdown) => return Ok(()),
             other => return Err(unexpected("bad memory, or the end", &other)),
         };

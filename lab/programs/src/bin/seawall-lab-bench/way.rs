@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use seawall::Source;
 use seawall::apei::ghes::Ghes;
 use seawall::ledger::Ledger;
-use seawall_events::{Exit, Vcpu as _};
-use seawall_inject::{Exited, Guest as Kind, Injector, Last, Way as How};
+use seawall_inject::{Exit, Exited, GuestKind as Kind, Injector, Last, Vcpu as _, Way as How};
 use seawall_kvm::{Bytes as _, GuestAddress};
 use seawall_lab_machine::{PoisonRegister, physical_address};
 use vm_memory::GuestMemoryBackend as _;
@@ -71,6 +70,14 @@ struct Loads<'a> {
     now: Duration,
 }
 
+fn source(exit: &Exit) -> Result<Source> {
+    match exit {
+        Exit::Sea(sea) => Ok(Source::Sea(*sea)),
+        Exit::Sigbus(sigbus) => Ok(Source::Sigbus(*sigbus)),
+        _ => Err(unexpected("bad memory", exit)),
+    }
+}
+
 impl Loads<'_> {
     /// Runs to the exit, contains it, and has the guest come back to its load.
     fn after_the_exit(&mut self) -> Result<Share> {
@@ -86,26 +93,17 @@ impl Loads<'_> {
         self.contain(exit)
     }
 
-    fn source(&self, exit: &Exit) -> Result<Source> {
-        let source = match exit {
-            Exit::Sea(sea) => Some(Source::Sea(*sea)),
-            Exit::Sigbus(sigbus) if sigbus.action_required => self.contained.source(sigbus),
-            _ => None,
-        };
-        source.ok_or_else(|| unexpected("bad memory", exit))
-    }
-
     /// What our code takes of one without any system call: the mean of so many in a row, with one reading of the clock.
     fn silently(&mut self, exit: &Exit, repeat: u32) -> Result<Duration> {
         let start = Instant::now();
         for _ in 0..repeat {
             self.now += Duration::from_secs(60);
-            let source = self.source(exit)?;
+            let source = source(exit)?;
             let silent = Silent::at_the_load();
             let injector = Injector { guest: Kind::Aarch64, ras: true, way: How::Assisted };
             let mut vcpu = Exited::new(&silent, injector, self.last);
             let action = self.contained.contain(&mut vcpu, &source, self.now)?;
-            if !is_at_vector(&action) || self.contained.ledger.is_empty() {
+            if !is_at_vector(&action) || self.contained.ledger.with(Ledger::is_empty) {
                 return Err(unexpected("the guest at its handler, and its page in the ledger", &action));
             }
             self.done()?;
@@ -116,7 +114,7 @@ impl Loads<'_> {
     /// The guest has read the record, and the next page is new to the ledger.
     fn done(&mut self) -> Result<()> {
         self.contained.memory.write_obj(1_u64, GuestAddress(SOURCE.base + 8))?;
-        self.contained.ledger = Ledger::default();
+        self.contained.ledger.replace(Ledger::default());
         Ok(())
     }
 
@@ -125,12 +123,12 @@ impl Loads<'_> {
         self.now += Duration::from_secs(60);
         let injector = self.guest.vcpu.injector()?;
         let start = Instant::now();
-        let source = self.source(exit)?;
+        let source = source(exit)?;
         let mut counting = Counting::new(&mut self.guest.vcpu, self.last, injector);
         let action = self.contained.contain(&mut counting, &source, self.now)?;
         let whole = start.elapsed();
         let (calls, number) = (counting.spent(), counting.calls());
-        if !is_at_vector(&action) || self.contained.ledger.is_empty() {
+        if !is_at_vector(&action) || self.contained.ledger.with(Ledger::is_empty) {
             return Err(unexpected("the guest at its handler, and its page in the ledger", &action));
         }
         self.done()?;

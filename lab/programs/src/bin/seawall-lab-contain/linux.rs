@@ -8,7 +8,7 @@ use seawall::{Action, Delivery, Outcome, Recorded};
 use seawall_lab_machine::PoisonRegister;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::initramfs::Initramfs;
-use seawall_vmm::{Config, End, Guest, KvmMachine, policy};
+use seawall_vmm::{Config, End, Guest, KvmMachine};
 
 use crate::files;
 use crate::report::{Sigbus, expect, recovered};
@@ -115,7 +115,7 @@ impl Linux {
         let mut config = Config::new(MEMORY);
         config.cpus = self.cpus;
         (config.acpi, config.patience) = (self.acpi, self.patience);
-        config.policy = policy(self.policy).ok_or("no such policy")?;
+        config.policy = Box::new(self.policy.parse::<seawall::Rules>().map_err(|error| error.to_string())?);
         if self.disk {
             let path = Path::new("/tmp/disk");
             File::create(path).and_then(|file| file.set_len(DISK)).map_err(text)?;

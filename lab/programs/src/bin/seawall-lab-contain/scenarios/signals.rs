@@ -7,7 +7,8 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use seawall_events::{Exit, Reg, SigbusExit, Vcpu as _, VcpuEvents};
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Exit, Inject as _, SigbusExit, Vcpu as _};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu};
 use seawall_lab_machine::{physical_address, send_sigbus};
 
@@ -168,7 +169,7 @@ impl Looper<'_> {
         self.rounds += 1;
         for n in 0..8 {
             let value = self.rounds << 8 | n;
-            self.vcpu.set_events(&VcpuEvents::default()).map_err(text)?;
+            self.vcpu.inject(&VcpuEvents::default()).map_err(text)?;
             self.vcpu.set_reg(Reg::X(5), value).map_err(text)?;
             expect("X5", &self.vcpu.reg(Reg::X(5)).map_err(text)?, &value)?;
             expect("X0", &self.vcpu.reg(Reg::X(0)).map_err(text)?, &self.stores)?;

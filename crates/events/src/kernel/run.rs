@@ -5,8 +5,8 @@ use seawall_arm::{
     take_exception, tcr,
 };
 
-use crate::inject::{self, SErrorDelivery};
-use crate::{VcpuState, VirtualSError};
+use super::inject::{self, SErrorDelivery};
+use super::{VcpuState, VirtualSError};
 
 /// What became of a pending SError at the start of a run, or after the guest unmasked it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

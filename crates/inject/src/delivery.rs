@@ -4,7 +4,8 @@ use core::fmt;
 
 use seawall_arm::{Esr, ExceptionClass, Reg, Target};
 
-use crate::{AbortDelivery, Applied, SErrorDelivery, VcpuEvents, VcpuState};
+use seawall_events::VcpuEvents;
+use seawall_events::kernel::{AbortDelivery, Applied, SErrorDelivery, VcpuState};
 
 /// Where the guest is after an injection, found in its registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +29,7 @@ pub enum Delivery {
 }
 
 impl Delivery {
-    /// Where `vcpu` is after [`set_events`](crate::set_events) applied `events` to it.
+    /// Where `vcpu` is after [`set_events`](seawall_events::kernel::set_events) applied `events` to it.
     pub fn of(vcpu: &impl VcpuState, events: &VcpuEvents, applied: &Applied) -> Self {
         match (applied.serror, applied.abort) {
             (Some(SErrorDelivery::Delivered(target)), _) => Self::at_vector(vcpu, target),

@@ -6,7 +6,7 @@ use seawall_arm::{
     take_exception, tcr,
 };
 
-use crate::{VcpuState, VirtualSError};
+use super::{VcpuState, VirtualSError};
 
 /// What became of an external abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

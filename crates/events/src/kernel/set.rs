@@ -2,9 +2,10 @@
 
 use seawall_arm::Esr;
 
-use crate::inject::{self, Abort};
+use super::inject::{self, Abort};
+use super::{AbortDelivery, SErrorDelivery, VcpuState};
 use crate::wire::VCPU_EVENTS_SIZE;
-use crate::{Abi, AbortDelivery, Refusal, Refused, SErrorDelivery, VcpuEvents, VcpuState};
+use crate::{Abi, Refusal, Refused, VcpuEvents};
 
 /// The ISS of an SError that came without an ESR: IDS alone, "implementation defined".
 const SERROR_ISS_IDS: u64 = 1 << 24;

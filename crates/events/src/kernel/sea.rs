@@ -2,8 +2,9 @@
 
 use seawall_arm::{Esr, FaultStatus};
 
-use crate::inject::{self, Abort};
-use crate::{AbortDelivery, SErrorDelivery, SeaExit, VcpuState};
+use super::inject::{self, Abort};
+use super::{AbortDelivery, SErrorDelivery, VcpuState};
+use crate::SeaExit;
 
 /// What decides between exit and fallback, beyond the vCPU itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,65 @@
+//! What the host's kernel knows of a bad page.
+
+use std::fmt;
+use std::ops::Range;
+
+/// The host's side of a bad page. After a SEA exit the host's kernel does not know that the page is bad, and gives it to its
+/// next owner when the VMM ends or remaps the memory.
+pub trait Host: Send {
+    /// Tells the host's kernel that this much of the VMM's memory is bad: virtual addresses of this process.
+    fn tell(&mut self, bad: Range<u64>) -> HostKnows;
+
+    /// Puts memory with what was in it in the place of this guest memory, if there is a copy that is known to be current, and
+    /// tells the host's kernel of the old page before. False if there is none: the guest is told then.
+    fn repair(&mut self, _guest: Range<u64>) -> bool {
+        false
+    }
+}
+
+/// Whether the host's kernel knows that a page is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HostKnows {
+    /// It does, and gives the page to nobody.
+    Told,
+    /// It does not, but the page stays with this process for as long as that lives.
+    Kept,
+    /// It does not, and the page goes to whoever comes next.
+    Unknown,
+}
+
+impl HostKnows {
+    /// Its name, for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Kept => "kept",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for HostKnows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Told => "the host knows of it",
+            Self::Kept => "the host does not know of it: the page is kept while this process lives",
+            Self::Unknown => "the host does not know of it, and will give the page to somebody else",
+        })
+    }
+}
+
+/// The kernel of the Linux host that this process runs on, by [`seawall_host::tell`].
+#[cfg(all(feature = "host", target_os = "linux"))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinuxHost;
+
+#[cfg(all(feature = "host", target_os = "linux"))]
+impl Host for LinuxHost {
+    fn tell(&mut self, bad: Range<u64>) -> HostKnows {
+        match seawall_host::tell(bad) {
+            seawall_host::HostKnows::Told => HostKnows::Told,
+            seawall_host::HostKnows::Kept => HostKnows::Kept,
+            seawall_host::HostKnows::Unknown => HostKnows::Unknown,
+        }
+    }
+}
