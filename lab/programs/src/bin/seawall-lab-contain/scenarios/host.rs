@@ -172,7 +172,7 @@ pub(super) fn told(said: &Transcript) -> Verdict {
     let mut vmm = Vmm::start(Manners::Tells)?;
     vmm.expect_line("of the first guest", &format!("{MET}; told {BAD}, kept 0, unknown 0"), said)?;
     vmm.end()?;
-    expect("HardwareCorrupted, kB more", &(corrupted()? - before), &(BAD * PAGE >> 10))?;
+    expect("HardwareCorrupted, kB more", &(corrupted()? - before), &((BAD * PAGE) >> 10))?;
     let used = use_up(said)?;
     expect("bad lines at the end", &heal_all()?, &BAD)?;
     match used {
