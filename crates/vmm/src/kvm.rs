@@ -109,7 +109,7 @@ impl KvmMachine {
             lines.push(line.clone());
             Ok(line)
         };
-        let (addresses, page) = (addresses(&memory)?, seawall_kvm::page_size());
+        let (addresses, page) = (addresses(&memory)?, seawall_host::page_size());
         let board = config.board(line, Box::new(WallClock), observer, |containment| {
             containment.with_addresses(addresses).with_host_page(page)
         })?;
@@ -158,7 +158,7 @@ impl KvmMachine {
         let ram = layout::RAM..layout::RAM + size;
         let bad: Vec<_> = ledger.with(|ledger| ledger.overlapping(ram).map(|bad| bad.range).collect());
         for range in bad {
-            if self.kernel.vm.remap(range.start, range.end - range.start).is_ok() {
+            if self.kernel.vm.heal(range.start, range.end - range.start).is_ok() {
                 ledger.remove(range);
             }
         }

@@ -282,13 +282,11 @@ fn work(options: &Options) -> Result<u8> {
     if options.shell {
         return lab.shell(&options.machine, &programs, &guests).map(|()| 0);
     }
-    let mut machine = options.machine.clone();
-    if let Some(Run::Contain(_)) = options.run {
-        guests.extend(contain::files(&lab.kernel));
-        machine = contain::machine(&machine);
+    if let Some(Run::Contain(arguments)) = &options.run {
+        return contain::run(&lab, options, &arguments.arguments, &programs, guests);
     }
-    eprintln!("lab: Linux {} on {}", lab.kernel.release, machine.cpu);
-    let ended = lab.run(&machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
+    eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.cpu);
+    let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
 }
 
@@ -301,9 +299,8 @@ fn command(options: &Options, programs: &[Built]) -> Vec<String> {
         Some(Run::Check(arguments)) => with(&["seawall", "check", "--backend", "kvm"], arguments),
         Some(Run::Diff(arguments)) => with(&["seawall-lab-diff"], arguments),
         Some(Run::Bench(arguments)) => with(&["seawall-lab-bench"], arguments),
-        Some(Run::Contain(arguments)) => with(&["seawall-lab-contain"], arguments),
         Some(Run::Tests(arguments)) => vec![all_tests(programs, &arguments.arguments)],
-        Some(Run::Selftests) | None => match (&options.command[..], &options.example) {
+        Some(Run::Contain(_) | Run::Selftests) | None => match (&options.command[..], &options.example) {
             ([], Some(example)) => vec![example.clone()],
             ([], None) => vec![include_str!("../../../lab/about.sh").to_owned()],
             (command, _) => command.to_vec(),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Exit, Inject as _, SigbusExit, Vcpu as _};
-use seawall_kvm::lab::{physical_address, send_sigbus};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu};
+use seawall_lab_machine::{physical_address, send_sigbus};
 
 use crate::linux::text;
 use crate::report::{Verdict, expect};

@@ -1,25 +1,45 @@
-//! SIGBUS: recorded by a handler that does nothing else, and reported by a run.
+//! SIGBUS: recorded by a handler that does nothing else, and taken by the VMM's loop after a run.
 //!
-//! What a vCPU was about to consume (`BUS_MCEERR_AR`) is reported by the run that met it. An early warning
-//! (`BUS_MCEERR_AO`) is the process's, and with `vm.memory_failure_early_kill` comes to its main thread: it is
-//! reported by the next run of any vCPU that starts or is interrupted. It does not interrupt one by itself.
+//! What a vCPU was about to consume (`BUS_MCEERR_AR`) is of the run that met it. An early warning (`BUS_MCEERR_AO`) is the
+//! process's, and with `vm.memory_failure_early_kill` comes to its main thread: the next thread that [`take`]s gets it. It
+//! does not interrupt a run.
 //!
 //! Source: sigaction(2), `BUS_MCEERR_AR` and `BUS_MCEERR_AO`; Linux `mm/memory-failure.c`, `kvm_send_hwpoison_signal`.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
 
 use libc::{c_int, c_void, siginfo_t};
-use seawall_inject::SigbusExit;
 
-use super::{Error, failed};
+use crate::{Error, errno};
+
+/// A SIGBUS for memory that is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// `si_addr`: host virtual address of a byte that is bad, down to 128 bytes.
+    pub address: u64,
+    /// `si_addr_lsb`: the size of what is bad, as a power of two: a page, or a huge page.
+    pub lsb: u8,
+    /// `BUS_MCEERR_AR`: the thread was about to consume it. Else it is an early warning.
+    pub action_required: bool,
+}
+
+impl Signal {
+    /// What is bad, host virtual addresses.
+    pub fn range(&self) -> Range<u64> {
+        let size = 1_u64.checked_shl(self.lsb.into()).unwrap_or(1);
+        let start = self.address & !(size - 1);
+        start..start.saturating_add(size)
+    }
+}
 
 /// `si_code`: the thread was about to consume the memory.
 const BUS_MCEERR_AR: c_int = 4;
 /// `si_code`: an early warning.
 const BUS_MCEERR_AO: c_int = 5;
 
-/// Early warnings that no run has reported yet, [`pack`]ed; 0: none. More than these are lost.
+/// Early warnings that nobody has taken yet, [`pack`]ed; 0: none. More than these are lost.
 static EARLY: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
 /// What the handler leaves for the thread that it interrupted.
@@ -45,9 +65,9 @@ fn pack(address: u64, lsb: u8) -> u64 {
 const PRESENT: u64 = 0x40;
 const LSB: u64 = 0x3f;
 
-fn unpack(packed: u64, action_required: bool) -> Option<SigbusExit> {
-    let exit = SigbusExit { address: packed & !0x7f, lsb: (packed & LSB) as u8, action_required };
-    (packed != 0).then_some(exit)
+fn unpack(packed: u64, action_required: bool) -> Option<Signal> {
+    let signal = Signal { address: packed & !0x7f, lsb: (packed & LSB) as u8, action_required };
+    (packed != 0).then_some(signal)
 }
 
 /// The disposition that was there before ours, or sigaction's errno.
@@ -57,7 +77,7 @@ static PREVIOUS: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
 /// was there before, or kills the process as it would have. Early warnings are taken on any thread.
 ///
 /// # Errors
-/// [`Error::Ioctl`] with sigaction's errno.
+/// [`Error::Call`] with sigaction's errno.
 pub fn install() -> Result<(), Error> {
     let installed = PREVIOUS.get_or_init(|| {
         // SAFETY: a zeroed sigaction is a valid one: default disposition, empty mask.
@@ -72,12 +92,12 @@ pub fn install() -> Result<(), Error> {
         };
         match both {
             0 => Ok(previous),
-            _ => Err(vmm_sys_util::errno::Error::last().errno()),
+            _ => Err(errno()),
         }
     });
     match installed {
         Ok(_) => Ok(()),
-        Err(errno) => Err(failed("sigaction(SIGBUS)")(vmm_sys_util::errno::Error::new(*errno))),
+        Err(errno) => Err(Error::Call { call: "sigaction(SIGBUS)", errno: *errno }),
     }
 }
 
@@ -129,11 +149,19 @@ fn put(slot: &AtomicU64, packed: u64) -> bool {
     slot.compare_exchange(0, packed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+use crate::copy::recover_from as recover;
+
+/// There is no copy that could be met.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+unsafe fn recover(_: c_int, _: *mut c_void) -> bool {
+    false
+}
+
 extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel calls this with its siginfo_t and ucontext_t.
-    let (is_done, is_fault) = unsafe {
-        (super::careful::recover_from((*info).si_code, context) || handle(info), (*info).si_code > 0)
-    };
+    let (is_done, is_fault) =
+        unsafe { (recover((*info).si_code, context) || handle(info), (*info).si_code > 0) };
     if is_done {
         return;
     }
@@ -161,15 +189,15 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void)
     }
 }
 
-/// What was recorded, once: first what a run on this thread was about to consume. For a VMM that calls `KVM_RUN`
-/// itself, after each run of its own that was [`recording`]: [`Vcpu`](super::Vcpu) does this by itself.
-pub fn take() -> Option<SigbusExit> {
+/// What was recorded, once: first what a run on this thread was about to consume. To be asked after each `KVM_RUN` that
+/// was [`recording`], until there is nothing.
+pub fn take() -> Option<Signal> {
     let required = RECORD.with(|record| record.required.swap(0, Ordering::Relaxed));
     let early = || EARLY.iter().find_map(|slot| unpack(slot.swap(0, Ordering::Relaxed), false));
     unpack(required, true).or_else(early)
 }
 
-/// Runs `run`, which is a `KVM_RUN` of the VMM's own, with SIGBUS of this thread recorded for [`take`].
+/// Runs `run`, which is a `KVM_RUN`, with SIGBUS of this thread recorded for [`take`].
 pub fn recording<T>(run: impl FnOnce() -> T) -> T {
     RECORD.with(|record| {
         record.expected.store(true, Ordering::Relaxed);
@@ -181,21 +209,37 @@ pub fn recording<T>(run: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Runs `act` with SIGBUS of this thread swallowed; what was recorded before stays.
-pub(super) fn ignoring<T>(act: impl FnOnce() -> T) -> T {
+/// Runs `act` with SIGBUS of this thread swallowed, also where it is blocked; what was recorded before stays. For a
+/// `madvise(MADV_HWPOISON)` of the VMM's own, which signals its caller: the kernel kills a thread that blocks that.
+pub fn ignoring<T>(act: impl FnOnce() -> T) -> T {
     RECORD.with(|record| {
         let before = record.required.swap(0, Ordering::Relaxed);
-        let result = recording(act);
+        let result = unblocked(|| recording(act));
         record.required.store(before, Ordering::Relaxed);
         result
     })
+}
+
+fn unblocked<T>(act: impl FnOnce() -> T) -> T {
+    // SAFETY: zeroed signal sets are sets, and all of them are ours; the calls change this thread's mask alone.
+    let before = unsafe {
+        let (mut sigbus, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigaddset(&raw mut sigbus, libc::SIGBUS);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const sigbus, &raw mut before);
+        before
+    };
+    let result = act();
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    result
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    use super::super::lab::send_sigbus;
+    use seawall_lab_machine::send_sigbus;
+
     use super::*;
 
     /// Early warnings are the process's: one test at a time.
@@ -210,8 +254,8 @@ mod tests {
         send_sigbus(code, address, lsb).unwrap();
     }
 
-    fn exit(address: u64, lsb: u8, action_required: bool) -> SigbusExit {
-        SigbusExit { address, lsb, action_required }
+    fn signal(address: u64, lsb: u8, action_required: bool) -> Signal {
+        Signal { address, lsb, action_required }
     }
 
     #[test]
@@ -221,8 +265,8 @@ mod tests {
             send(BUS_MCEERR_AO, 0xffff_7f6b_4000, 12);
             send(BUS_MCEERR_AR, 0xffff_7f80_0000, 21);
         });
-        assert_eq!(take(), Some(exit(0xffff_7f80_0000, 21, true)));
-        assert_eq!(take(), Some(exit(0xffff_7f6b_4000, 12, false)));
+        assert_eq!(take(), Some(signal(0xffff_7f80_0000, 21, true)));
+        assert_eq!(take(), Some(signal(0xffff_7f6b_4000, 12, false)));
         assert_eq!(take(), None);
     }
 
@@ -233,7 +277,7 @@ mod tests {
         std::thread::spawn(|| send(BUS_MCEERR_AO, 0x1000, 12)).join().unwrap();
         send(BUS_MCEERR_AO, 0x2000, 12);
         recording(|| send(BUS_MCEERR_AR, 0x3000, 12));
-        let expected = [exit(0x3000, 12, true), exit(0x1000, 12, false), exit(0x2000, 12, false)];
+        let expected = [signal(0x3000, 12, true), signal(0x1000, 12, false), signal(0x2000, 12, false)];
         assert_eq!([take(), take(), take()], expected.map(Some));
     }
 
@@ -242,8 +286,42 @@ mod tests {
         let _one = installed();
         recording(|| send(BUS_MCEERR_AR, 0x1000, 12));
         ignoring(|| send(BUS_MCEERR_AR, 0x2000, 12));
-        assert_eq!(take(), Some(exit(0x1000, 12, true)));
+        assert_eq!(take(), Some(signal(0x1000, 12, true)));
         assert_eq!(take(), None);
+    }
+
+    /// Else the kernel would kill: force_sig of a blocked signal.
+    #[test]
+    fn memory_can_be_made_bad_on_a_thread_that_blocks_sigbus_and_it_is_blocked_again_after() {
+        let _one = installed();
+        // SAFETY: a zeroed set is one, and it is ours.
+        let blocked = || unsafe {
+            let mut set = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut set);
+            libc::sigismember(&raw const set, libc::SIGBUS)
+        };
+        // SAFETY: as above; this thread's mask alone changes.
+        unsafe {
+            let mut sigbus = std::mem::zeroed();
+            libc::sigaddset(&raw mut sigbus, libc::SIGBUS);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const sigbus, std::ptr::null_mut());
+        }
+        assert_eq!(
+            ignoring(|| {
+                send(BUS_MCEERR_AR, 0x2000, 12);
+                blocked()
+            }),
+            0
+        );
+        assert_eq!((blocked(), take()), (1, None));
+    }
+
+    #[test]
+    fn a_signal_is_of_the_whole_page_that_its_address_is_in() {
+        assert_eq!(signal(0x7f00_0020_3080, 21, true).range(), 0x7f00_0020_0000..0x7f00_0040_0000);
+        assert_eq!(signal(0x1000, 12, false).range(), 0x1000..0x2000);
+        assert_eq!(signal(0x1000, 64, false).range(), 0x1000..0x1001);
+        assert_eq!(signal(u64::MAX, 12, true).range(), 0xffff_ffff_ffff_f000..u64::MAX);
     }
 
     /// A second one in one run is of the thread's own memory: it would come for ever.

@@ -1,4 +1,4 @@
-//! The lab's machine (`cargo xtask lab`): a register that turns physical memory bad.
+//! The register that turns physical memory bad.
 //!
 //! Reads and fetches of a bad range answer with a synchronous external abort, writes to it are dropped.
 
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
-use super::Error;
+use crate::Error;
 
 /// Physical address of the register's page.
 const BASE: libc::off_t = 0x0b00_0000;
@@ -36,7 +36,7 @@ impl PoisonRegister {
     /// Maps the register.
     ///
     /// # Errors
-    /// [`Error::Lab`] if this is not the lab's machine, or not root.
+    /// [`Error`] if this is not the lab's machine, or not root.
     pub fn open() -> Result<Self, Error> {
         Ok(Self { page: map(BASE)? })
     }
@@ -44,16 +44,20 @@ impl PoisonRegister {
     /// Turns `size` bytes (a power of two) at a physical address bad.
     ///
     /// # Errors
-    /// [`Error::Lab`] if the machine did not take it.
+    /// [`Error`] if the machine did not take it.
     pub fn poison(&mut self, physical: u64, size: u64) -> Result<(), Error> {
         if !size.is_power_of_two() {
-            return Err(Error::Lab(format!("expected a size that is a power of two, got {size}")));
+            return Err(Error(format!(
+                "the poison register: expected a size that is a power of two, got {size}"
+            )));
         }
         let before = self.count();
         self.write(SIZE, size);
         self.write(POISON, physical);
         if self.count() != before + 1 {
-            return Err(Error::Lab(format!("{physical:#x} was not taken; {before} ranges are bad already")));
+            return Err(Error(format!(
+                "the poison register did not take {physical:#x}: {before} ranges are bad already"
+            )));
         }
         Ok(())
     }
@@ -91,7 +95,7 @@ impl Drop for PoisonRegister {
 /// synchronous external abort. Mapped once for the process.
 ///
 /// # Errors
-/// [`Error::Lab`] if this is not the lab's machine, or not root.
+/// [`Error`] if this is not the lab's machine, or not root.
 pub fn hole(gpa: u64) -> Result<GuestRegionMmap, Error> {
     /// The page behind the register.
     const HOLE: libc::off_t = BASE + PAGE as libc::off_t;
@@ -104,28 +108,30 @@ pub fn hole(gpa: u64) -> Result<GuestRegionMmap, Error> {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the page was mapped with this access, and stays for as long as the process.
     let region = unsafe { MmapRegion::build_raw(address as *mut u8, PAGE, access, libc::MAP_SHARED) };
-    let region = region.map_err(|error| Error::Lab(format!("cannot use {HOLE:#x}: {error}")))?;
+    let region = region.map_err(|error| Error(format!("cannot use {HOLE:#x}: {error}")))?;
     GuestRegionMmap::new(region, GuestAddress(gpa))
-        .ok_or_else(|| Error::Lab(format!("expected a page of guest memory at {gpa:#x}: it overflows")))
+        .ok_or_else(|| Error(format!("expected a page of guest memory at {gpa:#x}: it overflows")))
+}
+
+/// This is the lab. It passes no device to the guest's tree: its kernel command line says where we are.
+pub fn is_lab() -> bool {
+    std::fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("seawall.lab"))
 }
 
 /// Maps a page of physical addresses that the lab's machine has no memory at.
 fn map(physical: libc::off_t) -> Result<*mut u64, Error> {
-    // The lab passes no device to the guest's tree: its kernel command line says where we are.
-    let lab = std::fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("seawall.lab"));
-    if !lab {
-        return Err(Error::Lab("not on the lab's machine (no seawall.lab in /proc/cmdline)".into()));
+    if !is_lab() {
+        return Err(Error("not on the lab's machine (no seawall.lab in /proc/cmdline)".into()));
     }
     let memory = OpenOptions::new().read(true).write(true).open("/dev/mem");
-    let memory =
-        memory.map_err(|error| Error::Lab(format!("cannot open /dev/mem: {error}; expected root")))?;
+    let memory = memory.map_err(|error| Error(format!("cannot open /dev/mem: {error}; expected root")))?;
     // SAFETY: a new mapping of a page that is not memory, which nothing else in this process uses.
     let page = unsafe {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         libc::mmap(std::ptr::null_mut(), PAGE, access, libc::MAP_SHARED, memory.as_raw_fd(), physical)
     };
     if page == libc::MAP_FAILED {
-        return Err(Error::Lab(format!("cannot map {physical:#x}: {}", std::io::Error::last_os_error())));
+        return Err(Error(format!("cannot map {physical:#x}: {}", std::io::Error::last_os_error())));
     }
     Ok(page.cast())
 }
@@ -133,44 +139,20 @@ fn map(physical: libc::off_t) -> Result<*mut u64, Error> {
 /// The physical address behind an address of this process, by `/proc/self/pagemap`.
 ///
 /// # Errors
-/// [`Error::Lab`] if the page is not present, or not root.
+/// [`Error`] if the page is not present, or not root.
 pub fn physical_address(virtual_address: u64) -> Result<u64, Error> {
     const PRESENT: u64 = 1 << 63;
     const PFN: u64 = (1 << 55) - 1;
     // SAFETY: sysconf only reads.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
-    let failed = |error: std::io::Error| Error::Lab(format!("cannot read /proc/self/pagemap: {error}"));
+    let failed = |error: std::io::Error| Error(format!("cannot read /proc/self/pagemap: {error}"));
     let mut entry = [0; 8];
     let pagemap = File::open("/proc/self/pagemap").map_err(failed)?;
     pagemap.read_exact_at(&mut entry, virtual_address / page * 8).map_err(failed)?;
     let entry = u64::from_le_bytes(entry);
     if entry & PRESENT == 0 || entry & PFN == 0 {
         let advice = "touch it first, and be root";
-        return Err(Error::Lab(format!("no physical page is known behind {virtual_address:#x}: {advice}")));
+        return Err(Error(format!("no physical page is known behind {virtual_address:#x}: {advice}")));
     }
     Ok((entry & PFN) * page + virtual_address % page)
-}
-
-/// Sends SIGBUS to the calling thread, with the `siginfo_t` of a memory error as the kernel would send it: `code` is
-/// `BUS_MCEERR_AR` (4) or `BUS_MCEERR_AO` (5), `lsb` the bad range's size as a power of two. (No thread may send such to
-/// another: Linux, `do_rt_tgsigqueueinfo`.)
-///
-/// # Errors
-/// [`Error::Ioctl`]: EAGAIN if too many signals are queued already.
-pub fn send_sigbus(code: i32, address: u64, lsb: i16) -> Result<(), Error> {
-    // A siginfo_t of 128 bytes: signal, errno, code, and the union at 16.
-    let mut info = [0_u64; 16];
-    info[0] = libc::SIGBUS as u64;
-    info[1] = code as u32 as u64;
-    info[2] = address;
-    info[3] = lsb as u64;
-    // SAFETY: `info` has the size of a siginfo_t, and outlives the call; the others have no arguments.
-    let sent = unsafe {
-        let (process, thread) = (libc::getpid(), libc::gettid());
-        libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, info.as_ptr())
-    };
-    match sent {
-        0 => Ok(()),
-        _ => Err(super::failed("rt_tgsigqueueinfo(SIGBUS)")(vmm_sys_util::errno::Error::last())),
-    }
 }
