@@ -11,7 +11,8 @@ use seawall_events::wire::{
 use seawall_events::{Abi, Reg, VcpuEvents};
 use seawall_host::sigbus;
 use seawall_inject::{
-    Delivery, Exit, GuestKind, Inject, InjectError, Injector, KvmVcpu, Last, SigbusExit, SystemEvent, VcpuTraits, Way,
+    Delivery, Exit, GuestKind, Inject, InjectError, Injector, KvmVcpu, Last, SigbusExit, SystemEvent,
+    VcpuTraits, Way,
 };
 use vm_memory::GuestMemoryMmap;
 use zerocopy::FromBytes;
