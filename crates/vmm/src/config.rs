@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use seawall::apei::efi;
 use seawall::ledger::{Keeper, Ledger};
 use seawall::{Containment, Policy};
 use seawall_events::{Abi, Layout};
@@ -25,8 +26,6 @@ use crate::{Error, layout};
 
 /// Linux's `COMMAND_LINE_SIZE` on arm64, less the NUL.
 const MAX_COMMAND_LINE: usize = 2047;
-/// Linux would call the services that UEFI has at run time; there are none.
-const NO_RUNTIME_SERVICES: &str = "efi=noruntime";
 /// RAM is a multiple of this, bytes.
 const MEMORY_UNIT: u64 = 2 << 20;
 
@@ -194,7 +193,7 @@ impl Guest {
     ) -> Result<Placement, Error> {
         let mut command_line = self.command_line.clone();
         if board.has_acpi() {
-            command_line = format!("{command_line} {NO_RUNTIME_SERVICES}");
+            command_line = format!("{command_line} {}", efi::COMMAND_LINE);
         }
         let line = command_line.len();
         if matches!(self.kernel, Kernel::Linux(_)) && line > MAX_COMMAND_LINE {
