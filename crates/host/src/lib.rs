@@ -7,6 +7,7 @@
 //! - [`heal`]: fresh memory in the place of bad memory: anonymous, shared and hugetlb
 //! - [`make_holes`]: memory that aborts without bad hardware
 //! - [`hwpoison`]: memory goes bad on purpose
+//! - [`seccomp`]: the system calls of all that, and of containment, for a VMM's filters
 //!
 //! Ranges are host virtual addresses of this process, in bytes. They are widened to whole pages.
 //!
@@ -41,20 +42,6 @@
 //! # #[cfg(not(target_os = "linux"))]
 //! # fn main() {}
 //! ```
-
-//! # System calls
-//!
-//! For the filter (seccomp) of the thread that calls:
-//!
-//! | function | system calls |
-//! |---|---|
-//! | [`sigbus::install`] | `rt_sigaction`, once |
-//! | [`sigbus::recording`], [`sigbus::take`], [`read`] | none; the handler ends by `rt_sigreturn` |
-//! | [`hwpoison`] | `madvise`, `msync`, `mlock2`, `munlock`, `rt_sigprocmask`; `rt_sigaction` unless installed |
-//! | [`tell`] | `mincore` and those of `hwpoison`; where that is refused `vmsplice`, and for each 256 pages `pipe2`, `fcntl`, `close` |
-//! | [`heal`] | those of `tell` |
-//! | [`make_holes`] | `userfaultfd`, `ioctl` (three requests), `madvise`, `close` |
-
 #![cfg(target_os = "linux")]
 // System calls on memory are what this crate is.
 #![allow(unsafe_code)]
@@ -65,6 +52,7 @@ mod copy;
 mod heal;
 mod holes;
 mod keep;
+pub mod seccomp;
 pub mod sigbus;
 mod tell;
 mod unread;

@@ -21,15 +21,17 @@ fn main() {
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod vmm {
     use std::error::Error;
-    use std::time::Instant;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use kvm_bindings::{KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init};
     use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-    use seawall::telemetry::Facades;
+    use seawall::apei::ghes::{Ghes, Region as Records};
+    use seawall::ledger::Keeper;
     use seawall::{AddressMap, Containment, LinuxHost, Now, Region, Rules, Source};
     use seawall_events::Reg;
     use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id};
-    use seawall_host::sigbus;
+    use seawall_host::{Backing, sigbus};
     use seawall_inject::{Exited, Injector, Last};
     use seawall_kvm::sea_exit;
     use seawall_lab_machine::{PoisonRegister, physical_address};
@@ -42,26 +44,16 @@ mod vmm {
     /// What goes bad: data, and code.
     const BAD_DATA: u64 = RAM + 0x3040;
     const BAD_CODE: u64 = RAM + 0x4040;
+    /// Where records of errors go. A guest that boots by ACPI learns of it from the HEST.
+    const RECORDS: Records = Records { base: RAM + 0x8_0000, sea: 2, polled: 1, poll_interval: 1000 };
     /// No memory: the guest tells by writes here what its handler reads.
     const CONSOLE: u64 = 0x0900_0000;
 
-    const PROGRAM: [u32; 6] = [
-        0x1000_005e, // adr x30, .+8
-        0xf940_0083, // ldr x3, [x4]: bad data
-        0xd63f_00c0, // blr x6: bad code
-        0xd2b0_8000, // movz x0, #0x8400, lsl #16
-        0xf280_0100, // movk x0, #8: PSCI SYSTEM_OFF
-        0xd400_0002, // hvc #0
-    ];
-    /// Tells ESR and FAR, and goes on where X30 says.
-    const HANDLER: [u32; 6] = [
-        0xd538_5200, // mrs x0, esr_el1
-        0xd538_6001, // mrs x1, far_el1
-        0xf900_0040, // str x0, [x2]
-        0xf900_0441, // str x1, [x2, #8]
-        0xd518_403e, // msr elr_el1, x30
-        0xd69f_03e0, // eret
-    ];
+    /// adr x30, .+8; ldr x3, [x4]: bad data; blr x6: bad code; mov x0, #0x8400_0008: PSCI SYSTEM_OFF; hvc #0
+    const PROGRAM: [u32; 6] = [0x1000_005e, 0xf940_0083, 0xd63f_00c0, 0xd2b0_8000, 0xf280_0100, 0xd400_0002];
+    /// Tells ESR and FAR, and goes on where X30 says: mrs x0, esr_el1; mrs x1, far_el1; str x0, [x2]; str x1, [x2, #8];
+    /// msr elr_el1, x30; eret
+    const HANDLER: [u32; 6] = [0xd538_5200, 0xd538_6001, 0xf900_0040, 0xf900_0441, 0xd518_403e, 0xd69f_03e0];
 
     pub(super) fn run() -> Result<(), Box<dyn Error>> {
         let memory: GuestMemoryMmap =
@@ -70,18 +62,21 @@ mod vmm {
         memory.write_slice(&PROGRAM.map(u32::to_le_bytes).concat(), GuestAddress(CODE))?;
         let host = memory.get_host_address(GuestAddress(RAM))? as u64;
 
-        let kvm = Kvm::new()?;
+        let (kvm, map) = (Kvm::new()?, AddressMap::new([Region { guest: RAM, host, size: RAM_SIZE }])?);
         let vm = create_vm(&kvm, host)?;
         let mut vcpu = create_vcpu(&vm)?;
-        let map = AddressMap::new([Region { guest: RAM, host, size: RAM_SIZE }])?;
-        let mut errors = Errors {
-            containment: Containment::new(Rules::default())
-                .with_addresses(map)
-                .with_telemetry(Facades)
-                .with_host(LinuxHost),
-            injector: Injector::probe(&vcpu)?,
-            started: Instant::now(),
-        };
+        let keeper = Arc::new(Keeper::open(&std::env::temp_dir().join("minimal_vmm.ledger"))?);
+        let mut containment = Containment::new(Rules::default())
+            .with_addresses(map.clone())
+            .with_ledger(keeper.clone())
+            .with_host(LinuxHost);
+        let mut ghes = Ghes::new(RECORDS);
+        ghes.reset(&memory)?;
+        containment.set_records(Some(ghes));
+        // This guest reads no records, so that nobody waits for it.
+        containment.set_patience(Duration::ZERO);
+        let (injector, started) = (Injector::probe(&vcpu)?, Instant::now());
+        let mut errors = Errors { containment, injector, memory: memory.clone(), started };
         sigbus::install()?;
 
         // Memory goes bad: what a cosmic ray does elsewhere.
@@ -92,6 +87,14 @@ mod vmm {
             register.poison(physical_address(host + (gpa - RAM))?, 64)?;
         }
         let ended = run_vcpu(&mut vcpu, &mut errors);
+        for bad in keeper.with(|ledger| ledger.ranges().map(|bad| bad.range).collect::<Vec<_>>()) {
+            for host in map.host_ranges(bad.clone()) {
+                // SAFETY: the memory is mapped so, and its guest has ended: all of it may go.
+                #[allow(unsafe_code)]
+                unsafe { seawall_host::heal(host, Backing::ANONYMOUS) }?;
+            }
+            println!("vmm: {} pages from {:#x} on are healed", keeper.remove(bad.clone()), bad.start);
+        }
         register.heal_all();
         ended
     }
@@ -131,6 +134,7 @@ mod vmm {
     struct Errors {
         containment: Containment,
         injector: Injector,
+        memory: GuestMemoryMmap,
         started: Instant,
     }
 
@@ -140,7 +144,7 @@ mod vmm {
         fn contain(&mut self, vcpu: &VcpuFd, last: Last, source: &Source) -> Result<(), Box<dyn Error>> {
             let mut vcpu = Exited::new(vcpu, self.injector, last);
             let now = Now::new(0, self.started.elapsed());
-            let contained = self.containment.contain(&mut vcpu, source, None, &now)?;
+            let contained = self.containment.contain(&mut vcpu, source, Some(&self.memory), &now)?;
             println!("vmm: {contained}");
             contained.stop().map_or(Ok(()), |reason| Err(reason.into()))
         }
@@ -165,8 +169,7 @@ mod vmm {
     }
 
     fn create_vcpu(vm: &VmFd) -> Result<VcpuFd, Box<dyn Error>> {
-        let vcpu = vm.create_vcpu(0)?;
-        let mut init = kvm_vcpu_init::default();
+        let (vcpu, mut init) = (vm.create_vcpu(0)?, kvm_vcpu_init::default());
         vm.get_preferred_target(&mut init)?;
         init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
         vcpu.vcpu_init(&init)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use seawall::apei::efi;
 use seawall::ledger::{Keeper, Ledger};
 use seawall::{Containment, Policy};
 use seawall_events::{Abi, Layout};
@@ -25,8 +26,6 @@ use crate::{Error, layout};
 
 /// Linux's `COMMAND_LINE_SIZE` on arm64, less the NUL.
 const MAX_COMMAND_LINE: usize = 2047;
-/// Linux would call the services that UEFI has at run time; there are none.
-const NO_RUNTIME_SERVICES: &str = "efi=noruntime";
 /// RAM is a multiple of this, bytes.
 const MEMORY_UNIT: u64 = 2 << 20;
 
@@ -46,6 +45,9 @@ pub struct Config {
     /// New memory is put in the place of bad pages, when the machine is made and at each reset. Not where that cannot
     /// be: for instance with devices of the host's that work on the guest's memory (VFIO).
     pub heal: bool,
+    /// On KVM the host's kernel is told of bad pages that it does not know of, or they are kept while the machine's process
+    /// lives ([`seawall::LinuxHost`]). If not, it gives them to others.
+    pub tell_host: bool,
     /// Which `struct kvm_vcpu_events` the software machine speaks; KVM has its own.
     pub abi: Abi,
     /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
@@ -75,7 +77,8 @@ pub struct Guest {
 
 impl Config {
     /// One vCPU, `memory` bytes of zeroed RAM, the extended ABI as posted, no disk; aborts are injected as they
-    /// happened ([`seawall::Rules`]), bad pages are remembered without a file, and healed.
+    /// happened ([`seawall::Rules`]), bad pages are remembered without a file, and healed, and the host is
+    /// told of them.
     pub fn new(memory: u64) -> Self {
         Self {
             memory,
@@ -84,6 +87,7 @@ impl Config {
             dry_run: false,
             ledger: Arc::new(Keeper::in_memory(Ledger::default())),
             heal: true,
+            tell_host: true,
             abi: Abi::Extended(Layout::Posted),
             acpi: false,
             patience: None,
@@ -189,7 +193,7 @@ impl Guest {
     ) -> Result<Placement, Error> {
         let mut command_line = self.command_line.clone();
         if board.has_acpi() {
-            command_line = format!("{command_line} {NO_RUNTIME_SERVICES}");
+            command_line = format!("{command_line} {}", efi::COMMAND_LINE);
         }
         let line = command_line.len();
         if matches!(self.kernel, Kernel::Linux(_)) && line > MAX_COMMAND_LINE {

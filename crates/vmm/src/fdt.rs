@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
+use seawall::apei::efi::{Handover, Property};
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
-use crate::firmware::efi::Handover;
 use crate::layout;
 use crate::ram::Ram;
 
@@ -41,8 +41,6 @@ const LEVEL_HIGH: u32 = 4;
 const TIMERS: [u32; 4] = [13, 14, 11, 10];
 /// PPI of the PMU.
 const PMU: u32 = 7;
-/// `efi_secureboot_mode_disabled`.
-const SECURE_BOOT_DISABLED: u32 = 2;
 /// What "arm,psci" says beside its name (Linux, bindings/arm/psci.yaml).
 const PSCI_FUNCTIONS: [(&str, u32); 4] = [
     ("cpu_suspend", 0xc400_0001),
@@ -96,13 +94,12 @@ pub fn flatten_stub(platform: &Platform<'_>, efi: &Handover) -> Result<Vec<u8>, 
     fdt.property_u32("#size-cells", 2)?;
     let node = fdt.begin_node("chosen")?;
     boot(&mut fdt, platform)?;
-    fdt.property_u64("linux,uefi-system-table", efi.system_table)?;
-    fdt.property_u64("linux,uefi-mmap-start", efi.mmap_start)?;
-    fdt.property_u32("linux,uefi-mmap-size", efi.mmap_size)?;
-    fdt.property_u32("linux,uefi-mmap-desc-size", efi.mmap_desc_size)?;
-    fdt.property_u32("linux,uefi-mmap-desc-ver", efi.mmap_desc_ver)?;
-    // Debian's kernel, which can be locked down, takes nothing of the above without this.
-    fdt.property_u32("linux,uefi-secure-boot", SECURE_BOOT_DISABLED)?;
+    for (name, value) in efi.properties() {
+        match value {
+            Property::U32(value) => fdt.property_u32(name, value)?,
+            Property::U64(value) => fdt.property_u64(name, value)?,
+        }
+    }
     fdt.end_node(node)?;
     fdt.end_node(root)?;
     Ok(fdt.finish()?)

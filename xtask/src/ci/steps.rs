@@ -108,7 +108,7 @@ fn features() -> Plan {
         let library = ["clippy", "--package", "seawall", "--lib", "--locked", "--no-default-features"];
         Call::cargo(&[&library[..], &["--features", features, "--", "-D", "warnings"]].concat())
     };
-    Plan::Run(["", "records", "ledger", "telemetry", "migration", "serde"].map(of).to_vec())
+    Plan::Run(["", "records", "ledger", "telemetry", "migration", "host", "serde"].map(of).to_vec())
 }
 
 /// What is in the packages, not whether it builds: that would build everything once more.

@@ -8,6 +8,7 @@
 
 mod bad;
 mod mapping;
+mod seccomp;
 
 use mapping::{Mapping, give_up_privilege};
 use seawall_host::{BadMemory, Error, HostKnows, heal, make_holes, page_size, read, sigbus, tell};

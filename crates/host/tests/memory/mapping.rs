@@ -112,6 +112,10 @@ impl Mapping {
         start..start + self.page
     }
 
+    pub(crate) fn end(&self) -> u64 {
+        self.at(self.pages - 1).end
+    }
+
     pub(crate) fn set(&self, number: u64, byte: u8) {
         // SAFETY: it is mapped, and nobody has a reference to it.
         unsafe { (self.at(number).start as *mut u8).write_volatile(byte) }

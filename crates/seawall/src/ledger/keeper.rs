@@ -1,4 +1,4 @@
-//! A ledger that many threads write in, and that a thread of its own keeps in a file.
+//! A ledger that many threads write in, and that one thread keeps in a file.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use super::{Cause, Ledger};
 
 /// A [`Ledger`] for the threads of a VMM, kept in a file if it has one.
 ///
-/// Whoever enters something does not wait for the disk: a thread of the keeper's writes the file, once for all that came
-/// meanwhile. [`Keeper::flush`] waits until it is there, and so does the end of the keeper. A file that cannot be
+/// Whoever enters something does not wait for the disk: another thread writes the file, once for all that came meanwhile. It
+/// is the keeper's own ([`Keeper::open`]), or one of the caller's, where threads are made with a filter of their system calls
+/// each ([`Keeper::with_writer`]). [`Keeper::flush`] waits until it is there, and so does the end of the keeper. A file that cannot be
 /// written (the disk is full) stays what it was, the ledger is whole in memory, and the next change tries again.
 ///
 /// ```
@@ -30,7 +31,15 @@ use super::{Cause, Ledger};
 /// ```
 pub struct Keeper {
     shared: Arc<Shared>,
+    /// The keeper's own thread.
     writer: Option<JoinHandle<()>>,
+}
+
+/// What keeps the file of a [`Keeper`], for a thread of the caller's.
+#[must_use = "nothing is written until it runs"]
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
 }
 
 struct Shared {
@@ -51,7 +60,10 @@ struct State {
     tried: u64,
     /// Why that could not be.
     failure: Option<Arc<FileError>>,
+    /// There will be no more changes.
     is_closing: bool,
+    /// Nobody writes the file any more.
+    has_no_writer: bool,
 }
 
 /// The file could not be written; see [`Keeper`].
@@ -65,18 +77,43 @@ impl Keeper {
         Self { shared: Shared::new(None, ledger), writer: None }
     }
 
-    /// The keeper of this file. If there is none yet, it is made at the first change.
+    /// The keeper of this file, with a thread that writes it. If there is no file yet, it is made at the first change.
     ///
     /// # Errors
-    /// [`FileError`]: it is there and is no whole ledger, or its thread cannot be made.
+    /// [`FileError`]: it is there and is no whole ledger, or the thread cannot be made.
     pub fn open(path: &Path) -> Result<Self, FileError> {
+        let (mut keeper, writer) = Self::with_writer(path)?;
+        let thread = thread::Builder::new().name("ledger".into()).spawn(move || writer.run());
+        keeper.writer = Some(thread.map_err(|source| FileError::Write { path: path.to_owned(), source })?);
+        Ok(keeper)
+    }
+
+    /// The same without a thread: the caller runs the [`Writer`] on one of its own. Before it runs, and if it never does,
+    /// changes are in memory only.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use seawall::ledger::Keeper;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let (keeper, writer) = Keeper::with_writer(&directory.path().join("ledger"))?;
+    /// let thread = thread::spawn(move || {
+    ///     // Install this thread's seccomp filter here.
+    ///     writer.run();
+    /// });
+    /// // The guest runs.
+    /// drop(keeper);
+    /// thread.join().expect("the writer does not panic");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`FileError`]: the file is there and is no whole ledger.
+    pub fn with_writer(path: &Path) -> Result<(Self, Writer), FileError> {
         let ledger = Ledger::load(path)?.unwrap_or_default();
         seawall_files::sweep(path);
         let shared = Shared::new(Some(path.to_owned()), ledger);
-        let of_thread = shared.clone();
-        let writer = thread::Builder::new().name("ledger".into()).spawn(move || of_thread.write_changes());
-        let writer = writer.map_err(|source| FileError::Write { path: path.to_owned(), source })?;
-        Ok(Self { shared, writer: Some(writer) })
+        Ok((Self { shared: shared.clone(), writer: None }, Writer { shared }))
     }
 
     /// As [`Ledger::insert`].
@@ -99,10 +136,10 @@ impl Keeper {
         look(&self.shared.lock().ledger)
     }
 
-    /// Waits until the file holds all that was entered before.
+    /// Waits until the file holds all that was entered before. A [`Writer`] of the caller's has to run, or have been dropped.
     ///
     /// # Errors
-    /// [`NotWritten`]; the ledger is whole in memory.
+    /// [`NotWritten`], also if there is no writer any more; the ledger is whole in memory.
     pub fn flush(&self) -> Result<(), NotWritten> {
         if self.shared.path.is_none() {
             return Ok(());
@@ -115,6 +152,9 @@ impl Keeper {
         }
         let wanted = state.version;
         while state.tried < wanted {
+            if state.has_no_writer {
+                return Err(NotWritten(self.shared.no_writer()));
+            }
             state = self.shared.written.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.failure.clone().map_or(Ok(()), |failure| Err(NotWritten(failure)))
@@ -141,7 +181,7 @@ impl Drop for Keeper {
         self.shared.lock().is_closing = true;
         self.shared.changed.notify_all();
         if let Some(writer) = self.writer.take() {
-            // It cannot panic; if it did, the file is what was last written.
+            // It cannot panic; if it did, the file is as it was last written.
             let _ = writer.join();
         }
     }
@@ -158,26 +198,48 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keeper's thread: writes each change until the end.
-    fn write_changes(&self) {
-        let Some(path) = &self.path else { return };
-        let mut state = self.lock();
+    fn no_writer(&self) -> Arc<FileError> {
+        let source = io::Error::new(io::ErrorKind::BrokenPipe, "its writer has ended");
+        Arc::new(FileError::Write { path: self.path.clone().unwrap_or_default(), source })
+    }
+}
+
+impl Writer {
+    /// Writes each change to the file, until the keeper is gone and its last change is written. Join this thread before the
+    /// process ends: the keeper does not wait for it.
+    pub fn run(self) {
+        let Some(path) = &self.shared.path else { return };
+        let mut state = self.shared.lock();
         loop {
             if state.tried == state.version {
                 if state.is_closing {
                     return;
                 }
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             let (version, bytes) = (state.version, state.ledger.to_bytes());
             drop(state);
             let written = super::file::replace(path, &bytes);
-            state = self.lock();
+            state = self.shared.lock();
             state.tried = version;
             state.failure = written.err().map(Arc::new);
-            self.written.notify_all();
+            self.shared.written.notify_all();
         }
+    }
+}
+
+/// Nobody waits for a writer that is gone.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.lock().has_no_writer = true;
+        self.shared.written.notify_all();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -235,6 +297,34 @@ mod tests {
         drop(keeper);
         assert_eq!(Ledger::load(&path).unwrap().unwrap().pages(), 400);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left lying about");
+    }
+
+    #[test]
+    fn a_writer_on_the_callers_thread_writes_all_and_ends_with_the_keeper() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        let (keeper, writer) = Keeper::with_writer(&path).unwrap();
+        keeper.insert(0..1, Cause::Consumed, THEN);
+        assert!(!path.exists(), "the writer does not run yet");
+        let thread = thread::spawn(move || writer.run());
+        keeper.flush().unwrap();
+        assert_eq!(Ledger::load(&path).unwrap().unwrap().pages(), 1);
+        keeper.insert(0x5000..0x5001, Cause::Consumed, THEN);
+        drop(keeper);
+        thread.join().unwrap();
+        assert_eq!(Ledger::load(&path).unwrap().unwrap().pages(), 2);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_writer_that_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keeper, writer) = Keeper::with_writer(&directory.path().join("ledger")).unwrap();
+        drop(writer);
+        keeper.flush().unwrap();
+        keeper.insert(0..1, Cause::Consumed, THEN);
+        let error = keeper.flush().unwrap_err();
+        assert_eq!(error.io().unwrap().kind(), io::ErrorKind::BrokenPipe);
+        assert!(keeper.with(|ledger| ledger.contains(0)));
     }
 
     #[test]

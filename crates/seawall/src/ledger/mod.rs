@@ -17,7 +17,7 @@ pub mod file;
 mod keeper;
 mod runs;
 
-pub use keeper::{Keeper, NotWritten};
+pub use keeper::{Keeper, NotWritten, Writer};
 
 use std::collections::BTreeMap;
 use std::iter;

@@ -6,10 +6,10 @@
 
 pub mod acpi;
 mod aml;
-pub mod efi;
 
 use std::ops::Range;
 
+use seawall::apei::efi::{self, Memory, MemoryType};
 use seawall::apei::ghes::Region;
 
 use crate::fdt::Platform;
@@ -93,19 +93,15 @@ impl Firmware {
 }
 
 /// UEFI's map of memory, in rising order.
-fn map(ram: &Ram, firmware: &Range<u64>) -> Vec<efi::Memory> {
+fn map(ram: &Ram, firmware: &Range<u64>) -> Vec<Memory> {
     let base = firmware.start;
-    let mut map = vec![
-        efi::Memory { range: base..base + TABLES, kind: efi::ACPI_NVS },
-        efi::Memory { range: base + TABLES..base + EFI, kind: efi::ACPI_RECLAIM },
-        efi::Memory { range: base + EFI..firmware.end, kind: efi::RESERVED },
+    let mut other = vec![
+        Memory { range: base..base + TABLES, kind: MemoryType::ACPI_NVS },
+        Memory { range: base + TABLES..base + EFI, kind: MemoryType::ACPI_RECLAIM },
+        Memory { range: base + EFI..firmware.end, kind: MemoryType::RESERVED },
     ];
-    map.extend(ram.bad().iter().map(|bad| efi::Memory { range: bad.clone(), kind: efi::UNUSABLE }));
-    let conventional =
-        Ram::without(ram.range(), ram.bad().iter().cloned().chain([firmware.clone()])).usable();
-    map.extend(conventional.into_iter().map(|range| efi::Memory { range, kind: efi::CONVENTIONAL }));
-    map.sort_unstable_by_key(|memory| memory.range.start);
-    map
+    other.extend(ram.bad().iter().map(|bad| Memory { range: bad.clone(), kind: MemoryType::UNUSABLE }));
+    efi::memory_map(&[ram.range()], &other)
 }
 
 #[cfg(test)]

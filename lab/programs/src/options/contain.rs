@@ -58,6 +58,8 @@ pub enum Scenario {
     MigrateLinux,
     /// the same on 2 vCPUs
     MigrateSmp,
+    /// bare metal: all of containment under seccomp filters of its own rules; without any of them the VMM is killed
+    Seccomp,
     /// the host is told of bad pages, the VMM ends, the host uses all of its memory: nobody meets them
     HostTold,
     /// the same by a VMM that may not tell, which keeps the pages and heals, while it lives
@@ -114,7 +116,7 @@ mod tests {
             Contain::try_parse_from(words).expect("scenarios").scenarios().map(Scenario::name).collect()
         };
         assert_eq!(named(&["migrate-linux", "data"]), ["data", "migrate-linux"]);
-        assert_eq!(named(&[]).len(), 21);
+        assert_eq!(named(&[]).len(), 22);
     }
 
     #[test]
@@ -128,7 +130,7 @@ mod tests {
     fn the_list_has_a_line_for_each_scenario() {
         let list = Contain::list();
         assert!(list.starts_with("data           ACPI: a process's data goes bad: SIGBUS"), "{list}");
-        assert_eq!(list.lines().count(), 21);
+        assert_eq!(list.lines().count(), 22);
     }
 
     /// The table of lab/README.md says more of each.

@@ -6,6 +6,7 @@ mod host;
 mod ledger;
 mod many;
 mod reset;
+mod seccomp;
 mod signals;
 mod storm;
 mod together;
@@ -55,6 +56,7 @@ fn how(scenario: Scenario) -> How {
         Scenario::MigrateSmp => {
             How::Other(|said| migrate::linux(Path::new(KERNEL), Path::new(BUSYBOX), 2, said))
         }
+        Scenario::Seccomp => How::Other(seccomp::run_all),
         Scenario::HostTold => How::Other(host::told),
         Scenario::HostKept => How::Other(host::kept),
         Scenario::HostUntold => How::Other(host::untold),
@@ -66,6 +68,7 @@ pub(crate) fn child_if_asked() -> Option<ExitCode> {
     ledger::child_if_asked()
         .or_else(migrate::destination_if_asked)
         .or_else(host::child_if_asked)
+        .or_else(seccomp::child_if_asked)
         .or_else(use_up::child_if_asked)
 }
 
