@@ -62,6 +62,22 @@ struct State {
     ran: Duration,
 }
 
+impl State {
+    /// All but the [large parts](BoardState::large_parts) of the board, and behind that those.
+    fn encode(&self) -> Vec<u8> {
+        // Into memory it cannot fail.
+        let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
+        bytes.extend(self.board.large_parts());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (mut state, large_parts) = postcard::take_from_bytes::<Self>(bytes).ok()?;
+        state.board.set_large_parts(large_parts)?;
+        Some(state)
+    }
+}
+
 impl KvmMachine {
     /// Sends the guest, which stands still: configuration, devices, vCPUs, memory. What its ledger has is not read; what
     /// turns out to be bad meanwhile goes into it, as found at `time`.
@@ -73,9 +89,7 @@ impl KvmMachine {
     /// [`Error::Send`] if the connection breaks, [`Error::Kvm`].
     pub fn send(&mut self, to: impl Write, time: SystemTime) -> Result<Sent, Error> {
         let mut ledger = self.board.ledger().with(Ledger::clone);
-        let state = self.state()?;
-        // Into memory it cannot fail.
-        let state = postcard::to_stdvec(&state).unwrap_or_default();
+        let state = self.state()?.encode();
         let regions: Vec<_> = self
             .memory
             .iter()
@@ -119,10 +133,8 @@ impl<R: Read> Arriving<R> {
     /// [`Error::Receive`], [`Error::OtherVmm`].
     pub fn read(from: R, limits: &Limits) -> Result<Self, Error> {
         let incoming = Incoming::read(from, limits)?;
-        match postcard::take_from_bytes(incoming.state()) {
-            Ok((state, [])) => Ok(Self { incoming, state }),
-            _ => Err(Error::OtherVmm),
-        }
+        let state = State::decode(incoming.state()).ok_or(Error::OtherVmm)?;
+        Ok(Self { incoming, state })
     }
 
     /// What a machine must have for the guest, but for its disks: a disk for each that it had, with the same in it.
