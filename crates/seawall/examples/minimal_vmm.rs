@@ -1,5 +1,5 @@
-//! A VMM of its own, from `KVM_CREATE_VM` to memory errors contained: `kvm-ioctls`, `vm-memory`, and `seawall` for the
-//! errors. Its guest loads from a bad line, then calls a function in another one, and lives.
+//! A VMM of its own, from `KVM_CREATE_VM` to memory errors contained and healed: steps 1 to 9 of docs/embedding.md, with
+//! `kvm-ioctls` and `vm-memory`. Its guest loads from a bad line, then calls a function in another one, and lives.
 //!
 //! It runs in the lab, whose machine can turn memory bad:
 //!
@@ -19,6 +19,7 @@ fn main() {
 }
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+#[allow(unsafe_code, reason = "memory is given to KVM, and healed")]
 mod vmm {
     use std::error::Error;
     use std::sync::Arc;
@@ -73,8 +74,7 @@ mod vmm {
         let mut ghes = Ghes::new(RECORDS);
         ghes.reset(&memory)?;
         containment.set_records(Some(ghes));
-        // This guest reads no records, so that nobody waits for it.
-        containment.set_patience(Duration::ZERO);
+        containment.set_patience(Duration::ZERO); // this guest reads no records
         let (injector, started) = (Injector::probe(&vcpu)?, Instant::now());
         let mut errors = Errors { containment, injector, memory: memory.clone(), started };
         sigbus::install()?;
@@ -82,15 +82,13 @@ mod vmm {
         // Memory goes bad: what a cosmic ray does elsewhere.
         let mut register = PoisonRegister::open()?;
         for gpa in [BAD_DATA, BAD_CODE] {
-            // A page that was never written has no memory yet.
-            memory.write_slice(&[0; 64], GuestAddress(gpa))?;
+            memory.write_slice(&[0; 64], GuestAddress(gpa))?; // without it there is no memory yet
             register.poison(physical_address(host + (gpa - RAM))?, 64)?;
         }
         let ended = run_vcpu(&mut vcpu, &mut errors);
         for bad in keeper.with(|ledger| ledger.ranges().map(|bad| bad.range).collect::<Vec<_>>()) {
             for host in map.host_ranges(bad.clone()) {
                 // SAFETY: the memory is mapped so, and its guest has ended: all of it may go.
-                #[allow(unsafe_code)]
                 unsafe { seawall_host::heal(host, Backing::ANONYMOUS) }?;
             }
             println!("vmm: {} pages from {:#x} on are healed", keeper.remove(bad.clone()), bad.start);
@@ -116,7 +114,6 @@ mod vmm {
                     let value = data.try_into().map_or(0, u64::from_le_bytes);
                     println!("guest: its handler read {name} {value:#x}");
                 }
-                // kvm-ioctls has no name for it.
                 VcpuExit::Unsupported(KVM_EXIT_ARM_SEA) => {
                     let sea = sea_exit(vcpu.get_kvm_run()).ok_or("expected a SEA exit in kvm_run")?;
                     errors.contain(vcpu, Last::NoWalk, &sea.into())?;
@@ -161,7 +158,6 @@ mod vmm {
             ..Default::default()
         };
         // SAFETY: the mapping is that of `memory` in `run`, which outlives the VM.
-        #[allow(unsafe_code)]
         unsafe {
             vm.set_user_memory_region(ram)?;
         }
