@@ -184,6 +184,13 @@ impl KvmMachine {
         self.board.ledger()
     }
 
+    /// How long a vCPU waits at most for the guest to acknowledge a record before the next is written
+    /// ([`seawall::Containment::set_patience`]); a second if nothing else is said. For hosts on which a guest gets little
+    /// time. The software machine never waits: while one of its vCPUs waits no other runs.
+    pub fn set_patience(&self, patience: Duration) {
+        self.board.set_patience(patience);
+    }
+
     /// The guest's console, to type on while it runs.
     pub fn keyboard(&self) -> Keyboard {
         Keyboard { board: self.board.clone(), memory: self.memory.clone() }
