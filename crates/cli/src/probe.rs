@@ -49,13 +49,33 @@ The fields of --json, which stay as they are; more may come. null: not known, or
 The exit code is 0 whatever the host offers.";
 
 pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
-    let report = probe();
-    let text = if args.json { format!("{}\n", json(&report)) } else { screen(&report) };
+    let mut report = probe();
+    let register = poison_register();
+    if register.is_ok() && matches!(report.device, Device::Arm64 { .. }) {
+        report
+            .advice
+            .push("Memory can be made bad here: `seawall check --backend kvm sea::` does it.".to_owned());
+    }
+    let text = if args.json { format!("{}\n", json(&report, &register)) } else { screen(&report, &register) };
     out::stdout(&text)?;
     Ok(0)
 }
 
-fn json(report: &Report) -> Value {
+/// How many ranges the lab's poison register holds, or why there is none.
+type Register = Result<u64, String>;
+
+#[cfg(target_os = "linux")]
+fn poison_register() -> Register {
+    let register = seawall_lab_machine::PoisonRegister::open();
+    register.map(|register| register.count()).map_err(|error| error.to_string())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn poison_register() -> Register {
+    Err("not on the lab's machine".into())
+}
+
+fn json(report: &Report, register: &Register) -> Value {
     let Report { system, firmware, memory, .. } = report;
     let injection: Map<String, Value> =
         report.injections.iter().map(|injection| (key(injection.kind).into(), way_json(injection))).collect();
@@ -88,9 +108,9 @@ fn json(report: &Report) -> Value {
             "transparent_huge_pages": memory.transparent_huge_pages,
         },
         "lab": {
-            "poison_register": report.poison_register.is_ok(),
-            "bad_ranges": report.poison_register.as_ref().ok(),
-            "why": report.poison_register.as_ref().err(),
+            "poison_register": register.is_ok(),
+            "bad_ranges": register.as_ref().ok(),
+            "why": register.as_ref().err(),
         },
         "advice": report.advice,
     })
@@ -176,7 +196,7 @@ fn what_device(device: &Device) -> String {
 }
 
 /// The table, at most 80 columns.
-fn screen(report: &Report) -> String {
+fn screen(report: &Report, register: &Register) -> String {
     let mut screen = Screen(String::new());
     host(&mut screen, &report.system);
     kvm(&mut screen, &report.device);
@@ -194,7 +214,7 @@ fn screen(report: &Report) -> String {
     }
     errors(&mut screen, report.seen, report.firmware);
     memory(&mut screen, &report.memory);
-    match &report.poison_register {
+    match register {
         Ok(bad) => screen.row("poison register", Tone::Good, &format!("yes; bad ranges: {bad}")),
         Err(why) => screen.row("poison register", Tone::Plain, &format!("no: {why}")),
     }

@@ -8,8 +8,8 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     use seawall_events::{Reg, VcpuEvents};
     use seawall_inject::{Exit, Inject as _, Vcpu as _};
-    use seawall_kvm::lab::{PoisonRegister, physical_address};
     use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm};
+    use seawall_lab_machine::{PoisonRegister, physical_address};
 
     const RAM: u64 = 0x4000_0000;
     const VECTORS: u64 = RAM + 0x1000;
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:x?}", vcpu.run()?);
     println!("the guest's handler read ESR {:#x}, FAR {:#x}", vcpu.reg(Reg::X(0))?, vcpu.reg(Reg::X(1))?);
     vcpu.complete_mmio()?;
-    vm.remap(CODE, 0x1000)?;
+    println!("the host is {} of the bad page", vm.heal(CODE, 0x1000)?);
     vm.memory().write_slice(&OFF.map(u32::to_le_bytes).concat(), GuestAddress(CODE))?;
     vcpu.set_reg(Reg::Pc, CODE)?;
     println!("{:x?}", vcpu.run()?);

@@ -1,10 +1,9 @@
 //! `/dev/kvm` on aarch64 Linux, driven by the trait [`Vcpu`](seawall_inject::Vcpu): SEA exits, MMIO, NISV
 //! and system events, SIGBUS on a vCPU's thread as an exit of its own, and the extended
 //! `KVM_SET_VCPU_EVENTS` on kernels that do not know it, by [`seawall_inject`]. A VMM that has vCPUs of its own takes that
-//! crate alone.
+//! crate and `seawall-host` alone.
 //!
 //! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only; elsewhere `Kvm::open` says so): the backend
-//! - `lab` (aarch64 Linux only): the poison register of the lab's machine
 //! - [`probe`]: what this host offers, on any host
 //!
 //! ```no_run

@@ -26,12 +26,13 @@ mod vmm {
     use kvm_bindings::{KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init};
     use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
     use seawall::telemetry::Facades;
-    use seawall::{AddressMap, Containment, Now, Region, Rules, Source};
+    use seawall::{AddressMap, Containment, LinuxHost, Now, Region, Rules, Source};
     use seawall_events::Reg;
     use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id};
+    use seawall_host::sigbus;
     use seawall_inject::{Exited, Injector, Last};
-    use seawall_kvm::lab::{PoisonRegister, physical_address};
-    use seawall_kvm::{sea_exit, sigbus};
+    use seawall_kvm::sea_exit;
+    use seawall_lab_machine::{PoisonRegister, physical_address};
     use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
     const RAM: u64 = 0x4000_0000;
@@ -74,7 +75,10 @@ mod vmm {
         let mut vcpu = create_vcpu(&vm)?;
         let map = AddressMap::new([Region { guest: RAM, host, size: RAM_SIZE }])?;
         let mut errors = Errors {
-            containment: Containment::new(Rules::default()).with_addresses(map).with_telemetry(Facades),
+            containment: Containment::new(Rules::default())
+                .with_addresses(map)
+                .with_telemetry(Facades)
+                .with_host(LinuxHost),
             injector: Injector::probe(&vcpu)?,
             started: Instant::now(),
         };
@@ -96,8 +100,8 @@ mod vmm {
     fn run_vcpu(vcpu: &mut VcpuFd, errors: &mut Errors) -> Result<(), Box<dyn Error>> {
         loop {
             // What the last run met, before the next.
-            while let Some(sigbus) = sigbus::take() {
-                errors.contain(vcpu, Last::Any, &sigbus.into())?;
+            while let Some(signal) = sigbus::take() {
+                errors.contain(vcpu, Last::Any, &signal.into())?;
             }
             let exit = match sigbus::recording(|| vcpu.run()) {
                 Err(error) if error.errno() == libc::EINTR => continue,

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use seawall::ledger::Keeper;
-use seawall::{AddressMap, BadRegion, Now, Region};
+use seawall::{AddressMap, BadRegion, LinuxHost, Now, Region};
 use seawall_events::Reg;
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_kvm::{
@@ -109,9 +109,9 @@ impl KvmMachine {
             lines.push(line.clone());
             Ok(line)
         };
-        let (addresses, page) = (addresses(&memory)?, seawall_kvm::page_size());
+        let (addresses, page) = (addresses(&memory)?, seawall_host::page_size());
         let board = config.board(line, Box::new(WallClock), observer, |containment| {
-            containment.with_addresses(addresses).with_host_page(page)
+            containment.with_addresses(addresses).with_host_page(page).with_host(LinuxHost)
         })?;
         let (new, board) = (board.state(), Arc::new(board));
         let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);
@@ -158,7 +158,7 @@ impl KvmMachine {
         let ram = layout::RAM..layout::RAM + size;
         let bad: Vec<_> = ledger.with(|ledger| ledger.overlapping(ram).map(|bad| bad.range).collect());
         for range in bad {
-            if self.kernel.vm.remap(range.start, range.end - range.start).is_ok() {
+            if self.kernel.vm.heal(range.start, range.end - range.start).is_ok() {
                 ledger.remove(range);
             }
         }

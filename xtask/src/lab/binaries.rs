@@ -29,8 +29,8 @@ const BENCH: Binary = Binary { package: "seawall-lab", name: "seawall-lab-bench"
 /// What is run with the library of LD_PRELOAD, and so must not be static.
 const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };
 const PRELOAD: &str = "seawall-preload";
-/// Its tests run in the lab.
-const KVM: &str = "seawall-kvm";
+/// Their tests run in the lab: that which speaks to /dev/kvm, and that which speaks of bad memory.
+const TESTED: [&str; 2] = ["seawall-kvm", "seawall-host"];
 
 /// Built anew after each change, and run by a software CPU: quick to build is better than quick.
 const FAST_BUILD: [(&str, &str); 3] = [
@@ -63,9 +63,11 @@ pub(crate) fn build_bench(folders: &Folders, toolchain: &Toolchain) -> Result<Ve
     cargo(&arguments, folders, &Link::StaticAsShipped(toolchain), is_program)
 }
 
-/// Builds the tests of the crate that speaks to /dev/kvm.
+/// Builds the tests of crates that need the lab.
 pub(crate) fn build_tests(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
-    cargo(&["test", "--no-run", "--package", KVM], folders, &Link::Static(toolchain), is_test)
+    let packages = TESTED.iter().flat_map(|package| ["--package", package]);
+    let arguments: Vec<&str> = ["test", "--no-run"].into_iter().chain(packages).collect();
+    cargo(&arguments, folders, &Link::Static(toolchain), is_test)
 }
 
 /// Builds an example.

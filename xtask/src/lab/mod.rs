@@ -107,8 +107,6 @@ struct Arguments {
 
 /// Where things are on the host.
 pub(crate) struct Folders {
-    /// The lab's files in the repository.
-    pub(crate) lab: PathBuf,
     /// Everything fetched or built. The same whatever CARGO_TARGET_DIR says, as it takes minutes to make.
     pub(crate) target: PathBuf,
     pub(crate) logs: PathBuf,
@@ -148,7 +146,7 @@ impl Lab {
     /// A step failed, or what it takes cannot be had here ([`Error::is_unavailable`]).
     pub(crate) fn prepare() -> Result<Self> {
         let target = root().join("target/lab");
-        let folders = Folders { lab: root().join("lab"), logs: target.join("logs"), target };
+        let folders = Folders { logs: target.join("logs"), target };
         files::create_folder(&folders.logs)?;
         let apt = Apt::new(folders.target.join("apt"));
         let (qemu, kernel, toolchain) = folders.alone(|| {
@@ -282,13 +280,11 @@ fn work(options: &Options) -> Result<u8> {
     if options.shell {
         return lab.shell(&options.machine, &programs, &guests).map(|()| 0);
     }
-    let mut machine = options.machine.clone();
-    if let Some(Run::Contain(_)) = options.run {
-        guests.extend(contain::files(&lab.kernel));
-        machine = contain::machine(&machine);
+    if let Some(Run::Contain(arguments)) = &options.run {
+        return contain::run(&lab, options, &arguments.arguments, &programs, guests);
     }
-    eprintln!("lab: Linux {} on {}", lab.kernel.release, machine.cpu);
-    let ended = lab.run(&machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
+    eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.cpu);
+    let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
 }
 
@@ -301,9 +297,8 @@ fn command(options: &Options, programs: &[Built]) -> Vec<String> {
         Some(Run::Check(arguments)) => with(&["seawall", "check", "--backend", "kvm"], arguments),
         Some(Run::Diff(arguments)) => with(&["seawall-lab-diff"], arguments),
         Some(Run::Bench(arguments)) => with(&["seawall-lab-bench"], arguments),
-        Some(Run::Contain(arguments)) => with(&["seawall-lab-contain"], arguments),
         Some(Run::Tests(arguments)) => vec![all_tests(programs, &arguments.arguments)],
-        Some(Run::Selftests) | None => match (&options.command[..], &options.example) {
+        Some(Run::Contain(_) | Run::Selftests) | None => match (&options.command[..], &options.example) {
             ([], Some(example)) => vec![example.clone()],
             ([], None) => vec![include_str!("../../../lab/about.sh").to_owned()],
             (command, _) => command.to_vec(),

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use seawall_events::wire::{ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_EL1_ID, VCPU_EVENTS_SIZE};
+use seawall_arm::sysreg;
+use seawall_events::wire::{VCPU_EVENTS_SIZE, system_reg_id};
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Delivery, Exit, Inject, KvmVcpu as _, Vcpu as _, VcpuTraits};
-use seawall_kvm::lab::{PoisonRegister, hole, physical_address};
 use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use seawall_lab_machine::{PoisonRegister, hole, physical_address, set_events_unreadable};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
 use crate::backend::{Backend, Capability, El1, Error, HOST_HOLE, Interrupt, RAM, RAM_SIZE, Setup, TestVm};
@@ -72,15 +73,16 @@ impl Host {
 
 impl Cpu {
     fn of(vcpu: &Vcpu) -> Result<Self, Error> {
-        let field = |id, shift: u32| -> Result<u64, Error> {
-            let register = vcpu.get_one_reg(id);
-            let register = register.map_err(|errno| Error::Other(format!("ONE_REG {id:#x}: {errno}")))?;
+        let field = |register, shift: u32| -> Result<u64, Error> {
+            let name = || sysreg::name(register).unwrap_or("a system register");
+            let register = vcpu.get_one_reg(system_reg_id(register));
+            let register = register.map_err(|errno| Error::Other(format!("ONE_REG {}: {errno}", name())))?;
             Ok(register >> shift & 0xf)
         };
         Ok(Self {
-            aarch32_el0: field(ID_AA64PFR0_EL1_ID, 0)? == 2,
-            bti: field(ID_AA64PFR1_EL1_ID, 0)? != 0,
-            sctlr2: field(ID_AA64MMFR3_EL1_ID, 4)? != 0 && field(ID_AA64PFR1_EL1_ID, 56)? != 0,
+            aarch32_el0: field(sysreg::ID_AA64PFR0_EL1, 0)? == 2,
+            bti: field(sysreg::ID_AA64PFR1_EL1, 0)? != 0,
+            sctlr2: field(sysreg::ID_AA64MMFR3_EL1, 4)? != 0 && field(sysreg::ID_AA64PFR1_EL1, 56)? != 0,
         })
     }
 }
@@ -99,23 +101,10 @@ fn can_hwpoison(vm: &Vm) -> Result<(), String> {
     if effective & CAP_SYS_ADMIN == 0 {
         return Err("MADV_HWPOISON needs root (CAP_SYS_ADMIN)".into());
     }
-    if page_size() != Some(PAGE) {
+    if seawall_host::page_size() != PAGE {
         return Err("the host's pages are not of 4 KiB, as the scenarios take them to be".into());
     }
     vm.hwpoison(RAM, 0).map_err(|error| format!("the kernel has no CONFIG_MEMORY_FAILURE: {error}"))
-}
-
-/// `AT_PAGESZ` of the process's auxiliary vector: pairs of 64 bits.
-fn page_size() -> Option<u64> {
-    const AT_PAGESZ: u64 = 6;
-    let vector = std::fs::read("/proc/self/auxv").ok()?;
-    let mut words = vector.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_ne_bytes);
-    while let (Some(kind), Some(value)) = (words.next(), words.next()) {
-        if kind == AT_PAGESZ {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// A capability that is there, or the reason why not.
@@ -233,6 +222,12 @@ impl From<seawall_kvm::Error> for Error {
     }
 }
 
+impl From<seawall_lab_machine::Error> for Error {
+    fn from(error: seawall_lab_machine::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
 impl Inject for KvmVm {
     type Error = Error;
 
@@ -279,7 +274,11 @@ impl TestVm for KvmVm {
     }
 
     fn set_events_unreadable(&mut self) -> Result<(), Error> {
-        Ok(self.vcpu.set_events_unreadable()?)
+        let refused = |error: std::io::Error| Error::Errno {
+            number: error.raw_os_error().unwrap_or(0),
+            text: format!("KVM_SET_VCPU_EVENTS failed: {error}"),
+        };
+        set_events_unreadable(&self.vcpu).map_err(refused)
     }
 
     fn events_bytes(&mut self) -> Result<[u8; VCPU_EVENTS_SIZE], Error> {
@@ -341,7 +340,8 @@ impl TestVm for KvmVm {
     }
 
     fn remap(&mut self, gpa: u64) -> Result<(), Error> {
-        Ok(self.vm.remap(gpa & !(PAGE - 1), PAGE)?)
+        self.vm.heal(gpa & !(PAGE - 1), PAGE)?;
+        Ok(())
     }
 
     fn host_address(&self, gpa: u64) -> Result<u64, Error> {

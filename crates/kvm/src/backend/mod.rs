@@ -1,26 +1,20 @@
 //! The backend proper, over `kvm-ioctls`.
 
-mod careful;
 mod fd;
 mod gic;
-mod holes;
 mod host;
 mod kick;
-pub mod lab;
-pub mod sigbus;
 mod state;
 mod vcpu;
 mod vm;
 
-pub use careful::{Readable, recover};
 pub use fd::sea_exit;
 pub use gic::{Gic, SpiLine};
-pub use holes::page_size;
 pub use host::Kvm;
 pub use kick::Kicker;
 pub use seawall_inject::Way;
 pub use vcpu::Vcpu;
-pub use vm::{Config, El1, Vm, hwpoison};
+pub use vm::{Config, El1, Vm};
 pub use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::Errno;
@@ -70,12 +64,6 @@ pub enum Error {
     /// There is no room in this process for what the kernel is to tell.
     #[error("there is no memory for the list of a vCPU's registers")]
     Memory,
-    /// Memory is read in units of 16 bytes.
-    #[error("expected a multiple of 16 bytes to read, got {size}")]
-    Unaligned {
-        /// Bytes.
-        size: usize,
-    },
     /// A register of a vCPU's state cannot be read or written.
     #[error(
         "register {id:#x} of the vCPU's state: {errno}; expected a host with the same CPU and a kernel as new as that which \
@@ -93,9 +81,12 @@ pub enum Error {
         /// In what they differ.
         what: &'static str,
     },
-    /// The lab's poison register is not there, or did not take what it was given.
-    #[error("the lab's poison register: {0}")]
-    Lab(String),
+    /// Memory of the host's could not be treated.
+    #[error(transparent)]
+    Host(#[from] seawall_host::Error),
+    /// Something of the memory that was to be read is bad.
+    #[error(transparent)]
+    BadMemory(#[from] seawall_host::BadMemory),
 }
 
 impl Error {
@@ -104,13 +95,13 @@ impl Error {
         match self {
             Self::Open(errno) | Self::Ioctl { errno, .. } | Self::Register { errno, .. } => Some(*errno),
             Self::Events(error) => Some(error.errno()),
+            Self::Host(error) => error.errno().map(Errno),
             Self::NoRegister(_) => Some(Errno::ENOENT),
             Self::Missing { .. }
             | Self::NotInMemory { .. }
             | Self::Memory
-            | Self::Unaligned { .. }
-            | Self::OtherState { .. }
-            | Self::Lab(_) => None,
+            | Self::BadMemory(_)
+            | Self::OtherState { .. } => None,
         }
     }
 }

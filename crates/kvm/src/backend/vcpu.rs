@@ -1,21 +1,23 @@
 //! A vCPU.
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd, RawFd};
 
-use kvm_bindings::{kvm_vcpu_events, kvm_vcpu_init};
+use kvm_bindings::kvm_vcpu_init;
 use kvm_ioctls::VcpuFd;
 use seawall_events::wire::{
     ArmNisv, ArmSea, KVM_EXIT_ARM_LDST64B, KVM_EXIT_ARM_NISV, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_EXIT_MMIO,
-    KVM_EXIT_SYSTEM_EVENT, KVM_SET_VCPU_EVENTS, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
+    KVM_EXIT_SYSTEM_EVENT, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
 };
 use seawall_events::{Abi, Reg, VcpuEvents};
+use seawall_host::sigbus;
 use seawall_inject::{
-    Delivery, Exit, GuestKind, Inject, InjectError, Injector, KvmVcpu, Last, SystemEvent, VcpuTraits, Way,
+    Delivery, Exit, GuestKind, Inject, InjectError, Injector, KvmVcpu, Last, SigbusExit, SystemEvent,
+    VcpuTraits, Way,
 };
 use vm_memory::GuestMemoryMmap;
 use zerocopy::FromBytes;
 
-use super::{Error, Vm, failed, kick, sigbus};
+use super::{Error, Vm, failed, kick};
 use crate::Errno;
 
 /// A vCPU. It may be moved to a thread of its own, and is run there.
@@ -129,19 +131,6 @@ impl Vcpu {
         self.get_vcpu_events().map_err(failed)
     }
 
-    /// `KVM_SET_VCPU_EVENTS` with an address that the kernel cannot read: for tests of what it looks at first.
-    ///
-    /// # Errors
-    /// [`Error::Events`]: EFAULT, or what the kernel found before.
-    pub fn set_events_unreadable(&self) -> Result<(), Error> {
-        let request = libc::Ioctl::from(KVM_SET_VCPU_EVENTS);
-        // SAFETY: the kernel only reads from the address, and nothing is mapped there.
-        match unsafe { libc::ioctl(self.fd.as_raw_fd(), request, std::ptr::null::<kvm_vcpu_events>()) } {
-            0 => Ok(()),
-            _ => Err(set_failed(vmm_sys_util::errno::Error::last().into())),
-        }
-    }
-
     /// Makes the next run return at once, after the completion of a waiting MMIO access.
     pub fn set_immediate_exit(&mut self, immediate: bool) {
         self.fd.set_kvm_immediate_exit(immediate.into());
@@ -181,9 +170,16 @@ impl Vcpu {
     }
 }
 
-/// A failed `KVM_SET_VCPU_EVENTS` before which nothing was done.
-fn set_failed(errno: Errno) -> Error {
-    InjectError::Kernel { call: "KVM_SET_VCPU_EVENTS", errno }.into()
+fn sigbus_exit(signal: sigbus::Signal) -> Exit {
+    let sigbus::Signal { address, lsb, action_required } = signal;
+    Exit::Sigbus(SigbusExit { address, lsb, action_required })
+}
+
+/// The vCPU's file descriptor, for system calls that are not here.
+impl AsRawFd for Vcpu {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
 }
 
 /// The exit of a `kvm_run.exit_reason` and its union.
@@ -268,8 +264,8 @@ impl seawall_inject::Vcpu for Vcpu {
     fn run(&mut self) -> Result<Exit, Error> {
         // Also where the run fails: it may have met another fault.
         self.last = Last::Any;
-        if let Some(sigbus) = sigbus::take() {
-            return Ok(Exit::Sigbus(sigbus));
+        if let Some(signal) = sigbus::take() {
+            return Ok(sigbus_exit(signal));
         }
         self.has_run = true;
         let immediate_exit = &raw mut self.fd.get_kvm_run().immediate_exit;
@@ -279,7 +275,7 @@ impl seawall_inject::Vcpu for Vcpu {
         let exit = match ran {
             Ok(()) => self.exit(),
             Err(error) => match (sigbus::take(), Errno(error.errno())) {
-                (Some(sigbus), _) => Exit::Sigbus(sigbus),
+                (Some(signal), _) => sigbus_exit(signal),
                 (None, Errno::EINTR) => Exit::Intr,
                 (None, errno) => return Err(Error::Ioctl { call: "KVM_RUN", errno }),
             },

@@ -1,5 +1,6 @@
 //! A virtual machine: what it was created with, and its memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use kvm_bindings::{
@@ -9,9 +10,10 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use seawall_events::wire::{KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SEA_TO_USER};
 use seawall_events::{Abi, Layout};
+use seawall_host::{Backing, HostKnows, sigbus};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
 
-use super::{Error, Kvm, Vcpu, failed, sigbus};
+use super::{Error, Kvm, Vcpu, failed};
 
 /// What the vCPUs' EL1 is, and whether there is an EL2 above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -39,7 +41,7 @@ pub struct Config {
     /// `KVM_CAP_ARM_NISV_TO_USER`: if not, such an access fails the run with ENOSYS.
     pub nisv_to_user: bool,
     /// SIGBUS during a run becomes [`Exit::Sigbus`](seawall_inject::Exit::Sigbus): installs
-    /// [`sigbus::install`]. If not, a handler of the program's own may call [`sigbus::handle`].
+    /// [`sigbus::install`]. If not, a handler of the program's own calls [`sigbus::handle`].
     pub catch_sigbus: bool,
     /// What the vCPUs are.
     pub el1: El1,
@@ -193,32 +195,59 @@ impl Vm {
         Ok(init)
     }
 
-    /// `madvise(MADV_HWPOISON)`: from now on the host takes these pages for bad. Needs CAP_SYS_ADMIN and
-    /// CONFIG_MEMORY_FAILURE. The calling thread gets SIGBUS at once: it is recorded if SIGBUS is caught, and
-    /// not reported.
+    /// Reads guest memory that may be bad: see [`seawall_host::read`].
     ///
     /// # Errors
-    /// [`Error::NotInMemory`], [`Error::Ioctl`].
-    pub fn hwpoison(&self, gpa: u64, size: u64) -> Result<(), Error> {
-        hwpoison(&self.memory, gpa, size)
+    /// [`Error::NotInMemory`]; [`Error::BadMemory`].
+    pub fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let from = self.host_address(gpa, bytes.len() as u64)?;
+        // SAFETY: the range is a part of a mapping of ours that stays.
+        unsafe { seawall_host::read(from, bytes)? };
+        Ok(())
     }
 
-    /// Puts fresh zeroed pages in the place of these: what was bad is healed, what was in them is lost.
+    /// From now on the host takes these pages for bad: see [`seawall_host::hwpoison`].
     ///
     /// # Errors
-    /// [`Error::NotInMemory`], [`Error::Ioctl`].
-    pub fn remap(&self, gpa: u64, size: u64) -> Result<(), Error> {
-        let address = self.host_address(gpa, size)?;
-        let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    /// [`Error::NotInMemory`], [`Error::Host`].
+    pub fn hwpoison(&self, gpa: u64, size: u64) -> Result<(), Error> {
+        seawall_host::hwpoison(self.host_range(gpa, size)?)?;
+        Ok(())
+    }
+
+    /// Puts fresh zeroed pages in the place of these: what was bad is healed, what was in them is lost. How the host was
+    /// told of the old ones before. The VM's memory must be private and anonymous, as
+    /// [`GuestMemoryMmap::from_ranges`] makes it, and the guest must not run meanwhile. See [`seawall_host::heal`].
+    ///
+    /// # Errors
+    /// [`Error::NotInMemory`], [`Error::Host`].
+    pub fn heal(&self, gpa: u64, size: u64) -> Result<HostKnows, Error> {
+        let range = self.host_range(gpa, size)?;
         // SAFETY: the range is a part of a mapping that is ours and stays; guest memory is only ever
         // accessed as volatile bytes, so new zeroed pages are as good as old ones.
-        let mapped = unsafe {
-            libc::mmap(address.cast(), size as usize, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-        };
-        if mapped == libc::MAP_FAILED {
-            return Err(failed("mmap(MAP_FIXED)")(vmm_sys_util::errno::Error::last()));
-        }
+        Ok(unsafe { seawall_host::heal(range, Backing::ANONYMOUS)? })
+    }
+
+    /// Makes holes of these ranges of guest memory (guest physical): what is in them is lost, and an access comes to
+    /// [`Exit::Sigbus`](seawall_inject::Exit::Sigbus), for ever, or until [`Vm::heal`]. The guest must not run meanwhile.
+    /// See [`seawall_host::make_holes`].
+    ///
+    /// # Errors
+    /// [`Error::NotInMemory`], [`Error::Host`].
+    pub fn make_holes(&self, ranges: &[Range<u64>]) -> Result<(), Error> {
+        let in_host =
+            |range: &Range<u64>| self.host_range(range.start, range.end.saturating_sub(range.start));
+        let ranges = ranges.iter().map(in_host).collect::<Result<Vec<_>, _>>()?;
+        // SAFETY: the ranges are parts of a mapping of ours that stays, and that is only ever accessed as volatile
+        // bytes: whoever accesses it now gets zeroes, or a SIGBUS.
+        unsafe { seawall_host::make_holes(&ranges)? };
         Ok(())
+    }
+
+    /// Where guest memory is in this process.
+    fn host_range(&self, gpa: u64, size: u64) -> Result<Range<u64>, Error> {
+        let start = self.host_address(gpa, size)? as u64;
+        Ok(start..start + size)
     }
 
     /// Where guest memory is in this process.
@@ -226,7 +255,8 @@ impl Vm {
     /// # Errors
     /// [`Error::NotInMemory`].
     pub fn host_address(&self, gpa: u64, size: u64) -> Result<*mut u8, Error> {
-        host_address(&self.memory, gpa, size)
+        let slice = self.memory.get_slice(GuestAddress(gpa), size as usize);
+        slice.map(|slice| slice.ptr_guard_mut().as_ptr()).map_err(|_| Error::NotInMemory { gpa, size })
     }
 
     /// The guest physical address of a byte of this process, such as
@@ -238,25 +268,4 @@ impl Vm {
             (offset < region.len()).then(|| region.start_addr().0 + offset)
         })
     }
-}
-
-fn host_address(memory: &GuestMemoryMmap, gpa: u64, size: u64) -> Result<*mut u8, Error> {
-    let slice = memory.get_slice(GuestAddress(gpa), size as usize);
-    slice.map(|slice| slice.ptr_guard_mut().as_ptr()).map_err(|_| Error::NotInMemory { gpa, size })
-}
-
-/// [`Vm::hwpoison`] for who has the guest's memory and not the VM, which may be running.
-///
-/// # Errors
-/// As [`Vm::hwpoison`].
-pub fn hwpoison(memory: &GuestMemoryMmap, gpa: u64, size: u64) -> Result<(), Error> {
-    let address = host_address(memory, gpa, size)?;
-    let advise = || {
-        // SAFETY: the range is mapped by us and shared with the guest alone, which takes faults there.
-        match unsafe { libc::madvise(address.cast(), size as usize, libc::MADV_HWPOISON) } {
-            0 => Ok(()),
-            _ => Err(failed("madvise(MADV_HWPOISON)")(vmm_sys_util::errno::Error::last())),
-        }
-    };
-    sigbus::ignoring(advise)
 }

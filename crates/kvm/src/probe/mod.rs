@@ -113,24 +113,15 @@ pub struct Report {
     pub seen: Seen,
     /// The host's handling of bad pages.
     pub memory: Memory,
-    /// How many ranges the lab's poison register holds, or why there is none.
-    pub poison_register: Result<u64, String>,
     /// What to do, in sentences.
     pub advice: Vec<String>,
 }
 
 impl Report {
-    fn new(
-        system: System,
-        device: Device,
-        firmware: Firmware,
-        memory: Memory,
-        poison_register: Result<u64, String>,
-    ) -> Self {
+    fn new(system: System, device: Device, firmware: Firmware, memory: Memory) -> Self {
         let injections = verdict::injections(&device);
         let seen = verdict::seen(&device, firmware);
-        let mut report =
-            Self { system, device, injections, firmware, seen, memory, poison_register, advice: Vec::new() };
+        let mut report = Self { system, device, injections, firmware, seen, memory, advice: Vec::new() };
         report.advice = verdict::advice(&report);
         report
     }
@@ -139,13 +130,7 @@ impl Report {
 /// Looks at this host.
 pub fn probe() -> Report {
     let root = Path::new("/");
-    Report::new(
-        system::system(root),
-        device(root),
-        firmware::firmware(root),
-        system::memory(root),
-        poison_register(),
-    )
+    Report::new(system::system(root), device(root), firmware::firmware(root), system::memory(root))
 }
 
 #[cfg(target_os = "linux")]
@@ -156,18 +141,4 @@ fn device(root: &Path) -> Device {
 #[cfg(not(target_os = "linux"))]
 fn device(_: &Path) -> Device {
     Device::NotLinux
-}
-
-#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-fn poison_register() -> Result<u64, String> {
-    match crate::lab::PoisonRegister::open() {
-        Ok(register) => Ok(register.count()),
-        Err(crate::Error::Lab(why)) => Err(why),
-        Err(other) => Err(other.to_string()),
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
-fn poison_register() -> Result<u64, String> {
-    Err("not on the lab's machine".into())
 }

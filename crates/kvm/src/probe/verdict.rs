@@ -196,8 +196,6 @@ fn memory(report: &Report, say: &mut impl FnMut(&str)) {
     let is_arm64 = matches!(report.device, Device::Arm64 { .. });
     if report.memory.recovers == Some(false) {
         say("vm.memory_failure_recovery is 0: this host panics at the first bad page. Set it to 1.");
-    } else if is_arm64 && report.poison_register.is_ok() {
-        say("Memory can be made bad here: `seawall check --backend kvm sea::` does it.");
     } else if is_arm64 && report.memory.hwpoison {
         let who = if report.system.is_admin { "" } else { ", as root" };
         say(&format!(

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use seawall::ledger::Ledger;
 use seawall::migration::{Incoming, Limits, PageError, Received, Sent, send};
-use seawall_kvm::{GicState, GuestMemoryBackend as _, Readable, VcpuState};
+use seawall_kvm::{GicState, GuestMemoryBackend as _, VcpuState};
 use vm_memory::{GuestMemoryError, GuestMemoryRegion as _};
 
 use super::KvmMachine;
@@ -82,8 +82,8 @@ impl KvmMachine {
             .map(|region| region.start_addr().0..region.start_addr().0.saturating_add(region.len()))
             .collect();
         let read = |gpa, pages: &mut [u8]| match self.kernel.vm.read(gpa, pages) {
-            Ok(Readable::Good) => Ok(()),
-            Ok(Readable::Bad) => Err(PageError::Bad),
+            Ok(()) => Ok(()),
+            Err(seawall_kvm::Error::BadMemory(_)) => Err(PageError::Bad),
             Err(_) => Err(GuestMemoryError::InvalidGuestAddress(seawall_kvm::GuestAddress(gpa)).into()),
         };
         let sent = send(to, &state, &regions, &mut ledger, read, time);

@@ -6,8 +6,8 @@ use seawall_arm::{Pstate, Reg, hcr};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Abi, VcpuEvents};
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
-use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{Bytes as _, Config, El1, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use seawall_lab_machine::{PoisonRegister, physical_address};
 
 use super::code::{HIGH, POISON, RAM};
 use super::cpu::SCRATCH;

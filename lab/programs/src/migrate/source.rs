@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use seawall::migration::{Sent, hand_over};
-use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
+use seawall_lab_machine::{PoisonRegister, physical_address};
 use seawall_vmm::{End, KvmMachine, Observer};
 
 use super::destination::ASKED;

@@ -58,12 +58,28 @@ pub enum Scenario {
     MigrateLinux,
     /// the same on 2 vCPUs
     MigrateSmp,
+    /// the host is told of bad pages, the VMM ends, the host uses all of its memory: nobody meets them
+    HostTold,
+    /// the same by a VMM that may not tell, which keeps the pages and heals, while it lives
+    HostKept,
+    /// the baseline: nobody tells the host, and a process is killed, or the host goes down
+    HostUntold,
 }
 
 impl Scenario {
     /// As on the command line.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// It uses up the host that it runs on, and has one of its own.
+    pub fn has_own_host(self) -> bool {
+        matches!(self, Self::HostTold | Self::HostKept | Self::HostUntold)
+    }
+
+    /// It is expected to take its host down, or to have it kill a process.
+    pub fn ends_its_host(self) -> bool {
+        self == Self::HostUntold
     }
 }
 
@@ -98,7 +114,7 @@ mod tests {
             Contain::try_parse_from(words).expect("scenarios").scenarios().map(Scenario::name).collect()
         };
         assert_eq!(named(&["migrate-linux", "data"]), ["data", "migrate-linux"]);
-        assert_eq!(named(&[]).len(), 18);
+        assert_eq!(named(&[]).len(), 21);
     }
 
     #[test]
@@ -112,7 +128,7 @@ mod tests {
     fn the_list_has_a_line_for_each_scenario() {
         let list = Contain::list();
         assert!(list.starts_with("data           ACPI: a process's data goes bad: SIGBUS"), "{list}");
-        assert_eq!(list.lines().count(), 18);
+        assert_eq!(list.lines().count(), 21);
     }
 
     /// The table of lab/README.md says more of each.

@@ -16,7 +16,7 @@ fn ways(device: &Device) -> [Way; 6] {
 
 fn report(device: Device, firmware: Firmware, memory: Memory) -> Report {
     let system = System { architecture: "aarch64".into(), is_admin: true, ..System::default() };
-    Report::new(system, device, firmware, memory, Err("not on the lab's machine".into()))
+    Report::new(system, device, firmware, memory)
 }
 
 const NO_FIRMWARE: Firmware = Firmware { claims_sea: Some(false), hest: false, einj: false };
@@ -93,7 +93,7 @@ fn what_keeps_kvm_from_this_very_host_is_said_first() {
     // On x86 nothing of this brings KVM/arm64 about.
     let x86 = System { architecture: "x86_64".into(), ..System::default() };
     let device = Device::Absent(Absent::NotInKernel);
-    let report = Report::new(x86, device, NO_FIRMWARE, Memory::default(), Err("no".into()));
+    let report = Report::new(x86, device, NO_FIRMWARE, Memory::default());
     assert_eq!(report.advice.len(), 2);
 }
 
@@ -120,17 +120,6 @@ fn a_host_that_panics_at_a_bad_page_is_not_advised_to_make_one() {
     let dangerous = report(arm64(LAB), NO_FIRMWARE, memory(false));
     assert!(advises(&dangerous, "vm.memory_failure_recovery is 0") && !advises(&dangerous, "To try SIGBUS"));
     assert!(advises(&report(arm64(LAB), NO_FIRMWARE, memory(true)), "To try SIGBUS"));
-}
-
-#[test]
-fn the_poison_register_is_advised_where_there_is_a_kvm_to_use_it() {
-    let report = |device| {
-        let memory = Memory { hwpoison: true, ..Memory::default() };
-        Report::new(System::default(), device, NO_FIRMWARE, memory, Ok(0))
-    };
-    assert!(advises(&report(arm64(LAB)), "Memory can be made bad here"));
-    assert!(!advises(&report(arm64(LAB)), "To try SIGBUS"));
-    assert!(!advises(&report(Device::Absent(Absent::SwitchedOff)), "Memory can be made bad here"));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::error::Error;
 use seawall::apei::ghes::Region;
 use seawall_events::{Reg, SeaExit};
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
-use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use seawall_lab_machine::{PoisonRegister, physical_address};
 
 const RAM: u64 = 0x4000_0000;
 const SIZE: usize = 1 << 20;

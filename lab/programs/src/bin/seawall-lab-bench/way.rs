@@ -10,8 +10,8 @@ use seawall::Source;
 use seawall::apei::ghes::Ghes;
 use seawall::ledger::Ledger;
 use seawall_inject::{Exit, Exited, GuestKind as Kind, Injector, Last, Vcpu as _, Way as How};
-use seawall_kvm::lab::{PoisonRegister, physical_address};
 use seawall_kvm::{Bytes as _, GuestAddress};
+use seawall_lab_machine::{PoisonRegister, physical_address};
 use vm_memory::GuestMemoryBackend as _;
 
 use crate::conductor::Ways;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use seawall::{Action, Delivery, Outcome, Recorded};
-use seawall_kvm::lab::PoisonRegister;
+use seawall_lab_machine::PoisonRegister;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::initramfs::Initramfs;
 use seawall_vmm::{Config, End, Guest, KvmMachine};

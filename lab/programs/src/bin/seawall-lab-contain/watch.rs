@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use seawall::Outcome;
 use seawall::telemetry::ErrorReport;
-use seawall_kvm::lab::{PoisonRegister, physical_address};
-use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, hwpoison};
+use seawall_kvm::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
+use seawall_lab_machine::{PoisonRegister, physical_address};
 use seawall_vmm::Observer;
 
 use crate::report;
@@ -67,11 +67,13 @@ impl Watch {
     }
 
     fn turn_bad(&self, gpa: u64, size: u64) -> Result<(), String> {
-        /// Bytes that the host takes for bad at once.
-        const PAGE: u64 = 4096;
         let memory = self.memory.get().ok_or("there is no memory yet")?;
         match self.road {
-            Road::Host => hwpoison(memory, gpa & !(PAGE - 1), PAGE).map_err(|error| error.to_string()),
+            Road::Host => {
+                let host =
+                    memory.get_host_address(GuestAddress(gpa)).map_err(|error| error.to_string())? as u64;
+                seawall_host::hwpoison(host..host + 1).map_err(|error| error.to_string())
+            }
             Road::Register(_) | Road::Later(..) => {
                 let mut register = PoisonRegister::open().map_err(|error| error.to_string())?;
                 poison(&mut register, memory, gpa, size)

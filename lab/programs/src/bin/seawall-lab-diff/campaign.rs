@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use seawall_events::{Abi, Layout};
-use seawall_kvm::lab::PoisonRegister;
 use seawall_lab::diff::{Code, Cpu, Guest, Host, Only, Played, Sequence, play, sequence, shrink};
 use seawall_lab::options::{AbiArg, Diff, GuestArg, OnlyArg};
+use seawall_lab_machine::PoisonRegister;
 
 /// A run that takes longer has hung.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd as _;
 
-use seawall_kvm::lab::{PoisonRegister, physical_address};
+use seawall_lab_machine::{PoisonRegister, physical_address};
 
 use crate::bytes::{Abi, DABT, Events, IABT};
 use crate::raw;

@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use seawall::Outcome;
 use seawall::ledger::{Cause, Keeper, Ledger};
 use seawall::telemetry::ErrorReport;
-use seawall_kvm::lab::PoisonRegister;
 use seawall_lab::Transcript;
+use seawall_lab_machine::PoisonRegister;
 use seawall_vmm::{Config, End, KvmMachine, Observer};
 
 use super::many::{ERRORS, LIMIT, MEMORY, PAGE, PAGES, guest, turn_bad};
@@ -106,7 +106,9 @@ pub(super) fn survives_sigkill(transcript: &Transcript) -> Verdict {
     expect("the end of the successor's guest", &end, &End::PowerOff)?;
     machine.ledger().flush().map_err(text)?;
     let lines = lines.0.take();
-    lines.iter().for_each(|line| transcript.add(line));
+    for line in &lines {
+        transcript.add(line);
+    }
     expect("errors that it met", &lines, &vec!["00000000".to_owned()])?;
     expect("the file then", &Ledger::load(ledger).map_err(text)?, &Some(Ledger::default()))?;
     expect("files beside it", &fs::read_dir("/tmp/killed").map_err(text)?.count(), &1)?;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use seawall::telemetry::ErrorReport;
 use seawall::{Action, Delivery, Outcome};
-use seawall_kvm::lab::PoisonRegister;
 use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap};
 use seawall_lab::Transcript;
+use seawall_lab_machine::PoisonRegister;
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, KvmMachine, Observer};
 

@@ -2,12 +2,14 @@
 
 mod code;
 mod data;
+mod host;
 mod ledger;
 mod many;
 mod reset;
 mod signals;
 mod storm;
 mod together;
+mod use_up;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -53,12 +55,18 @@ fn how(scenario: Scenario) -> How {
         Scenario::MigrateSmp => {
             How::Other(|said| migrate::linux(Path::new(KERNEL), Path::new(BUSYBOX), 2, said))
         }
+        Scenario::HostTold => How::Other(host::told),
+        Scenario::HostKept => How::Other(host::kept),
+        Scenario::HostUntold => How::Other(host::untold),
     }
 }
 
-/// This program again, as the VMM that a scenario kills, or that a guest goes to.
+/// This program again, as the VMM that a scenario kills or outlives, that a guest goes to, or as a process that uses memory.
 pub(crate) fn child_if_asked() -> Option<ExitCode> {
-    ledger::child_if_asked().or_else(migrate::destination_if_asked)
+    ledger::child_if_asked()
+        .or_else(migrate::destination_if_asked)
+        .or_else(host::child_if_asked)
+        .or_else(use_up::child_if_asked)
 }
 
 /// Runs a scenario and prints its line; and behind it its guests' consoles if it failed, or if they are wanted.

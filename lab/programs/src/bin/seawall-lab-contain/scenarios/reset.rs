@@ -8,9 +8,9 @@ use seawall::ledger::Ledger;
 use seawall::telemetry::ErrorReport;
 use seawall::{Action, Outcome, Recorded};
 use seawall_guest::{RESTLESS_PAGES, restless};
-use seawall_kvm::lab::PoisonRegister;
 use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap};
 use seawall_lab::Transcript;
+use seawall_lab_machine::PoisonRegister;
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, KvmMachine, Observer, firmware, layout};
 

@@ -1,0 +1,103 @@
+//! Fresh memory in the place of bad memory.
+//!
+//! Source: madvise(2); Linux `mm/madvise.c`, `mm/memory.c` (`zap_pte_range`), `mm/hugetlb.c`.
+
+use std::ops::Range;
+
+use crate::tell::is_there;
+use crate::{Error, HostKnows, advise, keep, page_size, tell, widened};
+
+/// How memory is mapped. The VMM knows: it mapped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backing {
+    is_shared: bool,
+    /// Bytes of a huge page.
+    huge: Option<u64>,
+}
+
+impl Backing {
+    /// `MAP_PRIVATE | MAP_ANONYMOUS`. Transparent huge pages are a part of it.
+    pub const ANONYMOUS: Self = Self { is_shared: false, huge: None };
+    /// `MAP_SHARED`, of a memfd, a file (of tmpfs or of a disk; writable, and of a file system that can punch holes) or of
+    /// nothing. The healed part is zeroes in the file, too.
+    pub const SHARED: Self = Self { is_shared: true, huge: None };
+
+    /// The same of hugetlb (`MAP_HUGETLB`, `MFD_HUGETLB`, a file of hugetlbfs), with pages of `size` bytes, a power of two.
+    #[must_use]
+    pub const fn with_huge_pages(self, size: u64) -> Self {
+        Self { huge: Some(size), ..self }
+    }
+}
+
+/// Puts fresh zeroed memory in the place of these pages, of all of a hugetlb page that has one: what was bad is healed,
+/// what was in them is lost. The mapping with its attributes stays. The host is [told](tell) first, and the page is not
+/// healed where it neither knows nor is kept: it would be given to somebody else, perhaps here.
+///
+/// For shared memory other processes that map it (vhost-user) must do `madvise(MADV_DONTNEED)` themselves, where they have
+/// met the bad page.
+///
+/// Gives how the host was told.
+///
+/// # Errors
+/// [`Error::NotKept`], [`Error::StillThere`], and [`Error::Call`] if nothing was healed: the memory is as bad as it was.
+/// [`Error::NoHugePage`]: the bad page is gone and there is none in its place. In either case the guest must not have it.
+///
+/// # Safety
+/// The range must be mapped so, nothing may rely on what is in it, and nobody may use it meanwhile.
+pub unsafe fn heal(range: Range<u64>, backing: Backing) -> Result<HostKnows, Error> {
+    let page = page_size();
+    let knows = tell(range.clone());
+    if knows == HostKnows::Unknown {
+        return Err(Error::NotKept { address: range.start });
+    }
+    let pages = widened(&range, backing.huge.unwrap_or(page));
+    // SAFETY: by the caller.
+    unsafe { drop_pages(&pages, backing)? };
+    let old = pages.clone().step_by(page as usize).find(|start| is_there(&(*start..start + page)));
+    if let Some(address) = old {
+        return Err(Error::StillThere { address, backing });
+    }
+    keep::replaced(pages.clone());
+    if let Some(size) = backing.huge {
+        for address in pages.step_by(size as usize) {
+            populate(address, size)?;
+        }
+    }
+    Ok(knows)
+}
+
+/// # Safety
+/// As [`heal`].
+unsafe fn drop_pages(pages: &Range<u64>, backing: Backing) -> Result<(), Error> {
+    if pages.is_empty() {
+        return Ok(());
+    }
+    if backing.is_shared {
+        // A hole in the file. The mark of a bad page in this process's tables outlives it.
+        // SAFETY: by the caller.
+        unsafe { advise(pages, "madvise(MADV_REMOVE)", libc::MADV_REMOVE)? };
+    }
+    // SAFETY: by the caller.
+    match unsafe { advise(pages, "madvise(MADV_DONTNEED)", libc::MADV_DONTNEED) } {
+        // Memory that is locked.
+        Err(Error::Call { errno: libc::EINVAL, .. }) => {
+            // SAFETY: by the caller.
+            unsafe { advise(pages, "madvise(MADV_DONTNEED_LOCKED)", libc::MADV_DONTNEED_LOCKED) }
+        }
+        done => done,
+    }
+}
+
+/// Takes a huge page from the pool now, when its lack can be told, and not when the guest needs it.
+fn populate(address: u64, size: u64) -> Result<(), Error> {
+    let page = address..address.saturating_add(size);
+    // SAFETY: what was in the page is gone, and zeroes come in.
+    match unsafe { advise(&page, "madvise(MADV_POPULATE_WRITE)", libc::MADV_POPULATE_WRITE) } {
+        Err(Error::Call { errno: libc::ENOMEM | libc::EFAULT, .. }) => {
+            Err(Error::NoHugePage { address, size })
+        }
+        // Before Linux 5.14.
+        Err(Error::Call { errno: libc::EINVAL, .. }) => Ok(()),
+        done => done,
+    }
+}

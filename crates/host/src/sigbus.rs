@@ -1,0 +1,336 @@
+//! SIGBUS: recorded by a handler that does nothing else, and taken by the VMM's loop after a run.
+//!
+//! What a vCPU was about to consume (`BUS_MCEERR_AR`) is of the run that met it. An early warning (`BUS_MCEERR_AO`) is the
+//! process's, and with `vm.memory_failure_early_kill` comes to its main thread: the next thread that [`take`]s gets it. It
+//! does not interrupt a run.
+//!
+//! Source: sigaction(2), `BUS_MCEERR_AR` and `BUS_MCEERR_AO`; Linux `mm/memory-failure.c`, `kvm_send_hwpoison_signal`.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
+
+use libc::{c_int, c_void, siginfo_t};
+
+use crate::{Error, errno};
+
+/// A SIGBUS for memory that is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// `si_addr`: host virtual address of a byte that is bad, down to 128 bytes.
+    pub address: u64,
+    /// `si_addr_lsb`: the size of what is bad, as a power of two: a page, or a huge page.
+    pub lsb: u8,
+    /// `BUS_MCEERR_AR`: the thread was about to consume it. Else it is an early warning.
+    pub action_required: bool,
+}
+
+impl Signal {
+    /// What is bad, host virtual addresses.
+    pub fn range(&self) -> Range<u64> {
+        let size = 1_u64.checked_shl(self.lsb.into()).unwrap_or(1);
+        let start = self.address & !(size - 1);
+        start..start.saturating_add(size)
+    }
+}
+
+/// `si_code`: the thread was about to consume the memory.
+const BUS_MCEERR_AR: c_int = 4;
+/// `si_code`: an early warning.
+const BUS_MCEERR_AO: c_int = 5;
+
+/// Early warnings that nobody has taken yet, [`pack`]ed; 0: none. More than these are lost.
+static EARLY: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
+/// What the handler leaves for the thread that it interrupted.
+struct Record {
+    /// The thread is in a run, or asked for the memory to be made bad.
+    expected: AtomicBool,
+    /// What it was about to consume, [`pack`]ed; 0: nothing.
+    required: AtomicU64,
+}
+
+thread_local! {
+    /// Initialised at compile time and without a destructor: a signal handler may use it.
+    static RECORD: Record =
+        const { Record { expected: AtomicBool::new(false), required: AtomicU64::new(0) } };
+}
+
+/// One word, so that a signal finds it whole or not at all. What is bad is a page at least: the low bits of its
+/// address are free.
+fn pack(address: u64, lsb: u8) -> u64 {
+    address & !0x7f | PRESENT | u64::from(lsb) & LSB
+}
+
+const PRESENT: u64 = 0x40;
+const LSB: u64 = 0x3f;
+
+fn unpack(packed: u64, action_required: bool) -> Option<Signal> {
+    let signal = Signal { address: packed & !0x7f, lsb: (packed & LSB) as u8, action_required };
+    (packed != 0).then_some(signal)
+}
+
+/// The disposition that was there before ours, or sigaction's errno.
+static PREVIOUS: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
+
+/// Installs the handler for the process, once. A SIGBUS that is not of a run goes on to the handler that
+/// was there before, or kills the process as it would have. Early warnings are taken on any thread.
+///
+/// # Errors
+/// [`Error::Call`] with sigaction's errno.
+pub fn install() -> Result<(), Error> {
+    let installed = PREVIOUS.get_or_init(|| {
+        // SAFETY: a zeroed sigaction is a valid one: default disposition, empty mask.
+        let mut previous: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: both point to live structures; the handler is async-signal-safe.
+        let both = unsafe {
+            if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut previous) == 0 {
+                libc::sigaction(libc::SIGBUS, &ours(), std::ptr::null_mut())
+            } else {
+                -1
+            }
+        };
+        match both {
+            0 => Ok(previous),
+            _ => Err(errno()),
+        }
+    });
+    match installed {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(Error::Call { call: "sigaction(SIGBUS)", errno: *errno }),
+    }
+}
+
+fn ours() -> libc::sigaction {
+    let mut ours = default();
+    ours.sa_sigaction = handler as *const () as usize;
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    ours
+}
+
+fn default() -> libc::sigaction {
+    // SAFETY: a zeroed sigaction is a valid one: default disposition, empty mask.
+    unsafe { std::mem::zeroed() }
+}
+
+/// For a program that has a SIGBUS handler of its own: give it the `siginfo_t` first. True if it was of a
+/// run on this thread, or an early warning, and is recorded; the handler shall return then. Async-signal-safe.
+///
+/// # Safety
+/// `info` must be what the kernel gave the handler of SIGBUS.
+pub unsafe fn handle(info: *const siginfo_t) -> bool {
+    // SAFETY: by the caller, `info` points to a whole siginfo_t.
+    let code = unsafe { (*info).si_code };
+    if code != BUS_MCEERR_AR && code != BUS_MCEERR_AO {
+        return false;
+    }
+    // SAFETY: as above. `si_addr_lsb` is a short behind `si_addr`, which libc's siginfo_t has no name for:
+    // a 64-bit siginfo_t has its union at 16.
+    let (address, lsb) =
+        unsafe { ((*info).si_addr() as u64, info.cast::<u8>().add(24).cast::<i16>().read_unaligned()) };
+    let packed = pack(address, lsb as u8);
+    if code == BUS_MCEERR_AO {
+        let _ = EARLY.iter().any(|slot| put(slot, packed));
+        return true;
+    }
+    RECORD.try_with(|record| record.note(packed)).unwrap_or(false)
+}
+
+impl Record {
+    /// Whether it is of a run. A run comes back with its first one: a second is of this thread's own memory, and
+    /// would come for ever.
+    fn note(&self, packed: u64) -> bool {
+        self.expected.load(Ordering::Relaxed) && put(&self.required, packed)
+    }
+}
+
+/// Whether the slot was free.
+fn put(slot: &AtomicU64, packed: u64) -> bool {
+    slot.compare_exchange(0, packed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+use crate::copy::recover_from as recover;
+
+/// There is no copy that could be met.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+unsafe fn recover(_: c_int, _: *mut c_void) -> bool {
+    false
+}
+
+extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel calls this with its siginfo_t and ucontext_t.
+    let (is_done, is_fault) =
+        unsafe { (recover((*info).si_code, context) || handle(info), (*info).si_code > 0) };
+    if is_done {
+        return;
+    }
+    let Some(Ok(previous)) = PREVIOUS.get() else { return };
+    // SAFETY: what was registered is called as it was registered;
+    // sigaction and raise are async-signal-safe.
+    unsafe {
+        match previous.sa_sigaction {
+            // What was sent can be ignored. A fault would come for ever: the kernel kills for it.
+            libc::SIG_IGN if !is_fault => {}
+            libc::SIG_IGN | libc::SIG_DFL => {
+                libc::sigaction(signal, &default(), std::ptr::null_mut());
+                libc::raise(signal);
+            }
+            function if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+                let function: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
+                    std::mem::transmute(function);
+                function(signal, info, context);
+            }
+            function => {
+                let function: extern "C" fn(c_int) = std::mem::transmute(function);
+                function(signal);
+            }
+        }
+    }
+}
+
+/// What was recorded, once: first what a run on this thread was about to consume. To be asked after each `KVM_RUN` that
+/// was [`recording`], until there is nothing.
+pub fn take() -> Option<Signal> {
+    let required = RECORD.with(|record| record.required.swap(0, Ordering::Relaxed));
+    let early = || EARLY.iter().find_map(|slot| unpack(slot.swap(0, Ordering::Relaxed), false));
+    unpack(required, true).or_else(early)
+}
+
+/// Runs `run`, which is a `KVM_RUN`, with SIGBUS of this thread recorded for [`take`].
+pub fn recording<T>(run: impl FnOnce() -> T) -> T {
+    RECORD.with(|record| {
+        record.expected.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let result = run();
+        compiler_fence(Ordering::SeqCst);
+        record.expected.store(false, Ordering::Relaxed);
+        result
+    })
+}
+
+/// Runs `act` with SIGBUS of this thread swallowed, also where it is blocked; what was recorded before stays. For a
+/// `madvise(MADV_HWPOISON)` of the VMM's own, which signals its caller: the kernel kills a thread that blocks that.
+pub fn ignoring<T>(act: impl FnOnce() -> T) -> T {
+    RECORD.with(|record| {
+        let before = record.required.swap(0, Ordering::Relaxed);
+        let result = unblocked(|| recording(act));
+        record.required.store(before, Ordering::Relaxed);
+        result
+    })
+}
+
+fn unblocked<T>(act: impl FnOnce() -> T) -> T {
+    // SAFETY: zeroed signal sets are sets, and all of them are ours; the calls change this thread's mask alone.
+    let before = unsafe {
+        let (mut sigbus, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigaddset(&raw mut sigbus, libc::SIGBUS);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const sigbus, &raw mut before);
+        before
+    };
+    let result = act();
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use seawall_lab_machine::send_sigbus;
+
+    use super::*;
+
+    /// Early warnings are the process's: one test at a time.
+    fn installed() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        install().unwrap();
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To this thread. (QEMU's user mode does not survive that: this is for a Linux of its own, as in the lab.)
+    fn send(code: c_int, address: u64, lsb: i16) {
+        send_sigbus(code, address, lsb).unwrap();
+    }
+
+    fn signal(address: u64, lsb: u8, action_required: bool) -> Signal {
+        Signal { address, lsb, action_required }
+    }
+
+    #[test]
+    fn what_comes_during_a_run_is_taken_once_and_what_was_about_to_be_consumed_comes_first() {
+        let _one = installed();
+        recording(|| {
+            send(BUS_MCEERR_AO, 0xffff_7f6b_4000, 12);
+            send(BUS_MCEERR_AR, 0xffff_7f80_0000, 21);
+        });
+        assert_eq!(take(), Some(signal(0xffff_7f80_0000, 21, true)));
+        assert_eq!(take(), Some(signal(0xffff_7f6b_4000, 12, false)));
+        assert_eq!(take(), None);
+    }
+
+    /// The handler of Rust's runtime, which was there before, would have restored the default.
+    #[test]
+    fn early_warnings_to_any_thread_at_any_time_are_for_the_next_run() {
+        let _one = installed();
+        std::thread::spawn(|| send(BUS_MCEERR_AO, 0x1000, 12)).join().unwrap();
+        send(BUS_MCEERR_AO, 0x2000, 12);
+        recording(|| send(BUS_MCEERR_AR, 0x3000, 12));
+        let expected = [signal(0x3000, 12, true), signal(0x1000, 12, false), signal(0x2000, 12, false)];
+        assert_eq!([take(), take(), take()], expected.map(Some));
+    }
+
+    #[test]
+    fn memory_made_bad_on_purpose_is_not_reported_and_what_was_recorded_before_is() {
+        let _one = installed();
+        recording(|| send(BUS_MCEERR_AR, 0x1000, 12));
+        ignoring(|| send(BUS_MCEERR_AR, 0x2000, 12));
+        assert_eq!(take(), Some(signal(0x1000, 12, true)));
+        assert_eq!(take(), None);
+    }
+
+    /// Else the kernel would kill: force_sig of a blocked signal.
+    #[test]
+    fn memory_can_be_made_bad_on_a_thread_that_blocks_sigbus_and_it_is_blocked_again_after() {
+        let _one = installed();
+        // SAFETY: a zeroed set is one, and it is ours.
+        let blocked = || unsafe {
+            let mut set = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut set);
+            libc::sigismember(&raw const set, libc::SIGBUS)
+        };
+        // SAFETY: as above; this thread's mask alone changes.
+        unsafe {
+            let mut sigbus = std::mem::zeroed();
+            libc::sigaddset(&raw mut sigbus, libc::SIGBUS);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const sigbus, std::ptr::null_mut());
+        }
+        assert_eq!(
+            ignoring(|| {
+                send(BUS_MCEERR_AR, 0x2000, 12);
+                blocked()
+            }),
+            0
+        );
+        assert_eq!((blocked(), take()), (1, None));
+    }
+
+    #[test]
+    fn a_signal_is_of_the_whole_page_that_its_address_is_in() {
+        assert_eq!(signal(0x7f00_0020_3080, 21, true).range(), 0x7f00_0020_0000..0x7f00_0040_0000);
+        assert_eq!(signal(0x1000, 12, false).range(), 0x1000..0x2000);
+        assert_eq!(signal(0x1000, 64, false).range(), 0x1000..0x1001);
+        assert_eq!(signal(u64::MAX, 12, true).range(), 0xffff_ffff_ffff_f000..u64::MAX);
+    }
+
+    /// A second one in one run is of the thread's own memory: it would come for ever.
+    #[test]
+    fn only_the_first_of_a_run_is_of_the_run() {
+        let record = Record { expected: AtomicBool::new(false), required: AtomicU64::new(0) };
+        assert!(!record.note(pack(0x1000, 12)));
+        record.expected.store(true, Ordering::Relaxed);
+        assert!(record.note(pack(0x1000, 12)));
+        assert!(!record.note(pack(0x1000, 12)));
+    }
+}
