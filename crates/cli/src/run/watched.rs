@@ -77,11 +77,12 @@ impl<'a> Run<'a> {
     /// Runs the guest to its end, or to that of its last reboot, which takes `guest`: the exit code.
     pub(super) fn to_its_end(mut self, guest: Option<&Guest>) -> Result<u8, Failure> {
         let ended = self.with_reboots(guest);
+        let stopped = self.machine.stop();
         self.deadline.seen();
         // A terminal is as it was before anything is said.
         self.keyboard = Keyboard::none();
-        let stopped = self.stop();
-        let ending = ended.and_then(|ending| stopped.map(|()| ending)).unwrap_or_else(Ending::Failed);
+        let rest = stopped.and_then(|()| self.show_rest());
+        let ending = ended.and_then(|ending| rest.map(|()| ending)).unwrap_or_else(Ending::Failed);
         self.finish(ending)
     }
 
@@ -228,9 +229,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The guest stands still; what it did until then is shown, and a snapshot taken if it is to be one of the end.
-    fn stop(&mut self) -> Result<(), Failure> {
-        self.machine.stop()?;
+    /// Shows what the guest did until it stood still, and takes the snapshot if it is to be one of the end.
+    fn show_rest(&mut self) -> Result<(), Failure> {
         self.show()?;
         let kept = self.keeper.at_end(&mut *self.machine)?;
         self.kept(kept);
