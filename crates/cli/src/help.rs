@@ -53,7 +53,8 @@ Examples:
   seawall run --restore booted.snap --poison page:heap --policy serror
 
 At a terminal:
-  Each key goes to the guest, Ctrl-C too. Ctrl-A X leaves; Ctrl-A Ctrl-A types one Ctrl-A.
+  Each key goes to the guest, Ctrl-C too. Ctrl-A X leaves; Ctrl-A Ctrl-A types one Ctrl-A. Leaving writes the ledger,
+  the end event and the --json object, as every other end does.
 
 Pages with names:
   A guest names a page by a line on its console: `seawall: page NAME 0xADDRESS`, guest physical. `--poison page:NAME`

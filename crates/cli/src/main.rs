@@ -86,7 +86,7 @@ mod exit {
 }
 
 /// What a command failed with: an exit code, and what to do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 struct Failure {
     code: u8,

@@ -7,10 +7,12 @@ use std::fs::{File as Device, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command};
 
+use ::seawall::ledger::Ledger;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
-use seawall::{File, HELLO};
+use seawall::{BRANCH_SELF, File, HELLO, loader};
 use seawall_guest::ECHO;
+use serde_json::Value;
 
 /// The command at a terminal of its own.
 struct Terminal {
@@ -73,6 +75,45 @@ fn keys_go_to_the_guest_as_they_are_typed_and_ctrl_a_x_leaves() {
     terminal.until("ended from the keyboard");
     assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
     assert!(terminal.echoes(), "the terminal is as it was");
+}
+
+/// What a guest was found to have consumed is not lost by that.
+#[test]
+fn ctrl_a_x_writes_the_ledger_the_end_event_and_the_json_object() {
+    let guest = File::code("terminal-leave", &loader(BRANCH_SELF));
+    let (ledger, events) = (File::new("terminal-ledger", b""), File::new("terminal-events", b""));
+    std::fs::remove_file(ledger.path()).unwrap();
+    let args = [
+        "run",
+        "--quiet",
+        "--timeout",
+        "60",
+        "--kernel",
+        guest.path(),
+        "--poison",
+        "0x40200000",
+        "--json",
+        "--stdin",
+    ];
+    let files = ["--ledger", ledger.path(), "--events", events.path()];
+    let mut terminal = Terminal::new(&[&args[..], &files].concat());
+    while terminal.echoes() || !std::fs::read_to_string(events.path()).unwrap().contains("memory-error") {
+        assert_eq!(terminal.child.try_wait().unwrap(), None);
+        std::thread::yield_now();
+    }
+    terminal.person.write_all(b"\x01x").unwrap();
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+    terminal.until("\n");
+    let report: Value = serde_json::from_str(&terminal.screen).unwrap();
+    assert_eq!(
+        (&report["outcome"], &report["bad_pages"], &report["errors_count"]),
+        (&"keyboard".into(), &1.into(), &1.into())
+    );
+    let events = std::fs::read_to_string(events.path()).unwrap();
+    let end: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    assert_eq!((&end["event"], &end["outcome"]), (&"end".into(), &"keyboard".into()));
+    let bytes = std::fs::read(ledger.path()).unwrap();
+    assert_eq!(Ledger::from_bytes(&bytes).unwrap().pages(), 1);
 }
 
 #[test]

@@ -143,6 +143,11 @@ impl Containment {
         Self { host: Some(Box::new(host)), ..self }
     }
 
+    /// This host is told of bad pages from now on, or nobody.
+    pub fn set_host(&mut self, host: Option<Box<dyn Host>>) {
+        self.host = host;
+    }
+
     /// The same, entering bad pages in this ledger.
     #[cfg(feature = "ledger")]
     #[must_use]

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use seawall::apei::ghes::{Ghes, Region};
 use seawall::ledger::Keeper;
@@ -231,6 +232,16 @@ impl Board {
         ghes.reset(memory)?;
         lock(&self.containment).set_records(Some(ghes));
         Ok(())
+    }
+
+    /// See [`Containment::set_patience`].
+    pub fn set_patience(&self, patience: Duration) {
+        lock(&self.containment).set_patience(patience);
+    }
+
+    /// See [`Containment::set_host`]: there is none.
+    pub fn set_untold(&self) {
+        lock(&self.containment).set_host(None);
     }
 
     /// Does what an exit of a vCPU asks for; if [`Board::is_notified`] then, [`Board::process`] has the rest.

@@ -3,12 +3,10 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use seawall::apei::efi;
 use seawall::ledger::{Keeper, Ledger};
 use seawall::{Containment, Policy};
-use seawall_events::{Abi, Layout};
 use vm_memory::GuestMemory;
 
 use crate::board::Board;
@@ -29,7 +27,7 @@ const MAX_COMMAND_LINE: usize = 2047;
 /// RAM is a multiple of this, bytes.
 const MEMORY_UNIT: u64 = 2 << 20;
 
-/// What a guest runs on.
+/// What a guest runs on. Each field means the same on the software machine and on KVM.
 pub struct Config {
     /// Bytes of RAM, from [`layout::RAM`] on.
     pub memory: u64,
@@ -45,17 +43,9 @@ pub struct Config {
     /// New memory is put in the place of bad pages, when the machine is made and at each reset. Not where that cannot
     /// be: for instance with devices of the host's that work on the guest's memory (VFIO).
     pub heal: bool,
-    /// On KVM the host's kernel is told of bad pages that it does not know of, or they are kept while the machine's process
-    /// lives ([`seawall::LinuxHost`]). If not, it gives them to others.
-    pub tell_host: bool,
-    /// Which `struct kvm_vcpu_events` the software machine speaks; KVM has its own.
-    pub abi: Abi,
     /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
     /// ([`firmware`](crate::firmware)): it takes the page offline. For Linux.
     pub acpi: bool,
-    /// How long a vCPU waits at most for the guest to acknowledge a record before the next is written
-    /// ([`seawall::Containment::set_patience`]); a second if nothing else is said. For hosts on which a guest gets little time.
-    pub patience: Option<Duration>,
     /// A virtio console beside the UART: `hvc0` to Linux.
     pub virtio_console: bool,
     /// virtio block devices: `vda`, `vdb`, ... to Linux.
@@ -76,9 +66,8 @@ pub struct Guest {
 }
 
 impl Config {
-    /// One vCPU, `memory` bytes of zeroed RAM, the extended ABI as posted, no disk; aborts are injected as they
-    /// happened ([`seawall::Rules`]), bad pages are remembered without a file, and healed, and the host is
-    /// told of them.
+    /// One vCPU, `memory` bytes of zeroed RAM, no disk; aborts are injected as they happened ([`seawall::Rules`]), bad
+    /// pages are remembered without a file, and healed.
     pub fn new(memory: u64) -> Self {
         Self {
             memory,
@@ -87,10 +76,7 @@ impl Config {
             dry_run: false,
             ledger: Arc::new(Keeper::in_memory(Ledger::default())),
             heal: true,
-            tell_host: true,
-            abi: Abi::Extended(Layout::Posted),
             acpi: false,
-            patience: None,
             virtio_console: false,
             disks: Vec::new(),
         }
@@ -130,10 +116,7 @@ impl Config {
         observer: Box<dyn Observer>,
         parts: impl FnOnce(Containment) -> Containment,
     ) -> Result<Board, Error> {
-        let mut containment = Containment::new(self.policy).with_dry_run(self.dry_run);
-        if let Some(patience) = self.patience {
-            containment.set_patience(patience);
-        }
+        let containment = Containment::new(self.policy).with_dry_run(self.dry_run);
         let mut board = Board::new(&mut line, clock, observer, parts(containment), self.ledger)?;
         if self.acpi {
             board.set_acpi();

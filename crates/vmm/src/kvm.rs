@@ -101,7 +101,7 @@ impl KvmMachine {
     fn empty(config: Config, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let cpus = config.checked_cpus()?;
         let memory = memory(config.checked_memory()?)?;
-        let (heal, tell_host) = (config.heal, config.tell_host);
+        let heal = config.heal;
         let kernel = InKernel::new(cpus, &memory)?;
         let mut lines = Vec::new();
         let line = |spi| -> Result<Arc<dyn InterruptLine>, Error> {
@@ -111,8 +111,7 @@ impl KvmMachine {
         };
         let (addresses, page) = (addresses(&memory)?, seawall_host::page_size());
         let board = config.board(line, Box::new(WallClock), observer, |containment| {
-            let containment = containment.with_addresses(addresses).with_host_page(page);
-            if tell_host { containment.with_host(LinuxHost) } else { containment }
+            containment.with_addresses(addresses).with_host_page(page).with_host(LinuxHost)
         })?;
         let (new, board) = (board.state(), Arc::new(board));
         let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);
@@ -183,6 +182,18 @@ impl KvmMachine {
     /// The bad pages.
     pub fn ledger(&self) -> &Arc<Keeper> {
         self.board.ledger()
+    }
+
+    /// How long a vCPU waits at most for the guest to acknowledge a record before the next is written
+    /// ([`seawall::Containment::set_patience`]); a second if nothing else is said. For hosts on which a guest gets little
+    /// time. The software machine never waits: while one of its vCPUs waits no other runs.
+    pub fn set_patience(&self, patience: Duration) {
+        self.board.set_patience(patience);
+    }
+
+    /// The host's kernel is not told of bad pages from now on, nor are they kept: it gives them to others. For tests.
+    pub fn set_untold(&self) {
+        self.board.set_untold();
     }
 
     /// The guest's console, to type on while it runs.

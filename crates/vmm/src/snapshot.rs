@@ -92,7 +92,6 @@ impl Snapshot {
         let machine = self.machine.config();
         let mut config = Config::new(machine.memory_size);
         config.cpus = machine.cpus as u32;
-        config.abi = machine.abi;
         config.acpi = self.devices.board.has_acpi();
         config.virtio_console = self.devices.board.has_virtio_console();
         config

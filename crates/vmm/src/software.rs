@@ -25,6 +25,7 @@ use crate::{Config, Error, Guest, layout};
 
 /// While a vCPU waits no other runs, nor does time pass.
 const NO_PATIENCE: Duration = Duration::ZERO;
+
 fn without_patience(mut containment: Containment) -> Containment {
     containment.set_patience(NO_PATIENCE);
     containment
@@ -96,9 +97,8 @@ impl SoftwareMachine {
     /// [`Error`].
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let (cpus, size) = (config.checked_cpus()?, config.checked_memory()?);
-        let (abi, heal) = (config.abi, config.heal);
-        let machine =
-            MachineConfig { cpus: cpus as usize, memory_size: size, abi, ..MachineConfig::default() };
+        let heal = config.heal;
+        let machine = MachineConfig { cpus: cpus as usize, memory_size: size, ..MachineConfig::default() };
         let vm = Vm::new(machine)?;
         let (levels, clock) = (Levels::default(), GuestClock::default());
         let board =

@@ -180,12 +180,9 @@ impl Args {
         self.metrics.is_some()
     }
 
-    /// The endpoint for Prometheus, if one is wanted, until it is dropped. `refresh` is called before each answer.
-    pub(super) fn metrics(
-        &self,
-        refresh: impl FnMut() + Send + 'static,
-    ) -> Result<Option<Endpoint>, Failure> {
-        self.metrics.map(|address| Endpoint::new(address, refresh)).transpose()
+    /// The endpoint for Prometheus, if one is wanted, until it is dropped.
+    pub(super) fn metrics(&self) -> Result<Option<Endpoint>, Failure> {
+        self.metrics.map(Endpoint::new).transpose()
     }
 
     /// A person sees the guest's console, and types on it.

@@ -3,8 +3,6 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use seawall_machine::Kicker;
-
 use super::keyboard;
 use crate::{exit, out};
 
@@ -51,24 +49,13 @@ impl Deadline {
         Ok(Self { started, limit, shared })
     }
 
-    /// From now on a run is to be ended by this.
-    pub(super) fn ends(&self, kicker: Kicker) {
-        self.ends_by(move || kicker.kick());
-    }
-
-    /// The same where the run looks at the time itself.
+    /// From now on a run is to be ended by this, which makes it look at the time.
     pub(super) fn ends_by(&self, end: impl Fn() + Send + 'static) {
         self.shared.lock().end = Some(Box::new(end));
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.limit.is_some_and(|limit| limit <= self.started.elapsed())
-    }
-
-    /// How much time there still is, if there is a limit: for KVM.
-    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    pub(super) fn left(&self) -> Option<Duration> {
-        self.limit.map(|limit| limit.saturating_sub(self.started.elapsed()))
     }
 
     /// The run is over, for whatever reason, and only its end is left to report.

@@ -3,7 +3,7 @@
 use seawall_arm::Esr;
 use seawall_vmm::End;
 
-use crate::exit;
+use crate::{Failure, exit};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(super) enum Ending {
     },
     /// Somebody ended it from the keyboard.
     Keyboard,
+    /// The command failed, not the guest.
+    Failed(Failure),
 }
 
 /// Where the guest is that does not go on, as far as the backend knows.
@@ -61,6 +63,7 @@ impl Ending {
             Self::TimeLimit(_) => "time-limit",
             Self::BadVector { .. } => "bad-vector",
             Self::Keyboard => "keyboard",
+            Self::Failed(_) => "failed",
         }
     }
 
@@ -86,6 +89,7 @@ impl Ending {
                 exit::HUNG
             }
             Self::Guest(_) => exit::UNSUPPORTED,
+            Self::Failed(failure) => failure.code,
         }
     }
 
@@ -117,6 +121,7 @@ impl Ending {
                  VBAR_EL1 to vectors that it can execute"
             ),
             Self::Keyboard => format!("ended from the keyboard{after}"),
+            Self::Failed(failure) => failure.message.clone(),
         }
     }
 }

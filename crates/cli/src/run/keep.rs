@@ -4,8 +4,9 @@ use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
 use seawall_files::Replacement;
-use seawall_vmm::{Snapshot, SnapshotLimits, SoftwareMachine};
+use seawall_vmm::{Snapshot, SnapshotLimits};
 
+use super::machine::Machine;
 use crate::parse::{Keep, Moment};
 use crate::{Failure, exit};
 
@@ -26,22 +27,22 @@ impl<'a> Keeper<'a> {
     }
 
     /// Takes it if it is due by the number of instructions; gives the file's name if it did.
-    pub(super) fn at_count(&mut self, machine: &mut SoftwareMachine) -> Result<Option<&'a Path>, Failure> {
-        let now = machine.instructions();
+    pub(super) fn at_count(&mut self, machine: &mut dyn Machine) -> Result<Option<&'a Path>, Failure> {
+        let now = machine.when().instructions.unwrap_or_default();
         self.take_if(machine, |when| matches!(when, Moment::Count(count) if *count <= now))
     }
 
     /// Takes it if it is due by a line of the console.
     pub(super) fn at_line(
         &mut self,
-        machine: &mut SoftwareMachine,
+        machine: &mut dyn Machine,
         line: &str,
     ) -> Result<Option<&'a Path>, Failure> {
         self.take_if(machine, |when| matches!(when, Moment::Line(text) if line.contains(text)))
     }
 
     /// Takes it if it is due when the run ends.
-    pub(super) fn at_end(&mut self, machine: &mut SoftwareMachine) -> Result<Option<&'a Path>, Failure> {
+    pub(super) fn at_end(&mut self, machine: &mut dyn Machine) -> Result<Option<&'a Path>, Failure> {
         self.take_if(machine, |when| matches!(when, Moment::End))
     }
 
@@ -52,7 +53,7 @@ impl<'a> Keeper<'a> {
 
     fn take_if(
         &mut self,
-        machine: &mut SoftwareMachine,
+        machine: &mut dyn Machine,
         is_due: impl FnOnce(&Moment) -> bool,
     ) -> Result<Option<&'a Path>, Failure> {
         let Some(keep) = self.0.take_if(|keep| is_due(&keep.when)) else { return Ok(None) };

@@ -1,50 +1,158 @@
-//! A guest on KVM.
+//! A guest on KVM: it runs on threads of its own while the loop looks around.
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub(super) use here::run;
+pub(super) use here::machine;
 
 /// Nobody comes here: there is no KVM to be opened.
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
-pub(super) fn run(
-    _: &super::Args,
+pub(super) fn machine(
     _: seawall_vmm::Config,
     _: &seawall_vmm::Guest,
-    _: super::Output,
-    _: &super::Deadline,
-) -> Result<u8, crate::Failure> {
+    _: &crate::watch::Watch,
+) -> Result<Box<dyn super::machine::Machine>, crate::Failure> {
     Err(crate::Failure::new(crate::exit::UNAVAILABLE, "--backend kvm: expected an aarch64 Linux host"))
 }
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod here {
-    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+    use std::sync::Arc;
+    use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+    use std::thread;
     use std::time::{Duration, Instant};
 
-    use seawall::ledger::Ledger;
-    use seawall::telemetry::{AccessReport, ErrorReport};
-    use seawall::{Outcome, UnansweredOutcome};
-    use seawall_vmm::{Config, End, Error, Guest, KvmMachine, Observer};
-    use serde_json::json;
+    use seawall::ledger::Keeper;
+    use seawall_vmm::{Config, End, Error, Gauges, Guest, Keyboard, KvmMachine, Pauser};
 
     use crate::Failure;
-    use crate::run::Args;
-    use crate::run::deadline::Deadline;
-    use crate::run::ending::{Ending, Where};
-    use crate::run::keyboard::{Keyboard, Typed};
-    use crate::run::output::{Output, When};
+    use crate::run::machine::{Machine, Slice};
+    use crate::run::output::When;
+    use crate::watch::Watch;
 
-    /// Between two looks at whether the UART has room for more keys.
-    const PAUSE: Duration = Duration::from_millis(5);
+    /// Between two looks at the time.
+    const SLICE: Duration = Duration::from_millis(50);
+    /// Between two looks at what is typed, and at whether the guest has room for more.
+    const KEY_SLICE: Duration = Duration::from_millis(5);
 
-    #[derive(Clone)]
-    struct Watch {
-        output: Arc<Mutex<Output>>,
+    /// A machine that ran, and what came of it.
+    type Ran = (KvmMachine, Result<Option<End>, Error>);
+
+    struct OnKvm {
+        /// Here while the guest stands still.
+        machine: Option<KvmMachine>,
+        /// The machine comes back by this when its guest has ended or was paused.
+        running: Option<Receiver<Ran>>,
+        watch: Watch,
+        pauser: Pauser,
+        gauges: Gauges,
+        keyboard: Keyboard,
+        /// Takes what is typed; there once something was.
+        typist: Option<SyncSender<Vec<u8>>>,
+        ledger: Arc<Keeper>,
         started: Instant,
     }
 
-    impl Watch {
-        fn output(&self) -> MutexGuard<'_, Output> {
-            self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A machine with this guest, which `watch` sees.
+    pub(in crate::run) fn machine(
+        config: Config,
+        guest: &Guest,
+        watch: &Watch,
+    ) -> Result<Box<dyn Machine>, Failure> {
+        let watch = watch.for_other_threads();
+        let machine = KvmMachine::new(config, guest, Box::new(watch.clone()))?;
+        Ok(Box::new(OnKvm {
+            pauser: machine.pauser(),
+            gauges: machine.gauges(),
+            keyboard: machine.keyboard(),
+            ledger: machine.ledger().clone(),
+            machine: Some(machine),
+            running: None,
+            watch,
+            typist: None,
+            started: Instant::now(),
+        }))
+    }
+
+    impl OnKvm {
+        fn start(&mut self) -> Result<(), Failure> {
+            let Some(mut machine) = self.machine.take() else { return Ok(()) };
+            let (watch, (sender, running)) = (self.watch.clone(), mpsc::sync_channel(1));
+            let run = move || {
+                let ended = machine.run_for(None);
+                // Nobody waits for a guest any more whose command has failed.
+                let _ = sender.send((machine, ended));
+                watch.wake();
+            };
+            thread::Builder::new().name("guest".to_owned()).spawn(run).map_err(Error::Thread)?;
+            self.running = Some(running);
+            Ok(())
+        }
+
+        fn came_back(&mut self, (machine, ended): Ran) -> Result<Option<End>, Failure> {
+            self.machine = Some(machine);
+            self.running = None;
+            Ok(ended?)
+        }
+    }
+
+    impl Machine for OnKvm {
+        fn name(&self) -> &'static str {
+            "kvm"
+        }
+
+        fn run(&mut self, slice: Slice) -> Result<Option<End>, Failure> {
+            self.start()?;
+            self.watch.wait(if slice.is_typed_to { KEY_SLICE } else { SLICE });
+            match self.running.as_ref().map(Receiver::try_recv) {
+                Some(Ok(ran)) => self.came_back(ran),
+                Some(Err(TryRecvError::Empty)) => Ok(None),
+                Some(Err(TryRecvError::Disconnected)) | None => Err(Error::Panicked.into()),
+            }
+        }
+
+        fn stop(&mut self) -> Result<(), Failure> {
+            let Some(running) = &self.running else { return Ok(()) };
+            // A vCPU may wait until somebody sees what its guest did.
+            self.watch.close();
+            self.pauser.pause();
+            let ran = running.recv().map_err(|_| Error::Panicked)?;
+            // An end that came only now is not the one that the run has.
+            self.came_back(ran).map(drop)
+        }
+
+        fn waker(&self) -> Box<dyn Fn() + Send> {
+            let watch = self.watch.clone();
+            Box::new(move || watch.wake())
+        }
+
+        /// By a thread that may wait: a vCPU keeps its UART while its guest's console has no room.
+        fn type_in(&mut self, bytes: &[u8]) -> usize {
+            if bytes.is_empty() {
+                return 0;
+            }
+            let keyboard = &self.keyboard;
+            let typist = self.typist.get_or_insert_with(|| {
+                let (sender, typed) = mpsc::sync_channel(0);
+                let keyboard = keyboard.clone();
+                thread::spawn(move || type_all(&keyboard, &typed));
+                sender
+            });
+            match typist.try_send(bytes.to_vec()) {
+                Ok(()) => bytes.len(),
+                Err(_) => 0,
+            }
+        }
+
+        fn reset(&mut self, guest: &Guest) -> Result<(), Failure> {
+            Ok(self.machine.as_mut().ok_or(Error::Panicked)?.reset(guest)?)
+        }
+
+        fn gauge(&mut self) {
+            // A guest whose records are not in its memory hears of it at its next error.
+            let _ = self.gauges.gauge();
+        }
+
+        fn ledger(&self) -> &Arc<Keeper> {
+            &self.ledger
         }
 
         fn when(&self) -> When {
@@ -52,121 +160,15 @@ mod here {
         }
     }
 
-    impl Observer for Watch {
-        fn console(&mut self, bytes: &[u8]) {
-            self.output().console(bytes);
-        }
-
-        fn memory_error(&mut self, report: &ErrorReport, outcome: &Outcome) {
-            self.output().memory_error(self.when(), report, outcome);
-        }
-
-        fn unanswered_access(&mut self, report: &AccessReport, outcome: &UnansweredOutcome) {
-            self.output().unanswered(self.when(), report, outcome);
-        }
-    }
-
-    /// Runs the guest to its end: the exit code.
-    pub(in crate::run) fn run(
-        args: &Args,
-        config: Config,
-        guest: &Guest,
-        output: Output,
-        deadline: &Deadline,
-    ) -> Result<u8, Failure> {
-        let watch = Watch { output: Arc::new(Mutex::new(output)), started: Instant::now() };
-        let bad = config.ledger.with(Ledger::pages);
-        let mut machine = KvmMachine::new(config, guest, Box::new(watch.clone()))?;
-        let left = machine.ledger().with(Ledger::pages);
-        watch.output().starts(watch.when(), None, bad - left, left);
-        let gauges = machine.gauges();
-        let _metrics = args.metrics(move || {
-            // A guest whose records are not in its memory hears of it at its next error.
-            let _ = gauges.gauge();
-        })?;
-        // It is asked for keys all the time.
-        let (keyboard, guest_keyboard) = (args.keyboard(|| ()), machine.keyboard());
-        let keyboard = Arc::new(Mutex::new(keyboard));
-        let keys = keyboard.clone();
-        // It ends with the process: nothing can be waited for that a read of a terminal would give up.
-        std::thread::spawn(move || type_in(&keys, &guest_keyboard));
-        // The run looks at the time itself.
-        deadline.ends_by(|| ());
-        let ended = run_with_reboots(args, &mut machine, guest, &watch, deadline);
-        deadline.seen();
-        // A terminal is as it was before anything is said.
-        *keyboard.lock().unwrap_or_else(PoisonError::into_inner) = Keyboard::none();
-        let ending = match ended? {
-            End::TimeLimit => Ending::TimeLimit(args.timeout.unwrap_or_default()),
-            end => Ending::Guest(end),
-        };
-        let text = ending.explain(Where::default());
-        let written = machine.ledger().flush();
-        let (when, mut output) = (watch.when(), watch.output());
-        output.end(when, ending.name(), ending.code(), &text);
-        if let Err(error) = written {
-            output.note(&error);
-        }
-        output.finish(json!({
-            "backend": "kvm",
-            "policy": args.policy,
-            "outcome": ending.name(),
-            "text": text,
-            "bad_pages": machine.ledger().with(Ledger::pages),
-        }))?;
-        Ok(ending.code())
-    }
-
-    /// Runs the guest to its end, or to that of its last reboot.
-    fn run_with_reboots(
-        args: &Args,
-        machine: &mut KvmMachine,
-        guest: &Guest,
-        watch: &Watch,
-        deadline: &Deadline,
-    ) -> Result<End, Error> {
-        let mut end = machine.run(deadline.left())?;
-        for _ in 0..args.reboot {
-            let ending = Ending::Guest(end.clone());
-            if !ending.wants_reboot() {
-                break;
-            }
-            let bad = machine.ledger().with(Ledger::pages);
-            machine.reset(guest)?;
-            let left = machine.ledger().with(Ledger::pages);
-            watch.output().starts(watch.when(), Some(ending.name()), bad - left, left);
-            end = machine.run(deadline.left())?;
-        }
-        Ok(end)
-    }
-
-    /// Types on the guest's console, at the pace at which the guest takes it. Who wants to leave need not wait for that.
-    fn type_in(keyboard: &Mutex<Keyboard>, guest: &seawall_vmm::Keyboard) {
-        let mut rest = Vec::new();
-        loop {
-            let mut keys = keyboard.lock().unwrap_or_else(PoisonError::into_inner);
-            let typed = keys.typed(Duration::ZERO);
-            if typed == Some(Typed::Leave) {
-                *keys = Keyboard::none();
-                std::process::exit(0);
-            }
-            let is_over = !keys.is_open();
-            drop(keys);
-            let is_new = match typed {
-                Some(Typed::Bytes(bytes)) => {
-                    rest.extend(bytes);
-                    true
+    /// Types on the guest's console, at the pace at which the guest takes it.
+    fn type_all(keyboard: &Keyboard, typed: &Receiver<Vec<u8>>) {
+        for mut bytes in typed {
+            loop {
+                bytes.drain(..keyboard.type_in(&bytes));
+                if bytes.is_empty() {
+                    break;
                 }
-                _ => false,
-            };
-            if rest.is_empty() && is_over {
-                return;
-            }
-            if !rest.is_empty() {
-                rest.drain(..guest.type_in(&rest));
-            }
-            if !is_new {
-                std::thread::sleep(PAUSE);
+                thread::sleep(KEY_SLICE);
             }
         }
     }

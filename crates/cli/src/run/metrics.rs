@@ -3,7 +3,6 @@
 mod server;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,11 +24,11 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Listens, and says where. `refresh` is called before each answer.
+    /// Listens, and says where.
     ///
     /// # Errors
     /// [`exit::UNAVAILABLE`] if the address cannot be had.
-    pub(super) fn new(address: SocketAddr, refresh: impl FnMut() + Send + 'static) -> Result<Self, Failure> {
+    pub(super) fn new(address: SocketAddr) -> Result<Self, Failure> {
         let failed = |error: &dyn std::fmt::Display| {
             let advice = "give an address of this host with a port that is free, or port 0 to get one";
             Failure::new(exit::UNAVAILABLE, format!("--metrics {address}: {error}; {advice}"))
@@ -45,18 +44,13 @@ impl Endpoint {
             tokio::net::TcpListener::from_std(listener).map_err(|error| failed(&error))?
         };
         let (stop, stopped) = oneshot::channel();
-        let refresh = Mutex::new(refresh);
         let page = numbers.clone();
-        let text = move || {
-            refresh.lock().unwrap_or_else(PoisonError::into_inner)();
-            page.render()
-        };
         let thread = std::thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        () = server::serve(async || Ok(listener.accept().await?.0), text) => {}
+                        () = server::serve(async || Ok(listener.accept().await?.0), move || page.render()) => {}
                         () = keep_up(&numbers) => {}
                         _ = stopped => {}
                     }

@@ -11,24 +11,29 @@ mod machine;
 mod metrics;
 mod output;
 mod poison;
+mod software;
+mod watched;
 mod why;
 
 use std::sync::Arc;
 
-use seawall::ledger::Keeper;
+use seawall::ledger::{Keeper, Ledger};
 use seawall::{Rule, Rules};
 use seawall_kvm::Kvm;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::kernel::{Kernel, KernelError};
 use seawall_vmm::load::LoadError;
-use seawall_vmm::{Config, Error, Guest, layout};
+use seawall_vmm::{Config, Error, Guest, SoftwareMachine, layout};
 
 use crate::parse::Place;
+use crate::watch::Watch;
 use crate::{Failure, exit};
 pub(crate) use args::Args;
 use args::Backend;
 use deadline::Deadline;
-use output::{Limits, Output};
+use machine::needs_software;
+use output::{Limits, Output, When};
+use watched::Run;
 use why::Decider;
 
 /// What Linux is told if the user says nothing: where its console is, and to come back from a panic at once.
@@ -53,12 +58,15 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         }
         Ok::<_, Failure>(output)
     };
+    let watch = Watch::default();
     if let Some(path) = &args.restore {
         let snapshot = keep::load(path, args.memory, !args.disk.is_empty())?;
         let mut config = snapshot.config();
         check_poison(args, config.memory)?;
         add_policy_and_disks(args, &mut config)?;
-        return machine::resume(args, &snapshot, config, output()?, &deadline);
+        let output = output()?;
+        let machine = SoftwareMachine::resume(&snapshot, config, Box::new(watch.clone()))?;
+        return Run::new(args, Box::new(machine), watch, output, &deadline)?.to_its_end(None);
     }
     // A file is read as far as it fits: first of all the size must make sense.
     Config::new(args.memory).checked_memory()?;
@@ -69,11 +77,17 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     if args.file.is_some() {
         output.note(format_args!("{} is taken for {}", args.kernel().display(), what(&guest)));
     }
-    if on_kvm {
-        kvm::run(args, config, &guest, output, &deadline)
+    let bad = config.ledger.with(Ledger::pages);
+    let machine = if on_kvm {
+        kvm::machine(config, &guest, &watch)?
     } else {
-        machine::run(args, config, guest, output, &deadline)
-    }
+        Box::new(SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?)
+    };
+    let left = machine.ledger().with(Ledger::pages);
+    output.starts(When::default(), None, bad - left, left);
+    // Unless it is to start again, its files are in its memory now.
+    let guest = (args.reboot > 0).then_some(guest);
+    Run::new(args, machine, watch, output, &deadline)?.to_its_end(guest.as_ref())
 }
 
 /// Whether the guest runs on KVM.
@@ -88,12 +102,7 @@ fn on_kvm(args: &Args) -> Result<bool, Failure> {
     match (args.backend, needs_machine) {
         (Backend::Machine, _) | (Backend::Auto, Some(_)) => Ok(false),
         (Backend::Auto, None) => Ok(Kvm::open().is_ok()),
-        (Backend::Kvm, Some((option, what, _))) => {
-            let message = format!(
-                "--backend kvm and {option}: only on the software machine {what}; leave one of them out"
-            );
-            Err(Failure::new(exit::USAGE, message))
-        }
+        (Backend::Kvm, Some((option, what, _))) => Err(needs_software(option, what)),
         (Backend::Kvm, None) => match Kvm::open() {
             Ok(_) => Ok(true),
             Err(error) => Err(Failure::new(

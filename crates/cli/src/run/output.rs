@@ -231,12 +231,15 @@ impl Output {
     }
 
     /// Says that the guest still runs, if it has said nothing for long, and only to a person.
-    pub(super) fn progress(&mut self, instructions: u64) {
+    pub(super) fn progress(&mut self, when: When) {
         if self.shows_progress == ShowsProgress::Never || self.last_seen.elapsed() < QUIET {
             return;
         }
         let bar = self.progress.get_or_insert_with(ProgressBar::new_spinner);
-        bar.set_message(format!("{} million instructions", instructions / 1_000_000));
+        bar.set_message(match when.instructions {
+            Some(instructions) => format!("{} million instructions", instructions / 1_000_000),
+            None => format!("{} s", when.time.as_secs()),
+        });
         bar.tick();
     }
 
@@ -321,8 +324,8 @@ impl Output {
         self.event(&event);
     }
 
-    /// The guest ended, with this exit code.
-    pub(super) fn end(&mut self, when: When, outcome: &str, code: u8, text: &str) {
+    /// The run is over.
+    pub(super) fn end(&mut self, when: When, outcome: &str, text: &str) {
         self.end_progress();
         let left_out = self.events.as_ref().map_or(0, |events| events.left_out);
         if let Some(events) = &mut self.events {
@@ -331,6 +334,10 @@ impl Output {
         }
         let left_out = (left_out != 0).then_some(left_out);
         self.event(&Event::new("end", when, End { outcome, text, events_left_out: left_out }));
+    }
+
+    /// Says how the run ended, with this exit code.
+    pub(super) fn say_end(&mut self, code: u8, text: &str) {
         if self.quiet && !self.json && code != 0 {
             self.error(text);
         } else {

@@ -114,7 +114,7 @@ impl Linux {
         let guest = self.guest()?;
         let mut config = Config::new(MEMORY);
         config.cpus = self.cpus;
-        (config.acpi, config.patience) = (self.acpi, self.patience);
+        config.acpi = self.acpi;
         config.policy = Box::new(self.policy.parse::<seawall::Rules>().map_err(|error| error.to_string())?);
         if self.disk {
             let path = Path::new("/tmp/disk");
@@ -122,6 +122,9 @@ impl Linux {
             config.disks.push(Disk::open(path, Writes::InMemory).map_err(text)?);
         }
         let mut machine = KvmMachine::new(config, &guest, Box::new(watch.clone())).map_err(text)?;
+        if let Some(patience) = self.patience {
+            machine.set_patience(patience);
+        }
         watch.set_memory(machine.memory());
         let end = machine.run(Some(LIMIT)).map_err(text)?;
         Ok((end, Instant::now()))

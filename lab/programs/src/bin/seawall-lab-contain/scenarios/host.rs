@@ -87,9 +87,11 @@ pub(super) fn child_if_asked() -> Option<ExitCode> {
 
 fn vmm(manners: Manners) -> Result<(), String> {
     let teller = Teller::default();
-    let mut config = Config::new(MEMORY);
-    config.tell_host = manners != Manners::SaysNothing;
+    let config = Config::new(MEMORY);
     let mut machine = KvmMachine::new(config, &guest(), Box::new(teller.clone())).map_err(text)?;
+    if manners == Manners::SaysNothing {
+        machine.set_untold();
+    }
     let mut register = PoisonRegister::open().map_err(text)?;
     for page in (PAGES..).step_by(APART as usize).take(BAD as usize) {
         machine.memory().write_slice(&[1; 8], GuestAddress(page)).map_err(text)?;

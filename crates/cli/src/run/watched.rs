@@ -1,0 +1,321 @@
+//! The one loop of a run, whatever the guest runs on: in slices, between which memory goes bad, keys are typed, and what
+//! the guest said is shown. And the one way out: the ledger is flushed, and the end is told.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use seawall::MemoryError;
+use seawall::ledger::{Ledger, PAGE};
+use seawall_vmm::{End, Guest};
+use serde_json::json;
+
+use super::deadline::Deadline;
+use super::ending::Ending;
+use super::keep::Keeper;
+use super::keyboard::{Keyboard, Typed};
+use super::machine::{Machine, Slice};
+use super::metrics::Endpoint;
+use super::output::Output;
+use super::poison::{Schedule, named_page};
+use super::{Args, MAX_INSNS};
+use crate::watch::{Seen, Watch};
+use crate::{Failure, exit};
+
+/// Between two looks at the clock while the guest waits for keys.
+const WAIT: Duration = Duration::from_millis(50);
+/// What a guest that was busy may catch up by waiting less afterwards.
+const LAG: Duration = Duration::from_secs(1);
+
+/// A run, from its guest's first instruction to its end.
+pub(super) struct Run<'a> {
+    args: &'a Args,
+    machine: Box<dyn Machine>,
+    watch: Watch,
+    output: Output,
+    keyboard: Keyboard,
+    /// Typed bytes that the machine has no room for yet.
+    typed: Vec<u8>,
+    schedule: Schedule,
+    keeper: Keeper<'a>,
+    deadline: &'a Deadline,
+    /// Of instructions.
+    limit: u64,
+    /// Since when the guest keeps up with the host's clock: that clock, and the machine's.
+    pace: Option<(Instant, Duration)>,
+    _metrics: Option<Endpoint>,
+}
+
+impl<'a> Run<'a> {
+    /// A run of this machine, which `watch` sees.
+    pub(super) fn new(
+        args: &'a Args,
+        machine: Box<dyn Machine>,
+        watch: Watch,
+        output: Output,
+        deadline: &'a Deadline,
+    ) -> Result<Self, Failure> {
+        let metrics = args.metrics()?;
+        deadline.ends_by(machine.waker());
+        let keyboard = args.keyboard(machine.waker());
+        let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
+        Ok(Self {
+            args,
+            machine,
+            watch,
+            output,
+            keyboard,
+            typed: Vec::new(),
+            schedule: Schedule::new(&args.poison),
+            keeper: Keeper::new(args.snapshot.as_ref()),
+            deadline,
+            limit,
+            pace: None,
+            _metrics: metrics,
+        })
+    }
+
+    /// Runs the guest to its end, or to that of its last reboot, which takes `guest`: the exit code.
+    pub(super) fn to_its_end(mut self, guest: Option<&Guest>) -> Result<u8, Failure> {
+        let ended = self.with_reboots(guest);
+        let stopped = self.machine.stop();
+        self.deadline.seen();
+        // A terminal is as it was before anything is said.
+        self.keyboard = Keyboard::none();
+        let rest = stopped.and_then(|()| self.show_rest());
+        let ending = ended.and_then(|ending| rest.map(|()| ending)).unwrap_or_else(Ending::Failed);
+        self.finish(ending)
+    }
+
+    fn with_reboots(&mut self, guest: Option<&Guest>) -> Result<Ending, Failure> {
+        let mut ending = self.until_end()?;
+        for _ in 0..self.args.reboot {
+            let Some(guest) = guest.filter(|_| ending.wants_reboot()) else { break };
+            let bad = self.machine.ledger().with(Ledger::pages);
+            self.machine.reset(guest)?;
+            let left = self.machine.ledger().with(Ledger::pages);
+            self.output.starts(self.machine.when(), Some(ending.name()), bad - left, left);
+            ending = self.until_end()?;
+        }
+        Ok(ending)
+    }
+
+    fn until_end(&mut self) -> Result<Ending, Failure> {
+        loop {
+            let now = self.instructions();
+            let kept = self.keeper.at_count(&mut *self.machine)?;
+            self.kept(kept);
+            self.poison()?;
+            if now >= self.limit {
+                return Ok(Ending::InstructionLimit);
+            }
+            if let Some(seconds) = self.args.timeout.filter(|_| self.deadline.is_over()) {
+                return Ok(Ending::TimeLimit(seconds));
+            }
+            let ahead = self.ahead();
+            if self.keys(ahead) {
+                return Ok(Ending::Keyboard);
+            }
+            let end = self.machine.run(self.slice(now))?;
+            self.show()?;
+            self.output.check()?;
+            if self.args.has_metrics() {
+                self.machine.gauge();
+            }
+            let ending = match end {
+                None if self.schedule.is_empty() => self.machine.is_stuck()?,
+                None => None,
+                // Nothing that could still be typed would wake a guest that does not take what is there.
+                Some(End::Idle) if self.keyboard.is_open() && self.typed.is_empty() => {
+                    self.keys(WAIT).then_some(Ending::Keyboard)
+                }
+                Some(end) => Some(Ending::Guest(end)),
+            };
+            if let Some(ending) = ending {
+                return Ok(ending);
+            }
+            self.output.progress(self.machine.when());
+        }
+    }
+
+    /// How far the guest may run now.
+    fn slice(&self, now: u64) -> Slice {
+        let due = self.schedule.left(now).min(self.keeper.left(now));
+        Slice { is_typed_to: self.keyboard.is_open(), instructions: due.min(self.limit - now) }
+    }
+
+    /// Instructions that the guest did, where they are counted.
+    fn instructions(&self) -> u64 {
+        self.machine.when().instructions.unwrap_or_default()
+    }
+
+    /// Turns bad what is due.
+    fn poison(&mut self) -> Result<(), Failure> {
+        while let Some(due) = self.schedule.take(self.instructions()) {
+            let page = due.page.as_deref();
+            self.machine.poison(due.range.clone()).map_err(|Failure { code, message }| {
+                let page = page.map(|page| format!("page {page}: ")).unwrap_or_default();
+                Failure::new(code, format!("--poison {page}{message}"))
+            })?;
+            self.output.poisoned(self.machine.when(), &due.range, page);
+            self.schedule.is_bad(due);
+        }
+        Ok(())
+    }
+
+    /// Shows what the guest did in the last slice.
+    fn show(&mut self) -> Result<(), Failure> {
+        let (when, now) = (self.machine.when(), self.instructions());
+        for seen in self.watch.take() {
+            match seen {
+                Seen::Console(bytes) => self.output.console(&bytes),
+                Seen::Line(line) => {
+                    if let Some((name, address)) = named_page(&line) {
+                        self.schedule.named(name, address, now);
+                    }
+                    let kept = self.keeper.at_line(&mut *self.machine, &line)?;
+                    self.kept(kept);
+                }
+                Seen::MemoryError { report, outcome } => {
+                    self.schedule.consumed(place(&outcome.error));
+                    self.output.memory_error(when, &report, &outcome);
+                }
+                Seen::Unanswered { report, outcome } => self.output.unanswered(when, &report, &outcome),
+                Seen::DeviceError { address } => {
+                    self.schedule.consumed(Some(address));
+                    self.output.device_error(when, address);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot was written to this file.
+    fn kept(&mut self, path: Option<&Path>) {
+        if let Some(path) = path {
+            let now = self.instructions();
+            self.output.note(format!("a snapshot after {now} instructions is in {}", path.display()));
+        }
+    }
+
+    /// How far a guest that somebody types to is ahead of the host's clock: one that waits skips time.
+    fn ahead(&mut self) -> Duration {
+        if !self.keyboard.is_terminal() {
+            return Duration::ZERO;
+        }
+        let time = self.machine.when().time;
+        let (clock, since) = *self.pace.get_or_insert_with(|| (Instant::now(), time));
+        let (guest, host) = (time.saturating_sub(since), clock.elapsed());
+        if guest + LAG < host {
+            self.pace = None;
+        }
+        guest.saturating_sub(host).min(WAIT)
+    }
+
+    /// Types what somebody typed, within so long, as far as the guest takes it; whether the user wants to leave.
+    fn keys(&mut self, wait: Duration) -> bool {
+        let mut wait = wait;
+        loop {
+            let taken = self.machine.type_in(&self.typed);
+            self.typed.drain(..taken);
+            if !self.typed.is_empty() {
+                return self.keyboard.wants_to_leave();
+            }
+            match self.keyboard.typed(wait) {
+                Some(Typed::Bytes(bytes)) => self.typed = bytes,
+                Some(Typed::Leave) => return true,
+                Some(Typed::Nothing) | None => return false,
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    /// Shows what the guest did until it stood still, and takes the snapshot if it is to be one of the end.
+    fn show_rest(&mut self) -> Result<(), Failure> {
+        self.show()?;
+        let kept = self.keeper.at_end(&mut *self.machine)?;
+        self.kept(kept);
+        if let Some(path) = self.keeper.missed() {
+            self.output.note(format_args!(
+                "no snapshot is in {}: the guest ended before the moment for it came",
+                path.display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Flushes the ledger, and says how it ended: the exit code.
+    fn finish(mut self, ending: Ending) -> Result<u8, Failure> {
+        let (when, at) = (self.machine.when(), self.machine.place());
+        let text = ending.explain(at);
+        self.output.end(when, ending.name(), &text);
+        if !matches!(ending, Ending::Failed(_)) {
+            self.output.say_end(ending.code(), &text);
+        }
+        let code = self.tell_of_poison(&ending);
+        if let Err(error) = self.machine.ledger().flush() {
+            self.output.note(&error);
+        }
+        let pages_not_named: Vec<&str> = self.schedule.unnamed().collect();
+        let mut report = json!({
+            "backend": self.machine.name(),
+            "policy": self.args.policy,
+            "outcome": ending.name(),
+            "text": text,
+            "pc": at.pc.map(|pc| format!("{pc:#x}")),
+            "instructions": when.instructions,
+            "guest_time_ns": when.time.as_nanos() as u64,
+            "poison_to_come": self.schedule.to_come() + pages_not_named.len(),
+            "poison_not_consumed": self.schedule.unconsumed().count(),
+            "pages_named": self.schedule.names(),
+            "pages_not_named": pages_not_named,
+            "bad_pages": self.machine.ledger().with(Ledger::pages),
+        });
+        for (name, value) in self.machine.report() {
+            report[name] = value;
+        }
+        let told = self.output.finish(report);
+        match ending {
+            Ending::Failed(failure) => Err(failure),
+            _ => told.map(|()| code),
+        }
+    }
+
+    /// Says what of the poison came to nothing: the exit code.
+    fn tell_of_poison(&mut self, ending: &Ending) -> u8 {
+        let to_come = self.schedule.to_come();
+        if to_come > 0 {
+            self.output.note(format_args!(
+                "{to_come} of the --poison ranges did not go bad: the guest ended before their @COUNT"
+            ));
+        }
+        for due in self.schedule.unconsumed() {
+            let page = due.page.as_ref().map(|page| format!("page {page}, ")).unwrap_or_default();
+            self.output.note(format_args!(
+                "{page}{:#x}..{:#x}, was bad and was never consumed: nothing read it",
+                due.range.start, due.range.end
+            ));
+        }
+        let unnamed: Vec<&str> = self.schedule.unnamed().collect();
+        if unnamed.is_empty() {
+            return ending.code();
+        }
+        let named = match self.schedule.names() {
+            [] => "it named no page at all".to_owned(),
+            names => format!("it named {}", names.join(", ")),
+        };
+        let text = format!("--poison page:{}: the guest never named it; {named}", unnamed.join(", page:"));
+        if ending.is_as_the_guest_wanted() {
+            self.output.error(text);
+            return exit::NO_SUCH_PAGE;
+        }
+        self.output.note(text);
+        ending.code()
+    }
+}
+
+/// The physical address that an access met bad memory at, as far as that is known.
+fn place(error: &MemoryError) -> Option<u64> {
+    // The exit names the page, the gva is exact.
+    let offset = error.gva.unwrap_or_default() % PAGE;
+    error.gpa.map(|gpa| if error.size == PAGE { gpa + offset } else { gpa })
+}
