@@ -34,8 +34,8 @@ impl Observer for Counts {
 const HEAD: usize = 12;
 const DESCRIPTOR: usize = 10;
 
-/// A descriptor; `how` says which of its fields are brought to where they mean something.
-fn descriptor(bytes: &[u8; DESCRIPTOR]) -> [u8; 16] {
+/// A descriptor of a queue of this size; `how` says which of its fields are brought to where they mean something.
+fn descriptor(bytes: &[u8; DESCRIPTOR], size: u16) -> [u8; 16] {
     let &[how, a, b, c, l0, l1, l2, l3, flags, next] = bytes;
     let address = match how & 3 {
         // The request headers of a disk.
@@ -49,7 +49,7 @@ fn descriptor(bytes: &[u8; DESCRIPTOR]) -> [u8; 16] {
     let length = if how & 4 == 0 { length & 0xffff } else { length };
     let (flags, next) = (u16::from(flags), u16::from(next));
     let flags = if how & 8 == 0 { flags & 3 } else { flags | flags << 8 };
-    let next = if how & 16 == 0 { next & 63 } else { next | next << 8 };
+    let next = if how & 16 == 0 { next & (size - 1) } else { next | next << 8 };
     let mut descriptor = [0; 16];
     descriptor[..8].copy_from_slice(&address.to_le_bytes());
     descriptor[8..12].copy_from_slice(&length.to_le_bytes());
@@ -68,6 +68,8 @@ fn guest(data: &[u8]) -> (Guest, bool) {
     let (head, descriptors) = data.split_at(data.len().min(HEAD));
     let byte = |at: usize| head.get(at).copied().unwrap_or_default();
     let first = byte(0);
+    let size = 1_u16 << (first >> 2 & 7);
+    let is_sound = first & 32 == 0;
     let (has_disk, queue) = (first & 1 == 0, u32::from(first >> 1 & 1));
     let registers = [
         (0x070, 1),
@@ -76,7 +78,7 @@ fn guest(data: &[u8]) -> (Guest, bool) {
         (0x020, 1),
         (0x070, 0xb),
         (0x030, queue),
-        (0x038, 1 << (first >> 2 & 7)),
+        (0x038, size.into()),
         (0x080, 0x4008_1000),
         (0x090, 0x4008_2000),
         (0x0a0, 0x4008_3000),
@@ -92,11 +94,12 @@ fn guest(data: &[u8]) -> (Guest, bool) {
     }
     let descriptors = descriptors.chunks_exact(DESCRIPTOR).filter_map(<[u8]>::first_chunk);
     for (bytes, to) in descriptors.zip(image[0x1000..0x1400].chunks_exact_mut(16)) {
-        to.copy_from_slice(&descriptor(bytes));
+        to.copy_from_slice(&descriptor(bytes, size));
     }
-    image[0x2002] = byte(1);
+    image[0x2002] = if is_sound { byte(1).min(size as u8) } else { byte(1) };
     for n in 0..64 {
-        image[0x2004 + 2 * n] = byte(2 + n % 8);
+        let head = byte(2 + n % 8);
+        image[0x2004 + 2 * n] = if is_sound { head & (size - 1) as u8 } else { head };
     }
     for n in 0..8 {
         let kind = byte(10 + n % 2).rotate_left(n as u32);
