@@ -42,6 +42,10 @@ struct Shared {
 }
 
 #[derive(Default)]
+#[cfg_attr(
+    not(all(target_os = "linux", target_arch = "aarch64")),
+    allow(dead_code, reason = "only on KVM a guest has other threads")
+)]
 struct Noted {
     seen: Vec<Seen>,
     /// What `seen` takes, bytes.
@@ -51,17 +55,38 @@ struct Noted {
 }
 
 impl Watch {
-    /// The same watch, for a guest on other threads than that of who sees it: those wait when more than a MiB is unseen.
-    pub(crate) fn for_other_threads(&self) -> Self {
-        Self { shared: self.shared.clone(), waits: true }
-    }
-
     /// What was seen since this was asked last.
     pub(crate) fn take(&self) -> Vec<Seen> {
         let mut noted = self.noted();
         noted.size = 0;
         self.shared.changed.notify_all();
         std::mem::take(&mut noted.seen)
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, size: usize, add: impl FnOnce(&mut Vec<Seen>)) {
+        let mut noted = self.noted();
+        add(&mut noted.seen);
+        noted.size += size;
+        self.shared.changed.notify_all();
+        while self.waits && noted.size > ROOM && !noted.is_closed {
+            noted = self.shared.changed.wait(noted).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// For a guest on other threads than that of who sees it.
+#[cfg_attr(
+    not(all(target_os = "linux", target_arch = "aarch64")),
+    allow(dead_code, reason = "only on KVM a guest has other threads")
+)]
+impl Watch {
+    /// The same watch, for the guest's threads: they wait when more than a MiB is unseen.
+    pub(crate) fn for_other_threads(&self) -> Self {
+        Self { shared: self.shared.clone(), waits: true }
     }
 
     /// Waits until there is something to be seen or somebody [wakes](Self::wake) this, but for so long at most.
@@ -88,20 +113,6 @@ impl Watch {
     pub(crate) fn close(&self) {
         self.noted().is_closed = true;
         self.shared.changed.notify_all();
-    }
-
-    fn noted(&self) -> MutexGuard<'_, Noted> {
-        self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, size: usize, add: impl FnOnce(&mut Vec<Seen>)) {
-        let mut noted = self.noted();
-        add(&mut noted.seen);
-        noted.size += size;
-        self.shared.changed.notify_all();
-        while self.waits && noted.size > ROOM && !noted.is_closed {
-            noted = self.shared.changed.wait(noted).unwrap_or_else(PoisonError::into_inner);
-        }
     }
 }
 
