@@ -38,6 +38,7 @@ fn tell_with_privilege() -> Option<Prepared> {
 }
 
 /// More pages than one pipe has room for.
+#[allow(clippy::unnecessary_wraps, reason = "a row of ACTS")]
 fn tell_without_privilege() -> Option<Prepared> {
     let memory = Mapping::anonymous(300);
     sigbus::install().unwrap();
@@ -51,6 +52,7 @@ fn heal_with_privilege() -> Option<Prepared> {
     Some(Box::new(move || memory.heal(memory.at(0)) == Ok(HostKnows::Told)))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "a row of ACTS")]
 fn heal_all_kinds() -> Option<Prepared> {
     let locked = Mapping::anonymous(1);
     // SAFETY: it is mapped; nothing of it changes.

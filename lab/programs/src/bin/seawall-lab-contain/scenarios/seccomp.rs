@@ -3,6 +3,9 @@
 //! with one rule fewer, which kills. A filter cannot be taken off: each is tried in a process of its own.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
@@ -11,37 +14,40 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use seawall::apei::ghes::{Ghes, Region as RecordRegion};
 use seawall::ledger::{Keeper, Ledger};
 use seawall::{AddressMap, Containment, Host, HostKnows, Now, Region, Rules, Source};
 use seawall_events::Reg;
 use seawall_host::seccomp::{self, INSTALL, RUNTIME, Rule, Thread, allow};
-use seawall_host::sigbus;
+use seawall_host::{Backing, sigbus};
 use seawall_inject::{Exit, Inject as _, Injector, SystemEvent, Vcpu as _};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
 use seawall_lab::Transcript;
 use seawall_lab_machine::PoisonRegister;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
+use vm_memory::FileOffset;
 
 use crate::linux::text;
 use crate::report::{Verdict, expect};
 use crate::watch::poison;
 
-/// The first argument of the VMM; then the thread whose filter lacks a rule, and the rule.
+/// The first argument of the VMM; then the file that its guest's memory is, the thread whose filter lacks a rule, and the rule.
+///
+/// The file is the scenario's: what is bad must not go back to the host when the VMM is killed.
 const CHILD: &str = "--vmm-under-seccomp";
 const KVM_RUN: u32 = 0xae80;
 
 const RAM: u64 = 0x4000_0000;
-const SIZE: u64 = 4 << 20;
+const SIZE: u64 = 2 << 20;
 const PAGE: u64 = 4096;
 const VECTORS: u64 = RAM + 0x1000;
 const CODE: u64 = RAM + 0x2000;
 const RECORDS: RecordRegion = RecordRegion { base: RAM + 0x1_0000, sea: 32, polled: 1, poll_interval: 1000 };
-/// The guest loads from each of these: of the first of them the host knows, the others are bad in hardware. They are more than
-/// a pipe has room for, so that telling takes all of its calls.
+/// The guest loads from each of these: of the first of them the host knows, the others are bad in hardware.
 const PAGES: u64 = RAM + 0x10_0000;
-const BAD: u64 = 300;
+const BAD: u64 = 4;
 
 /// 1: ldr x3, [x21]; add x21, x21, #4096; subs x20, x20, #1; b.ne 1b; PSCI SYSTEM_OFF
 const PROGRAM: [u32; 7] =
@@ -83,18 +89,19 @@ impl Which {
         once
     }
 
-    /// Calls that some programs or machines make and this one does not: its memory is not shared, locked or of huge pages, its
-    /// disk is not full, no name of a file is taken, and what the runtime does besides is up to its allocator and its clock.
+    /// Calls that some programs or machines make and this one does not: its memory is not locked or of huge pages, few pages are
+    /// kept, and in one pipe, its disk is not full, no name of a file is taken, and what the runtime does besides is up to its allocator and its clock.
     fn may_spare(self, rule: &Rule) -> bool {
         let of_others: &[&str] = match self {
             Self::Writer => &["unlinkat", "getrandom"],
             Self::Resetter => &[
-                "madvise (MADV_REMOVE)",
+                "pipe2",
+                "fcntl (F_SETPIPE_SZ)",
                 "madvise (MADV_DONTNEED_LOCKED)",
                 "madvise (MADV_POPULATE_WRITE)",
-                "rt_sigaction (SIGBUS)",
             ],
-            Self::Installer | Self::Vcpu => &[],
+            Self::Vcpu => &["close"],
+            Self::Installer => &[],
         };
         let is_of_installer = INSTALL.rules.contains(rule);
         RUNTIME.contains(rule)
@@ -151,7 +158,7 @@ fn run_rule() -> Rule {
 struct Teller(Arc<Mutex<Vec<HostKnows>>>);
 
 impl Host for Teller {
-    fn tell(&mut self, bad: std::ops::Range<u64>) -> HostKnows {
+    fn tell(&mut self, bad: Range<u64>) -> HostKnows {
         let knows = match seawall_host::tell(bad) {
             seawall_host::HostKnows::Told => HostKnows::Told,
             seawall_host::HostKnows::Kept => HostKnows::Kept,
@@ -168,11 +175,12 @@ pub(super) fn child_if_asked() -> Option<ExitCode> {
     if arguments.next()? != CHILD {
         return None;
     }
+    let memory = arguments.next().unwrap_or_default();
     let which = arguments.next().unwrap_or_default();
     let which = Which::ALL.iter().find(|(name, _)| *name == which).map(|(_, which)| *which);
     let number = arguments.next().and_then(|number| number.parse().ok());
     let is_privileged = arguments.next().is_some();
-    match vmm(LeftOut(which.zip(number)), is_privileged) {
+    match vmm(Path::new(&memory), LeftOut(which.zip(number)), is_privileged) {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(error) => {
             println!("{error}");
@@ -181,14 +189,15 @@ pub(super) fn child_if_asked() -> Option<ExitCode> {
     }
 }
 
-fn vmm(left_out: LeftOut, is_privileged: bool) -> Result<(), String> {
+fn vmm(memory: &Path, left_out: LeftOut, is_privileged: bool) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(text)?;
     let path = folder.path().join("ledger");
     let probed = probed()?;
     thread::scope(|scope| {
         left_out.spawn(scope, Which::Installer, || install(&probed))?.join().map_err(panicked)?
     })?;
-    let (vm, mut vcpu) = machine()?;
+    let (vm, mut vcpu) = machine(memory)?;
+    let arrived = arrived()?;
     let host = vm.host_address(RAM, SIZE).map_err(text)? as u64;
     let mut register = turn_bad(&vm)?;
     if !is_privileged {
@@ -213,7 +222,7 @@ fn vmm(left_out: LeftOut, is_privileged: bool) -> Result<(), String> {
         expect("pages in the ledger's file", &pages_in(&path)?, &BAD)?;
         let told = std::mem::take(&mut *teller.0.lock().unwrap_or_else(PoisonError::into_inner));
         let of_reset = keeper.clone();
-        let resetter = left_out.spawn(scope, Which::Resetter, move || reset(vm, &of_reset))?;
+        let resetter = left_out.spawn(scope, Which::Resetter, || reset(vm, &arrived, of_reset))?;
         resetter.join().map_err(panicked)??;
         keeper.flush().map_err(text)?;
         expect("pages in the ledger's file, healed", &pages_in(&path)?, &0)?;
@@ -250,8 +259,10 @@ fn install((kvm, vm, vcpu): &Probed) -> Result<(), String> {
     Injector::probe(vcpu).map(|_| ()).map_err(text)
 }
 
-fn machine() -> Result<(Vm, Vcpu), String> {
-    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), SIZE as usize)]).map_err(text)?;
+fn machine(memory: &Path) -> Result<(Vm, Vcpu), String> {
+    let file = File::options().read(true).write(true).open(memory).map_err(text)?;
+    let region = (GuestAddress(RAM), SIZE as usize, Some(FileOffset::new(file, 0)));
+    let memory = GuestMemoryMmap::from_ranges_with_files([region]).map_err(text)?;
     let vm = Kvm::open().map_err(text)?.create_vm(memory, Config::default()).map_err(text)?;
     for (address, words) in [(VECTORS + 0x200, &HANDLER[..]), (CODE, &PROGRAM[..])] {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -266,6 +277,8 @@ fn machine() -> Result<(Vm, Vcpu), String> {
 
 fn turn_bad(vm: &Vm) -> Result<PoisonRegister, String> {
     let mut register = PoisonRegister::open().map_err(text)?;
+    // Not of the page behind them, which is good.
+    vm.memory().write_slice(&[1; 8], GuestAddress(PAGES + BAD * PAGE)).map_err(text)?;
     for page in (PAGES..).step_by(PAGE as usize).take(BAD as usize) {
         vm.memory().write_slice(&[1; 8], GuestAddress(page)).map_err(text)?;
         if page == PAGES {
@@ -321,13 +334,30 @@ fn run(vcpu: &mut Vcpu, containment: &mut Containment, memory: &GuestMemoryMmap)
     contained.stop().map_or(Ok(()), |reason| Err(reason.to_string()))
 }
 
-/// The thread that resets the guest, reads for a device, and takes a guest of elsewhere: where memory was bad there are holes.
-fn reset(vm: &Vm, keeper: &Keeper) -> Result<(), String> {
-    vm.heal(PAGES, BAD * PAGE).map_err(text)?;
-    keeper.remove(PAGES..PAGES + BAD * PAGE);
-    vm.make_holes(&[PAGES..PAGES + PAGE]).map_err(text)?;
-    let is_good = |gpa| vm.read(gpa, &mut [0]).is_ok();
-    expect("reads of a hole, and beside it", &[is_good(PAGES), is_good(PAGES + PAGE)], &[false, true])
+/// A guest of elsewhere.
+fn arrived() -> Result<Vm, String> {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), SIZE as usize)]).map_err(text)?;
+    let vm = Kvm::open().map_err(text)?.create_vm(memory, Config::default()).map_err(text)?;
+    vm.memory().write_slice(&[1; 2 * PAGE as usize], GuestAddress(RAM)).map_err(text)?;
+    Ok(vm)
+}
+
+/// The thread that resets the guest, and takes one of elsewhere: where memory was bad there are holes, of which devices read.
+fn reset(vm: &Vm, arrived: &Vm, keeper: Arc<Keeper>) -> Result<(), String> {
+    // And one page that nobody has told of yet.
+    let pages = PAGES..PAGES + (BAD + 1) * PAGE;
+    let host = vm.host_address(pages.start, pages.end - pages.start).map_err(text)? as u64;
+    heal(host..host + (pages.end - pages.start))?;
+    keeper.remove(pages);
+    arrived.make_holes(&[RAM..RAM + PAGE]).map_err(text)?;
+    let is_good = |gpa| arrived.read(gpa, &mut [0]).is_ok();
+    expect("reads of a hole, and beside it", &[is_good(RAM), is_good(RAM + PAGE)], &[false, true])
+}
+
+#[allow(unsafe_code, reason = "the machine's own function heals anonymous memory")]
+fn heal(host: Range<u64>) -> Result<(), String> {
+    // SAFETY: it is guest memory that is mapped so, and the guest has ended.
+    unsafe { seawall_host::heal(host, Backing::SHARED) }.map(|_| ()).map_err(text)
 }
 
 fn pages_in(path: &Path) -> Result<u64, String> {
@@ -340,8 +370,12 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> String {
 
 /// How the VMM ends, and its last words.
 fn try_vmm(arguments: &[&str]) -> Result<(ExitStatus, String), String> {
+    let memory = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).map_err(text)?);
+    memory.set_len(SIZE).map_err(text)?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
     let program = env::current_exe().map_err(text)?;
-    let output = Command::new(program).arg(CHILD).args(arguments).output().map_err(text)?;
+    let output = Command::new(program).args([CHILD, &path]).args(arguments).output().map_err(text)?;
+    PoisonRegister::open().map_err(text)?.heal_all();
     Ok((output.status, String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
 }
 
