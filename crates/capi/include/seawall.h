@@ -236,10 +236,6 @@ enum seawall_action
    * Nothing was injected, as this is a dry run; `injection` says what would have been.
    */
   SEAWALL_ACTION_DRY_RUN = 7,
-  /**
-   * What this version of the interface has no name for; the text says it.
-   */
-  SEAWALL_ACTION_OTHER = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

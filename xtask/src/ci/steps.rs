@@ -115,7 +115,16 @@ fn features() -> Plan {
 fn packages() -> Plan {
     let package = ["package", "--workspace", "--locked", "--no-verify", "--allow-dirty"];
     // Those with `publish = false`.
-    let not = ["xtask", "seawall-lab", "seawall-hostile", "seawall-capi", "seawall-preload"];
+    let not = [
+        "xtask",
+        "seawall-anchor-edit",
+        "seawall-capi",
+        "seawall-diff-isa",
+        "seawall-hostile",
+        "seawall-kernel-fit",
+        "seawall-lab",
+        "seawall-preload",
+    ];
     let exclude = not.iter().flat_map(|name| ["--exclude", name]);
     Plan::Run(vec![Call::cargo(&package.into_iter().chain(exclude).collect::<Vec<_>>())])
 }
@@ -147,7 +156,7 @@ fn advisories() -> Plan {
 }
 
 fn kernel_fit() -> Plan {
-    Plan::Run(vec![Call::xtask(&["kernel-fit"])])
+    Plan::Run(vec![Call::cargo(&["run", "--locked", "--package", "seawall-kernel-fit"])])
 }
 
 fn demo() -> Plan {
@@ -165,7 +174,9 @@ fn msrv() -> Plan {
 fn diff_isa() -> Plan {
     match lacking(&[QEMU_USER]) {
         Some(lacking) => Plan::Skip(lacking),
-        None => Plan::Run(vec![Call::xtask(&["diff-isa", "--ci"])]),
+        None => {
+            Plan::Run(vec![Call::cargo(&["run", "--locked", "--package", "seawall-diff-isa", "--", "--ci"])])
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::case::Outcome;
-use super::generate::Cpu;
-use super::image::{self, FaultCode, Image};
-use super::layout;
+use crate::case::Outcome;
+use crate::generate::Cpu;
+use crate::image::{self, FaultCode, Image};
+use crate::layout;
 
 /// The program, and a file name of our own for images.
 pub(super) struct Qemu {

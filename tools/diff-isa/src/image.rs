@@ -13,9 +13,9 @@
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynasmApi, DynasmError, DynasmLabelApi, VecAssembler, dynasm};
 
-use super::case::{Case, Fault, FaultKind, Outcome, State};
-use super::generate::Cpu;
-use super::layout::{self, record};
+use crate::case::{Case, Fault, FaultKind, Outcome, State};
+use crate::generate::Cpu;
+use crate::layout::{self, record};
 
 /// Where each side keeps its two numbers for a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

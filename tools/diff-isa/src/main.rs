@@ -1,4 +1,4 @@
-//! `cargo xtask diff-isa`: the machine's CPU against an implementation that is not ours.
+//! `cargo xtask diff-isa`, or `cargo run -p seawall-diff-isa`: the machine's CPU against an implementation that is not ours.
 //!
 //! Random instruction sequences run at EL0 in the software Arm machine and as a Linux process under `qemu-aarch64`
 //! (QEMU's user mode). Registers, SP, flags, a memory buffer, and a fault's kind, PC and address are compared. A
@@ -11,9 +11,12 @@
 //! Batches take turns between two CPU models of QEMU: `max`, which has everything that the machine has and more, and
 //! `neoverse-n1`, whose DC ZVA block has the machine's size. With `--undefined` every second batch is of words of FP and
 //! AdvSIMD, under `cortex-a57`, which has of these just what the machine has.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 use std::time::Instant;
+
+use clap::Parser;
 
 mod case;
 mod disassembly;
@@ -33,8 +36,9 @@ use case::{Case, Outcome};
 use generate::Cpu;
 use random::Random;
 
-/// What to run.
-#[derive(clap::Args)]
+/// Random instruction sequences on the machine's CPU and on qemu-aarch64: registers, flags, memory and faults compared
+#[derive(Parser)]
+#[command(name = "diff-isa")]
 pub(crate) struct Options {
     /// The seed: the same seed makes the same sequences
     #[arg(long, default_value_t = 1)]
@@ -126,16 +130,17 @@ impl Sides {
 }
 
 /// Runs it, and prints what came out. Exit code 1 on a mismatch, 0 if all agree or QEMU is missing.
-pub(crate) fn run(options: &Options) -> ExitCode {
+fn main() -> ExitCode {
+    let options = Options::parse();
     let Some(qemu) = qemu::Qemu::find() else {
-        report::skipped(options);
+        report::skipped(&options);
         return ExitCode::SUCCESS;
     };
     let sides = Sides { qemu };
     let agree = if options.ci {
         options.presets().iter().all(|options| run_one(options, &sides))
     } else {
-        run_one(options, &sides)
+        run_one(&options, &sides)
     };
     if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::case::Case;
-use super::disassembly::disassemble;
-use super::{Options, Pairs};
+use crate::case::Case;
+use crate::disassembly::disassemble;
+use crate::{Options, Pairs};
 
 /// A run so far.
 #[derive(Default)]

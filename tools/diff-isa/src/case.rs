@@ -1,7 +1,7 @@
 //! What is run: an initial state and a short sequence; and what comes out.
 
-use super::layout;
-use super::template::BranchOffset;
+use crate::layout;
+use crate::template::BranchOffset;
 
 /// Registers and memory before a sequence, or after it.
 #[derive(Clone, PartialEq, Eq, Default)]

@@ -5,7 +5,7 @@
 //! register, `s` status or compare register, `m` index register. What a diagram cannot say (unallocated
 //! combinations, CONSTRAINED UNPREDICTABLE ones) its `accept` function refuses.
 
-use super::random::Random;
+use crate::random::Random;
 
 /// A `qemu-aarch64 -cpu` whose features a template needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -415,8 +415,8 @@ const LDST_UNPRIVILEGED: &str = "sttrb|sttrh|sttr|ldtrb|ldtrh|ldtr|ldtrsb|ldtrsh
 
 #[cfg(test)]
 mod tests {
-    use super::super::disassembly::objdump;
     use super::*;
+    use crate::disassembly::objdump;
 
     #[test]
     fn every_diagram_has_32_bits_and_takes_a_draw() {

@@ -1,8 +1,8 @@
 //! Encoding diagrams of FP and AdvSIMD, as `template` has those of the base instruction set: what Armv8.0 has, with
 //! FEAT_AES, FEAT_PMULL, FEAT_SHA1, FEAT_SHA256, and no half-precision arithmetic.
 
-use super::template::Needs::Base;
-use super::template::{Access, Class, Offset, Size, Template, field, row};
+use crate::template::Needs::Base;
+use crate::template::{Access, Class, Offset, Size, Template, field, row};
 
 const PLAIN: Class = Class::Plain;
 

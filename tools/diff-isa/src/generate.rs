@@ -1,10 +1,10 @@
 //! Random sequences in which every access lands in the buffer.
 
-use super::case::{Case, Fix, State, Unit};
-use super::layout;
-use super::random::Random;
-use super::template::{self, Access, Class, Needs, Offset, Template, field};
-use super::vector;
+use crate::case::{Case, Fix, State, Unit};
+use crate::layout;
+use crate::random::Random;
+use crate::template::{self, Access, Class, Needs, Offset, Template, field};
+use crate::vector;
 
 /// The CPU model that QEMU plays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

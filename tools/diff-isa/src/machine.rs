@@ -8,9 +8,9 @@ use seawall_arm::Reg;
 use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vm};
 
-use super::case::Outcome;
-use super::image::{self, EXIT, FaultCode, Image};
-use super::layout::{self, record};
+use crate::case::Outcome;
+use crate::image::{self, EXIT, FaultCode, Image};
+use crate::layout::{self, record};
 
 /// RAM: from 0x4000_0000 to `layout::UNMAPPED`.
 const RAM_BASE: u64 = 0x4000_0000;
@@ -200,9 +200,9 @@ fn level_3(i: u64, image: &Image) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::case::{Case, Fault, FaultKind, State, Unit};
-    use super::super::generate::Cpu;
     use super::*;
+    use crate::case::{Case, Fault, FaultKind, State, Unit};
+    use crate::generate::Cpu;
 
     /// Runs words from registers that are all 0 but X1, and an empty buffer.
     fn end_of(x1: u64, words: &[u32]) -> Outcome {

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::calls::{Calls, Unbounded};
-use super::code::{Code, read_archive};
-use super::{build, names_of, sources};
+use crate::calls::{Calls, Unbounded};
+use crate::code::{Code, read_archive};
+use crate::{build, names_of, sources};
 
 /// Compiles a crate and reads its object.
 fn compiled(name: &str, source: &str) -> Vec<Code> {
@@ -164,5 +164,5 @@ fn floats_in_sources_are_found_and_nothing_else() {
 fn sources_are_found_in_folders() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let files = sources::rust_files(&root.join("src")).expect("this crate's sources");
-    assert!(files.iter().any(|file| file.ends_with("kernel_fit/tests.rs")));
+    assert!(files.iter().any(|file| file.ends_with("src/tests.rs")));
 }

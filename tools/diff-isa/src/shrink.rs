@@ -1,9 +1,9 @@
 //! From a differing sequence to the shortest one that still differs.
 
-use super::case::{Case, Outcome};
-use super::generate::Cpu;
-use super::report::Mismatch;
-use super::{Plan, Sides, image, layout};
+use crate::case::{Case, Outcome};
+use crate::generate::Cpu;
+use crate::report::Mismatch;
+use crate::{Plan, Sides, image, layout};
 
 /// The mismatch of case `at` of a batch, made as small as it gets.
 pub(super) fn mismatch(sides: &Sides, plan: &Plan, at: usize, pair: &(Outcome, Outcome)) -> Mismatch {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::code::{Code, Function, Key, demangle};
+use crate::code::{Code, Function, Key, demangle};
 
 /// Every function of some objects, by key.
 pub(crate) struct Calls<'code> {

@@ -1,4 +1,5 @@
-//! `cargo xtask kernel-fit`: are `seawall-events` and `seawall-arm` fit to be linked into a kernel?
+//! `cargo xtask kernel-fit`, or `cargo run -p seawall-kernel-fit`: are `seawall-events` and `seawall-arm` fit to be
+//! linked into a kernel?
 //!
 //! Read from the built objects, not from intentions: `crates/events/examples/embed_object.rs` instantiates every entry
 //! point for a vCPU of its own; its object and those of the two crates may
@@ -9,6 +10,7 @@
 //! - not recurse, and need at most [`STACK_LIMIT`] bytes of stack from an entry point down.
 //!
 //! And no source file of the two crates may name a float.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,8 +32,7 @@ const STACK_LIMIT: u64 = 1024;
 /// The entry points: every function of the example.
 const ENTRY_POINTS: &str = "embed_object::";
 
-/// Runs the check.
-pub(crate) fn run() -> ExitCode {
+fn main() -> ExitCode {
     match check(&root()) {
         Ok(offences) if offences.is_empty() => ExitCode::SUCCESS,
         Ok(offences) => {
@@ -49,7 +50,7 @@ pub(crate) fn run() -> ExitCode {
 
 /// The workspace.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
 }
 
 fn check(root: &Path) -> Result<Vec<String>, String> {

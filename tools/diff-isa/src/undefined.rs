@@ -3,11 +3,11 @@
 //! All registers and SP point to the middle of the buffer, so that any load or store has somewhere to go, and a
 //! register branch ends in a fault at a known place. `comparable` names what is left out, and why.
 
-use super::case::{Case, State, Unit};
-use super::generate::Cpu;
-use super::random::Random;
-use super::template::{BranchOffset, TEMPLATES, field};
-use super::{layout, vector};
+use crate::case::{Case, State, Unit};
+use crate::generate::Cpu;
+use crate::random::Random;
+use crate::template::{BranchOffset, TEMPLATES, field};
+use crate::{layout, vector};
 
 /// A case of one word. For `CortexA57`, which has just what the machine has of FP and AdvSIMD, it is one of those;
 /// for other models it is any other word.
