@@ -50,6 +50,10 @@ pub enum StopReason {
     Nested = 3,
     /// What this version of the interface has no name for; the text says it.
     Other = 4,
+    /// A vCPU touched bad memory of the VMM's own.
+    NotGuests = 5,
+    /// Errors come faster than memory can fail: the guest makes them itself, or reads all of a bad range over and over.
+    Flood = 6,
 }
 
 /// What the guest was doing when it met the bad memory.
@@ -327,6 +331,8 @@ fn set_reason(outcome: &mut Outcome, reason: &Reason) {
             outcome.storm_times = u32::try_from(*times).unwrap_or(u32::MAX);
             StopReason::Storm
         }
+        Reason::Flood { .. } => StopReason::Flood,
+        Reason::NotGuests { .. } => StopReason::NotGuests,
         Reason::Policy(_) => StopReason::Policy,
         Reason::Nested => StopReason::Nested,
         _ => StopReason::Other,

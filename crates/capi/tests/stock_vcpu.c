@@ -526,6 +526,38 @@ static void a_storm_is_stopped(void)
     seawall_containment_free(containment);
 }
 
+/* No access often enough for a storm: 16,384 at once, and one more. */
+static void a_flood_is_stopped(void)
+{
+    seawall_containment *containment;
+    seawall_incident *incident;
+    seawall_outcome outcome;
+    seawall_sea_exit next = load;
+    struct vcpu vcpu;
+    seawall_vcpu ioctls = calls(&vcpu);
+    char text[256];
+    int times;
+
+    OK(seawall_containment_new("full", &containment, NULL));
+    OK(seawall_incident_new(&incident, NULL));
+    outcome.action = SEAWALL_ACTION_NONE;
+    for (times = 0; times < 20000 && outcome.action != SEAWALL_ACTION_STOP; times++) {
+        vcpu = at_el0();
+        next.gva += 64;
+        if (seawall_handle_sea(containment, &ioctls, NULL, &next, 1, 0, incident, NULL))
+            break;
+        seawall_incident_outcome(incident, &outcome, NULL);
+    }
+    IS(outcome.action, SEAWALL_ACTION_STOP);
+    IS(outcome.stop_reason, SEAWALL_STOP_REASON_FLOOD);
+    IS(outcome.storm_times, 0);
+    IS(times, 16385);
+    OK(seawall_incident_text(incident, text, sizeof text, NULL));
+    CHECK(strstr(text, "stopped: the guest took more than 16384 memory errors within 10 s") != NULL);
+    seawall_incident_free(incident);
+    seawall_containment_free(containment);
+}
+
 static void records_and_tables(void)
 {
     seawall_containment *containment;
@@ -844,6 +876,7 @@ int main(int argc, char **argv)
     rules_dry_runs_and_the_host_first();
     when_ioctls_fail();
     a_storm_is_stopped();
+    a_flood_is_stopped();
     records_and_tables();
     the_ledger_survives(argv[1]);
     bad_arguments_are_refused();
