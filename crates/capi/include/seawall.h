@@ -431,6 +431,14 @@ enum seawall_stop_reason
    * What this version of the interface has no name for; the text says it.
    */
   SEAWALL_STOP_REASON_OTHER = 4,
+  /**
+   * A vCPU touched bad memory of the VMM's own.
+   */
+  SEAWALL_STOP_REASON_NOT_GUESTS = 5,
+  /**
+   * Errors come faster than memory can fail: the guest makes them itself, or reads all of a bad range over and over.
+   */
+  SEAWALL_STOP_REASON_FLOOD = 6,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

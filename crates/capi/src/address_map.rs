@@ -4,7 +4,7 @@ use seawall::Region;
 
 use crate::pointer::{Out, array, free, shared};
 use crate::records::range;
-use crate::status::{Error, Failure, Status, call};
+use crate::status::{Error, ErrorOut, Failure, Status};
 
 /// A run of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +33,19 @@ pub unsafe extern "C" fn seawall_address_map_new(
     map: *mut *mut AddressMap,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let map = Out::new(map, "map")?;
-            let regions = array(regions, count, "regions")?.iter();
-            let regions =
-                regions.map(|region| Region { guest: region.guest, host: region.host, size: region.size });
-            map.give(AddressMap(seawall::AddressMap::new(regions).map_err(Failure::invalid)?));
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or valid for writes of a pointer, by the contract.
+    let map = unsafe { Out::new(map, "map") };
+    // SAFETY: valid for reads of `count` regions or NULL with 0, by the contract.
+    let regions = unsafe { array(regions, count, "regions") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let map = map?;
+        let regions = regions?.iter();
+        let regions =
+            regions.map(|region| Region { guest: region.guest, host: region.host, size: region.size });
+        map.give(AddressMap(seawall::AddressMap::new(regions).map_err(Failure::invalid)?));
+        Ok(())
+    })
 }
 
 /// Frees a map; nothing for NULL.
@@ -52,7 +54,7 @@ pub unsafe extern "C" fn seawall_address_map_new(
 /// `map` must be NULL, or from `seawall_address_map_new` and not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_address_map_free(map: *mut AddressMap) {
-    // SAFETY: by the caller.
+    // SAFETY: NULL, or from `seawall_address_map_new` and not used any more, by the contract.
     unsafe { free(map) }
 }
 
@@ -67,14 +69,16 @@ pub unsafe extern "C" fn seawall_address_map_guest(
     gpa: *mut u64,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (map, gpa) = (shared(map, "map")?, Out::new(gpa, "gpa")?);
-            gpa.set(map.0.guest(host).ok_or_else(|| nothing("guest memory at the VMM's address", host))?);
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or a map of `seawall_address_map_new`, by the contract.
+    let map = unsafe { shared(map, "map") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let gpa = unsafe { Out::new(gpa, "gpa") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (map, gpa) = (map?, gpa?);
+        gpa.set(map.0.guest(host).ok_or_else(|| nothing("guest memory at the VMM's address", host))?);
+        Ok(())
+    })
 }
 
 /// Gives where a byte of the guest's is in the VMM; SEAWALL_STATUS_NOT_FOUND if it is not in the map.
@@ -88,14 +92,16 @@ pub unsafe extern "C" fn seawall_address_map_host(
     host: *mut u64,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (map, host) = (shared(map, "map")?, Out::new(host, "host")?);
-            host.set(map.0.host(gpa).ok_or_else(|| nothing("memory of the guest at", gpa))?);
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or a map of `seawall_address_map_new`, by the contract.
+    let map = unsafe { shared(map, "map") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let host = unsafe { Out::new(host, "host") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (map, host) = (map?, host?);
+        host.set(map.0.host(gpa).ok_or_else(|| nothing("memory of the guest at", gpa))?);
+        Ok(())
+    })
 }
 
 /// Gives one of the guest's ranges behind `size` bytes of the VMM's at `host`: for a SIGBUS, `si_addr` and
@@ -114,18 +120,21 @@ pub unsafe extern "C" fn seawall_address_map_guest_range(
     gpa_size: *mut u64,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let map = shared(map, "map")?;
-            let (gpa, gpa_size) = (Out::new(gpa, "gpa")?, Out::new(gpa_size, "gpa_size")?);
-            let found = map.0.guest_ranges(range(host, size)?).nth(index);
-            let found = found.ok_or_else(|| nothing("more guest memory at the VMM's address", host))?;
-            gpa.set(found.start);
-            gpa_size.set(found.end - found.start);
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or a map of `seawall_address_map_new`, by the contract.
+    let map = unsafe { shared(map, "map") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let gpa = unsafe { Out::new(gpa, "gpa") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let gpa_size = unsafe { Out::new(gpa_size, "gpa_size") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (map, gpa, gpa_size) = (map?, gpa?, gpa_size?);
+        let found = map.0.guest_ranges(range(host, size)?).nth(index);
+        let found = found.ok_or_else(|| nothing("more guest memory at the VMM's address", host))?;
+        gpa.set(found.start);
+        gpa_size.set(found.end - found.start);
+        Ok(())
+    })
 }
 
 fn nothing(what: &str, address: u64) -> Failure {

@@ -11,7 +11,7 @@ use crate::incident::{Incident, Step, take_decision};
 use crate::memory::Memory;
 use crate::pointer::{Out, exclusive, free, lock, shared, string};
 use crate::records::{range, time};
-use crate::status::{Error, Failure, Status, call};
+use crate::status::{Error, ErrorOut, Failure, Status};
 use crate::vcpu::{SeaExit, Vcpu};
 
 /// Turns the memory errors of one guest into what a policy decides.
@@ -30,16 +30,17 @@ pub unsafe extern "C" fn seawall_containment_new(
     containment: *mut *mut Containment,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let containment = Out::new(containment, "containment")?;
-            let rules = string(policy, "policy")?.to_string_lossy();
-            let rules: Rules = rules.parse().map_err(Failure::invalid)?;
-            containment.give(Containment(Mutex::new(seawall::Containment::new(rules)), OnceLock::new()));
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or valid for writes of a pointer, by the contract.
+    let containment = unsafe { Out::new(containment, "containment") };
+    // SAFETY: NULL or a string with a zero at its end, by the contract.
+    let policy = unsafe { string(policy, "policy") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let containment = containment?;
+        let rules: Rules = policy?.to_string_lossy().parse().map_err(Failure::invalid)?;
+        containment.give(Containment(Mutex::new(seawall::Containment::new(rules)), OnceLock::new()));
+        Ok(())
+    })
 }
 
 /// Frees a containment; nothing for NULL.
@@ -48,7 +49,7 @@ pub unsafe extern "C" fn seawall_containment_new(
 /// `containment` must be NULL, or from `seawall_containment_new` and not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_containment_free(containment: *mut Containment) {
-    // SAFETY: by the caller.
+    // SAFETY: NULL, or from `seawall_containment_new` and not used any more, by the contract.
     unsafe { free(containment) }
 }
 
@@ -62,13 +63,13 @@ pub unsafe extern "C" fn seawall_containment_set_dry_run(
     is_dry_run: u32,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            lock(&shared(containment, "containment")?.0).set_dry_run(is_dry_run != 0);
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        lock(&containment?.0).set_dry_run(is_dry_run != 0);
+        Ok(())
+    })
 }
 
 /// Says in pages of how many bytes the host has the guest's memory: a power of two, 4096 if nothing is said. An error costs
@@ -82,13 +83,13 @@ pub unsafe extern "C" fn seawall_containment_set_host_page(
     bytes: u64,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            lock(&shared(containment, "containment")?.0).set_host_page(bytes);
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        lock(&containment?.0).set_host_page(bytes);
+        Ok(())
+    })
 }
 
 /// The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be
@@ -101,13 +102,13 @@ pub unsafe extern "C" fn seawall_containment_reset(
     containment: *const Containment,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            lock(&shared(containment, "containment")?.0).reset();
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        lock(&containment?.0).reset();
+        Ok(())
+    })
 }
 
 /// Decides what is to be done about a `KVM_EXIT_ARM_SEA`. The guest is as it was: alone, this is a dry run.
@@ -127,14 +128,19 @@ pub unsafe extern "C" fn seawall_decide_sea(
     incident: *mut Incident,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (containment, vcpu) = (shared(containment, "containment")?, shared(vcpu, "vcpu")?);
-            let source = Source::Sea((*shared(exit, "exit")?).into());
-            decide(containment, vcpu, source, now_ns, exclusive(incident, "incident")?)
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions are ioctls of this vCPU, by the contract.
+    let vcpu = unsafe { shared(vcpu, "vcpu") };
+    // SAFETY: NULL or valid for reads, by the contract.
+    let exit = unsafe { shared(exit, "exit") };
+    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    let incident = unsafe { exclusive(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (containment, vcpu, exit) = (containment?, vcpu?, exit?);
+        decide(containment, vcpu, Source::Sea((*exit).into()), now_ns, incident?)
+    })
 }
 
 /// Decides what is to be done about a SIGBUS with `BUS_MCEERR_AR` that a vCPU's thread got in `KVM_RUN`. `gpa` and
@@ -152,14 +158,17 @@ pub unsafe extern "C" fn seawall_decide_sigbus(
     incident: *mut Incident,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (containment, vcpu) = (shared(containment, "containment")?, shared(vcpu, "vcpu")?);
-            let source = Source::SigbusAt(range(gpa, size)?);
-            decide(containment, vcpu, source, now_ns, exclusive(incident, "incident")?)
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions are ioctls of this vCPU, by the contract.
+    let vcpu = unsafe { shared(vcpu, "vcpu") };
+    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    let incident = unsafe { exclusive(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (containment, vcpu, range) = (containment?, vcpu?, range(gpa, size)?);
+        decide(containment, vcpu, Source::SigbusAt(range), now_ns, incident?)
+    })
 }
 
 /// Writes the record of the error, if the guest looks for such and an abort is to be injected that makes it look. While
@@ -181,13 +190,14 @@ pub unsafe extern "C" fn seawall_record(
     incident: *mut Incident,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (containment, memory) = (shared(containment, "containment")?, shared(memory, "memory")?);
-            record(containment, memory, unix_seconds, exclusive(incident, "incident")?)
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions access the guest's memory, by the contract.
+    let memory = unsafe { shared(memory, "memory") };
+    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    let incident = unsafe { exclusive(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| record(containment?, memory?, unix_seconds, incident?))
 }
 
 /// Does what was decided, and reads back what the guest will see. The vCPU must not have run since it was decided. If it
@@ -203,13 +213,14 @@ pub unsafe extern "C" fn seawall_inject(
     incident: *mut Incident,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (containment, vcpu) = (shared(containment, "containment")?, shared(vcpu, "vcpu")?);
-            inject(containment, vcpu, exclusive(incident, "incident")?)
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions are ioctls of this vCPU, by the contract.
+    let vcpu = unsafe { shared(vcpu, "vcpu") };
+    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    let incident = unsafe { exclusive(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| inject(containment?, vcpu?, incident?))
 }
 
 /// After `SEAWALL_ACTION_HOST_FIRST`: the host put memory there with what was in it. The incident is done; run the vCPU
@@ -224,17 +235,17 @@ pub unsafe extern "C" fn seawall_repaired(
     incident: *mut Incident,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let containment = shared(containment, "containment")?;
-            let incident = exclusive(incident, "incident")?;
-            let (decision, _) = take_decision(incident)?;
-            let outcome = lock(&containment.0).repaired(decision);
-            incident.0 = Step::Done(outcome);
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    let incident = unsafe { exclusive(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (containment, incident) = (containment?, incident?);
+        let (decision, _) = take_decision(incident)?;
+        incident.0 = Step::Done(lock(&containment.0).repaired(decision));
+        Ok(())
+    })
 }
 
 /// `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one; a record that cannot be written
@@ -254,15 +265,21 @@ pub unsafe extern "C" fn seawall_handle_sea(
     incident: *mut Incident,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (containment, vcpu) = (shared(containment, "containment")?, shared(vcpu, "vcpu")?);
-            let source = Source::Sea((*shared(exit, "exit")?).into());
-            let incident = exclusive(incident, "incident")?;
-            handle(containment, vcpu, memory.as_ref(), &source, now_ns, unix_seconds, incident)
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions are ioctls of this vCPU, by the contract.
+    let vcpu = unsafe { shared(vcpu, "vcpu") };
+    // SAFETY: NULL or valid for reads, and its functions access the guest's memory, by the contract.
+    let memory = unsafe { memory.as_ref() };
+    // SAFETY: NULL or valid for reads, by the contract.
+    let exit = unsafe { shared(exit, "exit") };
+    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    let incident = unsafe { exclusive(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (containment, vcpu, exit) = (containment?, vcpu?, exit?);
+        handle(containment, vcpu, memory, &Source::Sea((*exit).into()), now_ns, unix_seconds, incident?)
+    })
 }
 
 /// The same for a SIGBUS: see `seawall_decide_sigbus`.
@@ -281,15 +298,19 @@ pub unsafe extern "C" fn seawall_handle_sigbus(
     incident: *mut Incident,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (containment, vcpu) = (shared(containment, "containment")?, shared(vcpu, "vcpu")?);
-            let source = Source::SigbusAt(range(gpa, size)?);
-            let incident = exclusive(incident, "incident")?;
-            handle(containment, vcpu, memory.as_ref(), &source, now_ns, unix_seconds, incident)
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions are ioctls of this vCPU, by the contract.
+    let vcpu = unsafe { shared(vcpu, "vcpu") };
+    // SAFETY: NULL or valid for reads, and its functions access the guest's memory, by the contract.
+    let memory = unsafe { memory.as_ref() };
+    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    let incident = unsafe { exclusive(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (containment, vcpu, range) = (containment?, vcpu?, range(gpa, size)?);
+        handle(containment, vcpu, memory, &Source::SigbusAt(range), now_ns, unix_seconds, incident?)
+    })
 }
 
 fn handle(

@@ -9,8 +9,8 @@ use seawall::{
 use seawall_arm::{ExceptionLevel, Target};
 use seawall_inject::Last;
 
-use crate::pointer::{Out, exclusive, free, shared, write_text};
-use crate::status::{Error, Failure, Status, call};
+use crate::pointer::{Buffer, Out, free, shared};
+use crate::status::{Error, ErrorOut, Failure, Status};
 
 /// What is to be done about an error, or was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,10 @@ pub enum StopReason {
     Nested = 3,
     /// What this version of the interface has no name for; the text says it.
     Other = 4,
+    /// A vCPU touched bad memory of the VMM's own.
+    NotGuests = 5,
+    /// Errors come faster than memory can fail: the guest makes them itself, or reads all of a bad range over and over.
+    Flood = 6,
 }
 
 /// What the guest was doing when it met the bad memory.
@@ -327,6 +331,8 @@ fn set_reason(outcome: &mut Outcome, reason: &Reason) {
             outcome.storm_times = u32::try_from(*times).unwrap_or(u32::MAX);
             StopReason::Storm
         }
+        Reason::Flood { .. } => StopReason::Flood,
+        Reason::NotGuests { .. } => StopReason::NotGuests,
         Reason::Policy(_) => StopReason::Policy,
         Reason::Nested => StopReason::Nested,
         _ => StopReason::Other,
@@ -341,13 +347,13 @@ fn set_reason(outcome: &mut Outcome, reason: &Reason) {
 /// be NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_incident_new(incident: *mut *mut Incident, error: *mut Error) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            Out::new(incident, "incident")?.give(Incident::default());
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or valid for writes of a pointer, by the contract.
+    let incident = unsafe { Out::new(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        incident?.give(Incident::default());
+        Ok(())
+    })
 }
 
 /// Frees an incident; nothing for NULL.
@@ -356,7 +362,7 @@ pub unsafe extern "C" fn seawall_incident_new(incident: *mut *mut Incident, erro
 /// `incident` must be NULL, or from `seawall_incident_new` and not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_incident_free(incident: *mut Incident) {
-    // SAFETY: by the caller.
+    // SAFETY: NULL, or from `seawall_incident_new` and not used any more, by the contract.
     unsafe { free(incident) }
 }
 
@@ -370,13 +376,15 @@ pub unsafe extern "C" fn seawall_incident_outcome(
     outcome: *mut Outcome,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            Out::new(outcome, "outcome")?.set(shared(incident, "incident")?.outcome());
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or from `seawall_incident_new`, by the contract.
+    let incident = unsafe { shared(incident, "incident") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let outcome = unsafe { Out::new(outcome, "outcome") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        outcome?.set(incident?.outcome());
+        Ok(())
+    })
 }
 
 /// Gives an incident in words, one line for the log: as much of it as fits into `size` bytes with a zero at the end.
@@ -391,15 +399,12 @@ pub unsafe extern "C" fn seawall_incident_text(
     size: usize,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let incident = shared(incident, "incident")?;
-            let text: *mut c_char = exclusive(text, "text")?;
-            write_text(text, size, &incident.to_string());
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or from `seawall_incident_new`, by the contract.
+    let incident = unsafe { shared(incident, "incident") };
+    // SAFETY: NULL or valid for writes of `size` bytes, by the contract.
+    let text = unsafe { Buffer::new(text.cast(), size, "text") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| text.set_text(&incident?.to_string()))
 }
 
 /// Takes the decision of an incident, to go on with; the incident is empty then.

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use seawall::ledger::{self, END, file::FileError};
 
-use crate::pointer::{Out, array, free, give_bytes, lock, shared, string};
+use crate::pointer::{Buffer, Out, array, free, lock, shared, string};
 use crate::records::{range, time};
-use crate::status::{Error, Failure, Status, call};
+use crate::status::{Error, ErrorOut, Failure, Status};
 
 /// How it was found that a page is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,13 +49,13 @@ pub struct Ledger(Mutex<ledger::Ledger>);
 /// must be NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_ledger_new(ledger: *mut *mut Ledger, error: *mut Error) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            Out::new(ledger, "ledger")?.give(Ledger(Mutex::default()));
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or valid for writes of a pointer, by the contract.
+    let ledger = unsafe { Out::new(ledger, "ledger") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        ledger?.give(Ledger(Mutex::default()));
+        Ok(())
+    })
 }
 
 /// Reads a ledger from a file. SEAWALL_STATUS_NOT_FOUND if there is no file yet: make a new one. What is damaged, cut
@@ -69,17 +69,17 @@ pub unsafe extern "C" fn seawall_ledger_load(
     ledger: *mut *mut Ledger,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let ledger = Out::new(ledger, "ledger")?;
-            let path = file_path(string(path, "path")?)?;
-            let none =
-                || Failure::new(Status::NotFound, format_args!("there is no ledger {}", path.display()));
-            ledger.give(Ledger(Mutex::new(ledger::Ledger::load(&path)?.ok_or_else(none)?)));
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or valid for writes of a pointer, by the contract.
+    let ledger = unsafe { Out::new(ledger, "ledger") };
+    // SAFETY: NULL or a string with a zero at its end, by the contract.
+    let path = unsafe { string(path, "path") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (ledger, path) = (ledger?, file_path(path?)?);
+        let none = || Failure::new(Status::NotFound, format_args!("there is no ledger {}", path.display()));
+        ledger.give(Ledger(Mutex::new(ledger::Ledger::load(&path)?.ok_or_else(none)?)));
+        Ok(())
+    })
 }
 
 /// Reads a ledger from bytes of `seawall_ledger_to_bytes`: the other side of a migration.
@@ -93,15 +93,17 @@ pub unsafe extern "C" fn seawall_ledger_from_bytes(
     ledger: *mut *mut Ledger,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (ledger, bytes) = (Out::new(ledger, "ledger")?, array(bytes, size, "bytes")?);
-            let read = ledger::Ledger::from_bytes(bytes);
-            ledger.give(Ledger(Mutex::new(read.map_err(|error| Failure::new(Status::Format, error))?)));
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or valid for writes of a pointer, by the contract.
+    let ledger = unsafe { Out::new(ledger, "ledger") };
+    // SAFETY: valid for reads of `size` bytes or NULL with 0, by the contract.
+    let bytes = unsafe { array(bytes, size, "bytes") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (ledger, bytes) = (ledger?, bytes?);
+        let read = ledger::Ledger::from_bytes(bytes);
+        ledger.give(Ledger(Mutex::new(read.map_err(|error| Failure::new(Status::Format, error))?)));
+        Ok(())
+    })
 }
 
 /// Frees a ledger; nothing for NULL.
@@ -110,7 +112,7 @@ pub unsafe extern "C" fn seawall_ledger_from_bytes(
 /// `ledger` must be NULL, or from the library and not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_ledger_free(ledger: *mut Ledger) {
-    // SAFETY: by the caller.
+    // SAFETY: NULL, or from the library and not used any more, by the contract.
     unsafe { free(ledger) }
 }
 
@@ -125,15 +127,17 @@ pub unsafe extern "C" fn seawall_ledger_save(
     path: *const c_char,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (ledger, path) = (shared(ledger, "ledger")?, file_path(string(path, "path")?)?);
-            // Not under the lock: a vCPU does not wait for the disk.
-            let ledger = lock(&ledger.0).clone();
-            Ok(ledger.save(&path)?)
-        })
-    }
+    // SAFETY: NULL or a ledger of the library's, by the contract.
+    let ledger = unsafe { shared(ledger, "ledger") };
+    // SAFETY: NULL or a string with a zero at its end, by the contract.
+    let path = unsafe { string(path, "path") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (ledger, path) = (ledger?, file_path(path?)?);
+        // Not under the lock: a vCPU does not wait for the disk.
+        let ledger = lock(&ledger.0).clone();
+        Ok(ledger.save(&path)?)
+    })
 }
 
 /// Gives the ledger as bytes, the file's: `length` is given their number, and `buffer` the bytes if it has `size` for
@@ -150,13 +154,17 @@ pub unsafe extern "C" fn seawall_ledger_to_bytes(
     length: *mut usize,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let bytes = lock(&shared(ledger, "ledger")?.0).to_bytes();
-            give_bytes(&bytes, buffer, size, length)
-        })
-    }
+    // SAFETY: NULL or a ledger of the library's, by the contract.
+    let ledger = unsafe { shared(ledger, "ledger") };
+    // SAFETY: valid for writes of `size` bytes or NULL, by the contract.
+    let buffer = unsafe { Buffer::new(buffer, size, "buffer") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let length = unsafe { Out::new(length, "length") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let bytes = lock(&ledger?.0).to_bytes();
+        buffer.set(&bytes, length?)
+    })
 }
 
 /// Enters the pages that a range touches. `cause` is one of `seawall_cause`. `added`, which may be NULL, is given how
@@ -174,23 +182,28 @@ pub unsafe extern "C" fn seawall_ledger_insert(
     added: *mut u64,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let cause = match cause {
-                bits if bits == Cause::Consumed as u32 => ledger::Cause::Consumed,
-                bits if bits == Cause::Found as u32 => ledger::Cause::Found,
-                bits if bits == Cause::Migrated as u32 => ledger::Cause::Migrated,
-                bits if bits == Cause::Experiment as u32 => ledger::Cause::Experiment,
-                other => {
-                    return Err(Failure::invalid(format_args!("expected a cause from 1 to 4, got {other}")));
-                }
-            };
-            let (range, time) = (guest_range(gpa, size)?, time(unix_seconds)?);
-            give(added, lock(&shared(ledger, "ledger")?.0).insert(range, cause, time));
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or a ledger of the library's, by the contract.
+    let ledger = unsafe { shared(ledger, "ledger") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let added = unsafe { Out::optional(added) };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let cause = match cause {
+            bits if bits == Cause::Consumed as u32 => ledger::Cause::Consumed,
+            bits if bits == Cause::Found as u32 => ledger::Cause::Found,
+            bits if bits == Cause::Migrated as u32 => ledger::Cause::Migrated,
+            bits if bits == Cause::Experiment as u32 => ledger::Cause::Experiment,
+            other => {
+                return Err(Failure::invalid(format_args!("expected a cause from 1 to 4, got {other}")));
+            }
+        };
+        let (range, time) = (guest_range(gpa, size)?, time(unix_seconds)?);
+        let pages = lock(&ledger?.0).insert(range, cause, time);
+        if let Some(added) = added {
+            added.set(pages);
+        }
+        Ok(())
+    })
 }
 
 /// Strikes out the pages that lie wholly in a range: they have been healed. `removed`, which may be NULL, is given how
@@ -206,14 +219,19 @@ pub unsafe extern "C" fn seawall_ledger_remove(
     removed: *mut u64,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let range = guest_range(gpa, size)?;
-            give(removed, lock(&shared(ledger, "ledger")?.0).remove(range));
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or a ledger of the library's, by the contract.
+    let ledger = unsafe { shared(ledger, "ledger") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let removed = unsafe { Out::optional(removed) };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let range = guest_range(gpa, size)?;
+        let pages = lock(&ledger?.0).remove(range);
+        if let Some(removed) = removed {
+            removed.set(pages);
+        }
+        Ok(())
+    })
 }
 
 /// Gives whether the page of this address is bad: 0 or 1.
@@ -227,14 +245,15 @@ pub unsafe extern "C" fn seawall_ledger_contains(
     is_bad: *mut u32,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let is_bad = Out::new(is_bad, "is_bad")?;
-            is_bad.set(lock(&shared(ledger, "ledger")?.0).contains(gpa).into());
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or a ledger of the library's, by the contract.
+    let ledger = unsafe { shared(ledger, "ledger") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let is_bad = unsafe { Out::new(is_bad, "is_bad") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        is_bad?.set(lock(&ledger?.0).contains(gpa).into());
+        Ok(())
+    })
 }
 
 /// Gives how many pages are bad.
@@ -247,14 +266,15 @@ pub unsafe extern "C" fn seawall_ledger_pages(
     pages: *mut u64,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let pages = Out::new(pages, "pages")?;
-            pages.set(lock(&shared(ledger, "ledger")?.0).pages());
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or a ledger of the library's, by the contract.
+    let ledger = unsafe { shared(ledger, "ledger") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let pages = unsafe { Out::new(pages, "pages") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        pages?.set(lock(&ledger?.0).pages());
+        Ok(())
+    })
 }
 
 /// Gives the first bad range at or behind `from`; SEAWALL_STATUS_NOT_FOUND if there is none. Its end is where to look
@@ -269,23 +289,25 @@ pub unsafe extern "C" fn seawall_ledger_next(
     bad: *mut BadRange,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (ledger, bad) = (lock(&shared(ledger, "ledger")?.0), Out::new(bad, "bad")?);
-            let found = ledger.overlapping(from..END).next();
-            let none = || Failure::new(Status::NotFound, format_args!("nothing is bad from {from:#x} on"));
-            let found = found.ok_or_else(none)?;
-            let since = found.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            bad.set(BadRange {
-                gpa: found.range.start,
-                size: found.range.end - found.range.start,
-                unix_seconds: since.as_secs(),
-                cause: found.cause as u32,
-            });
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or a ledger of the library's, by the contract.
+    let ledger = unsafe { shared(ledger, "ledger") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let bad = unsafe { Out::new(bad, "bad") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (ledger, bad) = (lock(&ledger?.0), bad?);
+        let found = ledger.overlapping(from..END).next();
+        let none = || Failure::new(Status::NotFound, format_args!("nothing is bad from {from:#x} on"));
+        let found = found.ok_or_else(none)?;
+        let since = found.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        bad.set(BadRange {
+            gpa: found.range.start,
+            size: found.range.end - found.range.start,
+            unix_seconds: since.as_secs(),
+            cause: found.cause as u32,
+        });
+        Ok(())
+    })
 }
 
 /// A range within what a ledger keeps: guest physical addresses of 52 bits.
@@ -296,15 +318,6 @@ fn guest_range(gpa: u64, size: u64) -> Result<std::ops::Range<u64>, Failure> {
         return Err(Failure::invalid(format_args!("{words} {size:#x} bytes at {gpa:#x}")));
     }
     Ok(range)
-}
-
-/// # Safety
-/// `out` must be NULL or valid for writes.
-unsafe fn give(out: *mut u64, value: u64) {
-    if !out.is_null() {
-        // SAFETY: by the caller.
-        unsafe { out.write(value) }
-    }
 }
 
 #[cfg(unix)]

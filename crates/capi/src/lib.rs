@@ -49,7 +49,7 @@
 //! - Nothing here may be called from a signal handler.
 //! - Text is UTF-8, ends with a zero, and is cut to what fits.
 #![allow(unsafe_code)]
-#![deny(clippy::undocumented_unsafe_blocks)]
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 
 pub mod address_map;
 pub mod containment;

@@ -72,7 +72,7 @@ fn failed(what: &'static str, gpa: u64, size: usize, errno: i32) -> RecordError 
 /// The VMM's functions have no order: the strongest there is.
 impl RecordMemory for Calls {
     fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), RecordError> {
-        // SAFETY: the VMM's own function, with as many bytes as it is told.
+        // SAFETY: the VMM's own function with its own pointer; it reads as many bytes as it is told, which are there.
         match unsafe { (self.write)(self.opaque, gpa, bytes.as_ptr(), bytes.len()) } {
             0 => Ok(()),
             errno => Err(failed("write", gpa, bytes.len(), errno)),
@@ -81,7 +81,7 @@ impl RecordMemory for Calls {
 
     fn load_u64(&self, gpa: u64) -> Result<u64, RecordError> {
         let mut bytes = [0; 8];
-        // SAFETY: as above.
+        // SAFETY: the VMM's own function with its own pointer; it writes as many bytes as it is told, which are there.
         let errno = unsafe { (self.read)(self.opaque, gpa, bytes.as_mut_ptr(), bytes.len()) };
         fence(Ordering::SeqCst);
         if errno == 0 { Ok(u64::from_ne_bytes(bytes)) } else { Err(failed("read", gpa, bytes.len(), errno)) }

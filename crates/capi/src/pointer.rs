@@ -11,12 +11,12 @@ fn null(name: &str) -> Failure {
     Failure::new(Status::NullPointer, format_args!("expected `{name}`, got NULL"))
 }
 
-/// What a pointer points to.
+/// The value that a pointer points to.
 ///
 /// # Safety
 /// It must be NULL, or aligned and valid for reads as long as `'a`, with nobody writing there but the locks inside.
 pub(crate) unsafe fn shared<'a, T>(pointer: *const T, name: &str) -> Result<&'a T, Failure> {
-    // SAFETY: by the caller.
+    // SAFETY: NULL, or a `T` that is readable for `'a`, by the caller.
     unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
 }
 
@@ -25,7 +25,7 @@ pub(crate) unsafe fn shared<'a, T>(pointer: *const T, name: &str) -> Result<&'a 
 /// # Safety
 /// It must be NULL, or aligned and valid for reads and writes as long as `'a`, and nobody else's meanwhile.
 pub(crate) unsafe fn exclusive<'a, T>(pointer: *mut T, name: &str) -> Result<&'a mut T, Failure> {
-    // SAFETY: by the caller.
+    // SAFETY: NULL, or a `T` that is the caller's alone for `'a`, by the caller.
     unsafe { pointer.as_mut() }.ok_or_else(|| null(name))
 }
 
@@ -36,12 +36,21 @@ impl<T> Out<T> {
     /// # Safety
     /// It must be NULL, or aligned and valid for writes until [`Out::set`].
     pub(crate) unsafe fn new(pointer: *mut T, name: &str) -> Result<Self, Failure> {
-        NonNull::new(pointer).map(Self).ok_or_else(|| null(name))
+        // SAFETY: by the caller, the same is asked there.
+        unsafe { Self::optional(pointer) }.ok_or_else(|| null(name))
+    }
+
+    /// A result that the caller may do without: `None` for NULL.
+    ///
+    /// # Safety
+    /// As [`Out::new`].
+    pub(crate) unsafe fn optional(pointer: *mut T) -> Option<Self> {
+        NonNull::new(pointer).map(Self)
     }
 
     pub(crate) fn set(self, value: T) {
-        // SAFETY: by the caller of `new`.
-        unsafe { self.0.as_ptr().write(value) }
+        // SAFETY: valid for writes until now, by the contract of `new` and `optional`.
+        unsafe { self.0.write(value) }
     }
 }
 
@@ -58,7 +67,7 @@ impl<T> Out<*mut T> {
 /// It must be NULL, or from [`Out::give`] and used by nobody any more.
 pub(crate) unsafe fn free<T>(pointer: *mut T) {
     if !pointer.is_null() {
-        // SAFETY: by the caller.
+        // SAFETY: from `Box::into_raw` in `Out::give`, and freed once, by the caller.
         drop(unsafe { Box::from_raw(pointer) });
     }
 }
@@ -71,7 +80,7 @@ pub(crate) unsafe fn string<'a>(pointer: *const c_char, name: &str) -> Result<&'
     if pointer.is_null() {
         return Err(null(name));
     }
-    // SAFETY: by the caller.
+    // SAFETY: not NULL, and there is a zero at its end, by the caller.
     Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
@@ -88,49 +97,55 @@ pub(crate) unsafe fn array<'a, T>(pointer: *const T, count: usize, name: &str) -
             "`{name}` has {count} elements: more than memory can hold"
         )));
     }
-    // SAFETY: by the caller, and the size is one that a slice can have.
+    // SAFETY: as many elements are readable, by the caller, and the size is one that a slice can have.
     Ok(unsafe { slice::from_raw_parts(pointer, count) })
 }
 
-/// Gives bytes to a buffer of `size`, and their number to `length`.
-///
-/// # Safety
-/// `buffer` must be valid for writes of `size` bytes, or NULL with `size` 0; `length` as for [`Out::new`].
-pub(crate) unsafe fn give_bytes(
-    bytes: &[u8],
-    buffer: *mut u8,
+/// A caller's buffer for bytes or text, which need not hold anything yet.
+pub(crate) struct Buffer {
+    start: *mut u8,
     size: usize,
-    length: *mut usize,
-) -> Result<(), Failure> {
-    // SAFETY: by the caller.
-    unsafe { Out::new(length, "length") }?.set(bytes.len());
-    if size < bytes.len() {
-        let expected = bytes.len();
-        return Err(Failure::new(
-            Status::BufferTooSmall,
-            format_args!("expected a buffer of {expected} bytes, got one of {size}"),
-        ));
-    }
-    if buffer.is_null() {
-        return Err(null("buffer"));
-    }
-    // SAFETY: by the caller, `buffer` has at least as many bytes; ours are not in it.
-    unsafe { buffer.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-    Ok(())
+    name: &'static str,
 }
 
-/// Writes as much of a text as fits, cut at a character, and a zero.
-///
-/// # Safety
-/// `buffer` must be valid for writes of `size` bytes.
-pub(crate) unsafe fn write_text(buffer: *mut c_char, size: usize, text: &str) {
-    let Some(room) = size.checked_sub(1) else { return };
-    let fits = (0..=room.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    // SAFETY: `fits` is less than `size`.
-    unsafe {
-        buffer.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), fits);
-        buffer.add(fits).write(0);
+impl Buffer {
+    /// # Safety
+    /// `start` must be NULL, or valid for writes of `size` bytes, nobody else's, until the buffer is set.
+    pub(crate) unsafe fn new(start: *mut u8, size: usize, name: &'static str) -> Self {
+        Self { start, size, name }
     }
+
+    /// Gives bytes, all or none of them, and their number to `length`.
+    pub(crate) fn set(self, bytes: &[u8], length: Out<usize>) -> Result<(), Failure> {
+        length.set(bytes.len());
+        let (expected, size) = (bytes.len(), self.size);
+        if size < expected {
+            let words = format_args!("expected a buffer of {expected} bytes, got one of {size}");
+            return Err(Failure::new(Status::BufferTooSmall, words));
+        }
+        self.write(bytes)
+    }
+
+    /// Gives as much of a text as fits, cut at a character, and a zero.
+    pub(crate) fn set_text(self, text: &str) -> Result<(), Failure> {
+        let text = cut(text, self.size.saturating_sub(1));
+        self.write(&[text.as_bytes(), &[0]].concat())
+    }
+
+    fn write(self, bytes: &[u8]) -> Result<(), Failure> {
+        let start = NonNull::new(self.start).ok_or_else(|| null(self.name))?;
+        let fits = bytes.len().min(self.size);
+        // SAFETY: `fits` is within both, and the buffer is nobody else's by the contract of `new`, so not in `bytes`.
+        unsafe { start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), fits) };
+        Ok(())
+    }
+}
+
+/// As much of a text as `size` bytes hold, cut at a character.
+pub(crate) fn cut(text: &str, size: usize) -> &str {
+    let is_end = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=size.min(text.len())).rev().find(is_end).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
 }
 
 /// Also after a panic: each state behind our locks is sound.

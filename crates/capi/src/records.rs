@@ -9,8 +9,8 @@ use seawall::apei::hest;
 
 use crate::containment::Containment;
 use crate::memory::Memory;
-use crate::pointer::{Out, give_bytes, lock, shared};
-use crate::status::{Error, Failure, Status, call};
+use crate::pointer::{Buffer, Out, lock, shared};
+use crate::status::{Error, ErrorOut, Failure, Status};
 
 /// Bytes of a record: a Generic Error Status Block with one memory section.
 pub const SEAWALL_CPER_SIZE: usize = 172;
@@ -111,15 +111,17 @@ pub unsafe extern "C" fn seawall_containment_set_records(
     region: *const RecordsRegion,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let containment = shared(containment, "containment")?;
-            let region = region.as_ref().map(|region| region.checked()).transpose()?;
-            lock(&containment.0).set_records(region.map(Ghes::new));
-            Ok(())
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, by the contract.
+    let region = unsafe { region.as_ref() };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let containment = containment?;
+        let region = region.map(|region| region.checked()).transpose()?;
+        lock(&containment.0).set_records(region.map(Ghes::new));
+        Ok(())
+    })
 }
 
 /// Makes all sources free: before the guest starts, and each time that it starts anew.
@@ -133,13 +135,15 @@ pub unsafe extern "C" fn seawall_containment_reset_records(
     memory: *const Memory,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let memory = shared(memory, "memory")?.calls()?;
-            with_records(shared(containment, "containment")?, |ghes| Ok(ghes.reset(&memory)?))
-        })
-    }
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions access the guest's memory, by the contract.
+    let memory = unsafe { shared(memory, "memory") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let memory = memory?.calls()?;
+        with_records(containment?, |ghes| Ok(ghes.reset(&memory)?))
+    })
 }
 
 /// Tells the guest of bad memory that it has not touched yet: a SIGBUS with `BUS_MCEERR_AO`. `announcement` is one of
@@ -157,22 +161,25 @@ pub unsafe extern "C" fn seawall_announce(
     announcement: *mut u32,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let memory = shared(memory, "memory")?.calls()?;
-            let (announcement, range) = (Out::new(announcement, "announcement")?, range(gpa, size)?);
-            let time = time(unix_seconds)?;
-            with_records(shared(containment, "containment")?, |ghes| {
-                announcement.set(match ghes.announce(&memory, range, time)? {
-                    Announced::Written { .. } => Announcement::Written,
-                    Announced::Queued { .. } => Announcement::Queued,
-                    Announced::Dropped => Announcement::Dropped,
-                } as u32);
-                Ok(())
-            })
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions access the guest's memory, by the contract.
+    let memory = unsafe { shared(memory, "memory") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let announcement = unsafe { Out::new(announcement, "announcement") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (memory, announcement) = (memory?.calls()?, announcement?);
+        let (range, time) = (range(gpa, size)?, time(unix_seconds)?);
+        with_records(containment?, |ghes| {
+            announcement.set(match ghes.announce(&memory, range, time)? {
+                Announced::Written { .. } => Announcement::Written,
+                Announced::Queued { .. } => Announcement::Queued,
+                Announced::Dropped => Announcement::Dropped,
+            } as u32);
+            Ok(())
         })
-    }
+    })
 }
 
 /// Writes the announcements that wait into the sources that the guest has freed since; `waiting` is given how many still
@@ -187,16 +194,20 @@ pub unsafe extern "C" fn seawall_flush_records(
     waiting: *mut usize,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let (memory, waiting) = (shared(memory, "memory")?.calls()?, Out::new(waiting, "waiting")?);
-            with_records(shared(containment, "containment")?, |ghes| {
-                waiting.set(ghes.flush(&memory)?);
-                Ok(())
-            })
+    // SAFETY: NULL or from `seawall_containment_new`, by the contract.
+    let containment = unsafe { shared(containment, "containment") };
+    // SAFETY: NULL or valid for reads, and its functions access the guest's memory, by the contract.
+    let memory = unsafe { shared(memory, "memory") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let waiting = unsafe { Out::new(waiting, "waiting") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let (memory, waiting) = (memory?.calls()?, waiting?);
+        with_records(containment?, |ghes| {
+            waiting.set(ghes.flush(&memory)?);
+            Ok(())
         })
-    }
+    })
 }
 
 fn with_records(
@@ -223,13 +234,17 @@ pub unsafe extern "C" fn seawall_hest(
     length: *mut usize,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let region = shared(region, "region")?.checked()?;
-            give_bytes(&hest::table(&region.sources()), buffer, size, length)
-        })
-    }
+    // SAFETY: NULL or valid for reads, by the contract.
+    let region = unsafe { shared(region, "region") };
+    // SAFETY: valid for writes of `size` bytes or NULL, by the contract.
+    let buffer = unsafe { Buffer::new(buffer, size, "buffer") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let length = unsafe { Out::new(length, "length") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let region = region?.checked()?;
+        buffer.set(&hest::table(&region.sources()), length?)
+    })
 }
 
 /// Gives the record of an error, SEAWALL_CPER_SIZE bytes, for a VMM that has a GHES of its own. `severity` is one of
@@ -251,22 +266,22 @@ pub unsafe extern "C" fn seawall_cper(
     length: *mut usize,
     error: *mut Error,
 ) -> Status {
-    // SAFETY: by the caller.
-    unsafe {
-        call(error, || {
-            let severity = match severity {
-                bits if bits == Severity::Recoverable as u32 => cper::Severity::Recoverable,
-                bits if bits == Severity::Fatal as u32 => cper::Severity::Fatal,
-                bits if bits == Severity::Corrected as u32 => cper::Severity::Corrected,
-                other => {
-                    return Err(Failure::invalid(format_args!(
-                        "expected a severity from 0 to 2, got {other}"
-                    )));
-                }
-            };
-            let (range, time) = (range(gpa, range_size)?, time(unix_seconds)?);
-            let record = MemoryErrorRecord { range, severity, time, serial };
-            give_bytes(&record.to_bytes(), buffer, size, length)
-        })
-    }
+    // SAFETY: valid for writes of `size` bytes or NULL, by the contract.
+    let buffer = unsafe { Buffer::new(buffer, size, "buffer") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    let length = unsafe { Out::new(length, "length") };
+    // SAFETY: NULL or valid for writes, by the contract.
+    unsafe { ErrorOut::new(error) }.call(|| {
+        let severity = match severity {
+            bits if bits == Severity::Recoverable as u32 => cper::Severity::Recoverable,
+            bits if bits == Severity::Fatal as u32 => cper::Severity::Fatal,
+            bits if bits == Severity::Corrected as u32 => cper::Severity::Corrected,
+            other => {
+                return Err(Failure::invalid(format_args!("expected a severity from 0 to 2, got {other}")));
+            }
+        };
+        let (range, time) = (range(gpa, range_size)?, time(unix_seconds)?);
+        let record = MemoryErrorRecord { range, severity, time, serial };
+        buffer.set(&record.to_bytes(), length?)
+    })
 }

@@ -5,7 +5,7 @@ use std::ffi::c_char;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::pointer::write_text;
+use crate::pointer::{Out, cut};
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +61,20 @@ pub(crate) struct Failure {
     message: String,
 }
 
+impl Error {
+    fn of(result: Result<(), Failure>) -> Self {
+        let mut error = Self { status: Status::Ok, os_errno: 0, message: [0; SEAWALL_MESSAGE_SIZE] };
+        let Err(Failure { status, errno, message }) = result else { return error };
+        (error.status, error.os_errno) = (status, errno);
+        // The last byte stays the zero at the end.
+        let text = cut(&message, SEAWALL_MESSAGE_SIZE - 1);
+        for (to, byte) in error.message.iter_mut().zip(text.bytes()) {
+            *to = byte as c_char;
+        }
+        error
+    }
+}
+
 impl Failure {
     pub(crate) fn new(status: Status, message: impl Display) -> Self {
         Self { status, errno: 0, message: message.to_string() }
@@ -75,26 +89,28 @@ impl Failure {
     }
 }
 
-/// Does the work of a call: no panic comes out, and `error` says how it went.
-///
-/// # Safety
-/// `error` must be NULL or valid for writes of an [`Error`].
-pub(crate) unsafe fn call(error: *mut Error, body: impl FnOnce() -> Result<(), Failure>) -> Status {
-    // What a panic left half done is behind a lock, and each of those states is sound.
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
-    let (status, errno, message) = match result {
-        Ok(()) => (Status::Ok, 0, String::new()),
-        Err(Failure { status, errno, message }) => (status, errno, message),
-    };
-    if !error.is_null() {
-        // SAFETY: by the caller. Written field by field: what was there before need not be an Error.
-        unsafe {
-            (&raw mut (*error).status).write(status);
-            (&raw mut (*error).os_errno).write(errno);
-            write_text((&raw mut (*error).message).cast(), SEAWALL_MESSAGE_SIZE, &message);
-        }
+/// Where a call says how it went; nowhere for NULL.
+pub(crate) struct ErrorOut(Option<Out<Error>>);
+
+impl ErrorOut {
+    /// # Safety
+    /// `error` must be NULL, or aligned and valid for writes until [`ErrorOut::call`].
+    pub(crate) unsafe fn new(error: *mut Error) -> Self {
+        // SAFETY: by the caller, the same is asked there.
+        Self(unsafe { Out::optional(error) })
     }
-    status
+
+    /// Does the work of a call: no panic comes out.
+    pub(crate) fn call(self, body: impl FnOnce() -> Result<(), Failure>) -> Status {
+        // What a panic left half done is behind a lock, and each of those states is sound.
+        let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let error = Error::of(result);
+        let status = error.status;
+        if let Some(out) = self.0 {
+            out.set(error);
+        }
+        status
+    }
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Failure {
@@ -121,8 +137,8 @@ mod tests {
     #[test]
     fn a_panic_comes_out_as_a_status_with_its_words() {
         let mut error = error();
-        // SAFETY: `error` is one.
-        let status = unsafe { call(&raw mut error, || panic!("the sky fell")) };
+        // SAFETY: `error` is there, and not looked at until the call is over.
+        let status = unsafe { ErrorOut::new(&raw mut error) }.call(|| panic!("the sky fell"));
         assert_eq!((status, error.status), (Status::Panic, Status::Panic));
         assert_eq!(message(&error), "a bug in Seawall, please report it: the sky fell");
     }
@@ -130,11 +146,12 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_at_a_character_and_success_clears_it() {
         let mut error = error();
-        // SAFETY: `error` is one.
-        let status = unsafe { call(&raw mut error, || Err(Failure::invalid("ä".repeat(200)))) };
+        // SAFETY: `error` is there, and not looked at until the call is over.
+        let out = unsafe { ErrorOut::new(&raw mut error) };
+        let status = out.call(|| Err(Failure::invalid("ä".repeat(200))));
         assert_eq!((status, message(&error)), (Status::InvalidArgument, "ä".repeat(127)));
-        // SAFETY: as above.
-        assert_eq!(unsafe { call(&raw mut error, || Ok(())) }, Status::Ok);
+        // SAFETY: `error` is still there.
+        assert_eq!(unsafe { ErrorOut::new(&raw mut error) }.call(|| Ok(())), Status::Ok);
         assert_eq!(message(&error), "");
     }
 }

@@ -73,26 +73,26 @@ fn result(returned: i32) -> Result<(), Errno> {
 
 impl KvmVcpu for Calls {
     fn set_vcpu_events(&self, bytes: &[u8; SEAWALL_VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
-        // SAFETY: the VMM's own function, with what it asked for.
+        // SAFETY: the VMM's own function with its own pointer; it reads `SEAWALL_VCPU_EVENTS_SIZE` bytes, which are there.
         result(unsafe { (self.set_vcpu_events)(self.opaque, bytes.as_ptr()) })
     }
 
     fn get_vcpu_events(&self) -> Result<[u8; SEAWALL_VCPU_EVENTS_SIZE], Errno> {
         let mut bytes = [0; SEAWALL_VCPU_EVENTS_SIZE];
-        // SAFETY: as above.
+        // SAFETY: the VMM's own function with its own pointer; it writes `SEAWALL_VCPU_EVENTS_SIZE` bytes, which are there.
         result(unsafe { (self.get_vcpu_events)(self.opaque, bytes.as_mut_ptr()) })?;
         Ok(bytes)
     }
 
     fn get_one_reg(&self, id: u64) -> Result<u64, Errno> {
         let mut value = 0;
-        // SAFETY: as above.
+        // SAFETY: the VMM's own function with its own pointer; it writes one value, for which there is room.
         result(unsafe { (self.get_one_reg)(self.opaque, id, &raw mut value) })?;
         Ok(value)
     }
 
     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
-        // SAFETY: as above.
+        // SAFETY: the VMM's own function with its own pointer, and no memory of ours.
         result(unsafe { (self.set_one_reg)(self.opaque, id, value) })
     }
 }

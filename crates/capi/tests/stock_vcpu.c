@@ -526,6 +526,38 @@ static void a_storm_is_stopped(void)
     seawall_containment_free(containment);
 }
 
+/* No access often enough for a storm: 16,384 at once, and one more. */
+static void a_flood_is_stopped(void)
+{
+    seawall_containment *containment;
+    seawall_incident *incident;
+    seawall_outcome outcome;
+    seawall_sea_exit next = load;
+    struct vcpu vcpu;
+    seawall_vcpu ioctls = calls(&vcpu);
+    char text[256];
+    int times;
+
+    OK(seawall_containment_new("full", &containment, NULL));
+    OK(seawall_incident_new(&incident, NULL));
+    outcome.action = SEAWALL_ACTION_NONE;
+    for (times = 0; times < 20000 && outcome.action != SEAWALL_ACTION_STOP; times++) {
+        vcpu = at_el0();
+        next.gva += 64;
+        if (seawall_handle_sea(containment, &ioctls, NULL, &next, 1, 0, incident, NULL))
+            break;
+        seawall_incident_outcome(incident, &outcome, NULL);
+    }
+    IS(outcome.action, SEAWALL_ACTION_STOP);
+    IS(outcome.stop_reason, SEAWALL_STOP_REASON_FLOOD);
+    IS(outcome.storm_times, 0);
+    IS(times, 16385);
+    OK(seawall_incident_text(incident, text, sizeof text, NULL));
+    CHECK(strstr(text, "stopped: the guest took more than 16384 memory errors within 10 s") != NULL);
+    seawall_incident_free(incident);
+    seawall_containment_free(containment);
+}
+
 static void records_and_tables(void)
 {
     seawall_containment *containment;
@@ -708,6 +740,118 @@ static void bad_arguments_are_refused(void)
     seawall_containment_free(containment);
 }
 
+/* Of several arguments that cannot be, the error names one, and always the same. */
+static void the_first_null_is_named(void)
+{
+    seawall_containment *containment;
+    seawall_incident *incident;
+    seawall_ledger *ledger;
+    seawall_address_map *map;
+    struct vcpu vcpu = at_el0();
+    seawall_vcpu ioctls = calls(&vcpu);
+    uint64_t number;
+    size_t length;
+    uint8_t byte;
+
+#define NAMES(call, name)                                \
+    do {                                                 \
+        IS(call, SEAWALL_STATUS_NULL_POINTER);           \
+        SAYS(error.message, "expected `" name "`, got NULL"); \
+    } while (0)
+    OK(seawall_containment_new("full", &containment, NULL));
+    OK(seawall_incident_new(&incident, NULL));
+    OK(seawall_ledger_new(&ledger, NULL));
+    OK(seawall_address_map_new(NULL, 0, &map, NULL));
+
+    NAMES(seawall_containment_new(NULL, NULL, &error), "containment");
+    NAMES(seawall_containment_set_dry_run(NULL, 1, &error), "containment");
+    NAMES(seawall_containment_set_host_page(NULL, 0, &error), "containment");
+    NAMES(seawall_containment_reset(NULL, &error), "containment");
+    NAMES(seawall_decide_sea(NULL, NULL, NULL, 0, NULL, &error), "containment");
+    NAMES(seawall_decide_sea(containment, NULL, NULL, 0, NULL, &error), "vcpu");
+    NAMES(seawall_decide_sea(containment, &ioctls, NULL, 0, NULL, &error), "exit");
+    NAMES(seawall_decide_sea(containment, &ioctls, &fetch, 0, NULL, &error), "incident");
+    NAMES(seawall_decide_sigbus(NULL, NULL, 0, 0, 0, NULL, &error), "containment");
+    NAMES(seawall_decide_sigbus(containment, NULL, 0, 0, 0, NULL, &error), "vcpu");
+    IS(seawall_decide_sigbus(containment, &ioctls, 0, 0, 0, NULL, &error), SEAWALL_STATUS_INVALID_ARGUMENT);
+    NAMES(seawall_decide_sigbus(containment, &ioctls, 0, 1, 0, NULL, &error), "incident");
+    NAMES(seawall_record(NULL, NULL, 0, NULL, &error), "containment");
+    NAMES(seawall_record(containment, NULL, 0, NULL, &error), "memory");
+    NAMES(seawall_record(containment, &memory, 0, NULL, &error), "incident");
+    NAMES(seawall_inject(NULL, NULL, NULL, &error), "containment");
+    NAMES(seawall_inject(containment, NULL, NULL, &error), "vcpu");
+    NAMES(seawall_inject(containment, &ioctls, NULL, &error), "incident");
+    NAMES(seawall_repaired(NULL, NULL, &error), "containment");
+    NAMES(seawall_repaired(containment, NULL, &error), "incident");
+    NAMES(seawall_handle_sea(NULL, NULL, NULL, NULL, 0, 0, NULL, &error), "containment");
+    NAMES(seawall_handle_sea(containment, NULL, NULL, NULL, 0, 0, NULL, &error), "vcpu");
+    NAMES(seawall_handle_sea(containment, &ioctls, NULL, NULL, 0, 0, NULL, &error), "exit");
+    NAMES(seawall_handle_sea(containment, &ioctls, NULL, &fetch, 0, 0, NULL, &error), "incident");
+    NAMES(seawall_handle_sigbus(NULL, NULL, NULL, 0, 0, 0, 0, NULL, &error), "containment");
+    NAMES(seawall_handle_sigbus(containment, NULL, NULL, 0, 0, 0, 0, NULL, &error), "vcpu");
+    IS(seawall_handle_sigbus(containment, &ioctls, NULL, 0, 0, 0, 0, NULL, &error), SEAWALL_STATUS_INVALID_ARGUMENT);
+    NAMES(seawall_handle_sigbus(containment, &ioctls, NULL, 0, 1, 0, 0, NULL, &error), "incident");
+
+    NAMES(seawall_incident_new(NULL, &error), "incident");
+    NAMES(seawall_incident_outcome(NULL, NULL, &error), "outcome");
+    NAMES(seawall_incident_text(NULL, NULL, 0, &error), "incident");
+    NAMES(seawall_incident_text(incident, NULL, 0, &error), "text");
+
+    NAMES(seawall_containment_set_records(NULL, NULL, &error), "containment");
+    NAMES(seawall_containment_reset_records(NULL, NULL, &error), "memory");
+    NAMES(seawall_containment_reset_records(NULL, &memory, &error), "containment");
+    NAMES(seawall_announce(NULL, NULL, 0, 0, 0, NULL, &error), "memory");
+    NAMES(seawall_announce(NULL, &memory, 0, 0, 0, NULL, &error), "announcement");
+    NAMES(seawall_flush_records(NULL, NULL, NULL, &error), "memory");
+    NAMES(seawall_flush_records(NULL, &memory, NULL, &error), "waiting");
+    NAMES(seawall_flush_records(NULL, &memory, &length, &error), "containment");
+    NAMES(seawall_hest(NULL, NULL, 0, NULL, &error), "region");
+    NAMES(seawall_hest(&records, NULL, 0, NULL, &error), "length");
+    NAMES(seawall_hest(&records, NULL, 4096, &length, &error), "buffer");
+    IS(seawall_cper(0, 0, 0, 0, 0, NULL, 0, NULL, &error), SEAWALL_STATUS_INVALID_ARGUMENT);
+    NAMES(seawall_cper(0, 64, 0, 0, 0, NULL, 0, NULL, &error), "length");
+    IS(seawall_cper(0, 64, 0, 0, 0, &byte, 1, &length, &error), SEAWALL_STATUS_BUFFER_TOO_SMALL);
+    SAYS(error.message, "expected a buffer of 172 bytes, got one of 1");
+
+    NAMES(seawall_address_map_new(NULL, 1, NULL, &error), "map");
+    NAMES(seawall_address_map_new(NULL, 1, &map, &error), "regions");
+    NAMES(seawall_address_map_guest(NULL, 0, NULL, &error), "map");
+    NAMES(seawall_address_map_guest(map, 0, NULL, &error), "gpa");
+    NAMES(seawall_address_map_host(NULL, 0, NULL, &error), "map");
+    NAMES(seawall_address_map_host(map, 0, NULL, &error), "host");
+    NAMES(seawall_address_map_guest_range(NULL, 0, 0, 0, NULL, NULL, &error), "map");
+    NAMES(seawall_address_map_guest_range(map, 0, 0, 0, NULL, NULL, &error), "gpa");
+    NAMES(seawall_address_map_guest_range(map, 0, 0, 0, &number, NULL, &error), "gpa_size");
+
+    NAMES(seawall_ledger_new(NULL, &error), "ledger");
+    NAMES(seawall_ledger_load(NULL, NULL, &error), "ledger");
+    NAMES(seawall_ledger_from_bytes(NULL, 1, NULL, &error), "ledger");
+    NAMES(seawall_ledger_save(NULL, NULL, &error), "ledger");
+    NAMES(seawall_ledger_save(ledger, NULL, &error), "path");
+    NAMES(seawall_ledger_to_bytes(NULL, NULL, 0, NULL, &error), "ledger");
+    NAMES(seawall_ledger_to_bytes(ledger, NULL, 0, NULL, &error), "length");
+    NAMES(seawall_ledger_to_bytes(ledger, NULL, 4096, &length, &error), "buffer");
+    IS(seawall_ledger_insert(NULL, 0, 0, 0, 0, NULL, &error), SEAWALL_STATUS_INVALID_ARGUMENT);
+    NAMES(seawall_ledger_insert(NULL, 0, 64, 1, 0, NULL, &error), "ledger");
+    NAMES(seawall_ledger_remove(NULL, 0, 64, NULL, &error), "ledger");
+    NAMES(seawall_ledger_contains(NULL, 0, NULL, &error), "is_bad");
+    NAMES(seawall_ledger_pages(NULL, NULL, &error), "pages");
+    NAMES(seawall_ledger_pages(NULL, &number, &error), "ledger");
+    NAMES(seawall_ledger_next(NULL, 0, NULL, &error), "ledger");
+    NAMES(seawall_ledger_next(ledger, 0, NULL, &error), "bad");
+    /* That nobody asks how many is no error. */
+    OK(seawall_ledger_insert(ledger, 0, 64, 1, 0, NULL, &error));
+    OK(seawall_ledger_remove(ledger, 0, 4096, NULL, &error));
+    OK(seawall_ledger_pages(ledger, &number, &error));
+    IS(number, 0);
+    IS(vcpu.events, 0);
+    seawall_address_map_free(map);
+    seawall_ledger_free(ledger);
+    seawall_incident_free(incident);
+    seawall_containment_free(containment);
+#undef NAMES
+}
+
 static void the_library_is_of_the_headers_release(void)
 {
     char expected[32];
@@ -732,9 +876,11 @@ int main(int argc, char **argv)
     rules_dry_runs_and_the_host_first();
     when_ioctls_fail();
     a_storm_is_stopped();
+    a_flood_is_stopped();
     records_and_tables();
     the_ledger_survives(argv[1]);
     bad_arguments_are_refused();
+    the_first_null_is_named();
     if (failures) {
         printf("%d of %d checks failed\n", failures, checks);
         return EXIT_FAILURE;
