@@ -1,7 +1,5 @@
 //! Where a guest's memory is in its VMM.
 
-use seawall::Region;
-
 use crate::pointer::{Out, array, free, shared};
 use crate::records::range;
 use crate::status::{Error, ErrorOut, Failure, Status};
@@ -41,8 +39,11 @@ pub unsafe extern "C" fn seawall_address_map_new(
     unsafe { ErrorOut::new(error) }.call(|| {
         let map = map?;
         let regions = regions?.iter();
-        let regions =
-            regions.map(|region| Region { guest: region.guest, host: region.host, size: region.size });
+        let regions = regions.map(|region| seawall::MemoryRegion {
+            guest: region.guest,
+            host: region.host,
+            size: region.size,
+        });
         map.give(AddressMap(seawall::AddressMap::new(regions).map_err(Failure::invalid)?));
         Ok(())
     })

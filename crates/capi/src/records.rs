@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use seawall::apei::cper::{self, MemoryErrorRecord};
-use seawall::apei::ghes::{Announcement as Announced, Ghes, Region};
+use seawall::apei::ghes::{Announcement as Announced, Ghes, GhesRegion};
 use seawall::apei::hest;
 
 use crate::containment::Containment;
@@ -59,14 +59,14 @@ pub struct RecordsRegion {
 }
 
 impl RecordsRegion {
-    fn checked(self) -> Result<Region, Failure> {
+    fn checked(self) -> Result<GhesRegion, Failure> {
         let sources = u32::from(self.sea_sources) + u32::from(self.polled_sources);
         if sources == 0 || sources > u32::from(u16::MAX) {
             return Err(Failure::invalid(format_args!(
                 "expected 1 to 65535 sources of records, got {sources}"
             )));
         }
-        let region = Region {
+        let region = GhesRegion {
             base: self.base,
             sea: self.sea_sources,
             polled: self.polled_sources,

@@ -8,7 +8,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     use seawall_events::{Reg, VcpuEvents};
     use seawall_inject::{Exit, Inject as _, Vcpu as _};
-    use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm};
+    use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap, Kvm, VmConfig};
     use seawall_lab_machine::{PoisonRegister, physical_address};
 
     const RAM: u64 = 0x4000_0000;
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), 1 << 20)])?;
     let kvm = Kvm::open()?;
     println!("extended ABI: {:?}", kvm.way()?);
-    let vm = kvm.create_vm(memory, Config::default())?;
+    let vm = kvm.create_vm(memory, VmConfig::default())?;
     vm.memory().write_slice(&HANDLER.map(u32::to_le_bytes).concat(), GuestAddress(VECTORS + 0x200))?;
     vm.memory().write_slice(&OFF.map(u32::to_le_bytes).concat(), GuestAddress(CODE))?;
     let mut vcpu = vm.create_vcpu(0)?;

@@ -11,10 +11,10 @@
 //! # fn main() -> Result<(), seawall_kvm::Error> {
 //! use seawall_events::VcpuEvents;
 //! use seawall_inject::{Exit, Inject as _, Vcpu as _};
-//! use seawall_kvm::{Config, GuestAddress, GuestMemoryMmap, Kvm};
+//! use seawall_kvm::{VmConfig, GuestAddress, GuestMemoryMmap, Kvm};
 //!
 //! let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x4000_0000), 64 << 20)]).unwrap();
-//! let vm = Kvm::open()?.create_vm(memory, Config::default())?;
+//! let vm = Kvm::open()?.create_vm(memory, VmConfig::default())?;
 //! let mut vcpu = vm.create_vcpu(0)?;
 //! if let Exit::Sea(sea) = vcpu.run()? {
 //!     let events = VcpuEvents {
@@ -50,4 +50,4 @@ mod elsewhere;
 pub use elsewhere::{Error, Kvm};
 
 pub use seawall_inject::Errno;
-pub use state::{GicState, VcpuState};
+pub use state::{SavedGic, SavedVcpu};

@@ -20,7 +20,7 @@ pub(crate) const MPIDR: u64 = system_reg_id(sysreg::MPIDR_EL1);
 
 /// A vCPU that stands still. Made and used by `Vcpu::save` and `Vcpu::restore`; only its VMM's like can use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VcpuState {
+pub struct SavedVcpu {
     /// All of `KVM_GET_REG_LIST`, in its order.
     pub(crate) registers: Vec<Register>,
     /// `struct kvm_mp_state`.
@@ -58,7 +58,7 @@ impl Register {
     }
 }
 
-impl VcpuState {
+impl SavedVcpu {
     /// The registers of the vCPU in the order in which they are to be set: what firmware there is decides which others
     /// there are.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = &Register> {
@@ -81,7 +81,7 @@ impl VcpuState {
 
 /// A GICv3 whose vCPUs stand still, without LPIs. Made and used by `Gic::save` and `Gic::restore`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GicState {
+pub struct SavedGic {
     /// What [`distributor`] names.
     pub(crate) distributor: Vec<u32>,
     /// Levels of the lines of INTIDs 32 and on, 32 each.
@@ -221,9 +221,9 @@ mod tests {
         assert!(!Register { id: 0x6030_0000_0010_0000, value: vec![0; 4] }.is_whole());
     }
 
-    fn state(ids: &[u64]) -> VcpuState {
+    fn state(ids: &[u64]) -> SavedVcpu {
         let register = |id: &u64| Register { id: *id, value: vec![0; register_size(*id)] };
-        VcpuState { registers: ids.iter().map(register).collect(), mp_state: 0, events: Vec::new() }
+        SavedVcpu { registers: ids.iter().map(register).collect(), mp_state: 0, events: Vec::new() }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use seawall_events::Reg;
 use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
-use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kicker, Kvm, Vm};
+use seawall_kvm::{Bytes as _, Gic, GuestAddress, GuestMemoryMmap, Kicker, Kvm, Vm, VmConfig};
 
 const RAM: u64 = 0x4000_0000;
 const DISTRIBUTOR: u64 = 0x0800_0000;
@@ -27,7 +27,7 @@ fn vm(code: &[u32]) -> Option<Vm> {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), 1 << 20)]).unwrap();
     let words: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
     memory.write_slice(&words, GuestAddress(RAM)).unwrap();
-    let config = Config { sea_to_user: false, ..Config::default() };
+    let config = VmConfig { sea_to_user: false, ..VmConfig::default() };
     Some(kvm.create_vm(memory, config).unwrap())
 }
 

@@ -27,9 +27,9 @@ mod vmm {
 
     use kvm_bindings::{KVM_ARM_VCPU_PSCI_0_2, kvm_enable_cap, kvm_userspace_memory_region, kvm_vcpu_init};
     use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-    use seawall::apei::ghes::{Ghes, Region as Records};
+    use seawall::apei::ghes::{Ghes, GhesRegion};
     use seawall::ledger::Keeper;
-    use seawall::{AddressMap, Containment, LinuxHost, Now, Region, Rules, Source};
+    use seawall::{AddressMap, Containment, LinuxHost, MemoryRegion, Now, Rules, Source};
     use seawall_events::Reg;
     use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id};
     use seawall_host::{Backing, sigbus};
@@ -46,7 +46,7 @@ mod vmm {
     const BAD_DATA: u64 = RAM + 0x3040;
     const BAD_CODE: u64 = RAM + 0x4040;
     /// Where records of errors go. A guest that boots by ACPI learns of it from the HEST.
-    const RECORDS: Records = Records { base: RAM + 0x8_0000, sea: 2, polled: 1, poll_interval: 1000 };
+    const RECORDS: GhesRegion = GhesRegion { base: RAM + 0x8_0000, sea: 2, polled: 1, poll_interval: 1000 };
     /// No memory: the guest tells by writes here what its handler reads.
     const CONSOLE: u64 = 0x0900_0000;
 
@@ -63,7 +63,7 @@ mod vmm {
         memory.write_slice(&PROGRAM.map(u32::to_le_bytes).concat(), GuestAddress(CODE))?;
         let host = memory.get_host_address(GuestAddress(RAM))? as u64;
 
-        let (kvm, map) = (Kvm::new()?, AddressMap::new([Region { guest: RAM, host, size: RAM_SIZE }])?);
+        let (kvm, map) = (Kvm::new()?, AddressMap::new([MemoryRegion { guest: RAM, host, size: RAM_SIZE }])?);
         let vm = create_vm(&kvm, host)?;
         let mut vcpu = create_vcpu(&vm)?;
         let keeper = Arc::new(Keeper::open(&std::env::temp_dir().join("minimal_vmm.ledger"))?);

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 /// A run of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Region {
+pub struct MemoryRegion {
     /// Guest physical address.
     pub guest: u64,
     /// The same byte in the VMM's address space.
@@ -18,16 +18,16 @@ pub struct Region {
 /// Regions that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("expected regions that hold something, end below 2^64 and do not overlap, got {0:x?}")]
-pub struct BadRegion(pub Region);
+pub struct BadRegion(pub MemoryRegion);
 
 /// Translates between guest physical and host virtual addresses, in the logarithm of the number of regions.
 ///
 /// ```
-/// use seawall::{AddressMap, Region};
+/// use seawall::{AddressMap, MemoryRegion};
 ///
 /// let map = AddressMap::new([
-///     Region { guest: 0x4000_0000, host: 0x7f00_0000_0000, size: 1 << 30 },
-///     Region { guest: 0x1_0000_0000, host: 0x7e00_0000_0000, size: 1 << 30 },
+///     MemoryRegion { guest: 0x4000_0000, host: 0x7f00_0000_0000, size: 1 << 30 },
+///     MemoryRegion { guest: 0x1_0000_0000, host: 0x7e00_0000_0000, size: 1 << 30 },
 /// ])?;
 /// assert_eq!(map.guest(0x7e00_0000_1000), Some(0x1_0000_1000));
 /// assert_eq!(map.host(0x4000_0fff), Some(0x7f00_0000_0fff));
@@ -36,8 +36,8 @@ pub struct BadRegion(pub Region);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressMap {
-    by_guest: Vec<Region>,
-    by_host: Vec<Region>,
+    by_guest: Vec<MemoryRegion>,
+    by_host: Vec<MemoryRegion>,
 }
 
 impl AddressMap {
@@ -45,8 +45,8 @@ impl AddressMap {
     ///
     /// # Errors
     /// [`BadRegion`]: one that is empty, goes beyond the end of an address space, or overlaps another in either.
-    pub fn new(regions: impl IntoIterator<Item = Region>) -> Result<Self, BadRegion> {
-        let by_guest: Vec<Region> = regions.into_iter().collect();
+    pub fn new(regions: impl IntoIterator<Item = MemoryRegion>) -> Result<Self, BadRegion> {
+        let by_guest: Vec<MemoryRegion> = regions.into_iter().collect();
         let by_host = by_guest.clone();
         Ok(Self {
             by_guest: sorted(by_guest, |region| region.guest)?,
@@ -81,9 +81,9 @@ impl AddressMap {
 /// The parts of `range` that lie in regions, in the other address space. `sides`: where a region begins in this one and in the
 /// other.
 fn overlaps(
-    regions: &[Region],
+    regions: &[MemoryRegion],
     range: Range<u64>,
-    sides: impl Fn(&Region) -> (u64, u64),
+    sides: impl Fn(&MemoryRegion) -> (u64, u64),
 ) -> impl Iterator<Item = Range<u64>> {
     let first = regions.partition_point(|region| sides(region).0 + region.size <= range.start);
     let regions = regions.get(first..).unwrap_or_default().iter();
@@ -95,7 +95,10 @@ fn overlaps(
     })
 }
 
-fn sorted(mut regions: Vec<Region>, key: impl Fn(&Region) -> u64) -> Result<Vec<Region>, BadRegion> {
+fn sorted(
+    mut regions: Vec<MemoryRegion>,
+    key: impl Fn(&MemoryRegion) -> u64,
+) -> Result<Vec<MemoryRegion>, BadRegion> {
     regions.sort_unstable_by_key(&key);
     let mut end = 0;
     for region in &regions {
@@ -109,7 +112,7 @@ fn sorted(mut regions: Vec<Region>, key: impl Fn(&Region) -> u64) -> Result<Vec<
     Ok(regions)
 }
 
-fn find(regions: &[Region], address: u64, key: impl Fn(&Region) -> u64) -> Option<&Region> {
+fn find(regions: &[MemoryRegion], address: u64, key: impl Fn(&MemoryRegion) -> u64) -> Option<&MemoryRegion> {
     let at = regions.partition_point(|region| key(region) <= address).checked_sub(1)?;
     regions.get(at).filter(|region| address - key(region) < region.size)
 }
@@ -118,8 +121,8 @@ fn find(regions: &[Region], address: u64, key: impl Fn(&Region) -> u64) -> Optio
 mod tests {
     use super::*;
 
-    fn region(guest: u64, host: u64, size: u64) -> Region {
-        Region { guest, host, size }
+    fn region(guest: u64, host: u64, size: u64) -> MemoryRegion {
+        MemoryRegion { guest, host, size }
     }
 
     #[test]

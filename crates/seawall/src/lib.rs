@@ -64,7 +64,7 @@ mod storm;
 pub mod telemetry;
 mod unanswered;
 
-pub use address_map::{AddressMap, BadRegion, Region};
+pub use address_map::{AddressMap, BadRegion, MemoryRegion};
 pub use containment::{ContainError, Containment, ContainmentState};
 pub use decision::{Decision, Recorded, Verdict};
 pub use error::{Access, MemoryError, Nested, Source};

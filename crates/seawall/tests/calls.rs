@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use seawall::{AddressMap, Containment, Now, Region, Rules, SigbusExit, Source};
+use seawall::{AddressMap, Containment, MemoryRegion, Now, Rules, SigbusExit, Source};
 use seawall_events::{Reg, Registers as _, SeaExit};
 use seawall_inject::{Exited, Last};
 use seawall_model::guests::{FAR, PC, guest, with};
@@ -12,7 +12,7 @@ use seawall_model::{Call, Kernel, Vcpu};
 fn contain(vcpu: &Vcpu, source: &Source, last: Last) -> (Vec<Call>, u64) {
     let kernel = Kernel::stock(vcpu);
     let mut exited = Exited::new(&kernel, kernel.injector(), last);
-    let ram = Region { guest: 0x8000_0000, host: 0x7f00_0000_0000, size: 1 << 30 };
+    let ram = MemoryRegion { guest: 0x8000_0000, host: 0x7f00_0000_0000, size: 1 << 30 };
     let mut containment = Containment::new(Rules::FULL).with_addresses(AddressMap::new([ram]).unwrap());
     let now = Now { vcpu: 0, running: Duration::ZERO, time: SystemTime::UNIX_EPOCH, exited: None };
     assert_eq!(containment.contain(&mut exited, source, None, &now).unwrap().stop(), None);

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use guest::{Guest, PC, VBAR, at, vcpu_at};
-use seawall::apei::ghes::{Ghes, Region as Records};
+use seawall::apei::ghes::{Ghes, GhesRegion};
 use seawall::ledger::{Cause, Keeper};
 use seawall::telemetry::ErrorReport;
 use seawall::{
-    Action, AddressMap, Answer, Contained, Containment, ErrorKind, Host, HostKnows, Recorded, Region, Rules,
-    SigbusExit, Source, StopReason,
+    Action, AddressMap, Answer, Contained, Containment, ErrorKind, Host, HostKnows, MemoryRegion, Recorded,
+    Rules, SigbusExit, Source, StopReason,
 };
 use seawall_arm::Esr;
 use seawall_events::{Abi, Layout, Reg, Registers as _, SeaExit};
@@ -49,10 +49,10 @@ fn all_parts(rules: Rules, told: &Told) -> (Guest, Containment, Arc<Keeper>, Gue
     let vcpu = vcpu_at(0, 0x9200_0210, 0x50_0123);
     let guest = Guest { vcpu, abi: Abi::Extended(Layout::Posted), exit };
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), 0x20_0000)]).unwrap();
-    let mut ghes = Ghes::new(Records { base: RECORDS, sea: 1, polled: 1, poll_interval: 1000 });
+    let mut ghes = Ghes::new(GhesRegion { base: RECORDS, sea: 1, polled: 1, poll_interval: 1000 });
     ghes.reset(&memory).unwrap();
     let ledger = Arc::new(Keeper::default());
-    let map = AddressMap::new([Region { guest: RAM, host: HOST, size: 0x20_0000 }]).unwrap();
+    let map = AddressMap::new([MemoryRegion { guest: RAM, host: HOST, size: 0x20_0000 }]).unwrap();
     let reports = told.reports.clone();
     let mut containment = Containment::new(rules)
         .with_addresses(map)

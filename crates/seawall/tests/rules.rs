@@ -6,7 +6,7 @@ mod guest;
 use std::time::{Duration, SystemTime};
 
 use guest::{Guest, Met, PC, VBAR, vcpu_at};
-use seawall::apei::ghes::{Ghes, Region};
+use seawall::apei::ghes::{Ghes, GhesRegion};
 use seawall::{
     Action, Answer, Containment, ErrorKind, Injection, Iss, MemoryError, Nested, Policy, Recorded, Response,
     Rule, Rules, StopReason, Verdict,
@@ -247,7 +247,7 @@ fn without_an_address_the_guest_is_told_not_to_trust_the_far() {
 /// One source of records, in memory of its own.
 fn with_records(rules: Rules) -> (Containment, GuestMemoryMmap) {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
-    let mut ghes = Ghes::new(Region { base: 0, sea: 1, polled: 0, poll_interval: 0 });
+    let mut ghes = Ghes::new(GhesRegion { base: 0, sea: 1, polled: 0, poll_interval: 0 });
     ghes.reset(&memory).unwrap();
     let mut containment = Containment::new(rules);
     containment.set_records(Some(ghes));

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use guest::{Guest, Met, PC, VBAR, vcpu_at};
 use seawall::apei::cper::{MemoryErrorRecord, RECORD_SIZE};
-use seawall::apei::ghes::{Ghes, Region};
+use seawall::apei::ghes::{Ghes, GhesRegion};
 use seawall::{
     Access, Action, Containment, Delivery, Evacuate, EvacuationThreshold, Recorded, Rules, StormGuard,
     Verdict,
@@ -44,7 +44,7 @@ fn with_one_record(policy: Rules) -> (Containment, GuestMemoryMmap) {
 /// So many sources for SEAs.
 fn with_records(policy: Rules, sea: u16) -> (Containment, GuestMemoryMmap) {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), 0x4000)]).unwrap();
-    let mut ghes = Ghes::new(Region { base: BASE, sea, polled: 0, poll_interval: 0 });
+    let mut ghes = Ghes::new(GhesRegion { base: BASE, sea, polled: 0, poll_interval: 0 });
     ghes.reset(&memory).unwrap();
     let mut containment = Containment::new(policy);
     containment.set_records(Some(ghes));

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use guest::{Guest, Met, PC, vcpu_at};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use seawall::apei::ghes::{Ghes, Region};
+use seawall::apei::ghes::{Ghes, GhesRegion};
 use seawall::ledger::{Cause, Ledger};
 use seawall::telemetry::{
     BUCKETS, EXIT_TO_INJECTION, ErrorReport, Facades, Hex, JsonLines, Sink, describe, ledger, records,
@@ -70,7 +70,7 @@ fn storm() -> Outcome {
 fn unacknowledged() -> Outcome {
     let base = 0x4000_0000;
     let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(base), 0x1000)]).unwrap();
-    let mut ghes = Ghes::new(Region { base, sea: 1, polled: 0, poll_interval: 0 });
+    let mut ghes = Ghes::new(GhesRegion { base, sea: 1, polled: 0, poll_interval: 0 });
     ghes.reset(&memory).unwrap();
     let mut containment = Containment::new(Rules::FULL);
     containment.set_records(Some(ghes));
@@ -339,7 +339,7 @@ fn advice_to_evacuate_is_counted_and_said() {
 fn outstanding_records_and_bad_pages_are_gauges() {
     let base = 0x4000_0000;
     let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(base), 0x4000)]).unwrap();
-    let mut ghes = Ghes::new(Region { base, sea: 16, polled: 1, poll_interval: 1000 });
+    let mut ghes = Ghes::new(GhesRegion { base, sea: 16, polled: 1, poll_interval: 1000 });
     ghes.reset(&memory).unwrap();
     for page in 0..3 {
         ghes.announce(&memory, page << 12..(page + 1) << 12, UNIX_EPOCH).unwrap();

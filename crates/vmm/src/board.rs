@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use seawall::apei::ghes::{Ghes, Region};
+use seawall::apei::ghes::{Ghes, GhesRegion};
 use seawall::ledger::Keeper;
 use seawall::telemetry::{self, ErrorReport, Facades};
 use seawall::{
@@ -227,7 +227,7 @@ impl Board {
     ///
     /// # Errors
     /// If it is not in its memory.
-    pub fn set_records(&self, memory: &dyn RecordMemory, region: Region) -> Result<(), RecordError> {
+    pub fn set_records(&self, memory: &dyn RecordMemory, region: GhesRegion) -> Result<(), RecordError> {
         let mut ghes = Ghes::new(region);
         ghes.reset(memory)?;
         lock(&self.containment).set_records(Some(ghes));

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use seawall::ledger::Keeper;
-use seawall::{AddressMap, BadRegion, LinuxHost, Now, Region};
+use seawall::{AddressMap, BadRegion, LinuxHost, MemoryRegion, Now};
 use seawall_events::Reg;
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_kvm::{
-    Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SpiLine, Vcpu, VcpuState, Vm,
+    Gic, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, Kicker, Kvm, SavedVcpu, SpiLine, Vcpu, Vm,
 };
 
 use vm_memory::GuestMemoryRegion as _;
@@ -51,7 +51,7 @@ struct InKernel {
 
 impl InKernel {
     fn new(cpus: u32, memory: &GuestMemoryMmap) -> Result<Self, Error> {
-        let vm = Kvm::open()?.create_vm(memory.clone(), seawall_kvm::Config::default())?;
+        let vm = Kvm::open()?.create_vm(memory.clone(), seawall_kvm::VmConfig::default())?;
         let vcpus = (0..cpus).map(|n| match n {
             0 => vm.create_vcpu(0),
             n => vm.create_vcpu_off(n.into()),
@@ -81,7 +81,7 @@ pub struct KvmMachine {
     /// How long the guest ran before, also elsewhere.
     ran: Duration,
     /// A guest that came from elsewhere has not run yet: its counters go on when it does.
-    counters: Option<VcpuState>,
+    counters: Option<SavedVcpu>,
     say: mpsc::Sender<Said>,
     said: mpsc::Receiver<Said>,
 }
@@ -293,7 +293,7 @@ fn memory(size: u64) -> Result<GuestMemoryMmap, Error> {
 
 /// Where the guest's memory is in this process.
 fn addresses(memory: &GuestMemoryMmap) -> Result<AddressMap, Error> {
-    let regions = memory.iter().map(|region| Region {
+    let regions = memory.iter().map(|region| MemoryRegion {
         guest: region.start_addr().0,
         host: region.as_ptr() as u64,
         size: region.len(),

@@ -7,7 +7,7 @@ use seawall_arm::sysreg;
 use seawall_events::wire::{VCPU_EVENTS_SIZE, system_reg_id};
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Delivery, Exit, Inject, KvmVcpu as _, Vcpu as _, VcpuTraits};
-use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use seawall_kvm::{Bytes as _, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm, VmConfig};
 use seawall_lab_machine::{PoisonRegister, hole, physical_address, set_events_unreadable};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
@@ -56,7 +56,7 @@ impl Host {
         // That a signal comes ends a run; there is nothing more to do about it.
         register_signal_handler(SIGRTMIN(), nothing)
             .map_err(|error| Error::Other(format!("sigaction(SIGRTMIN): {error}")))?;
-        let plain = Config { sea_to_user: false, nisv_to_user: false, ..Config::default() };
+        let plain = VmConfig { sea_to_user: false, nisv_to_user: false, ..VmConfig::default() };
         let vm = kvm.create_vm(ram()?, plain)?;
         let cpu = Cpu::of(&vm.create_vcpu(0)?)?;
         let poison = match PoisonRegister::open() {
@@ -147,7 +147,7 @@ impl Backend for Host {
     }
 
     fn create(&self, setup: &Setup, interrupt: Arc<Interrupt>) -> Result<Box<dyn TestVm>, Error> {
-        let config = Config {
+        let config = VmConfig {
             abi: setup.abi,
             // Without it there is no poison to be met either.
             sea_to_user: setup.sea_to_user && self.kvm.has_sea_to_user(),

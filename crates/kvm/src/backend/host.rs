@@ -7,7 +7,7 @@ use seawall_events::wire::{
 use seawall_inject::Way;
 use vm_memory::GuestMemoryMmap;
 
-use super::{Config, Error, Vm};
+use super::{Error, Vm, VmConfig};
 use crate::Errno;
 
 /// `/dev/kvm`.
@@ -56,7 +56,7 @@ impl Kvm {
     ///
     /// # Errors
     /// [`Error::Missing`] for what the configuration wants and the kernel does not have, [`Error::Ioctl`].
-    pub fn create_vm(&self, memory: GuestMemoryMmap, config: Config) -> Result<Vm, Error> {
+    pub fn create_vm(&self, memory: GuestMemoryMmap, config: VmConfig) -> Result<Vm, Error> {
         Vm::new(self, memory, config)
     }
 
@@ -66,7 +66,7 @@ impl Kvm {
     /// [`Error::Ioctl`] if no vCPU can be made.
     pub fn way(&self) -> Result<Way, Error> {
         let config =
-            Config { abi: Abi::Mainline, sea_to_user: false, nisv_to_user: false, ..Config::default() };
+            VmConfig { abi: Abi::Mainline, sea_to_user: false, nisv_to_user: false, ..VmConfig::default() };
         let vm = self.create_vm(GuestMemoryMmap::new(), config)?;
         Ok(vm.create_vcpu(0)?.injector()?.way)
     }

@@ -14,7 +14,7 @@ pub use host::Kvm;
 pub use kick::Kicker;
 pub use seawall_inject::Way;
 pub use vcpu::Vcpu;
-pub use vm::{Config, El1, Vm};
+pub use vm::{El1, Vm, VmConfig};
 pub use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::Errno;

@@ -9,7 +9,7 @@ use kvm_bindings::{
 use super::{Error, Gic, Vcpu, failed};
 use crate::Errno;
 use crate::state::{
-    CLEARS, GicCpuState, GicRegister, GicState, INTERFACE, MPIDR, REDISTRIBUTOR, Register, VcpuState,
+    CLEARS, GicCpuState, GicRegister, INTERFACE, MPIDR, REDISTRIBUTOR, Register, SavedGic, SavedVcpu,
     affinity, distributor, register_size,
 };
 use seawall_inject::KvmVcpu as _;
@@ -26,7 +26,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Error::Ioctl`], [`Error::Register`].
-    pub fn save(&mut self) -> Result<VcpuState, Error> {
+    pub fn save(&mut self) -> Result<SavedVcpu, Error> {
         self.complete_waiting_mmio()?;
         let mut list = RegList::new(MAX_REGISTERS).map_err(|_| Error::Memory)?;
         self.fd.get_reg_list(&mut list).map_err(failed("KVM_GET_REG_LIST"))?;
@@ -37,7 +37,7 @@ impl Vcpu {
         let registers = registers.collect::<Result<_, Error>>()?;
         let mp_state = self.fd.get_mp_state().map_err(failed("KVM_GET_MP_STATE"))?.mp_state;
         let events = self.events_bytes()?.to_vec();
-        Ok(VcpuState { registers, mp_state, events })
+        Ok(SavedVcpu { registers, mp_state, events })
     }
 
     /// The vCPU becomes what another one was, of a VM that was made alike. It must not have run yet. The counters of the
@@ -45,7 +45,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Error::Register`] if this host's CPU is another; [`Error::Ioctl`].
-    pub fn restore(&mut self, state: &VcpuState) -> Result<(), Error> {
+    pub fn restore(&mut self, state: &SavedVcpu) -> Result<(), Error> {
         state.in_order().try_for_each(|register| self.set_register(register))?;
         let events = state.events.as_slice().try_into();
         let events = events.map_err(|_| Error::OtherState { what: "the size of kvm_vcpu_events" })?;
@@ -59,7 +59,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Error::Register`].
-    pub fn restore_counters(&mut self, state: &VcpuState) -> Result<(), Error> {
+    pub fn restore_counters(&mut self, state: &SavedVcpu) -> Result<(), Error> {
         state.counters().try_for_each(|register| self.set_register(register))
     }
 
@@ -89,12 +89,12 @@ impl Gic {
     ///
     /// # Errors
     /// [`Error::Ioctl`], EBUSY if a vCPU runs.
-    pub fn save(&self, vcpus: &[Vcpu]) -> Result<GicState, Error> {
+    pub fn save(&self, vcpus: &[Vcpu]) -> Result<SavedGic, Error> {
         let cpus = vcpus.iter().map(|vcpu| self.save_cpu(mpidr(vcpu)?)).collect::<Result<_, _>>()?;
         let read = |register: GicRegister| self.word(KVM_DEV_ARM_VGIC_GRP_DIST_REGS, register.offset.into());
         let distributor = distributor(INTERRUPTS).map(read).collect::<Result<_, _>>()?;
         let levels = shared().map(|first| self.word(KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, levels(first)));
-        Ok(GicState { distributor, levels: levels.collect::<Result<_, _>>()?, cpus })
+        Ok(SavedGic { distributor, levels: levels.collect::<Result<_, _>>()?, cpus })
     }
 
     /// The interrupt controller becomes what another one was. `vcpus` are all there are, in order, and are
@@ -102,7 +102,7 @@ impl Gic {
     ///
     /// # Errors
     /// [`Error::OtherState`] if that was made otherwise, [`Error::Ioctl`].
-    pub fn restore(&self, state: &GicState, vcpus: &[Vcpu]) -> Result<(), Error> {
+    pub fn restore(&self, state: &SavedGic, vcpus: &[Vcpu]) -> Result<(), Error> {
         let registers: Vec<_> = distributor(INTERRUPTS).collect();
         let is_alike = state.distributor.len() == registers.len()
             && state.levels.len() == shared().count()

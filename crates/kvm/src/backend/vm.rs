@@ -32,7 +32,7 @@ pub enum El1 {
 
 /// What a [`Vm`] is created with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct VmConfig {
     /// Which `struct kvm_vcpu_events` its vCPUs speak. The extended one is had of the kernel where it has
     /// it, else by [`seawall_inject`].
     pub abi: Abi,
@@ -47,7 +47,7 @@ pub struct Config {
     pub el1: El1,
 }
 
-impl Default for Config {
+impl Default for VmConfig {
     /// The extended ABI as posted, both exits enabled, SIGBUS caught, AArch64.
     fn default() -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Default for Config {
 pub struct Vm {
     pub(super) fd: Arc<VmFd>,
     pub(super) memory: GuestMemoryMmap,
-    pub(super) config: Config,
+    pub(super) config: VmConfig,
     pub(super) ras: bool,
 }
 
@@ -81,7 +81,7 @@ fn vm_type(host_limit: i32, last_address: GuestAddress) -> u64 {
 }
 
 impl Vm {
-    pub(super) fn new(kvm: &Kvm, memory: GuestMemoryMmap, config: Config) -> Result<Self, Error> {
+    pub(super) fn new(kvm: &Kvm, memory: GuestMemoryMmap, config: VmConfig) -> Result<Self, Error> {
         let wanted = [
             (
                 config.sea_to_user,
@@ -132,7 +132,7 @@ impl Vm {
     }
 
     /// What the VM was created with.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &VmConfig {
         &self.config
     }
 

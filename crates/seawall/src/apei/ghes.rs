@@ -9,12 +9,12 @@
 //! ```
 //! use std::time::SystemTime;
 //! use seawall::apei::cper::{MemoryErrorRecord, Severity};
-//! use seawall::apei::ghes::{Ghes, Region, Report};
+//! use seawall::apei::ghes::{Ghes, GhesRegion, Report};
 //! use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x4000_0000), 0x1_0000)])?;
-//! let region = Region { base: 0x4000_0000, sea: 16, polled: 1, poll_interval: 1000 };
+//! let region = GhesRegion { base: 0x4000_0000, sea: 16, polled: 1, poll_interval: 1000 };
 //! let hest = seawall::apei::hest::table(&region.sources());
 //! assert_eq!(hest.len(), 40 + 17 * 92);
 //!
@@ -31,7 +31,7 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 use super::cper::{MemoryErrorRecord, RECORD_SIZE, Severity, granule};
-use super::hest::{Notification, Source};
+use super::hest::{ErrorSource, Notification};
 use crate::{RecordError, RecordMemory};
 
 /// Bytes of guest memory that a source takes: the address register, the read-ack register, the status block.
@@ -48,7 +48,7 @@ const _: () = assert!(BLOCK + RECORD_SIZE as u64 <= SOURCE_STRIDE);
 /// The sources and their place. The guest must not take the region for RAM of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Region {
+pub struct GhesRegion {
     /// Guest physical address, a multiple of 8.
     pub base: u64,
     /// Sources for errors that were consumed: as many can be outstanding.
@@ -59,19 +59,19 @@ pub struct Region {
     pub poll_interval: u32,
 }
 
-impl Region {
+impl GhesRegion {
     /// Bytes of guest memory.
     pub fn size(&self) -> u64 {
         (u64::from(self.sea) + u64::from(self.polled)) * SOURCE_STRIDE
     }
 
     /// The sources, for [`hest::table`](super::hest::table).
-    pub fn sources(&self) -> Vec<Source> {
+    pub fn sources(&self) -> Vec<ErrorSource> {
         let polled = Notification::Polled { interval: self.poll_interval };
         let kinds = (0..self.sea).map(|_| Notification::Sea).chain((0..self.polled).map(|_| polled));
         let source = |(id, notification)| {
             let start = self.start(id);
-            Source {
+            ErrorSource {
                 id,
                 notification,
                 status_address_register: start,
@@ -129,7 +129,7 @@ pub enum Announcement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ghes {
-    region: Region,
+    region: GhesRegion,
     /// The serial number of the next record.
     serial: u32,
     /// The sources with a record that the guest had not acknowledged when that was last looked at: only these are looked at,
@@ -140,12 +140,12 @@ pub struct Ghes {
 
 impl Ghes {
     /// The sources of this region; nothing is written yet.
-    pub fn new(region: Region) -> Self {
+    pub fn new(region: GhesRegion) -> Self {
         Self { region, serial: 1, taken: Vec::new(), queue: VecDeque::new() }
     }
 
     /// Where they are.
-    pub fn region(&self) -> &Region {
+    pub fn region(&self) -> &GhesRegion {
         &self.region
     }
 

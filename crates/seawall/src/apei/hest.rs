@@ -28,7 +28,7 @@ pub enum Notification {
 
 /// One source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct ErrorSource {
     /// Its number, each with its own.
     pub id: u16,
     /// How the guest hears of it.
@@ -119,7 +119,7 @@ impl Notification {
     }
 }
 
-impl Source {
+impl ErrorSource {
     fn entry(&self) -> Ghes2 {
         Ghes2 {
             kind: 10.into(),
@@ -143,9 +143,9 @@ impl Source {
 /// The table.
 ///
 /// ```
-/// use seawall::apei::hest::{Notification, Source, table};
+/// use seawall::apei::hest::{Notification, ErrorSource, table};
 ///
-/// let source = Source {
+/// let source = ErrorSource {
 ///     id: 0,
 ///     notification: Notification::Sea,
 ///     status_address_register: 0x4000_0000,
@@ -156,7 +156,7 @@ impl Source {
 /// assert_eq!(hest.len(), 40 + 92);
 /// assert_eq!(hest.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)), 0);
 /// ```
-pub fn table(sources: &[Source]) -> Vec<u8> {
+pub fn table(sources: &[ErrorSource]) -> Vec<u8> {
     let header = Header {
         signature: *b"HEST",
         length: ((HEADER_SIZE + sources.len() * SOURCE_SIZE) as u32).into(),
@@ -184,8 +184,8 @@ pub fn table(sources: &[Source]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn source(notification: Notification) -> Source {
-        Source {
+    fn source(notification: Notification) -> ErrorSource {
+        ErrorSource {
             id: 3,
             notification,
             status_address_register: 0x1122_3344_5566,
@@ -229,7 +229,8 @@ mod tests {
 
     #[test]
     fn the_table_counts_its_sources_and_sums_to_zero() {
-        let sources: Vec<Source> = (0..17).map(|id| Source { id, ..source(Notification::Sea) }).collect();
+        let sources: Vec<ErrorSource> =
+            (0..17).map(|id| ErrorSource { id, ..source(Notification::Sea) }).collect();
         let table = table(&sources);
         assert_eq!(table[..8], [b'H', b'E', b'S', b'T', 0x44, 0x06, 0, 0]);
         assert_eq!(table[36..40], [17, 0, 0, 0]);

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use seawall::apei::ghes::Region;
+use seawall::apei::ghes::GhesRegion;
 use seawall::apei::hest;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
@@ -168,7 +168,7 @@ const _: () = assert!(size_of::<Header>() == 36 && size_of::<Rsdp>() == 36 && si
 const _: () = assert!(size_of::<Gicd>() == 24 && size_of::<Gicc>() == 82 && size_of::<Gicr>() == 16);
 
 /// The tables, one behind the other from `base` on, and the address of the RSDP among them.
-pub fn tables(base: u64, platform: &Platform<'_>, records: &Region) -> (Vec<u8>, u64) {
+pub fn tables(base: u64, platform: &Platform<'_>, records: &GhesRegion) -> (Vec<u8>, u64) {
     let mut tables = Tables { base, bytes: Vec::new() };
     let dsdt = tables.put(&dsdt(platform));
     let fadt = tables.put(&fadt(dsdt));

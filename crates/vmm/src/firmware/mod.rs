@@ -10,7 +10,7 @@ mod aml;
 use std::ops::Range;
 
 use seawall::apei::efi::{self, Memory, MemoryType};
-use seawall::apei::ghes::Region;
+use seawall::apei::ghes::GhesRegion;
 
 use crate::fdt::Platform;
 use crate::ram::Ram;
@@ -31,8 +31,8 @@ const PAGE: u64 = 0x1000;
 const POLL_INTERVAL: u32 = 1000;
 
 /// The records of memory errors, if the firmware begins here.
-pub(crate) fn records_at(base: u64) -> Region {
-    Region { base, sea: SEA_SOURCES, polled: POLLED_SOURCES, poll_interval: POLL_INTERVAL }
+pub(crate) fn records_at(base: u64) -> GhesRegion {
+    GhesRegion { base, sea: SEA_SOURCES, polled: POLLED_SOURCES, poll_interval: POLL_INTERVAL }
 }
 
 /// The firmware of one guest.
@@ -41,7 +41,7 @@ pub struct Firmware {
     /// Where it lies: at the end of RAM, or below what is bad there.
     pub range: Range<u64>,
     /// Where the records of memory errors are.
-    pub records: Region,
+    pub records: GhesRegion,
     /// The tables of ACPI.
     pub tables: Vec<u8>,
     /// The system table and the memory map of UEFI.

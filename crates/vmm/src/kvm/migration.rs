@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use seawall::ledger::Ledger;
 use seawall::migration::{Incoming, Limits, PageError, Received, Sent, send};
-use seawall_kvm::{GicState, GuestMemoryBackend as _, VcpuState};
+use seawall_kvm::{GuestMemoryBackend as _, SavedGic, SavedVcpu};
 use vm_memory::{GuestMemoryError, GuestMemoryRegion as _};
 
 use super::KvmMachine;
@@ -57,8 +57,8 @@ struct State {
     memory: u64,
     placement: Placement,
     board: BoardState,
-    vcpus: Vec<VcpuState>,
-    gic: GicState,
+    vcpus: Vec<SavedVcpu>,
+    gic: SavedGic,
     ran: Duration,
 }
 

@@ -6,7 +6,7 @@ use seawall_arm::{Pstate, Reg, hcr};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Abi, VcpuEvents};
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
-use seawall_kvm::{Bytes as _, Config, El1, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use seawall_kvm::{Bytes as _, El1, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm, VmConfig};
 use seawall_lab_machine::{PoisonRegister, physical_address};
 
 use super::code::{HIGH, POISON, RAM};
@@ -51,7 +51,7 @@ impl Host {
             probes: code.probes().to_vec(),
             poison: None,
         };
-        let config = Config { sea_to_user: false, ..host.config(Abi::Mainline) };
+        let config = VmConfig { sea_to_user: false, ..host.config(Abi::Mainline) };
         let vm = host.kvm.create_vm(host.memory.clone(), config)?;
         vm.memory().write_slice(&[0; 8], GuestAddress(POISON))?;
         // Without RAS no SEA comes to the host.
@@ -88,14 +88,14 @@ impl Host {
         el2.iter().copied().chain(rest).collect()
     }
 
-    fn config(&self, abi: Abi) -> Config {
+    fn config(&self, abi: Abi) -> VmConfig {
         let el1 = match self.guest {
             Guest::Aarch64 => El1::Aarch64,
             Guest::Aarch32 => El1::Aarch32,
             Guest::Nested if self.e2h0 => El1::BelowEl2E2h0,
             Guest::Nested => El1::BelowEl2,
         };
-        Config { abi, el1, sea_to_user: self.kvm.has_sea_to_user(), ..Config::default() }
+        VmConfig { abi, el1, sea_to_user: self.kvm.has_sea_to_user(), ..VmConfig::default() }
     }
 
     /// A vCPU in a VM of its own.

@@ -6,7 +6,7 @@ use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 use super::*;
 
 const BASE: u64 = 0x4000_0000;
-const REGION: Region = Region { base: BASE, sea: 16, polled: 2, poll_interval: 500 };
+const REGION: GhesRegion = GhesRegion { base: BASE, sea: 16, polled: 2, poll_interval: 500 };
 
 fn memory() -> GuestMemoryMmap {
     GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), 0x1_0000)]).unwrap()
@@ -116,7 +116,7 @@ fn a_guest_that_never_acknowledges_costs_a_bounded_queue_and_is_told_about() {
 #[test]
 fn a_region_that_is_not_in_memory_is_an_error_and_nothing_is_lost() {
     let memory = memory();
-    let mut ghes = Ghes::new(Region { base: 0x8000_0000, ..REGION });
+    let mut ghes = Ghes::new(GhesRegion { base: 0x8000_0000, ..REGION });
     assert!(ghes.reset(&memory).is_err());
     assert!(ghes.announce(&memory, 0..1, time()).is_err());
 }

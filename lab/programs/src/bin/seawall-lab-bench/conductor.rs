@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use seawall::apei::cper::RECORD_SIZE;
-use seawall::apei::ghes::{Ghes, Region};
+use seawall::apei::ghes::{Ghes, GhesRegion};
 use seawall_arm::{Esr, ExceptionClass};
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
 
@@ -34,7 +34,7 @@ pub(crate) fn memory(file: &File, firmware: Option<usize>) -> Result<GuestMemory
 
 /// One source of errors, and where QEMU takes it to be: with a single source both agree on the place of the block's
 /// address and of the read-ack register.
-pub(crate) const SOURCES: Region = Region { base: ERRORS, sea: 1, polled: 0, poll_interval: 0 };
+pub(crate) const SOURCES: GhesRegion = GhesRegion { base: ERRORS, sea: 1, polled: 0, poll_interval: 0 };
 
 /// What a guest found on its way through some pages.
 pub(crate) struct Ways {

@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
-use seawall::apei::ghes::Region;
+use seawall::apei::ghes::GhesRegion;
 use seawall_events::{Reg, SeaExit};
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
-use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm, VmConfig};
 use seawall_lab_machine::{PoisonRegister, physical_address};
 
 const RAM: u64 = 0x4000_0000;
@@ -18,7 +18,7 @@ pub(crate) const BAD_LINE: u64 = RAM + 0x4000;
 /// A page that the host knows to be bad.
 const BAD_PAGE: u64 = RAM + 0x5000;
 /// A source of errors.
-pub(crate) const SOURCE: Region = Region { base: RAM + 0x6000, sea: 1, polled: 0, poll_interval: 0 };
+pub(crate) const SOURCE: GhesRegion = GhesRegion { base: RAM + 0x6000, sea: 1, polled: 0, poll_interval: 0 };
 /// No memory: an access is the VMM's.
 const DEVICE: u64 = 0x0900_0000;
 
@@ -36,7 +36,7 @@ pub(crate) struct Guest {
 impl Guest {
     pub(crate) fn new() -> Result<Self, Box<dyn Error>> {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), SIZE)])?;
-        let vm = Kvm::open()?.create_vm(memory, Config::default())?;
+        let vm = Kvm::open()?.create_vm(memory, VmConfig::default())?;
         let code: [(u64, &[u32]); 3] = [
             // mrs x0, esr_el1; str x0, [x2]; eret
             (VECTORS + 0x200, &[0xd538_5200, 0xf900_0040, 0xd69f_03e0]),

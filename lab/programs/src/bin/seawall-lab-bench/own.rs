@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use seawall::apei::ghes::Ghes;
 use seawall::ledger::Keeper;
-use seawall::{Action, AddressMap, Containment, Delivery, Now, Region, Rules, Source};
+use seawall::{Action, AddressMap, Containment, Delivery, MemoryRegion, Now, Rules, Source};
 use seawall_events::Reg;
 use seawall_inject::{Exit, Inject, SystemEvent, Vcpu as _};
-use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, Kvm, Vcpu, Vm};
+use seawall_kvm::{
+    Bytes as _, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, Kvm, Vcpu, Vm, VmConfig,
+};
 use vm_memory::GuestMemoryBackend as _;
 
 use crate::conductor::{Conductor, SOURCES, memory};
@@ -30,7 +32,7 @@ pub(crate) struct Contained {
 impl Contained {
     /// With this memory, and sources of errors that are free in it.
     pub(crate) fn new(memory: &GuestMemoryMmap, mut sources: Ghes) -> Result<Self> {
-        let regions = memory.iter().map(|region| Region {
+        let regions = memory.iter().map(|region| MemoryRegion {
             guest: region.start_addr().0,
             host: region.as_ptr() as u64,
             size: region.len(),
@@ -79,7 +81,7 @@ impl Own {
         Conductor::prepare(&outside, pages)?;
         let inside = memory(file, Some(FIRMWARE_SIZE))?;
         inside.write_slice(&image()?, GuestAddress(FIRMWARE))?;
-        let vm = Kvm::open()?.create_vm(inside.clone(), Config::default())?;
+        let vm = Kvm::open()?.create_vm(inside.clone(), VmConfig::default())?;
         let mut vcpu = vm.create_vcpu(0)?;
         vcpu.set_reg(Reg::Pc, FIRMWARE)?;
         let mut contained = Contained::new(&inside, Ghes::new(SOURCES))?;
@@ -128,7 +130,7 @@ pub(crate) struct Poisoner(Vm);
 
 impl Poisoner {
     pub(crate) fn new(file: &File) -> Result<Self> {
-        let config = Config { sea_to_user: false, nisv_to_user: false, ..Config::default() };
+        let config = VmConfig { sea_to_user: false, nisv_to_user: false, ..VmConfig::default() };
         Ok(Self(Kvm::open()?.create_vm(memory(file, None)?, config)?))
     }
 

@@ -16,14 +16,14 @@ use std::{env, thread};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use seawall::apei::ghes::{Ghes, Region as RecordRegion};
+use seawall::apei::ghes::{Ghes, GhesRegion};
 use seawall::ledger::{Keeper, Ledger};
-use seawall::{AddressMap, Containment, Host, HostKnows, Now, Region, Rules, Source};
+use seawall::{AddressMap, Containment, Host, HostKnows, MemoryRegion, Now, Rules, Source};
 use seawall_events::Reg;
 use seawall_host::seccomp::{self, INSTALL, RUNTIME, Rule, Thread, allow};
 use seawall_host::{Backing, sigbus};
 use seawall_inject::{Exit, Inject as _, Injector, SystemEvent, Vcpu as _};
-use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
+use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm, VmConfig};
 use seawall_lab::Transcript;
 use seawall_lab_machine::PoisonRegister;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
@@ -44,7 +44,7 @@ const SIZE: u64 = 2 << 20;
 const PAGE: u64 = 4096;
 const VECTORS: u64 = RAM + 0x1000;
 const CODE: u64 = RAM + 0x2000;
-const RECORDS: RecordRegion = RecordRegion { base: RAM + 0x1_0000, sea: 32, polled: 1, poll_interval: 1000 };
+const RECORDS: GhesRegion = GhesRegion { base: RAM + 0x1_0000, sea: 32, polled: 1, poll_interval: 1000 };
 /// The guest loads from each of these: of the first of them the host knows, the others are bad in hardware.
 const PAGES: u64 = RAM + 0x10_0000;
 const BAD: u64 = 4;
@@ -263,7 +263,7 @@ fn machine(memory: &Path) -> Result<(Vm, Vcpu), String> {
     let file = File::options().read(true).write(true).open(memory).map_err(text)?;
     let region = (GuestAddress(RAM), SIZE as usize, Some(FileOffset::new(file, 0)));
     let memory = GuestMemoryMmap::from_ranges_with_files([region]).map_err(text)?;
-    let vm = Kvm::open().map_err(text)?.create_vm(memory, Config::default()).map_err(text)?;
+    let vm = Kvm::open().map_err(text)?.create_vm(memory, VmConfig::default()).map_err(text)?;
     for (address, words) in [(VECTORS + 0x200, &HANDLER[..]), (CODE, &PROGRAM[..])] {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         vm.memory().write_slice(&bytes, GuestAddress(address)).map_err(text)?;
@@ -299,7 +299,7 @@ fn give_up_privilege() -> Result<(), String> {
 }
 
 fn containment(host: u64, teller: Teller, keeper: Arc<Keeper>) -> Result<Containment, String> {
-    let map = AddressMap::new([Region { guest: RAM, host, size: SIZE }]).map_err(text)?;
+    let map = AddressMap::new([MemoryRegion { guest: RAM, host, size: SIZE }]).map_err(text)?;
     let mut containment =
         Containment::new(Rules::default()).with_addresses(map).with_host(teller).with_ledger(keeper);
     // Nobody reads the records.
@@ -337,7 +337,7 @@ fn run(vcpu: &mut Vcpu, containment: &mut Containment, memory: &GuestMemoryMmap)
 /// A guest of elsewhere.
 fn arrived() -> Result<Vm, String> {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), SIZE as usize)]).map_err(text)?;
-    let vm = Kvm::open().map_err(text)?.create_vm(memory, Config::default()).map_err(text)?;
+    let vm = Kvm::open().map_err(text)?.create_vm(memory, VmConfig::default()).map_err(text)?;
     vm.memory().write_slice(&[1; 2 * PAGE as usize], GuestAddress(RAM)).map_err(text)?;
     Ok(vm)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::disable_transparent_huge_pages;
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Exit, Inject as _, SigbusExit, Vcpu as _};
-use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu};
+use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, VmConfig};
 use seawall_lab_machine::{physical_address, send_sigbus};
 
 use crate::linux::text;
@@ -86,7 +86,7 @@ fn run_on_small_pages() -> Verdict {
     for page in (PAGES..).step_by(PAGE as usize).take(SIGNALS as usize) {
         memory.write_slice(&[1], GuestAddress(page)).map_err(text)?;
     }
-    let vm = Kvm::open().and_then(|kvm| kvm.create_vm(memory, Config::default())).map_err(text)?;
+    let vm = Kvm::open().and_then(|kvm| kvm.create_vm(memory, VmConfig::default())).map_err(text)?;
     let mut vcpu = vm.create_vcpu(0).map_err(text)?;
     for (reg, value) in [(Reg::Pc, RAM), (Reg::Pstate, PSTATE), (Reg::X(2), DEVICE)] {
         vcpu.set_reg(reg, value).map_err(text)?;
