@@ -207,7 +207,7 @@ fn vmm(memory: &Path, left_out: LeftOut, is_privileged: bool) -> Result<(), Stri
     let (keeper, writer) = Keeper::with_writer(&path).map_err(text)?;
     let keeper = Arc::new(keeper);
     let told = thread::scope(|scope| {
-        let vm = &vm;
+        let (vm, arrived) = (&vm, &arrived);
         let writer = left_out.spawn(scope, Which::Writer, || {
             writer.run();
             Ok(())
@@ -222,7 +222,7 @@ fn vmm(memory: &Path, left_out: LeftOut, is_privileged: bool) -> Result<(), Stri
         expect("pages in the ledger's file", &pages_in(&path)?, &BAD)?;
         let told = std::mem::take(&mut *teller.0.lock().unwrap_or_else(PoisonError::into_inner));
         let of_reset = keeper.clone();
-        let resetter = left_out.spawn(scope, Which::Resetter, || reset(vm, &arrived, of_reset))?;
+        let resetter = left_out.spawn(scope, Which::Resetter, move || reset(vm, arrived, &of_reset))?;
         resetter.join().map_err(panicked)??;
         keeper.flush().map_err(text)?;
         expect("pages in the ledger's file, healed", &pages_in(&path)?, &0)?;
@@ -343,13 +343,13 @@ fn arrived() -> Result<Vm, String> {
 }
 
 /// The thread that resets the guest, and takes one of elsewhere: where memory was bad there are holes, of which devices read.
-fn reset(vm: &Vm, arrived: &Vm, keeper: Arc<Keeper>) -> Result<(), String> {
+fn reset(vm: &Vm, arrived: &Vm, keeper: &Keeper) -> Result<(), String> {
     // And one page that nobody has told of yet.
     let pages = PAGES..PAGES + (BAD + 1) * PAGE;
     let host = vm.host_address(pages.start, pages.end - pages.start).map_err(text)? as u64;
     heal(host..host + (pages.end - pages.start))?;
     keeper.remove(pages);
-    arrived.make_holes(&[RAM..RAM + PAGE]).map_err(text)?;
+    arrived.make_holes(std::slice::from_ref(&(RAM..RAM + PAGE))).map_err(text)?;
     let is_good = |gpa| arrived.read(gpa, &mut [0]).is_ok();
     expect("reads of a hole, and beside it", &[is_good(RAM), is_good(RAM + PAGE)], &[false, true])
 }
