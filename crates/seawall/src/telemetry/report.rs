@@ -92,7 +92,7 @@ pub struct ErrorReport {
     /// Advice to evacuate the guest, if there is such.
     #[serde(default)]
     pub evacuate: Option<String>,
-    /// Why the guest must not be run again: `storm`, `flood`, `policy` or `nested`.
+    /// Why the guest must not be run again: `storm`, `flood`, `policy`, `not-guests` or `nested`.
     #[serde(default)]
     pub stop_reason: Option<Kind>,
     /// From the exit until the injection was done, nanoseconds.
