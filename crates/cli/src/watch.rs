@@ -162,7 +162,7 @@ mod tests {
     fn a_guest_on_another_thread_writes_no_faster_than_somebody_sees_it() {
         let watch = Watch::default();
         let mut guest = watch.for_other_threads();
-        let writes = thread::spawn(move || (0..40).for_each(|_| guest.console(&[b'x'; 1 << 18])));
+        let writes = thread::spawn(move || (0..40).for_each(|_| guest.console(&vec![b'x'; 1 << 18])));
         let mut total = 0;
         while total < 40 << 18 {
             watch.wait(Duration::from_secs(60));
@@ -177,7 +177,7 @@ mod tests {
     fn a_closed_watch_lets_the_guest_go_and_keeps_what_it_wrote() {
         let watch = Watch::default();
         let mut guest = watch.for_other_threads();
-        let writes = thread::spawn(move || (0..8).for_each(|_| guest.console(&[b'x'; 1 << 20])));
+        let writes = thread::spawn(move || (0..8).for_each(|_| guest.console(&vec![b'x'; 1 << 20])));
         watch.wait(Duration::from_secs(60));
         watch.close();
         writes.join().unwrap();
