@@ -66,7 +66,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         add_policy_and_disks(args, &mut config)?;
         let output = output()?;
         let machine = SoftwareMachine::resume(&snapshot, config, Box::new(watch.clone()))?;
-        return Run::new(args, Box::new(machine), watch, output, &deadline)?.until_the_end(None);
+        return Run::new(args, Box::new(machine), watch, output, &deadline)?.run(None);
     }
     // A file is read as far as it fits: first of all the size must make sense.
     Config::new(args.memory).checked_memory()?;
@@ -87,7 +87,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     output.starts(When::default(), None, bad - left, left);
     // Unless it is to start again, its files are in its memory now.
     let guest = (args.reboot > 0).then_some(guest);
-    Run::new(args, machine, watch, output, &deadline)?.until_the_end(guest.as_ref())
+    Run::new(args, machine, watch, output, &deadline)?.run(guest.as_ref())
 }
 
 /// Whether the guest runs on KVM.

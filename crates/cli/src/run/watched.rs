@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the guest to its end, or to that of its last reboot, which takes `guest`: the exit code.
-    pub(super) fn until_the_end(mut self, guest: Option<&Guest>) -> Result<u8, Failure> {
+    pub(super) fn run(mut self, guest: Option<&Guest>) -> Result<u8, Failure> {
         let ended = self.with_reboots(guest);
         let stopped = self.machine.stop();
         self.deadline.seen();
