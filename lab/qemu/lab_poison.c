@@ -24,7 +24,7 @@
  * window's handler fails, or forwards to RAM. So clean pages pay nothing, and
  * the memory map never changes, however many lines are bad.
  *
- * SPDX-License-Identifier: GPL-2.0-or-later
+ * SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
  */
 #include "qemu/osdep.h"
 #include "qemu/bitops.h"

@@ -1,7 +1,7 @@
 /*
  * Poisonable memory for the Seawall lab: see hw/arm/lab_poison.c.
  *
- * SPDX-License-Identifier: GPL-2.0-or-later
+ * SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
  */
 #ifndef HW_ARM_LAB_POISON_H
 #define HW_ARM_LAB_POISON_H

@@ -7,9 +7,8 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ci;
-mod diff_isa;
-mod kernel_fit;
 mod lab;
+mod tool;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer tasks of Seawall")]
@@ -24,10 +23,12 @@ enum Task {
     Bench(bench::Options),
     /// Everything that a change must pass: the README's test command
     Ci(ci::Options),
-    /// Random instruction sequences on the machine's CPU and on qemu-aarch64: registers, flags, memory and faults compared
-    DiffIsa(diff_isa::Options),
-    /// Whether the kernel half is fit to run inside a kernel: no path to a panic, no heap, no floats, a bounded stack
-    KernelFit,
+    /// tools/diff-isa: the machine's CPU against qemu-aarch64 in random instruction sequences
+    #[command(disable_help_flag = true)]
+    DiffIsa(tool::Arguments),
+    /// tools/kernel-fit: the objects of the kernel half can be linked into a kernel
+    #[command(disable_help_flag = true)]
+    KernelFit(tool::Arguments),
     /// An Arm server in software with real KVM and poisonable memory: runs a command, a shell, the suites
     Lab(lab::Options),
 }
@@ -36,8 +37,8 @@ fn main() -> ExitCode {
     match Arguments::parse().task {
         Task::Bench(options) => bench::run(&options),
         Task::Ci(options) => ci::run(&options),
-        Task::DiffIsa(options) => diff_isa::run(&options),
-        Task::KernelFit => kernel_fit::run(),
+        Task::DiffIsa(arguments) => tool::run("seawall-diff-isa", &arguments),
+        Task::KernelFit(arguments) => tool::run("seawall-kernel-fit", &arguments),
         Task::Lab(options) => lab::run(&options),
     }
 }

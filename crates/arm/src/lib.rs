@@ -6,6 +6,7 @@
 //! - [`FaultStatus`]: what went wrong, and at which walk level
 //! - [`Dfsr`], [`Ifsr`]: the same for AArch32, in short-descriptor and LPAE form
 //! - [`Pstate`]: PSTATE and `SPSR_ELx`, both execution states
+//! - [`sysreg`]: system registers by number and name
 //! - [`take_exception`], [`take_abort32`]: what the CPU does when it takes one, over [`Registers`]
 //!
 //! Every value decodes to something and encodes back to itself: hardware may write what this crate
@@ -43,6 +44,7 @@ mod fsr;
 mod pstate;
 mod registers;
 mod serror;
+pub mod sysreg;
 
 pub use abort::{AccessSize, DataAbort, ErrorState, InstructionAbort};
 pub use class::ExceptionClass;

@@ -1,5 +1,7 @@
 //! The registers that exceptions read and write, by name.
 
+use crate::sysreg;
+
 /// A register of an Arm vCPU, as far as aborts, their delivery and their observers need it.
 ///
 /// `*El2` registers are those of a guest hypervisor at virtual EL2.
@@ -73,6 +75,45 @@ pub enum Reg {
     HcrxEl2,
     /// `VSESR_EL2`.
     VsesrEl2,
+}
+
+impl Reg {
+    /// The number of a system register; `None` for `X`, PC and PSTATE.
+    pub const fn encoding(self) -> Option<u16> {
+        Some(match self {
+            Self::X(_) | Self::Pc | Self::Pstate => return None,
+            Self::SpEl0 => sysreg::SP_EL0,
+            Self::SpEl1 => sysreg::SP_EL1,
+            Self::ElrEl1 => sysreg::ELR_EL1,
+            Self::SpsrEl1 => sysreg::SPSR_EL1,
+            Self::SpsrAbt => sysreg::SPSR_ABT,
+            Self::EsrEl1 => sysreg::ESR_EL1,
+            Self::FarEl1 => sysreg::FAR_EL1,
+            Self::Ifsr32 => sysreg::IFSR32_EL2,
+            Self::VbarEl1 => sysreg::VBAR_EL1,
+            Self::SctlrEl1 => sysreg::SCTLR_EL1,
+            Self::Sctlr2El1 => sysreg::SCTLR2_EL1,
+            Self::TcrEl1 => sysreg::TCR_EL1,
+            Self::Ttbr0El1 => sysreg::TTBR0_EL1,
+            Self::Ttbr1El1 => sysreg::TTBR1_EL1,
+            Self::MairEl1 => sysreg::MAIR_EL1,
+            Self::CpacrEl1 => sysreg::CPACR_EL1,
+            Self::ContextidrEl1 => sysreg::CONTEXTIDR_EL1,
+            Self::TpidrEl0 => sysreg::TPIDR_EL0,
+            Self::TpidrEl1 => sysreg::TPIDR_EL1,
+            Self::DisrEl1 => sysreg::DISR_EL1,
+            Self::ElrEl2 => sysreg::ELR_EL2,
+            Self::SpsrEl2 => sysreg::SPSR_EL2,
+            Self::EsrEl2 => sysreg::ESR_EL2,
+            Self::FarEl2 => sysreg::FAR_EL2,
+            Self::VbarEl2 => sysreg::VBAR_EL2,
+            Self::SctlrEl2 => sysreg::SCTLR_EL2,
+            Self::Sctlr2El2 => sysreg::SCTLR2_EL2,
+            Self::HcrEl2 => sysreg::HCR_EL2,
+            Self::HcrxEl2 => sysreg::HCRX_EL2,
+            Self::VsesrEl2 => sysreg::VSESR_EL2,
+        })
+    }
 }
 
 /// Access to a vCPU's registers. A register that the vCPU does not have reads as zero and ignores

@@ -236,10 +236,6 @@ enum seawall_action
    * Nothing was injected, as this is a dry run; `injection` says what would have been.
    */
   SEAWALL_ACTION_DRY_RUN = 7,
-  /**
-   * What this version of the interface has no name for; the text says it.
-   */
-  SEAWALL_ACTION_OTHER = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -365,6 +361,10 @@ enum seawall_recorded
    * The guest did not acknowledge those before it for too long: it gets the abort alone.
    */
   SEAWALL_RECORDED_UNACKNOWLEDGED = 2,
+  /**
+   * The guest's memory could not be written where its records lie: it gets the abort alone.
+   */
+  SEAWALL_RECORDED_UNWRITABLE = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -766,8 +766,8 @@ seawall_status seawall_incident_text(const struct seawall_incident *incident,
 
 /**
  * Makes the containment of one guest, by the policy of this name: `rules` (the default of them), `serror`, `mainline`
- * or `full`; or by rules that differ from the default, separated by commas, such as
- * `kernel-fetch=stop,user-data=host-first`. It writes no records until `seawall_containment_set_records`.
+ * or `full`; or by rules that differ from the default or from one of these, separated by commas, such as
+ * `kernel-fetch=stop,user-data=host-first` or `full,nested=stop`. It writes no records until `seawall_containment_set_records`.
  *
  * Contract:
  * `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; what that is given
@@ -868,7 +868,9 @@ seawall_status seawall_record(const struct seawall_containment *containment,
                               struct seawall_error *error);
 
 /**
- * Does what was decided, and reads back what the guest will see. The vCPU must not have run since it was decided.
+ * Does what was decided, and reads back what the guest will see. The vCPU must not have run since it was decided. If it
+ * fails the incident is empty: unless the status is `SEAWALL_STATUS_DEGRADED` nothing was injected, and it can be decided on
+ * again.
  *
  * Contract:
  * As `seawall_decide_sea`.
@@ -891,8 +893,8 @@ seawall_status seawall_repaired(const struct seawall_containment *containment,
                                 struct seawall_error *error);
 
 /**
- * `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one. What to do next is the
- * incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
+ * `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one; a record that cannot be written
+ * is left out (`SEAWALL_RECORDED_UNWRITABLE`). What to do next is the incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
  * `SEAWALL_ACTION_STOP`. The host is not asked first.
  *
  * Contract:

@@ -34,8 +34,6 @@ pub enum Action {
     Repaired = 6,
     /// Nothing was injected, as this is a dry run; `injection` says what would have been.
     DryRun = 7,
-    /// What this version of the interface has no name for; the text says it.
-    Other = 8,
 }
 
 /// Why a guest is stopped.
@@ -203,13 +201,11 @@ impl fmt::Display for Incident {
             Step::Done(outcome) => return outcome.fmt(f),
         };
         write!(f, "{}: ", decision.error)?;
-        #[allow(unreachable_patterns, reason = "verdicts may come")]
         match &decision.verdict {
             Verdict::Inject(injection) => write!(f, "to inject: {injection}"),
             Verdict::HostFirst(injection) => write!(f, "the host first, else to inject: {injection}"),
             Verdict::Wait => f.write_str("to wait until the guest has read the records before it"),
             Verdict::Stop(reason) => write!(f, "to stop: {reason}"),
-            other => write!(f, "{other:?}"),
         }
     }
 }
@@ -217,7 +213,6 @@ impl fmt::Display for Incident {
 fn decided(decision: &Decision) -> Outcome {
     let mut outcome = about(&decision.error, decision.recorded);
     outcome.evacuate_pages = decision.evacuate.map_or(0, |evacuate| evacuate.pages as u64);
-    #[allow(unreachable_patterns, reason = "verdicts may come")]
     let action = match &decision.verdict {
         Verdict::Inject(injection) => {
             set_injection(&mut outcome, injection);
@@ -232,7 +227,6 @@ fn decided(decision: &Decision) -> Outcome {
             set_reason(&mut outcome, reason);
             Action::Stop
         }
-        _ => Action::Other,
     };
     Outcome { action: action as u32, ..outcome }
 }
@@ -240,7 +234,6 @@ fn decided(decision: &Decision) -> Outcome {
 fn done(taken: &seawall::Outcome) -> Outcome {
     let mut outcome = about(&taken.error, taken.recorded);
     outcome.evacuate_pages = taken.evacuate.map_or(0, |evacuate| evacuate.pages as u64);
-    #[allow(unreachable_patterns, reason = "actions may come")]
     let action = match &taken.action {
         Taken::Injected { injection, guest } => {
             set_injection(&mut outcome, injection);
@@ -257,7 +250,6 @@ fn done(taken: &seawall::Outcome) -> Outcome {
             set_reason(&mut outcome, reason);
             Action::Stop
         }
-        _ => Action::Other,
     };
     Outcome { action: action as u32, ..outcome }
 }

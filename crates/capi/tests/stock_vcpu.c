@@ -640,6 +640,7 @@ static void bad_arguments_are_refused(void)
     seawall_ledger *ledger;
     seawall_address_map *map;
     struct vcpu vcpu = at_el0();
+    seawall_outcome outcome;
     seawall_vcpu ioctls = calls(&vcpu), broken = ioctls;
     seawall_records_region far_away = records;
 
@@ -678,11 +679,16 @@ static void bad_arguments_are_refused(void)
     IS(error.os_errno, EFAULT);
     SAYS(error.message, "cannot write 512 bytes of guest memory at 0x60000000: Bad address (os error 14)");
 
-    /* If the record cannot be written the decision stands. */
-    IS(seawall_handle_sea(containment, &ioctls, &memory, &fetch, 0, 0, incident, NULL), SEAWALL_STATUS_MEMORY);
+    /* If the record cannot be written the decision stands, and the guest gets the abort alone. */
+    OK(seawall_decide_sea(containment, &ioctls, &fetch, 0, incident, NULL));
+    IS(seawall_record(containment, &memory, 0, incident, NULL), SEAWALL_STATUS_MEMORY);
     IS(vcpu.events, 0);
     OK(seawall_inject(containment, &ioctls, incident, NULL));
     IS(vcpu.reg[ESR], 0x82000210);
+    vcpu = at_el0();
+    OK(seawall_handle_sea(containment, &ioctls, &memory, &fetch, 0, 0, incident, NULL));
+    OK(seawall_incident_outcome(incident, &outcome, NULL));
+    IS(outcome.recorded, SEAWALL_RECORDED_UNWRITABLE);
 
     IS(seawall_incident_outcome(incident, NULL, NULL), SEAWALL_STATUS_NULL_POINTER);
     IS(seawall_incident_text(incident, NULL, 8, NULL), SEAWALL_STATUS_NULL_POINTER);

@@ -42,7 +42,7 @@ fn a_dry_run_says_what_would_have_been_done_to_whom_and_why() {
     check(
         &["--rule", "user-data=stop"],
         "data abort, ISS 0x210 would have been injected",
-        "the rule kernel-data=replay, the default",
+        "the rule kernel-data=replay of --policy full",
     );
     let report = json(&seawall(&[&["run", "--json"], &run[..]].concat()));
     assert_eq!(report["outcome"], "dry-run");

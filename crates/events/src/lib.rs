@@ -6,7 +6,7 @@
 //!   [`VcpuState`](kernel::VcpuState)
 //! - [`wire`]: `struct kvm_vcpu_events` in each layout, the union of `kvm_run`, capability and ioctl numbers
 //! - [`VcpuEvents`]: the events without a layout; [`Abi`] says which one a VM speaks
-//! - [`SeaExit`]: `KVM_EXIT_ARM_SEA`
+//! - [`SeaExit`]: what `KVM_EXIT_ARM_SEA` says
 //! - [`Refusal`]: why a call was refused, with the errno
 //!
 //! It is fit to run inside a kernel: `no_std`, no allocation, no floating point, no recursion, and no

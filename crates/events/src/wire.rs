@@ -320,52 +320,27 @@ const CORE: u64 = 0x6030_0000_0010_0000;
 /// ONE_REG ids: `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG`.
 const SYSREG: u64 = 0x6030_0000_0013_0000;
 
+/// The ONE_REG id of a system register, by its number ([`sysreg`](seawall_arm::sysreg)).
+pub const fn system_reg_id(encoding: u16) -> u64 {
+    SYSREG | encoding as u64
+}
+
 /// The ONE_REG id of a register; `None` for one that KVM does not have there.
 pub const fn one_reg_id(reg: crate::Reg) -> Option<u64> {
     use crate::Reg;
-    Some(match reg {
-        Reg::X(n) if n <= 30 => CORE + 2 * n as u64,
-        Reg::SpEl0 => CORE + 0x3e,
-        Reg::Pc => CORE + 0x40,
-        Reg::Pstate => CORE + 0x42,
-        Reg::SpEl1 => CORE + 0x44,
-        Reg::ElrEl1 => CORE + 0x46,
-        Reg::SpsrEl1 => CORE + 0x48,
-        Reg::SpsrAbt => CORE + 0x4a,
-        Reg::SctlrEl1 => SYSREG + 0xc080,
-        Reg::Sctlr2El1 => SYSREG + 0xc083,
-        Reg::CpacrEl1 => SYSREG + 0xc082,
-        Reg::Ttbr0El1 => SYSREG + 0xc100,
-        Reg::Ttbr1El1 => SYSREG + 0xc101,
-        Reg::TcrEl1 => SYSREG + 0xc102,
-        Reg::EsrEl1 => SYSREG + 0xc290,
-        Reg::FarEl1 => SYSREG + 0xc300,
-        Reg::MairEl1 => SYSREG + 0xc510,
-        Reg::VbarEl1 => SYSREG + 0xc600,
-        Reg::DisrEl1 => SYSREG + 0xc609,
-        Reg::ContextidrEl1 => SYSREG + 0xc681,
-        Reg::TpidrEl1 => SYSREG + 0xc684,
-        Reg::TpidrEl0 => SYSREG + 0xde82,
-        Reg::SctlrEl2 => SYSREG + 0xe080,
-        Reg::Sctlr2El2 => SYSREG + 0xe083,
-        Reg::HcrEl2 => SYSREG + 0xe088,
-        Reg::HcrxEl2 => SYSREG + 0xe092,
-        Reg::SpsrEl2 => SYSREG + 0xe200,
-        Reg::ElrEl2 => SYSREG + 0xe201,
-        Reg::Ifsr32 => SYSREG + 0xe281,
-        Reg::VsesrEl2 => VSESR_EL2_ID,
-        Reg::EsrEl2 => SYSREG + 0xe290,
-        Reg::FarEl2 => SYSREG + 0xe300,
-        Reg::VbarEl2 => SYSREG + 0xe600,
-        _ => return None,
-    })
+    match reg {
+        Reg::X(n) if n <= 30 => Some(CORE + 2 * n as u64),
+        // Core registers to KVM, some of them system registers to the CPU.
+        Reg::SpEl0 => Some(CORE + 0x3e),
+        Reg::Pc => Some(CORE + 0x40),
+        Reg::Pstate => Some(CORE + 0x42),
+        Reg::SpEl1 => Some(CORE + 0x44),
+        Reg::ElrEl1 => Some(CORE + 0x46),
+        Reg::SpsrEl1 => Some(CORE + 0x48),
+        Reg::SpsrAbt => Some(CORE + 0x4a),
+        reg => match reg.encoding() {
+            Some(encoding) => Some(system_reg_id(encoding)),
+            None => None,
+        },
+    }
 }
-
-/// The ONE_REG id of `VSESR_EL2`.
-pub const VSESR_EL2_ID: u64 = SYSREG + 0xe293;
-/// The ONE_REG id of `ID_AA64PFR0_EL1`: RAS is `[31:28]`.
-pub const ID_AA64PFR0_EL1_ID: u64 = SYSREG + 0xc020;
-/// The ONE_REG id of `ID_AA64PFR1_EL1`: DF2 is `[59:56]`.
-pub const ID_AA64PFR1_EL1_ID: u64 = SYSREG + 0xc021;
-/// The ONE_REG id of `ID_AA64MMFR3_EL1`: SCTLRX is `[7:4]`.
-pub const ID_AA64MMFR3_EL1_ID: u64 = SYSREG + 0xc03b;

@@ -2,7 +2,7 @@
 
 mod guest;
 
-use seawall_arm::Esr;
+use seawall_arm::{Esr, sysreg};
 use seawall_events::wire::{self, ArmNisv, ArmSea, Mmio};
 use seawall_events::{Abi, Layout, MmioExit, NisvExit, Refusal, Reg, SeaExit, VcpuEvents};
 use zerocopy::{FromBytes, IntoBytes};
@@ -204,8 +204,12 @@ fn one_reg_ids_are_linux_s() {
         assert_eq!(wire::one_reg_id(reg), Some(id), "{reg:?}");
     }
     assert_eq!(wire::one_reg_id(Reg::X(31)), None);
-    assert_eq!(wire::VSESR_EL2_ID, 0x6030_0000_0013_e293);
-    assert_eq!(wire::ID_AA64PFR0_EL1_ID, 0x6030_0000_0013_c020);
-    assert_eq!(wire::ID_AA64PFR1_EL1_ID, 0x6030_0000_0013_c021);
-    assert_eq!(wire::ID_AA64MMFR3_EL1_ID, 0x6030_0000_0013_c03b);
+    for (register, id) in [
+        (sysreg::VSESR_EL2, 0x6030_0000_0013_e293),
+        (sysreg::ID_AA64PFR0_EL1, 0x6030_0000_0013_c020),
+        (sysreg::ID_AA64PFR1_EL1, 0x6030_0000_0013_c021),
+        (sysreg::ID_AA64MMFR3_EL1, 0x6030_0000_0013_c03b),
+    ] {
+        assert_eq!(wire::system_reg_id(register), id);
+    }
 }

@@ -55,6 +55,7 @@ mod keep;
 pub mod seccomp;
 pub mod sigbus;
 mod tell;
+mod unread;
 
 use std::ops::Range;
 

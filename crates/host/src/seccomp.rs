@@ -130,6 +130,11 @@ const SET_VCPU_EVENTS: Rule = ioctl!("KVM_SET_VCPU_EVENTS", 0x4040_aea0);
 const RT_SIGRETURN: Rule = call(libc::SYS_rt_sigreturn, "rt_sigreturn");
 const RT_SIGPROCMASK: Rule = call(libc::SYS_rt_sigprocmask, "rt_sigprocmask");
 const CLOSE: Rule = call(libc::SYS_close, "close");
+/// Of the huge page around.
+const MSYNC: Rule =
+    only(libc::SYS_msync, "msync", "MS_INVALIDATE", &[is(2, (libc::MS_ASYNC | libc::MS_INVALIDATE) as u32)]);
+const MLOCK2: Rule = only(libc::SYS_mlock2, "mlock2", "MLOCK_ONFAULT", &[is(2, libc::MLOCK_ONFAULT)]);
+const MUNLOCK: Rule = call(libc::SYS_munlock, "munlock");
 const MINCORE: Rule = call(libc::SYS_mincore, "mincore");
 const VMSPLICE: Rule = call(libc::SYS_vmsplice, "vmsplice");
 const PIPE2: Rule = call(libc::SYS_pipe2, "pipe2");
@@ -228,6 +233,9 @@ pub const TELL: Step = Step {
         RT_SIGPROCMASK,
         RT_SIGRETURN,
         madvise!(MADV_HWPOISON),
+        MSYNC,
+        MLOCK2,
+        MUNLOCK,
         madvise!(MADV_POPULATE_READ),
         VMSPLICE,
         PIPE2,
@@ -245,6 +253,9 @@ pub const HEAL: Step = Step {
         RT_SIGPROCMASK,
         RT_SIGRETURN,
         madvise!(MADV_HWPOISON),
+        MSYNC,
+        MLOCK2,
+        MUNLOCK,
         madvise!(MADV_POPULATE_READ),
         VMSPLICE,
         PIPE2,

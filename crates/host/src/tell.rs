@@ -6,7 +6,10 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::keep::keep;
+use crate::unread::Unread;
 use crate::{Error, advise, page_size, sigbus, widened};
+
+const HWPOISON: &str = "madvise(MADV_HWPOISON)";
 
 /// How the host was told that memory is bad, the best answer first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,17 +86,25 @@ fn is_known(page: &Range<u64>) -> bool {
 
 /// `madvise(MADV_HWPOISON)`: from now on the host takes these pages for bad. Needs `CAP_SYS_ADMIN` and
 /// CONFIG_MEMORY_FAILURE. The calling thread gets SIGBUS at once, which is swallowed: [`sigbus::install`] is called first,
-/// and SIGBUS is unblocked meanwhile.
+/// and SIGBUS is unblocked meanwhile. The rest of a transparent huge page is not read.
 ///
 /// An empty range asks whether the kernel can.
 ///
 /// # Errors
 /// [`Error::Call`]: EPERM without the privilege, EINVAL without the configuration, EFAULT for pages that are bad already.
 pub fn hwpoison(range: Range<u64>) -> Result<(), Error> {
-    let pages = widened(&range, page_size());
+    let page = page_size();
+    // Nothing is there: whoever may learns just that. It costs less to be refused now.
+    // SAFETY: nothing is there.
+    let nothing = unsafe { advise(&(0..page), HWPOISON, libc::MADV_HWPOISON) };
+    if let Err(error @ Error::Call { errno: libc::EPERM | libc::EINVAL, .. }) = nothing {
+        return Err(error);
+    }
+    let pages = widened(&range, page);
     sigbus::install()?;
+    let _unread = Unread::new(&pages);
     sigbus::ignoring(|| {
         // SAFETY: nothing that is in memory changes; it cannot be accessed any more. What is in a file may be older.
-        unsafe { advise(&pages, "madvise(MADV_HWPOISON)", libc::MADV_HWPOISON) }
+        unsafe { advise(&pages, HWPOISON, libc::MADV_HWPOISON) }
     })
 }

@@ -47,6 +47,9 @@ use crate::{Errno, GuestKind, InjectError, KvmVcpu, Way, aarch32, aarch64, has_r
 /// bit 16 of an `ESR_ELx` that held an old abort, which means nothing while ISV is 0. If the calls that undo
 /// fail as well, a prefetch abort of AArch32 may be left half made.
 ///
+/// An SError whose vector is where the vCPU was already, with SErrors masked but for `SCTLR2_ELx.NMEA`, is said to be pending
+/// if another one is.
+///
 /// A kernel is only found out by what it writes: with [`Last::NoWalk`] for a vCPU whose last fault was
 /// a stage 2 fault on a table walk, an old abort's ESR may be taken for a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +99,7 @@ impl Injector {
     ) -> Result<Delivery, InjectError> {
         self.check(vcpu, events)?;
         // An abort is known by its ESR; an SError is not.
-        let before = if events.serror_pending { Some(get(vcpu, Reg::Pc)?) } else { None };
+        let before = if events.serror_pending { Some(Place::of(vcpu)?) } else { None };
         let entered = self.act(vcpu, last, events)?;
         self.read_back(vcpu, events, entered, before).map_err(InjectError::unseen)
     }
@@ -203,13 +206,13 @@ impl Injector {
         Ok(entered)
     }
 
-    /// Where the guest is, after everything was done. `before`: PC before it, if an SError was asked for.
+    /// Where the guest is, after everything was done. `before`: where it was before, if an SError was asked for.
     fn read_back(
         self,
         vcpu: &impl KvmVcpu,
         events: &VcpuEvents,
         entered: Option<Entered>,
-        before: Option<u64>,
+        before: Option<Place>,
     ) -> Result<Delivery, InjectError> {
         match (Asked::of(self.guest, events), entered, before) {
             (Some(asked), Some(entered), _) if self.guest == GuestKind::Aarch32 => {
@@ -236,17 +239,18 @@ impl Injector {
         self,
         vcpu: &impl KvmVcpu,
         asked: Option<Asked>,
-        before: u64,
+        before: Place,
     ) -> Result<Delivery, InjectError> {
         let pc = get(vcpu, Reg::Pc)?;
         let target = if self.guest == GuestKind::Nested { aarch64::taker(vcpu)? } else { Target::El1 };
         let esr = || get(vcpu, aarch64::esr(target));
-        // A vector that is itself bad is left for itself: PC alone does not tell.
+        // A vector that is itself bad is left for itself: PC alone does not tell, but the entry masks SErrors.
+        let is_there = pc == before.pc && get(vcpu, Reg::Pstate)? == before.pstate;
         let is_abort = match asked {
-            Some(asked) if pc == before => asked.is_class_of(Esr::from_bits(esr()?)),
+            Some(asked) if is_there => asked.is_class_of(Esr::from_bits(esr()?)),
             _ => false,
         };
-        if pc == before && !is_abort {
+        if is_there && !is_abort {
             let [pending, ..] = vcpu.get_vcpu_events().map_err(failed(GET_EVENTS))?;
             if pending != 0 {
                 return Ok(Delivery::SErrorPending);
@@ -257,6 +261,19 @@ impl Injector {
             }
         }
         aarch64::at_vector(vcpu, target, pc, esr()?)
+    }
+}
+
+/// Where a vCPU is, as far as an exception entry changes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    pc: u64,
+    pstate: u64,
+}
+
+impl Place {
+    fn of(vcpu: &impl KvmVcpu) -> Result<Self, InjectError> {
+        Ok(Self { pc: get(vcpu, Reg::Pc)?, pstate: get(vcpu, Reg::Pstate)? })
     }
 }
 

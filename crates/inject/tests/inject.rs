@@ -106,6 +106,10 @@ fn an_serror_is_at_its_vector_or_pends_or_is_lost() {
     let mut vcpu = guest(5);
     vcpu.serror.pending = true;
     each(&vcpu, &serror, at_vector(Target::El1, VBAR + 0x380, 0xbe00_0011, 0));
+    // Also at the vector itself: EL1t, whose entry leaves PC as it is.
+    let mut vcpu = with(guest(4), &[(Reg::Pc, VBAR + 0x180)]);
+    vcpu.serror.pending = true;
+    each(&vcpu, &serror, at_vector(Target::El1, VBAR + 0x180, 0xbe00_0011, 0));
 }
 
 #[test]
@@ -193,9 +197,9 @@ fn no_injection_costs_more_calls_than_these() {
         (nested(5, 0), iabt(), 9, 11),
         (data32.clone(), dabt(), 5, 5),
         (data32, iabt(), 13, 13),
-        (guest(5), serror, 5, 5),
-        (guest(0x3c5), serror, 4, 4),
-        (guest(0x3c5), with_serror(iabt()), 8, 9),
+        (guest(5), serror, 6, 6),
+        (guest(0x3c5), serror, 6, 6),
+        (guest(0x3c5), with_serror(iabt()), 9, 10),
         (guest(5), VcpuEvents::default(), 1, 1),
     ] {
         for (last, number) in [(Last::NoWalk, no_walk), (Last::Any, any)] {

@@ -10,7 +10,7 @@
 //! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 //! # fn main() -> Result<(), seawall_kvm::Error> {
 //! use seawall_events::VcpuEvents;
-//! use seawall_inject::{Exit, Vcpu as _};
+//! use seawall_inject::{Exit, Inject as _, Vcpu as _};
 //! use seawall_kvm::{Config, GuestAddress, GuestMemoryMmap, Kvm};
 //!
 //! let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x4000_0000), 64 << 20)]).unwrap();
@@ -24,7 +24,7 @@
 //!         ext_abt_esr: sea.esr.iss().into(),
 //!         ..VcpuEvents::default()
 //!     };
-//!     vcpu.set_events(&events)?;
+//!     vcpu.inject(&events)?;
 //! }
 //! # Ok(())
 //! # }

@@ -1,5 +1,7 @@
 //! What a vCPU and an interrupt controller are at one moment, to go on elsewhere: plain data, on any host.
 
+use seawall_arm::sysreg;
+use seawall_events::wire::system_reg_id;
 use serde::{Deserialize, Serialize};
 
 /// `KVM_REG_SIZE_MASK`, shifted down.
@@ -10,11 +12,11 @@ const KIND_SHIFT: u32 = 16;
 const FIRMWARE: [u64; 2] = [0x14, 0x16];
 /// `KVM_REG_ARM_TIMER_CNT`. It has the encoding of CNTV_CVAL_EL0, and `KVM_REG_ARM_TIMER_CVAL` that of CNTVCT_EL0: so
 /// the kernel's headers have it, for ever (api.rst, `KVM_SET_ONE_REG`).
-pub(crate) const TIMER_CNT: u64 = 0x6030_0000_0013_df1a;
+pub(crate) const TIMER_CNT: u64 = system_reg_id(sysreg::CNTV_CVAL_EL0);
 /// `KVM_REG_ARM_PTIMER_CNT`: CNTPCT_EL0.
-pub(crate) const PTIMER_CNT: u64 = 0x6030_0000_0013_df01;
+pub(crate) const PTIMER_CNT: u64 = system_reg_id(sysreg::CNTPCT_EL0);
 /// MPIDR_EL1.
-pub(crate) const MPIDR: u64 = 0x6030_0000_0013_c005;
+pub(crate) const MPIDR: u64 = system_reg_id(sysreg::MPIDR_EL1);
 
 /// A vCPU that stands still. Made and used by `Vcpu::save` and `Vcpu::restore`; only its VMM's like can use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,34 +178,25 @@ pub(crate) const REDISTRIBUTOR: [GicRegister; 17] = {
     ]
 };
 
-/// CRm and Op2 of a register of the CPU interface with CRn 12; the others have names.
-const fn icc(crm: u64, op2: u64) -> u64 {
-    system_register(12, crm, op2)
-}
-
-/// Op0, Op1, CRn, CRm, Op2 as `KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS` has them; Op0 is 3, Op1 is 0.
-const fn system_register(crn: u64, crm: u64, op2: u64) -> u64 {
-    3 << 14 | crn << 7 | crm << 3 | op2
-}
-
-/// The CPU interface's registers, in the order in which they are to be written: ICC_CTLR_EL1.CBPR decides what
-/// ICC_BPR1_EL1 is. How many active priorities registers there are depends on the host.
-pub(crate) const INTERFACE: [u64; 15] = [
-    icc(12, 5),               // ICC_SRE_EL1
-    icc(12, 4),               // ICC_CTLR_EL1
-    system_register(4, 6, 0), // ICC_PMR_EL1
-    icc(8, 3),                // ICC_BPR0_EL1
-    icc(12, 3),               // ICC_BPR1_EL1
-    icc(8, 4),                // ICC_AP0R0_EL1 to 3
-    icc(8, 5),
-    icc(8, 6),
-    icc(8, 7),
-    icc(9, 0), // ICC_AP1R0_EL1 to 3
-    icc(9, 1),
-    icc(9, 2),
-    icc(9, 3),
-    icc(12, 6), // ICC_IGRPEN0_EL1
-    icc(12, 7), // ICC_IGRPEN1_EL1
+/// The CPU interface's registers, as `KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS` numbers them, in the order in which they are to be
+/// written: ICC_CTLR_EL1.CBPR decides what ICC_BPR1_EL1 is. How many active priorities registers there are depends on the
+/// host.
+pub(crate) const INTERFACE: [u16; 15] = [
+    sysreg::ICC_SRE_EL1,
+    sysreg::ICC_CTLR_EL1,
+    sysreg::ICC_PMR_EL1,
+    sysreg::ICC_BPR0_EL1,
+    sysreg::ICC_BPR1_EL1,
+    sysreg::ICC_AP0R0_EL1,
+    sysreg::ICC_AP0R1_EL1,
+    sysreg::ICC_AP0R2_EL1,
+    sysreg::ICC_AP0R3_EL1,
+    sysreg::ICC_AP1R0_EL1,
+    sysreg::ICC_AP1R1_EL1,
+    sysreg::ICC_AP1R2_EL1,
+    sysreg::ICC_AP1R3_EL1,
+    sysreg::ICC_IGRPEN0_EL1,
+    sysreg::ICC_IGRPEN1_EL1,
 ];
 
 /// Bits [63:32] of an attribute that is of one vCPU: its affinity, out of MPIDR_EL1.

@@ -3,6 +3,7 @@
 #
 #   seawall.workload=workload   five processes, each telling that it lives; who ended how (the default)
 #   seawall.workload=sixteen    sixteen processes with memory of their own, and how much of it is bad at the end
+#   seawall.workload=device     a process that uses a device by accesses that no syndrome describes, and a witness
 #   seawall.workload=vectors    names the kernel's exception vectors, which it lives by, and sleeps
 #   seawall.workload=stress     tools on known data, and the kernel's self-tests of its ciphers
 #   seawall.workload=shell      a shell on the console
@@ -74,6 +75,16 @@ sixteen() {
     done
     wait
     grep HardwareCorrupted /proc/meminfo
+}
+
+use_device() {
+    rounds=$(option rounds 100)
+    # Linux lets no process map what a driver has.
+    driver=/sys/bus/amba/drivers/rtc-pl031
+    [ -e $driver/9010000.pl031 ] && echo 9010000.pl031 >$driver/unbind
+    supervise witness $rounds &
+    supervise device $rounds
+    wait
 }
 
 # The image begins at _text, on a boundary of 2 MiB, and "Kernel code" with it or soon after. The vector of the kernel's own
@@ -166,6 +177,7 @@ case $(option workload workload) in
         ;;
     stress) stress ;;
     sixteen) sixteen ;;
+    device) use_device ;;
     vectors) vectors ;;
     *) workload ;;
 esac

@@ -43,7 +43,11 @@ impl Broadcasts {
 
     /// The CPU with this number does what it has not yet done.
     pub(crate) fn read(&mut self, index: usize, cpu: &mut Cpu) {
-        let Some(done) = self.done.get_mut(index) else { return };
+        let Some(done) = self.done.get_mut(index) else {
+            debug_assert!(false, "expected a CPU of this machine, got {index}");
+            return;
+        };
+        debug_assert!(*done <= self.entries.len(), "CPU {index} has read more than there is");
         let missed = self.entries.get(*done..).unwrap_or_default();
         *done = self.entries.len();
         if !missed.is_empty() {

@@ -41,7 +41,7 @@
 //!
 //! ```
 //! use seawall_events::VcpuEvents;
-//! use seawall_inject::{Exit, Vcpu as _};
+//! use seawall_inject::{Exit, Inject as _, Vcpu as _};
 //! use seawall_machine::{Config, RAM_BASE, Vm};
 //! use seawall_arm::Reg;
 //!
@@ -57,7 +57,7 @@
 //! assert_eq!((sea.esr.bits(), sea.gva), (0x9200_0210, RAM_BASE + 0x1008));
 //!
 //! // The guest is at its abort handler as soon as the abort is injected.
-//! vcpu.set_events(&VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() })?;
+//! vcpu.inject(&VcpuEvents { ext_dabt_pending: true, ..VcpuEvents::default() })?;
 //! assert_eq!(vcpu.reg(Reg::Pc)?, RAM_BASE + 0x8200);
 //! assert_eq!(vcpu.reg(Reg::EsrEl1)?, 0x9600_0010);
 //! # Ok::<(), seawall_machine::Error>(())

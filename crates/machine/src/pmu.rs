@@ -6,27 +6,16 @@
 //!
 //! Source: DDI 0487, D13 "The Performance Monitors Extension", and the registers by name in D24.5.
 
+use seawall_arm::sysreg::{
+    PMCCFILTR_EL0, PMCCNTR_EL0, PMCEID0_EL0, PMCEID1_EL0, PMCNTENCLR_EL0, PMCNTENSET_EL0, PMCR_EL0,
+    PMINTENCLR_EL1, PMINTENSET_EL1, PMOVSCLR_EL0, PMOVSSET_EL0, PMSELR_EL0, PMSWINC_EL0, PMUSERENR_EL0,
+    PMXEVCNTR_EL0, PMXEVTYPER_EL0,
+};
+
 use crate::sysreg::id;
 
 /// INTID of the PPI that says that the counter overflowed, as on QEMU's `virt`.
 pub(crate) const PPI: u32 = 23;
-
-const PMINTENSET_EL1: u16 = id(3, 0, 9, 14, 1);
-const PMINTENCLR_EL1: u16 = id(3, 0, 9, 14, 2);
-const PMCR_EL0: u16 = id(3, 3, 9, 12, 0);
-const PMCNTENSET_EL0: u16 = id(3, 3, 9, 12, 1);
-const PMCNTENCLR_EL0: u16 = id(3, 3, 9, 12, 2);
-const PMOVSCLR_EL0: u16 = id(3, 3, 9, 12, 3);
-const PMSWINC_EL0: u16 = id(3, 3, 9, 12, 4);
-const PMSELR_EL0: u16 = id(3, 3, 9, 12, 5);
-const PMCEID0_EL0: u16 = id(3, 3, 9, 12, 6);
-const PMCEID1_EL0: u16 = id(3, 3, 9, 12, 7);
-const PMCCNTR_EL0: u16 = id(3, 3, 9, 13, 0);
-const PMXEVTYPER_EL0: u16 = id(3, 3, 9, 13, 1);
-const PMXEVCNTR_EL0: u16 = id(3, 3, 9, 13, 2);
-const PMUSERENR_EL0: u16 = id(3, 3, 9, 14, 0);
-const PMOVSSET_EL0: u16 = id(3, 3, 9, 14, 3);
-const PMCCFILTR_EL0: u16 = id(3, 3, 14, 15, 7);
 
 /// PMCR_EL0: enable; reset the cycle counter; a 64-bit cycle counter (RES1).
 mod pmcr {

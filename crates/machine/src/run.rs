@@ -188,16 +188,26 @@ impl Runner<'_> {
                 self.step(left, 1);
                 continue;
             }
-            // Not past the next timer interrupt, nor too far to see a kick.
-            let limit = (*left).min(self.cpu.deadline.saturating_sub(self.cpu.steps)).min(TURN);
+            let limit = self.stretch(*left);
             let mut part = limit;
-            let result =
-                if self.cpu.debug.is_on() { self.run_debugged(&mut part) } else { self.run_once(&mut part) };
+            let result = self.run_stretch(&mut part);
             *left -= limit - part;
             if let Some(stop) = result? {
                 return Ok(stop);
             }
         }
+    }
+
+    /// Of so many steps those that are done without a look at anything else: not past the next timer interrupt, nor too
+    /// far to see a kick.
+    #[inline]
+    fn stretch(&self, left: u64) -> u64 {
+        left.min(self.cpu.deadline.saturating_sub(self.cpu.steps)).min(TURN)
+    }
+
+    #[inline]
+    fn run_stretch(&mut self, part: &mut u64) -> Result<Option<Stop>, Error> {
+        if self.cpu.debug.is_on() { self.run_debugged(part) } else { self.run_once(part) }
     }
 
     /// Count steps.
@@ -626,3 +636,6 @@ fn access_iss(insn: &Insn, kind: Kind, ordered: bool) -> u32 {
         | u32::from(kind.is_64()) << 15
         | u32::from(ordered) << 14
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,17 @@
 //! System registers: MRS, MSR and the rights of EL0.
 //!
-//! Source: DDI 0487, D24.2, the accessor pseudocode of each register. A register is named by the
-//! number that its instruction encodes, op0:op1:CRn:CRm:op2, as in KVM's ONE_REG.
+//! Source: DDI 0487, D24.2, the accessor pseudocode of each register. Registers go by
+//! their numbers in `seawall_arm::sysreg`.
 
+use seawall_arm::sysreg::{
+    ACTLR_EL1, AFSR0_EL1, AFSR1_EL1, AIDR_EL1, AMAIR_EL1, CCSIDR_EL1, CLIDR_EL1, CNTFRQ_EL0, CNTKCTL_EL1,
+    CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTP_TVAL_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTV_TVAL_EL0,
+    CNTVCT_EL0, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, CTR_EL0, CURRENT_EL, DAIF, DCZID_EL0, DISR_EL1, DIT,
+    ELR_EL1, ERRIDR_EL1, ERRSELR_EL1, ESR_EL1, FAR_EL1, FPCR, FPSR, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1,
+    ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1,
+    ISR_EL1, MAIR_EL1, MIDR_EL1, MPIDR_EL1, NZCV, PAN, PAR_EL1, REVIDR_EL1, SCTLR_EL1, SP_EL0, SPSEL,
+    SPSR_EL1, SSBS, TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, UAO, VBAR_EL1,
+};
 use seawall_arm::{ExceptionClass, Pstate};
 
 use crate::cpu::Cpu;
@@ -14,75 +23,11 @@ use crate::pmu;
 use crate::timer::{COUNTER_HZ, STEPS_PER_TICK, Timer};
 use crate::trap::Trap;
 
-/// The number of a register or system instruction.
-pub(crate) const fn id(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
-    op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
-}
+pub(crate) use seawall_arm::sysreg::encoding as id;
 
-const MIDR_EL1: u16 = id(3, 0, 0, 0, 0);
-const MPIDR_EL1: u16 = id(3, 0, 0, 0, 5);
-const REVIDR_EL1: u16 = id(3, 0, 0, 0, 6);
+/// The space of the identification registers.
 const ID_FIRST: u16 = id(3, 0, 0, 1, 0);
 const ID_LAST: u16 = id(3, 0, 0, 7, 7);
-const ID_AA64PFR0_EL1: u16 = id(3, 0, 0, 4, 0);
-const ID_AA64PFR1_EL1: u16 = id(3, 0, 0, 4, 1);
-const ID_AA64DFR0_EL1: u16 = id(3, 0, 0, 5, 0);
-const ID_AA64ISAR0_EL1: u16 = id(3, 0, 0, 6, 0);
-const ID_AA64ISAR1_EL1: u16 = id(3, 0, 0, 6, 1);
-const ID_AA64MMFR0_EL1: u16 = id(3, 0, 0, 7, 0);
-const ID_AA64MMFR1_EL1: u16 = id(3, 0, 0, 7, 1);
-const ID_AA64MMFR2_EL1: u16 = id(3, 0, 0, 7, 2);
-pub(crate) const SCTLR_EL1: u16 = id(3, 0, 1, 0, 0);
-const ACTLR_EL1: u16 = id(3, 0, 1, 0, 1);
-const CPACR_EL1: u16 = id(3, 0, 1, 0, 2);
-const TTBR0_EL1: u16 = id(3, 0, 2, 0, 0);
-const TTBR1_EL1: u16 = id(3, 0, 2, 0, 1);
-const TCR_EL1: u16 = id(3, 0, 2, 0, 2);
-const SPSR_EL1: u16 = id(3, 0, 4, 0, 0);
-const ELR_EL1: u16 = id(3, 0, 4, 0, 1);
-const SP_EL0: u16 = id(3, 0, 4, 1, 0);
-const SPSEL: u16 = id(3, 0, 4, 2, 0);
-const CURRENT_EL: u16 = id(3, 0, 4, 2, 2);
-const PAN: u16 = id(3, 0, 4, 2, 3);
-const UAO: u16 = id(3, 0, 4, 2, 4);
-const AFSR0_EL1: u16 = id(3, 0, 5, 1, 0);
-const AFSR1_EL1: u16 = id(3, 0, 5, 1, 1);
-const ESR_EL1: u16 = id(3, 0, 5, 2, 0);
-const ERRIDR_EL1: u16 = id(3, 0, 5, 3, 0);
-const ERRSELR_EL1: u16 = id(3, 0, 5, 3, 1);
-const FAR_EL1: u16 = id(3, 0, 6, 0, 0);
-const PAR_EL1: u16 = id(3, 0, 7, 4, 0);
-const MAIR_EL1: u16 = id(3, 0, 10, 2, 0);
-const AMAIR_EL1: u16 = id(3, 0, 10, 3, 0);
-const VBAR_EL1: u16 = id(3, 0, 12, 0, 0);
-const ISR_EL1: u16 = id(3, 0, 12, 1, 0);
-const DISR_EL1: u16 = id(3, 0, 12, 1, 1);
-const CONTEXTIDR_EL1: u16 = id(3, 0, 13, 0, 1);
-const TPIDR_EL1: u16 = id(3, 0, 13, 0, 4);
-const CNTKCTL_EL1: u16 = id(3, 0, 14, 1, 0);
-const CCSIDR_EL1: u16 = id(3, 1, 0, 0, 0);
-const CLIDR_EL1: u16 = id(3, 1, 0, 0, 1);
-const AIDR_EL1: u16 = id(3, 1, 0, 0, 7);
-const CSSELR_EL1: u16 = id(3, 2, 0, 0, 0);
-const CTR_EL0: u16 = id(3, 3, 0, 0, 1);
-const DCZID_EL0: u16 = id(3, 3, 0, 0, 7);
-const NZCV: u16 = id(3, 3, 4, 2, 0);
-const DAIF: u16 = id(3, 3, 4, 2, 1);
-const DIT: u16 = id(3, 3, 4, 2, 5);
-const SSBS: u16 = id(3, 3, 4, 2, 6);
-const FPCR: u16 = id(3, 3, 4, 4, 0);
-const FPSR: u16 = id(3, 3, 4, 4, 1);
-const TPIDR_EL0: u16 = id(3, 3, 13, 0, 2);
-const TPIDRRO_EL0: u16 = id(3, 3, 13, 0, 3);
-const CNTFRQ_EL0: u16 = id(3, 3, 14, 0, 0);
-const CNTPCT_EL0: u16 = id(3, 3, 14, 0, 1);
-const CNTVCT_EL0: u16 = id(3, 3, 14, 0, 2);
-const CNTP_TVAL_EL0: u16 = id(3, 3, 14, 2, 0);
-const CNTP_CTL_EL0: u16 = id(3, 3, 14, 2, 1);
-const CNTP_CVAL_EL0: u16 = id(3, 3, 14, 2, 2);
-const CNTV_TVAL_EL0: u16 = id(3, 3, 14, 3, 0);
-const CNTV_CTL_EL0: u16 = id(3, 3, 14, 3, 1);
-const CNTV_CVAL_EL0: u16 = id(3, 3, 14, 3, 2);
 
 /// Bits of SCTLR_EL1 that this CPU looks at outside translation.
 pub(crate) mod sctlr {

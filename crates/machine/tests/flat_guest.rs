@@ -21,7 +21,6 @@ fn the_guest_meets_the_abort_as_it_happened_and_goes_on() {
         "guest: loading from 0x40200000\n\
          exit:   0x92000210 data abort from a lower EL, IL, SET=UER EA DFSC 0x10 synchronous external abort, gva \
          0x40200000, gpa 0x40200000\n\
-         decide: data abort, ISS 0x210\n\
          inject: load at EL1, PC 0x4008001c: gva 0x40200000, gpa 0x40200000: data abort, ISS 0x210; guest at vector \
          0x40080a00, ESR 0x96000210, FAR 0x40200000\n\
          guest: abort, ESR 0x96000210, FAR 0x40200000\n\

@@ -81,8 +81,8 @@ fn a_foreign_file_and_one_of_another_format_are_told_apart() {
          [7f, 45, 4c, 46, 20, 61, 6e, 64]"
     );
     let mut newer = small();
-    newer[8] = 3;
-    assert_eq!(refusal(&newer), "expected a snapshot of format 2, got one of format 3");
+    newer[8] = 4;
+    assert_eq!(refusal(&newer), "expected a snapshot of format 3, got one of format 4");
     let mut longer = small();
     longer.push(0);
     let end = longer.len() - 1;

@@ -22,7 +22,6 @@ fn main() {
 #[allow(unsafe_code, reason = "memory is given to KVM, and healed")]
 mod vmm {
     use std::error::Error;
-    use std::ops::Range;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
@@ -30,7 +29,7 @@ mod vmm {
     use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
     use seawall::apei::ghes::{Ghes, Region as Records};
     use seawall::ledger::Keeper;
-    use seawall::{AddressMap, Containment, Host, HostKnows, Now, Region, Rules, SigbusExit, Source};
+    use seawall::{AddressMap, Containment, LinuxHost, Now, Region, Rules, Source};
     use seawall_events::Reg;
     use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_EXIT_ARM_SEA, one_reg_id};
     use seawall_host::{Backing, sigbus};
@@ -98,28 +97,12 @@ mod vmm {
         ended
     }
 
-    /// Tells the host's kernel of a bad page, or keeps the page.
-    struct LinuxHost;
-
-    impl Host for LinuxHost {
-        fn tell(&mut self, bad: Range<u64>) -> HostKnows {
-            use seawall_host::HostKnows as Knows;
-            match seawall_host::tell(bad) {
-                Knows::Told => HostKnows::Told,
-                Knows::Kept => HostKnows::Kept,
-                Knows::Unknown => HostKnows::Unknown,
-            }
-        }
-    }
-
     /// The loop that each VMM has.
     fn run_vcpu(vcpu: &mut VcpuFd, errors: &mut Errors) -> Result<(), Box<dyn Error>> {
         loop {
             // What the last run met, before the next.
             while let Some(signal) = sigbus::take() {
-                let sigbus::Signal { address, lsb, action_required } = signal;
-                let bad = SigbusExit { address, lsb, action_required };
-                errors.contain(vcpu, Last::Any, &bad.into())?;
+                errors.contain(vcpu, Last::Any, &signal.into())?;
             }
             let exit = match sigbus::recording(|| vcpu.run()) {
                 Err(error) if error.errno() == libc::EINTR => continue,

@@ -47,3 +47,27 @@ impl fmt::Display for HostKnows {
         })
     }
 }
+
+/// The host is Linux: `MADV_HWPOISON` where this process may, and else the page is kept ([`seawall_host::tell`]).
+#[cfg(all(feature = "host", target_os = "linux"))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinuxHost;
+
+#[cfg(all(feature = "host", target_os = "linux"))]
+impl Host for LinuxHost {
+    fn tell(&mut self, bad: Range<u64>) -> HostKnows {
+        match seawall_host::tell(bad) {
+            seawall_host::HostKnows::Told => HostKnows::Told,
+            seawall_host::HostKnows::Kept => HostKnows::Kept,
+            seawall_host::HostKnows::Unknown => HostKnows::Unknown,
+        }
+    }
+}
+
+#[cfg(all(feature = "host", target_os = "linux"))]
+impl From<seawall_host::sigbus::Signal> for crate::Source {
+    fn from(signal: seawall_host::sigbus::Signal) -> Self {
+        let seawall_host::sigbus::Signal { address, lsb, action_required } = signal;
+        Self::Sigbus(crate::SigbusExit { address, lsb, action_required })
+    }
+}

@@ -69,6 +69,8 @@ pub use containment::{ContainError, Containment, ContainmentState};
 pub use decision::{Decision, Recorded, Verdict};
 pub use error::{Access, MemoryError, Nested, Source};
 pub use evacuation::{Evacuate, EvacuationThreshold};
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub use host::LinuxHost;
 pub use host::{Host, HostKnows};
 pub use injection::{ExternalAbort, Injection, Iss, SErrorInjection};
 pub use memory::{RecordError, RecordMemory};

@@ -172,11 +172,11 @@ fn tables_go_by_name_and_rules_change_them() {
     for (bad, message) in [
         (
             "none",
-            "expected a policy (rules, serror, mainline, full) or rules such as `kernel-fetch=stop`, got `none`",
+            "expected a policy (`rules`, `serror`, `mainline`, `full`) or rules such as `kernel-fetch=stop`, got `none`",
         ),
         (
             "",
-            "expected a policy (rules, serror, mainline, full) or rules such as `kernel-fetch=stop`, got ``",
+            "expected a policy (`rules`, `serror`, `mainline`, `full`) or rules such as `kernel-fetch=stop`, got ``",
         ),
     ] {
         assert_eq!(bad.parse::<Rules>().unwrap_err().to_string(), message);

@@ -45,6 +45,9 @@ pub struct Config {
     /// New memory is put in the place of bad pages, when the machine is made and at each reset. Not where that cannot
     /// be: for instance with devices of the host's that work on the guest's memory (VFIO).
     pub heal: bool,
+    /// On KVM the host's kernel is told of bad pages that it does not know of, or they are kept while the machine's process
+    /// lives ([`seawall::LinuxHost`]). If not, it gives them to others.
+    pub tell_host: bool,
     /// Which `struct kvm_vcpu_events` the software machine speaks; KVM has its own.
     pub abi: Abi,
     /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
@@ -74,7 +77,8 @@ pub struct Guest {
 
 impl Config {
     /// One vCPU, `memory` bytes of zeroed RAM, the extended ABI as posted, no disk; aborts are injected as they
-    /// happened ([`seawall::Rules`]), bad pages are remembered without a file, and healed.
+    /// happened ([`seawall::Rules`]), bad pages are remembered without a file, and healed, and the host is
+    /// told of them.
     pub fn new(memory: u64) -> Self {
         Self {
             memory,
@@ -83,6 +87,7 @@ impl Config {
             dry_run: false,
             ledger: Arc::new(Keeper::in_memory(Ledger::default())),
             heal: true,
+            tell_host: true,
             abi: Abi::Extended(Layout::Posted),
             acpi: false,
             patience: None,

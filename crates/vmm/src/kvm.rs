@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use seawall::ledger::Keeper;
-use seawall::{AddressMap, BadRegion, Now, Region};
+use seawall::{AddressMap, BadRegion, LinuxHost, Now, Region};
 use seawall_events::Reg;
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_kvm::{
@@ -101,7 +101,7 @@ impl KvmMachine {
     fn empty(config: Config, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let cpus = config.checked_cpus()?;
         let memory = memory(config.checked_memory()?)?;
-        let heal = config.heal;
+        let (heal, tell_host) = (config.heal, config.tell_host);
         let kernel = InKernel::new(cpus, &memory)?;
         let mut lines = Vec::new();
         let line = |spi| -> Result<Arc<dyn InterruptLine>, Error> {
@@ -111,7 +111,8 @@ impl KvmMachine {
         };
         let (addresses, page) = (addresses(&memory)?, seawall_host::page_size());
         let board = config.board(line, Box::new(WallClock), observer, |containment| {
-            containment.with_addresses(addresses).with_host_page(page)
+            let containment = containment.with_addresses(addresses).with_host_page(page);
+            if tell_host { containment.with_host(LinuxHost) } else { containment }
         })?;
         let (new, board) = (board.state(), Arc::new(board));
         let (placement, ran, counters) = (Placement::default(), Duration::ZERO, None);

@@ -39,10 +39,24 @@ pub(crate) struct Devices {
     pub(crate) types_to_driver: bool,
 }
 
+/// Bytes of all but the large parts. Lists may take fourteen times as much memory as they have bytes; no board comes to a
+/// third of this, most of it records that wait for a guest.
+const SMALL_PARTS: usize = 1 << 20;
+
 impl Devices {
+    /// All but the large parts, and behind that the [large parts](BoardState::large_parts).
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Into memory it cannot fail.
-        postcard::to_stdvec(self).unwrap_or_default()
+        let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
+        bytes.extend(self.board.large_parts());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let head = bytes.get(..bytes.len().min(SMALL_PARTS))?;
+        let (mut devices, rest) = postcard::take_from_bytes::<Self>(head).ok()?;
+        devices.board.set_large_parts(bytes.get(head.len() - rest.len()..)?)?;
+        Some(devices)
     }
 }
 
@@ -69,10 +83,8 @@ impl Snapshot {
     /// [`Error::Snapshot`] unless it is a whole and undamaged snapshot, [`Error::NoDevices`].
     pub fn load_within(from: impl Read, limits: &SnapshotLimits) -> Result<Self, Error> {
         let (machine, attachment) = seawall_machine::Snapshot::load_with(from, limits)?;
-        match postcard::take_from_bytes(&attachment) {
-            Ok((devices, [])) => Ok(Self { machine, devices: Arc::new(devices) }),
-            _ => Err(Error::NoDevices),
-        }
+        let devices = Devices::decode(&attachment).ok_or(Error::NoDevices)?;
+        Ok(Self { machine, devices: Arc::new(devices) })
     }
 
     /// What a machine must have to go on from here, but for its disks: a disk for each that it had then.
@@ -100,4 +112,43 @@ impl Snapshot {
 /// The hash of a machine's state and that of its devices.
 pub(crate) fn state_hash(machine: StateHash, devices: &Devices) -> StateHash {
     machine.with(&devices.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Kernel;
+    use crate::{Guest, SoftwareMachine};
+
+    fn devices() -> Devices {
+        let guest = Guest {
+            kernel: Kernel::Flat(vec![0; 4]),
+            address: None,
+            initrd: None,
+            command_line: String::new(),
+        };
+        let mut machine =
+            SoftwareMachine::new(Config::new(2 << 20), &guest, Box::new(())).expect("a machine");
+        Devices::clone(&machine.snapshot().expect("room").devices)
+    }
+
+    #[test]
+    fn lists_that_no_board_has_are_given_up_after_a_mebibyte() {
+        let mut devices = devices();
+        for (typed, is_taken) in [(1 << 19, true), (1 << 20, false), (15 << 20, false)] {
+            devices.typed = vec![7; typed];
+            let decoded = Devices::decode(&devices.encode());
+            assert_eq!(decoded, is_taken.then(|| devices.clone()), "{typed} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_or_goes_on_is_no_board() {
+        let mut bytes = devices().encode();
+        for length in 0..bytes.len() {
+            assert_eq!(Devices::decode(&bytes[..length]), None, "{length}");
+        }
+        bytes.push(0);
+        assert_eq!(Devices::decode(&bytes), None);
+    }
 }

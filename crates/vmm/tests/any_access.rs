@@ -91,7 +91,7 @@ fn serve((board, memory): &(Board, GuestMemoryMmap), mmio: MmioExit) -> Option<E
         // Over the end of a device's registers there is nothing: the guest takes an abort.
         Served::Done => None,
         Served::End(end) => Some(end),
-        other => panic!("{other:?}"),
+        other @ Served::MemoryError(_) => panic!("{other:?}"),
     }
 }
 

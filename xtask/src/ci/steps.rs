@@ -67,6 +67,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::quick("kernel-fit", "the kernel half can run inside a kernel", kernel_fit),
     Step::host("demo", "each policy's outcome is what it must be", demo),
     Step::host("diff-isa", "the CPU against qemu-aarch64, fixed seeds", diff_isa),
+    Step::host("hostile", "two minutes of hostile bytes, fixed seeds, under a limit of memory", hostile),
     Step::host("linux", "Debian's kernel on the machine: boots, recovers from bad memory", linux),
     Step::lab("lab", "real KVM in the lab: unit tests, conformance", lab),
     Step::lab("lab-diff", "the model against the real kernel, a fixed seed", lab_diff),
@@ -107,14 +108,23 @@ fn features() -> Plan {
         let library = ["clippy", "--package", "seawall", "--lib", "--locked", "--no-default-features"];
         Call::cargo(&[&library[..], &["--features", features, "--", "-D", "warnings"]].concat())
     };
-    Plan::Run(["", "records", "ledger", "telemetry", "migration", "serde"].map(of).to_vec())
+    Plan::Run(["", "records", "ledger", "telemetry", "migration", "host", "serde"].map(of).to_vec())
 }
 
 /// What is in the packages, not whether it builds: that would build everything once more.
 fn packages() -> Plan {
     let package = ["package", "--workspace", "--locked", "--no-verify", "--allow-dirty"];
     // Those with `publish = false`.
-    let not = ["xtask", "seawall-lab", "seawall-hostile", "seawall-capi", "seawall-preload"];
+    let not = [
+        "xtask",
+        "seawall-anchor-edit",
+        "seawall-capi",
+        "seawall-diff-isa",
+        "seawall-hostile",
+        "seawall-kernel-fit",
+        "seawall-lab",
+        "seawall-preload",
+    ];
     let exclude = not.iter().flat_map(|name| ["--exclude", name]);
     Plan::Run(vec![Call::cargo(&package.into_iter().chain(exclude).collect::<Vec<_>>())])
 }
@@ -146,7 +156,7 @@ fn advisories() -> Plan {
 }
 
 fn kernel_fit() -> Plan {
-    Plan::Run(vec![Call::xtask(&["kernel-fit"])])
+    Plan::Run(vec![Call::cargo(&["run", "--locked", "--package", "seawall-kernel-fit"])])
 }
 
 fn demo() -> Plan {
@@ -164,7 +174,9 @@ fn msrv() -> Plan {
 fn diff_isa() -> Plan {
     match lacking(&[QEMU_USER]) {
         Some(lacking) => Plan::Skip(lacking),
-        None => Plan::Run(vec![Call::xtask(&["diff-isa", "--ci"])]),
+        None => {
+            Plan::Run(vec![Call::cargo(&["run", "--locked", "--package", "seawall-diff-isa", "--", "--ci"])])
+        }
     }
 }
 
@@ -268,3 +280,15 @@ fn fuzz() -> Plan {
     }
     if calls.is_empty() { Plan::Skip("there is no fuzz target".into()) } else { Plan::Run(calls) }
 }
+
+/// Each target in a process of its own, with the limit that is the command's default. The tests' profile: it is built, and
+/// checks overflow.
+fn hostile() -> Plan {
+    let targets = file_stems(&root().join(FUZZED).join("fuzz_targets")).len().max(1);
+    let seconds = (HOSTILE_SECONDS / targets).to_string();
+    let run = ["run", "--locked", "--package", "seawall-hostile", "--"];
+    Plan::Run(vec![Call::cargo(&[&run[..], &["--seconds", &seconds, "--seed", "1"]].concat())])
+}
+
+/// Of all targets together.
+const HOSTILE_SECONDS: usize = 120;

@@ -107,8 +107,6 @@ struct Arguments {
 
 /// Where things are on the host.
 pub(crate) struct Folders {
-    /// The lab's files in the repository.
-    pub(crate) lab: PathBuf,
     /// Everything fetched or built. The same whatever CARGO_TARGET_DIR says, as it takes minutes to make.
     pub(crate) target: PathBuf,
     pub(crate) logs: PathBuf,
@@ -148,7 +146,7 @@ impl Lab {
     /// A step failed, or what it takes cannot be had here ([`Error::is_unavailable`]).
     pub(crate) fn prepare() -> Result<Self> {
         let target = root().join("target/lab");
-        let folders = Folders { lab: root().join("lab"), logs: target.join("logs"), target };
+        let folders = Folders { logs: target.join("logs"), target };
         files::create_folder(&folders.logs)?;
         let apt = Apt::new(folders.target.join("apt"));
         let (qemu, kernel, toolchain) = folders.alone(|| {

@@ -1,7 +1,11 @@
-//! QEMU with poisonable memory: Debian's source, our patches, the one target that is needed.
+//! QEMU with poisonable memory: Debian's source with our changes, the one target that is needed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+mod changes;
+
+use changes::CHANGES;
 
 use super::apt::Apt;
 use super::cache::Cached;
@@ -10,26 +14,19 @@ use super::progress::Step;
 use super::{Folders, files, host};
 
 /// What the build needs of the host. Python's modules come from the private apt.
-pub(crate) const PACKAGES: [&str; 10] = [
+pub(crate) const PACKAGES: [&str; 9] = [
     "bison",
     "build-essential",
     "flex",
     "libfdt-dev",
     "libglib2.0-dev",
     "ninja-build",
-    "patch",
     "pkg-config",
     "python3-venv",
     "xz-utils",
 ];
 /// Pure Python, and newer than what Debian 12 has.
 const PYTHON_MODULES: [&str; 2] = ["meson", "python3-pycotap"];
-/// Files of ours, and where they go in QEMU's source.
-const OWN_FILES: [(&str, &str); 3] = [
-    ("lab_poison.c", "hw/arm/lab_poison.c"),
-    ("lab_poison.h", "include/hw/arm/lab_poison.h"),
-    ("devices.mak", "configs/devices/aarch64-softmmu/lab.mak"),
-];
 const CONFIGURE: [&str; 13] = [
     "--target-list=aarch64-softmmu",
     "--without-default-features",
@@ -47,37 +44,30 @@ const CONFIGURE: [&str; 13] = [
 ];
 const PROGRAM: &str = "qemu-lab";
 
-/// The patched QEMU: built if it is not there, or if a patch changed.
+/// The changed QEMU: built if it is not there, or if a change of ours differs.
 pub(crate) fn prepare(folders: &Folders, apt: &Apt) -> Result<PathBuf> {
-    let patches = files::with_extension(&folders.lab.join("qemu"), "patch")?;
-    let cached = Cached::new(folders.target.join("qemu"), key(&folders.lab.join("qemu"), &patches)?);
+    let cached = Cached::new(folders.target.join("qemu"), key());
     let program = cached.folder.join(PROGRAM);
     if cached.is_made() && program.exists() {
         return Ok(program);
     }
     host::need(&PACKAGES, "building QEMU", &folders.logs.join("qemu-packages.log"))?;
-    cached.make(|folder| build(folder, folders, apt, &patches))?;
+    cached.make(|folder| build(folder, folders, apt))?;
     Ok(program)
 }
 
 /// All that the result depends on, but for the digit of Debian's version.
-fn key(folder: &Path, patches: &[PathBuf]) -> Result<String> {
-    let mut key = CONFIGURE.join(" ");
-    let own = OWN_FILES.iter().map(|(name, _)| folder.join(name));
-    for path in patches.iter().cloned().chain(own) {
-        key.push('\n');
-        key += &files::read_text(&path)?;
-    }
-    Ok(key)
+fn key() -> String {
+    format!("{}\n{CHANGES:?}", CONFIGURE.join(" "))
 }
 
-fn build(folder: &Path, folders: &Folders, apt: &Apt, patches: &[PathBuf]) -> Result<()> {
+fn build(folder: &Path, folders: &Folders, apt: &Apt) -> Result<()> {
     let source = folder.join("source");
     let python = folder.join("python");
 
     let step = Step::begin("QEMU: fetch the source");
     let tarball = apt.tarball(&step, "qemu").map_err(|error| {
-        error.advise("the lab's patches are for QEMU 10.0 of Debian 13: its source must be on the mirror")
+        error.advise("the lab's changes are for QEMU 10.0 of Debian 13: its source must be on the mirror")
     })?;
     let version = tarball.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     for module in PYTHON_MODULES {
@@ -89,13 +79,8 @@ fn build(folder: &Path, folders: &Folders, apt: &Apt, patches: &[PathBuf]) -> Re
     step.run(&mut unpack, &folders.logs.join("qemu-unpack.log"))?;
     step.done(&version);
 
-    let step = Step::begin("QEMU: patch");
-    for patch in patches {
-        apply(&step, &source, patch, &version, &folders.logs.join("qemu-patch.log"))?;
-    }
-    for (name, place) in OWN_FILES {
-        files::copy(&folders.lab.join("qemu").join(name), &source.join(place))?;
-    }
+    let step = Step::begin("QEMU: change");
+    change(&source, &version)?;
     step.done("");
 
     let output = source.join("build");
@@ -120,12 +105,11 @@ fn build(folder: &Path, folders: &Folders, apt: &Apt, patches: &[PathBuf]) -> Re
     std::fs::remove_file(&tarball).map_err(|error| Error::file(&tarball, &error))
 }
 
-/// Applies a patch, also where the source moved by some lines.
-fn apply(step: &Step, source: &Path, patch: &Path, version: &str, log: &Path) -> Result<()> {
-    let mut command = Command::new("patch");
-    command.args(["--strip=1", "--fuzz=2", "--batch", "--forward", "--input"]).arg(patch).current_dir(source);
-    step.run(&mut command, log).map_err(|error| {
-        Error::failed(format!("{} does not apply to {version}\n{}", patch.display(), error.what()))
-            .advise("Debian's QEMU moved on: bring the patch up to it, by hand")
+/// Changes the source, all of it or nothing.
+fn change(source: &Path, version: &str) -> Result<()> {
+    let changed = CHANGES.plan(source).and_then(seawall_anchor_edit::Plan::apply);
+    changed.map_err(|error| {
+        Error::failed(format!("{version} is not what the lab's changes expect: {error}"))
+            .advise("Debian's QEMU moved on: bring the anchors in xtask/src/lab/qemu/changes.rs up to it")
     })
 }

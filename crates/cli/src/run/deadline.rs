@@ -8,10 +8,13 @@ use seawall_machine::Kicker;
 use super::keyboard;
 use crate::{exit, out};
 
-/// How long loading may go on after the time is over.
-const LOADING: Duration = Duration::from_millis(50);
-/// How long a run may take to come back. It does so within a few milliseconds, unless nobody reads its console.
-const RUNNING: Duration = Duration::from_secs(1);
+/// How long loading, or a write that nobody reads, may go on after the time is over. It is looked at this often.
+const WAITING: Duration = Duration::from_millis(40);
+/// How many looks a run may take to come back that waits for no reader. It does so within a few milliseconds on a host that
+/// gives it a core.
+const LOOKS: u32 = 100;
+/// How long the last words may wait for a reader.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// When a run is to be over. Its time counts from when this is made.
 pub(super) struct Deadline {
@@ -93,18 +96,40 @@ impl Shared {
             return;
         }
         let is_running = self.lock().end.as_ref().inspect(|end| end()).is_some();
-        let patience = if is_running { RUNNING } else { LOADING };
-        if self.is_seen_by(Instant::now() + patience) {
-            return;
-        }
-        let what = if is_running {
-            "the guest did not end, and nobody reads its console: read it, or send it to a file"
-        } else {
-            "the guest was not even loaded: raise --timeout, or see what kernel and initramfs are"
-        };
+        let Some(what) = self.holds_it_up(is_running) else { return };
         keyboard::restore_terminal();
-        out::stderr(format_args!("error: after {} s {what}", limit.as_secs()));
+        let last_words = format!("error: after {} s {what}", limit.as_secs());
+        let (said, is_said) = std::sync::mpsc::channel();
+        // A thread of its own: stderr may be what nobody reads.
+        let spoken = std::thread::Builder::new().spawn(move || {
+            out::stderr(last_words);
+            let _ = said.send(());
+        });
+        if spoken.is_ok() {
+            let _ = is_said.recv_timeout(LAST_WORDS);
+        }
         std::process::exit(i32::from(exit::HUNG));
+    }
+
+    /// Waits until the run is over, or gives the reason why it is not to be waited for.
+    fn holds_it_up(&self, is_running: bool) -> Option<&'static str> {
+        for _ in 0..LOOKS {
+            let writes = out::begun();
+            if self.is_seen_by(Instant::now() + WAITING) {
+                return None;
+            }
+            if !is_running {
+                return Some(
+                    "the guest was not even loaded: raise --timeout, or see what kernel and initramfs are",
+                );
+            }
+            if out::is_waiting_since(writes) {
+                return Some(
+                    "the guest did not end, and nobody reads its console: read it, or send it to a file",
+                );
+            }
+        }
+        Some("the guest did not end, though nothing holds it up but the host")
     }
 
     /// Waits until the run is over, or until then.

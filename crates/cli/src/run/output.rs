@@ -89,7 +89,7 @@ impl Events {
         let size = line.len() as u64 + 1;
         if self.left_out == 0 && size <= self.left || self.left == u64::MAX {
             self.left -= size;
-            return (writeln!(self.file, "{line}"), false);
+            return (out::watched(|| writeln!(self.file, "{line}")), false);
         }
         self.left_out += 1;
         (Ok(()), self.left_out == 1)

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use seawall_events::wire::{ID_AA64MMFR3_EL1_ID, ID_AA64PFR0_EL1_ID, ID_AA64PFR1_EL1_ID, VCPU_EVENTS_SIZE};
+use seawall_arm::sysreg;
+use seawall_events::wire::{VCPU_EVENTS_SIZE, system_reg_id};
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Delivery, Exit, Inject, KvmVcpu as _, Vcpu as _, VcpuTraits};
 use seawall_kvm::{Bytes as _, Config, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm};
@@ -72,15 +73,16 @@ impl Host {
 
 impl Cpu {
     fn of(vcpu: &Vcpu) -> Result<Self, Error> {
-        let field = |id, shift: u32| -> Result<u64, Error> {
-            let register = vcpu.get_one_reg(id);
-            let register = register.map_err(|errno| Error::Other(format!("ONE_REG {id:#x}: {errno}")))?;
+        let field = |register, shift: u32| -> Result<u64, Error> {
+            let name = || sysreg::name(register).unwrap_or("a system register");
+            let register = vcpu.get_one_reg(system_reg_id(register));
+            let register = register.map_err(|errno| Error::Other(format!("ONE_REG {}: {errno}", name())))?;
             Ok(register >> shift & 0xf)
         };
         Ok(Self {
-            aarch32_el0: field(ID_AA64PFR0_EL1_ID, 0)? == 2,
-            bti: field(ID_AA64PFR1_EL1_ID, 0)? != 0,
-            sctlr2: field(ID_AA64MMFR3_EL1_ID, 4)? != 0 && field(ID_AA64PFR1_EL1_ID, 56)? != 0,
+            aarch32_el0: field(sysreg::ID_AA64PFR0_EL1, 0)? == 2,
+            bti: field(sysreg::ID_AA64PFR1_EL1, 0)? != 0,
+            sctlr2: field(sysreg::ID_AA64MMFR3_EL1, 4)? != 0 && field(sysreg::ID_AA64PFR1_EL1, 56)? != 0,
         })
     }
 }

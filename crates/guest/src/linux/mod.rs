@@ -10,6 +10,7 @@
 //! | `anonymous` | every word of 16 pages of anonymous memory: loads, checks, and stores anew |
 //! | `shared-a`, `shared-b` | a counter of its own and the other's, in a page of `/run/shared` |
 //! | `witness` | none of these |
+//! | `device` | the RTC's registers, by `/dev/mem`, with accesses that no syndrome describes |
 //!
 //! # Console
 //!
@@ -19,6 +20,7 @@
 //! |---|---|
 //! | `seawall: page NAME 0xX` | at the start: the physical address of a line that each round loads from or executes, at the base of a page in which nothing else is used; `shared-a` names it for both, as `shared` |
 //! | `NAME: alive N` | every tenth round |
+//! | `device: KIND 0xX…` | at the start: what an access of that kind gave; an address is told as its distance |
 //! | `NAME: wrong result` | what it computed or read is not what must be |
 //! | `NAME: SIGBUS si_code=N si_addr=0xX` | with a handler |
 //! | `NAME: cannot start` | Linux refused a call |

@@ -10,7 +10,7 @@ use crate::asm::{Asm, a64};
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 
 /// The programs' names.
-pub const PROGRAMS: [&str; 5] = ["code", "anonymous", "shared-a", "shared-b", "witness"];
+pub const PROGRAMS: [&str; 6] = ["code", "anonymous", "shared-a", "shared-b", "witness", "device"];
 
 /// Rounds from one sign of life to the next.
 const SIGN: u32 = 10;
@@ -31,11 +31,17 @@ const KEEPER: u32 = 3;
 /// open(2) and mmap(2): Linux, include/uapi/asm-generic/fcntl.h and mman-common.h.
 const READ_ONLY: u32 = 0;
 const READ_WRITE_CREATE: u32 = 0o102;
+const READ_WRITE_DSYNC: u32 = 0o10002;
 const PROT_READ_EXEC: u32 = 5;
 const PROT_READ_WRITE: u32 = 3;
 const MAP_SHARED: u32 = 1;
 const MAP_PRIVATE: u32 = 2;
 const MAP_PRIVATE_ANONYMOUS: u32 = 0x22;
+
+/// The RTC of `virt`, a PL031 (DDI 0224): where it is, its match register, and its four PrimeCell IDs: 0xd, 0xf0, 0x5, 0xb1.
+const RTC: u64 = 0x0901_0000;
+const RTC_MATCH: u32 = 0x004;
+const RTC_CELL_ID: u32 = 0xff0;
 
 /// The file of one of [`PROGRAMS`]; `None` for another name.
 pub fn program(name: &str) -> Option<Vec<u8>> {
@@ -54,6 +60,7 @@ pub fn program(name: &str) -> Option<Vec<u8>> {
         "witness" => {
             elf::executable(&text(name, |_| (), |asm| count_by(asm, |asm| a64!(asm ; bl ->count))), &[])
         }
+        "device" => elf::executable(&text(name, start_device, work_device), &[]),
         _ => return None,
     })
 }
@@ -186,4 +193,54 @@ fn work_shared(asm: &mut Asm, own: u32, other: u32) {
         ; cmp x0, x24
         ; b.lo ->wrong
         ; mov x24, x0);
+}
+
+/// x22 = the RTC, x23 = its IDs, x24 = its match register. Tells what each kind of access gives that no syndrome describes
+/// (DDI 0487, ISS encoding for an exception from a Data Abort: ISV).
+fn start_device(asm: &mut Asm) {
+    asm.open("/dev/mem", READ_WRITE_DSYNC);
+    a64!(asm ; mov x4, x0 ; mov x1, x20);
+    map(asm, PROT_READ_WRITE, MAP_SHARED, RTC);
+    a64!(asm
+        ; mov x22, x0
+        ; add x23, x22, RTC_CELL_ID
+        ; add x24, x22, RTC_MATCH
+        ; ldp w9, w10, [x23]);
+    tell(asm, "pair", &[9, 10]);
+    a64!(asm ; mov x11, x23 ; ldr w9, [x11], #4 ; sub x10, x11, x23);
+    tell(asm, "post-index", &[9, 10]);
+    a64!(asm
+        ; movz w12, #0x1234
+        ; again: ; ldxr w9, [x24] ; stxr w11, w12, [x24] ; cbnz w11, <again
+        ; ldr w10, [x24]);
+    tell(asm, "exclusive", &[9, 10]);
+    a64!(asm
+        ; ldr q0, [x23]
+        ; umov w9, v0.s[0] ; umov w10, v0.s[1] ; umov w11, v0.s[2] ; umov w12, v0.s[3]);
+    tell(asm, "SIMD", &[9, 10, 11, 12]);
+    a64!(asm ; mov x11, x24 ; movz w12, #0x5678 ; str w12, [x11], #4 ; ldr w9, [x24]);
+    tell(asm, "post-index store", &[9]);
+    a64!(asm ; str s0, [x24] ; ldr w9, [x24]);
+    tell(asm, "SIMD store", &[9]);
+}
+
+/// The match register holds what a pair of the IDs was last.
+fn work_device(asm: &mut Asm) {
+    a64!(asm
+        ; ldp w9, w10, [x23]
+        ; add w9, w9, w21
+        ; str w9, [x24]
+        ; ldr w10, [x24]
+        ; cmp w9, w10
+        ; b.ne ->wrong);
+}
+
+/// Writes a line: what it is, and these registers, of x9 to x15.
+fn tell(asm: &mut Asm, what: &str, registers: &[u8]) {
+    asm.append(&format!("device: {what}"));
+    for &register in registers {
+        asm.append(" 0x");
+        a64!(asm ; mov x0, X(register) ; bl ->hexadecimal);
+    }
+    a64!(asm ; bl ->flush);
 }

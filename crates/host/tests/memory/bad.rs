@@ -79,3 +79,36 @@ fn neither_telling_nor_keeping_nor_healing_reads_the_bad_line() {
         }
     }
 }
+
+/// Linux splits a huge page of which one page is told of, and looks for zeroes in the others: the host would go down.
+#[test]
+fn telling_of_a_bad_page_does_not_read_another_in_the_same_huge_page() {
+    if !lab() {
+        return;
+    }
+    sigbus::install().unwrap();
+    let Some(memory) = Mapping::transparent() else { return };
+    let mut register = PoisonRegister::open().unwrap();
+    let lines = [0x5040, 0x9040].map(|offset| memory.start + offset);
+    let physical = lines.map(|line| physical_address(line).unwrap());
+    assert_eq!(physical[1] - physical[0], 0x4000, "one huge page");
+    for line in physical {
+        register.poison(line, 64).unwrap();
+    }
+    for line in lines {
+        assert_eq!(tell(line..line + 64), HostKnows::Told);
+    }
+    let page = memory.start & !0xfff;
+    for line in lines {
+        assert_eq!(memory.heal(line..line + 64), Ok(HostKnows::Told));
+    }
+    let good = |at: u64| {
+        let mut bytes = [0xff; 64];
+        // SAFETY: it is mapped.
+        unsafe { seawall_host::read(at as *const u8, &mut bytes) }.map(|()| bytes[0])
+    };
+    assert_eq!([0, 0x5040, 0x8000, 0x9040].map(|at| good(page + at)), [Ok(1), Ok(0), Ok(0), Ok(0)]);
+    for line in physical {
+        register.heal(line);
+    }
+}

@@ -26,6 +26,32 @@ impl Mapping {
         Self::private(pages, page_size(), 0).expect("memory")
     }
 
+    /// One transparent huge page; none where there are none.
+    pub(crate) fn transparent() -> Option<Self> {
+        let mut memory = Self::map(2, HUGE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None).ok()?;
+        // Its first byte was written to: that page is given back.
+        let start = memory.start.next_multiple_of(HUGE);
+        // SAFETY: it is ours, and nobody has a reference to it.
+        let advised = unsafe {
+            let all = (memory.start as *mut libc::c_void, 2 * HUGE as usize);
+            libc::madvise(all.0, all.1, libc::MADV_DONTNEED);
+            libc::madvise(start as *mut libc::c_void, HUGE as usize, libc::MADV_HUGEPAGE)
+        };
+        if advised != 0 {
+            println!("skipped: no transparent huge pages: {}", io::Error::last_os_error());
+            return None;
+        }
+        let end = memory.start + 2 * HUGE;
+        // SAFETY: what is before it and behind it is ours.
+        unsafe {
+            libc::munmap(memory.start as *mut libc::c_void, (start - memory.start) as usize);
+            libc::munmap((start + HUGE) as *mut libc::c_void, (end - start - HUGE) as usize);
+        }
+        (memory.start, memory.pages, memory.backing) = (start, 1, Backing::ANONYMOUS);
+        memory.set(0, 1);
+        Some(memory)
+    }
+
     /// None without huge pages.
     pub(crate) fn anonymous_huge(pages: u64) -> Option<Self> {
         reserve();

@@ -130,7 +130,10 @@ impl Gic {
         Ok(GicCpuState {
             redistributor: REDISTRIBUTOR.iter().map(read).collect::<Result<_, _>>()?,
             levels: self.word(KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, cpu | levels(0))?,
-            interface: INTERFACE.iter().map(|id| self.interface(cpu | id)).collect::<Result<_, _>>()?,
+            interface: INTERFACE
+                .iter()
+                .map(|id| self.interface(cpu | u64::from(*id)))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -144,7 +147,7 @@ impl Gic {
         }
         for (id, value) in INTERFACE.iter().zip(&state.interface) {
             if let Some(value) = value {
-                self.set_value(KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, cpu | id, value)?;
+                self.set_value(KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, cpu | u64::from(*id), value)?;
             }
         }
         self.set_word(KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, cpu | levels(0), state.levels)

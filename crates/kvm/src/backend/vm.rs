@@ -229,7 +229,7 @@ impl Vm {
     }
 
     /// Makes holes of these ranges of guest memory (guest physical): what is in them is lost, and an access comes to
-    /// [`Exit::Sigbus`](seawall_events::Exit::Sigbus), for ever, or until [`Vm::heal`]. The guest must not run meanwhile.
+    /// [`Exit::Sigbus`](seawall_inject::Exit::Sigbus), for ever, or until [`Vm::heal`]. The guest must not run meanwhile.
     /// See [`seawall_host::make_holes`].
     ///
     /// # Errors

@@ -90,6 +90,29 @@ fn a_process_that_touches_an_address_where_nobody_is_gets_sigbus_and_linux_goes_
     }
 }
 
+/// On KVM each of these accesses is an external abort.
+#[test]
+#[ignore = "boots Linux: cargo xtask ci --only linux"]
+fn a_process_reaches_a_device_that_it_mapped_by_pairs_exclusives_simd_and_with_writeback() {
+    let boot = boot(config(1, "full"), "seawall.workload=device seawall.rounds=10", |_| Answer::None);
+    for line in [
+        // The PL031's PrimeCell IDs (DDI 0224), and its match register, which is 0 at reset.
+        "device: pair 0xd 0xf0",
+        "device: post-index 0xd 0x4",
+        "device: exclusive 0x0 0x1234",
+        "device: SIMD 0xd 0xf0 0x5 0xb1",
+        "device: post-index store 0x5678",
+        "device: SIMD store 0xd",
+        "device: alive 10",
+        "workload: device ended: all rounds done",
+        "workload: witness ended: all rounds done",
+    ] {
+        assert!(boot.has(line), "{line}\n{}", boot.console);
+    }
+    assert!(boot.unanswered.is_empty() && boot.errors.is_empty(), "{}", boot.console);
+    check_no_trouble(&boot);
+}
+
 #[test]
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn all_processes_live_where_no_memory_is_bad_and_one_run_is_like_the_other() {

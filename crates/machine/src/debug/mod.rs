@@ -12,27 +12,13 @@ mod matching;
 mod run;
 
 use seawall_arm::Pstate;
+use seawall_arm::sysreg::{
+    DBGAUTHSTATUS_EL1, DBGCLAIMCLR_EL1, DBGCLAIMSET_EL1, DBGDTR_EL0, DBGDTRRX_EL0, DBGPRCR_EL1, MDCCINT_EL1,
+    MDCCSR_EL0, MDRAR_EL1, MDSCR_EL1, OSDLR_EL1, OSDTRRX_EL1, OSDTRTX_EL1, OSECCR_EL1, OSLAR_EL1, OSLSR_EL1,
+};
 
 use crate::cpu::Cpu;
 use crate::sysreg::id;
-
-const OSDTRRX_EL1: u16 = id(2, 0, 0, 0, 2);
-const MDCCINT_EL1: u16 = id(2, 0, 0, 2, 0);
-const MDSCR_EL1: u16 = id(2, 0, 0, 2, 2);
-const OSDTRTX_EL1: u16 = id(2, 0, 0, 3, 2);
-const OSECCR_EL1: u16 = id(2, 0, 0, 6, 2);
-const MDRAR_EL1: u16 = id(2, 0, 1, 0, 0);
-const OSLAR_EL1: u16 = id(2, 0, 1, 0, 4);
-const OSLSR_EL1: u16 = id(2, 0, 1, 1, 4);
-const OSDLR_EL1: u16 = id(2, 0, 1, 3, 4);
-const DBGPRCR_EL1: u16 = id(2, 0, 1, 4, 4);
-const DBGCLAIMSET_EL1: u16 = id(2, 0, 7, 8, 6);
-const DBGCLAIMCLR_EL1: u16 = id(2, 0, 7, 9, 6);
-const DBGAUTHSTATUS_EL1: u16 = id(2, 0, 7, 14, 6);
-const MDCCSR_EL0: u16 = id(2, 3, 0, 1, 0);
-const DBGDTR_EL0: u16 = id(2, 3, 0, 4, 0);
-/// DBGDTRRX_EL0 to read, DBGDTRTX_EL0 to write.
-const DBGDTRXX_EL0: u16 = id(2, 3, 0, 5, 0);
 
 /// Breakpoints, and watchpoints: ID_AA64DFR0_EL1.BRPs and WRPs plus one.
 const COUNT: usize = 2;
@@ -156,7 +142,7 @@ impl Debug {
     pub(crate) fn el0_right(&self, register: u16, is_read: bool) -> Option<bool> {
         match register {
             MDCCSR_EL0 if !is_read => None,
-            MDCCSR_EL0 | DBGDTR_EL0 | DBGDTRXX_EL0 => Some(self.mdscr & mdscr::TDCC == 0),
+            MDCCSR_EL0 | DBGDTR_EL0 | DBGDTRRX_EL0 => Some(self.mdscr & mdscr::TDCC == 0),
             _ => None,
         }
     }
@@ -180,7 +166,7 @@ impl Debug {
                 DBGCLAIMCLR_EL1 => self.claim,
                 // No debug ROM, no external debugger, nobody who sends.
                 MDRAR_EL1 | DBGAUTHSTATUS_EL1 | DBGPRCR_EL1 | OSDTRRX_EL1 | OSDTRTX_EL1 | OSECCR_EL1
-                | MDCCSR_EL0 | DBGDTR_EL0 | DBGDTRXX_EL0 => 0,
+                | MDCCSR_EL0 | DBGDTR_EL0 | DBGDTRRX_EL0 => 0,
                 _ => return None,
             },
         })
@@ -207,7 +193,7 @@ impl Debug {
                 OSDLR_EL1 => self.os_double_lock = value & 1 != 0,
                 DBGCLAIMSET_EL1 => self.claim |= value & CLAIM,
                 DBGCLAIMCLR_EL1 => self.claim &= !value,
-                DBGPRCR_EL1 | OSDTRRX_EL1 | OSDTRTX_EL1 | OSECCR_EL1 | DBGDTR_EL0 | DBGDTRXX_EL0 => {}
+                DBGPRCR_EL1 | OSDTRRX_EL1 | OSDTRTX_EL1 | OSECCR_EL1 | DBGDTR_EL0 | DBGDTRRX_EL0 => {}
                 _ => return None,
             },
         }

@@ -346,6 +346,7 @@ impl Kind {
 
     /// The kind with this number; the number comes from our own decoder.
     pub(crate) fn from_number(n: u16) -> Kind {
+        debug_assert!((n as usize) < Kind::ALL.len(), "expected the number of a kind, got {n}");
         Kind::ALL.get(n as usize).copied().unwrap_or(Kind::LdrX)
     }
 

@@ -96,6 +96,7 @@ fn base(word: u32) -> u8 {
 }
 
 fn plain(word: u32, kind: Kind, offset: u64) -> Insn {
+    debug_assert!((kind as usize) < PLAIN.len(), "{kind:?} has no plain form");
     Insn {
         rd: transfer(kind, reg(word, 0)),
         rn: base(word),

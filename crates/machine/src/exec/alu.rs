@@ -3,7 +3,9 @@
 //! Flags are a 4-bit number, N Z C V from bit 3 down.
 
 use crate::decode::Insn;
-use crate::decode::data_register::{EXTEND, GEN_ADD, GEN_ADDS, GEN_AND, GEN_ANDS, GEN_EOR, GEN_ORR, GEN_SUB};
+use crate::decode::data_register::{
+    EXTEND, GEN_ADD, GEN_ADDS, GEN_AND, GEN_ANDS, GEN_EOR, GEN_ORR, GEN_SUB, GEN_SUBS,
+};
 
 /// N and Z of a result.
 #[inline(always)]
@@ -112,7 +114,10 @@ pub(super) fn general64(insn: &Insn, rn: u64, rm: u64) -> (u64, Option<u8>) {
         GEN_ORR => (rn | b, None),
         GEN_EOR => (rn ^ b, None),
         GEN_ANDS => (rn & b, Some(nz64(rn & b))),
-        _ => with_flags(subs64(rn, b)),
+        other => {
+            debug_assert_eq!(other, GEN_SUBS);
+            with_flags(subs64(rn, b))
+        }
     }
 }
 
@@ -129,7 +134,10 @@ pub(super) fn general32(insn: &Insn, rn: u64, rm: u64) -> (u64, Option<u8>) {
         GEN_ORR => (u64::from(a | b), None),
         GEN_EOR => (u64::from(a ^ b), None),
         GEN_ANDS => (u64::from(a & b), Some(nz32(a & b))),
-        _ => with_flags(subs32(a, b)),
+        other => {
+            debug_assert_eq!(other, GEN_SUBS);
+            with_flags(subs32(a, b))
+        }
     }
 }
 

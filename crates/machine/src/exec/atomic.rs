@@ -128,21 +128,20 @@ pub(super) fn read_modify_write(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn)
     // Signed comparison of narrow values: bring the sign to the top.
     let shift = 64 - 8 * size as u32;
     let signed = |value: u64| (value << shift) as i64;
-    let operation = Rmw::from_bits(u32::from(insn.ra)).unwrap_or(Rmw::Swap);
-    let first = match operation {
-        Rmw::SignedMax => signed(old) >= signed(operand),
-        Rmw::SignedMin => signed(old) <= signed(operand),
-        Rmw::UnsignedMax => old >= operand,
-        _ => old <= operand,
-    };
+    let operation = Rmw::from_bits(u32::from(insn.ra));
+    debug_assert!(operation.is_some(), "the decoder gives an operation, got {}", insn.ra);
+    let operation = operation.unwrap_or(Rmw::Swap);
+    let first_if = |is_first| if is_first { old } else { operand };
     let new = match operation {
         Rmw::Add => old.wrapping_add(operand),
         Rmw::Clear => old & !operand,
         Rmw::Xor => old ^ operand,
         Rmw::Set => old | operand,
+        Rmw::SignedMax => first_if(signed(old) >= signed(operand)),
+        Rmw::SignedMin => first_if(signed(old) <= signed(operand)),
+        Rmw::UnsignedMax => first_if(old >= operand),
+        Rmw::UnsignedMin => first_if(old <= operand),
         Rmw::Swap => operand,
-        _ if first => old,
-        _ => operand,
     };
     place.write(cpu, memory, u128::from(new))?;
     cpu.set_slot(insn.rd, old);

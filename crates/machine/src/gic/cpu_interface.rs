@@ -3,28 +3,11 @@
 //! Source: Arm IHI 0069, 12.2 (ICC_* system registers) and 4.8 (priorities). The view is that of
 //! EL1 in a system with one Security state.
 
-use crate::sysreg::id;
-
-pub(super) const ICC_PMR_EL1: u16 = id(3, 0, 4, 6, 0);
-pub(super) const ICC_IAR0_EL1: u16 = id(3, 0, 12, 8, 0);
-pub(super) const ICC_EOIR0_EL1: u16 = id(3, 0, 12, 8, 1);
-pub(super) const ICC_HPPIR0_EL1: u16 = id(3, 0, 12, 8, 2);
-pub(super) const ICC_BPR0_EL1: u16 = id(3, 0, 12, 8, 3);
-pub(super) const ICC_AP0R0_EL1: u16 = id(3, 0, 12, 8, 4);
-pub(super) const ICC_AP1R0_EL1: u16 = id(3, 0, 12, 9, 0);
-pub(super) const ICC_DIR_EL1: u16 = id(3, 0, 12, 11, 1);
-pub(super) const ICC_RPR_EL1: u16 = id(3, 0, 12, 11, 3);
-pub(super) const ICC_SGI1R_EL1: u16 = id(3, 0, 12, 11, 5);
-pub(super) const ICC_ASGI1R_EL1: u16 = id(3, 0, 12, 11, 6);
-pub(super) const ICC_SGI0R_EL1: u16 = id(3, 0, 12, 11, 7);
-pub(super) const ICC_IAR1_EL1: u16 = id(3, 0, 12, 12, 0);
-pub(super) const ICC_EOIR1_EL1: u16 = id(3, 0, 12, 12, 1);
-pub(super) const ICC_HPPIR1_EL1: u16 = id(3, 0, 12, 12, 2);
-pub(super) const ICC_BPR1_EL1: u16 = id(3, 0, 12, 12, 3);
-pub(super) const ICC_CTLR_EL1: u16 = id(3, 0, 12, 12, 4);
-pub(super) const ICC_SRE_EL1: u16 = id(3, 0, 12, 12, 5);
-pub(super) const ICC_IGRPEN0_EL1: u16 = id(3, 0, 12, 12, 6);
-pub(super) const ICC_IGRPEN1_EL1: u16 = id(3, 0, 12, 12, 7);
+pub(super) use seawall_arm::sysreg::{
+    ICC_AP0R0_EL1, ICC_AP1R0_EL1, ICC_ASGI1R_EL1, ICC_BPR0_EL1, ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1,
+    ICC_EOIR0_EL1, ICC_EOIR1_EL1, ICC_HPPIR0_EL1, ICC_HPPIR1_EL1, ICC_IAR0_EL1, ICC_IAR1_EL1,
+    ICC_IGRPEN0_EL1, ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_RPR_EL1, ICC_SGI0R_EL1, ICC_SGI1R_EL1, ICC_SRE_EL1,
+};
 
 /// ICC_CTLR_EL1: A3V, 16 bits of INTID (0), five priority bits (less 1).
 const CTLR_FIXED: u64 = 1 << 15 | 4 << 8;

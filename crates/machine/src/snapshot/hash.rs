@@ -55,7 +55,9 @@ impl Vm {
         let mut hasher = blake3::Hasher::new();
         hasher.update(DOMAIN.as_bytes());
         // Into memory it cannot fail.
-        let state = postcard::to_stdvec(&Visible::of(self)).unwrap_or_default();
+        let state = postcard::to_stdvec(&Visible::of(self));
+        debug_assert!(state.is_ok(), "{state:?}");
+        let state = state.unwrap_or_default();
         hasher.update(&(state.len() as u64).to_le_bytes());
         hasher.update(&state);
         hasher.update(&[u8::from(self.config.ras)]);

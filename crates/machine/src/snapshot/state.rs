@@ -79,8 +79,9 @@ impl SavedMmio {
     fn of(mmio: &PendingMmio) -> Self {
         match mmio {
             PendingMmio::Register { kind, rd, data } => {
-                let kind = Kind::ALL.iter().position(|k| k == kind).unwrap_or(0) as u8;
-                Self::Register(kind, *rd, *data)
+                let number = Kind::ALL.iter().position(|k| k == kind);
+                debug_assert!(number.is_some(), "{kind:?} is not among all kinds");
+                Self::Register(number.unwrap_or(0) as u8, *rd, *data)
             }
             PendingMmio::Accesses(accesses) => Self::Accesses(accesses.clone()),
         }

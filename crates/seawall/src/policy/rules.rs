@@ -241,8 +241,8 @@ impl FromStr for Rule {
 pub enum BadRules {
     /// The first word is neither a name nor a rule.
     #[error(
-        "expected a policy ({known}) or rules such as `kernel-fetch=stop`, got `{got}`",
-        known = names(Rules::NAMED.map(|(name, _)| name))
+        "expected a policy (`{known}`) or rules such as `kernel-fetch=stop`, got `{got}`",
+        known = Rules::NAMED.map(|(name, _)| name).join("`, `")
     )]
     Name {
         /// What came.

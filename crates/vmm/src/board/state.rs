@@ -26,7 +26,8 @@ pub(crate) struct BoardState {
     stands_still: bool,
     acpi: bool,
     containment: ContainmentState,
-    /// The bad pages, as [`Ledger::to_bytes`] has them.
+    /// The bad pages, as [`Ledger::to_bytes`] has them: one of the [large parts](Self::large_parts).
+    #[serde(skip)]
     ledger: Vec<u8>,
 }
 
@@ -43,10 +44,32 @@ struct Hvc {
 struct Vd {
     transport: Transport,
     size: u64,
+    /// One of the [large parts](BoardState::large_parts).
+    #[serde(skip)]
     written: Option<Written>,
 }
 
 impl BoardState {
+    /// What takes as much memory as it has bytes, one after the other: the ledger, and what was written to each disk.
+    pub(crate) fn large_parts(&self) -> Vec<u8> {
+        // Into memory it cannot fail.
+        let mut bytes = postcard::to_stdvec(&self.ledger).unwrap_or_default();
+        for disk in &self.disks {
+            bytes.extend(postcard::to_stdvec(&disk.written).unwrap_or_default());
+        }
+        bytes
+    }
+
+    /// Puts the large parts where they belong, if these are just they.
+    pub(crate) fn set_large_parts(&mut self, bytes: &[u8]) -> Option<()> {
+        let (ledger, mut rest) = postcard::take_from_bytes(bytes).ok()?;
+        self.ledger = ledger;
+        for disk in &mut self.disks {
+            (disk.written, rest) = postcard::take_from_bytes(rest).ok()?;
+        }
+        rest.is_empty().then_some(())
+    }
+
     /// What its board has, in words.
     pub(crate) fn shape(&self) -> String {
         shape(

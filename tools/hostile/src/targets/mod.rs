@@ -3,10 +3,13 @@
 //! A body panics if something is not as it must be. It takes any bytes, and the same ones in the same way each time.
 
 mod decoder;
+mod devices;
+mod http;
 mod kernel;
 mod ledger;
 mod migration;
 mod snapshot;
+mod virtqueue;
 mod walk;
 mod wire;
 
@@ -26,10 +29,13 @@ pub struct Target {
 /// All targets.
 pub const ALL: &[Target] = &[
     Target { name: "decoder", body: decoder::body, longest: 2048, cases: 400 },
+    Target { name: "devices", body: devices::body, longest: 256, cases: 400 },
+    Target { name: "http", body: http::body, longest: 1024, cases: 400 },
     Target { name: "kernel", body: kernel::body, longest: 512, cases: 2000 },
     Target { name: "ledger", body: ledger::body, longest: 1024, cases: 2000 },
     Target { name: "migration", body: migration::body, longest: 512, cases: 2000 },
     Target { name: "snapshot", body: snapshot::body, longest: 256, cases: 200 },
+    Target { name: "virtqueue", body: virtqueue::body, longest: 512, cases: 100 },
     Target { name: "walk", body: walk::body, longest: 4096, cases: 400 },
     Target { name: "wire", body: wire::body, longest: 1024, cases: 2000 },
 ];

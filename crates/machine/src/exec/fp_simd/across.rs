@@ -13,6 +13,7 @@ pub(super) fn reduce(op: V, shape: Shape, n: u128) -> u128 {
         V::Saddlv | V::Uaddlv => (Some(elements.sum()), shape.size + 1),
         _ => (Some(elements.sum()), shape.size),
     };
+    debug_assert!(value.is_some(), "a vector without elements");
     with_element(0, size, 0, value.unwrap_or(0) as u64)
 }
 

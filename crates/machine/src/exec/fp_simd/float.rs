@@ -42,7 +42,10 @@ pub(in super::super) fn float(cpu: &mut Cpu, insn: &Insn, op: F) -> Option<()> {
                 F::Maxp => F::Max,
                 F::Minp => F::Min,
                 F::Maxnmp => F::Maxnm,
-                _ => F::Minnm,
+                other => {
+                    debug_assert_eq!(other, F::Minnmp);
+                    F::Minnm
+                }
             };
             two(env, op, shape, x, y)
         }
@@ -159,8 +162,11 @@ fn binary(env: &mut Env, op: F, format: Format, x: u64, y: u64) -> u64 {
         F::Recps => env.recip_step(format, x, y),
         F::Rsqrts => env.rsqrt_step(format, x, y),
         F::Mulx => env.mulx(format, x, y),
-        // Add, AddAcross; what is not of two operands never comes here.
-        _ => env.add(format, x, y),
+        F::Add | F::AddAcross => env.add(format, x, y),
+        other => {
+            debug_assert!(false, "{other:?} is not of two operands");
+            0
+        }
     }
 }
 
@@ -181,7 +187,10 @@ fn without_zero(op: F) -> F {
     match op {
         F::CmeqZero => F::Cmeq,
         F::CmgeZero | F::CmleZero => F::Cmge,
-        _ => F::Cmgt,
+        other => {
+            debug_assert!(matches!(other, F::CmgtZero | F::CmltZero), "{other:?} does not compare with zero");
+            F::Cmgt
+        }
     }
 }
 
@@ -223,6 +232,9 @@ fn named(number: u8, env: &Env) -> Rounding {
         rounding::DOWN => Rounding::Down,
         rounding::ZERO => Rounding::Zero,
         rounding::TIE_AWAY => Rounding::TieAway,
-        _ => env.rounding(),
+        other => {
+            debug_assert_eq!(other, rounding::CURRENT);
+            env.rounding()
+        }
     }
 }

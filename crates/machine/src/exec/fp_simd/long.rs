@@ -66,7 +66,10 @@ fn doubling(op: V, shape: Shape, [d, x, y]: [u128; 3], saturation: &mut Saturati
     match op {
         V::Sqdmlal => numbers(wide, false, [d, products], |x, y| saturation.to(x + y, bits, false)),
         V::Sqdmlsl => numbers(wide, false, [d, products], |x, y| saturation.to(x - y, bits, false)),
-        _ => products,
+        other => {
+            debug_assert_eq!(other, V::Sqdmull);
+            products
+        }
     }
 }
 

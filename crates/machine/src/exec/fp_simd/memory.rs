@@ -225,7 +225,10 @@ fn post_index(cpu: &mut Cpu, insn: &Insn, base: u64) {
     let change = match insn.ra {
         writeback::IMMEDIATE => insn.imm & 0xffff_ffff,
         writeback::REGISTER => cpu.slot(insn.rm),
-        _ => return,
+        none => {
+            debug_assert_eq!(none, writeback::NONE);
+            return;
+        }
     };
     cpu.set_slot(insn.rn, base.wrapping_add(change));
 }

@@ -222,6 +222,9 @@ fn pairwise(op: V, shape: Shape, a: u128, b: u128) -> u128 {
         V::Umaxp => zip_by_size!(u, size, x, y, |x, y| x.max(y)),
         V::Sminp => zip_by_size!(s, size, x, y, |x, y| x.min(y)),
         V::Uminp => zip_by_size!(u, size, x, y, |x, y| x.min(y)),
-        _ => zip_by_size!(u, size, x, y, |x, y| x.wrapping_add(y)),
+        other => {
+            debug_assert_eq!(other, V::Addp);
+            zip_by_size!(u, size, x, y, |x, y| x.wrapping_add(y))
+        }
     }
 }

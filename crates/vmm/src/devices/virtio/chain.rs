@@ -14,12 +14,19 @@ const DESCRIPTORS_AT_ONCE: usize = 1024;
 pub struct Work {
     descriptors: usize,
     bytes: u64,
+    /// Bytes of the queue's first chain that were done at notices before, by a device that does chains in parts.
+    pub(crate) done: u64,
 }
 
 impl Work {
-    /// So many bytes, and 1,024 descriptors.
-    pub(crate) fn new(bytes: u64) -> Self {
-        Self { descriptors: DESCRIPTORS_AT_ONCE, bytes }
+    /// So many bytes, and 1,024 descriptors; so many bytes of the first chain are done.
+    pub(crate) fn new(bytes: u64, done: u64) -> Self {
+        Self { descriptors: DESCRIPTORS_AT_ONCE, bytes, done }
+    }
+
+    /// Bytes that may still be moved.
+    pub(crate) fn bytes_left(&self) -> u64 {
+        self.bytes
     }
 
     /// True if the rest has to wait.

@@ -1,5 +1,6 @@
 //! The console device (virtio 1.2, 5.3), one port. A whole write of the guest's is one exit, where the UART needs
-//! several for each byte. Of a write it takes the first [`MAX_WRITE`] bytes, sixteen times what Linux gives it at once.
+//! several for each byte. A write is as long as the guest likes; [`PORTION`] of it are done at once, sixteen times what
+//! Linux gives it.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -12,8 +13,8 @@ use super::{BadQueue, Chain, Device, DeviceMemory, Work, next_chain};
 
 /// Bytes taken of the guest at once.
 const CHUNK: usize = 4096;
-/// Bytes of one chain that are written, and for one notice.
-pub(crate) const MAX_WRITE: u64 = 64 << 10;
+/// Bytes that are written for one notice: the rest of a chain follows.
+pub(crate) const PORTION: u64 = 64 << 10;
 /// Bytes that wait for the guest to take them.
 const TYPED: usize = 4096;
 
@@ -45,24 +46,33 @@ impl<W: Write + Send> VirtioConsole<W> {
         (&mut self.typed, &mut self.output)
     }
 
-    /// Writes what the guest does: how many bytes. It ends where memory cannot be read.
-    fn write<M: DeviceMemory>(&mut self, chain: &Chain<'_, M>, memory: &M) -> u64 {
-        let mut written = 0;
+    /// Writes what the guest does, from where the last notice's work ended, and gives whether that is all of it. It ends
+    /// where memory cannot be read.
+    fn write<M: DeviceMemory>(&mut self, chain: &Chain<'_, M>, memory: &M, work: &mut Work) -> bool {
         let mut buffer = [0; CHUNK];
+        let mut done_before = std::mem::take(&mut work.done);
+        let mut done = done_before;
         for descriptor in chain.descriptors().readable() {
-            let mut at = descriptor.addr().0;
-            let mut left = u64::from(descriptor.len()).min(MAX_WRITE - written);
+            let length = u64::from(descriptor.len());
+            let skipped = done_before.min(length);
+            done_before -= skipped;
+            let (mut at, mut left) = (descriptor.addr().0.saturating_add(skipped), length - skipped);
             while left > 0 {
-                let Some(chunk) = buffer.get_mut(..left.min(CHUNK as u64) as usize) else { return written };
+                let count = left.min(CHUNK as u64).min(work.bytes_left());
+                if count == 0 {
+                    work.done = done;
+                    return false;
+                }
+                let Some(chunk) = buffer.get_mut(..count as usize) else { return true };
                 if memory.read_slice(chunk, GuestAddress(at)).is_err() {
-                    return written;
+                    return true;
                 }
                 let _ = self.output.write_all(chunk);
-                let count = chunk.len() as u64;
-                (left, written, at) = (left - count, written + count, at.saturating_add(count));
+                work.moved(count);
+                (left, done, at) = (left - count, done + count, at.saturating_add(count));
             }
         }
-        written
+        true
     }
 
     /// Gives the guest what was typed, as far as there is room: how many bytes.
@@ -89,8 +99,10 @@ impl<W: Write + Send> VirtioConsole<W> {
     ) -> Result<bool, BadQueue> {
         let mut used = false;
         while let Some(chain) = next_chain(queue, memory, work)? {
-            if !chain.is_too_long {
-                work.moved(self.write(&chain, memory));
+            if !chain.is_too_long && !self.write(&chain, memory, work) {
+                // It is the first again, as nothing tells the driver of it yet.
+                queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+                break;
             }
             used |= queue.add_used(memory, chain.head(), 0).is_ok();
         }
@@ -131,7 +143,7 @@ impl<W: Write + Send> Device for VirtioConsole<W> {
     }
 
     fn bytes_at_once(&self) -> u64 {
-        MAX_WRITE
+        PORTION
     }
 
     fn process<M: DeviceMemory>(

@@ -66,6 +66,8 @@ struct Registers {
     queue_sel: u32,
     /// The queues, a bit each, that the driver notified of and that were not looked at since.
     notified: u64,
+    /// Bytes of a queue's first chain that are done: one queue of a device has chains that it does in parts.
+    done: u64,
 }
 
 /// What a snapshot holds of the transport.
@@ -204,8 +206,9 @@ impl<D: Device, L: InterruptLine> VirtioMmio<D, L> {
         if is_ready != VIRTIO_CONFIG_S_DRIVER_OK || !queue.is_valid(memory) {
             return;
         }
-        let mut work = Work::new(self.device.bytes_at_once());
+        let mut work = Work::new(self.device.bytes_at_once(), self.registers.done);
         let done = self.device.process(index, queue, memory, &mut work);
+        self.registers.done = work.done;
         if work.is_over() && done.is_ok() {
             self.registers.notified |= 1 << index;
         }

@@ -115,6 +115,10 @@ impl Watch {
     }
 }
 
+/// A page that the host has taken out of this process's tables, to split a huge page that another bad one is in, is there
+/// again within this.
+const ABSENCE: Duration = Duration::from_secs(1);
+
 /// Turns guest memory bad by the poison register. It goes back to the host good if the register heals it.
 pub(crate) fn poison(
     register: &mut PoisonRegister,
@@ -123,8 +127,14 @@ pub(crate) fn poison(
     size: u64,
 ) -> Result<(), String> {
     let host = memory.get_host_address(GuestAddress(gpa)).map_err(|error| error.to_string())?;
-    let bad = physical_address(host as u64).and_then(|physical| register.poison(physical, size));
-    bad.map_err(|error| error.to_string())
+    let start = Instant::now();
+    let physical = loop {
+        match physical_address(host as u64) {
+            Err(_) if start.elapsed() < ABSENCE => std::thread::sleep(Duration::from_millis(1)),
+            found => break found,
+        }
+    };
+    physical.and_then(|physical| register.poison(physical, size)).map_err(|error| error.to_string())
 }
 
 impl Observer for Watch {

@@ -5,13 +5,12 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use seawall::Outcome;
 use seawall::telemetry::ErrorReport;
-use seawall_host::HostKnows;
-use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
+use seawall::{HostKnows, Outcome};
+use seawall_kvm::{Bytes as _, GuestAddress};
 use seawall_lab::Transcript;
 use seawall_lab_machine::PoisonRegister;
 use seawall_vmm::{Config, End, KvmMachine, Observer};
@@ -51,11 +50,9 @@ impl Manners {
     }
 }
 
-/// Keeps the console's lines; tells the host of each error, if it is to, and keeps the answers.
+/// Keeps the console's lines, and how the host was told of each error.
 #[derive(Clone, Default)]
 struct Teller {
-    /// There is one as soon as the machine is made, if the host is to be told.
-    memory: Arc<OnceLock<GuestMemoryMmap>>,
     lines: Transcript,
     answers: Arc<Mutex<Vec<HostKnows>>>,
 }
@@ -66,11 +63,8 @@ impl Observer for Teller {
     }
 
     fn memory_error(&mut self, _: &ErrorReport, outcome: &Outcome) {
-        let Some((memory, gpa)) = self.memory.get().zip(outcome.error.gpa) else { return };
-        if let Ok(host) = memory.get_host_address(GuestAddress(gpa)) {
-            let knows = seawall_host::tell(host as u64..host as u64 + PAGE);
-            self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(knows);
-        }
+        let answers = &mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.extend(outcome.host);
     }
 }
 
@@ -93,8 +87,9 @@ pub(super) fn child_if_asked() -> Option<ExitCode> {
 
 fn vmm(manners: Manners) -> Result<(), String> {
     let teller = Teller::default();
-    let mut machine =
-        KvmMachine::new(Config::new(MEMORY), &guest(), Box::new(teller.clone())).map_err(text)?;
+    let mut config = Config::new(MEMORY);
+    config.tell_host = manners != Manners::SaysNothing;
+    let mut machine = KvmMachine::new(config, &guest(), Box::new(teller.clone())).map_err(text)?;
     let mut register = PoisonRegister::open().map_err(text)?;
     for page in (PAGES..).step_by(APART as usize).take(BAD as usize) {
         machine.memory().write_slice(&[1; 8], GuestAddress(page)).map_err(text)?;
@@ -106,9 +101,6 @@ fn vmm(manners: Manners) -> Result<(), String> {
         sets.effective.remove(CapabilitySet::SYS_ADMIN);
         sets.permitted.remove(CapabilitySet::SYS_ADMIN);
         set_capabilities(None, sets).map_err(text)?;
-    }
-    if manners != Manners::SaysNothing {
-        let _ = teller.memory.set(machine.memory().clone());
     }
     expect("the guest's end", &machine.run(Some(LIMIT)).map_err(text)?, &End::PowerOff)?;
     println!("{}", said(&teller));
@@ -126,7 +118,8 @@ fn said(teller: &Teller) -> String {
     let answers = std::mem::take(&mut *teller.answers.lock().unwrap_or_else(PoisonError::into_inner));
     let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count();
     let all = [HostKnows::Told, HostKnows::Kept, HostKnows::Unknown];
-    let counts: Vec<String> = all.into_iter().map(|knows| format!("{knows} {}", count(knows))).collect();
+    let counts: Vec<String> =
+        all.into_iter().map(|knows| format!("{} {}", knows.name(), count(knows))).collect();
     format!("{}; {}", teller.lines.take().join(" "), counts.join(", "))
 }
 
@@ -179,7 +172,7 @@ pub(super) fn told(said: &Transcript) -> Verdict {
     let mut vmm = Vmm::start(Manners::Tells)?;
     vmm.expect_line("of the first guest", &format!("{MET}; told {BAD}, kept 0, unknown 0"), said)?;
     vmm.end()?;
-    expect("HardwareCorrupted, kB more", &(corrupted()? - before), &(BAD * PAGE >> 10))?;
+    expect("HardwareCorrupted, kB more", &(corrupted()? - before), &((BAD * PAGE) >> 10))?;
     let used = use_up(said)?;
     expect("bad lines at the end", &heal_all()?, &BAD)?;
     match used {

@@ -7,6 +7,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::thread::disable_transparent_huge_pages;
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Exit, Inject as _, SigbusExit, Vcpu as _};
 use seawall_kvm::{Bytes as _, Config, GuestAddress, GuestMemoryMmap, Kvm, Vcpu};
@@ -70,6 +71,15 @@ struct Looper<'a> {
 }
 
 pub(super) fn run() -> Verdict {
+    // The kernel splits a huge page before it takes a part of it out of use. While KVM maps memory for the guest it holds the
+    // huge page for a moment; a split fails then, and the write to `FAILED_PAGE` with EHWPOISON (133).
+    disable_transparent_huge_pages(true).map_err(text)?;
+    let verdict = run_on_small_pages();
+    disable_transparent_huge_pages(false).map_err(text)?;
+    verdict
+}
+
+fn run_on_small_pages() -> Verdict {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), SIZE)]).map_err(text)?;
     let code: Vec<u8> = CODE.iter().flat_map(|word| word.to_le_bytes()).collect();
     memory.write_slice(&code, GuestAddress(RAM)).map_err(text)?;

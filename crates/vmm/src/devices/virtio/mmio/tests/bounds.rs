@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::devices::virtio::block::MAX_REQUEST;
-use crate::devices::virtio::console::MAX_WRITE;
+use crate::devices::virtio::console::PORTION;
 
 /// Where the guest's data lies, and how much of it.
 const DATA: u64 = RAM + 0x1_0000;
@@ -62,26 +62,68 @@ impl io::Write for Counts {
     }
 }
 
+/// Keeps what it gets.
+struct Collects(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Collects {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Found by a hostile test: one chain of 64 descriptors over the same 62 MiB made 4.1 GB resident.
 #[test]
-fn of_a_console_chain_of_4_gb_64_kib_are_written_and_sixteen_of_them_take_sixteen_portions() {
+fn of_a_console_chain_of_992_mib_64_kib_are_written_at_once() {
     let written = Counts::default();
     let mut driver = Driver::with_ram(64 * MIB, 1, || VirtioConsole::new(written.clone()));
     for n in 0..16 {
         driver.describe(DESCRIPTORS, n, DATA, 62 << 20, if n < 15 { NEXT } else { 0 }, n + 1);
     }
     driver.notify_of(1, &[0; 16]);
-    for portion in 1..=16_u16 {
+    for portion in 1..=992 * 16_u64 {
         assert!(driver.device.is_notified());
+        assert_eq!(driver.given_back(), 0);
         driver.process();
-        assert_eq!(
-            (driver.given_back(), *written.0.lock().unwrap()),
-            (portion, u64::from(portion) * (64 << 10))
-        );
+        assert_eq!(*written.0.lock().unwrap(), portion * (64 << 10));
     }
+    assert_eq!(PORTION, 64 << 10);
     driver.process();
+    // The second chain has begun.
+    assert_eq!((driver.given_back(), *written.0.lock().unwrap()), (1, 992 * MIB + PORTION));
+    // A driver that resets the device has no chain in it any more.
+    driver.start(1);
+    driver.describe(DESCRIPTORS, 0, DATA, 100, 0, 0);
+    driver.memory.store(AVAILABLE + 2, &[0; 2]).unwrap();
+    driver.memory.store(USED + 2, &[0; 2]).unwrap();
+    driver.sent = 0;
+    driver.notify_of(1, &[0]);
+    driver.process();
+    assert_eq!((driver.given_back(), *written.0.lock().unwrap()), (1, 992 * MIB + PORTION + 100));
+}
+
+#[test]
+fn a_console_write_of_more_than_a_portion_comes_whole_and_in_order() {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let to = written.clone();
+    let mut driver = Driver::with_ram(2 * MIB, 1, || VirtioConsole::new(Collects(to)));
+    let data: Vec<u8> = (0..150_001_u32).map(|n| (n % 251) as u8).collect();
+    driver.memory.store(DATA, &data).unwrap();
+    // 1, 100,000 and 50,000 bytes, so that portions end within a descriptor.
+    driver.describe(DESCRIPTORS, 0, DATA, 1, NEXT, 1);
+    driver.describe(DESCRIPTORS, 1, DATA + 1, 100_000, NEXT, 2);
+    driver.describe(DESCRIPTORS, 2, DATA + 100_001, 50_000, 0, 0);
+    driver.notify_of(1, &[0]);
+    for (given_back, length) in [(0, 65_536), (0, 131_072), (1, 150_001)] {
+        driver.process();
+        assert_eq!((driver.given_back(), written.lock().unwrap().len()), (given_back, length));
+    }
+    assert!(*written.lock().unwrap() == data);
     assert!(!driver.device.is_notified());
-    assert_eq!(MAX_WRITE, 64 << 10);
 }
 
 /// The driver takes what was typed in pieces of nothing.
