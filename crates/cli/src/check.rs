@@ -11,11 +11,11 @@ use serde_json::json;
 use crate::style::{bad, dim, good, head};
 use crate::{Failure, exit, out};
 
-/// Check how external aborts are treated, on the software machine or on this host's KVM.
+/// Check external aborts against the ABI, on the software machine or on this host's KVM.
 ///
 /// Each scenario is a small guest, an injection, and the syndrome that the guest must see. The same
-/// scenarios run on the software machine and on KVM; each expectation is a number from the manual, from Linux
-/// or from a measurement. A scenario that needs what the host does not have is skipped by name.
+/// scenarios run on the software machine and on KVM. Each expectation is a number from the manual, from Linux
+/// or from a measurement. The command skips a scenario that needs a feature this host lacks, and names it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,21 +26,21 @@ Examples:
                                             on real KVM, without Arm hardware
 
 On KVM as root, the scenarios about SIGBUS take some pages of memory out of use (MADV_HWPOISON) until the
-host is started anew.
+host restarts.
 
 The last line is `N passed, N failed, N skipped`. Exit codes: 0 nothing failed, 1 something failed,
 2 wrong usage or a filter that matches nothing, 9 the backend is not available.")]
 pub(crate) struct Args {
-    /// Run those scenarios whose GROUP::NAME contains one of these.
+    /// Run only the scenarios whose GROUP::NAME contains one of these texts.
     #[arg(value_name = "NAME-FILTER")]
     filters: Vec<String>,
-    /// What to run them on.
+    /// Backend that runs the scenarios.
     #[arg(long, value_enum, default_value_t = Which::Machine)]
     backend: Which,
-    /// Name the scenarios, and run none.
+    /// Print the names of the scenarios, and run none.
     #[arg(long)]
     list: bool,
-    /// One JSON object on stdout at the end.
+    /// Print one JSON object on stdout at the end.
     #[arg(long)]
     json: bool,
 }

@@ -22,37 +22,37 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Fetch a guest, or find the one that was fetched before.
+    /// Fetch a guest, or find one that was fetched before.
     Fetch(FetchArgs),
 }
 
 /// Fetches Debian's arm64 kernel and busybox by the packages' names, through the apt and the mirror of this
-/// host, and makes an initramfs of busybox and a workload: five processes that say which memory they live
-/// by, that they live, and how they ended. No root. What was fetched is kept, and its hashes are checked on
-/// each use.
+/// host, and makes an initramfs of busybox and a workload. The workload is five processes that report the memory
+/// they use, that they live, and how they ended. The command needs no root. It keeps the fetched files, and checks
+/// their hashes on each use.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 struct FetchArgs {
-    /// Whose kernel.
+    /// Distribution of the kernel.
     #[arg(value_parser = ["debian"])]
     whose: String,
-    /// Where it is kept [default: $XDG_CACHE_HOME/seawall/guests, or below ~/.cache].
+    /// Folder that keeps the guest [default: $XDG_CACHE_HOME/seawall/guests, or below ~/.cache].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// A suite of Debian's, such as bookworm [default: trixie-backports, else sid, for a kernel from 7.0].
     #[arg(long, value_name = "SUITE")]
     suite: Option<String>,
-    /// Which of Debian's kernels: `cloud` is made for virtual machines, `default` (linux-image-arm64) for any machine, `rt`
+    /// Debian's kernel to fetch: `cloud` is made for virtual machines, `default` (linux-image-arm64) for any machine, `rt`
     /// has PREEMPT_RT, `16k` has pages of 16 KiB.
     #[arg(long, value_name = "FLAVOUR", default_value = Flavour::Cloud.word(), value_parser = flavours())]
     flavour: Flavour,
-    /// An arm64 kernel of your own; nothing is fetched then.
+    /// An arm64 kernel of your own; the command then fetches nothing.
     #[arg(long, value_name = "FILE", requires = "busybox", conflicts_with_all = ["suite", "flavour"])]
     kernel: Option<PathBuf>,
     /// A static arm64 busybox of your own.
     #[arg(long, value_name = "FILE", requires = "kernel")]
     busybox: Option<PathBuf>,
-    /// One JSON object on stdout: kernel, initrd, busybox (paths), release, packages, append.
+    /// Print one JSON object: kernel, initrd, busybox (paths), release, packages, append.
     #[arg(long)]
     json: bool,
 }
@@ -64,14 +64,14 @@ Examples:
   seawall guest fetch debian --flavour 16k                         pages of 16 KiB
   seawall guest fetch debian --kernel Image --busybox busybox      without a network
 
-What the guest does is on its kernel command line (--append):
-  seawall.workload=workload   five processes; who lives and who ended how (the default)
+The guest's kernel command line (--append) selects the work of the guest:
+  seawall.workload=workload   five processes, and a report of how each ended (the default)
   seawall.workload=stress     tools on known data; the kernel tests its ciphers
   seawall.workload=shell      a shell on the console
-  seawall.rounds=100          how long the five work, in rounds of 10 ms
-  seawall.sigbus=handle       they handle SIGBUS, and say what it said
+  seawall.rounds=100          how long the five processes work, in rounds of 10 ms
+  seawall.sigbus=handle       the five processes handle SIGBUS and print its contents
 
-A host without a mirror of Debian in its sources names one in SEAWALL_DEBIAN_MIRROR.";
+If the host's apt sources have no mirror of Debian, set SEAWALL_DEBIAN_MIRROR to one.";
 
 /// Takes the word of a flavour.
 fn flavours() -> impl TypedValueParser<Value = Flavour> {

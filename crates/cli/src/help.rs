@@ -7,11 +7,11 @@ use crate::exit;
 /// Behind the short help (`-h`).
 pub(crate) const START: &str = "\
 Start here:
-  seawall demo                            what survives, under three policies, side by side
+  seawall demo                            the survivors under three policies, side by side
   seawall decode 0x92000210               an ESR in words
-  dmesg | seawall decode --log            what a log says of aborts and hardware errors
-  seawall check                           does this host treat external aborts right?
-  seawall probe                           what this host offers, and advice
+  dmesg | seawall decode --log            the aborts and hardware errors in a log
+  seawall check                           checks external aborts against the ABI
+  seawall probe                           the features of this host, and advice
   seawall run --kernel vmlinuz --initrd initrd.gz
                                           Linux on the software machine, on any host
   seawall run --kernel guest.elf --poison 0x40210000@100000
@@ -38,7 +38,7 @@ Examples:
   seawall run --kernel vmlinuz --initrd initrd.gz --poison page:heap --events events.jsonl
   seawall run --kernel guest.bin --poison 0x40210000@100_000 --policy serror --json
 
-At a terminal Ctrl-A X leaves. All of it, with exit codes: seawall run --help";
+At a terminal Ctrl-A X leaves. seawall run --help has all options in full, and the exit codes";
 
 const RUN_MORE: &str = "\
 Examples:
@@ -54,18 +54,18 @@ Examples:
 
 At a terminal:
   Each key goes to the guest, Ctrl-C too. Ctrl-A X leaves; Ctrl-A Ctrl-A types one Ctrl-A. Leaving writes the ledger,
-  the end event and the --json object, as every other end does.
+  the end event and the --json object, like every other end.
 
 Pages with names:
   A guest names a page by a line on its console: `seawall: page NAME 0xADDRESS`, guest physical. `--poison page:NAME`
-  turns it bad then. If the guest ends without having named it, the exit code is 13.
+  turns the page bad at that line. If the guest ends without having named the page, the exit code is 13.
 
 Numbers:
   A COUNT may have `_` between its digits and an exponent: 10_000_000, 1e9, 2.5e6. A SIZE may end in K, M or G (powers
   of 1024). An ADDR is hexadecimal with 0x.
 
-Kinds of errors for --rule, the first that fits:
-  nested        the abort of a nested guest, which its hypervisor takes
+Kinds of errors for --rule; an error is of the first kind that fits:
+  nested        an abort of a nested guest, which the nested guest's hypervisor takes
   walk          the guest's page tables are bad
   no-address    the exit has no address
   kernel-fetch  code of the guest's kernel
@@ -77,8 +77,8 @@ Answers for --rule:
   replay        the abort as it happened; the default for all kinds but nested
   data-abort    a data abort without an ISS
   serror        an SError
-  stop          the guest is stopped; the default for nested
-  host-first    the host puts the memory back if it has a copy; this VMM has none, so it does as replay does
+  stop          stops the guest; the default for nested
+  host-first    the host restores the memory if it has a copy; this VMM has none, so it acts as replay does
 
 Events:
   --events writes one JSON object a line: `event` (heal, poison, memory-error, device-error, reboot, end),

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use crate::style::head;
 use crate::{Failure, exit, out};
 
-/// Show which pages of a guest are bad, since when, and how that was found.
+/// Show the bad pages of a guest, since when they are bad, and how they were found.
 ///
-/// The file is the one of `seawall run --ledger FILE`, or of any VMM that keeps a ledger by `seawall::ledger`.
+/// The file comes from `seawall run --ledger FILE`, or from any VMM that keeps a ledger with `seawall::ledger`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The ledger.
+    /// File of the ledger.
     file: PathBuf,
-    /// One JSON object on stdout instead of the table.
+    /// Print one JSON object instead of the table.
     #[arg(long)]
     json: bool,
 }

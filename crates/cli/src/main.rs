@@ -24,9 +24,10 @@ const VERSION: &str = env!("SEAWALL_VERSION");
 
 /// Contain uncorrectable memory errors in Arm virtual machines.
 ///
-/// When an Arm VM touches memory that the hardware could not correct, KVM by default panics the whole
-/// guest. Seawall injects the abort as it happened, so that only what used the memory is lost. This
-/// command shows it on a software Arm machine with memory that can go bad: no Arm hardware, no root.
+/// When an Arm VM touches memory that the hardware could not correct, KVM injects an SError by default, and the
+/// guest's kernel panics. Seawall injects the abort as it happened, so the guest loses only the process that used
+/// the memory. This command shows it on a software Arm machine with memory that can go bad. It needs no Arm
+/// hardware and no root.
 #[derive(Parser)]
 #[command(name = "seawall", version = VERSION, after_help = help::START, after_long_help = help::start())]
 struct Cli {

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::{Cli, Failure, exit, out};
 
-/// Print a script with which a shell completes commands and options.
+/// Print a script that lets a shell complete commands and options.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -15,7 +15,7 @@ Examples:
   seawall completions zsh > ~/.zfunc/_seawall        with ~/.zfunc in fpath
   seawall completions fish > ~/.config/fish/completions/seawall.fish")]
 pub(crate) struct CompletionsArgs {
-    /// The shell.
+    /// Shell that loads the script.
     shell: Shell,
 }
 
@@ -34,10 +34,10 @@ Examples:
   seawall man run > seawall-run.1
   seawall man --dir ~/.local/share/man/man1          then: man seawall-run")]
 pub(crate) struct ManArgs {
-    /// The command: `run`, or `guest fetch`.
+    /// Command of the page, such as `run` or `guest fetch`.
     #[arg(value_name = "COMMAND", conflicts_with = "dir")]
     command: Vec<String>,
-    /// Write the pages of `seawall` and of all commands to this folder instead, which is made if it is not there.
+    /// Write the pages of `seawall` and of all commands to this folder instead; it is created if it does not exist.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

@@ -10,15 +10,15 @@ use serde_json::{Map, Value, json};
 use crate::style::{bad, good, head};
 use crate::{Failure, out};
 
-/// Show what this host offers: its KVM, injections, errors, memory; with advice.
+/// Show the features of this host: its KVM, injections, errors, memory; with advice.
 ///
-/// It says whether the host's KVM is Arm's and what it can do, which way each kind of injection takes,
-/// whether a VMM sees errors, and how one can be made to try it; and it gives advice. It changes nothing. As
-/// root it sees more.
+/// The report covers the host's KVM and its capabilities, the way that each kind of injection takes, whether a VMM sees
+/// errors, and how to make an error for a test. It ends with advice. The command changes nothing. As root it sees
+/// more.
 #[derive(clap::Args)]
 #[command(after_help = JSON_HELP)]
 pub(crate) struct Args {
-    /// One JSON object on stdout.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -29,7 +29,7 @@ Examples:
   cargo xtask lab -- seawall probe             in the lab
   seawall probe --json | jq .injection.instruction_abort_esr.way
 
-The fields of --json, which stay as they are; more may come. null: not known, or not to be had.
+The fields of --json. They stay as they are; later versions may add more. null: not known, or not available.
   architecture, program, os, kernel   the machine's, this program's; strings
   page_kib, admin                     base page size; CAP_SYS_ADMIN
   kvm.state          arm64 | other-architecture | not-kvm | not-opened | absent | not-linux

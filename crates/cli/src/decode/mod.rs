@@ -16,12 +16,12 @@ use number::{Given, Kind};
 
 use crate::{Failure, exit, out, parse};
 
-/// Explain an ESR, DFSR, IFSR, SPSR, a kvm_vcpu_events, a record of an error (CPER), or all that a log has of them.
+/// Explain an ESR, DFSR, IFSR, SPSR, kvm_vcpu_events, a record of an error (CPER), or all of these in a log.
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Numbers as they stand in a log, or its lines. A bare number is hexadecimal from 7 digits on, and always if it
-    /// is an FSR. 64 bytes of kvm_vcpu_events are 128 hexadecimal digits.
+    /// Numbers as they stand in a log, or lines of a log. A bare number is hexadecimal if it has 7 digits or more, and
+    /// always if it is an FSR. The 64 bytes of kvm_vcpu_events are 128 hexadecimal digits.
     #[arg(value_name = "VALUE", conflicts_with_all = ["log", "cper"])]
     values: Vec<String>,
     /// The values are AArch32 data fault status registers.
@@ -33,17 +33,17 @@ pub(crate) struct Args {
     /// The values are SPSR_ELx or PSTATE.
     #[arg(long, group = "kind")]
     spsr: bool,
-    /// Read a log from FILE, or from stdin: of Linux, U-Boot, FreeBSD, QEMU (-d int), EDK2, TF-A, Xen, rasdaemon, ...
+    /// Read a log from FILE, or from stdin: a log of Linux, U-Boot, FreeBSD, QEMU (-d int), EDK2, TF-A, Xen, rasdaemon, ...
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", conflicts_with = "kind")]
     log: Option<PathBuf>,
-    /// A GHES status block, a CPER record or a section of one: hexadecimal digits, or a file with them, with
-    /// `hexdump -C` or `xxd` of them, or with the bytes themselves; - is stdin.
+    /// Explain a GHES status block, a CPER record or a section of one: hexadecimal digits, or a file. The file has such
+    /// digits, the output of `hexdump -C` or `xxd`, or the bytes themselves; - is stdin.
     #[arg(long, value_name = "HEX|FILE", num_args = 1.., conflicts_with_all = ["log", "kind"])]
     cper: Option<Vec<String>>,
-    /// Of a log: the fields of each value too.
+    /// Show the fields of each value in a log too.
     #[arg(long)]
     fields: bool,
-    /// JSON on stdout: one array, an object for each value; with --log an object on a line for each that is found.
+    /// Print JSON: one array with an object for each value; with --log, one object a line for each finding.
     #[arg(long)]
     json: bool,
 }
@@ -62,8 +62,8 @@ Examples:
   seawall decode --cper record.bin           a GHES status block, a CPER record or section, field by field
   xxd /sys/firmware/acpi/tables/data/BERT | seawall decode --cper -
 
-Exit codes: 0 if something was explained; 1 if a log has nothing to explain, or if a record is not as it says itself;
-2 for a number that is none; 3 for a file that cannot be read. docs/decode.md has the fields of the JSON.";
+Exit codes: 0 something was explained; 1 a log has nothing to explain, or a record contradicts itself; 2 a value is not
+a number; 3 a file cannot be read. docs/decode.md has the fields of the JSON.";
 
 /// Says on stderr how something was read, unless `--quiet`.
 #[derive(Clone, Copy)]

@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use crate::{Failure, exit, out};
 use scenario::Run;
 
-/// Run one guest three times with the same two memory errors, and show what survived each policy.
+/// Run one guest with the same two memory errors under three policies, and show the survivors.
 ///
-/// The guest is a small operating system with four programs, on the software machine. Each time the same two lines of its
-/// memory go bad: one in the code of `web`, one in the data of `db`. What survives depends on what the
-/// hypervisor injects, and is read from the guest's own report.
+/// The guest is a small operating system with four programs, on the software machine. In each run the same two lines of
+/// its memory go bad: one in the code of `web`, one in the data of `db`. The survivors depend on the hypervisor's
+/// injection. The command reads them from the guest's own report.
 #[derive(clap::Args)]
 #[command(after_help = "\
-The exit code is 0 only if each policy's outcome is what it must be.")]
+The exit code is 0 only if each policy's outcome is the expected one.")]
 pub(crate) struct Args {
-    /// One JSON object on stdout instead of the table.
+    /// Print one JSON object instead of the table.
     #[arg(long, conflicts_with = "trace")]
     json: bool,
     /// Show each run step by step: the guest's console, the exits, the injections.
