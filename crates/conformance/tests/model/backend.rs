@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use seawall_conformance::{Backend, Capability, El1, Error, Interrupt, Setup, TestVm};
 use seawall_events::kernel::{VcpuConfig, get_events, get_events_bytes, set_events, set_events_bytes};
 use seawall_events::{Abi, Reg, Registers, VcpuEvents};
-use seawall_inject::{Delivery, Exit, GuestKind, Inject, VcpuTraits};
-use seawall_model::Vcpu;
+use seawall_inject::{Delivery, Exit, GuestKind, Inject, InjectError, Last, VcpuTraits, Way};
+use seawall_model::Kernel;
 
 use crate::cpu::Cpu;
 use crate::step;
@@ -15,11 +15,15 @@ use crate::step;
 /// Steps after which a guest is taken to have hung.
 const BUDGET: usize = 1000;
 
-pub(crate) struct Model;
+/// The model; its extended ABI is its own, or that of [`Injector`](seawall_inject::Injector) over a kernel to which this is
+/// the way.
+#[derive(Clone, Copy)]
+pub(crate) struct Model(pub(crate) Option<Way>);
 
 pub(crate) struct ModelVm {
     cpu: Cpu,
     setup: Setup,
+    way: Option<Way>,
 }
 
 impl Backend for Model {
@@ -28,8 +32,11 @@ impl Backend for Model {
     }
 
     fn offers(&self, capability: Capability) -> Result<(), String> {
-        match capability {
-            Capability::Aarch32El0 => Err("the model runs A32 at EL1 only".into()),
+        match (capability, self.0) {
+            (Capability::Aarch32El0, _) => Err("the model runs A32 at EL1 only".into()),
+            (Capability::RouteToEl2, Some(Way::Assisted)) => {
+                Err("a stock kernel cannot be asked for that safely (Injector::check_nested)".into())
+            }
             _ => Ok(()),
         }
     }
@@ -42,7 +49,8 @@ impl Backend for Model {
             el2: setup.el1 == El1::BelowEl2,
             el1_aarch32: setup.el1 == El1::Aarch32,
         };
-        Ok(Box::new(ModelVm { cpu: Cpu::new(config, setup.initialised), setup: *setup }))
+        let cpu = Cpu::new(config, setup.initialised);
+        Ok(Box::new(ModelVm { cpu, setup: *setup, way: self.0 }))
     }
 
     fn kick(&self, _thread: &JoinHandle<()>) {}
@@ -53,9 +61,22 @@ fn refused(refusal: seawall_events::Refusal) -> Error {
     Error::Errno { number: refusal.errno().number(), text: refusal.to_string() }
 }
 
-fn apply(vcpu: &mut Vcpu, abi: Abi, events: &VcpuEvents) -> Result<Delivery, Error> {
-    let applied = set_events(vcpu, abi, events).map_err(|refused_by| refused(refused_by.refusal))?;
-    Ok(Delivery::of(vcpu, events, &applied))
+fn injected(error: InjectError) -> Error {
+    Error::Errno { number: error.errno().0, text: error.to_string() }
+}
+
+impl ModelVm {
+    fn apply(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
+        let (vcpu, abi) = (&mut self.cpu.vcpu, self.setup.abi);
+        if let (Some(way), Abi::Extended(_)) = (self.way, abi) {
+            let kernel = Kernel::of(way, vcpu);
+            let delivery = kernel.injector().inject(&kernel, Last::Any, events).map_err(injected);
+            *vcpu = kernel.vcpu.into_inner();
+            return delivery;
+        }
+        let applied = set_events(vcpu, abi, events).map_err(|refused_by| refused(refused_by.refusal))?;
+        Ok(Delivery::of(vcpu, events, &applied))
+    }
 }
 
 fn not_ram(gpa: u64) -> Error {
@@ -87,7 +108,7 @@ impl Inject for ModelVm {
     fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
         // As assisted injection does: a vCPU runs once before.
         self.cpu.vcpu.has_run |= self.setup.abi != Abi::Mainline;
-        apply(&mut self.cpu.vcpu, self.setup.abi, events)
+        self.apply(events)
     }
 }
 
@@ -115,7 +136,7 @@ impl TestVm for ModelVm {
         // The kernel looks whether the vCPU is initialised before it looks at the events.
         get_events(&self.cpu.vcpu).map_err(refused)?;
         let events = VcpuEvents::from_bytes(self.setup.abi, bytes).map_err(refused)?;
-        apply(&mut self.cpu.vcpu, self.setup.abi, &events)
+        self.apply(&events)
     }
 
     fn set_events_unreadable(&mut self) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The scenarios that need no MMU, on the model of the kernel half (`seawall-events`) alone: also those about
-//! AArch32, EASE and guest hypervisors, which the software machine does not have. One test each.
+//! AArch32, EASE and guest hypervisors, which the software machine does not have. One test each, and one for each kernel that
+//! injection can be over: stock, and with the extended ABI in either layout.
 
 mod backend;
 mod cpu;
@@ -9,21 +10,32 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Trial};
 use seawall_conformance::{Backend, LIMIT, Verdict, run, scenarios};
+use seawall_events::Layout;
+use seawall_inject::Way;
 
 /// These groups' guests leave the MMU off.
 const GROUPS: [&str; 10] =
     ["abort", "esr", "serror", "both", "ease", "mmio", "get", "errno", "aarch32", "nested"];
 
+/// The model's own extended ABI, and that of the injector over each kernel that there can be.
+const WAYS: [(&str, Option<Way>); 4] = [
+    ("", None),
+    ("assisted::", Some(Way::Assisted)),
+    ("native::", Some(Way::Native(Layout::Posted))),
+    ("trailing::", Some(Way::Native(Layout::Trailing))),
+];
+
 fn main() {
-    let backend: Arc<dyn Backend> = Arc::new(backend::Model);
-    let trials = scenarios().filter(|scenario| GROUPS.contains(&scenario.group())).map(|scenario| {
-        let backend = Arc::clone(&backend);
-        let skipped = scenario.needs().iter().any(|need| backend.offers(*need).is_err());
-        Trial::test(scenario.to_string(), move || match run(&backend, &scenario, LIMIT).verdict {
-            Verdict::Passed => Ok(()),
-            other => Err(format!("{other:#?}").into()),
-        })
-        .with_ignored_flag(skipped)
-    });
+    let all = WAYS.iter().flat_map(|way| scenarios().map(move |scenario| (way, scenario)));
+    let trials =
+        all.filter(|(_, scenario)| GROUPS.contains(&scenario.group())).map(|((name, way), scenario)| {
+            let backend: Arc<dyn Backend> = Arc::new(backend::Model(*way));
+            let skipped = scenario.needs().iter().any(|need| backend.offers(*need).is_err());
+            Trial::test(format!("{name}{scenario}"), move || match run(&backend, &scenario, LIMIT).verdict {
+                Verdict::Passed => Ok(()),
+                other => Err(format!("{other:#?}").into()),
+            })
+            .with_ignored_flag(skipped)
+        });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
