@@ -281,7 +281,7 @@ pub unsafe extern "C" fn seawall_cper(
             }
         };
         let (range, time) = (range(gpa, range_size)?, time(unix_seconds)?);
-        let record = MemoryErrorRecord { range, severity, time, serial };
+        let record = MemoryErrorRecord { address: range.start, range, severity, time, serial };
         buffer.set(&record.to_bytes(), length?)
     })
 }

@@ -105,6 +105,7 @@ fn a_value_that_is_none_is_wrong_usage() {
 
 fn record() -> Vec<u8> {
     let record = MemoryErrorRecord {
+        address: 0x4021_0000,
         range: 0x4021_0000..0x4021_1000,
         severity: Severity::Recoverable,
         // 2026-11-21 13:14:15 UTC.

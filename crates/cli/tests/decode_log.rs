@@ -433,6 +433,7 @@ const PRINTED: &str = "\
 fn linux_prints_of_our_record_what_the_record_says() {
     use ::seawall::apei::cper::{MemoryErrorRecord, Severity};
     let record = MemoryErrorRecord {
+        address: 0x47f6_0000,
         range: 0x47f6_0000..0x47f6_1000,
         severity: Severity::Recoverable,
         // 2026-01-01 00:00:01 UTC.

@@ -106,7 +106,8 @@ pub unsafe fn read(from: *const u8, to: &mut [u8]) -> Result<(), BadMemory> {
     }
 }
 
-/// For a program that has a SIGBUS handler of its own: give it the `ucontext_t` first. True if the signal met
+/// For a program that has a SIGBUS handler of its own: give it the `ucontext_t` after
+/// [`handle`](crate::sigbus::handle), which takes early warnings: they may come during a copy, and are not of it. True if the signal met
 /// [`read`], which fails when the handler returns, as it shall. Async-signal-safe.
 ///
 /// # Safety

@@ -101,6 +101,13 @@ pub fn install() -> Result<(), Error> {
     }
 }
 
+/// For a program that has a SIGBUS handler of its own, which asks [`handle`] first: from now on none is installed, by
+/// [`install`] neither nor by [`tell`](crate::tell) and the like. To be called before any of them.
+pub fn leave_to_program() {
+    // What `handler` does, which nobody calls, does not matter.
+    let _ = PREVIOUS.get_or_init(|| Ok(default()));
+}
+
 fn ours() -> libc::sigaction {
     let mut ours = default();
     ours.sa_sigaction = handler as *const () as usize;
@@ -161,7 +168,7 @@ unsafe fn recover(_: c_int, _: *mut c_void) -> bool {
 extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel calls this with its siginfo_t and ucontext_t.
     let (is_done, is_fault) =
-        unsafe { (recover((*info).si_code, context) || handle(info), (*info).si_code > 0) };
+        unsafe { (handle(info) || recover((*info).si_code, context), (*info).si_code > 0) };
     if is_done {
         return;
     }

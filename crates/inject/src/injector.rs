@@ -307,13 +307,13 @@ impl Asked {
         }
     }
 
-    /// Whether the kernel, asked for this, may have made this ESR: EC, IL, FSC 0x10 or 0x13 to 0x17, the ISS ORed into
-    /// them, and nothing else.
+    /// Whether the kernel, asked for this, may have made this ESR: EC, FSC 0x10 or 0x13 to 0x17, the ISS ORed into them, and
+    /// nothing else but IL, which some kernels take from the vCPU's last exit.
     pub(crate) fn may_be(self, esr: u64) -> bool {
         let (esr, iss) = (Esr::from_bits(esr), self.iss as u32);
         let mut statuses = core::iter::once(0x10).chain(0x13..=0x17);
         let is_iss = statuses.any(|status| esr.iss() == status | iss);
-        self.is_class_of(esr) && esr.il() && is_iss && esr.iss2() == 0
+        self.is_class_of(esr) && is_iss && esr.iss2() == 0
     }
 
     /// Whether it is an abort of this kind.
@@ -347,3 +347,26 @@ pub(crate) struct Entered {
 
 /// The bytes of a call.
 pub(crate) type Bytes = [u8; VCPU_EVENTS_SIZE];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// KVM's `inject_abt64`: some versions set IL, others take it from the vCPU's last exit.
+    #[test]
+    fn a_kernels_data_abort_is_known_with_il_and_without() {
+        for (esr, is_known) in [
+            (0x9200_0010, true),
+            (0x9000_0010, true),
+            (0x9600_0010, true),
+            (0x9400_0015, true),
+            (0x9000_0007, false),
+            (0x8200_0010, false),
+            (0x9200_0410, false),
+        ] {
+            assert_eq!(Asked::PLAIN.may_be(esr), is_known, "{esr:#x}");
+        }
+        let fetch = Asked { is_instruction: true, iss: 0x210 };
+        assert_eq!(fetch.esr(0x9000_0010), 0x8000_0210, "IL is the kernel's");
+    }
+}

@@ -241,12 +241,16 @@ impl Containment {
             Source::Sea(exit) => self.decide_sea(vcpu, exit, now.running)?,
             Source::Sigbus(exit) => {
                 let ranges = self.guest_ranges(exit);
-                let Some((range, others)) = ranges.split_first() else {
+                let met = self.addresses.guest(exit.address);
+                let touched = ranges.iter().position(|range| met.is_some_and(|met| range.contains(&met)));
+                let touched = touched.unwrap_or(0);
+                let Some(range) = ranges.get(touched) else {
                     return Ok(Contained::NotGuests(*exit));
                 };
-                let untouched = if exit.action_required { others } else { &ranges };
-                for range in untouched {
-                    self.found(range.clone(), memory, now);
+                for (number, range) in ranges.iter().enumerate() {
+                    if !exit.action_required || number != touched {
+                        self.found(range.clone(), memory, now);
+                    }
                 }
                 if !exit.action_required {
                     return Ok(Contained::Found(range.clone()));
@@ -257,7 +261,7 @@ impl Containment {
         };
         let mut outcome = self.act(vcpu, decision, memory, now)?;
         outcome.took = now.exited.map(|exited| exited.elapsed());
-        if !self.is_dry_run && outcome.action != Action::Waiting {
+        if !self.is_dry_run && !matches!(outcome.action, Action::Waiting | Action::Repaired) {
             outcome.host = self.tell_host(&outcome.error, source);
         }
         self.tell(&outcome, now);
@@ -282,6 +286,7 @@ impl Containment {
         if let Verdict::HostFirst(_) = decision.verdict {
             let is_repaired = range.zip(self.host.as_mut()).is_some_and(|(range, host)| host.repair(range));
             if is_repaired {
+                self.strike_out(&decision.error);
                 return Ok(self.repaired(decision));
             }
             decision = decision.guest_first();
@@ -293,7 +298,8 @@ impl Containment {
                 decision.recorded = crate::Recorded::Unwritable;
             }
         }
-        Ok(self.inject_here(vcpu, decision)?)
+        let recorded = decision.recorded;
+        Ok(self.inject_here(vcpu, decision).inspect_err(|_| self.retract(memory, recorded))?)
     }
 
     /// The guest's memory behind a SIGBUS: what the host takes away as a whole, `si_addr_lsb`, around `si_addr`.
@@ -329,13 +335,39 @@ impl Containment {
         let _ = (range, is_consumed, now);
     }
 
-    /// Tells the host of all that is lost with an error, if it was not the host that told of it.
+    /// What the host has put back is not bad any more.
+    #[cfg_attr(not(feature = "ledger"), allow(clippy::unused_self))]
+    fn strike_out(&self, error: &MemoryError) {
+        #[cfg(feature = "ledger")]
+        if let (Some(ledger), Some(range)) = (&self.ledger, error.range()) {
+            ledger.remove(range);
+        }
+        #[cfg(not(feature = "ledger"))]
+        let _ = error;
+    }
+
+    /// No abort follows: the guest would take the record for that of another.
+    #[cfg_attr(not(feature = "records"), allow(clippy::unused_self))]
+    fn retract(&mut self, memory: Option<&dyn RecordMemory>, recorded: crate::Recorded) {
+        #[cfg(feature = "records")]
+        if let (crate::Recorded::AtSource(source), Some(memory), Some(ghes)) =
+            (recorded, memory, self.records())
+        {
+            let _ = ghes.retract(memory, source);
+        }
+        #[cfg(not(feature = "records"))]
+        let _ = (memory, recorded);
+    }
+
+    /// Tells the host of the page that an exit named, in pages of its own, if it was not the host that told of the error. A
+    /// larger page that the guest gives up has good memory of the host's in it.
     fn tell_host(&mut self, error: &MemoryError, source: &Source) -> Option<HostKnows> {
         let host = self.host.as_mut()?;
         if !matches!(source, Source::Sea(_)) {
             return Some(HostKnows::Told);
         }
-        let range = error.range()?;
+        let page = error.named? & !(self.host_page - 1);
+        let range = page..page.saturating_add(self.host_page);
         let told = self.addresses.host_ranges(range).map(|bad| host.tell(bad));
         // What is worst counts.
         told.max_by_key(|knows| *knows as u8)

@@ -50,6 +50,8 @@ impl From<SigbusExit> for Source {
 pub struct MemoryError {
     /// Where the bad range begins, at the beginning of a page, if the exit gave the address and FnV was 0.
     pub gpa: Option<u64>,
+    /// What of it the source named: the 4 KiB page of a SEA exit, or the beginning of what SIGBUS names. The vCPU was there.
+    pub named: Option<u64>,
     /// How much from there on is lost with it, bytes. An exit names 4 KiB and SIGBUS what the host took away. A
     /// [`Containment`](crate::Containment) makes whole pages of it: the guest's own (4, 16 or 64 KiB), or the host's where
     /// those are larger.
@@ -93,6 +95,7 @@ impl MemoryError {
     pub fn from_sigbus(range: Range<u64>, pc: u64, pstate: Pstate) -> Self {
         Self {
             gpa: Some(range.start),
+            named: Some(range.start),
             size: range.end.saturating_sub(range.start),
             gva: None,
             access: Access::Unknown,
@@ -119,6 +122,7 @@ impl MemoryError {
         Self {
             // The gpa is a translation of the FAR: worth nothing if that is not valid, whatever the flags say.
             gpa: exit.gva_valid().and(exit.gpa_valid()),
+            named: exit.gva_valid().and(exit.gpa_valid()),
             size: PAGE,
             gva: exit.gva_valid(),
             access,
@@ -151,7 +155,8 @@ impl MemoryError {
         let is_taken = hcr_el2 & hcr::TEA != 0 || hcrx_el2 & hcrx::TMEA != 0;
         let nested = Some(if is_taken { Nested::Hypervisor } else { Nested::Guest });
         let is_of_nested = self.esr.is_some() && hcr_el2 & hcr::VM != 0;
-        Self { nested, gpa: self.gpa.filter(|_| !is_of_nested), ..self }
+        let is_vms = |_: &u64| !is_of_nested;
+        Self { nested, gpa: self.gpa.filter(is_vms), named: self.named.filter(is_vms), ..self }
     }
 }
 

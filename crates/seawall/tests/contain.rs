@@ -15,7 +15,8 @@ use seawall::{
     Rules, SigbusExit, Source, StopReason,
 };
 use seawall_arm::Esr;
-use seawall_events::{Abi, Layout, Reg, Registers as _, SeaExit};
+use seawall_events::{Abi, Layout, Refusal, Refused, Reg, Registers as _, SeaExit, VcpuEvents};
+use seawall_inject::{Delivery, Inject, VcpuTraits};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 const RAM: u64 = 0x4000_0000;
@@ -180,7 +181,99 @@ fn a_host_with_a_copy_puts_it_there_and_the_guest_never_knows() {
     assert_eq!(contained.outcome().unwrap().action, Action::Repaired);
     assert_eq!(guest.vcpu, before);
     assert!(!has_record(&memory, 0));
-    assert_eq!(pages(&ledger).len(), 1, "the page that was there is bad");
+    assert_eq!(pages(&ledger), [], "what is there now is good");
+    assert_eq!(*told.host.lock().unwrap(), [], "and is not to be taken away");
+}
+
+/// Linux takes the frame of the record's address offline (`ghes_do_memory_failure`), and the host is told of its own page.
+#[test]
+fn of_a_larger_page_the_record_names_where_it_was_met_and_the_host_loses_no_more_than_its_own() {
+    const TG0_64K: u64 = 0b01 << 14;
+    for (tcr, host_page, page, lost) in
+        [(TG0_64K, 0x1000, 0x1000, 0x1_0000), (0, 0x1_0000, 0x1_0000, 0x1_0000), (0, 0x1000, 0x1000, 0x1000)]
+    {
+        let told = Told::default();
+        let (mut guest, containment, ledger, memory) = all_parts(Rules::DEFAULT, &told);
+        let mut containment = containment.with_host_page(host_page);
+        guest.vcpu.set_reg(Reg::TcrEl1, tcr);
+        guest.exit.gpa = RAM + 0x2_d000;
+        let exit = guest.exit;
+        let _ = contain(&mut containment, &mut guest, exit, &memory);
+        let start = (RAM + 0x2_d000) & !(lost - 1);
+        assert_eq!(pages(&ledger), [(start..start + lost, Cause::Consumed)]);
+        // Behind block and entry: UEFI 2.10, N.2.5.
+        let address: u64 = memory.read_obj(GuestAddress(RECORDS + 16 + 20 + 72 + 16)).unwrap();
+        assert_eq!(address, RAM + 0x2_d000);
+        let told_of = (HOST + 0x2_d000) & !(page - 1);
+        assert_eq!(told.host.lock().unwrap().as_slice(), std::slice::from_ref(&(told_of..told_of + page)));
+    }
+}
+
+#[test]
+fn of_a_huge_page_over_two_slots_the_one_that_was_touched_is_consumed() {
+    let (mut guest, containment, ledger, memory) = all_parts(Rules::DEFAULT, &Told::default());
+    let slots = [
+        MemoryRegion { guest: RAM, host: HOST, size: 0x8000 },
+        MemoryRegion { guest: RAM + 0x10_0000, host: HOST + 0x8000, size: 0x8000 },
+    ];
+    let mut containment = containment.with_addresses(AddressMap::new(slots).unwrap());
+    let sigbus = SigbusExit { address: HOST + 0x9000, lsb: 16, action_required: true };
+    let _ = contain(&mut containment, &mut guest, sigbus, &memory);
+    let (first, second) = (RAM..RAM + 0x8000, RAM + 0x10_0000..RAM + 0x10_8000);
+    assert_eq!(pages(&ledger), [(first, Cause::Found), (second, Cause::Consumed)]);
+}
+
+/// A vCPU that cannot be written to.
+struct Fails {
+    guest: Guest,
+    injects: bool,
+}
+
+impl Inject for Fails {
+    type Error = Refused;
+
+    fn traits(&self) -> VcpuTraits {
+        self.guest.traits()
+    }
+
+    fn reg(&self, reg: Reg) -> Result<u64, Refused> {
+        self.guest.reg(reg)
+    }
+
+    fn set_reg(&mut self, _: Reg, _: u64) -> Result<(), Refused> {
+        Err(Refusal::Unreadable.into())
+    }
+
+    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Refused> {
+        if self.injects { self.guest.inject(events) } else { Err(Refusal::Unreadable.into()) }
+    }
+}
+
+#[test]
+fn a_record_whose_abort_does_not_follow_is_taken_back() {
+    let (guest, mut containment, _, memory) = all_parts(Rules::DEFAULT, &Told::default());
+    let source = Source::Sea(guest.exit);
+    let mut fails = Fails { guest, injects: false };
+    assert!(containment.contain(&mut fails, &source, Some(&memory), &at(NOW)).is_err());
+    assert!(!has_record(&memory, 0));
+    fails.injects = true;
+    let contained = containment.contain(&mut fails, &source, Some(&memory), &at(NOW)).unwrap();
+    assert_eq!(contained.outcome().unwrap().recorded, Recorded::AtSource(0), "it is free again");
+}
+
+/// An error would say that nothing was injected.
+#[test]
+fn a_fetch_that_cannot_be_told_as_one_is_a_data_abort() {
+    let (mut guest, mut containment, _, memory) = all_parts(Rules::DEFAULT, &Told::default());
+    guest.vcpu = vcpu_at(0, 0x9200_0007, PC);
+    let sigbus = SigbusExit { address: HOST + 0x2_1000, lsb: 12, action_required: true };
+    let mut fails = Fails { guest, injects: true };
+    let contained = containment.contain(&mut fails, &sigbus.into(), Some(&memory), &at(NOW)).unwrap();
+    let Action::Injected { guest: Delivery::AtVector { esr, .. }, .. } = contained.outcome().unwrap().action
+    else {
+        panic!("{contained}")
+    };
+    assert_eq!(esr.bits(), 0x9200_0010);
 }
 
 #[test]

@@ -162,6 +162,7 @@ fn a_storm_at_one_pc_is_stopped_with_the_reason() {
 fn a_storm_of_two_in_turn_is_a_storm_and_one_pc_over_many_addresses_or_pages_is_not() {
     let error = |pc, gva, gpa| MemoryError {
         gpa: Some(gpa),
+        named: Some(gpa),
         size: 4096,
         gva: Some(gva),
         access: Access::Load,
@@ -187,6 +188,7 @@ fn a_storm_of_two_in_turn_is_a_storm_and_one_pc_over_many_addresses_or_pages_is_
 fn a_service_that_meets_the_same_bad_page_at_each_restart_is_no_storm() {
     let error = MemoryError {
         gpa: Some(0x8000),
+        named: Some(0x8000),
         size: 4096,
         gva: Some(0x5000),
         access: Access::Load,
@@ -209,6 +211,7 @@ fn a_service_that_meets_the_same_bad_page_at_each_restart_is_no_storm() {
 fn line(n: u64) -> MemoryError {
     MemoryError {
         gpa: Some(0x4000_0000 + 64 * n),
+        named: Some(0x4000_0000 + 64 * n),
         size: 64,
         gva: Some(64 * n),
         access: Access::Load,

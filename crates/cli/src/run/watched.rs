@@ -316,6 +316,5 @@ impl<'a> Run<'a> {
 /// The physical address that an access met bad memory at, as far as that is known.
 fn place(error: &MemoryError) -> Option<u64> {
     // The exit names the page, the gva is exact.
-    let offset = error.gva.unwrap_or_default() % PAGE;
-    error.gpa.map(|gpa| if error.size == PAGE { gpa + offset } else { gpa })
+    error.named.map(|page| page + error.gva.unwrap_or_default() % PAGE)
 }

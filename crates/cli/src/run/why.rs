@@ -58,6 +58,7 @@ mod tests {
     fn error(level: ExceptionLevel, access: Access) -> MemoryError {
         MemoryError {
             gpa: Some(0x4020_0000),
+            named: Some(0x4020_0000),
             size: 4096,
             gva: Some(0x4020_0000),
             access,

@@ -111,6 +111,8 @@ impl Vm {
         }
         if config.catch_sigbus {
             sigbus::install()?;
+        } else {
+            sigbus::leave_to_program();
         }
         let vm = Self { fd: Arc::new(fd), memory, config, ras: kvm.has_ras() };
         for (slot, region) in vm.memory.iter().enumerate() {

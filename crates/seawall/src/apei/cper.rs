@@ -7,6 +7,7 @@
 //! use seawall::apei::cper::{MemoryErrorRecord, Severity};
 //!
 //! let record = MemoryErrorRecord {
+//!     address: 0x4021_0000,
 //!     range: 0x4021_0000..0x4021_1000,
 //!     severity: Severity::Recoverable,
 //!     time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
@@ -132,6 +133,8 @@ impl Severity {
 // The only `unsafe` is in what zerocopy's macro expands to.
 #[allow(clippy::unsafe_derive_deserialize)]
 pub struct MemoryErrorRecord {
+    /// Where in the range the bad memory was met: Linux takes the page of this address offline, and looks at no mask.
+    pub address: u64,
     /// The bad guest physical addresses: a power of two of bytes, on a multiple of itself (a line, a page, a block).
     /// [`granule`] makes such a range.
     pub range: Range<u64>,
@@ -172,7 +175,8 @@ pub fn granule(range: Range<u64>) -> Range<u64> {
 impl MemoryErrorRecord {
     /// The Generic Error Status Block.
     ///
-    /// A range that is not a [`granule`] is made one; a time before 1970 is 1970's beginning.
+    /// A range that is not a [`granule`] is made one, and an address that is not in it is its beginning; a time before 1970 is
+    /// 1970's beginning.
     pub fn to_bytes(&self) -> [u8; RECORD_SIZE] {
         let range = granule(self.range.clone());
         let mut block = Block::new_zeroed();
@@ -194,7 +198,8 @@ impl MemoryErrorRecord {
 
         let section = &mut block.section;
         section.validation = (ADDRESS_VALID | MASK_VALID | TYPE_VALID).into();
-        section.physical_address = range.start.into();
+        let address = if range.contains(&self.address) { self.address } else { range.start };
+        section.physical_address = address.into();
         section.physical_address_mask = (!(range.end.saturating_sub(1) ^ range.start)).into();
         section.error_type = MULTI_BIT_ECC;
         transmute!(block)
@@ -224,10 +229,11 @@ impl MemoryErrorRecord {
         };
         let (address, mask) =
             (block.section.physical_address.get(), block.section.physical_address_mask.get());
-        let Some(end) = address.checked_add(!mask).and_then(|last| last.checked_add(1)) else {
+        let start = address & mask;
+        let Some(end) = start.checked_add(!mask).and_then(|last| last.checked_add(1)) else {
             return refuse("an address range below 2^64", address);
         };
-        let record = Self { range: address..end, severity, time, serial };
+        let record = Self { address, range: start..end, severity, time, serial };
         if record.to_bytes() != *bytes {
             return refuse("the fields of a memory error's record", block.status.get().into());
         }

@@ -20,7 +20,7 @@
 //!
 //! let mut ghes = Ghes::new(region);
 //! ghes.reset(&memory)?;
-//! let report = ghes.report(&memory, 0x4021_0000..0x4021_1000, Severity::Recoverable, SystemTime::now())?;
+//! let report = ghes.report(&memory, 0x4021_0000, 0x4021_0000..0x4021_1000, Severity::Recoverable, SystemTime::now())?;
 //! assert_eq!(report, Report::Written { source: 0 });
 //! # Ok(())
 //! # }
@@ -178,21 +178,34 @@ impl Ghes {
         Ok(())
     }
 
-    /// Writes the record of an error that a vCPU consumed. The abort must follow.
+    /// Writes the record of an error that a vCPU consumed at `address`, with all of `range` lost. The abort must follow.
     ///
     /// # Errors
     /// [`RecordError`]. The source stays free if it could not be written.
     pub fn report(
         &mut self,
         memory: &dyn RecordMemory,
+        address: u64,
         range: Range<u64>,
         severity: Severity,
         time: SystemTime,
     ) -> Result<Report, RecordError> {
         let Some(source) = self.free(memory, self.region.sea_ids())? else { return Ok(Report::Busy) };
-        let record = self.record(range, severity, time);
+        let record = self.record(address, range, severity, time);
         self.write(memory, source, &record)?;
         Ok(Report::Written { source })
+    }
+
+    /// Takes back the record at this source, for an abort that does not follow after all.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn retract(&mut self, memory: &dyn RecordMemory, source: u16) -> Result<(), RecordError> {
+        let start = self.region.start(source);
+        memory.store_u32(start + BLOCK, 0)?;
+        memory.store_u64(start + READ_ACK, 1_u64.to_le())?;
+        self.taken.retain(|taken| *taken != source);
+        Ok(())
     }
 
     /// Tells the guest of bad memory that it has not touched yet.
@@ -209,7 +222,7 @@ impl Ghes {
         let ahead = self.queue.len();
         if ahead == 0 {
             if let Some(source) = self.free(memory, self.region.polled_ids())? {
-                let record = self.record(range, Severity::Recoverable, time);
+                let record = self.record(range.start, range, Severity::Recoverable, time);
                 self.write(memory, source, &record)?;
                 return Ok(Announcement::Written { source });
             }
@@ -217,7 +230,7 @@ impl Ghes {
         if ahead >= QUEUE {
             return Ok(Announcement::Dropped);
         }
-        let record = self.record(range, Severity::Recoverable, time);
+        let record = self.record(range.start, range, Severity::Recoverable, time);
         self.queue.push_back(record);
         Ok(Announcement::Queued { ahead })
     }
@@ -267,10 +280,16 @@ impl Ghes {
         Ok(u64::from_le(memory.load_u64(self.region.start(id) + READ_ACK)?) & 1 == 1)
     }
 
-    fn record(&mut self, range: Range<u64>, severity: Severity, time: SystemTime) -> MemoryErrorRecord {
+    fn record(
+        &mut self,
+        address: u64,
+        range: Range<u64>,
+        severity: Severity,
+        time: SystemTime,
+    ) -> MemoryErrorRecord {
         let serial = self.serial;
         self.serial = serial.wrapping_add(1);
-        MemoryErrorRecord { range: granule(range), severity, time, serial }
+        MemoryErrorRecord { address, range: granule(range), severity, time, serial }
     }
 
     /// The block's status goes last: until then a guest that looks sees that there is nothing.

@@ -102,6 +102,7 @@ impl Containment {
         if !injection.has_abort() || self.is_dry_run {
             return Ok(());
         }
+        let address = decision.error.named.unwrap_or(range.start);
         if ghes.outstanding(memory)?.0 == 0 {
             records.busy_since = None;
         } else {
@@ -117,7 +118,7 @@ impl Containment {
         if self.storm.is_half_way(&decision.error) {
             return Ok(());
         }
-        decision.recorded = match ghes.report(memory, range, Severity::Recoverable, time)? {
+        decision.recorded = match ghes.report(memory, address, range, Severity::Recoverable, time)? {
             Report::Written { source } => Recorded::AtSource(source),
             Report::Busy => Recorded::Unacknowledged,
         };

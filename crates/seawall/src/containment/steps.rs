@@ -122,7 +122,7 @@ impl Containment {
             Verdict::Inject(injection) | Verdict::HostFirst(injection) => {
                 let mut guest = vcpu.inject(&injection.events())?;
                 if injection.is_by_far() {
-                    correct_fetch(vcpu, decision.error.pc, &mut guest)?;
+                    correct_fetch(vcpu, decision.error.pc, &mut guest);
                 }
                 Action::Injected { injection, guest }
             }
@@ -144,14 +144,15 @@ fn guest_page<V: Inject>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
 }
 
 /// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.
-/// In AArch32 state the abort stays a data abort.
-fn correct_fetch<V: Inject>(vcpu: &mut V, pc: u64, guest: &mut Delivery) -> Result<(), V::Error> {
+/// In AArch32 state the abort stays a data abort, as it does if the register cannot be written: that is sound, and an error
+/// would say that nothing was injected.
+fn correct_fetch<V: Inject>(vcpu: &mut V, pc: u64, guest: &mut Delivery) {
     const INSTRUCTION: u64 = 4;
-    let Delivery::AtVector { target, esr, far, .. } = guest else { return Ok(()) };
+    let Delivery::AtVector { target, esr, far, .. } = guest else { return };
     let is_fetch = far.wrapping_sub(pc) < INSTRUCTION;
-    let Some(corrected) = esr.as_instruction_abort().filter(|_| is_fetch) else { return Ok(()) };
+    let Some(corrected) = esr.as_instruction_abort().filter(|_| is_fetch) else { return };
     let register = if *target == Target::El2 { Reg::EsrEl2 } else { Reg::EsrEl1 };
-    vcpu.set_reg(register, corrected.bits())?;
-    *esr = corrected;
-    Ok(())
+    if vcpu.set_reg(register, corrected.bits()).is_ok() {
+        *esr = corrected;
+    }
 }

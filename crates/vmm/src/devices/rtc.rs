@@ -126,7 +126,9 @@ impl<L: InterruptLine> Pl031<L> {
             0 => 1 << 32,
             distance => u64::from(distance),
         };
-        Some(now.saturating_sub(since.into()).saturating_add(distance))
+        // It is less than none if the host's clock went back.
+        let compared_at = now.saturating_add_signed(-i64::from(since as i32));
+        Some(compared_at.saturating_add(distance))
     }
 
     /// Compares the counter with the match register: the interrupt comes if it was reached since the last time.

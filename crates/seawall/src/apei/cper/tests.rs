@@ -11,6 +11,7 @@ fn noon() -> SystemTime {
 
 fn record() -> MemoryErrorRecord {
     MemoryErrorRecord {
+        address: 0x4021_0000,
         range: 0x4021_0000..0x4021_1000,
         severity: Severity::Recoverable,
         time: noon(),
@@ -89,14 +90,14 @@ fn what_is_no_record_is_refused_with_what_was_expected() {
 proptest! {
     #[test]
     fn a_record_is_read_back_as_it_was(
-        page in 0_u64..1 << 40, order in 0_u32..=30, seconds in 0_u64..253_402_300_800, serial: u32,
+        page in 0_u64..1 << 40, order in 0_u32..=30, met: u64, seconds in 0_u64..253_402_300_800, serial: u32,
         severity in prop_oneof![
             Just(Severity::Recoverable), Just(Severity::Fatal), Just(Severity::Corrected)
         ],
     ) {
         let start = page << order;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let record = MemoryErrorRecord { range: start..start + (1 << order), severity, time, serial };
+        let record = MemoryErrorRecord { address: start + (met & ((1 << order) - 1)), range: start..start + (1 << order), severity, time, serial };
         prop_assert_eq!(MemoryErrorRecord::from_bytes(&record.to_bytes()), Ok(record));
     }
 

@@ -10,6 +10,7 @@
 //! use seawall::apei::explain::{Form, explain};
 //!
 //! let record = MemoryErrorRecord {
+//!     address: 0x4021_0000,
 //!     range: 0x4021_0000..0x4021_1000,
 //!     severity: Severity::Recoverable,
 //!     time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_266_855),

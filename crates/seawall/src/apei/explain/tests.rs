@@ -11,6 +11,7 @@ const NOON: u64 = 1_795_266_855;
 
 fn record() -> MemoryErrorRecord {
     MemoryErrorRecord {
+        address: 0x4021_0000,
         range: 0x4021_0000..0x4021_1000,
         severity: Severity::Recoverable,
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(NOON),
@@ -391,7 +392,7 @@ proptest! {
     ) {
         let start = page << order;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let record = MemoryErrorRecord { range: start..start + (1 << order), severity, time, serial };
+        let record = MemoryErrorRecord { address: start, range: start..start + (1 << order), severity, time, serial };
         let explanation = explain(&record.to_bytes()).unwrap();
         prop_assert_eq!(&explanation.problems, &[]);
         prop_assert_eq!(explanation.unread, 0);

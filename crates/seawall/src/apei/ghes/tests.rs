@@ -23,7 +23,7 @@ fn time() -> SystemTime {
 }
 
 fn report(ghes: &mut Ghes, memory: &GuestMemoryMmap, page: u64) -> Report {
-    ghes.report(memory, page << 12..(page + 1) << 12, Severity::Recoverable, time()).unwrap()
+    ghes.report(memory, page << 12, page << 12..(page + 1) << 12, Severity::Recoverable, time()).unwrap()
 }
 
 /// What Linux does with a source: reads the address, then the block; clears its status; acknowledges by

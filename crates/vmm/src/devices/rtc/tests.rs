@@ -168,3 +168,15 @@ fn what_it_waits_for_goes_through_a_snapshot() {
     other.at(2_000).device.update();
     assert!(other.line.is_high());
 }
+
+/// The host's clock is set back behind the last comparison: the alarm is as far away as it was, not in the past.
+#[test]
+fn an_alarm_is_ahead_also_when_the_clock_goes_back() {
+    let mut rtc = Rtc::new();
+    rtc.at(100_000).set(0x04, START + 130);
+    rtc.set(0x10, 1);
+    assert_eq!(rtc.device.alarm(), Some(u64::from(START) + 130));
+    assert_eq!(rtc.at(50_000).device.alarm(), Some(u64::from(START) + 130));
+    rtc.device.update();
+    assert_eq!(rtc.device.alarm(), Some(u64::from(START) + 130));
+}
