@@ -120,7 +120,7 @@ impl Buffer {
         length.set(bytes.len());
         let (expected, size) = (bytes.len(), self.size);
         if size < expected {
-            let words = format_args!("expected a buffer of {expected} bytes, got one of {size}");
+            let words = format!("expected a buffer of {expected} bytes, got one of {size}");
             return Err(Failure::new(Status::BufferTooSmall, words));
         }
         self.write(bytes)
