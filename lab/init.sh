@@ -7,6 +7,8 @@
 export PATH=/bin HOME=/root TERM=linux
 mount -t proc proc /proc
 mount -t sysfs sys /sys
+# It copies the pages that it makes a huge one of, and the kernel does not outlive a bad one among them that nobody has met yet.
+echo 4000000000 > /sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs 2> /dev/null || true
 mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
