@@ -134,7 +134,24 @@ fn program_counter(context: &mut ucontext_t) -> &mut i64 {
 }
 
 /// SIGBUS by a fault at a copy of ours, not one that somebody sent.
+///
+/// # Safety
+/// As [`recover`].
 pub(crate) unsafe fn recover_from(code: c_int, context: *mut c_void) -> bool {
-    // SAFETY: by the caller.
+    // SAFETY: `context` is what the kernel gave the handler.
     code > 0 && unsafe { recover(context) }
+}
+
+/// A context whose PC is in the copy.
+#[cfg(test)]
+pub(crate) fn context_in_copy() -> ucontext_t {
+    // SAFETY: it is numbers and pointers that nobody follows.
+    let mut context: ucontext_t = unsafe { std::mem::zeroed() };
+    *program_counter(&mut context) = seawall_host_copy as *const () as _;
+    context
+}
+
+#[cfg(test)]
+pub(crate) fn is_in_copy(context: &mut ucontext_t) -> bool {
+    *program_counter(context) == seawall_host_copy as *const () as _
 }

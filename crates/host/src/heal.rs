@@ -51,7 +51,7 @@ pub unsafe fn heal(range: Range<u64>, backing: Backing) -> Result<HostKnows, Err
         return Err(Error::NotKept { address: range.start });
     }
     let pages = widened(&range, backing.huge.unwrap_or(page));
-    // SAFETY: by the caller.
+    // SAFETY: the range is mapped as `backing` says, and nothing relies on what is in it.
     unsafe { drop_pages(&pages, backing)? };
     let old = pages.clone().step_by(page as usize).find(|start| is_there(&(*start..start + page)));
     if let Some(address) = old {
@@ -74,14 +74,14 @@ unsafe fn drop_pages(pages: &Range<u64>, backing: Backing) -> Result<(), Error> 
     }
     if backing.is_shared {
         // A hole in the file. The mark of a bad page in this process's tables outlives it.
-        // SAFETY: by the caller.
+        // SAFETY: nothing relies on what is in the file there.
         unsafe { advise(pages, "madvise(MADV_REMOVE)", libc::MADV_REMOVE)? };
     }
-    // SAFETY: by the caller.
+    // SAFETY: nothing relies on what is in the pages; they read as zeros then.
     match unsafe { advise(pages, "madvise(MADV_DONTNEED)", libc::MADV_DONTNEED) } {
         // Memory that is locked.
         Err(Error::Call { errno: libc::EINVAL, .. }) => {
-            // SAFETY: by the caller.
+            // SAFETY: the same advice, for locked pages.
             unsafe { advise(pages, "madvise(MADV_DONTNEED_LOCKED)", libc::MADV_DONTNEED_LOCKED) }
         }
         done => done,

@@ -64,7 +64,7 @@ pub unsafe fn make_holes(ranges: &[Range<u64>]) -> Result<(), Error> {
     let page = page_size();
     for range in ranges.iter().filter(|range| !range.is_empty()) {
         let pages = widened(range, page);
-        // SAFETY: by the caller.
+        // SAFETY: the caller has mapped it so that it reads as zeros then, and nothing relies on what was in it.
         unsafe { advise(&pages, "madvise(MADV_DONTNEED)", libc::MADV_DONTNEED)? };
         marker.mark(&pages)?;
     }

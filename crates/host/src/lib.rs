@@ -145,7 +145,7 @@ fn widened(range: &Range<u64>, page: u64) -> Range<u64> {
 /// What the advice does to the range must be sound.
 unsafe fn advise(range: &Range<u64>, call: &'static str, advice: libc::c_int) -> Result<(), Error> {
     let size = range.end.saturating_sub(range.start) as usize;
-    // SAFETY: by the caller.
+    // SAFETY: the caller answers for what the advice does; a range that is not mapped is an error.
     match unsafe { libc::madvise(range.start as *mut libc::c_void, size, advice) } {
         0 => Ok(()),
         _ => Err(failed(call)),

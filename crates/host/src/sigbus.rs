@@ -236,7 +236,7 @@ fn unblocked<T>(act: impl FnOnce() -> T) -> T {
         before
     };
     let result = act();
-    // SAFETY: as above.
+    // SAFETY: `before` is the set that the kernel has filled in.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
     result
 }
@@ -295,6 +295,26 @@ mod tests {
         ignoring(|| send(BUS_MCEERR_AR, 0x2000, 12));
         assert_eq!(take(), Some(signal(0x1000, 12, true)));
         assert_eq!(take(), None);
+    }
+
+    /// The main thread gets early warnings, whatever it does.
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+    #[test]
+    fn an_early_warning_during_a_copy_is_kept_and_the_copy_goes_on() {
+        let _one = installed();
+        // What the kernel gives a handler: the siginfo_t of `send_sigbus`, and a context whose PC is in the copy.
+        let mut info = [0_u64; 16];
+        info[1] = BUS_MCEERR_AO as u32 as u64;
+        info[2] = 0x7000;
+        info[3] = 12;
+        let mut context = crate::copy::context_in_copy();
+        let before = crate::copy::is_in_copy(&mut context);
+        handler(libc::SIGBUS, info.as_mut_ptr().cast(), (&raw mut context).cast());
+        assert!(before && crate::copy::is_in_copy(&mut context), "PC is where it was");
+        assert_eq!(take(), Some(signal(0x7000, 12, false)));
+        info[1] = BUS_MCEERR_AR as u32 as u64;
+        handler(libc::SIGBUS, info.as_mut_ptr().cast(), (&raw mut context).cast());
+        assert!(!crate::copy::is_in_copy(&mut context), "the copy met it");
     }
 
     /// Else the kernel would kill: force_sig of a blocked signal.

@@ -2,7 +2,6 @@
 //!
 //! Source: madvise(2), `MADV_HWPOISON` and `MADV_POPULATE_READ`; Linux `mm/memory-failure.c`.
 
-use std::fmt;
 use std::ops::Range;
 
 use crate::keep::keep;
@@ -20,23 +19,6 @@ pub enum HostKnows {
     Kept,
     /// The kernel does not know, and may give the page to somebody else as soon as this process has it no more.
     Unknown,
-}
-
-impl HostKnows {
-    /// `told`, `kept` or `unknown`: for reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Told => "told",
-            Self::Kept => "kept",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl fmt::Display for HostKnows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// Tells the host's kernel that this memory is bad: after a SEA exit it does not know. For several pages the worst answer.

@@ -318,3 +318,20 @@ fn place(error: &MemoryError) -> Option<u64> {
     // The exit names the page, the gva is exact.
     error.named.map(|page| page + error.gva.unwrap_or_default() % PAGE)
 }
+
+#[cfg(test)]
+mod tests {
+    use seawall_arm::{Esr, Pstate};
+    use seawall_events::SeaExit;
+
+    use super::*;
+
+    /// A guest with 64 KiB pages loses all of one; poison is in a line.
+    #[test]
+    fn a_place_is_exact_whatever_the_size_of_what_is_lost() {
+        let exit = SeaExit { flags: 1, esr: Esr::from_bits(0x9200_0210), gva: 0x50_2040, gpa: 0x4021_2000 };
+        let error = MemoryError::from_sea(&exit, 0x40_1000, Pstate::from_bits(0));
+        assert_eq!(place(&error), Some(0x4021_2040));
+        assert_eq!(place(&error.in_pages_of(0x1_0000)), Some(0x4021_2040));
+    }
+}

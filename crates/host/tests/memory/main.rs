@@ -18,6 +18,7 @@ fn good_memory_is_read_whatever_its_size_and_place() {
     let from: Vec<u8> = (0..=255).collect();
     for (at, size) in [(0, 0), (3, 1), (1, 15), (0, 16), (5, 17), (7, 100), (0, 256)] {
         let mut to = vec![0xee; size];
+        // SAFETY: the range is within `from`.
         assert_eq!(unsafe { read(from[at..].as_ptr(), &mut to) }, Ok(()));
         assert_eq!(to, from[at..at + size]);
     }
@@ -30,10 +31,14 @@ fn a_read_that_runs_into_a_hole_fails_and_so_does_one_of_its_last_byte() {
     let hole = memory.at(1);
     let mut bytes = [0; 64];
     for from in [hole.start - 32, hole.start, hole.end - 64] {
+        // SAFETY: the range is of memory that the test has mapped, and `read` itself survives a hole in it.
         assert_eq!(unsafe { read(from as *const u8, &mut bytes) }, Err(BadMemory), "{from:#x}");
     }
+    // SAFETY: the range is of memory that the test has mapped, and `read` itself survives a hole in it.
     assert_eq!(unsafe { read((hole.end - 1) as *const u8, &mut bytes[..1]) }, Err(BadMemory));
+    // SAFETY: the range is of memory that the test has mapped, and `read` itself survives a hole in it.
     assert_eq!(unsafe { read((hole.start - 64) as *const u8, &mut bytes) }, Ok(()));
+    // SAFETY: the range is of memory that the test has mapped, and `read` itself survives a hole in it.
     assert_eq!(unsafe { read(hole.end as *const u8, &mut bytes) }, Ok(()));
     // Not the signal of a run: there is nothing to take.
     assert!(!sigbus::recording(|| memory.is_good(1)));
@@ -53,8 +58,10 @@ fn the_host_need_not_be_told_of_a_hole_and_a_healed_hole_is_zeroes() {
 
 #[test]
 fn holes_in_nothing_are_an_error_and_no_holes_are_none() {
+    // SAFETY: there is no memory in no ranges.
     assert_eq!(unsafe { make_holes(&[]) }, Ok(()));
     let page = page_size();
+    // SAFETY: nothing is mapped in the page behind the first one.
     match unsafe { make_holes(std::slice::from_ref(&(page..2 * page))) } {
         Err(Error::Call { errno: libc::ENOMEM, .. } | Error::NoHoles) => {}
         Err(Error::Call { call: "userfaultfd", .. }) => println!("skipped: no userfaultfd here"),
@@ -111,6 +118,7 @@ fn memory_that_is_not_mapped_as_its_owner_says_is_not_taken_for_healed() {
     give_up_privilege();
     let memory = Mapping::shared(2);
     let (address, backing) = (memory.at(1).start, seawall_host::Backing::ANONYMOUS);
+    // SAFETY: the mapping is the test's, and nothing else uses it. Its kind is wrong on purpose, which is refused.
     let healed = unsafe { heal(memory.at(1), backing) };
     assert_eq!(healed, Err(Error::StillThere { address, backing }));
     assert_eq!(memory.bytes(), [1, 2]);
@@ -122,6 +130,7 @@ fn memory_that_can_be_neither_told_of_nor_kept_is_left_where_it_is() {
     give_up_privilege();
     let memory = Mapping::anonymous(2);
     let page = memory.at(1);
+    // SAFETY: the page is of the test's mapping, which nobody accesses while it may not be.
     let protect =
         |access| unsafe { libc::mprotect(page.start as *mut libc::c_void, memory.page as usize, access) };
     assert_eq!(protect(libc::PROT_NONE), 0);
@@ -136,6 +145,7 @@ fn memory_that_can_be_neither_told_of_nor_kept_is_left_where_it_is() {
 fn locked_memory_is_healed() {
     give_up_privilege();
     let memory = Mapping::anonymous(2);
+    // SAFETY: the range is the test's mapping; its content does not change.
     let locked = unsafe { libc::mlock(memory.start as *const libc::c_void, 2 * memory.page as usize) };
     if locked != 0 {
         println!("skipped: memory cannot be locked: {}", std::io::Error::last_os_error());
@@ -170,6 +180,7 @@ fn a_thousand_kept_pages_take_few_files() {
 /// Three pages, the second a hole; none where the kernel does not make any.
 fn with_hole() -> Option<Mapping> {
     let memory = Mapping::anonymous(3);
+    // SAFETY: the mapping is the test's, and nothing relies on what is in it.
     match unsafe { make_holes(&[memory.at(1)]) } {
         Ok(()) => Some(memory),
         Err(error @ (Error::NoHoles | Error::Call { call: "userfaultfd", .. })) => {

@@ -104,14 +104,14 @@ pub(super) unsafe fn kickable<T>(immediate_exit: *mut u8, run: impl FnOnce() -> 
         kick.immediate_exit.store(immediate_exit, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         if kick.asked.load(Ordering::Relaxed) {
-            // SAFETY: by the caller.
+            // SAFETY: kvm_run stays mapped until `run` returns.
             unsafe { immediate_exit.write_volatile(1) };
         }
         let result = run();
         kick.immediate_exit.store(ptr::null_mut(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         if kick.asked.swap(false, Ordering::Relaxed) {
-            // SAFETY: by the caller.
+            // SAFETY: `run` has only now returned, and kvm_run is mapped still.
             unsafe { immediate_exit.write_volatile(0) };
         }
         result

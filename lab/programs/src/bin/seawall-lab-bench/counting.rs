@@ -3,23 +3,20 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
-use seawall_events::{Reg, VcpuEvents};
-use seawall_inject::{Delivery, Errno, Inject, Injector, KvmVcpu, Last, VcpuTraits};
-use seawall_kvm::{Error, Vcpu};
+use seawall_events::wire::VCPU_EVENTS_SIZE;
+use seawall_inject::{Errno, KvmVcpu};
+use seawall_kvm::Vcpu;
 
-/// The vCPU, the last exit that it had, and how many system calls were made since, and for how long.
+/// The vCPU, how many system calls were made on it, and for how long.
 pub(crate) struct Counting<'a> {
-    pub(crate) vcpu: &'a mut Vcpu,
-    pub(crate) last: Last,
-    pub(crate) injector: Injector,
+    vcpu: &'a Vcpu,
     calls: Cell<u64>,
     spent: Cell<Duration>,
 }
 
 impl<'a> Counting<'a> {
-    pub(crate) fn new(vcpu: &'a mut Vcpu, last: Last, injector: Injector) -> Self {
-        Self { vcpu, last, injector, calls: Cell::new(0), spent: Cell::new(Duration::ZERO) }
+    pub(crate) fn new(vcpu: &'a Vcpu) -> Self {
+        Self { vcpu, calls: Cell::new(0), spent: Cell::new(Duration::ZERO) }
     }
 
     pub(crate) fn calls(&self) -> u64 {
@@ -55,28 +52,5 @@ impl KvmVcpu for Counting<'_> {
 
     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
         self.count(|vcpu| vcpu.set_one_reg(id, value))
-    }
-}
-
-/// As `Vcpu` does it for a guest of AArch64.
-impl Inject for Counting<'_> {
-    type Error = Error;
-
-    fn traits(&self) -> VcpuTraits {
-        self.vcpu.traits()
-    }
-
-    fn reg(&self, reg: Reg) -> Result<u64, Error> {
-        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
-        self.get_one_reg(id).map_err(|errno| Error::Ioctl { call: "KVM_GET_ONE_REG", errno })
-    }
-
-    fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Error> {
-        let id = one_reg_id(reg).ok_or(Error::NoRegister(reg))?;
-        self.set_one_reg(id, value).map_err(|errno| Error::Ioctl { call: "KVM_SET_ONE_REG", errno })
-    }
-
-    fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        Ok(self.injector.inject(self, self.last, events)?)
     }
 }

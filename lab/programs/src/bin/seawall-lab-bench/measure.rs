@@ -7,7 +7,7 @@ use seawall::{Action, Containment, Delivery, Now, Rules, Source};
 use seawall_arm::Target;
 use seawall_events::kernel::AbortDelivery;
 use seawall_events::{Abi, Reg, SeaExit, VcpuEvents};
-use seawall_inject::{Inject as _, KvmVcpu as _, Last, Vcpu as _, Way};
+use seawall_inject::{Exited, Inject as _, KvmVcpu as _, Last, Vcpu as _, Way};
 use seawall_kvm::Vcpu;
 
 use crate::counting::Counting;
@@ -131,7 +131,7 @@ impl Bench {
         let mut calls = Vec::new();
         for case in &CASES {
             guest.at_the_load(case.old_esr)?;
-            let counting = Counting::new(&mut guest.vcpu, last, injector);
+            let counting = Counting::new(&guest.vcpu);
             let delivery = injector.set_events(&counting, last, &case.events)?;
             calls.push(counting.calls());
             check(&guest.vcpu, delivery, case)?;
@@ -217,9 +217,10 @@ impl Bench {
 fn count_containment(guest: &mut Guest, last: Last, sea: &SeaExit) -> Result<u64> {
     guest.at_the_load(0)?;
     let injector = guest.vcpu.injector()?;
-    let mut counting = Counting::new(&mut guest.vcpu, last, injector);
+    let counting = Counting::new(&guest.vcpu);
+    let mut vcpu = Exited::new(&counting, injector, last);
     let mut containment = Containment::new(Rules::FULL);
-    let contained = containment.contain(&mut counting, &Source::Sea(*sea), None, &at(Duration::ZERO))?;
+    let contained = containment.contain(&mut vcpu, &Source::Sea(*sea), None, &at(Duration::ZERO))?;
     let calls = counting.calls();
     match contained.outcome().map(|outcome| &outcome.action) {
         Some(Action::Injected { guest: Delivery::AtVector { target: Target::El1, esr, .. }, .. })

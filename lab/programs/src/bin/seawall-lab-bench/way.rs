@@ -124,8 +124,9 @@ impl Loads<'_> {
         let injector = self.guest.vcpu.injector()?;
         let start = Instant::now();
         let source = source(exit)?;
-        let mut counting = Counting::new(&mut self.guest.vcpu, self.last, injector);
-        let action = self.contained.contain(&mut counting, &source, self.now)?;
+        let counting = Counting::new(&self.guest.vcpu);
+        let mut vcpu = Exited::new(&counting, injector, self.last);
+        let action = self.contained.contain(&mut vcpu, &source, self.now)?;
         let whole = start.elapsed();
         let (calls, number) = (counting.spent(), counting.calls());
         if !is_at_vector(&action) || self.contained.ledger.with(Ledger::is_empty) {
