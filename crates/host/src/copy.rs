@@ -153,5 +153,5 @@ pub(crate) fn context_in_copy() -> ucontext_t {
 
 #[cfg(test)]
 pub(crate) fn is_in_copy(context: &mut ucontext_t) -> bool {
-    *program_counter(context) == seawall_host_copy as *const () as _
+    std::ptr::addr_eq(*program_counter(context) as *const (), seawall_host_copy as *const ())
 }
