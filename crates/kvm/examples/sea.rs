@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:x?}", vcpu.run()?);
     println!("the guest's handler read ESR {:#x}, FAR {:#x}", vcpu.reg(Reg::X(0))?, vcpu.reg(Reg::X(1))?);
     vcpu.complete_mmio()?;
-    println!("the host is {} of the bad page", vm.heal(CODE, 0x1000)?);
+    println!("healed; the host of the bad page: {:?}", vm.heal(CODE, 0x1000)?);
     vm.memory().write_slice(&OFF.map(u32::to_le_bytes).concat(), GuestAddress(CODE))?;
     vcpu.set_reg(Reg::Pc, CODE)?;
     println!("{:x?}", vcpu.run()?);

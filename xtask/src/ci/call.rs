@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::process::{Command, Stdio};
 
 use super::tools;
@@ -102,7 +102,9 @@ impl Call {
         if self.may_be_unavailable && ended.status.code() == Some(UNAVAILABLE) {
             return Ok(Ended::Unavailable);
         }
-        output.say(&String::from_utf8_lossy(&ended.stdout));
+        if self.quiet {
+            output.say(&String::from_utf8_lossy(&ended.stdout));
+        }
         Err(format!("`{}`: {}", self.line(), ended.status))
     }
 }
@@ -129,12 +131,14 @@ impl Output {
         };
     }
 
-    /// Shows what was kept.
-    pub(super) fn show(self) {
+    /// Shows what was kept, and gives it.
+    pub(super) fn show(self) -> String {
+        let mut bytes = Vec::new();
         if let Self::Kept(mut file) = self {
-            let mut out = std::io::stdout().lock();
-            let _ = file.seek(SeekFrom::Start(0)).and_then(|_| std::io::copy(&mut file, &mut out));
+            let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes));
+            let _ = std::io::stdout().lock().write_all(&bytes);
         }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn stdio(&self) -> Stdio {
@@ -157,7 +161,7 @@ mod tests {
         let Output::Kept(mut file) = output else { panic!("expected a file") };
         let mut text = String::new();
         file.seek(SeekFrom::Start(0)).expect("a file");
-        std::io::Read::read_to_string(&mut file, &mut text).expect("text");
+        file.read_to_string(&mut text).expect("text");
         assert_eq!(text, "$ sh -c echo one; echo two >&2; echo three\none\ntwo\nthree\n");
     }
 

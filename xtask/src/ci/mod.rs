@@ -2,10 +2,11 @@
 //!
 //! The steps that take the lab run beside the others: a guest that boots, or an apt that fetches, leaves a CPU free. A step
 //! that fails does not keep the next from running. A step whose tool is missing is skipped by name, with the reason; where
-//! `CI=true` says that everything must be there, it fails instead, unless [`MAY_SKIP`] has it. The last line is
-//! `N passed, N failed, N skipped`, of steps.
+//! `CI=true` says that everything must be there, it fails instead, unless [`MAY_SKIP`] has it. The end of what failed steps
+//! said is repeated before the summary. The last line is `N passed, N failed, N skipped`, of steps.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ struct Entry {
     outcome: Outcome,
     time: Duration,
     note: String,
+    /// The end of what a failed step said, where it was kept.
+    last_words: String,
 }
 
 /// Whether everything must be there that the steps take.
@@ -111,33 +114,44 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
 }
 
-/// Both lanes at once; what the second has to say is shown step by step, so that it does not mix with the first's.
+/// Both lanes at once.
 fn run_all(steps: &[&Step], demand: Demand) -> Vec<Entry> {
     let (first, second): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|step| step.lane == Lane::Host);
-    let mut entries: Vec<Entry> = if first.is_empty() || second.is_empty() {
-        steps.iter().map(|step| run_step(step, demand, &Output::Shown)).collect()
-    } else {
-        std::thread::scope(|scope| {
-            let second = scope.spawn(|| {
-                let run = |step: &&Step| {
-                    let output = Output::kept();
-                    let entry = run_step(step, demand, &output);
-                    output.show();
-                    entry
-                };
-                second.iter().map(run).collect::<Vec<_>>()
-            });
-            let mut entries: Vec<Entry> =
-                first.iter().map(|step| run_step(step, demand, &Output::Shown)).collect();
-            match second.join() {
-                Ok(of_second) => entries.extend(of_second),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-            entries
-        })
-    };
+    // On a terminal the words of the first lane are seen as they come; the second lane's must not mix with them.
+    let output: fn() -> Output =
+        if std::io::stdout().is_terminal() { || Output::Shown } else { Output::kept };
+    let second_output = if first.is_empty() { output } else { Output::kept };
+    let mut entries = std::thread::scope(|scope| {
+        let second = scope.spawn(|| run_lane(&second, demand, second_output));
+        let mut entries = run_lane(&first, demand, output);
+        match second.join() {
+            Ok(of_second) => entries.extend(of_second),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        entries
+    });
     entries.sort_by_key(|entry| steps.iter().position(|step| step.name == entry.name));
     entries
+}
+
+fn run_lane(steps: &[&Step], demand: Demand, output: fn() -> Output) -> Vec<Entry> {
+    let run = |step: &&Step| {
+        let output = output();
+        let entry = run_step(step, demand, &output);
+        let text = output.show();
+        let last_words =
+            if entry.outcome == Outcome::Failed { last_lines(&text, LAST_WORDS) } else { String::new() };
+        Entry { last_words, ..entry }
+    };
+    steps.iter().map(run).collect()
+}
+
+/// How many lines of a failed step are repeated before the summary: the log above it may be long, or cut.
+const LAST_WORDS: usize = 60;
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 fn run_step(step: &Step, demand: Demand, output: &Output) -> Entry {
@@ -158,7 +172,7 @@ fn run_step(step: &Step, demand: Demand, output: &Output) -> Entry {
     };
     let time = start.elapsed();
     output.say(&format!("=== {}: {} in {:.1} s {note}", step.name, word(outcome), time.as_secs_f64()));
-    Entry { name: step.name, outcome, time, note }
+    Entry { name: step.name, outcome, time, note, last_words: String::new() }
 }
 
 /// Runs the calls until one fails or cannot be done here; with what there is to note.
@@ -183,9 +197,13 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// A table of the steps; its last line counts them.
+/// The last words of the failed steps, and a table of all; its last line counts them.
 fn summary(entries: &[Entry]) -> String {
-    let mut text = String::from("step         result   time     note\n");
+    let mut text = String::new();
+    for entry in entries.iter().filter(|entry| !entry.last_words.is_empty()) {
+        let _ = writeln!(text, "the end of step {}:\n{}\n", entry.name, entry.last_words);
+    }
+    text.push_str("step         result   time     note\n");
     for entry in entries {
         let line = format!(
             "{:<12} {:<8} {:>5.1} s  {}",
@@ -272,10 +290,10 @@ mod tests {
         assert_eq!(demanded(of("tests", without)).outcome, Outcome::Failed);
         let entry = step(without);
         assert_eq!((entry.outcome, entry.note.as_str()), (Outcome::Passed, "in part: no QEMU"));
-        for name in ["deny", "advisories", "miri", "fuzz"] {
+        for name in ["aarch64", "deny", "advisories", "miri", "fuzz"] {
             assert_eq!(demanded(of(name, missing)).outcome, Outcome::Skipped, "{name}");
         }
-        assert_eq!(MAY_SKIP.map(|(name, _)| name), ["deny", "advisories", "miri", "fuzz"]);
+        assert_eq!(MAY_SKIP.map(|(name, _)| name), ["aarch64", "deny", "advisories", "miri", "fuzz"]);
     }
 
     #[test]
@@ -313,22 +331,37 @@ mod tests {
             outcome,
             time: Duration::from_millis(1250),
             note: note.into(),
+            last_words: String::new(),
         };
         let entries = [
             entry("fmt", Outcome::Passed, ""),
-            entry("tests", Outcome::Failed, "`x`: exit status: 1"),
+            Entry {
+                last_words: "two\nthree".into(),
+                ..entry("tests", Outcome::Failed, "`x`: exit status: 1")
+            },
             entry("miri", Outcome::Skipped, "no nightly"),
             entry("doc", Outcome::Passed, ""),
         ];
         assert_eq!(
             summary(&entries),
-            "step         result   time     note\n\
+            "the end of step tests:\ntwo\nthree\n\n\
+             step         result   time     note\n\
              fmt          passed     1.2 s\n\
              tests        FAILED     1.2 s  `x`: exit status: 1\n\
              miri         skipped    1.2 s  no nightly\n\
              doc          passed     1.2 s\n\
              2 passed, 1 failed, 1 skipped"
         );
+    }
+
+    #[test]
+    fn what_a_failed_step_said_last_is_told_again() {
+        let fails = of("test", || Plan::Run(vec![Call::new("sh", &["-c", "seq 100; echo why >&2; exit 1"])]));
+        let passes = of("other", || Plan::Run(vec![succeeds()]));
+        let entries = run_lane(&[&fails, &passes], Demand::WhatIsHere, Output::kept);
+        let words: Vec<_> = entries[0].last_words.lines().collect();
+        assert_eq!((words.len(), words[0], words[58]), (60, "43", "why"));
+        assert_eq!(entries[1].last_words, "");
     }
 
     #[test]

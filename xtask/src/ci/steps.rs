@@ -6,6 +6,7 @@ use seawall_linux::{Fetch, Flavour};
 
 use super::tools::{QEMU_SYSTEM, QEMU_USER, cargo_has, file_stems, lacking, nightly_has, root, works};
 use super::{Call, Plan, msrv};
+use crate::lab::cross;
 
 /// A step of CI.
 pub(super) struct Step {
@@ -45,7 +46,8 @@ impl Step {
 }
 
 /// The steps that may be skipped where `CI=true` demands everything, each with its reason. Any other skip fails.
-pub(super) const MAY_SKIP: [(&str, &str); 4] = [
+pub(super) const MAY_SKIP: [(&str, &str); 5] = [
+    ("aarch64", "it takes a compiler with that target's standard library; the lab makes one of its own"),
     ("deny", "cargo-deny is in no package of Debian, and takes five minutes to build"),
     ("advisories", "the same, and its database is not on every network"),
     ("miri", "it takes a nightly toolchain with miri and rust-src"),
@@ -56,6 +58,7 @@ pub(super) const MAY_SKIP: [(&str, &str); 4] = [
 pub(super) const STEPS: &[Step] = &[
     Step::quick("fmt", "the code is formatted", fmt),
     Step::host("clippy", "no warning in any target", clippy),
+    Step::host("aarch64", "no warning in what is compiled for Arm hosts alone", aarch64),
     Step::quick("tests", "unit and integration tests", tests),
     Step::quick("doctests", "the examples in the documentation", doctests),
     Step::quick("doc", "the documentation builds without a warning", doc),
@@ -83,6 +86,25 @@ fn fmt() -> Plan {
 
 fn clippy() -> Plan {
     let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    Plan::Run(vec![Call::cargo(&arguments)])
+}
+
+/// The code that speaks to an Arm host's kernel, which the step `clippy` does not see: no linker is needed.
+fn aarch64() -> Plan {
+    if !cross::is_installed() {
+        return Plan::Skip(format!("the standard library is missing: rustup target add {}", cross::TARGET));
+    }
+    let arguments = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--target",
+        cross::TARGET,
+        "--",
+        "-D",
+        "warnings",
+    ];
     Plan::Run(vec![Call::cargo(&arguments)])
 }
 
@@ -254,6 +276,8 @@ const FUZZED: &str = "tools/hostile/fuzz";
 const FUZZ_SECONDS: &str = "-max_total_time=10";
 /// No line for each input that is new.
 const FUZZ_QUIETLY: &str = "-verbosity=0";
+/// Nor for each function that is.
+const FUZZ_WITHOUT_NAMES: &str = "-print_funcs=0";
 
 fn fuzz() -> Plan {
     if !nightly_has("fuzz") {
@@ -276,6 +300,7 @@ fn fuzz() -> Plan {
             "--",
             FUZZ_SECONDS,
             FUZZ_QUIETLY,
+            FUZZ_WITHOUT_NAMES,
             "-print_final_stats=1",
         ]));
     }

@@ -106,6 +106,11 @@ fn has_std(sysroot: &Path) -> bool {
     files::list(&libraries).is_ok_and(|found| found.iter().any(is_std))
 }
 
+/// Whether the compiler itself has the target's standard library.
+pub(crate) fn is_installed() -> bool {
+    rustc().is_ok_and(|rustc| has_std(&rustc.sysroot))
+}
+
 /// `None`: the compiler has it.
 fn standard_library(rustc: &Rustc, folders: &Folders, apt: &Apt) -> Result<Option<PathBuf>> {
     let own = std::env::var_os(OWN_STD).is_some();

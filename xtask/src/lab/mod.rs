@@ -15,7 +15,7 @@ pub(crate) mod apt;
 mod binaries;
 pub(crate) mod cache;
 mod contain;
-mod cross;
+pub(crate) mod cross;
 pub(crate) mod error;
 mod example;
 pub(crate) mod files;
