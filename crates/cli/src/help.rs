@@ -55,6 +55,7 @@ Examples:
 At a terminal:
   Each key goes to the guest, Ctrl-C too. Ctrl-A X leaves; Ctrl-A Ctrl-A types one Ctrl-A. Leaving writes the ledger,
   the end event and the --json object, like every other end.
+  SIGHUP, SIGINT and SIGTERM do the same from outside; a second one ends the process at once.
 
 Pages with names:
   A guest names a page by a line on its console: `seawall: page NAME 0xADDRESS`, guest physical. `--poison page:NAME`

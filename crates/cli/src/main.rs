@@ -68,7 +68,7 @@ mod exit {
     pub(crate) const NO_SUCH_PAGE: u8 = 13;
 
     /// All of them, with what each says, for the help and the manual.
-    pub(crate) const ALL: [(u8, &str); 14] = [
+    pub(crate) const ALL: [(u8, &str); 15] = [
         (0, "done; the guest powered itself off"),
         (UNEXPECTED, "an outcome was not what it must be, or `decode` found nothing to explain"),
         (USAGE, "wrong usage"),
@@ -83,6 +83,7 @@ mod exit {
         (TOO_LITTLE_MEMORY, "the guest does not fit into its memory"),
         (DRY_RUN, "a dry run met bad memory"),
         (NO_SUCH_PAGE, "the guest ended without having named the page of a --poison page:NAME"),
+        (143, "ended by SIGTERM; 129: by SIGHUP, 130: by SIGINT"),
     ];
 }
 

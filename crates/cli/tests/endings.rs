@@ -96,3 +96,33 @@ fn a_run_that_fails_itself_writes_the_ledger_and_the_end_event_too() {
     );
     assert_eq!(pages(&ledger), Some(1));
 }
+
+/// systemd stops a service by SIGTERM; Ctrl-C in a shell that does not give the guest the terminal is SIGINT.
+#[test]
+fn a_signal_ends_a_run_as_the_keyboard_does_and_the_exit_code_names_it() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    for (signal, code, name) in [(Signal::TERM, 143, "SIGTERM"), (Signal::INT, 130, "SIGINT")] {
+        let image = guest(&format!("signal-{code}"), &says("hi\n", &[BRANCH_SELF]));
+        let (ledger, events) = (no_file(&format!("signal-{code}-l")), no_file(&format!("signal-{code}-e")));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+            .args(["run", "--kernel", image.path(), "--poison", "0x40200000", "--backend", "machine"])
+            .args(["--max-insns", "1e15", "--timeout", "600"])
+            .args(["--ledger", ledger.path(), "--events", events.path()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The abort was taken, and the guest goes round for ever.
+        let mut line = [0; 3];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        assert_eq!(&line, b"hi\n");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let end = last(&events);
+        assert_eq!((output.status.code(), &end["outcome"]), (Some(code), &"signal".into()), "{output:?}");
+        assert!(end["text"].as_str().unwrap().starts_with(&format!("ended by {name} after ")), "{end}");
+        assert_eq!(pages(&ledger), Some(1));
+    }
+}

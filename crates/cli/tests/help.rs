@@ -29,7 +29,8 @@ fn each_exit_code_is_in_the_help_of_the_command_and_of_run() {
   10  the guest's kernel panicked
   11  the guest does not fit into its memory
   12  a dry run met bad memory
-  13  the guest ended without having named the page of a --poison page:NAME\n";
+  13  the guest ended without having named the page of a --poison page:NAME
+ 143  ended by SIGTERM; 129: by SIGHUP, 130: by SIGINT\n";
     for args in [&["--help"][..], &["run", "--help"]] {
         let help = stdout(args);
         assert!(help.ends_with(codes), "{help}");

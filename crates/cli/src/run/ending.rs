@@ -3,6 +3,7 @@
 use seawall_arm::Esr;
 use seawall_vmm::End;
 
+use super::signals;
 use crate::{Failure, exit};
 
 /// How a run ended.
@@ -23,6 +24,8 @@ pub(super) enum Ending {
     },
     /// Somebody ended it from the keyboard.
     Keyboard,
+    /// Somebody ended it by this signal.
+    Signal(i32),
     /// The command failed, not the guest.
     Failed(Failure),
 }
@@ -63,6 +66,7 @@ impl Ending {
             Self::TimeLimit(_) => "time-limit",
             Self::BadVector { .. } => "bad-vector",
             Self::Keyboard => "keyboard",
+            Self::Signal(_) => "signal",
             Self::Failed(_) => "failed",
         }
     }
@@ -89,6 +93,8 @@ impl Ending {
                 exit::HUNG
             }
             Self::Guest(_) => exit::UNSUPPORTED,
+            // As a shell tells of a process that a signal ended.
+            Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             Self::Failed(failure) => failure.code,
         }
     }
@@ -121,6 +127,7 @@ impl Ending {
                  VBAR_EL1 to vectors that it can execute"
             ),
             Self::Keyboard => format!("ended from the keyboard{after}"),
+            Self::Signal(signal) => format!("ended by {}{after}", signals::name(*signal)),
             Self::Failed(failure) => failure.message.clone(),
         }
     }

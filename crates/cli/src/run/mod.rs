@@ -11,6 +11,7 @@ mod machine;
 mod metrics;
 mod output;
 mod poison;
+mod signals;
 mod software;
 mod watched;
 mod why;

@@ -17,6 +17,7 @@ use super::machine::{Machine, Slice};
 use super::metrics::Endpoint;
 use super::output::Output;
 use super::poison::{Schedule, named_page};
+use super::signals::Signals;
 use super::{Args, MAX_INSNS};
 use crate::watch::{Seen, Watch};
 use crate::{Failure, exit};
@@ -33,6 +34,7 @@ pub(super) struct Run<'a> {
     watch: Watch,
     output: Output,
     keyboard: Keyboard,
+    signals: Signals,
     /// Typed bytes that the machine has no room for yet.
     typed: Vec<u8>,
     schedule: Schedule,
@@ -57,6 +59,8 @@ impl<'a> Run<'a> {
         let metrics = args.metrics()?;
         deadline.ends_by(machine.waker());
         let keyboard = args.keyboard(machine.waker());
+        let signals = Signals::new(machine.waker())
+            .map_err(|error| Failure::new(exit::UNAVAILABLE, format!("no handler of signals: {error}")))?;
         let limit = args.max_insns.unwrap_or(if keyboard.is_terminal() { u64::MAX } else { MAX_INSNS });
         Ok(Self {
             args,
@@ -64,6 +68,7 @@ impl<'a> Run<'a> {
             watch,
             output,
             keyboard,
+            signals,
             typed: Vec::new(),
             schedule: Schedule::new(&args.poison),
             keeper: Keeper::new(args.snapshot.as_ref()),
@@ -110,6 +115,9 @@ impl<'a> Run<'a> {
             }
             if let Some(seconds) = self.args.timeout.filter(|_| self.deadline.is_over()) {
                 return Ok(Ending::TimeLimit(seconds));
+            }
+            if let Some(signal) = self.signals.came() {
+                return Ok(Ending::Signal(signal));
             }
             let ahead = self.ahead();
             if self.keys(ahead) {
