@@ -1,12 +1,14 @@
 //! The kernel half and the decoder: nanoseconds per call.
 
-use super::{Figure, Promise, median};
+use std::fmt::Write as _;
+use std::hint::black_box;
+
 use seawall_arm::{Esr, Reg, Registers};
 use seawall_events::kernel::{LastFault, VcpuConfig, VcpuState, VirtualSError, set_events_bytes};
 use seawall_events::{Abi, Layout};
-use std::fmt::Write;
-use std::hint::black_box;
-use std::time::Instant;
+
+use super::cost::{Cost, Stopwatch};
+use super::{Measure, Promise, Trial};
 
 pub(crate) const SET_EVENTS: &str = "set_events, bytes to guest state";
 pub(crate) const DECODE: &str = "ESR decode to fields";
@@ -16,16 +18,16 @@ pub(crate) const TEXT: &str = "ESR decode to text";
 const CALLS: u32 = 1_000_000;
 
 /// Nanoseconds per call of `call`, which gets the number of the call.
-fn nanoseconds(mut call: impl FnMut(usize)) -> f64 {
-    let start = Instant::now();
+fn nanoseconds(mut call: impl FnMut(usize)) -> Cost {
+    let start = Stopwatch::start();
     for n in 0..CALLS as usize {
         call(n);
     }
-    start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+    start.stop().map(|seconds| seconds * 1e9 / f64::from(CALLS))
 }
 
 /// `KVM_SET_VCPU_EVENTS` with an instruction abort and a data abort in turn, each with an ESR, into a task at EL0.
-pub(crate) fn set_events(repeat: u32) -> Figure {
+pub(super) fn set_events() -> Trial<'static> {
     let mut instruction_abort = [0; 64];
     instruction_abort[3] = 1; // ext_iabt_pending
     instruction_abort[4] = 1; // ext_abt_has_esr
@@ -33,7 +35,7 @@ pub(crate) fn set_events(repeat: u32) -> Figure {
     let mut data_abort = instruction_abort;
     data_abort.swap(2, 3); // ext_dabt_pending
     let calls = [instruction_abort, data_abort];
-    let value = median(repeat, || {
+    let ours = Box::new(move || {
         let mut vcpu = BenchVcpu::default();
         let mut refused = 0;
         let time = nanoseconds(|n| {
@@ -46,7 +48,7 @@ pub(crate) fn set_events(repeat: u32) -> Figure {
         let delivered = refused == 0 && vcpu.reg(Reg::EsrEl1) == 0x9200_0210;
         delivered.then_some(time).ok_or_else(|| "the abort was not delivered".to_owned())
     });
-    Figure { name: SET_EVENTS, unit: "ns", value, promise: Promise::AtMost(100.0), peer: None }
+    Trial { name: SET_EVENTS, unit: "ns", promise: Promise::AtMost(100.0), ours, peers: Vec::new() }
 }
 
 /// Syndromes of aborts and SErrors, and some of everything else, with ISS bits in every combination of a kind.
@@ -57,21 +59,22 @@ fn syndromes() -> Vec<u64> {
 }
 
 /// Every field of the syndrome of an abort or an SError.
-pub(crate) fn decode(repeat: u32) -> Figure {
+pub(super) fn decode() -> Trial<'static> {
     let esrs = syndromes();
-    let value = median(repeat, || {
+    let ours = Box::new(move || {
         Ok(nanoseconds(|n| {
             black_box(Esr::from_bits(black_box(esrs[n % esrs.len()])).syndrome());
         }))
     });
-    Figure { name: DECODE, unit: "ns", value, promise: Promise::AtMost(10.0), peer: None }
+    Trial { name: DECODE, unit: "ns", promise: Promise::AtMost(10.0), ours, peers: Vec::new() }
 }
 
 /// The text of a log line, of syndromes that the peer accepts, too: it makes a tree of fields, and text of that.
-pub(crate) fn text(repeat: u32) -> Figure {
+pub(super) fn text() -> Trial<'static> {
     let mut esrs = syndromes();
     esrs.retain(|esr| aarch64_esr_decoder::decode(*esr).is_ok());
-    let value = median(repeat, || {
+    let of_peer = esrs.clone();
+    let ours = Box::new(move || {
         let mut line = String::with_capacity(256);
         Ok(nanoseconds(|n| {
             line.clear();
@@ -79,18 +82,20 @@ pub(crate) fn text(repeat: u32) -> Figure {
             black_box(&line);
         }))
     });
-    let peer = median(repeat, || {
+    let peer: Measure<'_> = Box::new(move || {
         let mut line = String::with_capacity(1024);
         Ok(nanoseconds(|n| {
             line.clear();
-            for field in aarch64_esr_decoder::decode(black_box(esrs[n % esrs.len()])).into_iter().flatten() {
+            for field in
+                aarch64_esr_decoder::decode(black_box(of_peer[n % of_peer.len()])).into_iter().flatten()
+            {
                 let _ = write!(line, "{field}");
             }
             black_box(&line);
         }))
     });
-    let peer = Some(("aarch64-esr-decoder", peer));
-    Figure { name: TEXT, unit: "ns", value, promise: Promise::AtMost(1000.0), peer }
+    let peers = vec![("aarch64-esr-decoder".to_owned(), peer)];
+    Trial { name: TEXT, unit: "ns", promise: Promise::AtMost(1000.0), ours, peers }
 }
 
 const ABI: Abi = Abi::Extended(Layout::Posted);

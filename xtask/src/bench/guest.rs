@@ -1,14 +1,18 @@
 //! The machine's CPU, running the bench images of `seawall-guest`; QEMU runs the same bytes, and must say the same.
 
-use super::{Figure, Promise, median, peer};
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
+
 use seawall::{Containment, Now, Rules, StormGuard};
 use seawall_events::Reg;
 use seawall_guest::Image;
 use seawall_guest::bench::{BenchLoop, SEA_TARGET, alu_loop, load_store_loop, sea_loop};
 use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vm};
-use std::ops::Range;
-use std::time::{Duration, Instant, SystemTime};
+
+use super::cost::{Cost, Stopwatch};
+use super::peer::{self, Qemu};
+use super::{Measure, Promise, Trial};
 
 /// The PL011, as far as the images see it: its data register first, and UARTFR with both FIFOs empty.
 const UART: Range<u64> = 0x0900_0000..0x0900_1000;
@@ -27,90 +31,86 @@ const LOAD_STORE_ITERATIONS: Iterations = [1_000_000, 21_000_000];
 const SEA_ITERATIONS: Iterations = [100_000, 1_100_000];
 
 /// Guest instructions per second in registers.
-pub(crate) fn alu(repeat: u32) -> Figure {
-    instructions(ALU, Promise::AtLeast(150.0), repeat, ALU_ITERATIONS, alu_loop)
+pub(super) fn alu(qemus: &[Qemu]) -> Result<Trial<'_>, String> {
+    instructions(ALU, Promise::AtLeast(150.0), qemus, ALU_ITERATIONS, alu_loop)
 }
 
 /// Guest instructions per second of loads and stores through translation tables.
-pub(crate) fn load_store(repeat: u32) -> Figure {
-    instructions(LOAD_STORE, Promise::AtLeast(100.0), repeat, LOAD_STORE_ITERATIONS, load_store_loop)
+pub(super) fn load_store(qemus: &[Qemu]) -> Result<Trial<'_>, String> {
+    instructions(LOAD_STORE, Promise::AtLeast(100.0), qemus, LOAD_STORE_ITERATIONS, load_store_loop)
 }
 
-fn instructions(
+fn instructions<'a>(
     name: &'static str,
     promise: Promise,
-    repeat: u32,
+    qemus: &'a [Qemu],
     iterations: Iterations,
     image: fn(u64) -> Image<BenchLoop>,
-) -> Figure {
+) -> Result<Trial<'a>, String> {
     let millions = f64::from(image(1).layout.instructions) / 1e6;
     // QEMU is so much faster that it gets more to do; to the shorter run both must say the same.
     let [few, many] = iterations;
-    let expected = run(&image(few.into()), None);
-    let value = rate(repeat, iterations, |count| run(&image(count), None).map(|(time, _)| time));
-    let qemu = rate(repeat, [few, 5 * many], |count| {
-        let (time, console) = peer::run(&image(count).bytes)?;
-        let (_, expected) = expected.as_ref().map_err(Clone::clone)?;
-        let is_same = count != u64::from(few) || console == *expected;
-        if is_same { Ok(time) } else { Err(format!("said {console:?}, the machine {expected:?}")) }
+    let (_, expected) = run(&image(few.into()), None)?;
+    let peers = qemus.iter().map(|qemu| {
+        let expected = expected.clone();
+        let run = move |count| {
+            let (cost, console) = qemu.run(&image(count).bytes)?;
+            let is_same = count != u64::from(few) || console == expected;
+            if is_same { Ok(cost) } else { Err(format!("said {console:?}, the machine {expected:?}")) }
+        };
+        (qemu.name.clone(), rate([few, 5 * many], millions, run))
     });
-    Figure {
-        name,
-        unit: "M/s",
-        value: value.map(|rate| rate * millions),
-        promise,
-        peer: Some((peer::QEMU, qemu.map(|rate| rate * millions))),
-    }
+    let peers = peers.collect();
+    let ours = rate(iterations, millions, move |count| run(&image(count), None).map(|(cost, _)| cost));
+    Ok(Trial { name, unit: "M/s", promise, ours, peers })
 }
 
 /// SEAs per second: the access, the exit to the host, decision and injection, the guest's handler and its ERET.
 ///
 /// QEMU's external aborts come from a hole and go straight to the guest: there is no host in between.
-pub(crate) fn sea(repeat: u32) -> Figure {
+pub(super) fn sea(qemus: &[Qemu]) -> Trial<'_> {
     let said = |count: u64, esr: &str| format!("bench: sea_loop iterations={count} seas={count} esr={esr}\n");
-    let checked = |(time, console): (Duration, String), expected: String| {
-        if console == expected { Ok(time) } else { Err(format!("said {console:?}")) }
+    let checked = |(cost, console): (Cost, String), expected: String| {
+        if console == expected { Ok(cost) } else { Err(format!("said {console:?}")) }
     };
-    let value = rate(repeat, SEA_ITERATIONS, |count| {
+    let ours = rate(SEA_ITERATIONS, 1e-6, move |count| {
         checked(run(&sea_loop(count, SEA_TARGET), Some(SEA_TARGET))?, said(count, "0x96000210"))
     });
-    let qemu = rate(repeat, SEA_ITERATIONS, |count| {
-        checked(peer::run(&sea_loop(count, peer::HOLE).bytes)?, said(count, "0x96000010"))
+    let peers = qemus.iter().map(|qemu| {
+        let run =
+            move |count| checked(qemu.run(&sea_loop(count, peer::HOLE).bytes)?, said(count, "0x96000010"));
+        (qemu.name.clone(), rate(SEA_ITERATIONS, 1e-6, run))
     });
-    Figure {
-        name: SEA,
-        unit: "M/s",
-        value: value.map(|rate| rate / 1e6),
-        promise: Promise::AtLeast(2.0),
-        peer: Some((peer::QEMU, qemu.map(|rate| rate / 1e6))),
-    }
+    let peers = peers.collect();
+    Trial { name: SEA, unit: "M/s", promise: Promise::AtLeast(2.0), ours, peers }
 }
 
-/// Iterations per second, from the difference of a longer and a shorter run, in the median.
-fn rate(
-    repeat: u32,
+/// Iterations per second times `scale`, from the difference of a longer and a shorter run.
+fn rate<'a>(
     [few, many]: Iterations,
-    mut run: impl FnMut(u64) -> Result<Duration, String>,
-) -> Result<f64, String> {
-    median(repeat, || {
+    scale: f64,
+    mut run: impl FnMut(u64) -> Result<Cost, String> + 'a,
+) -> Measure<'a> {
+    Box::new(move || {
         let short = run(few.into())?;
-        let long = run(many.into())?;
-        let difference = long.checked_sub(short).filter(|difference| !difference.is_zero());
-        let difference = difference.ok_or_else(|| "the longer run was not longer".to_owned())?;
-        Ok(f64::from(many - few) / difference.as_secs_f64())
+        let difference = run(many.into())? - short;
+        if difference.cpu <= 0.0 || difference.wall <= 0.0 {
+            return Err("the longer run was not longer".to_owned());
+        }
+        Ok(difference.map(|seconds| f64::from(many - few) * scale / seconds))
     })
 }
 
-/// Runs an image on the machine to its SYSTEM_OFF; gives the wall time and the console. The line at `poison` is bad,
+/// Runs an image on the machine to its SYSTEM_OFF; gives the cost and the console. The line at `poison` is bad,
 /// and each SEA exit is contained by the policy `full`: decided, injected, and read back.
-fn run(image: &Image<BenchLoop>, poison: Option<u64>) -> Result<(Duration, String), String> {
+fn run(image: &Image<BenchLoop>, poison: Option<u64>) -> Result<(Cost, String), String> {
     run_on(image, poison).map_err(|error| error.to_string())
 }
 
 fn run_on(
     image: &Image<BenchLoop>,
     poison: Option<u64>,
-) -> Result<(Duration, String), Box<dyn std::error::Error>> {
+) -> Result<(Cost, String), Box<dyn std::error::Error>> {
     let mut vm = Vm::new(Config::default())?;
     vm.memory_mut().store(image.load_address, &image.bytes)?;
     if let Some(pa) = poison {
@@ -122,7 +122,7 @@ fn run_on(
     let mut vcpu = vm.vcpu(0)?;
     vcpu.set_reg(Reg::Pc, image.entry)?;
     let mut console = Vec::new();
-    let start = Instant::now();
+    let start = Stopwatch::start();
     loop {
         match vcpu.run()? {
             Exit::Sea(sea) => {
@@ -143,5 +143,5 @@ fn run_on(
             exit => return Err(format!("unexpected exit: {exit:x?}").into()),
         }
     }
-    Ok((start.elapsed(), String::from_utf8_lossy(&console).into_owned()))
+    Ok((start.stop(), String::from_utf8_lossy(&console).into_owned()))
 }

@@ -1,11 +1,15 @@
 //! Debian's kernel on the software machine: how long it boots, and how much memory of the host's that takes.
 
-use super::{Figure, Promise, median, peer};
-use seawall_linux::{COMMAND_LINE, Fetch, Guest, cache_directory};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
+
+use seawall_linux::{COMMAND_LINE, Fetch, Guest, cache_directory};
+
+use super::cost::{self, Cost};
+use super::peer::Qemu;
+use super::{Measure, Promise, Trial};
 
 pub(crate) const BOOT: &str = "Debian's kernel to its initramfs";
 pub(crate) const MEMORY: &str = "memory beside what Linux touched";
@@ -30,18 +34,19 @@ fn guest() -> Result<Guest, String> {
 ///
 /// # Errors
 /// Why it is not measured here.
-pub(crate) fn boot(repeat: u32) -> Result<Figure, String> {
-    let guest = guest()?;
-    let qemu = median(repeat, || first_line(qemu(&guest)))?;
-    let value =
-        super::demo::build().and_then(|binary| median(repeat, || first_line(seawall(&binary, &guest))));
-    Ok(Figure {
-        name: BOOT,
-        unit: "s",
-        value,
-        promise: Promise::AtMost(TIMES_QEMU * qemu),
-        peer: Some((peer::QEMU, Ok(qemu))),
-    })
+pub(super) fn boot(qemus: &[Qemu]) -> Result<Trial<'_>, String> {
+    let (guest, binary) = (guest()?, super::demo::build()?);
+    if qemus.is_empty() {
+        return Err("there is no QEMU to compare with".to_owned());
+    }
+    let peers = qemus.iter().map(|qemu| {
+        let mut command = boots(qemu, &guest);
+        let measure: Measure<'_> = Box::new(move || cost::to_line(&mut command, FIRST_LINE));
+        (qemu.name.clone(), measure)
+    });
+    let peers = peers.collect();
+    let ours = Box::new(move || cost::to_line(&mut seawall(&binary, &guest), FIRST_LINE));
+    Ok(Trial { name: BOOT, unit: "s", promise: Promise::TimesPeer(TIMES_QEMU), ours, peers })
 }
 
 fn seawall(binary: &Path, guest: &Guest) -> Command {
@@ -51,42 +56,11 @@ fn seawall(binary: &Path, guest: &Guest) -> Command {
     seawall
 }
 
-fn qemu(guest: &Guest) -> Command {
-    let mut qemu = Command::new("qemu-system-aarch64");
-    qemu.args([
-        "-accel",
-        "tcg",
-        "-M",
-        "virt,gic-version=3",
-        "-cpu",
-        "cortex-a72",
-        "-m",
-        "512M",
-        "-nic",
-        "none",
-    ]);
-    qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-kernel"]);
-    qemu.arg(&guest.kernel).arg("-initrd").arg(&guest.initrd).args(["-append", COMMAND_LINE]);
-    qemu
-}
-
-/// Seconds until the guest says it.
-fn first_line(mut command: Command) -> Result<f64, String> {
-    let start = Instant::now();
-    let mut child = spawn(&mut command)?;
-    let lines = BufReader::new(child.stdout.take().ok_or("no console")?).lines();
-    let is_first = |line: &std::io::Result<String>| line.as_ref().is_ok_and(|line| line.contains(FIRST_LINE));
-    let said = { lines }.any(|line| is_first(&line)).then(|| start.elapsed().as_secs_f64());
-    // It may have ended by itself.
-    let _ = child.kill();
-    let _ = child.wait();
-    said.ok_or_else(|| format!("it did not say {FIRST_LINE:?}"))
-}
-
-fn spawn(command: &mut Command) -> Result<Child, String> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let name = command.get_program().to_string_lossy().into_owned();
-    command.spawn().map_err(|error| format!("cannot start {name}: {error}"))
+fn boots(qemu: &Qemu, guest: &Guest) -> Command {
+    let mut command = qemu.tcg();
+    command.args(["-M", "virt,gic-version=3", "-cpu", "cortex-a72", "-m", "512M", "-no-reboot", "-kernel"]);
+    command.arg(&guest.kernel).arg("-initrd").arg(&guest.initrd).args(["-append", COMMAND_LINE]);
+    command
 }
 
 /// MiB of the host's memory that `seawall run` took at most, less what its guest wrote to, in a whole run of the
@@ -94,17 +68,18 @@ fn spawn(command: &mut Command) -> Result<Child, String> {
 ///
 /// # Errors
 /// Why it is not measured here.
-pub(crate) fn memory() -> Result<Figure, String> {
-    if !Path::new("/proc/self/status").exists() {
-        return Err("no /proc here".to_owned());
-    }
-    let guest = guest()?;
-    let value = super::demo::build().and_then(|binary| beside_the_guest(&binary, &guest));
-    Ok(Figure { name: MEMORY, unit: "MiB", value, promise: Promise::AtMost(100.0), peer: None })
+pub(super) fn memory() -> Result<Trial<'static>, String> {
+    let (guest, binary) = (guest()?, super::demo::build()?);
+    let ours = Box::new(move || {
+        let mebibytes = beside_the_guest(&binary, &guest)?;
+        Ok(Cost { cpu: mebibytes, wall: mebibytes })
+    });
+    Ok(Trial { name: MEMORY, unit: "MiB", promise: Promise::AtMost(100.0), ours, peers: Vec::new() })
 }
 
 fn beside_the_guest(binary: &Path, guest: &Guest) -> Result<f64, String> {
-    let mut child = spawn(seawall(binary, guest).arg("--json"))?;
+    // Not what wait4 says: there a program begins with the memory that we have.
+    let mut child = cost::spawn(seawall(binary, guest).arg("--json"))?;
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     while child.try_wait().map_err(|error| error.to_string())?.is_none() {

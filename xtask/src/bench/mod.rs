@@ -1,11 +1,15 @@
-//! `cargo xtask bench`: the figures that the project promises, measured, each beside its peer's from the same run.
+//! `cargo xtask bench`: the figures that the project promises, measured, each beside its peers' from the same run.
 //!
-//! A CPU's speed is taken from two runs of one loop with different iteration counts, as the difference of iterations
-//! over the difference of wall time: start-up, image loading and exit cancel. Every figure is the median of several
-//! such measurements. QEMU runs the same flat images where `qemu-system-aarch64` is installed.
+//! Every figure is the median of several measurements by CPU time; the least and the greatest stand beside, and the median
+//! by wall time. The measurements of a figure take turns with its peers': ours, theirs, ours, theirs. So both meet
+//! the host's noise. QEMU runs the same images on one thread (`thread=single`), as a second one would hide work.
+//!
+//! A CPU's speed is taken from two runs of one loop with different iteration counts, as the difference of iterations over
+//! the difference of times: start-up, image loading and exit cancel.
 
 use std::process::{Command, ExitCode};
 
+mod cost;
 mod demo;
 mod events;
 mod guest;
@@ -13,6 +17,8 @@ mod linux;
 mod peer;
 mod snapshot;
 mod table;
+
+use cost::Cost;
 
 /// What to print, and what to make of it.
 #[derive(clap::Args)]
@@ -31,66 +37,133 @@ pub(crate) struct Options {
     only: String,
 }
 
-/// What is promised of a figure.
+/// What is promised of a figure, by CPU time.
 #[derive(Clone, Copy)]
-pub(crate) enum Promise {
+enum Promise {
     AtLeast(f64),
     AtMost(f64),
+    /// At most so many times the time of the best peer.
+    TimesPeer(f64),
 }
 
-impl Promise {
-    fn is_kept_by(self, value: f64) -> bool {
-        match self {
-            Self::AtLeast(least) => value >= least,
-            Self::AtMost(most) => value <= most,
+/// What one contestant of a figure took, in its unit.
+type Measure<'a> = Box<dyn FnMut() -> Result<Cost, String> + 'a>;
+
+/// A figure to be measured.
+struct Trial<'a> {
+    name: &'static str,
+    unit: &'static str,
+    promise: Promise,
+    ours: Measure<'a>,
+    /// Others, by their names, at the same work.
+    peers: Vec<(String, Measure<'a>)>,
+}
+
+impl Trial<'_> {
+    /// Everybody in turn, so many times. Whoever fails has no figure.
+    fn measure(self, repeat: u32) -> Figure {
+        let mut contestants = vec![(String::new(), self.ours, Ok(Vec::new()))];
+        contestants.extend(self.peers.into_iter().map(|(name, measure)| (name, measure, Ok(Vec::new()))));
+        for _ in 0..repeat {
+            for (_, measure, series) in &mut contestants {
+                let Ok(costs) = series else { continue };
+                match measure() {
+                    Ok(cost) => costs.push(cost),
+                    Err(why) => *series = Err(why),
+                }
+            }
+        }
+        let spread = |series: Result<Vec<Cost>, String>| series.and_then(|costs| Spread::of(&costs));
+        let mut all = contestants.into_iter().map(|(name, _, series)| (name, spread(series)));
+        let ours = all.next().map_or_else(|| Err("measured no times".to_owned()), |(_, ours)| ours);
+        let peers = all.collect();
+        Figure { name: self.name, unit: self.unit, promise: self.promise, ours, peers }
+    }
+}
+
+/// Several measurements of one thing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    /// The medians.
+    median: Cost,
+    /// Of CPU time.
+    least: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    fn of(costs: &[Cost]) -> Result<Self, String> {
+        let sorted = |of: fn(&Cost) -> f64| {
+            let mut values: Vec<f64> = costs.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let (cpu, wall) = (sorted(|cost| cost.cpu), sorted(|cost| cost.wall));
+        match (&cpu[..], wall.get(wall.len() / 2)) {
+            ([least, ..], Some(&median_wall)) => Ok(Self {
+                median: Cost { cpu: cpu[cpu.len() / 2], wall: median_wall },
+                least: *least,
+                greatest: cpu[cpu.len() - 1],
+            }),
+            _ => Err("measured no times".to_owned()),
         }
     }
 }
 
 /// One measured figure.
-pub(crate) struct Figure {
-    pub(crate) name: &'static str,
-    pub(crate) unit: &'static str,
-    /// The value, or why there is none.
-    pub(crate) value: Result<f64, String>,
-    pub(crate) promise: Promise,
-    /// The peer's name and value, from the same run.
-    pub(crate) peer: Option<(&'static str, Result<f64, String>)>,
+struct Figure {
+    name: &'static str,
+    unit: &'static str,
+    promise: Promise,
+    /// Ours, or why there is none.
+    ours: Result<Spread, String>,
+    peers: Vec<(String, Result<Spread, String>)>,
 }
 
 impl Figure {
     /// Whether the promise is kept; a figure that could not be measured keeps nothing.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.value.as_ref().is_ok_and(|value| self.promise.is_kept_by(*value))
+    fn is_kept(&self) -> bool {
+        let Ok(ours) = &self.ours else { return false };
+        match self.promise {
+            Promise::AtLeast(least) => ours.median.cpu >= least,
+            Promise::AtMost(most) => ours.median.cpu <= most,
+            Promise::TimesPeer(times) => self.best_peer().is_some_and(|best| ours.median.cpu <= times * best),
+        }
     }
 
-    /// How many times better than the peer: more of a rate, less of a time.
-    pub(crate) fn ratio(&self) -> Option<f64> {
-        let ours = self.value.as_ref().ok()?;
-        let peers = self.peer.as_ref()?.1.as_ref().ok()?;
+    /// The least that a peer took.
+    fn best_peer(&self) -> Option<f64> {
+        let peers = self.peers.iter().filter_map(|(_, spread)| spread.as_ref().ok());
+        peers.map(|spread| spread.median.cpu).min_by(f64::total_cmp)
+    }
+
+    /// How many times better than a peer: more of a rate, less of a time.
+    fn ratio(&self, peer: &Result<Spread, String>) -> Option<Cost> {
+        let (ours, peer) = (self.ours.as_ref().ok()?.median, peer.as_ref().ok()?.median);
         Some(match self.promise {
-            Promise::AtLeast(_) => ours / peers,
-            Promise::AtMost(_) => peers / ours,
+            Promise::AtLeast(_) => Cost { cpu: ours.cpu / peer.cpu, wall: ours.wall / peer.wall },
+            Promise::AtMost(_) | Promise::TimesPeer(_) => {
+                Cost { cpu: peer.cpu / ours.cpu, wall: peer.wall / ours.wall }
+            }
         })
     }
 }
 
-/// A figure that can be measured: its name, and how, given the number of repetitions; or why this host lacks what it
-/// takes.
-type Measurement = (&'static str, fn(u32) -> Result<Figure, String>);
+/// A figure that can be measured: its name, and how; or why this host lacks what it takes.
+type Measurement = (&'static str, for<'a> fn(&'a [peer::Qemu]) -> Result<Trial<'a>, String>);
 
 const MEASUREMENTS: [Measurement; 11] = [
-    (guest::ALU, |repeat| Ok(guest::alu(repeat))),
-    (guest::LOAD_STORE, |repeat| Ok(guest::load_store(repeat))),
-    (guest::SEA, |repeat| Ok(guest::sea(repeat))),
-    (snapshot::RESTORE, |repeat| Ok(snapshot::restore(repeat))),
-    (snapshot::RATE, |repeat| Ok(snapshot::rate(repeat))),
+    (guest::ALU, guest::alu),
+    (guest::LOAD_STORE, guest::load_store),
+    (guest::SEA, |qemus| Ok(guest::sea(qemus))),
+    (snapshot::RESTORE, |_| snapshot::restore()),
+    (snapshot::RATE, |_| snapshot::rate()),
     (linux::BOOT, linux::boot),
     (linux::MEMORY, |_| linux::memory()),
-    (events::SET_EVENTS, |repeat| Ok(events::set_events(repeat))),
-    (events::DECODE, |repeat| Ok(events::decode(repeat))),
-    (events::TEXT, |repeat| Ok(events::text(repeat))),
-    (demo::DEMO, |repeat| Ok(demo::demo(repeat))),
+    (events::SET_EVENTS, |_| Ok(events::set_events())),
+    (events::DECODE, |_| Ok(events::decode())),
+    (events::TEXT, |_| Ok(events::text())),
+    (demo::DEMO, |_| demo::demo()),
 ];
 
 /// Runs the task.
@@ -98,11 +171,18 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     if cfg!(debug_assertions) {
         return run_released(options);
     }
+    let qemus = peer::all();
     let wanted = MEASUREMENTS.iter().filter(|(name, _)| name.contains(&options.only));
     let figures: Vec<Figure> = wanted
-        .filter_map(|(name, measure)| {
+        .filter_map(|(name, trial)| {
             eprintln!("measuring: {name}");
-            measure(options.repeat).map_err(|why| eprintln!("skipped: {name}: {why}")).ok()
+            match trial(&qemus) {
+                Ok(trial) => Some(trial.measure(options.repeat)),
+                Err(why) => {
+                    eprintln!("skipped: {name}: {why}");
+                    None
+                }
+            }
         })
         .collect();
     if options.json {
@@ -130,58 +210,90 @@ fn run_released(options: &Options) -> ExitCode {
     }
 }
 
-/// The median of what `measure` gives, `repeat` times; the first error ends it.
-pub(crate) fn median(repeat: u32, mut measure: impl FnMut() -> Result<f64, String>) -> Result<f64, String> {
-    let mut values = (0..repeat).map(|_| measure()).collect::<Result<Vec<f64>, String>>()?;
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().ok_or_else(|| "measured no times".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn figure(value: Result<f64, String>, promise: Promise, peer: Option<f64>) -> Figure {
-        Figure { name: "figure", unit: "ns", value, promise, peer: peer.map(|value| ("peer", Ok(value))) }
+    fn spread(cpu: f64) -> Spread {
+        Spread { median: Cost { cpu, wall: 2.0 * cpu }, least: cpu, greatest: cpu }
+    }
+
+    fn figure(ours: Result<f64, String>, promise: Promise, peers: &[f64]) -> Figure {
+        let peers = peers.iter().map(|&cpu| ("peer".to_owned(), Ok(spread(cpu)))).collect();
+        Figure { name: "figure", unit: "ns", promise, ours: ours.map(spread), peers }
     }
 
     #[test]
     fn promise_is_kept_at_its_bound_and_missed_beyond() {
-        assert!(figure(Ok(2.0), Promise::AtLeast(2.0), None).is_kept());
-        assert!(!figure(Ok(1.9), Promise::AtLeast(2.0), None).is_kept());
-        assert!(figure(Ok(2.0), Promise::AtMost(2.0), None).is_kept());
-        assert!(!figure(Ok(2.1), Promise::AtMost(2.0), None).is_kept());
+        assert!(figure(Ok(2.0), Promise::AtLeast(2.0), &[]).is_kept());
+        assert!(!figure(Ok(1.9), Promise::AtLeast(2.0), &[]).is_kept());
+        assert!(figure(Ok(2.0), Promise::AtMost(2.0), &[]).is_kept());
+        assert!(!figure(Ok(2.1), Promise::AtMost(2.0), &[]).is_kept());
+    }
+
+    #[test]
+    fn a_promise_beside_peers_is_measured_by_the_best_of_them_and_needs_one() {
+        assert!(figure(Ok(6.0), Promise::TimesPeer(3.0), &[4.0, 2.0]).is_kept());
+        assert!(!figure(Ok(6.1), Promise::TimesPeer(3.0), &[4.0, 2.0]).is_kept());
+        assert!(!figure(Ok(6.0), Promise::TimesPeer(3.0), &[]).is_kept());
     }
 
     #[test]
     fn figure_that_could_not_be_measured_keeps_nothing_and_says_why() {
-        let failed = figure(Err("no such thing".to_owned()), Promise::AtMost(2.0), Some(1.0));
+        let failed = figure(Err("no such thing".to_owned()), Promise::AtMost(2.0), &[1.0]);
         assert!(!failed.is_kept());
-        assert_eq!(failed.ratio(), None);
+        assert_eq!(failed.ratio(&Ok(spread(1.0))), None);
         let table = table::text(&[failed]);
         assert!(table.contains("no such thing") && table.contains("MISSED"), "{table}");
     }
 
     #[test]
     fn ratio_above_one_is_better_than_the_peer_for_rates_and_for_times() {
-        assert_eq!(figure(Ok(6.0), Promise::AtLeast(1.0), Some(2.0)).ratio(), Some(3.0));
-        assert_eq!(figure(Ok(2.0), Promise::AtMost(9.0), Some(6.0)).ratio(), Some(3.0));
-        assert_eq!(figure(Ok(2.0), Promise::AtMost(9.0), None).ratio(), None);
+        let ratio = |promise, peer| figure(Ok(2.0), promise, &[]).ratio(&Ok(spread(peer)));
+        assert_eq!(ratio(Promise::AtLeast(1.0), 1.0), Some(Cost { cpu: 2.0, wall: 2.0 }));
+        assert_eq!(ratio(Promise::AtMost(9.0), 6.0), Some(Cost { cpu: 3.0, wall: 3.0 }));
+        assert_eq!(ratio(Promise::TimesPeer(9.0), 6.0), Some(Cost { cpu: 3.0, wall: 3.0 }));
     }
 
     #[test]
-    fn median_is_the_middle_value_and_the_first_error_ends_it() {
-        let mut values = [5.0, 1.0, 3.0].into_iter();
-        assert_eq!(median(3, || values.next().ok_or_else(String::new)), Ok(3.0));
-        assert_eq!(median(2, || Err("broken".to_owned())), Err("broken".to_owned()));
+    fn a_spread_has_the_middle_value_of_each_time_and_both_ends_of_cpu_time() {
+        let costs = [(5.0, 9.0), (1.0, 7.0), (3.0, 8.0)].map(|(cpu, wall)| Cost { cpu, wall });
+        let expected = Spread { median: Cost { cpu: 3.0, wall: 8.0 }, least: 1.0, greatest: 5.0 };
+        assert_eq!(Spread::of(&costs), Ok(expected));
+        assert_eq!(Spread::of(&[]), Err("measured no times".to_owned()));
     }
 
     #[test]
-    fn json_has_the_value_the_promise_and_the_peer() {
-        let json = table::json(&[figure(Ok(2.0), Promise::AtMost(4.0), Some(8.0))]);
+    fn contestants_take_turns_and_whoever_fails_is_measured_no_more() {
+        let turns = std::cell::RefCell::new(String::new());
+        let by = |name: char, times: usize| -> Measure<'_> {
+            let mut left = times;
+            let turns = &turns;
+            Box::new(move || {
+                turns.borrow_mut().push(name);
+                left = left.checked_sub(1).ok_or("broken")?;
+                Ok(Cost { cpu: 1.0, wall: 1.0 })
+            })
+        };
+        let trial = Trial {
+            name: "figure",
+            unit: "s",
+            promise: Promise::AtMost(1.0),
+            ours: by('a', 9),
+            peers: vec![("peer".to_owned(), by('b', 1))],
+        };
+        let figure = trial.measure(3);
+        assert!(figure.is_kept());
+        assert_eq!(figure.peers[0].1, Err("broken".to_owned()));
+        assert_eq!(turns.into_inner(), "ababa");
+    }
+
+    #[test]
+    fn json_has_the_values_the_promise_and_the_peers() {
+        let json = table::json(&[figure(Ok(2.0), Promise::AtMost(4.0), &[8.0])]);
         assert_eq!(
             json.to_string(),
-            r#"{"figures":[{"error":null,"kept":true,"name":"figure","peer":{"error":null,"name":"peer","value":8.0},"promise":{"at_most":4.0},"ratio":4.0,"unit":"ns","value":2.0}]}"#
+            r#"{"figures":[{"error":null,"kept":true,"name":"figure","peers":[{"error":null,"name":"peer","ratio":{"cpu":4.0,"wall":4.0},"value":{"cpu":8.0,"greatest":8.0,"least":8.0,"wall":16.0}}],"promise":{"at_most":4.0},"unit":"ns","value":{"cpu":2.0,"greatest":2.0,"least":2.0,"wall":4.0}}]}"#
         );
     }
 }

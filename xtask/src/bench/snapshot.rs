@@ -1,11 +1,12 @@
 //! Going back to a snapshot.
 
-use super::{Figure, Promise, median};
 use seawall_events::Reg;
 use seawall_guest::bench::load_store_loop;
 use seawall_inject::{Exit, Inject as _};
 use seawall_machine::{Config, RAM_BASE, Vm};
-use std::time::{Duration, Instant};
+
+use super::cost::{Cost, Stopwatch};
+use super::{Measure, Promise, Trial};
 
 pub(crate) const RESTORE: &str = "restore, 1000 dirty pages of 512 MiB";
 pub(crate) const RATE: &str = "restore and run 10,000 instructions";
@@ -19,54 +20,53 @@ const STEP: usize = 16;
 const TOUCHED: usize = 100 << 20;
 /// Restores in one measurement.
 const RESTORES: u32 = 20;
-/// How long one measurement of the rate takes.
-const PERIOD: Duration = Duration::from_millis(300);
+/// Runs of 10,000 instructions in one measurement.
+const RUNS: u32 = 10_000;
 
 /// Milliseconds that a restore takes; the peer copies as many pages, and does nothing else.
-pub(crate) fn restore(repeat: u32) -> Figure {
-    Figure {
-        name: RESTORE,
-        unit: "ms",
-        value: restores(repeat).map_err(|error| error.to_string()),
-        promise: Promise::AtMost(1.0),
-        peer: Some(("memcpy", copies(repeat))),
-    }
+pub(super) fn restore() -> Result<Trial<'static>, String> {
+    let peers = vec![("memcpy".to_owned(), copies())];
+    Ok(Trial { name: RESTORE, unit: "ms", promise: Promise::AtMost(1.0), ours: restores()?, peers })
 }
 
-fn restores(repeat: u32) -> Result<f64, Box<dyn std::error::Error>> {
-    let mut vm = Vm::new(Config { memory_size: 512 << 20, ..Config::default() })?;
-    vm.memory_mut().store(RAM_BASE, &noise(TOUCHED))?;
-    let snapshot = vm.snapshot()?;
-    let value = median(repeat, || {
-        let mut spent = Duration::ZERO;
+fn restores() -> Result<Measure<'static>, String> {
+    let mut vm =
+        Vm::new(Config { memory_size: 512 << 20, ..Config::default() }).map_err(|error| text(&error))?;
+    vm.memory_mut().store(RAM_BASE, &noise(TOUCHED)).map_err(|error| text(&error))?;
+    let snapshot = vm.snapshot().map_err(|error| text(&error))?;
+    Ok(Box::new(move || {
+        let mut spent = Cost::default();
         for _ in 0..RESTORES {
             for page in 0..PAGES {
                 let pa = RAM_BASE + (page * STEP * PAGE) as u64;
-                vm.memory_mut().store(pa, &[1]).map_err(|error| error.to_string())?;
+                vm.memory_mut().store(pa, &[1]).map_err(|error| text(&error))?;
             }
-            let start = Instant::now();
-            vm.restore(&snapshot).map_err(|error| error.to_string())?;
-            spent += start.elapsed();
+            let start = Stopwatch::start();
+            vm.restore(&snapshot).map_err(|error| text(&error))?;
+            spent = spent + start.stop();
         }
-        Ok(spent.as_secs_f64() * 1e3 / f64::from(RESTORES))
-    })?;
-    Ok(value)
+        Ok(spent.map(|seconds| seconds * 1e3 / f64::from(RESTORES)))
+    }))
 }
 
-fn copies(repeat: u32) -> Result<f64, String> {
+fn copies() -> Measure<'static> {
     let (from, mut to) = (noise(PAGES * STEP * PAGE), vec![1; PAGES * STEP * PAGE]);
-    median(repeat, || {
-        let mut spent = Duration::ZERO;
+    Box::new(move || {
+        let mut spent = Cost::default();
         for _ in 0..RESTORES {
-            let start = Instant::now();
+            let start = Stopwatch::start();
             for (to, from) in to.chunks_mut(STEP * PAGE).zip(from.chunks(STEP * PAGE)) {
                 to[..PAGE].copy_from_slice(&from[..PAGE]);
             }
-            spent += start.elapsed();
+            spent = spent + start.stop();
             std::hint::black_box(&to);
         }
-        Ok(spent.as_secs_f64() * 1e3 / f64::from(RESTORES))
+        Ok(spent.map(|seconds| seconds * 1e3 / f64::from(RESTORES)))
     })
+}
+
+fn text(error: &impl std::error::Error) -> String {
+    error.to_string()
 }
 
 /// Bytes that no page has all zero.
@@ -75,39 +75,33 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 /// Restores with a run of 10,000 instructions each, per second, on one core: loads and stores with the MMU on.
-pub(crate) fn rate(repeat: u32) -> Figure {
-    Figure {
-        name: RATE,
-        unit: "/s",
-        value: rates(repeat).map_err(|error| error.to_string()),
-        promise: Promise::AtLeast(5000.0),
-        peer: None,
-    }
+pub(super) fn rate() -> Result<Trial<'static>, String> {
+    let promise = Promise::AtLeast(5000.0);
+    Ok(Trial { name: RATE, unit: "/s", promise, ours: rates()?, peers: Vec::new() })
 }
 
-fn rates(repeat: u32) -> Result<f64, Box<dyn std::error::Error>> {
+fn rates() -> Result<Measure<'static>, String> {
     const INSTRUCTIONS: u64 = 10_000;
     let image = load_store_loop(u64::from(u32::MAX));
-    let mut vm = Vm::new(Config { memory_size: 512 << 20, ..Config::default() })?;
-    vm.memory_mut().store(image.load_address, &image.bytes)?;
-    vm.vcpu(0)?.set_reg(Reg::Pc, image.entry)?;
+    let mut vm =
+        Vm::new(Config { memory_size: 512 << 20, ..Config::default() }).map_err(|error| text(&error))?;
+    vm.memory_mut().store(image.load_address, &image.bytes).map_err(|error| text(&error))?;
+    vm.vcpu(0).map_err(|error| text(&error))?.set_reg(Reg::Pc, image.entry).map_err(|error| text(&error))?;
     vm.set_budget(Some(1_000_000));
-    if vm.run()?.1 != Exit::Intr {
-        return Err("the guest ended too early".into());
+    if vm.run().map_err(|error| text(&error))?.1 != Exit::Intr {
+        return Err("the guest ended too early".to_owned());
     }
-    let snapshot = vm.snapshot()?;
-    let value = median(repeat, || {
-        let (start, mut runs) = (Instant::now(), 0);
-        while start.elapsed() < PERIOD {
-            vm.restore(&snapshot).map_err(|error| error.to_string())?;
+    let snapshot = vm.snapshot().map_err(|error| text(&error))?;
+    Ok(Box::new(move || {
+        let start = Stopwatch::start();
+        for _ in 0..RUNS {
+            vm.restore(&snapshot).map_err(|error| text(&error))?;
             vm.set_budget(Some(INSTRUCTIONS));
-            let (_, exit) = vm.run().map_err(|error| error.to_string())?;
+            let (_, exit) = vm.run().map_err(|error| text(&error))?;
             if exit != Exit::Intr || vm.instructions() != 1_000_000 + INSTRUCTIONS {
                 return Err(format!("it did not run on: {exit:?}"));
             }
-            runs += 1;
         }
-        Ok(f64::from(runs) / start.elapsed().as_secs_f64())
-    })?;
-    Ok(value)
+        Ok(start.stop().map(|seconds| f64::from(RUNS) / seconds))
+    }))
 }

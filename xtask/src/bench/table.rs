@@ -1,44 +1,54 @@
 //! The figures as a table for people and as JSON for programs.
 
-use super::{Figure, Promise};
-use serde_json::{Value, json};
-use std::fmt::Write;
+use std::fmt::Write as _;
 
-/// The table: one line a figure.
-pub(crate) fn text(figures: &[Figure]) -> String {
-    let mut table = format!(
-        "{:<34} {:>14} {:>16}  {:<6} {:>26}  {}\n",
-        "figure", "seawall", "promised", "", "peer", "ratio"
-    );
+use serde_json::{Value, json};
+
+use super::{Figure, Promise, Spread};
+
+/// The table: a line for ours, and one for each peer.
+pub(super) fn text(figures: &[Figure]) -> String {
+    let mut table =
+        format!("{:<22} {:>12}  {:<21} {:>12}\n", "", "CPU time", "least .. greatest", "wall time");
     for figure in figures {
-        let value = shown(&figure.value, figure.unit);
+        let _ = writeln!(table, "{} ({})", figure.name, figure.unit);
         let promise = match figure.promise {
-            Promise::AtLeast(least) => format!(">= {}", with_unit(least, figure.unit)),
-            Promise::AtMost(most) => format!("<= {}", with_unit(most, figure.unit)),
+            Promise::AtLeast(least) => format!("at least {least}"),
+            Promise::AtMost(most) => format!("at most {most}"),
+            Promise::TimesPeer(times) => format!("at most {times} times the best peer's"),
         };
         let kept = if figure.is_kept() { "kept" } else { "MISSED" };
-        let peer = match &figure.peer {
-            None => "-".to_owned(),
-            Some((name, value)) => format!("{name}: {}", shown(value, figure.unit)),
-        };
-        let ratio = figure.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}x"));
-        let name = figure.name;
-        let _ = writeln!(table, "{name:<34} {value:>14} {promise:>16}  {kept:<6} {peer:>26}  {ratio}");
+        line(&mut table, "seawall", &figure.ours, &format!("{kept}: {promise}"));
+        for (name, spread) in &figure.peers {
+            let ratio = figure.ratio(spread).map_or_else(String::new, |ratio| {
+                format!("seawall is {:.2} times as good, {:.2} by wall time", ratio.cpu, ratio.wall)
+            });
+            line(&mut table, name, spread, &ratio);
+        }
     }
     table
 }
 
-fn shown(value: &Result<f64, String>, unit: &str) -> String {
-    value.as_ref().map_or_else(Clone::clone, |value| with_unit(*value, unit))
+fn line(table: &mut String, name: &str, spread: &Result<Spread, String>, note: &str) {
+    let text = match spread {
+        Err(why) => format!("  {name:<20} {why}  {note}"),
+        Ok(spread) => format!(
+            "  {name:<20} {:>12}  {:<21} {:>12}  {note}",
+            short(spread.median.cpu),
+            format!("{} .. {}", short(spread.least), short(spread.greatest)),
+            short(spread.median.wall),
+        ),
+    };
+    let _ = writeln!(table, "{}", text.trim_end());
 }
 
-fn with_unit(value: f64, unit: &str) -> String {
+fn short(value: f64) -> String {
     let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-    format!("{value:.digits$} {unit}")
+    format!("{value:.digits$}")
 }
 
-/// The same as one JSON object.
-pub(crate) fn json(figures: &[Figure]) -> Value {
+/// The same as one JSON object. `value`'s `cpu` and `wall` are medians, `least` and `greatest` of CPU time.
+pub(super) fn json(figures: &[Figure]) -> Value {
     let figures: Vec<Value> = figures.iter().map(figure_json).collect();
     json!({ "figures": figures })
 }
@@ -47,19 +57,28 @@ fn figure_json(figure: &Figure) -> Value {
     let (kind, bound) = match figure.promise {
         Promise::AtLeast(least) => ("at_least", least),
         Promise::AtMost(most) => ("at_most", most),
+        Promise::TimesPeer(times) => ("at_most_times_the_best_peer", times),
+    };
+    let peer = |(name, spread): &(String, Result<Spread, String>)| {
+        json!({
+            "name": name,
+            "value": spread_json(spread),
+            "error": spread.as_ref().err(),
+            "ratio": figure.ratio(spread).map(|ratio| json!({ "cpu": ratio.cpu, "wall": ratio.wall })),
+        })
     };
     json!({
         "name": figure.name,
         "unit": figure.unit,
-        "value": figure.value.as_ref().ok(),
-        "error": figure.value.as_ref().err(),
+        "value": spread_json(&figure.ours),
+        "error": figure.ours.as_ref().err(),
         "promise": { kind: bound },
         "kept": figure.is_kept(),
-        "peer": figure.peer.as_ref().map(|(name, value)| json!({
-            "name": name,
-            "value": value.as_ref().ok(),
-            "error": value.as_ref().err(),
-        })),
-        "ratio": figure.ratio(),
+        "peers": figure.peers.iter().map(peer).collect::<Vec<_>>(),
     })
+}
+
+fn spread_json(spread: &Result<Spread, String>) -> Option<Value> {
+    let Spread { median, least, greatest } = spread.as_ref().ok()?;
+    Some(json!({ "cpu": median.cpu, "wall": median.wall, "least": least, "greatest": greatest }))
 }

@@ -13,7 +13,7 @@ use super::progress::Step;
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
 const UNSTABLE: &str = "sid";
 
-/// A private apt.
+/// A private apt, of arm64 unless told otherwise.
 pub(crate) struct Apt(apt::Apt);
 
 impl Apt {
@@ -22,12 +22,17 @@ impl Apt {
         Self(apt::Apt::new(folder, &SUITES))
     }
 
+    /// The same for another architecture, by dpkg's name of it.
+    pub(crate) fn for_architecture(folder: PathBuf, architecture: &str) -> Self {
+        Self(apt::Apt::for_architecture(folder, &SUITES, architecture))
+    }
+
     /// Adds Debian's unstable suite to what there is.
     pub(crate) fn add_sid(&self) {
         self.0.add(UNSTABLE);
     }
 
-    /// The names of all packages of arm64 that begin like this.
+    /// The names of all packages that begin like this.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         Ok(self.0.names(prefix, &|_| ())?)
     }
@@ -37,7 +42,7 @@ impl Apt {
         Ok(self.0.versions(package, &|_| ())?)
     }
 
-    /// Fetches a package of arm64 with all that it depends on, and unpacks what is `wanted` of them into a folder.
+    /// Fetches a package with all that it depends on, and unpacks what is `wanted` of them into a folder.
     pub(crate) fn unpack_with_dependencies(
         &self,
         step: &Step,
