@@ -5,7 +5,7 @@ use core::fmt;
 use crate::FaultStatus;
 use crate::bits::{bit, field, set_bit};
 
-/// SET, `ISS[12:11]`: in what state a synchronous external abort left the PE (`FEAT_RAS`).
+/// SET, `ISS[12:11]`: the state in which a synchronous external abort left the PE (`FEAT_RAS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum ErrorState {
     /// Recoverable state, UER (0b00).
@@ -90,11 +90,11 @@ impl AccessSize {
 
 /// The ISS of a data abort, `ESR_ELx[24:0]` with EC 0x24 or 0x25.
 ///
-/// Every bit of the ISS is in one of the fields, so that any value survives decoding. Where `isv` is
-/// false the architecture gives `sas` to `ar` other meanings or none; they are kept as they came.
+/// Each bit of the ISS belongs to one field, so any value survives decoding. With `isv` false the
+/// architecture gives `sas` to `ar` other meanings or none; the fields hold the bits unchanged.
 ///
-/// Source: DDI 0487, `ESR_EL1`, "ISS encoding for an exception from a Data Abort";
-/// `AArch64.AbortSyndrome`, `LSInstructionSyndrome`.
+/// Source: DDI 0487, `ESR_EL1`, "ISS encoding for an exception from a Data Abort"; `AArch64.AbortSyndrome`,
+/// `LSInstructionSyndrome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DataAbort {
     /// ISV, `[24]`: the fields `sas` to `ar` describe the access.
@@ -128,12 +128,12 @@ pub struct DataAbort {
 }
 
 impl DataAbort {
-    /// A data abort of which nothing is known but its fault status; all else is zero.
+    /// A data abort with this fault status; all other fields are zero.
     pub const fn new(dfsc: FaultStatus) -> Self {
         Self::from_iss(dfsc.bits() as u32)
     }
 
-    /// Takes `ISS[24:0]` apart; bits `[31:25]` are ignored.
+    /// Decodes `ISS[24:0]`; bits `[31:25]` are ignored.
     pub const fn from_iss(iss: u32) -> Self {
         let iss = iss as u64;
         Self {
@@ -197,12 +197,12 @@ pub struct InstructionAbort {
 impl InstructionAbort {
     const RES0: u32 = 0x01ff_a140;
 
-    /// An instruction abort of which nothing is known but its fault status; all else is zero.
+    /// An instruction abort with this fault status; all other fields are zero.
     pub const fn new(ifsc: FaultStatus) -> Self {
         Self::from_iss(ifsc.bits() as u32)
     }
 
-    /// Takes `ISS[24:0]` apart; bits `[31:25]` are ignored.
+    /// Decodes `ISS[24:0]`; bits `[31:25]` are ignored.
     pub const fn from_iss(iss: u32) -> Self {
         Self {
             pfv: bit(iss as u64, 14),
@@ -256,7 +256,8 @@ impl fmt::Display for InstructionAbort {
     }
 }
 
-/// SET is there for external aborts that are not on a walk; elsewhere it is shown if it is not zero.
+/// SET has a meaning only for external aborts that are not on a walk; for other faults it is printed if it is
+/// not zero.
 fn state(f: &mut fmt::Formatter<'_>, set: ErrorState, status: FaultStatus) -> fmt::Result {
     match status {
         FaultStatus::External => write!(f, "SET={set} "),

@@ -2,13 +2,13 @@
 
 /// The field `[msb:lsb]` of `value`, right-aligned.
 ///
-/// The positions come from tables: arithmetic that wraps keeps them from being a path to a panic where
-/// overflow is checked, as in Linux.
+/// The positions come from tables. Wrapping arithmetic leaves no path to a panic where overflow checks are
+/// on, as in Linux.
 pub(crate) const fn field(value: u64, msb: u32, lsb: u32) -> u64 {
     value.wrapping_shr(lsb) & mask(msb.wrapping_sub(lsb).wrapping_add(1))
 }
 
-/// Whether bit `n` of `value` is set.
+/// Returns true if bit `n` of `value` is set.
 pub(crate) const fn bit(value: u64, n: u32) -> bool {
     (value >> n) & 1 != 0
 }

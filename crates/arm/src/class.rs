@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-/// The exception class, `ESR_ELx[31:26]`: why the exception was taken.
+/// The exception class, `ESR_ELx[31:26]`: the reason for the exception.
 ///
-/// An open set: any 6-bit value can be held, those that DDI 0487 names have a constant, and
+/// The set is open: it holds any 6-bit value. Values that DDI 0487 names have a constant;
 /// [`ExceptionClass::name`] is `None` for the rest.
 ///
 /// Source: DDI 0487, D24.2 `ESR_EL1`, field EC.
@@ -17,10 +17,10 @@ macro_rules! classes {
         impl ExceptionClass {
             $($(#[$doc])* pub const $name: Self = Self($value);)*
 
-            /// Every class that DDI 0487 allocates, in the order of its value.
+            /// Every class that DDI 0487 allocates, in ascending order.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// What the class means, in the manual's words; `None` if it is not allocated.
+            /// The meaning of the class in the manual's words; `None` if it is not allocated.
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $($value => Some($text),)*
@@ -32,7 +32,7 @@ macro_rules! classes {
 }
 
 classes! {
-    /// No other class fits: an UNDEFINED instruction, for one.
+    /// An exception that no other class fits, such as an UNDEFINED instruction.
     UNKNOWN = 0x00, "unknown reason";
     /// Trapped `WFI`, `WFE`, `WFIT` or `WFET`.
     WFX = 0x01, "trapped WFI or WFE";
@@ -78,7 +78,7 @@ classes! {
     SVE = 0x19, "trapped SVE access";
     /// Trapped `ERET`, `ERETAA` or `ERETAB`.
     ERET = 0x1a, "trapped ERET";
-    /// `TSTART` that was trapped.
+    /// Trapped `TSTART`.
     TSTART = 0x1b, "trapped TSTART";
     /// A pointer authentication instruction failed.
     PAC_FAIL = 0x1c, "pointer authentication failure";
@@ -143,12 +143,12 @@ impl ExceptionClass {
         self.0
     }
 
-    /// Whether this is a data abort, from a lower or the same Exception level.
+    /// Returns true for a data abort, from a lower or the same Exception level.
     pub const fn is_data_abort(self) -> bool {
         matches!(self, Self::DATA_ABORT_LOWER | Self::DATA_ABORT_SAME)
     }
 
-    /// Whether this is an instruction abort, from a lower or the same Exception level.
+    /// Returns true for an instruction abort, from a lower or the same Exception level.
     pub const fn is_instruction_abort(self) -> bool {
         matches!(self, Self::INSTRUCTION_ABORT_LOWER | Self::INSTRUCTION_ABORT_SAME)
     }

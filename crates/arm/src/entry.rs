@@ -12,7 +12,7 @@ pub enum Target {
     El2,
 }
 
-/// Which of the four vectors of a group of `VBAR_ELx`.
+/// One of the four vectors in a group of `VBAR_ELx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Vector {
     /// Offset 0x000.
@@ -37,31 +37,31 @@ impl Vector {
     }
 }
 
-/// An exception to take. The preferred return address is the PC as it stands.
+/// An exception to take. The preferred return address is the current PC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
-    /// Where it is taken.
+    /// The Exception level that takes it.
     pub target: Target,
-    /// At which vector.
+    /// The vector.
     pub vector: Vector,
-    /// `ESR_ELx`; left alone if `None` (interrupts).
+    /// `ESR_ELx`; unchanged if `None` (interrupts).
     pub esr: Option<Esr>,
-    /// `FAR_ELx`; left alone if `None`.
+    /// `FAR_ELx`; unchanged if `None`.
     pub far: Option<u64>,
 }
 
-/// What exception entry depends on beyond the registers.
+/// The state outside of the registers on which exception entry depends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EntryContext {
     /// The CPU has `FEAT_MTE2`: PSTATE.TCO is set on entry.
     pub mte: bool,
     /// The CPU has `FEAT_NMI`: PSTATE.ALLINT is set on entry, or cleared if `SCTLR_ELx.SPINTMASK`.
     pub nmi: bool,
-    /// For EL2: `SCTLR_EL2.SPAN` has its effect, which it has if EL2 hosts EL0 (E2H and TGE).
+    /// For EL2: `SCTLR_EL2.SPAN` has an effect, as EL2 hosts EL0 (E2H and TGE).
     pub span_at_el2: bool,
     /// For EL2, taken from AArch32 EL0 below an AArch64 EL1: the vector is the one for AArch64.
     pub el1_is_aarch64: bool,
-    /// `VBAR_ELx[10:0]`, RES0 in the architecture, are added to the vector like the rest.
+    /// `VBAR_ELx[10:0]`, RES0 in the architecture, are added to the vector as well.
     pub vbar_low_bits: bool,
 }
 
@@ -77,10 +77,9 @@ pub const fn synchronous_abort_vector(sctlr2: u64) -> Vector {
 
 /// Takes an exception into AArch64 state: ELR, SPSR, ESR, FAR, PSTATE and PC of the target.
 ///
-/// The PSTATE that the handler starts with: NZCV, DIT and PAN kept (PAN set if `SCTLR.SPAN` is 0);
-/// SSBS from `SCTLR.DSSBS`; TCO and ALLINT by [`EntryContext`]; UAO, SS, IL and BTYPE 0; D, A, I and F
-/// set; mode `ELxh`. Bits `[63:32]` are 0: what `FEAT_GCS` (EXLOCK) and `FEAT_EBEP` (PM) do on entry is
-/// not modelled.
+/// The PSTATE of the handler: NZCV, DIT and PAN kept (PAN set if `SCTLR.SPAN` is 0); SSBS from `SCTLR.DSSBS`;
+/// TCO and ALLINT by [`EntryContext`]; UAO, SS, IL and BTYPE 0; D, A, I and F set; mode `ELxh`. Bits
+/// `[63:32]` are 0: the effects of `FEAT_GCS` (EXLOCK) and `FEAT_EBEP` (PM) on entry are not modelled.
 ///
 /// Source: DDI 0487, `AArch64.TakeException`.
 pub fn take_exception(cpu: &mut impl Registers, exception: &Exception, context: EntryContext) {
@@ -103,7 +102,7 @@ pub fn take_exception(cpu: &mut impl Registers, exception: &Exception, context: 
     cpu.set_reg(Reg::Pc, vbar.wrapping_add(group).wrapping_add(exception.vector.offset()));
 }
 
-/// The registers that the target owns.
+/// The registers of the target.
 struct Bank {
     elr: Reg,
     spsr: Reg,
@@ -136,7 +135,7 @@ impl Bank {
     }
 }
 
-/// The offset of the group of four vectors: by where the exception comes from.
+/// The offset of the group of four vectors, which depends on the source of the exception.
 fn vector_group(old: Pstate, target: Target, context: EntryContext) -> u64 {
     const CURRENT_SP_EL0: u64 = 0x000;
     const CURRENT_SP_ELX: u64 = 0x200;

@@ -3,7 +3,7 @@
 use crate::registers::sctlr;
 use crate::{Mode, Pstate, Reg, Registers};
 
-/// Which abort an AArch32 EL1 takes, with the FSR that describes it.
+/// An abort that an AArch32 EL1 takes, with the FSR that describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abort32 {
     /// Prefetch Abort: vector 0x0c, `LR_abt` = PC + 4, `IFSR` and `IFAR`.
@@ -17,16 +17,16 @@ pub enum Abort32 {
     Data {
         /// `DFSR`.
         dfsr: u32,
-        /// `DFAR`; left alone if `None` (asynchronous aborts).
+        /// `DFAR`; unchanged if `None` (asynchronous aborts).
         dfar: Option<u32>,
     },
 }
 
 /// Takes an abort into AArch32 Abort mode: FSR, FAR, `LR_abt`, `SPSR_abt`, CPSR and PC.
 ///
-/// The CPSR that the handler starts with: NZCV, Q, GE, DIT, F and PAN kept (PAN set if `SCTLR.SPAN` is
-/// 0); E from `SCTLR.EE`, T from `SCTLR.TE`, SSBS from `SCTLR.DSSBS`; IT, IL and SS 0; A and I set.
-/// `SPSR_abt` has DIT at `[21]`, where AArch32 has it.
+/// The CPSR of the handler: NZCV, Q, GE, DIT, F and PAN kept (PAN set if `SCTLR.SPAN` is 0); E from
+/// `SCTLR.EE`, T from `SCTLR.TE`, SSBS from `SCTLR.DSSBS`; IT, IL and SS 0; A and I set. DIT of `SPSR_abt` is
+/// at `[21]`, its place in AArch32.
 ///
 /// Source: DDI 0487, `AArch32.TakePrefetchAbortException`, `AArch32.TakeDataAbortException`,
 /// `AArch32.EnterMode`.
@@ -47,7 +47,7 @@ pub fn take_abort32(cpu: &mut impl Registers, abort: Abort32) {
     cpu.set_reg(Reg::Pc, base.wrapping_add(vector).into());
 }
 
-/// Writes the FSR and the FAR of an abort, and takes nothing.
+/// Writes the FSR and the FAR of an abort without taking it.
 ///
 /// Source: DDI 0487, `AArch32.ReportDataAbort`, `AArch32.ReportPrefetchAbort`.
 pub fn report_abort32(cpu: &mut impl Registers, abort: Abort32) {

@@ -6,14 +6,14 @@ use crate::abort::{DataAbort, InstructionAbort};
 use crate::bits::{bit, field, set_bit};
 use crate::{ExceptionClass, Fields, SError};
 
-/// `ESR_ELx`: why an exception was taken.
+/// `ESR_ELx`: the reason for an exception.
 ///
 /// EC `[31:26]`, IL `[25]`, ISS `[24:0]`, ISS2 `[55:32]`. Source: DDI 0487, D24.2 `ESR_EL1`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub struct Esr(u64);
 
-/// The ISS of an [`Esr`], taken apart where the class is one that memory errors become.
+/// The ISS of an [`Esr`], decoded for the classes that a memory error can raise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Syndrome {
     /// EC 0x24, 0x25.
@@ -39,7 +39,7 @@ impl Esr {
         Self(bits)
     }
 
-    /// An ESR of its parts; bits `[31:25]` of `iss` are ignored.
+    /// An ESR from its parts; bits `[31:25]` of `iss` are ignored.
     pub const fn new(class: ExceptionClass, il: bool, iss: u32) -> Self {
         Self((class.bits() as u64) << 26 | set_bit(25, il) | iss as u64 & Self::ISS_MASK)
     }
@@ -75,8 +75,8 @@ impl Esr {
         Self(self.0 & !Self::ISS2_MASK | (iss2 as u64) << 32 & Self::ISS2_MASK)
     }
 
-    /// The same abort of an instruction fetch: EC 0x24 and 0x25, which differ from 0x20 and 0x21 by one bit, become these.
-    /// `None` if this is no data abort.
+    /// The same abort of an instruction fetch: EC 0x24 and 0x25 become 0x20 and 0x21, which differ by one
+    /// bit. `None` if this is not a data abort.
     #[must_use]
     pub const fn as_instruction_abort(self) -> Option<Self> {
         const DATA: u64 = 1 << 28;
@@ -86,7 +86,7 @@ impl Esr {
         }
     }
 
-    /// The ISS, taken apart by class.
+    /// The ISS, decoded by class.
     pub const fn syndrome(self) -> Syndrome {
         match self.ec() {
             ExceptionClass::DATA_ABORT_LOWER | ExceptionClass::DATA_ABORT_SAME => {

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-/// What an abort was about: `ISS[5:0]` of a data or instruction abort.
+/// The cause of an abort: `ISS[5:0]` of a data or instruction abort.
 ///
-/// `level` is the lookup level of the table walk, -1 to 3 (-2 where `FEAT_D128` defines it).
-/// Codes that DDI 0487 does not allocate are kept as [`FaultStatus::Reserved`].
+/// `level` is the lookup level of the table walk, -1 to 3 (-2 where `FEAT_D128` defines it). Codes that DDI
+/// 0487 does not allocate are [`FaultStatus::Reserved`].
 ///
 /// Source: DDI 0487, `ESR_EL1`, ISS of a data abort, field DFSC; `AArch64.FaultSyndrome`, `EncodeLDFSC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,14 +34,14 @@ pub enum FaultStatus {
     External,
     /// Synchronous external abort on the table walk.
     ExternalOnWalk {
-        /// Lookup level whose descriptor could not be read.
+        /// The lookup level of the unreadable descriptor.
         level: i8,
     },
     /// Synchronous parity or ECC error on memory access, not on a table walk (without `FEAT_RAS`).
     Ecc,
     /// Synchronous parity or ECC error on the table walk (without `FEAT_RAS`).
     EccOnWalk {
-        /// Lookup level whose descriptor could not be read.
+        /// The lookup level of the unreadable descriptor.
         level: i8,
     },
     /// Synchronous tag check fault (`FEAT_MTE2`); as the DFSC of an SError, an asynchronous SError.
@@ -104,8 +104,8 @@ impl FaultStatus {
 
     /// The 6-bit code.
     ///
-    /// A level outside what the architecture encodes for the fault (it can be written, but no
-    /// hardware reports it) is taken as the nearest one that it does encode.
+    /// A level that the architecture does not encode for the fault becomes the nearest one that it does
+    /// encode. A program can write such a level; no hardware reports it.
     pub const fn bits(self) -> u8 {
         match self {
             Self::AddressSize { level: ..=-2 } => 0x2c,
@@ -137,7 +137,7 @@ impl FaultStatus {
         }
     }
 
-    /// The lookup level, where the fault has one.
+    /// The lookup level, if the fault has one.
     pub const fn level(self) -> Option<i8> {
         match self {
             Self::AddressSize { level }
@@ -151,18 +151,18 @@ impl FaultStatus {
         }
     }
 
-    /// Whether this is an external abort or an ECC error: the hardware could not deliver the data.
+    /// Returns true for an external abort or an ECC error: the hardware could not deliver the data.
     pub const fn is_external(self) -> bool {
         matches!(self, Self::External | Self::ExternalOnWalk { .. } | Self::Ecc | Self::EccOnWalk { .. })
     }
 
-    /// Whether it is an external abort or ECC error of the table walk.
+    /// Returns true for an external abort or ECC error of the table walk.
     pub const fn is_external_on_walk(self) -> bool {
         matches!(self, Self::ExternalOnWalk { .. } | Self::EccOnWalk { .. })
     }
 }
 
-/// Bits `[1:0]` of the codes that hold a level.
+/// Bits `[1:0]` of a code that holds a level.
 const fn level_0_to_3(level: i8) -> u8 {
     match level {
         ..=0 => 0,

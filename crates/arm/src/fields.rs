@@ -9,7 +9,7 @@ use crate::{Esr, ExceptionClass};
 /// One bit field of an ESR, with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// The name in DDI 0487.
+    /// The field's name in DDI 0487.
     pub name: &'static str,
     /// Most significant bit within `ESR_ELx`.
     pub msb: u8,

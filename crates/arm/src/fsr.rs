@@ -5,7 +5,7 @@ use core::fmt;
 use crate::bits::{bit, field};
 use crate::{AsynchronousErrorType, FaultStatus};
 
-/// How an FSR encodes its fault: by `TTBCR.EAE`, repeated in bit `[9]` of the FSR.
+/// The encoding of the fault in an FSR, selected by `TTBCR.EAE`; bit `[9]` of the FSR repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FsrFormat {
     /// Short descriptors: FS is `{[10], [3:0]}`.
@@ -14,10 +14,10 @@ pub enum FsrFormat {
     Lpae,
 }
 
-/// What an FSR says went wrong.
+/// The fault that an FSR reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FsrStatus {
-    /// A fault that AArch64 has too.
+    /// A fault that AArch64 has as well.
     Fault(FaultStatus),
     /// Asynchronous SError: FS 0b10110, STATUS 0b010001 in a `DFSR`.
     AsynchronousSError,
@@ -108,7 +108,7 @@ impl FsrStatus {
             0x11 => Self::AsynchronousSError,
             0x19 => Self::AsynchronousEcc,
             0x22 => Self::Debug,
-            // AArch32 has levels 1 to 3 for these and no negative levels; the codes stay raw.
+            // AArch32 has levels 1 to 3 for these faults and no negative levels; the codes stay raw.
             code @ (0x04 | 0x08 | 0x0c | 0x12..=0x14 | 0x1b | 0x1c | 0x23..=0x2c | 0x31) => {
                 Self::Reserved(code)
             }
@@ -122,7 +122,7 @@ impl FsrStatus {
     /// The 6-bit STATUS of the long-descriptor format; `None` if that format has no code for it.
     pub const fn to_lpae(self) -> Option<u8> {
         Some(match self {
-            // Some codes mean something else here, or nothing.
+            // Some codes have another meaning in this format, or none.
             Self::Fault(fault) => match Self::from_lpae(fault.bits()) {
                 Self::Fault(_) => fault.bits(),
                 _ => return None,
@@ -150,7 +150,7 @@ impl fmt::Display for FsrStatus {
     }
 }
 
-/// Bit `[9]`: LPAE. The rest of an FSR's fault goes by it.
+/// LPAE, bit `[9]`: it selects the encoding of the fault.
 const LPAE: u32 = 1 << 9;
 
 const fn format(bits: u32) -> FsrFormat {
@@ -178,7 +178,7 @@ const fn encode(format: FsrFormat, status: FsrStatus) -> Option<u32> {
     }
 }
 
-/// What both registers have.
+/// The members of both registers.
 macro_rules! common_fields {
     ($register:ident, $far:literal) => {
         impl $register {
@@ -187,7 +187,7 @@ macro_rules! common_fields {
                 Self(bits)
             }
 
-            /// The register with a status and nothing else; `None` if the format has no code for it.
+            /// The register with this status and all else zero; `None` if the format has no code for it.
             pub const fn new(format: FsrFormat, status: FsrStatus) -> Option<Self> {
                 match encode(format, status) {
                     Some(bits) => Some(Self(bits)),

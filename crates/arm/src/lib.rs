@@ -1,16 +1,16 @@
-//! The Arm architecture's own part of Seawall: syndromes, fault status codes, PSTATE and exception
-//! entry, to the bit, and nothing of KVM.
+//! The parts of the Arm architecture that Seawall needs: syndromes, fault status codes, PSTATE and exception
+//! entry, exact to the bit. The crate knows nothing of KVM.
 //!
 //! - [`Esr`]: `ESR_ELx` with every [`ExceptionClass`], its ISS fields by name, and a text form for logs
-//! - [`DataAbort`], [`InstructionAbort`], [`SError`]: the ISS of the exceptions a memory error becomes
-//! - [`FaultStatus`]: what went wrong, and at which walk level
+//! - [`DataAbort`], [`InstructionAbort`], [`SError`]: the ISS of the exceptions that a memory error raises
+//! - [`FaultStatus`]: the kind of fault, and the level of the walk
 //! - [`Dfsr`], [`Ifsr`]: the same for AArch32, in short-descriptor and LPAE form
 //! - [`Pstate`]: PSTATE and `SPSR_ELx`, both execution states
 //! - [`sysreg`]: system registers by number and name
-//! - [`take_exception`], [`take_abort32`]: what the CPU does when it takes one, over [`Registers`]
+//! - [`take_exception`], [`take_abort32`]: exception entry as the CPU does it, over [`Registers`]
 //!
-//! Every value decodes to something and encodes back to itself: hardware may write what this crate
-//! does not know yet.
+//! Every value decodes and encodes back to itself, because hardware may write values that this crate does not
+//! know yet.
 //!
 //! ```
 //! use seawall_arm::{DataAbort, Esr, FaultStatus, Syndrome};

@@ -219,7 +219,7 @@ impl Pstate {
         self.0 & mask
     }
 
-    /// Whether any bit of `mask` is set.
+    /// Returns true if any bit of `mask` is set.
     pub const fn has(self, mask: u64) -> bool {
         self.0 & mask != 0
     }
@@ -229,13 +229,13 @@ impl Pstate {
         Mode::from_bits((self.0 & Self::M) as u8)
     }
 
-    /// Whether this is AArch32 state.
+    /// Returns true for AArch32 state.
     pub const fn is_aarch32(self) -> bool {
         self.has(Self::NRW)
     }
 
-    /// The Exception level: by `M[3:2]` in AArch64 state, so that reserved modes have one too; in
-    /// AArch32 state EL0 for User, EL2 for Hyp, EL3 for Monitor and EL1 for all else.
+    /// The Exception level. In AArch64 state `M[3:2]` gives it, so reserved modes have one too. In AArch32
+    /// state it is EL0 for User, EL2 for Hyp, EL3 for Monitor and EL1 for all other modes.
     pub const fn exception_level(self) -> ExceptionLevel {
         if self.is_aarch32() {
             return match self.mode().exception_level() {
@@ -251,7 +251,7 @@ impl Pstate {
         }
     }
 
-    /// The same PSTATE as an AArch32 `SPSR_abt` holds it: DIT is `[21]` there, `[24]` is J and zero.
+    /// The same PSTATE in the format of an AArch32 `SPSR_abt`: DIT is at `[21]`, and `[24]` is J and zero.
     ///
     /// Source: DDI 0487, G8.2 `SPSR_abt`.
     pub const fn to_aarch32_spsr(self) -> u64 {
@@ -260,7 +260,8 @@ impl Pstate {
     }
 }
 
-/// Like a kernel prints it: `nzCv DAIF PAN EL1h`; a flag is in upper case when set, the rest are there only when set.
+/// The format of kernel logs, `nzCv DAIF PAN EL1h`: a condition or mask flag is in upper case if set; the
+/// other flags appear only if set.
 impl fmt::Display for Pstate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flag = |n: u32, set: char| if bit(self.0, n) { set } else { set.to_ascii_lowercase() };

@@ -2,14 +2,14 @@
 
 use crate::sysreg;
 
-/// A register of an Arm vCPU, as far as aborts, their delivery and their observers need it.
+/// A register of an Arm vCPU that aborts, their delivery or their observers need.
 ///
 /// `*El2` registers are those of a guest hypervisor at virtual EL2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reg {
-    /// `X0` to `X30`. In AArch32 state the banked registers are seen here as DDI 0487 D1.20.2 maps
-    /// them: `LR_abt` is `X20`. A number above 30 reads as zero and ignores writes, like `XZR`.
+    /// `X0` to `X30`. In AArch32 state they hold the banked registers as DDI 0487 D1.20.2 maps them: `LR_abt`
+    /// is `X20`. A number above 30 reads as zero and ignores writes, like `XZR`.
     X(u8),
     /// Program counter.
     Pc,
@@ -130,7 +130,7 @@ pub trait Registers {
 pub mod sctlr {
     /// AArch32 V, `[13]`: vectors at 0xffff_0000.
     pub const V: u64 = 1 << 13;
-    /// SPAN, `[23]`: PSTATE.PAN is left alone on exception entry.
+    /// SPAN, `[23]`: PSTATE.PAN does not change on exception entry.
     pub const SPAN: u64 = 1 << 23;
     /// AArch32 EE, `[25]`: data accesses of the handler are big-endian.
     pub const EE: u64 = 1 << 25;
@@ -181,8 +181,9 @@ pub mod tcr {
     /// AArch32 `TTBCR.EAE`, `[31]`: the guest uses the long-descriptor (LPAE) format.
     pub const EAE: u64 = 1 << 31;
 
-    /// Bytes of a page at a virtual address: 4, 16 or 64 KiB, by TG1 (`[31:30]`) where bit 55 is set, else by TG0
-    /// (`[15:14]`). A reserved encoding is taken for 4 KiB, as is a register that was never written.
+    /// The size in bytes of the page at a virtual address: 4, 16 or 64 KiB, by TG1 (`[31:30]`) if bit 55 is
+    /// set, else by TG0 (`[15:14]`). A reserved encoding counts as 4 KiB, as does a register that was never
+    /// written.
     pub const fn granule(tcr: u64, va: u64) -> u64 {
         let is_upper = va >> 55 & 1 == 1;
         match (is_upper, if is_upper { tcr >> 30 & 3 } else { tcr >> 14 & 3 }) {

@@ -5,7 +5,7 @@ use core::fmt;
 use crate::FaultStatus;
 use crate::bits::{bit, field, set_bit};
 
-/// AET, `ISS[12:10]` of an SError: in what state the error left the PE (`FEAT_RAS`).
+/// AET, `ISS[12:10]` of an SError: the state in which the error left the PE (`FEAT_RAS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum AsynchronousErrorType {
     /// Uncontainable, UC (0b000).
@@ -62,7 +62,7 @@ impl fmt::Display for AsynchronousErrorType {
     }
 }
 
-/// The ISS of an SError, `ESR_ELx[24:0]` with EC 0x2f; also what `VSESR_EL2` and `DISR_EL1` hold.
+/// The ISS of an SError, `ESR_ELx[24:0]` with EC 0x2f. `VSESR_EL2` and `DISR_EL1` have the same format.
 ///
 /// Source: DDI 0487, `ESR_EL1`, "ISS encoding for an SError exception".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,7 +84,7 @@ pub struct SError {
 impl SError {
     const REST: u32 = 0x00ff_c1c0;
 
-    /// Takes `ISS[24:0]` apart; bits `[31:25]` are ignored.
+    /// Decodes `ISS[24:0]`; bits `[31:25]` are ignored.
     pub const fn from_iss(iss: u32) -> Self {
         Self {
             ids: bit(iss as u64, 24),

@@ -1,14 +1,14 @@
-//! System registers by number: the one table for MRS and MSR, for KVM's register ids, and for names in texts.
+//! System registers by number: one table for MRS and MSR, for KVM's register ids, and for names in messages.
 //!
 //! Source: DDI 0487, D24.2, the encoding in each register's accessors; ICC registers: IHI 0069, 12.2.
 
-/// The number of a system register or instruction: op0:op1:CRn:CRm:op2, 16 bits. MRS and MSR have it in `[20:5]`, and
-/// KVM in the low half of a register's id.
+/// The number of a system register or instruction: op0:op1:CRn:CRm:op2, 16 bits. It is in `[20:5]` of MRS and
+/// MSR, and in the low half of KVM's register id.
 pub const fn encoding(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
     op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 }
 
-/// The name of a register as the manual writes it, in capitals, if [`TABLE`] has it.
+/// The name of a register in the manual's spelling, in capitals; `None` if [`TABLE`] lacks it.
 pub fn name(encoding: u16) -> Option<&'static str> {
     TABLE.iter().find(|(of_register, _)| *of_register == encoding).map(|(_, name)| *name)
 }
@@ -20,7 +20,7 @@ macro_rules! registers {
             pub const $name: u16 = encoding($op0, $op1, $crn, $crm, $op2);
         )*
 
-        /// Every register that has a name here, by its number.
+        /// Every named register, by its number.
         pub const TABLE: &[(u16, &str)] = &[$(($name, stringify!($name))),*];
     };
 }
@@ -42,7 +42,7 @@ registers! {
     DBGAUTHSTATUS_EL1: 2 0 7 14 6;
     MDCCSR_EL0: 2 3 0 1 0;
     DBGDTR_EL0: 2 3 0 4 0;
-    // DBGDTRTX_EL0, if written.
+    // DBGDTRTX_EL0 when written.
     DBGDTRRX_EL0: 2 3 0 5 0;
 
     // EL1: op1 is 0.

@@ -79,7 +79,7 @@ fn lpae_has_no_level_0_nor_what_only_aarch64_has() {
         FaultStatus::AccessFlag { level: 0 },
         FaultStatus::Permission { level: 0 },
         FaultStatus::ExternalOnWalk { level: -1 },
-        // Its code, 0x11, is the asynchronous SError's there.
+        // In LPAE form its code, 0x11, is the asynchronous SError's.
         FaultStatus::TagCheck,
         FaultStatus::GranuleProtection,
         FaultStatus::UnsupportedAtomicUpdate,

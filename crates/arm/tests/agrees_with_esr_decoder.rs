@@ -1,14 +1,14 @@
-//! Our decoder against `aarch64-esr-decoder`, an implementation that is not ours, on every value that
+//! Comparison of our decoder with `aarch64-esr-decoder`, an independent implementation, on every value that
 //! it accepts: class, fields by name, place and value, fault status and error state by meaning.
 
 use aarch64_esr_decoder::{FieldInfo, decode};
 use proptest::prelude::*;
 use seawall_arm::{Esr, FaultStatus, Syndrome};
 
-/// Its names that differ from DDI 0487's.
+/// The DDI 0487 name for a field that the other decoder names differently.
 fn our_name(class: u8, name: &str) -> &str {
     match (class, name) {
-        // It calls [19:16] of an MCRR Opc2; the manual, Opc1.
+        // It calls [19:16] of an MCRR Opc2; the manual calls it Opc1.
         (0x04 | 0x0c, "Opc2") => "Opc1",
         _ => name,
     }
@@ -38,7 +38,7 @@ fn check(bits: u64) -> bool {
     true
 }
 
-/// The fault status in words: same kind, same level. The error state by its abbreviation.
+/// Compares the fault status by the words for kind and level, and the error state by its abbreviation.
 fn check_meaning(esr: Esr, field: &FieldInfo) {
     let Some(text) = &field.description else { return };
     let status = match esr.syndrome() {
@@ -112,7 +112,7 @@ proptest! {
 
     #[test]
     fn any_class_and_iss(class in 0..64_u64, iss in 0..0x200_0000_u64, clear: u64, iss2 in 0..32_u64) {
-        // Few values have all RES0 bits clear: thin them out.
+        // Few values have all RES0 bits clear: thin out the rest.
         check(class << 26 | 1 << 25 | iss);
         check(class << 26 | iss & clear & (clear >> 7));
         check(iss2 << 32 | class << 26 | iss & 0xffff);

@@ -1,6 +1,6 @@
-//! The kernel half as an object file: every entry point that a hypervisor calls, for the vCPU of
-//! `own_vcpu`, without generics. `cargo xtask kernel-fit` reads the object: no path to a panic, no
-//! allocator, no floating point, a bounded stack.
+//! The kernel half as an object file: every entry point that a hypervisor calls, for the vCPU of `own_vcpu`,
+//! without generics. `cargo xtask kernel-fit` inspects the object: no path to a panic, no allocator, no
+//! floating point, a bounded stack.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ use seawall_events::wire::{ArmNisv, ArmSea, Mmio, one_reg_id};
 use seawall_events::{Abi, MmioExit, NisvExit, Refusal, Refused, Reg, Registers, SeaExit, VcpuEvents};
 use zerocopy::transmute;
 
-/// A vCPU of this hypervisor's own.
+/// A vCPU of this hypervisor.
 pub struct Guest(vcpu::Vcpu);
 
 impl Guest {
@@ -34,7 +34,7 @@ impl Guest {
         })
     }
 
-    /// What the hardware reported at the exit to EL2.
+    /// Records the hardware's report at the exit to EL2.
     #[inline(never)]
     pub fn exited(&mut self, fault: LastFault, walk_level: Option<i8>, mmio_waits: bool) {
         self.0.last_fault = fault;
@@ -90,13 +90,13 @@ impl Guest {
         seawall_events::kernel::get_events(&self.0)
     }
 
-    /// Before each entry into the guest.
+    /// Runs before each entry into the guest.
     #[inline(never)]
     pub fn prepare_run(&mut self) -> PendingSError {
         seawall_events::kernel::prepare_run(&mut self.0)
     }
 
-    /// An external abort of the guest trapped to EL2.
+    /// Handles an external abort of the guest that trapped to EL2.
     ///
     /// # Errors
     /// As [`seawall_events::kernel::handle_guest_sea`].
@@ -105,32 +105,32 @@ impl Guest {
         seawall_events::kernel::handle_guest_sea(&mut self.0, policy)
     }
 
-    /// The guest fetched where there is no memory.
+    /// Handles a guest's fetch from an address without memory.
     #[inline(never)]
     pub fn fetch_from_hole(&mut self) -> AbortDelivery {
         seawall_events::kernel::inject_fetch_from_hole(&mut self.0)
     }
 
-    /// The guest's table walk came to where there is no memory.
+    /// Handles a guest's table walk that reached an address without memory.
     #[inline(never)]
     pub fn walk_into_hole(&mut self) -> AbortDelivery {
         seawall_events::kernel::inject_walk_abort(&mut self.0)
     }
 }
 
-/// Whether a trap to EL2 is an external abort.
+/// Returns true if a trap to EL2 is an external abort.
 #[inline(never)]
 pub fn is_sea(esr: u64) -> bool {
     seawall_events::kernel::is_sea(Esr::from_bits(esr))
 }
 
-/// The exit that KVM makes of what the hardware reported.
+/// The exit that KVM makes from the hardware's report.
 #[inline(never)]
 pub fn sea_exit(esr: u64, far: u64, ipa: Option<u64>, guest_has_ras: bool) -> SeaExit {
     SeaExit::from_hardware(Esr::from_bits(esr), far, ipa, guest_has_ras)
 }
 
-/// What an exit says: gpa, gva, a fetch or not, the fault status code.
+/// The content of an exit: gpa, gva, true for a fetch, the fault status code.
 #[inline(never)]
 pub fn sea_fields(exit: &SeaExit) -> (Option<u64>, Option<u64>, bool, u8) {
     (exit.gpa_valid(), exit.gva_valid(), exit.is_fetch(), exit.fault_status().bits())
@@ -161,7 +161,7 @@ pub fn register_id(reg: Reg) -> Option<u64> {
     one_reg_id(reg)
 }
 
-/// An ESR, taken apart and put together again.
+/// Decodes and encodes an ESR.
 #[inline(never)]
 pub fn esr_round_trip(bits: u64) -> u64 {
     let esr = Esr::from_bits(bits);
@@ -174,13 +174,13 @@ pub fn esr_round_trip(bits: u64) -> u64 {
     Esr::new(esr.ec(), esr.il(), iss).with_iss2(esr.iss2()).bits()
 }
 
-/// The last of an ESR's fields that is not zero.
+/// The last non-zero field of an ESR.
 #[inline(never)]
 pub fn last_field(bits: u64) -> Option<Field> {
     Esr::from_bits(bits).fields().filter(|field| field.value != 0).last()
 }
 
-/// `DFSR` and `IFSR` of a fault in a format; `None` if the format has no code for it.
+/// `DFSR` and `IFSR` for a fault in a format; `None` if the format has no code for it.
 #[inline(never)]
 pub fn fsr_bits(format: FsrFormat, status: FsrStatus) -> (Option<u32>, Option<u32>) {
     (Dfsr::new(format, status).map(Dfsr::bits), Ifsr::new(format, status).map(Ifsr::bits))

@@ -5,27 +5,27 @@ use zerocopy::transmute;
 use crate::Refusal;
 use crate::wire::{MainlineEvents, PostedEvents, TrailingEvents, VCPU_EVENTS_SIZE};
 
-/// Where the proposal's `ext_abt_esr` lies in the 64 bytes.
+/// The place of the proposal's `ext_abt_esr` in the 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Layout {
     /// As posted on 2025-07-31: at 16, `reserved` moves to 24.
     #[default]
     Posted,
-    /// The thread's other candidate: `reserved` stays at 16, `ext_abt_esr` is the last word, at 56.
+    /// The thread's other candidate: `reserved` stays at 16, and `ext_abt_esr` is the last word, at 56.
     Trailing,
 }
 
-/// Which `struct kvm_vcpu_events` a VM speaks, and with it which rules apply.
+/// The form of `struct kvm_vcpu_events` that a VM uses, and with it the rules that apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Abi {
-    /// Linux as it is: data aborts only, no ESR for them, and checks that come after effects.
+    /// Today's Linux: data aborts only, without an ESR, and checks that come after effects.
     Mainline,
-    /// The proposal: instruction aborts, an ESR for either, and every check before any effect.
+    /// The proposal: instruction aborts, an ESR for both kinds, and every check before any effect.
     Extended(Layout),
 }
 
 impl Abi {
-    /// All of them.
+    /// All ABIs.
     pub const ALL: [Self; 3] =
         [Self::Mainline, Self::Extended(Layout::Posted), Self::Extended(Layout::Trailing)];
 }
@@ -35,15 +35,15 @@ impl Abi {
 /// As in the kernel, a flag is true if its byte is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct VcpuEvents {
-    /// An SError is to be injected (SET) or is pending (GET).
+    /// An SError: inject it (SET), or it is pending (GET).
     pub serror_pending: bool,
-    /// `serror_esr` counts; on GET, the host has RAS.
+    /// `serror_esr` is valid; on GET, the host has RAS.
     pub serror_has_esr: bool,
-    /// An external data abort is to be injected; always false on GET.
+    /// Inject an external data abort; always false on GET.
     pub ext_dabt_pending: bool,
-    /// An external instruction abort is to be injected (extended ABI); always false on GET.
+    /// Inject an external instruction abort (extended ABI); always false on GET.
     pub ext_iabt_pending: bool,
-    /// `ext_abt_esr` counts (extended ABI); always false on GET.
+    /// `ext_abt_esr` is valid (extended ABI); always false on GET.
     pub ext_abt_has_esr: bool,
     /// ISS of the SError, `[24:0]`.
     pub serror_esr: u64,
@@ -55,8 +55,8 @@ impl VcpuEvents {
     /// Reads the events from the bytes of a system call.
     ///
     /// # Errors
-    /// EINVAL if a reserved word, then if a pad byte, is not zero: in [`Abi::Mainline`] the bytes of
-    /// the proposal's fields are such.
+    /// EINVAL if a reserved word, or else a pad byte, is not zero. In [`Abi::Mainline`] the proposal's fields
+    /// are reserved or pad.
     pub fn from_bytes(abi: Abi, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Self, Refusal> {
         match abi {
             Abi::Mainline => {
@@ -74,10 +74,10 @@ impl VcpuEvents {
         }
     }
 
-    /// Writes the events as a system call wants them.
+    /// Writes the events as the bytes of a system call.
     ///
     /// # Errors
-    /// [`Refusal::NotInMainline`] if the events have what [`Abi::Mainline`] cannot say.
+    /// [`Refusal::NotInMainline`] if [`Abi::Mainline`] cannot express the events.
     pub fn to_bytes(&self, abi: Abi) -> Result<[u8; VCPU_EVENTS_SIZE], Refusal> {
         Ok(match abi {
             Abi::Mainline => transmute!(MainlineEvents::new(self)?),

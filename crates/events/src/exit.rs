@@ -1,10 +1,10 @@
-//! Exits that the kernel describes to user space in `struct kvm_run`.
+//! Exits that KVM describes to user space in `struct kvm_run`.
 
 use seawall_arm::{Esr, FaultStatus, Syndrome};
 
 use crate::wire::KVM_EXIT_ARM_SEA_FLAG_GPA_VALID;
 
-/// `KVM_EXIT_ARM_SEA`: nothing is pended and PC has not moved, so running again repeats the access.
+/// `KVM_EXIT_ARM_SEA`: nothing is pending and PC has not moved, so another run repeats the access.
 ///
 /// Source: api.rst, `KVM_EXIT_ARM_SEA`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,11 +25,11 @@ impl SeaExit {
     /// SET `[12:11]`, given only if the VM has RAS.
     pub const ESR_SET_MASK: u64 = 3 << 11;
 
-    /// The exit that KVM makes of what the hardware reported at EL2.
+    /// The exit that KVM makes from the hardware's report at EL2.
     ///
-    /// `far` is `FAR_EL2`. `ipa` is the page of `HPFAR_EL2`, or of a translation of the FAR, if there is
-    /// one; it is not valid for an abort on a table walk, nor for fault status 0x10 with FnV. For 0x18
-    /// KVM gives what it has, FnV or not: a VMM should trust no `gpa` of an exit with FnV.
+    /// `far` is `FAR_EL2`. `ipa` is the page of `HPFAR_EL2`, or of a translation of the FAR, if there is one;
+    /// it is not valid for an abort on a table walk, nor for fault status 0x10 with FnV. For 0x18 KVM passes
+    /// on its value, FnV or not, so a VMM should not trust the `gpa` of any exit with FnV.
     pub const fn from_hardware(esr: Esr, far: u64, ipa: Option<u64>, guest_has_ras: bool) -> Self {
         let mask = if guest_has_ras { Self::ESR_MASK | Self::ESR_SET_MASK } else { Self::ESR_MASK };
         let fnv = esr.bits() >> 10 & 1 != 0;
@@ -55,7 +55,7 @@ impl SeaExit {
         if self.esr.bits() >> 10 & 1 == 0 { Some(self.gva) } else { None }
     }
 
-    /// Whether the guest was fetching an instruction.
+    /// Returns true if the guest was fetching an instruction.
     pub const fn is_fetch(&self) -> bool {
         matches!(self.esr.syndrome(), Syndrome::InstructionAbort(_))
     }

@@ -1,4 +1,4 @@
-//! Why a call was refused: an errno for programs, a reason for people.
+//! The reasons for refused calls: an errno for programs, a message for people.
 
 use thiserror::Error;
 
@@ -15,13 +15,13 @@ pub enum Errno {
 }
 
 impl Errno {
-    /// The number, positive.
+    /// The number, as a positive value.
     pub const fn number(self) -> i32 {
         self as i32
     }
 }
 
-/// Why events were refused.
+/// The reason why events were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Refusal {
     /// ENOEXEC.
@@ -73,13 +73,14 @@ impl Refusal {
     }
 }
 
-/// A refusal by [`set_events`](crate::kernel::set_events), and whether the guest was changed all the same.
+/// A refusal by [`set_events`](crate::kernel::set_events), with the effect that it left on the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[error("{refusal}{}", if *.abort_delivered { " (the external abort of the same call was delivered)" } else { "" })]
 pub struct Refused {
-    /// Why.
+    /// The reason.
     pub refusal: Refusal,
-    /// Mainline looks at the SError's arguments after it delivered the abort of the same call.
+    /// True if the abort of the same call was delivered: mainline checks the SError's arguments only after
+    /// it.
     pub abort_delivered: bool,
 }
 

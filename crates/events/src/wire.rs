@@ -1,8 +1,8 @@
-//! What crosses the system call: struct layouts, exit reasons, capability and ioctl numbers of
-//! KVM/arm64, and the ONE_REG ids that aborts are watched through. Little-endian.
+//! The system call interface: struct layouts, exit reasons, capability and ioctl numbers of KVM/arm64, and
+//! the ONE_REG ids of the registers that aborts change. Little-endian.
 //!
-//! Source: Linux uapi `linux/kvm.h` and `asm/kvm.h`; api.rst, `KVM_GET_VCPU_EVENTS`,
-//! `KVM_EXIT_ARM_SEA`; the proposal of 2025-07-31.
+//! Source: Linux uapi `linux/kvm.h` and `asm/kvm.h`; api.rst, `KVM_GET_VCPU_EVENTS`, `KVM_EXIT_ARM_SEA`; the
+//! proposal of 2025-07-31.
 
 use core::mem::{offset_of, size_of};
 
@@ -56,7 +56,7 @@ pub struct PostedEvents {
     pub reserved: [U32; 10],
 }
 
-/// The thread's other candidate: `reserved` stays in place, `ext_abt_esr` comes last.
+/// The thread's other candidate: `reserved` stays in place, and `ext_abt_esr` comes last.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct TrailingEvents {
@@ -97,7 +97,7 @@ const _: () = {
     assert!(offset_of!(TrailingEvents, ext_abt_esr) == 56);
 };
 
-/// The kernel looks at the reserved words first, then at the pad bytes.
+/// Checks the reserved words first, then the pad bytes, as the kernel does.
 fn zero(reserved: &[U32], reserved_at: usize, pad: &[u8], pad_at: usize) -> Result<(), Refusal> {
     if let Some(n) = reserved.iter().position(|word| word.get() != 0) {
         return Err(Refusal::ReservedNotZero { offset: reserved_at + 4 * n });
@@ -206,8 +206,8 @@ pub const KVM_CAP_ARM_INJECT_SERROR_ESR: u32 = 158;
 pub const KVM_CAP_ARM_NISV_TO_USER: u32 = 177;
 /// `KVM_CAP_ARM_INJECT_EXT_DABT`.
 pub const KVM_CAP_ARM_INJECT_EXT_DABT: u32 = 178;
-/// `KVM_CAP_ARM_SEA_TO_USER`. The proposal's `KVM_CAP_ARM_INJECT_EXT_IABT` was posted with this
-/// number; it has none today, so nothing at 245 says that the extended ABI is there.
+/// `KVM_CAP_ARM_SEA_TO_USER`. The proposal's `KVM_CAP_ARM_INJECT_EXT_IABT` was posted with this number and
+/// has none today, so capability 245 does not announce the extended ABI.
 pub const KVM_CAP_ARM_SEA_TO_USER: u32 = 245;
 
 /// `KVM_RUN`.
@@ -247,7 +247,7 @@ pub struct ArmSea {
 pub struct Mmio {
     /// Guest physical address.
     pub phys_addr: U64,
-    /// Data written, or to be filled in for a read.
+    /// The data written, or the data to fill in for a read.
     pub data: [u8; 8],
     /// Length in bytes: 1, 2, 4 or 8.
     pub len: U32,
@@ -325,12 +325,12 @@ pub const fn system_reg_id(encoding: u16) -> u64 {
     SYSREG | encoding as u64
 }
 
-/// The ONE_REG id of a register; `None` for one that KVM does not have there.
+/// The ONE_REG id of a register; `None` for a register that KVM does not have there.
 pub const fn one_reg_id(reg: crate::Reg) -> Option<u64> {
     use crate::Reg;
     match reg {
         Reg::X(n) if n <= 30 => Some(CORE + 2 * n as u64),
-        // Core registers to KVM, some of them system registers to the CPU.
+        // KVM treats these as core registers; for the CPU some of them are system registers.
         Reg::SpEl0 => Some(CORE + 0x3e),
         Reg::Pc => Some(CORE + 0x40),
         Reg::Pstate => Some(CORE + 0x42),

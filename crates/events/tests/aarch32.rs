@@ -1,4 +1,4 @@
-//! Section 3 of the facts: what is injected into AArch32 EL1.
+//! Section 3 of the facts: injection into AArch32 EL1.
 
 mod guest;
 
@@ -143,7 +143,7 @@ fn unmasked_serror_is_lost_after_dfsr_was_overwritten() {
     }
 }
 
-/// A vCPU on which KVM_RUN was never called.
+/// A vCPU without any KVM_RUN so far.
 struct NeverRan(Vcpu);
 
 impl Registers for NeverRan {
@@ -179,7 +179,7 @@ impl VcpuState for NeverRan {
     }
 }
 
-/// KVM's exception entry goes by HCR_EL2.RW, which the first KVM_RUN clears. Measured on Linux 7.2.12.
+/// KVM's exception entry depends on HCR_EL2.RW, which the first KVM_RUN clears. Measured on Linux 7.2.12.
 #[test]
 fn a_vcpu_that_never_ran_takes_no_abort_but_has_its_fsr_and_far() {
     for (events, written) in [
@@ -194,7 +194,7 @@ fn a_vcpu_that_never_ran_takes_no_abort_but_has_its_fsr_and_far() {
     }
 }
 
-/// For the same reason; the lower level that it seems to come from is AArch32. Measured on Linux 7.2.12.
+/// The reason is the same; the lower level that it seems to come from is AArch32. Measured on Linux 7.2.12.
 #[test]
 fn a_vcpu_that_never_ran_takes_an_unmasked_serror_into_aarch64_state() {
     let mut vcpu = NeverRan(aarch32(SVC));

@@ -48,7 +48,7 @@ fn test_name(cell: &str) -> Option<(String, String)> {
     Some((file.into(), name.into()))
 }
 
-/// Whether the source has a function of this name that is a test: `#[test]` among its attributes.
+/// Returns true if the source has a function of this name with `#[test]` among its attributes.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let function = format!("fn {name}(");
@@ -59,7 +59,7 @@ fn has_test(source: &str, name: &str) -> bool {
     })
 }
 
-/// What is wrong with a table: `source` gives a file below `crates/`.
+/// The mistakes of a table: `source` returns the text of a file below `crates/`.
 fn problems(text: &str, rules: &[&str], source: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! What the other files of the audit leave: two ESRs in one call, what masks an SError, and what the
-//! host did before anyone asked for an injection.
+//! The rest of the audit: two ESRs in one call, the masks of an SError, and the host's actions before anyone
+//! asked for an injection.
 
 mod guest;
 
@@ -31,7 +31,8 @@ fn of_daif_only_a_masks_an_serror() {
 
 #[test]
 fn an_abort_that_firmware_claimed_leaves_no_trace_in_the_guest() {
-    // The host saw it (last_fault), APEI took it: the host does not ask for the exit, and the guest goes on.
+    // The host saw it (last_fault) and APEI took it: the host does not ask for the exit, and the guest goes
+    // on.
     let mut vcpu = guest(5);
     vcpu.last_fault.esr = Esr::from_bits(0x9200_0210);
     let before = vcpu.clone();
@@ -42,7 +43,7 @@ fn an_abort_that_firmware_claimed_leaves_no_trace_in_the_guest() {
 
 #[test]
 fn after_a_fault_on_a_poisoned_host_page_the_abort_has_the_exact_address() {
-    // SIGBUS told the VMM the page; what the guest is told comes from the stage 2 fault itself.
+    // SIGBUS told the VMM the page; the guest's report comes from the stage 2 fault itself.
     let mut vcpu = guest(0x3c5);
     vcpu.last_fault =
         LastFault { esr: Esr::from_bits(0x9383_0007), far: 0x4020_0a48, ipa: Some(0x4020_0000) };

@@ -1,4 +1,4 @@
-//! Section 3 of the facts: what is injected into AArch64 EL1.
+//! Section 3 of the facts: injection into AArch64 EL1.
 
 mod guest;
 
@@ -11,7 +11,7 @@ use seawall_events::kernel::{
 };
 use seawall_events::{Abi, Reg, Registers};
 
-/// After a data abort into a guest in `pstate` with `sctlr`: the PSTATE of its handler.
+/// The handler's PSTATE after a data abort into a guest in `pstate` with `sctlr`.
 fn handler_pstate(pstate: u64, sctlr: u64) -> u64 {
     let mut vcpu = guest(pstate);
     vcpu.set_reg(Reg::SctlrEl1, sctlr);
@@ -166,7 +166,8 @@ fn kvm_s_injector_does_not_set_allint() {
     assert_eq!(handler_pstate(5, SPAN | 1 << 61), 0x3c5);
 }
 
-/// RES0 in the architecture, but KVM adds the offset to what user space wrote. Measured on Linux 7.2.12.
+/// RES0 in the architecture, but KVM adds the offset to user space's value unchanged. Measured on Linux
+/// 7.2.12.
 #[test]
 fn kvm_s_injector_adds_to_vbar_as_it_is() {
     let mut vcpu = el1();
@@ -175,7 +176,7 @@ fn kvm_s_injector_adds_to_vbar_as_it_is() {
     check(&vcpu, &[(Reg::Pc, VBAR + 0x604)]);
 }
 
-/// The CPU takes it, not KVM: DDI 0487, `VBAR_EL1`, bits [10:0] are RES0.
+/// The CPU takes it, not KVM. DDI 0487, `VBAR_EL1`: bits [10:0] are RES0.
 #[test]
 fn an_serror_that_waited_is_taken_at_vbar_without_its_low_bits() {
     let mut vcpu = el1();

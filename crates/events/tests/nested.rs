@@ -207,20 +207,21 @@ fn an_serror_that_el2_masked_is_taken_at_el2_once_it_is_unmasked() {
     assert!(!get_events(&vcpu).unwrap().serror_pending);
 }
 
-/// Measured on Linux 7.2.12, as the next three.
+/// Measured on Linux 7.2.12, like the next three.
 #[test]
 fn a_pending_serror_is_routed_anew_at_each_exit() {
     let mut vcpu = nested(9 | A, AMO);
     set_events(&mut vcpu, POSTED, &serror_esr(0x11)).unwrap();
     assert_eq!(finish_run(&mut vcpu), PendingSError::Waits);
-    // Its guest ran meanwhile, and it asked for SErrors: they are not the guest's.
+    // Its guest ran meanwhile, and it asked for SErrors, so they do not go to the guest.
     vcpu.set_reg(Reg::Pstate, 5 | A);
     assert_eq!(finish_run(&mut vcpu), PendingSError::Taken(Target::El2));
     check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0011), (Reg::Pc, VBAR_EL2 + 0x580), (Reg::EsrEl1, 0)]);
     assert_eq!(finish_run(&mut vcpu), PendingSError::None);
 }
 
-/// HCR_EL2.VSE is still set for the hypervisor, and means its guest now; so does VSESR_EL2, which is 0 here.
+/// HCR_EL2.VSE is still set for the hypervisor, and now applies to its guest; so does VSESR_EL2, which is 0
+/// here.
 #[test]
 fn until_then_the_guest_of_the_hypervisor_takes_one_that_is_not_its_own() {
     let mut vcpu = nested(9 | A, AMO);
@@ -255,7 +256,7 @@ fn until_then_the_cpu_takes_it_once_it_is_unmasked() {
     check(&vcpu, &[(Reg::EsrEl2, 0xbe00_0011), (Reg::Pc, VBAR_EL2 + 0x380)]);
 }
 
-/// One held, one pending: they are told apart by the two, but have one VSESR.
+/// One held, one pending: two flags tell them apart, but they share one VSESR.
 #[test]
 fn an_serror_that_is_held_and_one_that_is_pending_are_taken_one_after_the_other() {
     let mut vcpu = nested(9, 0);

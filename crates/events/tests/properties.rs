@@ -19,7 +19,7 @@ fn any_abi() -> impl Strategy<Value = Abi> {
     ]
 }
 
-/// Bytes: all at random, or all zero but for the fields, so that the checks are passed often.
+/// Bytes that are all random, or zero except for the fields, so that many pass the checks.
 fn any_bytes() -> impl Strategy<Value = [u8; 64]> {
     let sparse = (any::<[bool; 5]>(), any::<u64>(), any::<u64>(), 0..40_u32, 0..40_u32).prop_map(
         |(flags, serror_esr, abort_esr, serror_shift, abort_shift)| {
@@ -64,7 +64,7 @@ prop_compose! {
     }
 }
 
-/// A state that a guest can be in: a mode that exists for it.
+/// A possible state of a guest, in a mode that exists for it.
 fn any_sound_vcpu() -> impl Strategy<Value = Vcpu> {
     (any_vcpu(), any::<usize>()).prop_map(|(mut vcpu, pick)| {
         let modes: &[Mode] = match (vcpu.config.el1_aarch32, vcpu.config.el2) {
@@ -115,7 +115,7 @@ proptest! {
         let moved = after.reg(Reg::Pc) != vcpu.reg(Reg::Pc) || pstate.bits() != vcpu.reg(Reg::Pstate);
         let lost = applied.serror == Some(SErrorDelivery::Lost) && applied.abort.is_none();
         if moved && !lost {
-            // The handler's mode is one that the guest has, with its vector within reach.
+            // The guest has the handler's mode, and the vector is within reach.
             let expected: &[Mode] = match (vcpu.config.el1_aarch32, vcpu.config.el2) {
                 (true, _) => &[Mode::Abort],
                 (false, true) => &[Mode::El1h, Mode::El2h],
@@ -136,7 +136,7 @@ proptest! {
                 prop_assert!(vector < 0x800 && vector % 0x80 == 0, "{:#x}", vector);
             }
         }
-        // And what is still pending can be asked for and given back.
+        // The pending events can be read and set again.
         let events = get_events(&after).unwrap();
         prop_assert!(events.serror_esr <= 0x1ff_ffff);
         let again = after.clone();

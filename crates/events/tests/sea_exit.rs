@@ -1,4 +1,4 @@
-//! Sections 1 and 3 of the facts: when the host exits with a SEA, and what the exit says.
+//! Sections 1 and 3 of the facts: the conditions of a SEA exit, and its content.
 
 mod guest;
 
@@ -73,7 +73,7 @@ fn gpa_is_not_valid_for_a_walk_nor_for_0x10_with_fnv() {
         let exit = exit_of(esr, TO_USER);
         assert_eq!((exit.gpa_valid(), exit.flags, exit.gpa), (None, 0, 0), "{esr:#x}");
     }
-    // Of the codes that are not a walk's, KVM looks at FnV for 0x10 alone.
+    // Among the codes without a walk, KVM checks FnV for 0x10 alone.
     for esr in [0x9200_0218, 0x9200_0618] {
         assert_eq!(exit_of(esr, TO_USER).gpa_valid(), Some(0x8020_1000), "{esr:#x}");
     }
@@ -116,7 +116,7 @@ fn an_abort_on_a_stage_2_walk_is_the_host_s_own() {
         let (vcpu, _) = fallback_of(el1_unmasked(), esr, TO_USER);
         check(&vcpu, &[(Reg::EsrEl1, 0xbf00_0000)]);
     }
-    // S1PTW alone, or a walk of stage 1, is the guest's.
+    // S1PTW alone, or a stage 1 walk, belongs to the guest.
     assert_eq!(exit_of(0x9200_0090, TO_USER).esr.bits(), 0x9200_0010);
     assert_eq!(exit_of(0x9200_0015, TO_USER).esr.bits(), 0x9200_0015);
 }

@@ -1,4 +1,4 @@
-//! Section 2 of the facts: the steps of `KVM_SET_VCPU_EVENTS`, and what `KVM_GET_VCPU_EVENTS` says.
+//! Section 2 of the facts: the steps of `KVM_SET_VCPU_EVENTS`, and the result of `KVM_GET_VCPU_EVENTS`.
 
 mod guest;
 
@@ -15,7 +15,7 @@ use seawall_events::kernel::{
 };
 use seawall_events::{Abi, Errno, Refusal, Refused, Reg, Registers, VcpuEvents};
 
-/// Refused with this reason, and the guest as it was.
+/// Checks that the call is refused with this reason and leaves the guest unchanged.
 fn check_refused(vcpu: &Vcpu, abi: Abi, events: &VcpuEvents, refusal: Refusal) {
     let mut after = vcpu.clone();
     let refused = set_events(&mut after, abi, events);
@@ -91,7 +91,7 @@ fn reserved_and_pad_are_einval_before_any_effect() {
         let mut wire = [0; 64];
         wire[2] = 1; // ext_dabt_pending
         wire[offset] = 1;
-        // The trailing layout has the abort's ESR at 56..64: it says nothing without its flag.
+        // The trailing layout has the abort's ESR at 56..64: it means nothing without its flag.
         for abi in [Abi::Mainline, POSTED] {
             let mut vcpu = el1();
             let refused = set_events_bytes(&mut vcpu, abi, || Some(wire)).unwrap_err();
@@ -274,7 +274,7 @@ fn masked_serror_is_pending_and_get_returns_its_esr() {
     assert_eq!(applied.serror, Some(SErrorDelivery::Pending));
     let events = get_events(&vcpu).unwrap();
     assert_eq!(events, VcpuEvents { serror_esr: 0x10_0c11, ..serror_esr(0) });
-    // Without an ESR, has_esr is 1 all the same: it says that the host has RAS.
+    // has_esr is 1 even without an ESR: it says that the host has RAS.
     let mut vcpu = el1();
     set_events(&mut vcpu, POSTED, &serror()).unwrap();
     assert_eq!(get_events(&vcpu).unwrap(), serror_esr(1 << 24));

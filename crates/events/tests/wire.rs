@@ -1,4 +1,4 @@
-//! Section 1 of the facts: what crosses the system call.
+//! Section 1 of the facts: the system call interface.
 
 mod guest;
 
@@ -127,7 +127,7 @@ fn capabilities_are_linux_s() {
     assert_eq!(wire::KVM_CAP_ARM_SEA_TO_USER, 245);
 }
 
-/// A `struct kvm_run` with an exit: 256 bytes are enough.
+/// A `struct kvm_run` with an exit: 256 bytes suffice.
 fn kvm_run(reason: u32, union: &[u8]) -> [u8; 256] {
     let mut run = [0; 256];
     run[8..12].copy_from_slice(&reason.to_le_bytes());

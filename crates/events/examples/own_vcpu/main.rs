@@ -11,7 +11,7 @@ use seawall_events::kernel::{
 use seawall_events::{Abi, Layout, Reg, Registers, SeaExit};
 use vcpu::Vcpu;
 
-/// The VMs of this hypervisor speak the proposal's ABI.
+/// The ABI of this hypervisor's VMs: the proposal's.
 const ABI: Abi = Abi::Extended(Layout::Posted);
 
 /// The handler of `KVM_SET_VCPU_EVENTS`: 0, or a negative errno.
@@ -25,7 +25,7 @@ fn ioctl_set_vcpu_events(vcpu: &mut Vcpu, copy_from_user: impl FnOnce() -> Optio
     }
 }
 
-/// The guest's EL1 fetched from bad memory: the hardware trapped to us with this.
+/// The guest's EL1 fetched from bad memory, and the hardware trapped to the hypervisor with this report.
 fn trap_from_hardware(vcpu: &mut Vcpu) -> Option<SeaExit> {
     vcpu.last_fault = LastFault { esr: Esr::from_bits(0x8200_0210), far: 0x40_1040, ipa: Some(0x8020_1000) };
     let policy = SeaPolicy { to_user: true, guest_has_ras: true };

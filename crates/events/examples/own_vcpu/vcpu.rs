@@ -1,22 +1,22 @@
-//! A vCPU of a hypervisor's own: all that the kernel half asks for.
+//! A hypervisor's own vCPU type, with everything that the kernel half needs.
 
 use seawall_events::kernel::{LastFault, VcpuConfig, VcpuState, VirtualSError};
 use seawall_events::{Reg, Registers};
 
-/// Guest state, as a hypervisor would keep it between runs.
+/// Guest state that a hypervisor keeps between runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Vcpu {
     pub(crate) regs: [u64; 52],
     pub(crate) config: VcpuConfig,
     pub(crate) last_fault: LastFault,
     pub(crate) serror: VirtualSError,
-    /// An MMIO read was handed to user space and waits for its data.
+    /// True while an MMIO read waits for its data from user space.
     pub(crate) mmio_waits: bool,
-    /// What a walk of the guest's tables for the S1PTW rule finds.
+    /// The result of a walk of the guest's tables for the S1PTW rule.
     pub(crate) walk_level: Option<i8>,
 }
 
-/// Where a register is kept; `None` if this hypervisor's guests do not have it.
+/// The index of a register; `None` if this hypervisor's guests lack it.
 fn index(reg: Reg) -> Option<usize> {
     #[rustfmt::skip]
     const SYSTEM: [Reg; 21] = [

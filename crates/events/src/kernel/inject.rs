@@ -1,4 +1,4 @@
-//! Building the exceptions: which Exception level, which ESR, and the entry itself.
+//! Construction of the exceptions: the Exception level, the ESR, and the entry.
 
 use seawall_arm::{
     Abort32, EntryContext, Esr, Exception, ExceptionClass, ExceptionLevel, FaultStatus, Mode, Pstate, Reg,
@@ -8,31 +8,32 @@ use seawall_arm::{
 
 use super::{VcpuState, VirtualSError};
 
-/// What became of an external abort.
+/// The outcome of an external abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AbortDelivery {
     /// The guest is at the first instruction of its handler.
     Delivered(Target),
-    /// The last exit was a stage 2 fault on the guest's own table walk, and the walk does not come past
-    /// that descriptor any more: KVM takes the error for transient and changes nothing. Or EL1 is AArch32 and
-    /// the vCPU never ran: its FSR and FAR are written, and it takes nothing.
+    /// Nothing was delivered, for one of two reasons. The last exit was a stage 2 fault on the guest's own
+    /// table walk, and the walk no longer reaches that descriptor: KVM takes the error for transient and
+    /// changes nothing. Or EL1 is AArch32 and the vCPU never ran: KVM writes its FSR and FAR, and it takes
+    /// nothing.
     NotDelivered,
 }
 
-/// What became of an SError.
+/// The outcome of an SError.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SErrorDelivery {
     /// The guest is at the first instruction of its handler.
     Delivered(Target),
-    /// PSTATE.A masks it: the CPU takes it when the guest clears it.
+    /// PSTATE.A masks it: the CPU takes it once the guest clears PSTATE.A.
     Pending,
-    /// Virtual EL2 can not take it now: the host tries again at each run.
+    /// Virtual EL2 cannot take it now: the host tries again at each run.
     HeldForEl2,
     /// An unmasked SError into AArch32 EL1 is lost; `DFSR` holds its ESR.
     Lost,
 }
 
-/// Which abort, and the ISS to OR into its ESR.
+/// An abort, and the ISS to OR into its ESR.
 #[derive(Clone, Copy)]
 pub(crate) struct Abort {
     pub(crate) is_instruction: bool,
@@ -46,7 +47,7 @@ pub(crate) fn external_abort(vcpu: &mut impl VcpuState, abort: Abort) -> AbortDe
     if config.el2 && !is_hyp_context(vcpu) && abort_goes_to_el2(vcpu) {
         let class = abort_class(abort.is_instruction, true);
         let esr = abort_esr(class, FaultStatus::External, abort.iss);
-        // Of the guest hypervisor's own SCTLR2, whatever its guest's says.
+        // The guest hypervisor's own SCTLR2, whatever its guest's value.
         let sctlr2 = if config.sctlr2 { vcpu.reg(Reg::Sctlr2El2) } else { 0 };
         enter(vcpu, Target::El2, synchronous_abort_vector(sctlr2), esr, Some(far));
         return AbortDelivery::Delivered(Target::El2);
@@ -55,8 +56,8 @@ pub(crate) fn external_abort(vcpu: &mut impl VcpuState, abort: Abort) -> AbortDe
         let abort = aarch32_abort(vcpu.reg(Reg::TcrEl1), abort.is_instruction, far);
         vcpu.drop_mmio();
         if !vcpu.has_run() {
-            // KVM's entry goes by HCR_EL2.RW, which the first run clears: it sees an AArch64 IRQ or FIQ,
-            // and it has no entry for those.
+            // KVM's entry depends on HCR_EL2.RW, which the first run clears: before it, KVM sees an AArch64
+            // IRQ or FIQ, for which it has no entry.
             report_abort32(vcpu, abort);
             return AbortDelivery::NotDelivered;
         }
@@ -75,7 +76,8 @@ pub(crate) fn external_abort(vcpu: &mut impl VcpuState, abort: Abort) -> AbortDe
     AbortDelivery::Delivered(target)
 }
 
-/// Injects an SError with this ISS: taken at once if it is unmasked, made pending if not.
+/// Injects an SError with this ISS: the guest takes it at once if it is unmasked, otherwise it becomes
+/// pending.
 pub(crate) fn serror(vcpu: &mut impl VcpuState, iss: u64) -> SErrorDelivery {
     let esr = Esr::new(ExceptionClass::SERROR, true, iss as u32);
     if vcpu.config().el2 {
@@ -94,7 +96,7 @@ pub(crate) fn serror(vcpu: &mut impl VcpuState, iss: u64) -> SErrorDelivery {
         vcpu.set_serror(VirtualSError { vsesr: iss & Esr::ISS_MASK, pending: true, ..vcpu.serror() });
         return SErrorDelivery::Pending;
     }
-    // Before the first run KVM's entry takes EL1 for AArch64, and has one.
+    // Before the first run KVM's entry takes EL1 for AArch64, and has an entry for it.
     if vcpu.config().el1_aarch32 && vcpu.has_run() {
         // DFSR is ESR_EL1. KVM writes it, then has no AArch32 entry for an SError.
         vcpu.set_reg(Reg::EsrEl1, esr.bits());
@@ -106,10 +108,10 @@ pub(crate) fn serror(vcpu: &mut impl VcpuState, iss: u64) -> SErrorDelivery {
     SErrorDelivery::Delivered(target)
 }
 
-/// Exception entry as KVM emulates it, and the MMIO access that it cuts short.
+/// Exception entry as KVM emulates it, which also drops a pending MMIO access.
 fn enter(vcpu: &mut impl VcpuState, target: Target, vector: Vector, esr: Esr, far: Option<u64>) {
-    // KVM goes by the mode for the vector group, honours SCTLR_EL2.SPAN whatever E2H and TGE say, does not
-    // know ALLINT, and adds to VBAR as it is, RES0 bits and all.
+    // KVM chooses the vector group by the mode, honours SCTLR_EL2.SPAN whatever E2H and TGE are, does not
+    // know ALLINT, and adds the offset to VBAR unchanged, RES0 bits included.
     let context = EntryContext {
         mte: vcpu.config().mte,
         nmi: false,
@@ -121,7 +123,7 @@ fn enter(vcpu: &mut impl VcpuState, target: Target, vector: Vector, esr: Esr, fa
     vcpu.drop_mmio();
 }
 
-/// Whether PSTATE.A holds SErrors back; `SCTLR2_ELx.NMEA` says that it does not.
+/// Returns true if PSTATE.A masks SErrors; `SCTLR2_ELx.NMEA` overrides it.
 pub(crate) fn serror_is_masked(vcpu: &impl VcpuState) -> bool {
     pstate(vcpu).has(Pstate::A) && effective_sctlr2(vcpu) & sctlr2::NMEA == 0
 }
@@ -130,8 +132,8 @@ pub(crate) fn pstate(vcpu: &impl VcpuState) -> Pstate {
     Pstate::from_bits(vcpu.reg(Reg::Pstate))
 }
 
-/// FSC 0x10; after a stage 2 fault on the stage 1 walk 0x14 + the level that a new walk finds, and
-/// `None` if it does not find the descriptor.
+/// FSC 0x10. After a stage 2 fault on the stage 1 walk it is 0x14 + the level that a new walk finds, or
+/// `None` if that walk does not find the descriptor.
 fn abort_status(vcpu: &impl VcpuState) -> Option<FaultStatus> {
     let fault = vcpu.last_fault();
     let s1ptw = fault.esr.bits() >> 7 & 1 != 0;
@@ -165,18 +167,18 @@ fn aarch32_abort(ttbcr: u64, is_instruction: bool, far: u64) -> Abort32 {
     }
 }
 
-/// The mode is one of EL2's.
+/// Returns true in a mode of EL2.
 fn is_el2(vcpu: &impl VcpuState) -> bool {
     let pstate = pstate(vcpu);
     !pstate.is_aarch32() && pstate.exception_level() == ExceptionLevel::El2
 }
 
-/// The guest hypervisor itself runs, or its user space (TGE).
+/// Returns true if the guest hypervisor itself runs, or its user space (TGE).
 pub(crate) fn is_hyp_context(vcpu: &impl VcpuState) -> bool {
     is_el2(vcpu) || vcpu.reg(Reg::HcrEl2) & hcr::TGE != 0
 }
 
-/// Where an exception goes that changes no context.
+/// The target of an exception that does not change the context.
 fn exception_target(vcpu: &impl VcpuState) -> Target {
     if !vcpu.config().el2 {
         return Target::El1;
@@ -205,7 +207,7 @@ fn effective_sctlr2(vcpu: &impl VcpuState) -> u64 {
     }
 }
 
-/// Of a nested guest: its hypervisor asked for external aborts, or for those that EL1 masks.
+/// For a nested guest: true if its hypervisor asked for external aborts, or for those that EL1 masks.
 fn abort_goes_to_el2(vcpu: &impl VcpuState) -> bool {
     if vcpu.reg(Reg::HcrEl2) & (hcr::TGE | hcr::TEA) != 0 {
         return true;
@@ -213,8 +215,8 @@ fn abort_goes_to_el2(vcpu: &impl VcpuState) -> bool {
     is_privileged(vcpu) && pstate(vcpu).has(Pstate::A) && tmea(vcpu)
 }
 
-/// Of a nested guest: its hypervisor asked for SErrors, or for those that are masked. At EL1 NMEA does
-/// not count as unmasking; at EL0 it does.
+/// For a nested guest: true if its hypervisor asked for SErrors, or for those that are masked. NMEA does not
+/// count as unmasking at EL1; at EL0 it does.
 fn serror_goes_to_el2(vcpu: &impl VcpuState) -> bool {
     if effective_amo(vcpu) {
         return true;
@@ -225,7 +227,8 @@ fn serror_goes_to_el2(vcpu: &impl VcpuState) -> bool {
     if is_privileged(vcpu) { pstate(vcpu).has(Pstate::A) } else { serror_is_masked(vcpu) }
 }
 
-/// Of a nested guest: its virtual SErrors are its hypervisor's to inject, by its own HCR_EL2.VSE and VSESR_EL2.
+/// For a nested guest: true if its hypervisor injects its virtual SErrors, by its own HCR_EL2.VSE and
+/// VSESR_EL2.
 pub(crate) fn serrors_are_the_hypervisors(vcpu: &impl VcpuState) -> bool {
     vcpu.config().el2 && !is_hyp_context(vcpu) && (effective_amo(vcpu) || tmea(vcpu))
 }
@@ -238,7 +241,7 @@ fn is_privileged(vcpu: &impl VcpuState) -> bool {
     pstate(vcpu).exception_level() != ExceptionLevel::El0
 }
 
-/// `HCR_EL2.AMO`, which KVM takes for 1 at EL2 with E2H set and TGE clear.
+/// `HCR_EL2.AMO`, which KVM treats as 1 at EL2 with E2H set and TGE clear.
 fn effective_amo(vcpu: &impl VcpuState) -> bool {
     let hcr = vcpu.reg(Reg::HcrEl2);
     let host_kernel = is_el2(vcpu) && hcr & (hcr::E2H | hcr::TGE) == hcr::E2H;

@@ -1,5 +1,5 @@
-//! The kernel half: what `KVM_SET_VCPU_EVENTS` and `KVM_GET_VCPU_EVENTS` do to a vCPU, and what KVM does about the external
-//! abort of a guest. A kernel, or a software CPU, implements [`VcpuState`].
+//! The kernel half: the effects of `KVM_SET_VCPU_EVENTS` and `KVM_GET_VCPU_EVENTS` on a vCPU, and KVM's
+//! handling of a guest's external abort. A kernel, or a software CPU, implements [`VcpuState`].
 
 mod inject;
 mod run;

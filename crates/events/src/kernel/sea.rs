@@ -6,7 +6,7 @@ use super::inject::{self, Abort};
 use super::{AbortDelivery, SErrorDelivery, VcpuState};
 use crate::SeaExit;
 
-/// What decides between exit and fallback, beyond the vCPU itself.
+/// The inputs, beyond the vCPU itself, that decide between exit and fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SeaPolicy {
     /// User space enabled `KVM_CAP_ARM_SEA_TO_USER` for the VM.
@@ -15,22 +15,21 @@ pub struct SeaPolicy {
     pub guest_has_ras: bool,
 }
 
-/// The host did not exit: it gave the guest an SError with ISS bit 24, which makes Linux panic.
+/// The fallback without an exit: the host gave the guest an SError with ISS bit 24, which makes Linux panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HostFallback {
-    /// What became of the SError.
+    /// The outcome of the SError.
     pub serror: SErrorDelivery,
 }
 
-/// Whether an ESR taken to EL2 is a synchronous external abort: FSC 0x10, 0x13..=0x18, 0x1b..=0x1f.
+/// Returns true if an ESR taken to EL2 is a synchronous external abort: FSC 0x10, 0x13..=0x18, 0x1b..=0x1f.
 pub const fn is_sea(esr: Esr) -> bool {
     let is_abort = esr.ec().is_data_abort() || esr.ec().is_instruction_abort();
     is_abort && matches!(esr.bits() & 0x3f, 0x10 | 0x13..=0x18 | 0x1b..=0x1f)
 }
 
-/// What KVM does with the external abort that [`VcpuState::last_fault`] holds, if firmware (APEI) did
-/// not claim it before: the exit, or the fallback if the abort is the host's own or user space did not
-/// opt in.
+/// KVM's handling of the external abort in [`VcpuState::last_fault`], if firmware (APEI) did not claim it
+/// before: the exit, or the fallback if the abort is the host's own or user space did not opt in.
 ///
 /// Source: api.rst, `KVM_EXIT_ARM_SEA`.
 ///
@@ -44,20 +43,21 @@ pub fn handle_guest_sea(vcpu: &mut impl VcpuState, policy: SeaPolicy) -> Result<
     Ok(SeaExit::from_hardware(fault.esr, fault.far, fault.ipa, policy.guest_has_ras))
 }
 
-/// A fetch from an address without memory: KVM injects an external instruction abort by itself.
+/// A fetch from an address without memory: KVM injects an external instruction abort without user space.
 pub fn inject_fetch_from_hole(vcpu: &mut impl VcpuState) -> AbortDelivery {
     inject::external_abort(vcpu, Abort { is_instruction: true, iss: 0 })
 }
 
-/// A table walk that came to an address without memory (a stage 2 fault with S1PTW): KVM injects the
-/// abort by itself, as data or instruction abort by what the walk was for.
+/// A table walk that reached an address without memory (a stage 2 fault with S1PTW): KVM injects the abort
+/// without user space, as a data or instruction abort by the access that caused the walk.
 pub fn inject_walk_abort(vcpu: &mut impl VcpuState) -> AbortDelivery {
     let is_instruction = vcpu.last_fault().esr.ec().is_instruction_abort();
     inject::external_abort(vcpu, Abort { is_instruction, iss: 0 })
 }
 
-/// Memory of the host's own: without RAS nothing else aborts to EL2; a stage 2 table; the `VNCR_EL2`
-/// page while the guest hypervisor itself runs (a data abort: bit \`[13]` of a fetch's ISS is RES0).
+/// Returns true for the host's own memory. Without RAS nothing else aborts to EL2. With RAS it is a stage 2
+/// table, or the `VNCR_EL2` page while the guest hypervisor itself runs (a data abort: bit `[13]` of a
+/// fetch's ISS is RES0).
 fn host_owns(vcpu: &impl VcpuState, esr: Esr) -> bool {
     const VNCR: u64 = 1 << 13;
     const S1PTW: u64 = 1 << 7;

@@ -10,20 +10,20 @@ use crate::{Abi, Refusal, Refused, VcpuEvents};
 /// The ISS of an SError that came without an ESR: IDS alone, "implementation defined".
 const SERROR_ISS_IDS: u64 = 1 << 24;
 
-/// What a call did to the guest.
+/// The effects of a call on the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Applied {
-    /// The external abort, if one was asked for.
+    /// The external abort, if the call asked for one.
     pub abort: Option<AbortDelivery>,
-    /// The SError, if one was asked for.
+    /// The SError, if the call asked for one.
     pub serror: Option<SErrorDelivery>,
 }
 
 /// `KVM_SET_VCPU_EVENTS`: validates, injects, commits.
 ///
-/// [`Abi::Extended`] checks everything first: after an error the vCPU is as it was. [`Abi::Mainline`]
-/// delivers the abort first and looks at the SError's arguments only then, and only if one is pending.
-/// The abort comes before the SError; its entry sets PSTATE.A, so the SError normally stays pending.
+/// [`Abi::Extended`] checks everything first: after an error the vCPU is unchanged. [`Abi::Mainline`]
+/// delivers the abort first; it checks the SError's arguments after that, and only if one is pending. The
+/// abort comes before the SError; its entry sets PSTATE.A, so the SError normally stays pending.
 ///
 /// Source: api.rst, `KVM_SET_VCPU_EVENTS`; the proposal of 2025-07-31.
 ///
@@ -34,7 +34,7 @@ pub fn set_events(vcpu: &mut impl VcpuState, abi: Abi, events: &VcpuEvents) -> R
         return Err(Refusal::NotInitialised.into());
     }
     match abi {
-        // From bytes these would be pad and reserved, and come here as EINVAL already.
+        // In bytes these would be pad and reserved words, which already gave EINVAL.
         Abi::Mainline if events.ext_iabt_pending || events.ext_abt_has_esr || events.ext_abt_esr != 0 => {
             return Err(Refusal::NotInMainline.into());
         }
@@ -59,8 +59,8 @@ pub fn set_events(vcpu: &mut impl VcpuState, abi: Abi, events: &VcpuEvents) -> R
     Ok(applied)
 }
 
-/// [`set_events`] from the bytes of the system call. `copy_in` is asked for them after the vCPU was
-/// found initialised, as the kernel does; `None` is a fault.
+/// [`set_events`] from the bytes of the system call. Like the kernel, it calls `copy_in` for them only after
+/// it found the vCPU initialised; `None` is a fault.
 ///
 /// # Errors
 /// As [`set_events`]; also EFAULT, and EINVAL for reserved words and pad bytes.
@@ -76,8 +76,8 @@ pub fn set_events_bytes(
     set_events(vcpu, abi, &VcpuEvents::from_bytes(abi, &bytes)?)
 }
 
-/// `KVM_GET_VCPU_EVENTS`: what of the events is still pending. External aborts never are: they were
-/// delivered. What it returns may be given to [`set_events`].
+/// `KVM_GET_VCPU_EVENTS`: the events that are still pending. External aborts never are, because they were
+/// delivered. [`set_events`] accepts the result.
 ///
 /// # Errors
 /// ENOEXEC before `KVM_ARM_VCPU_INIT`.
@@ -104,8 +104,8 @@ pub fn get_events_bytes(vcpu: &impl VcpuState, abi: Abi) -> Result<[u8; VCPU_EVE
     get_events(vcpu)?.to_bytes(abi)
 }
 
-/// What the proposal checks before any effect: `has_esr` counts even with nothing pending. `ras`: the host
-/// has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`).
+/// The proposal's checks before any effect; `has_esr` counts even with nothing pending. `ras`: the host has
+/// RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`).
 ///
 /// # Errors
 /// The first that applies of: an ESR without RAS, an ESR with a bit outside the ISS, both aborts at once.

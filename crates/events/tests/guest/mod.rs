@@ -1,4 +1,4 @@
-//! The vCPU that the tests drive: the one of `examples/own_vcpu`, and the states they start from.
+//! The vCPU that the tests drive, from `examples/own_vcpu`, and the states from which they start.
 #![allow(dead_code)]
 
 #[path = "../../examples/own_vcpu/vcpu.rs"]
@@ -16,7 +16,7 @@ pub(crate) const FAR: u64 = 0x50_0123;
 pub(crate) const VBAR: u64 = 0xffff_8000_1000_0800;
 pub(crate) const VBAR_EL2: u64 = 0xffff_0000_2000_0000;
 
-/// SPAN set: PAN is left alone.
+/// SPAN set: exception entry does not change PAN.
 pub(crate) const SPAN: u64 = 1 << 23;
 
 /// A guest on a host with RAS, stopped in `pstate` by a load from bad memory.
@@ -38,7 +38,7 @@ pub(crate) fn guest(pstate: u64) -> Vcpu {
     vcpu
 }
 
-/// EL1h with DAIF set, as the golden vectors have it.
+/// EL1h with DAIF set, as in the golden vectors.
 pub(crate) fn el1() -> Vcpu {
     guest(0x3c5)
 }
