@@ -1,5 +1,6 @@
-//! A VMM of its own, from `KVM_CREATE_VM` to memory errors contained and healed: steps 1 to 9 of docs/embedding.md, with
-//! `kvm-ioctls` and `vm-memory`. Its guest loads from a bad line, then calls a function in another one, and lives.
+//! A complete VMM, from `KVM_CREATE_VM` to memory errors contained and healed: steps 1 to 9 of
+//! docs/embedding.md, with `kvm-ioctls` and `vm-memory`. Its guest loads from a bad line, then calls a
+//! function in another one, and lives.
 //!
 //! It runs in the lab, whose machine can turn memory bad:
 //!
@@ -42,18 +43,18 @@ mod vmm {
     const RAM_SIZE: u64 = 1 << 20;
     const VECTORS: u64 = RAM + 0x1000;
     const CODE: u64 = RAM + 0x2000;
-    /// What goes bad: data, and code.
+    /// The lines that go bad: data, and code.
     const BAD_DATA: u64 = RAM + 0x3040;
     const BAD_CODE: u64 = RAM + 0x4040;
-    /// Where records of errors go. A guest that boots by ACPI learns of it from the HEST.
+    /// The place of error records. A guest that boots by ACPI learns it from the HEST.
     const RECORDS: GhesRegion = GhesRegion { base: RAM + 0x8_0000, sea: 2, polled: 1, poll_interval: 1000 };
-    /// No memory: the guest tells by writes here what its handler reads.
+    /// An address without memory: the guest writes here what its handler reads.
     const CONSOLE: u64 = 0x0900_0000;
 
     /// adr x30, .+8; ldr x3, [x4]: bad data; blr x6: bad code; mov x0, #0x8400_0008: PSCI SYSTEM_OFF; hvc #0
     const PROGRAM: [u32; 6] = [0x1000_005e, 0xf940_0083, 0xd63f_00c0, 0xd2b0_8000, 0xf280_0100, 0xd400_0002];
-    /// Tells ESR and FAR, and goes on where X30 says: mrs x0, esr_el1; mrs x1, far_el1; str x0, [x2]; str x1, [x2, #8];
-    /// msr elr_el1, x30; eret
+    /// Reports ESR and FAR, and goes on at X30: mrs x0, esr_el1; mrs x1, far_el1; str x0, [x2]; str x1, [x2,
+    /// #8]; msr elr_el1, x30; eret
     const HANDLER: [u32; 6] = [0xd538_5200, 0xd538_6001, 0xf900_0040, 0xf900_0441, 0xd518_403e, 0xd69f_03e0];
 
     pub(super) fn run() -> Result<(), Box<dyn Error>> {
@@ -79,16 +80,16 @@ mod vmm {
         let mut errors = Errors { containment, injector, memory: memory.clone(), started };
         sigbus::install()?;
 
-        // Memory goes bad: what a cosmic ray does elsewhere.
+        // Memory goes bad; elsewhere a cosmic ray does this.
         let mut register = PoisonRegister::open()?;
         for gpa in [BAD_DATA, BAD_CODE] {
-            memory.write_slice(&[0; 64], GuestAddress(gpa))?; // without it there is no memory yet
+            memory.write_slice(&[0; 64], GuestAddress(gpa))?; // the host has no page for it before the first write
             register.poison(physical_address(host + (gpa - RAM))?, 64)?;
         }
         let ended = run_vcpu(&mut vcpu, &mut errors);
         for bad in keeper.with(|ledger| ledger.ranges().map(|bad| bad.range).collect::<Vec<_>>()) {
             for host in map.host_ranges(bad.clone()) {
-                // SAFETY: the memory is mapped so, and its guest has ended: all of it may go.
+                // SAFETY: this is the memory's mapping, and its guest has ended: all of it may go.
                 unsafe { seawall_host::heal(host, Backing::ANONYMOUS) }?;
             }
             println!("vmm: {} pages from {:#x} on are healed", keeper.remove(bad.clone()), bad.start);
@@ -97,10 +98,10 @@ mod vmm {
         ended
     }
 
-    /// The loop that each VMM has.
+    /// The loop that every VMM has.
     fn run_vcpu(vcpu: &mut VcpuFd, errors: &mut Errors) -> Result<(), Box<dyn Error>> {
         loop {
-            // What the last run met, before the next.
+            // Contain the SIGBUS of the last run before the next one.
             while let Some(signal) = sigbus::take() {
                 errors.contain(vcpu, Last::Any, &signal.into())?;
             }
@@ -127,7 +128,7 @@ mod vmm {
         }
     }
 
-    /// All that is new in a VMM that contains memory errors.
+    /// Everything that a VMM adds to contain memory errors.
     struct Errors {
         containment: Containment,
         injector: Injector,
@@ -136,8 +137,8 @@ mod vmm {
     }
 
     impl Errors {
-        /// The hardware gave the error to the guest's CPU, and KVM to us; or the host's kernel knew that the page was bad, and
-        /// did not let the guest have it.
+        /// Two cases lead here. The hardware gave the error to the guest's CPU, and KVM passed it on; or the
+        /// host's kernel knew the bad page and kept the guest from it.
         fn contain(&mut self, vcpu: &VcpuFd, last: Last, source: &Source) -> Result<(), Box<dyn Error>> {
             let mut vcpu = Exited::new(vcpu, self.injector, last);
             let now = Now::new(0, self.started.elapsed());
@@ -157,7 +158,7 @@ mod vmm {
             userspace_addr: host,
             ..Default::default()
         };
-        // SAFETY: the mapping is that of `memory` in `run`, which outlives the VM.
+        // SAFETY: `memory` in `run` has this mapping, and outlives the VM.
         unsafe {
             vm.set_user_memory_region(ram)?;
         }

@@ -1,4 +1,4 @@
-//! Where a guest's memory is in its VMM.
+//! The guest's memory in its VMM's address space.
 
 use std::ops::Range;
 
@@ -9,18 +9,19 @@ use thiserror::Error;
 pub struct MemoryRegion {
     /// Guest physical address.
     pub guest: u64,
-    /// The same byte in the VMM's address space.
+    /// The address of the same byte in the VMM's address space.
     pub host: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// Regions that cannot be.
+/// A region that an address map cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("expected regions that hold something, end below 2^64 and do not overlap, got {0:x?}")]
 pub struct BadRegion(pub MemoryRegion);
 
-/// Translates between guest physical and host virtual addresses, in the logarithm of the number of regions.
+/// A translation between guest physical and host virtual addresses. A lookup takes time in the logarithm of
+/// the number of regions.
 ///
 /// ```
 /// use seawall::{AddressMap, MemoryRegion};
@@ -44,7 +45,7 @@ impl AddressMap {
     /// A map of these regions, in any order.
     ///
     /// # Errors
-    /// [`BadRegion`]: one that is empty, goes beyond the end of an address space, or overlaps another in either.
+    /// [`BadRegion`]: a region that is empty, goes beyond the end of an address space, or overlaps another one in either.
     pub fn new(regions: impl IntoIterator<Item = MemoryRegion>) -> Result<Self, BadRegion> {
         let by_guest: Vec<MemoryRegion> = regions.into_iter().collect();
         let by_host = by_guest.clone();
@@ -54,32 +55,32 @@ impl AddressMap {
         })
     }
 
-    /// The guest physical address of a byte of the VMM's.
+    /// The guest physical address of a byte in the VMM.
     pub fn guest(&self, host: u64) -> Option<u64> {
         let region = find(&self.by_host, host, |region| region.host)?;
         Some(region.guest + (host - region.host))
     }
 
-    /// Where a byte of the guest's is in the VMM.
+    /// The VMM's address of a byte of the guest.
     pub fn host(&self, guest: u64) -> Option<u64> {
         let region = find(&self.by_guest, guest, |region| region.guest)?;
         Some(region.host + (guest - region.guest))
     }
 
-    /// The guest physical ranges behind a range of the VMM's: several if regions meet in it, none if there is no guest
-    /// memory.
+    /// The guest physical ranges behind a range of the VMM: several if regions meet in it, none if there is
+    /// no guest memory.
     pub fn guest_ranges(&self, host: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         overlaps(&self.by_host, host, |region| (region.host, region.guest))
     }
 
-    /// Where a guest physical range is in the VMM, with the same exceptions.
+    /// The VMM's ranges for a guest physical range, with the same exceptions.
     pub fn host_ranges(&self, guest: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         overlaps(&self.by_guest, guest, |region| (region.guest, region.host))
     }
 }
 
-/// The parts of `range` that lie in regions, in the other address space. `sides`: where a region begins in this one and in the
-/// other.
+/// The parts of `range` that lie in regions, in the other address space. `sides`: the start of a region in
+/// this address space and in the other.
 fn overlaps(
     regions: &[MemoryRegion],
     range: Range<u64>,

@@ -1,4 +1,4 @@
-//! From what told of an error to a guest that goes on.
+//! Containment from a reported error to a guest that goes on.
 
 mod refuse;
 mod steps;
@@ -21,16 +21,17 @@ use crate::{
 #[cfg(feature = "records")]
 mod records;
 
-/// Turns the memory errors of one guest into what a policy decides, and says what became of it.
+/// Handles the memory errors of one guest as a policy decides, and reports the outcome.
 ///
-/// [`contain`](Containment::contain) is all of it. Its parts are handed over once: where the guest's memory is
-/// ([`with_addresses`](Containment::with_addresses)), the ledger of bad pages (`with_ledger`), who is told (`with_telemetry`),
-/// the host ([`with_host`](Containment::with_host)), and at each start of a guest where that looks for records (`set_records`).
-/// None of them is needed.
+/// [`contain`](Containment::contain) does all of it. You supply its parts once: the addresses of the guest's
+/// memory ([`with_addresses`](Containment::with_addresses)), the ledger of bad pages (`with_ledger`), a sink
+/// for reports (`with_telemetry`), the host ([`with_host`](Containment::with_host)), and at each start of a
+/// guest the place where it looks for records (`set_records`). All of them are optional.
 ///
-/// `contain` is made of steps that can be taken one by one: [`decide_sea`](Containment::decide_sea) and
-/// [`decide_sigbus`](Containment::decide_sigbus) look and change nothing of the guest, `record` (feature `records`) writes the
-/// firmware's record for a guest that looks for such, and [`inject`](Containment::inject) does what was decided.
+/// `contain` consists of steps that you can also call one by one: [`decide_sea`](Containment::decide_sea) and
+/// [`decide_sigbus`](Containment::decide_sigbus) decide without changing the guest, `record` (feature
+/// `records`) writes the firmware's record for a guest that looks for one, and
+/// [`inject`](Containment::inject) carries out the decision.
 pub struct Containment {
     policy: Box<dyn Policy>,
     storm: StormGuard,
@@ -48,34 +49,34 @@ pub struct Containment {
     is_dry_run: bool,
 }
 
-/// What a [`Containment`] remembers of the errors that it met; its parts are not among it.
+/// The memory of a [`Containment`] about past errors, without its parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContainmentState {
     storm: StormState,
-    /// When, and which.
+    /// The time and the page of each.
     bad_pages: Vec<(Duration, u64)>,
     repeats: RepeatsState,
     #[cfg(feature = "records")]
     records: records::RecordsState,
 }
 
-/// What can go wrong between an exit and its injection. The vCPU is as it was, but for [`ContainError::Vcpu`], where the
-/// backend failed.
+/// A failure between an exit and its injection. The vCPU is unchanged, except after [`ContainError::Vcpu`],
+/// where the backend failed.
 #[derive(Debug, Error)]
 pub enum ContainError<E: std::error::Error + 'static> {
     /// The backend failed.
     #[error(transparent)]
     Vcpu(#[from] E),
-    /// The decision is about another vCPU, or this one has run since: it is not where the error was met.
+    /// The decision is about another vCPU, or this one has run since, so it is no longer at the error.
     #[error(
         "the decision is about a vCPU at PC {decided:#x}, and this one is at PC {found:#x}: give it the decision about \
          its own error, before it runs again"
     )]
     OtherVcpu {
-        /// Where the error was met.
+        /// PC at the error.
         decided: u64,
-        /// Where this vCPU is.
+        /// PC of this vCPU.
         found: u64,
     },
     /// The VM's ABI cannot express the policy's decision.
@@ -88,7 +89,7 @@ pub enum ContainError<E: std::error::Error + 'static> {
         policy: &'static str,
         /// Its decision.
         injection: Injection,
-        /// Why it cannot be.
+        /// The reason.
         refusal: seawall_events::Refusal,
     },
 }
@@ -114,48 +115,48 @@ impl Containment {
         }
     }
 
-    /// The same with another storm guard.
+    /// Uses another storm guard.
     #[must_use]
     pub fn with_storm_guard(self, storm: StormGuard) -> Self {
         Self { storm, ..self }
     }
 
-    /// The same with another threshold for the advice to evacuate.
+    /// Uses another threshold for the advice to evacuate.
     #[must_use]
     pub fn with_evacuation_threshold(self, evacuation: EvacuationThreshold) -> Self {
         Self { evacuation, ..self }
     }
 
-    /// The same, knowing where the guest's memory is in this process: for SIGBUS, and to tell the host.
+    /// Sets the addresses of the guest's memory in this process, for SIGBUS and for the host.
     #[must_use]
     pub fn with_addresses(self, addresses: AddressMap) -> Self {
         Self { addresses, ..self }
     }
 
-    /// The memory slots are others from now on.
+    /// Sets the addresses after a change of the memory slots.
     pub fn set_addresses(&mut self, addresses: AddressMap) {
         self.addresses = addresses;
     }
 
-    /// The same, telling the host of bad pages. It needs [`Containment::with_addresses`].
+    /// Tells this host of bad pages. It needs [`Containment::with_addresses`].
     #[must_use]
     pub fn with_host(self, host: impl Host + 'static) -> Self {
         Self { host: Some(Box::new(host)), ..self }
     }
 
-    /// This host is told of bad pages from now on, or nobody.
+    /// Sets the host that is told of bad pages from now on; `None` for no host.
     pub fn set_host(&mut self, host: Option<Box<dyn Host>>) {
         self.host = host;
     }
 
-    /// The same, entering bad pages in this ledger.
+    /// Enters bad pages in this ledger.
     #[cfg(feature = "ledger")]
     #[must_use]
     pub fn with_ledger(self, ledger: std::sync::Arc<crate::ledger::Keeper>) -> Self {
         Self { ledger: Some(ledger), ..self }
     }
 
-    /// The same, telling this sink of errors, and of accesses that nobody answers. It is told on the thread of the vCPU, and
+    /// Reports errors and unanswered accesses to this sink. The call runs on the thread of the vCPU, and
     /// errors of other vCPUs wait meanwhile.
     #[cfg(feature = "telemetry")]
     #[must_use]
@@ -163,27 +164,28 @@ impl Containment {
         Self { sink: Some(Box::new(sink)), ..self }
     }
 
-    /// The same in a dry run, or not: see [`Containment::set_dry_run`].
+    /// Sets or clears the dry run: see [`Containment::set_dry_run`].
     #[must_use]
     pub fn with_dry_run(self, is_dry_run: bool) -> Self {
         Self { is_dry_run, ..self }
     }
 
-    /// The same on a host with pages of so many bytes: see [`Containment::set_host_page`].
+    /// Sets the size of the host's pages in bytes: see [`Containment::set_host_page`].
     #[must_use]
     pub fn with_host_page(mut self, bytes: u64) -> Self {
         self.set_host_page(bytes);
         self
     }
 
-    /// Bytes of the pages in which the host has the guest's memory, a power of two: 4096 if nothing is said. An error costs
-    /// such a page as a whole, or a page of the guest's where those are larger ([`MemoryError::range`]).
+    /// Sets the size in bytes of the host's pages behind the guest's memory, a power of two; the default is
+    /// 4096. An error costs such a page as a whole, or a page of the guest if those are larger
+    /// ([`MemoryError::range`]).
     pub fn set_host_page(&mut self, bytes: u64) {
         self.host_page = bytes.checked_next_power_of_two().unwrap_or(PAGE);
     }
 
-    /// From now on everything is decided and reported, and nothing is entered, recorded or injected anywhere, nor is the host
-    /// told: to see in production what would be done, before it is.
+    /// Sets or clears the dry run. In a dry run everything is decided and reported, but nothing is entered,
+    /// recorded or injected, and the host is not told. It shows in production what Seawall would do.
     pub fn set_dry_run(&mut self, is_dry_run: bool) {
         self.is_dry_run = is_dry_run;
     }
@@ -193,8 +195,8 @@ impl Containment {
         &*self.policy
     }
 
-    /// The guest reboots: the containment forgets what the old guest did and was told, and keeps which pages of the host
-    /// went bad. Say again where the new guest looks for records (`set_records`).
+    /// Handles a reboot of the guest: the containment forgets the old guest's errors and injections, and
+    /// keeps the host's bad pages. Call `set_records` again for the new guest.
     pub fn reset(&mut self) {
         self.storm.forget();
         self.repeats = Repeats::default();
@@ -202,7 +204,7 @@ impl Containment {
         self.records.reset(None);
     }
 
-    /// What it remembers, for a snapshot.
+    /// The state to keep in a snapshot.
     pub fn state(&self) -> ContainmentState {
         ContainmentState {
             storm: self.storm.state(),
@@ -213,7 +215,7 @@ impl Containment {
         }
     }
 
-    /// It remembers this from now on, as far as its guards remember that much.
+    /// Restores a state, as far as the guards can hold it.
     pub fn set_state(&mut self, state: &ContainmentState) {
         self.storm.set_state(&state.storm);
         self.evacuation.remember(state.bad_pages.iter().copied());
@@ -222,11 +224,11 @@ impl Containment {
         self.records.set_state(&state.records);
     }
 
-    /// Contains the error that a vCPU came out of its run with: decides, enters the page in the ledger, writes the record of
-    /// it, injects, reads back what the guest will see, tells the host of the page, and whoever is to be told of errors. The
-    /// vCPU can be run again unless [`Contained::stop`] says why not.
+    /// Contains the error that ended a vCPU's run: decides, enters the page in the ledger, writes its record,
+    /// injects, reads back what the guest will see, and tells the host and the sink. The vCPU can run again
+    /// unless [`Contained::stop`] gives a reason.
     ///
-    /// `memory`: the guest's, where its records lie (`set_records`); without it none is written.
+    /// `memory`: the guest's memory with its records (`set_records`); without it no record is written.
     ///
     /// # Errors
     /// [`ContainError`]; nothing was injected then, unless the backend failed after it.
@@ -268,7 +270,7 @@ impl Containment {
         Ok(Contained::Error(outcome))
     }
 
-    /// Does what was decided.
+    /// Carries out a decision.
     fn act<V: Inject>(
         &mut self,
         vcpu: &mut V,
@@ -293,7 +295,7 @@ impl Containment {
         }
         #[cfg(feature = "records")]
         if let Some(memory) = memory {
-            // The abort alone is better than none.
+            // The abort alone is better than no abort.
             if self.record(memory, &mut decision, now.time).is_err() {
                 decision.recorded = crate::Recorded::Unwritable;
             }
@@ -302,14 +304,16 @@ impl Containment {
         Ok(self.inject_here(vcpu, decision).inspect_err(|_| self.retract(memory, recorded))?)
     }
 
-    /// The guest's memory behind a SIGBUS: what the host takes away as a whole, `si_addr_lsb`, around `si_addr`.
+    /// The guest's memory behind a SIGBUS: the range of 2^`si_addr_lsb` bytes around `si_addr`, which the host
+    /// takes away as a whole.
     pub fn guest_ranges(&self, exit: &SigbusExit) -> Vec<Range<u64>> {
         let size = 1_u64.checked_shl(exit.lsb.into()).unwrap_or(1 << 63);
         let start = exit.address & !(size - 1);
         self.addresses.guest_ranges(start..start.saturating_add(size)).collect()
     }
 
-    /// Enters bad memory that no vCPU has touched yet in the ledger, and tells the guest of it if it looks for records.
+    /// Enters bad memory that no vCPU has touched yet in the ledger, and tells a guest that looks for
+    /// records.
     fn found(&mut self, range: Range<u64>, memory: Option<&dyn RecordMemory>, now: &Now) {
         if self.is_dry_run {
             return;
@@ -317,7 +321,7 @@ impl Containment {
         self.enter(range.clone(), false, now);
         #[cfg(feature = "records")]
         if let (Some(memory), Some(ghes)) = (memory, self.records()) {
-            // A guest that cannot be told touches it, or does not.
+            // A guest that cannot be told may still never touch it.
             let _ = ghes.announce(memory, range, now.time);
         }
         #[cfg(not(feature = "records"))]
@@ -335,7 +339,7 @@ impl Containment {
         let _ = (range, is_consumed, now);
     }
 
-    /// What the host has put back is not bad any more.
+    /// Removes the page that the host has repaired.
     #[cfg_attr(not(feature = "ledger"), allow(clippy::unused_self))]
     fn strike_out(&self, error: &MemoryError) {
         #[cfg(feature = "ledger")]
@@ -346,7 +350,7 @@ impl Containment {
         let _ = error;
     }
 
-    /// No abort follows: the guest would take the record for that of another.
+    /// Takes back the record, because no abort follows: the guest would take it for that of another error.
     #[cfg_attr(not(feature = "records"), allow(clippy::unused_self))]
     fn retract(&mut self, memory: Option<&dyn RecordMemory>, recorded: crate::Recorded) {
         #[cfg(feature = "records")]
@@ -359,8 +363,8 @@ impl Containment {
         let _ = (memory, recorded);
     }
 
-    /// Tells the host of the page that an exit named, in pages of its own, if it was not the host that told of the error. A
-    /// larger page that the guest gives up has good memory of the host's in it.
+    /// Tells the host of the page that an exit named, in the host's page size, unless the report came from
+    /// the host. A larger page that the guest gives up also contains good memory of the host.
     fn tell_host(&mut self, error: &MemoryError, source: &Source) -> Option<HostKnows> {
         let host = self.host.as_mut()?;
         if !matches!(source, Source::Sea(_)) {
@@ -369,7 +373,7 @@ impl Containment {
         let page = error.named? & !(self.host_page - 1);
         let range = page..page.saturating_add(self.host_page);
         let told = self.addresses.host_ranges(range).map(|bad| host.tell(bad));
-        // What is worst counts.
+        // The worst answer counts.
         told.max_by_key(|knows| *knows as u8)
     }
 

@@ -1,28 +1,28 @@
-//! What is to be done about one memory error, before it is done.
+//! The decision on one memory error, before it is carried out.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::{Action, Evacuate, Injection, MemoryError, Outcome, StopReason};
 
-/// What is to be done about one memory error, once: it is given away when it is done.
+/// The decision on one memory error. Carrying it out consumes it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Decision {
     /// The error.
     pub error: MemoryError,
-    /// What is to be done.
+    /// The action to take.
     pub verdict: Verdict,
-    /// Whether the guest finds a record of it.
+    /// The state of the error's record.
     pub recorded: Recorded,
-    /// Advice to the operator, beside.
+    /// Advice to the operator, in addition.
     pub evacuate: Option<Evacuate>,
-    /// When it was taken, by the clock that the containment was asked with.
+    /// The time of the decision, by the clock passed to the containment.
     pub(crate) now: Duration,
 }
 
 impl Decision {
-    /// The same where the host cannot help: the guest is told.
+    /// The same decision for a host that cannot help: the guest is told.
     pub fn guest_first(self) -> Self {
         match self.verdict {
             Verdict::HostFirst(injection) => Self { verdict: Verdict::Inject(injection), ..self },
@@ -30,42 +30,42 @@ impl Decision {
         }
     }
 
-    /// What became of it.
+    /// The outcome with this action.
     pub(crate) fn becomes(self, action: Action) -> Outcome {
         let Self { error, recorded, evacuate, .. } = self;
         Outcome { error, action, recorded, host: None, evacuate, took: None }
     }
 }
 
-/// What is to be done.
+/// The action for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Inject this.
     Inject(Injection),
-    /// Put memory there with what was in it, if the host can, and tell [`Containment::repaired`]; else go on with
-    /// [`Decision::guest_first`].
+    /// Let the host restore the memory with its content, if it can, and call [`Containment::repaired`];
+    /// otherwise go on with [`Decision::guest_first`].
     ///
     /// [`Containment::repaired`]: crate::Containment::repaired
     HostFirst(Injection),
-    /// Nothing yet: run the vCPU again, which repeats the access. The guest has not acknowledged a record that is there,
-    /// and with other vCPUs running it may.
+    /// Do nothing yet: run the vCPU again, which repeats the access. The guest has not acknowledged an
+    /// earlier record; it may do so while other vCPUs run.
     Wait,
-    /// Nothing, and the guest must not be run again.
+    /// Inject nothing, and do not run the guest again.
     Stop(StopReason),
 }
 
-/// Whether a guest finds a record of an error.
+/// The state of an error's record in the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Recorded {
-    /// It has no place for records, the error has no address, nothing is injected, or the guest has read so many records of
-    /// this very error that the abort alone is left to try.
+    /// There is none: the guest has no place for records, the error has no address, nothing is injected, or
+    /// the guest has read so many records of this error that only the abort alone is left to try.
     #[default]
     No,
-    /// It lies at this source.
+    /// It is at this source.
     AtSource(u16),
-    /// The guest did not acknowledge those before it for too long: it gets the abort alone.
+    /// The guest did not acknowledge earlier records for too long: it gets the abort alone.
     Unacknowledged,
-    /// The guest's memory could not be written where its records lie: it gets the abort alone.
+    /// The guest's memory could not be written at its records: it gets the abort alone.
     Unwritable,
 }
 

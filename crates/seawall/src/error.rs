@@ -1,4 +1,4 @@
-//! What happened: a SEA exit or a SIGBUS, with what the vCPU was doing.
+//! The error: a SEA exit or a SIGBUS, with the state of the vCPU.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,29 +7,29 @@ use seawall_arm::{Esr, ExceptionLevel, FaultStatus, Pstate, Syndrome, hcr, hcrx}
 use seawall_events::SeaExit;
 use seawall_inject::SigbusExit;
 
-/// What the guest was doing when it met the bad memory.
+/// The kind of access that met the bad memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Fetching an instruction.
+    /// An instruction fetch.
     Fetch,
-    /// Reading data.
+    /// A read of data.
     Load,
-    /// Writing data.
+    /// A write of data.
     Store,
-    /// Cache maintenance or address translation by instruction.
+    /// A cache maintenance or address translation instruction.
     Maintenance,
-    /// SIGBUS does not say.
+    /// Unknown, after SIGBUS.
     Unknown,
 }
 
-/// What told of the error: an exit of a vCPU, or SIGBUS on its thread.
+/// The source of an error report: an exit of a vCPU, or SIGBUS on its thread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// `KVM_EXIT_ARM_SEA`.
     Sea(SeaExit),
     /// `BUS_MCEERR_AR`, or `BUS_MCEERR_AO` for an early warning.
     Sigbus(SigbusExit),
-    /// `BUS_MCEERR_AR`, where the VMM has found itself which memory of the guest's is behind it.
+    /// `BUS_MCEERR_AR` for which the VMM itself found the guest's memory.
     SigbusAt(Range<u64>),
 }
 
@@ -48,50 +48,52 @@ impl From<SigbusExit> for Source {
 /// An uncorrectable memory error that a guest consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryError {
-    /// Where the bad range begins, at the beginning of a page, if the exit gave the address and FnV was 0.
+    /// The start of the bad range, at the start of a page, if the exit gave the address and FnV was 0.
     pub gpa: Option<u64>,
-    /// What of it the source named: the 4 KiB page of a SEA exit, or the beginning of what SIGBUS names. The vCPU was there.
+    /// The part that the source named: the 4 KiB page of a SEA exit, or the start of the range that SIGBUS
+    /// names. The vCPU's access was there.
     pub named: Option<u64>,
-    /// How much from there on is lost with it, bytes. An exit names 4 KiB and SIGBUS what the host took away. A
-    /// [`Containment`](crate::Containment) makes whole pages of it: the guest's own (4, 16 or 64 KiB), or the host's where
-    /// those are larger.
+    /// The size in bytes of the range that is lost. An exit names 4 KiB; SIGBUS names the range that the host
+    /// took away. A [`Containment`](crate::Containment) extends it to whole pages: the guest's own (4, 16 or
+    /// 64 KiB), or the host's if those are larger.
     pub size: u64,
     /// The guest virtual address, if FnV was 0: exact to the byte.
     pub gva: Option<u64>,
-    /// What the guest was doing.
+    /// The kind of access.
     pub access: Access,
-    /// The lookup level, if the table walk met the error: the guest's page tables are bad, not its data.
+    /// The lookup level, if a table walk met the error: the guest's page tables are bad, not its data.
     pub walk_level: Option<i8>,
-    /// At which Exception level.
+    /// The Exception level of the access.
     pub level: ExceptionLevel,
     /// PC of the instruction, which has not retired.
     pub pc: u64,
-    /// The ESR of the exit, as it came; SIGBUS has none.
+    /// The ESR of the exit, unchanged; `None` after SIGBUS.
     pub esr: Option<Esr>,
-    /// Who takes an abort, if the vCPU ran a guest of its guest hypervisor.
+    /// The taker of an abort, if the vCPU ran a guest of its guest hypervisor.
     pub nested: Option<Nested>,
 }
 
-/// A vCPU with a virtual EL2 was at EL1 or EL0 of a guest of its own. Who takes an external abort there? DDI 0487,
+/// The taker of an external abort at EL1 or EL0 of a nested guest, on a vCPU with a virtual EL2. DDI 0487,
 /// `HCR_EL2.TEA`, `HCRX_EL2.TMEA`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Nested {
-    /// That guest.
+    /// The nested guest.
     Guest,
     /// The guest hypervisor, at virtual EL2.
     Hypervisor,
 }
 
-/// Bytes of what a SEA exit names, whatever the pages of guest and host: `HPFAR_EL2` and `PAR_EL1` have bits `[47:12]`.
+/// The bytes that a SEA exit names, whatever the page sizes of guest and host: `HPFAR_EL2` and `PAR_EL1` have
+/// bits `[47:12]`.
 pub(crate) const PAGE: u64 = 4096;
 
 impl MemoryError {
-    /// What is lost: guest physical addresses, whole pages.
+    /// The lost range: guest physical addresses, whole pages.
     pub fn range(&self) -> Option<Range<u64>> {
         self.gpa.map(|gpa| gpa..gpa.saturating_add(self.size))
     }
 
-    /// The error that a SIGBUS reports, at `pc` with `pstate`: `range` is the guest's memory behind it.
+    /// The error of a SIGBUS at `pc` with `pstate`; `range` is the guest's memory behind it.
     pub fn from_sigbus(range: Range<u64>, pc: u64, pstate: Pstate) -> Self {
         Self {
             gpa: Some(range.start),
@@ -107,7 +109,7 @@ impl MemoryError {
         }
     }
 
-    /// The error that a SEA exit reports, at `pc` with `pstate`.
+    /// The error of a SEA exit at `pc` with `pstate`.
     pub fn from_sea(exit: &SeaExit, pc: u64, pstate: Pstate) -> Self {
         let access = match exit.esr.syndrome() {
             Syndrome::InstructionAbort(_) => Access::Fetch,
@@ -120,7 +122,7 @@ impl MemoryError {
             _ => None,
         };
         Self {
-            // The gpa is a translation of the FAR: worth nothing if that is not valid, whatever the flags say.
+            // The gpa is a translation of the FAR: without a valid FAR it is useless, whatever the flags say.
             gpa: exit.gva_valid().and(exit.gpa_valid()),
             named: exit.gva_valid().and(exit.gpa_valid()),
             size: PAGE,
@@ -134,7 +136,7 @@ impl MemoryError {
         }
     }
 
-    /// The same error where a page, of `page` bytes, a power of two, is lost as a whole.
+    /// The same error, extended to whole pages of `page` bytes, a power of two.
     #[must_use]
     pub fn in_pages_of(self, page: u64) -> Self {
         let Some(range) = self.range() else { return self };
@@ -143,10 +145,10 @@ impl MemoryError {
         Self { gpa: Some(start), size: end - start, ..self }
     }
 
-    /// The same error on a vCPU with a virtual EL2 whose `HCR_EL2` and `HCRX_EL2` are these.
+    /// The same error on a vCPU with a virtual EL2 and these values of `HCR_EL2` and `HCRX_EL2`.
     ///
-    /// A SEA exit gives the address that stage 2 was asked for: with `HCR_EL2.VM` that is one of the nested guest's, and
-    /// says nothing of which page of the VM is bad. SIGBUS names the VM's own.
+    /// A SEA exit gives the input address of stage 2. With `HCR_EL2.VM` that address belongs to the nested
+    /// guest and does not say which page of the VM is bad. SIGBUS names the VM's own address.
     #[must_use]
     pub fn with_el2(self, hcr_el2: u64, hcrx_el2: u64) -> Self {
         if self.level == ExceptionLevel::El2 || hcr_el2 & hcr::TGE != 0 {

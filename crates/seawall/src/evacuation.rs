@@ -1,19 +1,20 @@
-//! When it is time to leave the host.
+//! Advice to leave the host.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-/// Too much memory went bad in too short a time: the guest should be migrated while it lives.
+/// Advice to migrate the guest while it lives, because too much memory went bad in too short a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Evacuate {
-    /// So many distinct pages,
+    /// The number of distinct bad pages.
     pub pages: usize,
-    /// within this time.
+    /// The period in which they went bad.
     pub within: Duration,
 }
 
-/// Advises evacuation when so many distinct pages went bad within a period; then again only after the next so many.
+/// A threshold for the advice to evacuate: a number of distinct pages that go bad within a period. The next
+/// advice needs as many pages again.
 #[derive(Clone, Debug)]
 pub struct EvacuationThreshold {
     pages: usize,
@@ -22,25 +23,25 @@ pub struct EvacuationThreshold {
 }
 
 impl EvacuationThreshold {
-    /// How many pages may be counted at most.
+    /// The largest number of pages that a threshold can count.
     pub const MOST: usize = 1024;
 
-    /// Advises when `pages` distinct ones (1 to [`EvacuationThreshold::MOST`]) went bad within `period`.
+    /// A threshold of `pages` distinct pages (1 to [`EvacuationThreshold::MOST`]) within `period`.
     pub fn new(pages: usize, period: Duration) -> Self {
         Self { pages: pages.clamp(1, Self::MOST), period, recent: VecDeque::new() }
     }
 
-    /// What it remembers, oldest first: when, and which page.
+    /// The remembered pages with their times, oldest first.
     pub(crate) fn noted(&self) -> impl Iterator<Item = (Duration, u64)> {
         self.recent.iter().copied()
     }
 
-    /// The same threshold with other memories, as many of them as it counts.
+    /// Replaces the remembered pages, up to as many as the threshold counts.
     pub(crate) fn remember(&mut self, noted: impl IntoIterator<Item = (Duration, u64)>) {
         self.recent = noted.into_iter().take(self.pages - 1).collect();
     }
 
-    /// Takes note of a bad page at the time `now`, read from a clock that does not go back.
+    /// Notes a bad page at the time `now`, read from a monotonic clock.
     pub fn note(&mut self, gpa: u64, now: Duration) -> Option<Evacuate> {
         while self.recent.front().is_some_and(|(then, _)| now.saturating_sub(*then) > self.period) {
             self.recent.pop_front();

@@ -1,34 +1,35 @@
-//! What the host's kernel knows of a bad page.
+//! The host kernel's knowledge of a bad page.
 
 use std::fmt;
 use std::ops::Range;
 
-/// The host's side of a bad page. After a SEA exit the host's kernel does not know that the page is bad, and gives it to its
-/// next owner when the VMM ends or remaps the memory.
+/// The host's side of a bad page. After a SEA exit the host's kernel does not know that the page is bad, and
+/// gives it to the next owner when the VMM ends or remaps the memory.
 pub trait Host: Send {
-    /// Tells the host's kernel that this much of the VMM's memory is bad: virtual addresses of this process.
+    /// Tells the host's kernel that this range of the VMM's memory is bad: virtual addresses of this process.
     fn tell(&mut self, bad: Range<u64>) -> HostKnows;
 
-    /// Puts memory with what was in it in the place of this guest memory, if there is a copy that is known to be current, and
-    /// tells the host's kernel of the old page before. False if there is none: the guest is told then.
+    /// Replaces this guest memory by a copy of its content, if there is one that is known to be current,
+    /// after telling the host's kernel of the old page. Returns false if there is none: then the guest is
+    /// told.
     fn repair(&mut self, _guest: Range<u64>) -> bool {
         false
     }
 }
 
-/// Whether the host's kernel knows that a page is bad.
+/// The host kernel's knowledge of a bad page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HostKnows {
-    /// It does, and gives the page to nobody.
+    /// It knows the page, and gives it to nobody.
     Told,
-    /// It does not, but the page stays with this process for as long as that lives.
+    /// It does not know the page, but the page stays with this process as long as the process lives.
     Kept,
-    /// It does not, and the page goes to whoever comes next.
+    /// It does not know the page, and gives it to the next owner.
     Unknown,
 }
 
 impl HostKnows {
-    /// Its name, for programs.
+    /// The name for programs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Told => "told",
@@ -48,7 +49,8 @@ impl fmt::Display for HostKnows {
     }
 }
 
-/// The host is Linux: `MADV_HWPOISON` where this process may, and else the page is kept ([`seawall_host::tell`]).
+/// A Linux host: it calls `MADV_HWPOISON` if this process may, and otherwise keeps the page
+/// ([`seawall_host::tell`]).
 #[cfg(all(feature = "host", target_os = "linux"))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinuxHost;

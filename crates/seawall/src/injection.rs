@@ -1,11 +1,11 @@
-//! What can be injected, typed: what `KVM_SET_VCPU_EVENTS` forbids cannot be built.
+//! Typed injections: code cannot build one that `KVM_SET_VCPU_EVENTS` forbids.
 
 use std::fmt;
 
 use seawall_arm::{DataAbort, Esr, InstructionAbort, SError as SErrorSyndrome};
 use seawall_events::{Abi, Refusal, VcpuEvents};
 
-/// An ISS: 25 bits, and never one more.
+/// An ISS of exactly 25 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Iss(u32);
 
@@ -51,7 +51,7 @@ pub struct ExternalAbort {
     iss: Option<Iss>,
 }
 
-/// Which external abort it is.
+/// The kind of external abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Data,
@@ -60,15 +60,15 @@ enum Kind {
 }
 
 impl ExternalAbort {
-    /// The ISS to OR into the ESR that the kernel builds (EC, IL and FSC 0x10 are the kernel's). Its fault
-    /// status is ORed with 0x10 too: that of an external abort, on a walk or not, comes out as it is; that
-    /// of any other fault does not (a translation fault at level 3, 0x07, becomes 0x17).
+    /// Sets the ISS to OR into the ESR that the kernel builds (EC, IL and FSC 0x10 are the kernel's). The
+    /// kernel ORs its fault status with 0x10 too: the status of an external abort, on a walk or not, stays
+    /// the same, and that of any other fault does not (a translation fault at level 3, 0x07, becomes 0x17).
     #[must_use]
     pub fn iss(self, iss: impl Into<Iss>) -> Self {
         Self { iss: Some(iss.into()), ..self }
     }
 
-    /// An SError in the same call. The abort is taken first.
+    /// Adds an SError to the same call. The abort is taken first.
     #[must_use]
     pub fn and_serror(self, serror: SErrorInjection) -> Injection {
         Injection { abort: Some(self), serror: Some(serror) }
@@ -82,14 +82,14 @@ pub struct SErrorInjection {
 }
 
 impl SErrorInjection {
-    /// The ISS of `ESR_ELx`; without one the kernel gives IDS (bit 24) alone.
+    /// Sets the ISS of `ESR_ELx`; without one the kernel gives IDS (bit 24) alone.
     #[must_use]
     pub fn iss(self, iss: impl Into<Iss>) -> Self {
         Self { iss: Some(iss.into()) }
     }
 }
 
-/// What to do to a vCPU in one `KVM_SET_VCPU_EVENTS`: an external abort, an SError, or both.
+/// The content of one `KVM_SET_VCPU_EVENTS`: an external abort, an SError, or both.
 ///
 /// ```
 /// use seawall::{Injection, Iss};
@@ -119,9 +119,9 @@ impl Injection {
         ExternalAbort { kind: Kind::Instruction, iss: None }
     }
 
-    /// A data abort; if the FAR that the kernel then gives it lies at the instruction itself, it was the fetch of that
-    /// instruction which met the bad memory, and the guest is told so: [`Containment`](crate::Containment) makes it an
-    /// instruction abort by writing `ESR_ELx`. Any kernel can do that.
+    /// A data abort that becomes an instruction abort if the fetch met the bad memory. If the FAR from the
+    /// kernel is the address of the instruction itself, [`Containment`](crate::Containment) changes the class
+    /// in `ESR_ELx`. This works on any kernel.
     pub const fn abort_by_far() -> ExternalAbort {
         ExternalAbort { kind: Kind::ByFar, iss: None }
     }
@@ -148,7 +148,7 @@ impl Injection {
         events
     }
 
-    /// The same without an ISS: what a host without RAS can do, where `KVM_SET_VCPU_EVENTS` refuses each `has_esr`.
+    /// The same without an ISS, for a host without RAS, where `KVM_SET_VCPU_EVENTS` refuses `has_esr`.
     #[must_use]
     pub fn without_iss(self) -> Self {
         Self {
@@ -157,17 +157,17 @@ impl Injection {
         }
     }
 
-    /// Whether an external abort is part of it.
+    /// Returns true if it has an external abort.
     pub const fn has_abort(&self) -> bool {
         self.abort.is_some()
     }
 
-    /// Whether the FAR says which abort it is.
+    /// Returns true if the FAR decides the kind of abort.
     pub(crate) fn is_by_far(&self) -> bool {
         self.abort.is_some_and(|abort| abort.kind == Kind::ByFar)
     }
 
-    /// Whether a kernel that speaks `abi` can do it.
+    /// Checks that a kernel with this `abi` can do it.
     ///
     /// # Errors
     /// [`Refusal::NotInMainline`] for an instruction abort or an ESR for an abort.

@@ -1,16 +1,18 @@
-//! Containment: from a memory error that reached a guest to the smallest loss, for VMM authors.
+//! Containment for VMM authors: it reduces a memory error of a guest to the smallest loss.
 //!
-//! - [`MemoryError`]: what a SEA exit says, with what the vCPU was doing
-//! - [`Policy`]: what to do about it; [`Rules`] is an operator's table, an answer for each kind of error
-//! - [`Injection`]: an abort or SError that the ABI accepts; what it forbids cannot be built
-//! - [`StormGuard`]: a guest that takes the same abort for ever is stopped, with the reason
-//! - [`UnansweredAccess`]: an address where nobody is, or a device that KVM could not ask: the same abort
-//! - [`apei`]: the firmware-first record that lets the guest take the page offline
-//! - [`ledger`]: which pages are bad, over resets, restarts and migrations
-//! - [`migration`]: a guest's memory on its way to another VMM, bad pages unread
-//! - [`telemetry`]: what happened, as a line of JSON, `tracing` events and `metrics`
-//! - [`Containment`]: the above in one call, over any [`Vcpu`](seawall_inject::Vcpu), with an [`Outcome`]
-//!   that says what the guest saw
+//! - [`MemoryError`]: the content of a SEA exit, with the state of the vCPU
+//! - [`Policy`]: the decision on an error; [`Rules`] is an operator's table with an answer for each kind of
+//!   error
+//! - [`Injection`]: an abort or SError that the ABI accepts; code cannot build one that it forbids
+//! - [`StormGuard`]: stops a guest that takes the same abort forever, and gives the reason
+//! - [`UnansweredAccess`]: an access to an address without a device, or one that KVM could not describe; it
+//!   gets the same abort
+//! - [`apei`]: the firmware-first record with which the guest takes the page offline
+//! - [`ledger`]: the bad pages, kept over resets, restarts and migrations
+//! - [`migration`]: the transfer of a guest's memory to another VMM, without reading bad pages
+//! - [`telemetry`]: reports as lines of JSON, `tracing` events and `metrics`
+//! - [`Containment`]: all of the above in one call, over any [`Vcpu`](seawall_inject::Vcpu), with an
+//!   [`Outcome`] that says what the guest saw
 //!
 //! ```no_run
 //! use seawall::{Containment, Now, Rules};
@@ -36,7 +38,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-/// The code of docs/embedding.md compiles, and does what it says.
+/// The code of docs/embedding.md, compiled and run as doc tests.
 #[cfg(all(doctest, feature = "records", feature = "telemetry", feature = "migration"))]
 #[doc = include_str!("../../../docs/embedding.md")]
 mod embedding {}

@@ -1,16 +1,16 @@
-//! Guest memory, as far as records of errors need it.
+//! Guest memory, as error records need it.
 
 use std::error::Error;
 
 use thiserror::Error as ThisError;
 
-/// The guest's memory where the records of errors lie. Under the feature `records` each `vm_memory::Bytes<GuestAddress>` is
-/// one, and so each `GuestMemory`.
+/// The part of the guest's memory that holds error records. With the feature `records` every
+/// `vm_memory::Bytes<GuestAddress>` implements it, and so every `GuestMemory` does.
 pub trait RecordMemory {
     /// Writes all of these bytes at a guest physical address.
     ///
     /// # Errors
-    /// [`RecordError`]: the memory is not there, or cannot be written.
+    /// [`RecordError`]: the memory is missing, or cannot be written.
     fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), RecordError>;
 
     /// One load of 8 aligned bytes, with the ordering of `Acquire`.
@@ -32,13 +32,13 @@ pub trait RecordMemory {
     fn store_u32(&self, gpa: u64, value: u32) -> Result<(), RecordError>;
 }
 
-/// The guest's memory could not be reached where its records lie.
+/// An access to the guest's records failed.
 #[derive(Debug, ThisError)]
 #[error(transparent)]
 pub struct RecordError(Box<dyn Error + Send + Sync>);
 
 impl RecordError {
-    /// With the memory's own error.
+    /// Wraps the memory's own error.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into())
     }

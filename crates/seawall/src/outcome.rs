@@ -1,4 +1,4 @@
-//! What became of an error.
+//! The outcome of an error.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,21 +10,21 @@ use seawall_inject::{Delivery, SigbusExit};
 use crate::{Containment, Verdict};
 use crate::{Evacuate, HostKnows, Injection, MemoryError, Recorded, StopReason};
 
-/// What became of what a [`Source`](crate::Source) told of.
+/// The outcome of a report from a [`Source`](crate::Source).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Contained {
-    /// The vCPU met bad memory, and this was done about it.
+    /// The vCPU met bad memory, and this action followed.
     Error(Outcome),
-    /// The host found this of the guest's memory to be bad before the guest touched it. It is in the ledger, and a guest that
-    /// looks for records was told of it.
+    /// The host found this range of the guest's memory bad before the guest touched it. It is in the ledger,
+    /// and a guest that looks for records was told.
     Found(Range<u64>),
-    /// What is bad is no memory of the guest's, but of the VMM's own.
+    /// The bad memory is the VMM's own, not the guest's.
     NotGuests(SigbusExit),
 }
 
 impl Contained {
-    /// Why the guest must not be run again, if it must not.
+    /// The reason not to run the guest again, if there is one.
     pub fn stop(&self) -> Option<StopReason> {
         match self {
             Self::Error(outcome) => match outcome.action {
@@ -38,8 +38,8 @@ impl Contained {
         }
     }
 
-    /// What was done about an error that a vCPU met; `None` while that is still open ([`Action::Waiting`]): then there is
-    /// nothing to tell people yet.
+    /// The outcome of an error that a vCPU met; `None` while it is still open ([`Action::Waiting`]) and there
+    /// is nothing to report yet.
     pub fn outcome(&self) -> Option<&Outcome> {
         match self {
             Self::Error(outcome) if outcome.action != Action::Waiting => Some(outcome),
@@ -64,42 +64,42 @@ impl fmt::Display for Contained {
     }
 }
 
-/// What was done about one memory error.
+/// The outcome of one memory error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The error.
     pub error: MemoryError,
-    /// What was done.
+    /// The action taken.
     pub action: Action,
-    /// Whether the guest finds a record of it.
+    /// The state of the error's record.
     pub recorded: Recorded,
-    /// Whether the host's kernel knows of it: `None` if nobody was there to tell ([`Containment::with_host`]), or nothing to
-    /// be told of.
+    /// The host kernel's knowledge of it: `None` if there was no host to tell ([`Containment::with_host`]),
+    /// or nothing to tell it.
     pub host: Option<HostKnows>,
-    /// Advice to the operator, beside.
+    /// Advice to the operator, in addition.
     pub evacuate: Option<Evacuate>,
-    /// From the exit until the injection was done ([`Now::exited`](crate::Now::exited)).
+    /// The time from the exit to the end of the injection ([`Now::exited`](crate::Now::exited)).
     pub took: Option<Duration>,
 }
 
-/// What was done.
+/// The action taken for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// This was injected, and this is where the guest is now.
+    /// An injection, with the guest's place after it.
     Injected {
-        /// What was asked of the kernel.
+        /// The request to the kernel.
         injection: Injection,
-        /// What became of it.
+        /// Its result.
         guest: Delivery,
     },
-    /// Nothing yet: the vCPU is to be run again ([`Verdict::Wait`]).
+    /// Nothing yet: run the vCPU again ([`Verdict::Wait`]).
     Waiting,
-    /// The host put the memory back as it was: the vCPU is to be run again, and repeats the access.
+    /// The host restored the memory: run the vCPU again, which repeats the access.
     Repaired,
-    /// Nothing, as this is a dry run ([`Containment::set_dry_run`]): this would have been injected. What becomes of the
-    /// guest is up to the caller; run again, it repeats the access.
+    /// Nothing, because of the dry run ([`Containment::set_dry_run`]): this injection would have followed.
+    /// The caller decides what happens to the guest; if it runs again, it repeats the access.
     DryRun(Injection),
-    /// Nothing was injected; the guest must not be run again.
+    /// Nothing was injected; do not run the guest again.
     Stop(StopReason),
 }
 

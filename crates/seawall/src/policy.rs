@@ -1,30 +1,30 @@
-//! What to do about a memory error.
+//! Policies for memory errors.
 //!
-//! [`Rules`] is a table with an answer for each kind of error; some tables have names. A VMM with a policy of its own implements
-//! [`Policy`].
+//! [`Rules`] is a table with an answer for each kind of error; some tables have names. A VMM with its own
+//! policy implements [`Policy`].
 
 use seawall_arm::{DataAbort, Esr, InstructionAbort, Syndrome};
 
 use crate::{Injection, MemoryError, StopReason};
 
-/// Decides what a guest gets for a memory error that it consumed. [`Rules`] is one.
+/// Decides how a guest is told of a memory error that it consumed. [`Rules`] implements it.
 pub trait Policy: Send {
-    /// The name by which people choose it.
+    /// The name by which people select it.
     fn name(&self) -> &'static str;
 
-    /// What is to be done.
+    /// The response to an error.
     fn decide(&self, error: &MemoryError) -> Response;
 }
 
-/// What a policy wants done about a memory error.
+/// A policy's response to a memory error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Response {
-    /// The guest is told: this is injected.
+    /// Tell the guest by this injection.
     Inject(Injection),
-    /// The host first: if it can put memory there with what was in it (it has a copy that is known to be current), the
-    /// guest goes on and never knows. Else this is injected.
+    /// Try the host first: if it can restore the memory with its content (from a copy that is known to be
+    /// current), the guest goes on and never notices. Otherwise inject this.
     HostFirst(Injection),
-    /// The guest is not run again.
+    /// Do not run the guest again.
     Stop(StopReason),
 }
 
@@ -44,22 +44,22 @@ impl Policy for Box<dyn Policy> {
     }
 }
 
-/// The abort as it happened: data or instruction, with the ISS that the hardware gave. FnV is kept, so
-/// that a guest does not trust a FAR that means nothing; so is the level of a walk. After SIGBUS, which says nothing of
-/// all this, the FAR tells a fetch from an access to data.
+/// The abort as it happened: data or instruction, with the ISS of the hardware. FnV stays, so that the guest
+/// does not trust a meaningless FAR; so does the level of a walk. SIGBUS carries none of this; then the FAR
+/// tells a fetch from a data access.
 fn replay(error: &MemoryError) -> Injection {
     match error.esr.map(Esr::syndrome) {
         Some(Syndrome::InstructionAbort(abort)) => {
             Injection::instruction_abort().iss(replay_instruction(&abort)).into()
         }
         Some(Syndrome::DataAbort(abort)) => Injection::data_abort().iss(replay_data(&abort)).into(),
-        // Not an abort: no SEA exit of KVM's says so. There is nothing to replay.
+        // Not an abort: KVM's SEA exits never report this class. There is nothing to replay.
         Some(_) => Injection::serror().into(),
         None => Injection::abort_by_far().into(),
     }
 }
 
-/// FnV, EA, SET, WnR, CM and the fault status: what a SEA exit gives.
+/// FnV, EA, SET, WnR, CM and the fault status: the fields of a SEA exit.
 fn replay_data(abort: &DataAbort) -> DataAbort {
     DataAbort {
         set: abort.set,

@@ -1,4 +1,4 @@
-//! Why a guest is stopped.
+//! Reasons to stop a guest.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use thiserror::Error;
 
 use crate::{ErrorKind, Unanswered};
 
-/// Why a guest must not be run again.
+/// The reason not to run a guest again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The same access aborts for ever: the guest does not, or cannot, handle it.
+    /// The same access aborts forever: the guest does not, or cannot, handle it.
     #[error(
         "the guest took the same abort {times} times at PC {pc:#x}{}: it does not handle it (are its \
          vectors or page tables bad?)", match .gva { Some(gva) => format!(", address {gva:#x}"), None => String::new() }
@@ -20,10 +20,10 @@ pub enum StopReason {
         pc: u64,
         /// The address, if known.
         gva: Option<u64>,
-        /// How often, within the guard's period.
+        /// The number of aborts within the guard's period.
         times: usize,
     },
-    /// The guest's kernel makes an access that nobody answers, and does nothing else.
+    /// The guest's kernel repeats an unanswered access and does nothing else.
     #[error(
         "the guest's kernel made the same access {times} times at PC {pc:#x} and did nothing else: address {gpa:#x}, {why}. \
          It does not handle the external abort (does its handler return to the access?)"
@@ -33,32 +33,34 @@ pub enum StopReason {
         pc: u64,
         /// Guest physical address.
         gpa: u64,
-        /// Why nobody answers.
+        /// The reason why the access is unanswered.
         why: Unanswered,
-        /// How often.
+        /// The number of accesses.
         times: u32,
     },
-    /// Errors come faster than memory can fail: the guest makes them itself, or reads all of a bad range over and over.
+    /// Errors come faster than memory can fail: the guest causes them itself, or reads an entire bad range
+    /// over and over.
     #[error(
         "the guest took more than {errors} memory errors within {} s: it does not keep away from what it was told is \
          bad", .within.as_secs()
     )]
     Flood {
-        /// How many are allowed.
+        /// The allowed number of errors.
         errors: u32,
-        /// Within this time.
+        /// The period.
         within: Duration,
     },
-    /// The vCPU touched memory of the VMM's own, which the host knows to be bad.
+    /// The vCPU touched memory of the VMM itself that the host knows to be bad.
     #[error("a vCPU touched bad memory at host address {address:#x}, which is not known to be the guest's")]
     NotGuests {
         /// `si_addr`.
         address: u64,
     },
-    /// The policy has it so for errors of this kind.
+    /// The policy stops the guest for errors of this kind.
     #[error("the policy stops a guest at this kind of error: {0}")]
     Policy(ErrorKind),
-    /// The guest hypervisor takes the abort from its own guest, and stock kernels cannot be asked for that soundly.
+    /// The guest hypervisor takes the abort from its own guest, and stock kernels cannot deliver that
+    /// soundly.
     #[error(
         "the abort of a nested guest is its hypervisor's to take, and stock kernels cannot be asked for that: with a \
          kernel that has the extended ABI, let the policy replay errors of the kind `nested`"
@@ -67,7 +69,7 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    /// Its name, for programs.
+    /// The name for programs.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Storm { .. } | Self::Unanswered { .. } => "storm",

@@ -1,29 +1,29 @@
-//! A guest that takes the same abort again and again, or more of them than memory can have errors.
+//! Storms: a guest takes the same abort again and again, or more aborts than memory can have errors.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::{MemoryError, StopReason};
 
-/// Notices storms: the same PC, address and page too often within a period, or any errors at a rate that no failing
-/// memory has: [`StormGuard::FLOOD`] within the period, and as many at once.
+/// A detector of storms: the same PC, address and page too often within a period, or errors at a rate that no
+/// failing memory has. That rate is [`StormGuard::FLOOD`] within the period, and as many at once.
 ///
-/// A handler that is itself bad aborts at one PC for ever; two tasks that retry in turn, at two. So the guard
-/// looks at all errors of the period, not only at the last one. Neither a guest that moves on, be it to another
-/// page under the same address, nor a service that is restarted now and then and meets the same bad page each
-/// time, is in a storm.
+/// A handler that is itself bad aborts at one PC forever; two tasks that retry in turn abort at two. The
+/// guard therefore looks at all errors of the period, not only at the last one. A guest that moves on is not
+/// in a storm, even if it moves to another page under the same address. Neither is a service that restarts
+/// now and then and meets the same bad page each time.
 #[derive(Clone, Debug)]
 pub struct StormGuard {
     limit: usize,
     period: Duration,
-    /// What of the period an error takes.
+    /// The part of the period that one error takes.
     part: Duration,
     recent: VecDeque<(Duration, Key)>,
-    /// When errors at the greatest rate would be as many as came.
+    /// The time at which errors at the greatest rate would be as many as came.
     flood_until: Duration,
 }
 
-/// What a [`StormGuard`] remembers.
+/// The state of a [`StormGuard`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct StormState {
@@ -31,22 +31,23 @@ pub(crate) struct StormState {
     flood_until: Duration,
 }
 
-/// When, PC, gva and gpa.
+/// Time, PC, gva and gpa.
 pub(crate) type Noted = (Duration, u64, Option<u64>, Option<u64>);
 
 /// PC, gva and gpa.
 type Key = (u64, Option<u64>, Option<u64>);
 
 impl StormGuard {
-    /// How many errors are remembered at most, and so how many may be allowed.
+    /// The largest number of errors that the guard remembers, and so the largest limit.
     pub const MEMORY: usize = 64;
-    /// Those that may be allowed, and the one that is too many.
+    /// The largest number of allowed errors, and the one that is too many.
     const HELD: usize = Self::MEMORY + 1;
-    /// How many errors of any kind may come within the period. Ten thousand pages, each met once, are no storm.
+    /// The number of errors of any kind that may come within the period. Ten thousand pages, each met once,
+    /// are not a storm.
     pub const FLOOD: u32 = 16_384;
-    /// How often the same abort may come within the period, if nothing else is said.
+    /// The default number of times that the same abort may come within the period.
     pub const LIMIT: usize = 16;
-    /// The period, if nothing else is said.
+    /// The default period.
     pub const PERIOD: Duration = Duration::from_secs(10);
 
     /// A guard that allows the same abort `limit` times (1 to [`StormGuard::MEMORY`]) within `period`.
@@ -56,7 +57,7 @@ impl StormGuard {
         Self { limit, period, part: period / Self::FLOOD, recent, flood_until: Duration::ZERO }
     }
 
-    /// What it remembers.
+    /// The guard's state.
     pub(crate) fn state(&self) -> StormState {
         let noted = self.recent.iter().map(|(then, (pc, gva, gpa))| (*then, *pc, *gva, *gpa));
         StormState { noted: noted.collect(), flood_until: self.flood_until }
@@ -67,7 +68,7 @@ impl StormGuard {
         self.set_state(&StormState::default());
     }
 
-    /// The same guard with other memories.
+    /// Replaces the guard's state.
     pub(crate) fn set_state(&mut self, state: &StormState) {
         let StormState { noted, flood_until } = state;
         let last = noted.iter().skip(noted.len().saturating_sub(Self::HELD));
@@ -75,7 +76,7 @@ impl StormGuard {
         self.flood_until = *flood_until;
     }
 
-    /// The last error that was noted and is like this one did not count.
+    /// Removes the last noted error like this one from the count.
     #[cfg(feature = "records")]
     pub(crate) fn take_back(&mut self, error: &MemoryError) {
         let key = (error.pc, error.gva, error.gpa);
@@ -85,7 +86,7 @@ impl StormGuard {
         }
     }
 
-    /// Whether an error that was noted came more often than half the limit allows.
+    /// Returns true if a noted error came more often than half the limit allows.
     #[cfg(feature = "records")]
     pub(crate) fn is_half_way(&self, error: &MemoryError) -> bool {
         self.times(error) > (self.limit / 2).max(1)
@@ -96,13 +97,14 @@ impl StormGuard {
         self.recent.iter().filter(|(_, seen)| *seen == key).count()
     }
 
-    /// Takes note of an error at the time `now`, read from a clock that does not go back.
+    /// Notes an error at the time `now`, read from a monotonic clock.
     ///
     /// # Errors
-    /// [`StopReason::Storm`] if the same came more often than the limit, [`StopReason::Flood`] if too many came.
+    /// [`StopReason::Storm`] if the same error came more often than the limit, [`StopReason::Flood`] if too
+    /// many came.
     pub fn note(&mut self, error: &MemoryError, now: Duration) -> Result<(), StopReason> {
         let key = (error.pc, error.gva, error.gpa);
-        // Each error takes a part of the period; what was not taken up by now is lost.
+        // Each error takes a part of the period; unused time is lost.
         self.flood_until = self.flood_until.max(now).saturating_add(self.part);
         while let Some((then, _)) = self.recent.front() {
             let is_old = now.saturating_sub(*then) > self.period;

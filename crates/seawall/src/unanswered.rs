@@ -1,4 +1,4 @@
-//! An access that nobody answers: no memory error, and yet an external abort, as the bus of a real system gives one.
+//! Unanswered accesses: not a memory error, yet an external abort, as on the bus of a real system.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,20 +9,20 @@ use seawall_events::{MmioExit, NisvExit};
 
 use crate::{Action, ExternalAbort, Injection, StopReason};
 
-/// Why nobody answers.
+/// The reason why an access is unanswered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Unanswered {
-    /// There is neither RAM nor a device.
+    /// The address has neither RAM nor a device.
     NoDevice,
-    /// There is a device, and the access reaches past its end.
+    /// A device is there, but the access reaches past its end.
     PastDevice,
-    /// There is a device, and the host does not know what the instruction asks of it: `KVM_EXIT_ARM_NISV`.
+    /// A device is there, but the host does not know what the instruction asks of it: `KVM_EXIT_ARM_NISV`.
     NoSyndrome,
 }
 
 impl Unanswered {
-    /// Its name, for programs.
+    /// The name for programs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoDevice => "no-device",
@@ -32,7 +32,7 @@ impl Unanswered {
     }
 }
 
-/// The words that follow the address of the access.
+/// The words after the address of the access.
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -43,16 +43,16 @@ impl fmt::Display for Unanswered {
     }
 }
 
-/// An access of a guest that nobody answers.
+/// A guest's access that no memory and no device answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnansweredAccess {
     /// Guest physical address.
     pub gpa: u64,
-    /// Bytes; without a syndrome it is not known.
+    /// Size in bytes; `None` without a syndrome.
     pub size: Option<u32>,
-    /// Why nobody answers.
+    /// The reason.
     pub why: Unanswered,
-    /// What the ISS says of it: WnR, CM and FnV.
+    /// The part of the ISS about the access: WnR, CM and FnV.
     abort: DataAbort,
 }
 
@@ -70,13 +70,13 @@ impl UnansweredAccess {
         Self { gpa: exit.fault_ipa, size: None, why, abort }
     }
 
-    /// Whether it is a write.
+    /// Returns true for a write.
     pub const fn is_write(&self) -> bool {
         self.abort.wnr
     }
 
-    /// The abort that it gets: the kernel adds class and fault status. Without an ISS, if there is nothing to say in it,
-    /// which any kernel can do.
+    /// The abort for the access: the kernel adds class and fault status. It has no ISS if there is nothing to
+    /// say in it, so any kernel can inject it.
     pub(crate) fn injection(&self) -> ExternalAbort {
         match self.abort.iss() {
             0 => Injection::data_abort(),
@@ -96,21 +96,21 @@ impl fmt::Display for UnansweredAccess {
     }
 }
 
-/// What was done about an access that nobody answers.
+/// The outcome of an unanswered access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnansweredOutcome {
     /// The access.
     pub access: UnansweredAccess,
     /// PC of the instruction, which has not retired.
     pub pc: u64,
-    /// At which Exception level.
+    /// The Exception level of the access.
     pub level: ExceptionLevel,
     /// [`Action::Injected`] or [`Action::Stop`].
     pub action: Action,
-    /// Whether it is to be told of, and then how many before it were not: a guest can make as many as it likes, so at
-    /// most 16 in 10 s are told of.
+    /// `Some` if the access is to be reported, with the number of unreported ones before it. A guest can make
+    /// any number of them, so at most 16 in 10 s are reported.
     pub told: Option<u64>,
-    /// From the exit until the injection was done ([`Now::exited`](crate::Now::exited)).
+    /// The time from the exit to the end of the injection ([`Now::exited`](crate::Now::exited)).
     pub took: Option<Duration>,
 }
 
@@ -128,12 +128,12 @@ impl fmt::Display for UnansweredOutcome {
 /// PC and gpa.
 type Key = (u64, u64);
 
-/// Notices a kernel that does nothing but make accesses that nobody answers, and bounds what is told of them.
+/// A detector of a kernel that does nothing but unanswered accesses; it also bounds the reports.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repeats {
-    /// The accesses of the kernel since the guest last did something else: which, since when, and how often.
+    /// The kernel's accesses since the guest last did something else: address, first time and count.
     seen: Vec<(Key, Duration, u32)>,
-    /// When accesses were told of, the oldest first.
+    /// The times of reported accesses, the oldest first.
     told: VecDeque<Duration>,
     untold: u64,
 }
@@ -148,12 +148,13 @@ pub(crate) struct RepeatsState {
 }
 
 impl Repeats {
-    /// As many accesses are told apart at most: one that each of 64 vCPUs makes for ever.
+    /// The number of accesses told apart: enough for 64 vCPUs that each repeat one forever.
     const MEMORY: usize = 64;
-    /// How often the kernel may make the same access within [`Self::PERIOD`] without doing anything else that the host
-    /// sees. A handler that returns to the access makes it some hundred thousand times.
+    /// The number of times that the kernel may make the same access within [`Self::PERIOD`] without doing
+    /// anything else that the host sees. A handler that returns to the access makes it some hundred thousand
+    /// times.
     pub(crate) const LIMIT: u32 = 4096;
-    /// So many are told of within [`Self::PERIOD`].
+    /// The number of reports within [`Self::PERIOD`].
     const TOLD: usize = 16;
     const PERIOD: Duration = Duration::from_secs(10);
 
@@ -162,10 +163,10 @@ impl Repeats {
         self.seen.clear();
     }
 
-    /// Takes note of an access.
+    /// Notes an access.
     ///
     /// # Errors
-    /// [`StopReason::Unanswered`] if the kernel made it too often. A process is its kernel's to stop.
+    /// [`StopReason::Unanswered`] if the kernel made it too often. A process is for its own kernel to stop.
     pub(crate) fn note(
         &mut self,
         access: &UnansweredAccess,
@@ -195,7 +196,7 @@ impl Repeats {
         Ok(())
     }
 
-    /// Whether an access is to be told of, and then how many before it were not.
+    /// `Some` if an access is to be reported, with the number of unreported ones before it.
     pub(crate) fn tell(&mut self, now: Duration, is_end: bool) -> Option<u64> {
         while self.told.front().is_some_and(|then| now.saturating_sub(*then) > Self::PERIOD) {
             self.told.pop_front();

@@ -1,4 +1,4 @@
-//! What a containment costs on a stock kernel: each ioctl, from the decision to where the guest is.
+//! The cost of a containment on a stock kernel: each ioctl, from the decision to the guest's place after it.
 
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +34,8 @@ fn after_a_sea_exit_it_takes_eight() {
     }
 }
 
-/// The kernel's own data abort, and one of an earlier injection, and a fetch, which the FAR tells.
+/// The cases are the kernel's own data abort, one after an earlier injection, and a fetch that the FAR
+/// reveals.
 #[test]
 fn after_sigbus_it_takes_eight_to_ten() {
     let sigbus = SigbusExit { address: 0x7f00_0020_0000, lsb: 12, action_required: true }.into();

@@ -1,4 +1,4 @@
-//! One containment with all of its parts: ledger, records, the host, and whoever is told.
+//! One containment with all of its parts: ledger, records, host and sink.
 
 mod guest;
 
@@ -21,11 +21,11 @@ use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 const RAM: u64 = 0x4000_0000;
 const HOST: u64 = 0x7f00_0000_0000;
-/// Where the records lie.
+/// The place of the records.
 const RECORDS: u64 = RAM + 0x1000;
 const NOW: Duration = Duration::ZERO;
 
-/// What the parts were told.
+/// The calls that the parts received.
 #[derive(Clone, Default)]
 struct Told {
     host: Arc<Mutex<Vec<Range<u64>>>>,
@@ -64,7 +64,7 @@ fn all_parts(rules: Rules, told: &Told) -> (Guest, Containment, Arc<Keeper>, Gue
     (guest, containment, ledger, memory)
 }
 
-/// The pages of the ledger, and why each is in it.
+/// The pages of the ledger, with their causes.
 fn pages(ledger: &Keeper) -> Vec<(Range<u64>, Cause)> {
     ledger.with(|ledger| ledger.ranges().map(|bad| (bad.range, bad.cause)).collect())
 }
@@ -123,7 +123,7 @@ fn a_dry_run_enters_nothing_anywhere_and_reports() {
     assert_eq!(reports.iter().map(|report| &*report.guest).collect::<Vec<_>>(), ["dry-run", "dry-run"]);
 }
 
-/// sigaction(2): `si_addr_lsb` is the size of what is lost, around `si_addr`.
+/// sigaction(2): `si_addr_lsb` is the size of the lost range around `si_addr`.
 #[test]
 fn sigbus_names_all_that_the_host_took_away_and_the_host_knows() {
     let told = Told::default();
@@ -166,7 +166,7 @@ fn bad_memory_that_is_not_the_guests_stops_it_only_if_a_vcpu_touched_it() {
     }
     assert_eq!(pages(&ledger), []);
     assert_eq!(guest.vcpu.reg(Reg::Pc), PC);
-    // A shift that no host asks for.
+    // A shift that no host reports.
     let sigbus = SigbusExit { address: 0x1000, lsb: 255, action_required: false };
     assert!(matches!(contain(&mut containment, &mut guest, sigbus, &memory), Contained::Found(_)));
 }
@@ -185,7 +185,8 @@ fn a_host_with_a_copy_puts_it_there_and_the_guest_never_knows() {
     assert_eq!(*told.host.lock().unwrap(), [], "and is not to be taken away");
 }
 
-/// Linux takes the frame of the record's address offline (`ghes_do_memory_failure`), and the host is told of its own page.
+/// Linux takes the frame of the record's address offline (`ghes_do_memory_failure`), and the host is told of
+/// its own page.
 #[test]
 fn of_a_larger_page_the_record_names_where_it_was_met_and_the_host_loses_no_more_than_its_own() {
     const TG0_64K: u64 = 0b01 << 14;
@@ -223,7 +224,7 @@ fn of_a_huge_page_over_two_slots_the_one_that_was_touched_is_consumed() {
     assert_eq!(pages(&ledger), [(first, Cause::Found), (second, Cause::Consumed)]);
 }
 
-/// A vCPU that cannot be written to.
+/// A vCPU whose registers cannot be written.
 struct Fails {
     guest: Guest,
     injects: bool,

@@ -1,4 +1,4 @@
-//! From a SEA exit to what the guest sees, over a vCPU that is nothing but the kernel half.
+//! Containment from a SEA exit to the guest's view, over a vCPU that consists of the kernel half alone.
 
 mod guest;
 
@@ -13,11 +13,11 @@ use seawall_arm::{Esr, ExceptionLevel, Pstate, Target};
 use seawall_events::kernel::{SeaPolicy, handle_guest_sea};
 use seawall_events::{Abi, Layout, Refusal, Reg, Registers, SeaExit};
 
-/// For tests in which time does not matter.
+/// The time, for tests in which it does not matter.
 const NOW: Duration = Duration::ZERO;
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A guest in `pstate` whose access at PC was answered by the hardware with `esr`.
+/// A guest in `pstate` whose access at PC the hardware answered with `esr`.
 fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
     let mut vcpu = vcpu_at(pstate, esr, 0x50_0123);
     let exit = handle_guest_sea(&mut vcpu, SeaPolicy { to_user: true, guest_has_ras: true }).unwrap();
@@ -26,7 +26,7 @@ fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
 
 const POSTED: Abi = Abi::Extended(Layout::Posted);
 
-/// Handles the error once; gives the injection and where the guest is.
+/// Handles the error once; returns the injection and the guest's place.
 fn handle(policy: Rules, guest: &mut Guest) -> (Injection, Delivery) {
     let exit = guest.exit;
     let outcome = guest::handle(&mut Containment::new(policy), guest, &exit, NOW).unwrap();
@@ -100,14 +100,14 @@ fn a_masked_serror_is_reported_as_pending() {
 #[test]
 fn what_the_kernel_did_not_deliver_is_reported() {
     let mut guest = guest(0x9200_0210, 5, POSTED);
-    guest.vcpu.last_fault.esr = Esr::from_bits(0x9200_0087); // S1PTW, and no walk finds it
+    guest.vcpu.last_fault.esr = Esr::from_bits(0x9200_0087); // S1PTW, and no walk finds the descriptor
     let (_, state) = handle(Rules::FULL, &mut guest);
     assert_eq!(state, Delivery::NotDelivered);
 }
 
 #[test]
 fn a_vector_that_is_itself_bad_is_still_a_delivery() {
-    // The fetch at the vector aborts: after the injection PC is where it was.
+    // The fetch at the vector aborts: PC does not change in the injection.
     let mut guest = guest(0x8200_0210, 0x3c5, POSTED);
     guest.vcpu.set_reg(Reg::Pc, VBAR + 0x200);
     for _ in 0..2 {
@@ -179,7 +179,7 @@ fn a_storm_of_two_in_turn_is_a_storm_and_one_pc_over_many_addresses_or_pages_is_
     assert_eq!(turns, 16);
     let mut guard = StormGuard::new(8, PERIOD);
     assert!((0..1000).all(|n| guard.note(&error(0x1000, 0x5000 + 64 * n, 0x8000), NOW).is_ok()));
-    // Each page that the guest brings the text back to goes bad in turn: it gets on all the same.
+    // Each page to which the guest moves the text goes bad in turn: the guest still goes on.
     let mut guard = StormGuard::new(8, PERIOD);
     assert!((0..1000).all(|n| guard.note(&error(0x1000, 0x1000, 0x8000 + 0x1000 * n), NOW).is_ok()));
 }
@@ -201,7 +201,7 @@ fn a_service_that_meets_the_same_bad_page_at_each_restart_is_no_storm() {
     // systemd's default: five starts in ten seconds.
     let mut guard = StormGuard::default();
     assert!((0..1000).all(|n| guard.note(&error, Duration::from_secs(2 * n)).is_ok()));
-    // Sixteen in ten seconds are allowed, not seventeen.
+    // Sixteen in ten seconds are allowed, seventeen are not.
     let mut guard = StormGuard::default();
     let times = (0..100).take_while(|n| guard.note(&error, Duration::from_millis(600 * n)).is_ok()).count();
     assert_eq!(times, 16);
@@ -223,7 +223,7 @@ fn line(n: u64) -> MemoryError {
     }
 }
 
-/// Found by a hostile test: 780,000 errors in four seconds, none of which came often enough.
+/// Found by a hostile test: 780,000 errors in four seconds, none of them often enough for a storm.
 #[test]
 fn a_thousand_bad_lines_read_in_turn_are_a_flood() {
     let mut guard = StormGuard::default();
@@ -235,7 +235,7 @@ fn a_thousand_bad_lines_read_in_turn_are_a_flood() {
         }
     };
     assert_eq!(error, reason);
-    // 16,384 and those for which there was time meanwhile.
+    // 16,384, plus those for which there was time meanwhile.
     assert!((16_384..16_600).contains(&taken), "{taken}");
     assert_eq!(error.name(), "flood");
     let text = "the guest took more than 16384 memory errors within 10 s: it does not keep away from what it was told \
@@ -282,7 +282,7 @@ fn memory_error_says_what_the_exit_says() {
     let walk = of(0x8200_0215, 5);
     assert_eq!((walk.access, walk.walk_level, walk.gpa), (Access::Fetch, Some(1), None));
     assert_eq!(walk.to_string(), "fetch at EL1, PC 0x401040: gva 0x500123, on the table walk at level 1");
-    // For 0x18 KVM gives a gpa with FnV too, from a FAR that means nothing.
+    // For 0x18 KVM gives a gpa with FnV too, from a meaningless FAR.
     for esr in [0x9200_0610, 0x9200_0618] {
         let unknown = of(esr, 0);
         assert_eq!((unknown.gva, unknown.gpa), (None, None));

@@ -1,5 +1,5 @@
-//! The operator's table: which kind an error is of, and what each answer comes to; virtual EL2, hosts without RAS, dry
-//! runs, and hosts that can help themselves.
+//! The operator's table: the kind of an error, and the effect of each answer; virtual EL2, hosts without RAS,
+//! dry runs, and hosts that can repair memory themselves.
 
 mod guest;
 
@@ -52,7 +52,7 @@ fn an_error_is_of_the_first_kind_that_fits() {
         // FnV.
         (0x9200_0610, EL0, ErrorKind::NoAddress),
         (0x8200_0610, EL1H, ErrorKind::NoAddress),
-        // On a walk, level 1; also of a fetch, also with FnV.
+        // On a walk, level 1; also for a fetch, and with FnV.
         (0x9200_0215, EL0, ErrorKind::Walk),
         (0x8200_0215, EL1H, ErrorKind::Walk),
         (0x9200_0615, EL0, ErrorKind::Walk),
@@ -105,7 +105,7 @@ fn each_answer_is_what_it_says() {
     }
 }
 
-/// One rule at a time: the others' errors are answered as before.
+/// One rule at a time: errors of other kinds get the old answer.
 #[test]
 fn a_rule_is_for_errors_of_its_kind_alone() {
     for kind in ErrorKind::ALL {
@@ -198,7 +198,7 @@ fn of_a_vcpu_with_el2_the_hypervisors_registers_say_whose_an_abort_is() {
     ] {
         let error = error(0x9200_0210, pstate).with_el2(hcr_el2, hcrx_el2);
         assert_eq!(error.nested, nested, "{pstate} {hcr_el2:#x} {hcrx_el2:#x}");
-        // HCR_EL2.VM: the address is one of the nested guest's, and no page of the VM's.
+        // HCR_EL2.VM: the address belongs to the nested guest, and is not a page of the VM.
         assert_eq!(error.gpa, if nested.is_some() { None } else { Some(0x4021_0000) });
     }
     let flat = error(0x9200_0210, EL1H).with_el2(0, 0);
@@ -219,13 +219,13 @@ fn a_nested_guest_whose_hypervisor_takes_aborts_is_stopped_before_the_kernel_is_
     let outcome = guest::handle(&mut containment, &mut guest, &exit, NOW).unwrap();
     assert_eq!(outcome.action, Action::Stop(StopReason::Nested));
     assert_eq!(guest.vcpu, before);
-    // Where the kernel can, the rule is another one: the hypervisor takes it at EL2.
+    // On a kernel that can do it another rule applies: the hypervisor takes it at EL2.
     let mut containment = Containment::new(Rules::default().with(ErrorKind::Nested, Answer::Replay));
     guest::handle(&mut containment, &mut guest, &exit, NOW).unwrap();
     assert_eq!(guest.vcpu.reg(Reg::EsrEl2), 0x9200_0210);
 }
 
-/// The proposal: without RAS a `has_esr` is EINVAL.
+/// The proposal: without RAS, `has_esr` gives EINVAL.
 #[test]
 fn on_a_host_without_ras_the_abort_comes_without_an_iss() {
     let mut guest = guest(0x8200_0210, EL0);
@@ -244,7 +244,7 @@ fn without_an_address_the_guest_is_told_not_to_trust_the_far() {
     assert_eq!(guest.vcpu.reg(Reg::EsrEl1), 0x9200_0610, "FnV, bit 10");
 }
 
-/// One source of records, in memory of its own.
+/// A containment with one source of records, in its own memory.
 fn with_records(rules: Rules) -> (Containment, GuestMemoryMmap) {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
     let mut ghes = Ghes::new(GhesRegion { base: 0, sea: 1, polled: 0, poll_interval: 0 });
@@ -268,7 +268,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     assert!(outcome.to_string().ends_with("dry run: instruction abort, ISS 0x210 would have been injected"));
     assert_eq!(guest.vcpu, vcpu);
     assert_eq!(memory.read_obj::<u32>(GuestAddress(16)).unwrap(), 0, "no record");
-    // What would stop the guest stops it: there is no other answer to a storm.
+    // A reason to stop still stops the guest: there is no other answer to a storm.
     let mut actions =
         (0..20).map(|_| guest::handle(&mut containment, &mut guest, &exit, NOW).unwrap().action);
     assert!(actions.any(|action| matches!(action, Action::Stop(StopReason::Storm { times: 17, .. }))));

@@ -1,5 +1,5 @@
-//! The ledger's writer under a filter of its step's rules and the runtime's alone, and with any of them left out. A filter
-//! cannot be taken off, and kills: each is tried in a process of its own.
+//! The ledger's writer under a seccomp filter of its step's rules and the runtime's alone, and with any one
+//! of them left out. A filter cannot be removed, and kills: each case runs in a process of its own.
 
 #![cfg(all(target_os = "linux", feature = "ledger", any(target_arch = "aarch64", target_arch = "x86_64")))]
 #![allow(unsafe_code)]
@@ -14,7 +14,7 @@ use seawall::ledger::{Cause, Keeper, Writer};
 use seawall_host::seccomp::{RUNTIME, Rule, STEPS, WRITE_LEDGER, allow};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
-/// For the child: which rule is left out, or none.
+/// The child's variable with the rule to leave out, if any.
 const LEFT_OUT: &str = "SEAWALL_TEST_LEFT_OUT";
 
 fn run_under(rules: &[Rule], writer: Writer) -> thread::JoinHandle<()> {
@@ -29,17 +29,17 @@ fn run_under(rules: &[Rule], writer: Writer) -> thread::JoinHandle<()> {
     })
 }
 
-/// No file may grow from now on: what a full disk is to a writer.
+/// Lets no file grow from now on, like a full disk.
 fn fill_disk() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the structure outlives the call; a signal that is ignored runs no code.
+    // SAFETY: the structure outlives the call; an ignored signal runs no code.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const none), 0);
     }
 }
 
-/// Not a test: the process that the other starts.
+/// Not a test, but the process that the other test starts.
 #[test]
 fn child() {
     let Ok(left_out) = env::var(LEFT_OUT) else { return };
@@ -48,7 +48,7 @@ fn child() {
     let directory = tempfile::tempdir().unwrap();
     let (keeper, writer) = Keeper::with_writer(&directory.path().join("ledger")).unwrap();
     let thread = run_under(&rules.copied().collect::<Vec<_>>(), writer);
-    // A new file, and one that takes the place of another.
+    // A new file, and one that replaces another.
     for page in 0..2 {
         keeper.insert(page * 0x2000..page * 0x2000 + 1, Cause::Consumed, SystemTime::now());
         keeper.flush().unwrap();
@@ -71,14 +71,14 @@ fn run(left_out: Option<usize>) -> ExitStatus {
 #[test]
 fn the_ledger_is_written_under_its_rules_and_killed_with_one_fewer() {
     assert_eq!(run(None).code(), Some(0), "under all rules");
-    // No test brings it about that the names of new files are taken.
+    // No test can make the names of new files collide.
     let met = WRITE_LEDGER.rules.iter().enumerate().filter(|(_, rule)| rule.name != "getrandom");
     for (number, rule) in met {
         assert_eq!(run(Some(number)).signal(), Some(libc::SIGSYS), "without {rule}");
     }
 }
 
-/// A name is another where aarch64 does not have the call of the same name.
+/// The name of the call on aarch64, where it differs.
 fn on_aarch64(name: &str) -> &str {
     match name {
         "readlink" => "readlinkat",

@@ -1,4 +1,5 @@
-//! The steps of a containment one by one: decide, record, inject; and SIGBUS, which tells less than an exit.
+//! The steps of a containment one by one: decide, record, inject; and SIGBUS, which reports less than an
+//! exit.
 
 mod guest;
 
@@ -36,12 +37,12 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// One source for SEAs, in memory of its own.
+/// A containment with one source for SEAs, in its own memory.
 fn with_one_record(policy: Rules) -> (Containment, GuestMemoryMmap) {
     with_records(policy, 1)
 }
 
-/// So many sources for SEAs.
+/// A containment with `sea` sources for SEAs.
 fn with_records(policy: Rules, sea: u16) -> (Containment, GuestMemoryMmap) {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), 0x4000)]).unwrap();
     let mut ghes = Ghes::new(GhesRegion { base: BASE, sea, polled: 0, poll_interval: 0 });
@@ -61,7 +62,7 @@ fn acknowledge(memory: &GuestMemoryMmap) {
     memory.write_obj(1_u64, GuestAddress(BASE + 8)).unwrap();
 }
 
-/// The FAR is that of the last stage 2 fault, to the byte (KVM, `inject_abt64`).
+/// The FAR is that of the last stage 2 fault, exact to the byte (KVM, `inject_abt64`).
 #[test]
 fn after_sigbus_the_far_tells_a_fetch_from_a_load() {
     for (pstate, far, esr) in [
@@ -110,8 +111,9 @@ fn sigbus_says_how_much_is_bad_and_nothing_of_the_access() {
     assert_eq!(error.to_string(), "access at EL0, PC 0x401040: gva unknown, gpa 0x40210000");
 }
 
-/// Linux takes its own page around a record's address offline (`ghes_do_memory_failure`: `PHYS_PFN`), and a host its own
-/// (`si_addr_lsb`); a SEA exit names 4 KiB whatever these are. DDI 0487, `TCR_EL1`: TG0 is `[15:14]`, TG1 `[31:30]`.
+/// Linux takes its own page around a record's address offline (`ghes_do_memory_failure`: `PHYS_PFN`), and a
+/// host its own (`si_addr_lsb`); a SEA exit names 4 KiB in every case. DDI 0487, `TCR_EL1`: TG0 is `[15:14]`,
+/// TG1 `[31:30]`.
 #[test]
 fn an_error_costs_a_page_of_the_guests_or_of_the_hosts_as_a_whole() {
     const TG0_16K: u64 = 0b10 << 14;
@@ -133,7 +135,7 @@ fn an_error_costs_a_page_of_the_guests_or_of_the_hosts_as_a_whole() {
         (0, 0, 0x1_0000, exit(USER), 0x4021_0000..0x4022_0000, 0xffff_ffff_ffff_0000),
         (TG0_16K, 0, 0x1_0000, exit(USER), 0x4021_0000..0x4022_0000, 0xffff_ffff_ffff_0000),
         (TG0_64K, 0, 0x4000, exit(USER), 0x4021_0000..0x4022_0000, 0xffff_ffff_ffff_0000),
-        // 4 KiB of the host's, in a page of the guest's.
+        // 4 KiB of the host, in a page of the guest.
         (
             TG0_16K,
             0,
@@ -143,7 +145,7 @@ fn an_error_costs_a_page_of_the_guests_or_of_the_hosts_as_a_whole() {
             0xffff_ffff_ffff_c000,
         ),
         (0, 0, 0x1000, by_host(0x4021_d000..0x4021_e000), 0x4021_d000..0x4021_e000, 0xffff_ffff_ffff_f000),
-        // AArch32 at EL0: no kernel with larger pages has it.
+        // AArch32 at EL0: no kernel with larger pages supports it.
         (TG0_16K, 0x10, 0x1000, exit(USER), 0x4021_d000..0x4021_e000, 0xffff_ffff_ffff_f000),
     ] {
         let what = format!("{tcr:#x}, {pstate:#x}, {host_page:#x}, {source:x?}");
@@ -154,7 +156,7 @@ fn an_error_costs_a_page_of_the_guests_or_of_the_hosts_as_a_whole() {
         let mut decision = guest::decide(&mut containment, &guest, &source, seconds(0)).unwrap();
         assert_eq!(decision.error.range(), Some(range.clone()), "{what}");
         containment.record(&memory, &mut decision, SystemTime::UNIX_EPOCH).unwrap();
-        // Of the memory section, behind block and entry: address and mask. UEFI 2.10, N.2.5.
+        // Address and mask of the memory section, behind block and entry. UEFI 2.10, N.2.5.
         let word = |at| memory.read_obj::<u64>(GuestAddress(BASE + 16 + 20 + 72 + at)).unwrap();
         assert_eq!((word(16), word(24)), (0x4021_d000, mask), "{what}");
     }
@@ -170,7 +172,8 @@ fn a_decision_alone_changes_nothing_of_the_guest() {
     assert_eq!(guest.vcpu, before);
 }
 
-/// Two vCPUs met bad memory, and their decisions were mixed up: an abort without an error would kill a sound process.
+/// Two vCPUs met bad memory, and their decisions were swapped: an abort without an error would kill a healthy
+/// process.
 #[test]
 fn a_decision_about_another_vcpu_is_refused_and_changes_nothing() {
     let (one, mut other) = (guest(POSTED, 0, 0x50_0123), guest(POSTED, 0, 0x50_0123));
@@ -233,7 +236,7 @@ fn a_second_error_waits_until_the_guest_has_read_the_first_one_s_record() {
     let mut guest = guest(POSTED, 0, 0x50_0123);
     let mut first = guest::decide(&mut containment, &guest, &sea(0x4021_0000), seconds(0)).unwrap();
     containment.record(&memory, &mut first, SystemTime::UNIX_EPOCH).unwrap();
-    // More often than a storm would be allowed, and within the second.
+    // More often than a storm allows, and within the second.
     for try_number in 0..40 {
         let now = Duration::from_millis(try_number * 20);
         let mut second = guest::decide(&mut containment, &guest, &sea(0x4030_0000), now).unwrap();
@@ -266,13 +269,13 @@ fn a_guest_that_reads_each_record_and_repeats_the_access_gets_the_abort_alone_at
     for time in 1..=16 {
         let expected = if time <= 8 { Recorded::AtSource(0) } else { Recorded::No };
         assert_eq!(report(0x4021_0000), expected, "time {time}");
-        // Another error is not this one.
+        // A different error is not affected.
         assert_eq!(report(0x4030_0000 + (time << 12)), Recorded::AtSource(0), "time {time}");
     }
 }
 
-/// Linux's `ghes_notify_sea` reads all sources, whichever CPU took the abort: it would take the second one's record for the
-/// first one's, and the second CPU would find none.
+/// Linux's `ghes_notify_sea` reads all sources, whichever CPU took the abort: the first CPU would take the
+/// second one's record for its own, and the second CPU would find none.
 #[test]
 fn a_record_is_not_written_while_another_is_to_be_read_though_sources_are_free() {
     let (mut containment, memory) = with_records(Rules::FULL, 16);
@@ -284,7 +287,7 @@ fn a_record_is_not_written_while_another_is_to_be_read_though_sources_are_free()
         (decision.verdict == Verdict::Wait, decision.recorded)
     };
     assert_eq!(report(0x4021_0000, 0), (false, Recorded::AtSource(0)));
-    // 60 vCPUs wait in turn, each more often than a storm would be allowed.
+    // 60 vCPUs wait in turn, each more often than a storm allows.
     for time in 1..20 {
         for vcpu in 0..60 {
             assert_eq!(report(0x4030_0000 + (vcpu << 12), time), (true, Recorded::No));
@@ -295,9 +298,9 @@ fn a_record_is_not_written_while_another_is_to_be_read_though_sources_are_free()
     for time in 21..40 {
         assert_eq!(report(0x4030_1000, time), (true, Recorded::No));
     }
-    // Nobody reads it for a second: better a record that another may take than none.
+    // Nobody reads it for a second: a record that another CPU may take is better than none.
     assert_eq!(report(0x4030_1000, 1021), (false, Recorded::AtSource(1)));
-    // Whoever comes next does not wait another second.
+    // The next one does not wait another second.
     assert_eq!(report(0x4030_2000, 1022), (false, Recorded::AtSource(2)));
     for source in 0..3 {
         memory.write_obj(1_u64, GuestAddress(BASE + source * 512 + 8)).unwrap();
@@ -306,7 +309,7 @@ fn a_record_is_not_written_while_another_is_to_be_read_though_sources_are_free()
     assert_eq!(report(0x4030_4000, 1024), (true, Recorded::No));
 }
 
-/// Its own vectors are bad, so that it acknowledges nothing.
+/// The guest's own vectors are bad, so it acknowledges nothing.
 #[test]
 fn a_guest_that_looks_for_records_and_takes_the_same_abort_for_ever_is_stopped_soon() {
     let (mut containment, memory) = with_records(Rules::FULL, 16);
@@ -322,7 +325,8 @@ fn a_guest_that_looks_for_records_and_takes_the_same_abort_for_ever_is_stopped_s
         }
         milliseconds += 1;
     };
-    // The first abort at 0 ms; patience from 1 ms to 1001 ms; there the second, and the seventeenth 15 ms later.
+    // The first abort at 0 ms; patience from 1 ms to 1001 ms; then the second, and the seventeenth 15 ms
+    // later.
     assert_eq!(stopped, 1016);
 }
 

@@ -1,4 +1,4 @@
-//! What is told of memory errors: a line of JSON whose schema is kept, `tracing` events, numbers.
+//! Reports of memory errors: a line of JSON with a stable schema, `tracing` events, numbers.
 
 mod guest;
 
@@ -66,7 +66,7 @@ fn storm() -> Outcome {
     (0..17).map(|_| handle(&mut containment, GVA, &sea(0x9200_0210), Duration::ZERO)).last().unwrap()
 }
 
-/// The second error of a guest with one source, who does not acknowledge the first one's record.
+/// The second error of a guest with one source that does not acknowledge the first record.
 fn unacknowledged() -> Outcome {
     let base = 0x4000_0000;
     let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(base), 0x1000)]).unwrap();
@@ -100,7 +100,7 @@ fn a_load_s_line_has_each_field_of_the_schema_in_its_order() {
     assert_eq!(line(&sea(0x9200_0210), GVA), LOAD);
 }
 
-/// Each field of schema 1 is a promise: one that goes away, or gets another name, takes another number.
+/// Each field of schema 1 is a promise: a removed or renamed field needs a new number.
 fn with(changes: &[(&str, &str)]) -> String {
     changes.iter().fold(LOAD.to_owned(), |line, (from, to)| {
         assert_eq!(line.matches(from).count(), 1, "{from}");
@@ -264,7 +264,7 @@ fn a_sink_is_a_closure_or_a_file_of_lines() {
     assert_eq!(String::from_utf8(file).unwrap(), report.to_json() + "\n");
 }
 
-/// What a recorder of this thread's own was told: `name{label=value,...} value`, sorted.
+/// The numbers that a recorder of this thread received: `name{label=value,...} value`, sorted.
 fn measured(work: impl FnOnce()) -> Vec<String> {
     let recorder = DebuggingRecorder::new();
     let snapshotter: Snapshotter = recorder.snapshotter();
@@ -346,7 +346,7 @@ fn outstanding_records_and_bad_pages_are_gauges() {
     }
     let mut containment = Containment::new(Rules::FULL);
     containment.set_records(Some(ghes));
-    // It is not waited for.
+    // Nobody waits for the guest.
     containment.set_patience(Duration::ZERO);
     for _ in 0..4 {
         let mut decision =
@@ -371,7 +371,7 @@ fn outstanding_records_and_bad_pages_are_gauges() {
     assert!(records(containment.records().unwrap(), &elsewhere).is_err());
 }
 
-/// What a subscriber of this thread's own writes.
+/// The output of a subscriber of this thread.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 

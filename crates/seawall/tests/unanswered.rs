@@ -1,4 +1,4 @@
-//! Accesses that nobody answers: the abort that they get, who is stopped, and what is told of them.
+//! Unanswered accesses: the abort for them, the stop of a guest, and the reports.
 
 mod guest;
 
@@ -18,7 +18,7 @@ const GPA: u64 = 0x2000_0000;
 const EL0: u64 = 0;
 const EL1H: u64 = 5;
 
-/// A vCPU in `pstate` at PC that stage 2 stopped at `0x50_0123`, with the syndrome of a load or store.
+/// A vCPU in `pstate` at PC whose load or store stage 2 stopped at `0x50_0123`, with this syndrome.
 fn guest(pstate: u64, abi: Abi) -> Guest {
     let vcpu = vcpu_at(pstate, 0x9386_0007, 0x50_0123);
     let exit = SeaExit { esr: Esr::from_bits(0), flags: 0, gva: 0, gpa: 0 };
@@ -43,7 +43,7 @@ fn refuse(guest: &mut Guest, access: UnansweredAccess) -> UnansweredOutcome {
     Containment::new(Rules::FULL).refuse(guest, access, &at(Duration::ZERO)).unwrap()
 }
 
-/// `AArch64.AbortSyndrome`: DFSC 0b010000, WnR of a store; the kernel's FAR.
+/// `AArch64.AbortSyndrome`: DFSC 0b010000, WnR for a store; the kernel's FAR.
 #[test]
 fn the_guest_takes_an_external_data_abort_with_wnr_as_it_was() {
     for (access, pstate, vector, esr) in [
@@ -51,7 +51,7 @@ fn the_guest_takes_an_external_data_abort_with_wnr_as_it_was() {
         (write(), EL0, 0x400, 0x9200_0050),
         (read(), EL1H, 0x200, 0x9600_0010),
         (write(), EL1H, 0x200, 0x9600_0050),
-        // The exit gives WnR, CM and FnV, and the fault status of stage 2, which is not the guest's affair.
+        // The exit gives WnR, CM and FnV, and the fault status of stage 2, which does not concern the guest.
         (nisv(0x07), EL0, 0x400, 0x9200_0010),
         (nisv(0x47), EL0, 0x400, 0x9200_0050),
         (nisv(0x0147), EL0, 0x400, 0x9200_0150),
@@ -75,7 +75,7 @@ fn no_policy_and_no_dry_run_changes_it() {
     assert_eq!(vcpu.vcpu.reg(Reg::Pc), VBAR + 0x400);
 }
 
-/// A stock kernel has no words for WnR, and a host without RAS refuses each ISS.
+/// A stock kernel cannot express WnR, and a host without RAS refuses each ISS.
 #[test]
 fn where_no_iss_can_be_given_none_is() {
     for (abi, ras) in [(Abi::Mainline, true), (POSTED, false)] {
@@ -108,13 +108,13 @@ fn the_texts_say_who_is_there_and_who_is_not() {
     );
 }
 
-/// Back to the access.
+/// Puts the guest back at the access.
 fn retry(vcpu: &mut Guest, pstate: u64) {
     vcpu.vcpu.set_reg(Reg::Pc, PC);
     vcpu.vcpu.set_reg(Reg::Pstate, pstate);
 }
 
-/// Makes the same access until the guest is stopped: after how many.
+/// Repeats the access until the guest is stopped; returns the count.
 fn storm(containment: &mut Containment, pstate: u64, most: u32, step: Duration) -> Option<u32> {
     let mut vcpu = guest(pstate, POSTED);
     for times in 1..=most {
@@ -140,7 +140,7 @@ fn storm(containment: &mut Containment, pstate: u64, most: u32, step: Duration) 
 #[test]
 fn a_kernel_that_does_nothing_else_is_stopped_and_the_text_names_the_address() {
     assert_eq!(storm(&mut Containment::new(Rules::FULL), EL1H, 5000, Duration::from_micros(1)), Some(4097));
-    // The same in a thousand times the time: it does other things.
+    // The same in a thousand times the time: the guest does other things.
     assert_eq!(storm(&mut Containment::new(Rules::FULL), EL1H, 5000, Duration::from_millis(10)), None);
 }
 
@@ -175,7 +175,7 @@ fn two_cpus_that_do_nothing_else_are_noticed_as_well() {
     assert_eq!(stopped, 2 * 4096);
 }
 
-/// A guest can make as many as it likes.
+/// A guest can make any number of accesses.
 #[test]
 fn sixteen_in_ten_seconds_are_told_of_and_then_how_many_were_not() {
     let mut containment = Containment::new(Rules::FULL);

@@ -1,6 +1,6 @@
 //! One memory error as a Generic Error Status Block: header, one data entry, one memory section.
 //!
-//! It needs nothing else of this crate.
+//! The module uses no other part of this crate.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -32,20 +32,20 @@ pub const RECORD_SIZE: usize = size_of::<Block>();
 const MEMORY_SECTION: [u8; 16] =
     [0x14, 0x11, 0xbc, 0xa5, 0x64, 0x6f, 0xde, 0x4e, 0xb8, 0x63, 0x3e, 0x83, 0xed, 0x7c, 0x83, 0xb1];
 
-/// Of the block's status: there is an uncorrectable error (bit 0), and one data entry (bits `[13:4]`).
+/// The block's status: one uncorrectable error (bit 0), and one data entry (bits `[13:4]`).
 const ONE_UNCORRECTABLE: u32 = 1 | 1 << 4;
-/// Revision of a data entry that has a time: 3.0.
+/// Revision of a data entry with a time: 3.0.
 const REVISION: u16 = 0x300;
-/// Of a data entry: the text and the time of it are valid.
+/// Validation bits of a data entry: text and time.
 const TEXT_VALID: u8 = 1 << 1;
 const TIME_VALID: u8 = 1 << 2;
-/// Of a memory section: which of its fields are valid.
+/// Validation bits of a memory section.
 const ADDRESS_VALID: u64 = 1 << 1;
 const MASK_VALID: u64 = 1 << 2;
 const TYPE_VALID: u64 = 1 << 14;
 /// Memory error type: multi-bit ECC.
 const MULTI_BIT_ECC: u8 = 3;
-/// What the text of a record begins with; its serial number follows.
+/// The start of a record's text; the serial number follows.
 const TEXT: &[u8] = b"seawall ";
 
 /// ACPI 6.5, 18.3.2.7.1 (the block and its entry), UEFI 2.10, N.2.5 (the section).
@@ -82,7 +82,8 @@ struct Section {
     error_status: U64,
     physical_address: U64,
     physical_address_mask: U64,
-    /// Node, card, module, bank, device, row, column, bit: of the host's, and none of the guest's business.
+    /// Node, card, module, bank, device, row, column, bit: places in the host, which do not concern the
+    /// guest.
     place: [U16; 8],
     requestor: U64,
     responder: U64,
@@ -96,11 +97,11 @@ struct Section {
 
 const _: () = assert!(size_of::<Entry>() == 72 && size_of::<Section>() == 80 && RECORD_SIZE == 172);
 
-/// How bad it is. ACPI's error severity.
+/// ACPI's error severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Severity {
-    /// The memory is lost, the system need not be.
+    /// The memory is lost, but not the whole system.
     Recoverable,
     /// The system is lost: Linux panics.
     Fatal,
@@ -133,31 +134,33 @@ impl Severity {
 // The only `unsafe` is in what zerocopy's macro expands to.
 #[allow(clippy::unsafe_derive_deserialize)]
 pub struct MemoryErrorRecord {
-    /// Where in the range the bad memory was met: Linux takes the page of this address offline, and looks at no mask.
+    /// The place of the access in the range: Linux takes the page of this address offline, and ignores the
+    /// mask.
     pub address: u64,
-    /// The bad guest physical addresses: a power of two of bytes, on a multiple of itself (a line, a page, a block).
-    /// [`granule`] makes such a range.
+    /// The bad guest physical addresses: a power of two of bytes, aligned to its size (a line, a page, a
+    /// block). [`granule`] makes such a range.
     pub range: Range<u64>,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// When it was found; whole seconds go into the record.
+    /// The time at which the error was found; the record holds whole seconds.
     pub time: SystemTime,
-    /// The number of this record. It makes each different from all others: Linux takes a record equal to one of the
-    /// last ten seconds for a repeat and does nothing. The guest's log shows it as text of the unit, `seawall 7`.
+    /// The number of this record, which makes it differ from all others: Linux takes a record equal to one of
+    /// the last ten seconds for a repeat and ignores it. The guest's log shows it as text of the unit,
+    /// `seawall 7`.
     pub serial: u32,
 }
 
-/// Why bytes are not a record of ours.
+/// The reason why bytes are not a record of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("expected {expected}, got {got:#x}")]
 pub struct NotARecord {
-    /// What was expected.
+    /// The expected content.
     pub expected: &'static str,
-    /// What came.
+    /// The value found.
     pub got: u64,
 }
 
-/// The smallest range that a record can express and that has all of `range` in it.
+/// The smallest range that a record can express and that contains `range`.
 ///
 /// ```
 /// use seawall::apei::cper::granule;
@@ -175,8 +178,8 @@ pub fn granule(range: Range<u64>) -> Range<u64> {
 impl MemoryErrorRecord {
     /// The Generic Error Status Block.
     ///
-    /// A range that is not a [`granule`] is made one, and an address that is not in it is its beginning; a time before 1970 is
-    /// 1970's beginning.
+    /// A range that is not a [`granule`] is extended to one, an address outside of it becomes its start, and
+    /// a time before 1970 becomes the start of 1970.
     pub fn to_bytes(&self) -> [u8; RECORD_SIZE] {
         let range = granule(self.range.clone());
         let mut block = Block::new_zeroed();
@@ -205,7 +208,7 @@ impl MemoryErrorRecord {
         transmute!(block)
     }
 
-    /// The record in these bytes, if it is one as [`MemoryErrorRecord::to_bytes`] makes them.
+    /// The record in these bytes, if they have the form of [`MemoryErrorRecord::to_bytes`].
     ///
     /// # Errors
     /// [`NotARecord`].
@@ -251,7 +254,7 @@ fn text(serial: u32) -> [u8; 20] {
     text
 }
 
-/// Seconds, minutes, hours, 1 if that is precise, day, month, year, century, in BCD. UEFI 2.10, N.2.2.
+/// Seconds, minutes, hours, 1 if the time is precise, day, month, year, century, in BCD. UEFI 2.10, N.2.2.
 fn timestamp(time: SystemTime) -> [u8; 8] {
     let bcd = |number: u32| (number / 10 % 10 * 16 + number % 10) as u8;
     let time = DateTime::<Utc>::from(time.max(SystemTime::UNIX_EPOCH));

@@ -1,9 +1,9 @@
 //! The hand-over of ACPI tables to a Linux that no UEFI firmware has loaded.
 //!
-//! Linux on Arm takes ACPI tables from UEFI alone, and maps a GHES record only if UEFI's memory map says that it is memory. Of
-//! UEFI it needs no more than the system table, which leads to the RSDP, and that map; both are handed over by properties of
-//! `/chosen` in the device tree, as Linux's own EFI stub hands them to the kernel proper. There are no UEFI services, so that
-//! the command line has to say so: [`COMMAND_LINE`].
+//! Linux on Arm takes ACPI tables from UEFI alone, and maps a GHES record only if UEFI's memory map lists it
+//! as memory. Of UEFI it needs only the system table, which leads to the RSDP, and that map. Properties of
+//! `/chosen` in the device tree hand over both, as Linux's own EFI stub does for the kernel proper. There are
+//! no UEFI services, so the command line needs [`COMMAND_LINE`].
 //!
 //! ```
 //! use seawall::apei::efi::{Memory, MemoryType, Property, memory_map, tables};
@@ -30,8 +30,9 @@ use std::ops::Range;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-/// What the guest's command line needs beside the properties: Linux would call UEFI's runtime services, and there are none.
-/// A guest whose device tree has more than `/chosen` needs `acpi=force` as well: it would take the tree.
+/// The addition to the guest's command line: without it Linux would call UEFI's runtime services, which do
+/// not exist. A guest whose device tree has more than `/chosen` needs `acpi=force` as well, or it uses the
+/// tree.
 pub const COMMAND_LINE: &str = "efi=noruntime";
 
 /// `EFI_MEMORY_TYPE`.
@@ -39,19 +40,19 @@ pub const COMMAND_LINE: &str = "efi=noruntime";
 pub struct MemoryType(pub u32);
 
 impl MemoryType {
-    /// Not for the guest.
+    /// Memory that the guest must not use.
     pub const RESERVED: Self = Self(0);
     /// RAM.
     pub const CONVENTIONAL: Self = Self(7);
-    /// Errors were found in it.
+    /// Memory with errors.
     pub const UNUSABLE: Self = Self(8);
     /// ACPI tables.
     pub const ACPI_RECLAIM: Self = Self(9);
-    /// Memory that firmware goes on to use: where a [`Ghes`](super::ghes::Ghes) writes its records.
+    /// Memory that firmware keeps using: a [`Ghes`](super::ghes::Ghes) writes its records there.
     pub const ACPI_NVS: Self = Self(10);
 }
 
-/// Write-back, of the memory's attributes.
+/// The memory attribute write-back.
 const WRITE_BACK: u64 = 1 << 3;
 /// `EFI_ACPI_20_TABLE_GUID`, 8868e871-e4f1-11d3-bc22-0080c73c8881, as it lies in memory.
 const ACPI_20: [u8; 16] =
@@ -67,16 +68,16 @@ const SECURE_BOOT_DISABLED: u32 = 2;
 /// The vendor's name, UCS-2.
 const VENDOR: &str = "Seawall";
 
-/// A part of memory.
+/// A range of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Physical addresses, whole pages.
     pub range: Range<u64>,
-    /// What it is for.
+    /// Its use.
     pub kind: MemoryType,
 }
 
-/// Where Linux finds what [`tables`] made.
+/// The addresses and sizes that lead Linux to the output of [`tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handover {
     /// Physical address.
@@ -102,7 +103,7 @@ struct SystemTable {
     vendor: U64,
     vendor_revision: U32,
     pad: U32,
-    /// Consoles, and the services: there are none.
+    /// Consoles and services: there are none.
     handles: [U64; 8],
     entries: U64,
     configuration: U64,
@@ -136,8 +137,8 @@ pub enum Property {
 }
 
 impl Handover {
-    /// The properties of `/chosen`. Debian's kernel, which can be locked down, takes none of them without the last one, which
-    /// says that Secure Boot is off.
+    /// The properties of `/chosen`. The last one says that Secure Boot is off. Debian's kernel, which can be
+    /// locked down, ignores the others without it.
     pub fn properties(&self) -> [(&'static str, Property); 6] {
         [
             ("linux,uefi-system-table", Property::U64(self.system_table)),
@@ -152,10 +153,11 @@ impl Handover {
 
 const _: () = assert!(size_of::<SystemTable>() == 120 && size_of::<Descriptor>() == 40);
 
-/// UEFI's map of a guest's memory, in rising order: `other` is as it says, and all else of `ram` is conventional memory.
+/// UEFI's map of a guest's memory, in rising order: `other` has its own kinds, and the rest of `ram` is
+/// conventional memory.
 ///
-/// Both are whole pages of 4 KiB; ranges of `other` do not overlap. Leave out no bad page that could not be healed: as
-/// [`MemoryType::UNUSABLE`] the guest sees it and leaves it alone.
+/// Both are whole pages of 4 KiB; ranges of `other` do not overlap. Include every bad page that could not be
+/// healed: as [`MemoryType::UNUSABLE`] the guest sees it and does not touch it.
 pub fn memory_map(ram: &[Range<u64>], other: &[Memory]) -> Vec<Memory> {
     let mut map: Vec<Memory> = other.iter().filter(|memory| !memory.range.is_empty()).cloned().collect();
     map.sort_unstable_by_key(|memory| memory.range.start);
@@ -178,8 +180,8 @@ fn push_conventional(map: &mut Vec<Memory>, range: Range<u64>) {
     }
 }
 
-/// System table, configuration table and memory map as they lie in guest memory from `base` on, and where Linux finds them.
-/// `rsdp` is the RSDP's address.
+/// System table, configuration table and memory map as bytes of guest memory from `base` on, with the
+/// addresses for Linux. `rsdp` is the RSDP's address.
 pub fn tables(base: u64, rsdp: u64, map: &[Memory]) -> (Vec<u8>, Handover) {
     let configuration = base.saturating_add(size_of::<SystemTable>() as u64);
     let mmap_start = configuration.saturating_add(size_of::<ConfigurationEntry>() as u64);

@@ -1,10 +1,9 @@
-//! The error sources of a guest: where their records lie, and which of them is free for the next.
+//! The error sources of a guest: the place of their records, and the choice of a free one.
 //!
-//! A record belongs to the guest from when it is written until the guest has set bit 0 of the source's read-ack
-//! register. There are several sources of a kind, so that several errors can be outstanding; what comes when all are
-//! taken is for the caller to hold back ([`Report::Busy`], for an error that a vCPU waits with), or waits here in a queue
-//! that is bounded ([`Ghes::announce`], for one that nobody has consumed yet). Nothing is written over, and nothing is
-//! sent twice.
+//! A record belongs to the guest from the write until the guest sets bit 0 of the source's read-ack register.
+//! There are several sources of a kind, so several errors can be outstanding. When all are taken, the caller
+//! holds back an error that a vCPU waits with ([`Report::Busy`]); an error that nobody has consumed yet waits
+//! in a bounded queue ([`Ghes::announce`]). No record is overwritten, and none is sent twice.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -34,33 +33,33 @@ use super::cper::{MemoryErrorRecord, RECORD_SIZE, Severity, granule};
 use super::hest::{ErrorSource, Notification};
 use crate::{RecordError, RecordMemory};
 
-/// Bytes of guest memory that a source takes: the address register, the read-ack register, the status block.
+/// The guest memory of one source in bytes: the address register, the read-ack register, the status block.
 pub const SOURCE_STRIDE: u64 = 512;
-/// Of these, where the read-ack register is.
+/// The offset of the read-ack register.
 const READ_ACK: u64 = 8;
-/// And where the status block is.
+/// The offset of the status block.
 const BLOCK: u64 = 16;
-/// How many announcements wait at most for a free source.
+/// The largest number of announcements that wait for a free source.
 pub const QUEUE: usize = 4096;
 
 const _: () = assert!(BLOCK + RECORD_SIZE as u64 <= SOURCE_STRIDE);
 
-/// The sources and their place. The guest must not take the region for RAM of its own.
+/// The sources and their place. The guest must not use the region as RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GhesRegion {
     /// Guest physical address, a multiple of 8.
     pub base: u64,
-    /// Sources for errors that were consumed: as many can be outstanding.
+    /// The number of sources for consumed errors; as many errors can be outstanding.
     pub sea: u16,
-    /// Sources for errors that were only found; they have the ids behind the others.
+    /// The number of sources for errors that were only found; their ids follow the others.
     pub polled: u16,
-    /// How often the guest looks at those, in milliseconds.
+    /// The interval in milliseconds at which the guest polls those.
     pub poll_interval: u32,
 }
 
 impl GhesRegion {
-    /// Bytes of guest memory.
+    /// Size in bytes of guest memory.
     pub fn size(&self) -> u64 {
         (u64::from(self.sea) + u64::from(self.polled)) * SOURCE_STRIDE
     }
@@ -95,45 +94,45 @@ impl GhesRegion {
     }
 }
 
-/// What became of an error that a vCPU consumed.
+/// The outcome for an error that a vCPU consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// Its record is there: inject the abort.
+    /// Its record is written: inject the abort.
     Written {
         /// The id of the source.
         source: u16,
     },
-    /// The guest has not read any of the records that are there. Let other vCPUs run, and ask again; a guest that
-    /// does not acknowledge gets the abort without a record in the end.
+    /// The guest has not read any of the written records. Let other vCPUs run, and ask again; a guest that
+    /// never acknowledges finally gets the abort without a record.
     Busy,
 }
 
-/// What became of an error that was only found.
+/// The outcome for an error that was only found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announcement {
-    /// The guest finds its record when it looks next.
+    /// The guest finds its record at its next poll.
     Written {
         /// The id of the source.
         source: u16,
     },
-    /// It waits for a source to be free, behind so many others.
+    /// It waits for a free source.
     Queued {
-        /// How many are before it.
+        /// The number of announcements before it.
         ahead: usize,
     },
     /// Too many wait: [`QUEUE`]. The guest will not be told.
     Dropped,
 }
 
-/// The sources at work.
+/// The error sources in operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ghes {
     region: GhesRegion,
     /// The serial number of the next record.
     serial: u32,
-    /// The sources with a record that the guest had not acknowledged when that was last looked at: only these are looked at,
-    /// as there are few.
+    /// The sources whose record the guest had not acknowledged at the last check. Only these are checked, as
+    /// they are few.
     taken: Vec<u16>,
     queue: VecDeque<MemoryErrorRecord>,
 }
@@ -144,28 +143,28 @@ impl Ghes {
         Self { region, serial: 1, taken: Vec::new(), queue: VecDeque::new() }
     }
 
-    /// Where they are.
+    /// The region of the sources.
     pub fn region(&self) -> &GhesRegion {
         &self.region
     }
 
-    /// Whether it can be at work: what came from a file may not be.
+    /// Returns true if the state is consistent; a state from a file may not be.
     pub fn is_sound(&self) -> bool {
         let sources = self.region.polled_ids().end;
         self.taken.iter().all(|id| *id < sources)
             && self.queue.iter().all(|record| record.range.start < record.range.end)
     }
 
-    /// What waits for a source to be free, in its order.
+    /// The records that wait for a free source, in order.
     pub fn waiting(&self) -> impl Iterator<Item = &MemoryErrorRecord> {
         self.queue.iter()
     }
 
-    /// Makes all sources free: before the guest starts, and each time that it starts anew. What waited for the old
-    /// guest is forgotten.
+    /// Frees all sources: call it before each start of the guest. Records that waited for the old guest are
+    /// dropped.
     ///
     /// # Errors
-    /// [`RecordError`], if the region is not in it.
+    /// [`RecordError`], if the memory does not contain the region.
     pub fn reset(&mut self, memory: &dyn RecordMemory) -> Result<(), RecordError> {
         self.queue.clear();
         self.taken.clear();
@@ -178,7 +177,8 @@ impl Ghes {
         Ok(())
     }
 
-    /// Writes the record of an error that a vCPU consumed at `address`, with all of `range` lost. The abort must follow.
+    /// Writes the record of an error that a vCPU consumed at `address`, with all of `range` lost. The abort
+    /// must follow.
     ///
     /// # Errors
     /// [`RecordError`]. The source stays free if it could not be written.
@@ -196,7 +196,7 @@ impl Ghes {
         Ok(Report::Written { source })
     }
 
-    /// Takes back the record at this source, for an abort that does not follow after all.
+    /// Takes back the record at this source, because no abort follows after all.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -235,11 +235,11 @@ impl Ghes {
         Ok(Announcement::Queued { ahead })
     }
 
-    /// Writes what waits into the sources that the guest has freed since; gives how many still wait. To be called now
-    /// and then while there are some.
+    /// Writes waiting records to the sources that the guest has freed; returns how many still wait. Call it
+    /// now and then while there are some.
     ///
     /// # Errors
-    /// [`RecordError`]; what was not written waits on.
+    /// [`RecordError`]; unwritten records keep waiting.
     pub fn flush(&mut self, memory: &dyn RecordMemory) -> Result<usize, RecordError> {
         while let Some(record) = self.queue.front().cloned() {
             let Some(source) = self.free(memory, self.region.polled_ids())? else { break };
@@ -249,7 +249,7 @@ impl Ghes {
         Ok(self.queue.len())
     }
 
-    /// How many records the guest has not acknowledged: of errors consumed, and of errors found.
+    /// The number of records that the guest has not acknowledged: of errors consumed, and of errors found.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -264,7 +264,7 @@ impl Ghes {
         Ok(outstanding)
     }
 
-    /// The first of these sources whose record the guest has acknowledged, or that had none.
+    /// The first of these sources without a record, or with one that the guest has acknowledged.
     fn free(&mut self, memory: &dyn RecordMemory, ids: Range<u16>) -> Result<Option<u16>, RecordError> {
         let mut taken = Vec::with_capacity(self.taken.len());
         for id in &self.taken {
@@ -292,7 +292,7 @@ impl Ghes {
         MemoryErrorRecord { address, range: granule(range), severity, time, serial }
     }
 
-    /// The block's status goes last: until then a guest that looks sees that there is nothing.
+    /// Writes the block's status last: until then a guest that looks finds no record.
     fn write(
         &mut self,
         memory: &dyn RecordMemory,

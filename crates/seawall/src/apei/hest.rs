@@ -12,12 +12,12 @@ pub const SOURCE_SIZE: usize = size_of::<Ghes2>();
 
 const _: () = assert!(HEADER_SIZE == 40 && SOURCE_SIZE == 92 && size_of::<Notify>() == 28);
 
-/// How a guest hears of a record.
+/// The way in which a guest learns of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notification {
-    /// It takes a synchronous external abort, and looks.
+    /// The guest looks when it takes a synchronous external abort.
     Sea,
-    /// It looks by itself, every so many milliseconds.
+    /// The guest polls at an interval.
     Polled {
         /// Milliseconds.
         interval: u32,
@@ -29,15 +29,15 @@ pub enum Notification {
 /// One source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorSource {
-    /// Its number, each with its own.
+    /// Its number, unique among the sources.
     pub id: u16,
-    /// How the guest hears of it.
+    /// The way in which the guest learns of its records.
     pub notification: Notification,
     /// Guest physical address of the 8 bytes that hold the address of the status block.
     pub status_address_register: u64,
-    /// Bytes of the status block.
+    /// Size of the status block in bytes.
     pub status_block_length: u32,
-    /// Guest physical address of the 8 bytes whose bit 0 the guest sets when it has read the block.
+    /// Guest physical address of the 8 bytes whose bit 0 the guest sets after it read the block.
     pub read_ack_register: u64,
 }
 
@@ -96,7 +96,7 @@ struct Ghes2 {
     read_ack_write: U64,
 }
 
-/// 64 bits of system memory.
+/// A register of 64 bits in system memory.
 fn register(address: u64) -> GenericAddress {
     GenericAddress { space: 0, bit_width: 64, bit_offset: 0, access_size: 4, address: address.into() }
 }

@@ -7,16 +7,16 @@ use crate::apei::cper::Severity;
 use crate::apei::ghes::{Ghes, Report};
 use crate::{Decision, RecordError, RecordMemory, Recorded, Verdict};
 
-/// Where a guest looks for records, and how long it is waited for.
+/// The guest's place for records, and the patience with it.
 #[derive(Clone, Debug)]
 pub(super) struct Records {
     ghes: Option<Ghes>,
-    /// Since when the guest has not acknowledged all records, as far as somebody had to wait for it.
+    /// The time since which a record is unacknowledged and a vCPU had to wait for it.
     busy_since: Option<Duration>,
     patience: Duration,
 }
 
-/// How long a vCPU waits at most for the guest to acknowledge a record, if nothing else is said.
+/// The default for the longest time that a vCPU waits for the guest to acknowledge a record.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Default for Records {
@@ -26,7 +26,7 @@ impl Default for Records {
     }
 }
 
-/// What of [`Records`] a snapshot keeps.
+/// The part of [`Records`] that a snapshot keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct RecordsState {
@@ -50,25 +50,25 @@ impl Records {
 }
 
 impl ContainmentState {
-    /// Where the guest looks for records of errors.
+    /// The guest's error sources.
     pub fn records(&self) -> Option<&Ghes> {
         self.records.ghes.as_ref()
     }
 }
 
 impl Containment {
-    /// How long a vCPU waits at most for the guest to acknowledge a record, by the clock that the containment is asked
-    /// with: a second. None at all where no other vCPU can run meanwhile.
+    /// Sets the longest time that a vCPU waits for the guest to acknowledge a record, by the clock passed to
+    /// the containment. The default is one second. Set zero if no other vCPU can run meanwhile.
     pub fn set_patience(&mut self, patience: Duration) {
         self.records.patience = patience;
     }
 
-    /// Where the guest looks for records of errors, from now on. See [`Ghes::reset`].
+    /// Sets the guest's error sources from now on. See [`Ghes::reset`].
     pub fn set_records(&mut self, ghes: Option<Ghes>) {
         self.records.reset(ghes);
     }
 
-    /// Where the guest looks for records of errors.
+    /// The guest's error sources.
     pub fn records(&mut self) -> Option<&mut Ghes> {
         self.records.ghes.as_mut()
     }
@@ -76,9 +76,9 @@ impl Containment {
     /// Writes the record of the error if the guest looks for records, an abort will be injected that makes it look, and
     /// the error has an address. `time` is the record's.
     ///
-    /// While the guest has not acknowledged an earlier record the decision becomes [`Verdict::Wait`], for at most a second
-    /// ([`Containment::set_patience`]). After that the record goes to another source; if all sources are taken the guest
-    /// gets the abort without a record.
+    /// While the guest has not acknowledged an earlier record the decision becomes [`Verdict::Wait`] for at
+    /// most a second ([`Containment::set_patience`]). After that the record goes to another source; if all
+    /// sources are taken the guest gets the abort without a record.
     ///
     /// There is one record at a time because Linux reads all sources at each abort, whichever CPU took it
     /// (`ghes_notify_sea`). A CPU that is about to read its own record would take that of another CPU, whose abort is still
@@ -89,7 +89,7 @@ impl Containment {
     /// An abort without a record ends the process at once.
     ///
     /// # Errors
-    /// The memory's: the decision is as it was.
+    /// The memory's; the decision is unchanged.
     pub fn record(
         &mut self,
         memory: &dyn RecordMemory,
@@ -106,10 +106,11 @@ impl Containment {
         if ghes.outstanding(memory)?.0 == 0 {
             records.busy_since = None;
         } else {
-            // A guest that did not acknowledge in time is not waited for again until it has: a storm would never end.
+            // A guest that did not acknowledge in time is not waited for again until it has acknowledged:
+            // otherwise a storm would never end.
             let since = *records.busy_since.get_or_insert(decision.now);
             if decision.now.saturating_sub(since) < records.patience {
-                // The access is repeated: that is no storm.
+                // The access is repeated, which is not a storm.
                 self.storm.take_back(&decision.error);
                 decision.verdict = Verdict::Wait;
                 return Ok(());

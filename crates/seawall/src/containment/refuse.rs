@@ -1,4 +1,4 @@
-//! What an access that nobody answers comes to.
+//! The handling of unanswered accesses.
 
 use seawall_arm::Pstate;
 use seawall_events::Reg;
@@ -8,11 +8,11 @@ use super::{ContainError, Containment};
 use crate::{Action, Injection, Now, UnansweredAccess, UnansweredOutcome};
 
 impl Containment {
-    /// Injects the external data abort of an access that nobody answers, and reads back what the guest will see: it is the
-    /// guest's kernel that knows what to do about it. Whatever the policy, and in a dry run too, as it is no memory error:
-    /// nothing is recorded.
+    /// Injects the external data abort of an unanswered access, and reads back what the guest will see: the
+    /// guest's kernel knows how to handle it. The policy and a dry run do not change this, because it is not
+    /// a memory error: nothing is recorded.
     ///
-    /// A kernel that makes the same access again and again is stopped, unless [it does something
+    /// A kernel that repeats the same access is stopped, unless [it does something
     /// else](Containment::does_something_else).
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Containment {
         let _ = (outcome, now);
     }
 
-    /// The guest did something that the host saw, and that is no access that nobody answers.
+    /// Notes that the guest did something visible to the host other than an unanswered access.
     pub fn does_something_else(&mut self) {
         self.repeats.forget();
     }

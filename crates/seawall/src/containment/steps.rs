@@ -12,9 +12,9 @@ use crate::error::PAGE;
 use crate::{Action, Decision, Injection, MemoryError, Outcome, Recorded, Response, Verdict};
 
 impl Containment {
-    /// Decides what is to be done about a SEA exit. The guest is as it was.
+    /// Decides on a SEA exit. The guest is unchanged.
     ///
-    /// `now`: how long the guest has been running, by any clock that does not go back.
+    /// `now`: the time that the guest has been running, by any monotonic clock.
     ///
     /// # Errors
     /// [`ContainError`].
@@ -27,8 +27,8 @@ impl Containment {
         self.decide(vcpu, |pc, pstate| MemoryError::from_sea(exit, pc, pstate), now)
     }
 
-    /// The same about a SIGBUS with `BUS_MCEERR_AR` on the vCPU's thread. `range`: the guest's memory behind `si_addr`, as
-    /// [`Containment::guest_ranges`] finds it.
+    /// Decides on a SIGBUS with `BUS_MCEERR_AR` on the vCPU's thread. `range`: the guest's memory behind
+    /// `si_addr`, as [`Containment::guest_ranges`] finds it.
     ///
     /// # Errors
     /// [`ContainError`].
@@ -72,7 +72,7 @@ impl Containment {
         Ok(decision(verdict, evacuate))
     }
 
-    /// The injection as this vCPU can get it.
+    /// The injection in the form that this vCPU accepts.
     fn checked<E: std::error::Error>(
         &self,
         injection: Injection,
@@ -84,17 +84,17 @@ impl Containment {
         Ok(injection)
     }
 
-    /// What became of a decision for [`Verdict::HostFirst`], if the host could help.
+    /// The outcome of a [`Verdict::HostFirst`] decision after the host helped.
     pub fn repaired(&self, decision: Decision) -> Outcome {
         decision.becomes(Action::Repaired)
     }
 
-    /// Does what was decided, and reads back what the guest will see. A decision for [`Verdict::HostFirst`] that comes
-    /// here is one in which the host could not help.
+    /// Carries out a decision, and reads back what the guest will see. Pass a [`Verdict::HostFirst`] decision
+    /// here only if the host could not help.
     ///
     /// # Errors
-    /// [`ContainError::OtherVcpu`], which sees two vCPUs at one PC as the same, and [`ContainError::Vcpu`]; nothing was
-    /// injected then, unless the backend failed after it.
+    /// [`ContainError::OtherVcpu`], which cannot tell two vCPUs at one PC apart, and [`ContainError::Vcpu`];
+    /// nothing was injected then, unless the backend failed after it.
     pub fn inject<V: Inject>(
         &mut self,
         vcpu: &mut V,
@@ -107,7 +107,7 @@ impl Containment {
         Ok(self.inject_here(vcpu, decision)?)
     }
 
-    /// The same on the vCPU that it was decided for.
+    /// Carries out a decision on the vCPU that it is about.
     pub(super) fn inject_here<V: Inject>(
         &self,
         vcpu: &mut V,
@@ -131,10 +131,11 @@ impl Containment {
     }
 }
 
-/// Bytes of the guest's pages where the error is: such a page is what the guest takes offline.
+/// The size in bytes of the guest's page at the error, which the guest takes offline.
 ///
-/// Without a virtual address PC's half of the address space counts. In AArch32 state the register is another, and at a
-/// virtual EL2 it is not this one: 4 KiB then, as on a vCPU that does not give it away.
+/// Without a virtual address PC's half of the address space counts. The answer is 4 KiB in AArch32 state,
+/// where the register differs, at a virtual EL2, which has another register, and on a vCPU that does not give
+/// the register away.
 fn guest_page<V: Inject>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
     if pstate.is_aarch32() || error.level == ExceptionLevel::El2 {
         return PAGE;
@@ -143,9 +144,9 @@ fn guest_page<V: Inject>(vcpu: &V, error: &MemoryError, pstate: Pstate) -> u64 {
     vcpu.reg(Reg::TcrEl1).map_or(PAGE, |tcr| tcr::granule(tcr, va))
 }
 
-/// A data abort whose FAR lies in the instruction at `pc` was that instruction's fetch: `ESR_ELx` says so then.
-/// In AArch32 state the abort stays a data abort, as it does if the register cannot be written: that is sound, and an error
-/// would say that nothing was injected.
+/// A data abort whose FAR lies in the instruction at `pc` was the fetch of that instruction: this writes the
+/// class to `ESR_ELx`. In AArch32 state, or if the register cannot be written, the abort stays a data abort.
+/// That is sound, and an error would say that nothing was injected.
 fn correct_fetch<V: Inject>(vcpu: &mut V, pc: u64, guest: &mut Delivery) {
     const INSTRUCTION: u64 = 4;
     let Delivery::AtVector { target, esr, far, .. } = guest else { return };

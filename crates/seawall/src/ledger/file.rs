@@ -1,14 +1,14 @@
 //! The ledger in a file, or in the stream of a migration.
 //!
-//! The file is replaced as a whole: whoever reads it finds what was last saved, or what was saved before that, never a
-//! mixture. What is damaged, cut short, or something else is refused.
+//! A save replaces the whole file: a reader finds the last save or the one before it, never a mixture.
+//! Damaged, truncated or foreign files are refused.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 8 | `SEAWALL` and a zero |
 //! | 4 | version, 1 |
 //! | 4 | zero |
-//! | 8 | how many ranges follow |
+//! | 8 | number of ranges that follow |
 //! | 24 each | first address, pages (8 bytes each), seconds since 1970 (4), [`Cause`] (1), zeros (3) |
 //! | 32 | BLAKE3 of all of the above |
 //!
@@ -24,7 +24,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{BadRange, Cause, END, Ledger, PAGE, seconds};
 
-/// Bytes of a file that is read: as many as eleven million scattered pages have.
+/// The largest file in bytes that is read: enough for eleven million scattered pages.
 pub const LARGEST: u64 = 256 << 20;
 const MAGIC: [u8; 8] = *b"SEAWALL\0";
 const VERSION: u32 = 1;
@@ -51,22 +51,22 @@ struct Entry {
 
 const _: () = assert!(size_of::<Header>() == 24 && size_of::<Entry>() == 24);
 
-/// Why bytes are not a ledger.
+/// The reason why bytes are not a ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// It is something else.
+    /// They are in another format.
     #[error("expected a ledger, which begins with `SEAWALL`, got something else")]
     Foreign,
-    /// It is of another version.
+    /// They have another version.
     #[error("expected a ledger of version 1, got version {0}: it was written by another release")]
     Version(u32),
-    /// It is cut short, or there is more than a ledger.
+    /// They are truncated, or there are more than a ledger has.
     #[error("expected {expected} bytes, got {got}: the ledger was cut short, or something was added to it")]
     Length {
-        /// Bytes that the header speaks of.
+        /// Bytes by the header.
         expected: u64,
-        /// Bytes that there are.
+        /// Bytes found.
         got: u64,
     },
     /// The checksum is wrong.
@@ -78,12 +78,12 @@ pub enum FormatError {
          by Seawall"
     )]
     Entry {
-        /// Its number, from 0.
+        /// The entry's number, from 0.
         index: u64,
     },
 }
 
-/// Why a ledger could not be read or written.
+/// The reason why a ledger could not be read or written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FileError {
@@ -92,7 +92,7 @@ pub enum FileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// It is not a ledger.
@@ -100,21 +100,21 @@ pub enum FileError {
     Format {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: FormatError,
     },
-    /// The file could not be written. The one before is still there.
+    /// The file could not be written. The old file is still there.
     #[error("cannot write the ledger {path}, what was there stays: {source}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Ledger {
-    /// The ledger as bytes: the file's, and what goes to the other side in a migration.
+    /// The ledger as bytes, for a file or the other side of a migration.
     pub fn to_bytes(&self) -> Vec<u8> {
         let header = Header {
             magic: MAGIC,
@@ -138,7 +138,7 @@ impl Ledger {
         bytes
     }
 
-    /// The ledger that these bytes are.
+    /// The ledger in these bytes.
     ///
     /// # Errors
     /// [`FormatError`].
@@ -174,16 +174,17 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Writes the ledger to a file, in place of what was there. When it returns, the file is on the disk. A symbolic link is
-    /// followed, and stays.
+    /// Writes the ledger to a file, replacing the old one. When it returns, the file is on the disk. A
+    /// symbolic link is followed, and stays.
     ///
     /// # Errors
-    /// [`FileError::Write`]; what was there stays.
+    /// [`FileError::Write`]; the old file stays.
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
         replace(path, &self.to_bytes())
     }
 
-    /// The ledger of a regular file of at most [`LARGEST`] bytes; none if there is no file yet. A symbolic link is followed.
+    /// The ledger of a regular file of at most [`LARGEST`] bytes; `None` if there is no file yet. A symbolic
+    /// link is followed.
     ///
     /// # Errors
     /// [`FileError::Read`], [`FileError::Format`].
@@ -198,7 +199,7 @@ impl Ledger {
     }
 }
 
-/// Writes these bytes in place of the file: whole, or not at all.
+/// Replaces the file by these bytes: whole, or not at all.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     seawall_files::replace(path, bytes).map_err(|source| FileError::Write { path: path.to_owned(), source })
 }

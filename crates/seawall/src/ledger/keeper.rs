@@ -1,4 +1,4 @@
-//! A ledger that many threads write in, and that one thread keeps in a file.
+//! A ledger that many threads write to and one thread stores in a file.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,13 @@ use std::{fmt, io};
 use super::file::FileError;
 use super::{Cause, Ledger};
 
-/// A [`Ledger`] for the threads of a VMM, kept in a file if it has one.
+/// A [`Ledger`] for the threads of a VMM, stored in a file if it has one.
 ///
-/// Whoever enters something does not wait for the disk: another thread writes the file, once for all that came meanwhile. It
-/// is the keeper's own ([`Keeper::open`]), or one of the caller's, where threads are made with a filter of their system calls
-/// each ([`Keeper::with_writer`]). [`Keeper::flush`] waits until it is there, and so does the end of the keeper. A file that cannot be
-/// written (the disk is full) stays what it was, the ledger is whole in memory, and the next change tries again.
+/// A thread that enters a page does not wait for the disk: another thread writes the file, once for all
+/// entries that came meanwhile. That thread is the keeper's own ([`Keeper::open`]), or the caller's
+/// ([`Keeper::with_writer`]) in a program that filters the system calls of each thread. [`Keeper::flush`]
+/// waits until the file is written, and so does dropping the keeper. If the file cannot be written (the disk
+/// is full), it stays unchanged, the ledger is whole in memory, and the next change tries again.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -35,7 +36,7 @@ pub struct Keeper {
     writer: Option<JoinHandle<()>>,
 }
 
-/// What keeps the file of a [`Keeper`], for a thread of the caller's.
+/// The writer of a [`Keeper`]'s file, for a thread of the caller.
 #[must_use = "nothing is written until it runs"]
 #[derive(Debug)]
 pub struct Writer {
@@ -45,24 +46,24 @@ pub struct Writer {
 struct Shared {
     path: Option<PathBuf>,
     state: Mutex<State>,
-    /// Something changed.
+    /// Signals a change.
     changed: Condvar,
-    /// The file is as the ledger was, or could not be.
+    /// Signals that the file is up to date, or could not be written.
     written: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     ledger: Ledger,
-    /// Counts changes.
+    /// The number of changes.
     version: u64,
-    /// The version that was last written, or could not be.
+    /// The last version that was written, or could not be.
     tried: u64,
-    /// Why that could not be.
+    /// The reason for the last failure.
     failure: Option<Arc<FileError>>,
-    /// There will be no more changes.
+    /// True after the last change.
     is_closing: bool,
-    /// Nobody writes the file any more.
+    /// True if nobody writes the file any more.
     has_no_writer: bool,
 }
 
@@ -77,10 +78,10 @@ impl Keeper {
         Self { shared: Shared::new(None, ledger), writer: None }
     }
 
-    /// The keeper of this file, with a thread that writes it. If there is no file yet, it is made at the first change.
+    /// The keeper of this file, with a thread that writes it. A missing file is created at the first change.
     ///
     /// # Errors
-    /// [`FileError`]: it is there and is no whole ledger, or the thread cannot be made.
+    /// [`FileError`]: the file is not a whole ledger, or the thread cannot be created.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let (mut keeper, writer) = Self::with_writer(path)?;
         let thread = thread::Builder::new().name("ledger".into()).spawn(move || writer.run());
@@ -88,8 +89,8 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// The same without a thread: the caller runs the [`Writer`] on one of its own. Before it runs, and if it never does,
-    /// changes are in memory only.
+    /// The same without a thread: the caller runs the [`Writer`] on one of its own. Until it runs, changes
+    /// are in memory only.
     ///
     /// ```
     /// use std::thread;
@@ -108,7 +109,7 @@ impl Keeper {
     /// ```
     ///
     /// # Errors
-    /// [`FileError`]: the file is there and is no whole ledger.
+    /// [`FileError`]: the file is not a whole ledger.
     pub fn with_writer(path: &Path) -> Result<(Self, Writer), FileError> {
         let ledger = Ledger::load(path)?.unwrap_or_default();
         seawall_files::sweep(path);
@@ -126,17 +127,18 @@ impl Keeper {
         self.change(|ledger| ledger.remove(range), |gone| *gone > 0)
     }
 
-    /// Puts another ledger in place of this one: what a migration brought.
+    /// Replaces this ledger by another, as a migration does.
     pub fn replace(&self, ledger: Ledger) {
         self.change(|old| *old = ledger, |()| true);
     }
 
-    /// Looks at the ledger. Nothing can be entered meanwhile.
+    /// Calls `look` with the ledger. Other threads cannot enter anything meanwhile.
     pub fn with<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
         look(&self.shared.lock().ledger)
     }
 
-    /// Waits until the file holds all that was entered before. A [`Writer`] of the caller's has to run, or have been dropped.
+    /// Waits until the file holds all earlier entries. A [`Writer`] of the caller has to run, or have been
+    /// dropped.
     ///
     /// # Errors
     /// [`NotWritten`], also if there is no writer any more; the ledger is whole in memory.
@@ -145,7 +147,7 @@ impl Keeper {
             return Ok(());
         }
         let mut state = self.shared.lock();
-        // What failed before is tried again.
+        // A write that failed before is tried again.
         if state.failure.is_some() {
             state.version += 1;
             self.shared.changed.notify_all();
@@ -160,7 +162,7 @@ impl Keeper {
         state.failure.clone().map_or(Ok(()), |failure| Err(NotWritten(failure)))
     }
 
-    /// Why the file is not as the ledger is, if the last try to write it failed.
+    /// The reason why the file is out of date, if the last attempt to write it failed.
     pub fn failure(&self) -> Option<NotWritten> {
         self.shared.lock().failure.clone().map(NotWritten)
     }
@@ -193,7 +195,7 @@ impl Shared {
         Arc::new(Self { path, state, changed: Condvar::new(), written: Condvar::new() })
     }
 
-    /// A thread that panicked while it looked does not take the ledger with it.
+    /// Locks the ledger even if a thread panicked while it looked: the ledger survives that.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -205,8 +207,8 @@ impl Shared {
 }
 
 impl Writer {
-    /// Writes each change to the file, until the keeper is gone and its last change is written. Join this thread before the
-    /// process ends: the keeper does not wait for it.
+    /// Writes each change to the file, until the keeper is dropped and its last change is written. Join this
+    /// thread before the process ends: the keeper does not wait for it.
     pub fn run(self) {
         let Some(path) = &self.shared.path else { return };
         let mut state = self.shared.lock();
@@ -229,7 +231,7 @@ impl Writer {
     }
 }
 
-/// Nobody waits for a writer that is gone.
+/// Releases threads that wait: a dropped writer writes nothing more.
 impl Drop for Writer {
     fn drop(&mut self) {
         self.shared.lock().has_no_writer = true;
@@ -244,7 +246,7 @@ impl fmt::Debug for Shared {
 }
 
 impl NotWritten {
-    /// Why.
+    /// The cause.
     pub fn io(&self) -> Option<&io::Error> {
         match &*self.0 {
             FileError::Read { source, .. } | FileError::Write { source, .. } => Some(source),

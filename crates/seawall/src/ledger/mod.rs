@@ -1,7 +1,8 @@
-//! Which pages of a guest are bad, since when, and how that was found.
+//! The bad pages of a guest, with the time and the cause of each.
 //!
-//! A page stays in the [`Ledger`] until it is healed: over resets of the guest, restarts of its VMM ([`mod@file`]) and
-//! migrations. [`Keeper`] is for a VMM: many threads enter what they find, one keeps the file. Everything is in ranges; a block of 1 GiB costs what a page costs.
+//! A page stays in the [`Ledger`] until it is healed: over resets of the guest, restarts of its VMM
+//! ([`mod@file`]) and migrations. [`Keeper`] is for a VMM: many threads enter pages, and one writes the file.
+//! The ledger works on ranges; a block of 1 GiB costs as much as a page.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -26,23 +27,23 @@ use std::time::{Duration, SystemTime};
 
 use runs::{Run, Runs};
 
-/// Bytes of the pages that are accounted for. A smaller range counts as its page.
+/// The size in bytes of an accounted page. A smaller range counts as its page.
 pub const PAGE: u64 = 4096;
 const PAGE_SHIFT: u32 = 12;
-/// Where guest physical addresses end: 52 bits (DDI 0487, FEAT_LPA2). What lies beyond is left out.
+/// The end of guest physical addresses: 52 bits (DDI 0487, FEAT_LPA2). Addresses beyond it are ignored.
 pub const END: u64 = 1 << 52;
 
-/// How it was found that a page is bad.
+/// The way in which a page was found to be bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Cause {
     /// A vCPU consumed it: a SEA exit, or SIGBUS with `BUS_MCEERR_AR`.
     Consumed = 1,
-    /// The host found it before anybody did: SIGBUS with `BUS_MCEERR_AO`, or a scrubber's report.
+    /// The host found it before any access: SIGBUS with `BUS_MCEERR_AO`, or a scrubber's report.
     Found = 2,
-    /// It was bad where the guest came from.
+    /// It was bad at the source of a migration.
     Migrated = 3,
-    /// Somebody wanted it so: an experiment.
+    /// An experiment made it bad.
     Experiment = 4,
 }
 
@@ -63,21 +64,21 @@ impl Cause {
 pub struct BadRange {
     /// Guest physical addresses, whole pages.
     pub range: Range<u64>,
-    /// How it was found.
+    /// The cause.
     pub cause: Cause,
-    /// When, to the second.
+    /// The time, to the second.
     pub time: SystemTime,
 }
 
 /// The bad pages of one guest. The default has none.
 ///
-/// A query takes time in the logarithm of what is in it. Ten million scattered pages, each with a time of its own, take
-/// less than 200 MB; a range takes the memory of a page, however long it is.
+/// A query takes time in the logarithm of the ledger's size. Ten million scattered pages, each with a time of
+/// its own, take less than 200 MB; a range takes the memory of a page, however long it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Chunks of 65,536 pages that are bad from end to end, with one history each. They are nowhere else.
+    /// Chunks of 65,536 pages that are bad from end to end, with one history each. They are stored only here.
     whole: Runs<u32>,
-    /// The bad pages of all other chunks, by the chunk's number: the page number above its 16 lower bits.
+    /// The bad pages of all other chunks, by the chunk's number: the page number without its 16 lower bits.
     chunks: BTreeMap<u32, Runs<u16>>,
     pages: u64,
 }
@@ -96,7 +97,7 @@ fn chunks((first, last): (u64, u64)) -> (u32, u32) {
     ((first >> 16) as u32, (last >> 16) as u32)
 }
 
-/// The first and the last of these pages in a chunk of theirs.
+/// The first and the last of these pages in one of their chunks.
 fn within((first, last): (u64, u64), chunk: u32) -> (u16, u16) {
     let (first_chunk, last_chunk) = chunks((first, last));
     let start = if chunk == first_chunk { first as u16 } else { 0 };
@@ -104,7 +105,7 @@ fn within((first, last): (u64, u64), chunk: u32) -> (u16, u16) {
     (start, end)
 }
 
-/// Seconds since 1970, as far as they go into 32 bits: to 2106.
+/// Seconds since 1970 in 32 bits, saturating: to 2106.
 pub(crate) fn seconds(time: SystemTime) -> u32 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
@@ -122,13 +123,13 @@ fn history(first: u64, last: u64, cause: Cause, seconds: u32) -> BadRange {
 }
 
 impl Ledger {
-    /// Enters the pages that `range` touches; gives how many were not in it before. What was known of the others
-    /// stays: when a page went bad does not change.
+    /// Enters the pages that `range` touches; returns how many are new. The others keep their entry: the time
+    /// at which a page went bad does not change.
     pub fn insert(&mut self, range: Range<u64>, cause: Cause, time: SystemTime) -> u64 {
         let Some(pages) = pages(&range) else { return 0 };
         let seconds = seconds(time);
         let (first, last) = chunks(pages);
-        // Of chunks in between only those that have something are looked at one by one.
+        // Of the chunks in between, only those with entries are checked one by one.
         let mut some: Vec<u32> = self.chunks.range(first..=last).map(|(number, _)| *number).collect();
         some.extend([first, last]);
         some.sort_unstable();
@@ -148,7 +149,7 @@ impl Ledger {
         new
     }
 
-    /// Enters pages of one chunk; gives how many were not in it before.
+    /// Enters pages of one chunk; returns how many are new.
     fn insert_in(&mut self, number: u32, new: Run<u16>) -> u64 {
         if self.whole.get(number).is_some() {
             return 0;
@@ -162,12 +163,12 @@ impl Ledger {
         filled
     }
 
-    /// Strikes out the pages that lie wholly in `range`: they have been healed. Gives how many there were.
+    /// Removes the pages that lie wholly in `range`, because they were healed. Returns their number.
     pub fn remove(&mut self, range: Range<u64>) -> u64 {
         let whole = range.start.checked_next_multiple_of(PAGE).unwrap_or(END)..range.end / PAGE * PAGE;
         let Some(pages) = pages(&whole) else { return 0 };
         let (first, last) = chunks(pages);
-        // The chunks at the ends may lose a part only.
+        // The chunks at the ends may lose only a part.
         for number in [first, last] {
             let is_part = within(pages, number) != (0, u16::MAX);
             if let Some(&Run { seconds, cause, .. }) = self.whole.get(number).filter(|_| is_part) {
@@ -192,7 +193,7 @@ impl Ledger {
         gone
     }
 
-    /// Whether the page of this address is bad.
+    /// Returns true if the page of this address is bad.
     pub fn contains(&self, gpa: u64) -> bool {
         self.get(gpa).is_some()
     }
@@ -207,7 +208,7 @@ impl Ledger {
         self.chunks.get(&number)?.get(page as u16).map(|run| bad_range(number, run))
     }
 
-    /// What is bad of `range`: the pages that it touches, in rising order.
+    /// The bad part of `range`: the pages that it touches, in rising order.
     pub fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = BadRange> {
         let pages = pages(&range);
         let whole = pages.into_iter().flat_map(move |pages| {
@@ -233,18 +234,18 @@ impl Ledger {
         self.overlapping(0..END)
     }
 
-    /// How many pages are bad.
+    /// The number of bad pages.
     pub fn pages(&self) -> u64 {
         self.pages
     }
 
-    /// Whether there is none.
+    /// Returns true if no page is bad.
     pub fn is_empty(&self) -> bool {
         self.pages == 0
     }
 }
 
-/// All of two lists that rise.
+/// Merges two rising lists.
 fn rising(
     one: impl Iterator<Item = BadRange>,
     other: impl Iterator<Item = BadRange>,
@@ -257,7 +258,7 @@ fn rising(
     })
 }
 
-/// Neighbours with the same history as one.
+/// Joins neighbours with the same history.
 fn joined(runs: impl Iterator<Item = BadRange>) -> impl Iterator<Item = BadRange> {
     let mut runs = runs.peekable();
     iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! Runs of neighbours with the same history, in rising order, which do not overlap: the bad pages of a chunk, or chunks that
-//! are bad as a whole.
+//! Runs of neighbours with the same history, in rising order and without overlap: the bad pages of a chunk,
+//! or chunks that are bad as a whole.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ impl Number for u32 {
 pub(super) struct Run<N> {
     pub(super) first: N,
     pub(super) last: N,
-    /// When, in seconds since 1970.
+    /// The time, in seconds since 1970.
     pub(super) seconds: u32,
     pub(super) cause: Cause,
 }
@@ -64,7 +64,7 @@ impl<N: Number> Runs<N> {
         self.0.is_empty()
     }
 
-    /// The one run, if there is no other.
+    /// The run, if there is exactly one.
     pub(super) fn only(&self) -> Option<&Run<N>> {
         match self.0.as_slice() {
             [run] => Some(run),
@@ -77,7 +77,7 @@ impl<N: Number> Runs<N> {
         self.0.get(at).filter(|run| run.first <= number)
     }
 
-    /// The runs that touch these numbers: their places in the list.
+    /// The indices of the runs that touch these numbers.
     fn touched(&self, first: N, last: N) -> Range<usize> {
         let start = self.0.partition_point(|run| run.last < first);
         let end = self.0.partition_point(|run| run.first <= last);
@@ -90,7 +90,7 @@ impl<N: Number> Runs<N> {
         runs.iter().map(move |run| Run { first: run.first.max(first), last: run.last.min(last), ..*run })
     }
 
-    /// Fills the gaps that `new` covers with it; gives how many numbers that were.
+    /// Fills the gaps in the range of `new` with it; returns how many numbers are new.
     pub(super) fn insert(&mut self, new: Run<N>) -> u64 {
         let touched = self.touched(new.first, new.last);
         let mut next: u32 = new.first.into();
@@ -105,7 +105,7 @@ impl<N: Number> Runs<N> {
             gaps.push(Run { first: N::of(next), ..new });
         }
         let filled = gaps.iter().map(Run::len).sum();
-        // With its neighbours, which may be joined to it.
+        // The neighbours are included, as they may join the new run.
         let around = touched.start.saturating_sub(1)..(touched.end + 1).min(self.0.len());
         gaps.extend(self.0.get(around.clone()).unwrap_or_default());
         gaps.sort_unstable_by_key(|run| run.first);
@@ -113,7 +113,7 @@ impl<N: Number> Runs<N> {
         filled
     }
 
-    /// Takes these numbers out; gives how many there were.
+    /// Removes these numbers; returns how many there were.
     pub(super) fn remove(&mut self, first: N, last: N) -> u64 {
         let touched = self.touched(first, last);
         let gone = self.overlapping(first, last).map(|run| run.len()).sum();
@@ -131,7 +131,7 @@ impl<N: Number> Runs<N> {
     }
 }
 
-/// Neighbours with the same history as one.
+/// Joins neighbours with the same history.
 fn joined<N: Number>(runs: Vec<Run<N>>) -> Vec<Run<N>> {
     let mut all: Vec<Run<N>> = Vec::with_capacity(runs.len());
     for run in runs {

@@ -1,4 +1,4 @@
-// A list of one range is meant.
+// The tests need lists of one range.
 #![allow(clippy::single_range_in_vec_init)]
 
 use std::collections::BTreeMap;
@@ -120,7 +120,7 @@ fn a_file_with_any_bit_flipped_is_refused() {
 #[test]
 fn entries_that_contradict_each_other_are_refused_though_the_checksum_is_right() {
     let sound = ledger(&[0x1000..0x2000, 0x8000..0x9000]).to_bytes();
-    // The second one's address: not a page, the first one's, one beyond 2^52; its pages; its cause.
+    // The second entry's address: not a page, the first one's, one beyond 2^52; its pages; its cause.
     for (at, value) in [(48, 1), (49, 0x10), (55, 0xff), (56, 0), (63, 0xff), (68, 5), (69, 1)] {
         let mut bytes = sound.clone();
         bytes[at] = value;
@@ -214,7 +214,7 @@ fn a_chunk_that_fills_up_page_by_page_is_the_same_as_one_that_was_entered_at_onc
     assert_eq!(ranges(&pages), [0..0x5000, 0x6000..1 << 28]);
 }
 
-/// The same by a map of units, each of so many pages.
+/// Compares with a map of units, each of this many pages.
 fn model(unit: u64, steps: &[(bool, u64, u64, u64)]) -> (Ledger, BTreeMap<u64, u64>) {
     let (mut ledger, mut map) = (Ledger::default(), BTreeMap::new());
     for (insert, start, units, time) in steps {
@@ -233,7 +233,7 @@ fn model(unit: u64, steps: &[(bool, u64, u64, u64)]) -> (Ledger, BTreeMap<u64, u
     (ledger, map)
 }
 
-/// Whether the ledger is this map, and the only way to write it down.
+/// Checks that the ledger equals this map, in the one canonical form.
 fn check(unit: u64, units: Range<u64>, ledger: &Ledger, map: &BTreeMap<u64, u64>) {
     assert_eq!(ledger.pages(), map.len() as u64 * unit);
     let mut anew = Ledger::default();
@@ -263,7 +263,7 @@ proptest! {
         check(1, 65_510..65_570, &ledger, &map);
     }
 
-    /// Quarters of twelve chunks, which are so often whole.
+    /// Quarters of twelve chunks, so that whole chunks are frequent.
     #[test]
     fn it_is_a_map_of_quarters_of_chunks(
         steps in proptest::collection::vec((any::<bool>(), 0_u64..48, 0_u64..30, 1_u64..3), 0..30),

@@ -1,11 +1,12 @@
-//! Who has the guest: three words after the stream.
+//! The change of ownership of a guest: three words after the stream.
 //!
-//! 1. The destination says that it has all of it, and could run it: `SEAREADY`.
-//! 2. The source gives the guest away: `SEAGOES\0`. From then on it does not run it.
+//! 1. The destination says that it has all of the guest and could run it: `SEAREADY`.
+//! 2. The source gives the guest away and no longer runs it: `SEAGOES\0`.
 //! 3. The destination says that it has taken it: `SEATAKEN`.
 //!
-//! Each is 8 bytes with the checksum of the stream behind it. If the connection breaks before the second, the guest goes
-//! on at the source; between the second and the third, the source cannot know, and does not run it.
+//! Each is 8 bytes, followed by the checksum of the stream. If the connection breaks before the second word,
+//! the guest goes on at the source; between the second and the third, the source cannot know, and does not
+//! run it.
 
 use std::io::{self, Read, Write};
 
@@ -18,28 +19,28 @@ const READY: Word = *b"SEAREADY";
 const GOES: Word = *b"SEAGOES\0";
 const TAKEN: Word = *b"SEATAKEN";
 
-/// Why a guest did not change hands.
+/// The reason why a guest did not change hands.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HandoverError {
-    /// The guest is still the source's, which can go on with it; the destination must forget it.
+    /// The source still owns the guest and can go on with it; the destination must discard it.
     #[error("the guest stays where it was: {0}")]
     Stays(#[source] io::Error),
-    /// The source has given the guest away, and does not know whether the destination has it: it must not go on with it
-    /// unless somebody has made sure that the destination does not.
+    /// The source has given the guest away, and does not know whether the destination has it. It must not run
+    /// it unless somebody has made sure that the destination does not.
     #[error(
         "the guest was given away, and the other side did not say that it has it: {0}; look there before anything else"
     )]
     Unknown(#[source] io::Error),
 }
 
-/// At the source, after [`send`](super::send): gives the guest away. When it has come back, the guest is the
-/// destination's.
+/// Gives the guest away; called at the source after [`send`](super::send). When it returns, the guest belongs
+/// to the destination.
 ///
-/// How long it waits is up to the connection's timeouts.
+/// The connection's timeouts bound the wait.
 ///
 /// # Errors
-/// [`HandoverError`], which says whose the guest is.
+/// [`HandoverError`], which says who owns the guest.
 pub fn hand_over(mut link: impl Read + Write, checksum: &Checksum) -> Result<(), HandoverError> {
     hear(&mut link, READY, checksum).map_err(HandoverError::Stays)?;
     say(&mut link, GOES, checksum).map_err(HandoverError::Unknown)?;
@@ -47,15 +48,15 @@ pub fn hand_over(mut link: impl Read + Write, checksum: &Checksum) -> Result<(),
 }
 
 impl Received {
-    /// At the destination, with everything made that it takes to run the guest: takes it. When it has come back, the
-    /// guest is the destination's, and is to be run.
+    /// Takes the guest; called at the destination once everything is ready to run it. When it returns, the
+    /// guest belongs to the destination, which runs it.
     ///
     /// # Errors
-    /// [`HandoverError::Stays`]: the guest is not to be run here.
+    /// [`HandoverError::Stays`]: do not run the guest here.
     pub fn take_over(&self, mut link: impl Read + Write) -> Result<(), HandoverError> {
         say(&mut link, READY, &self.checksum).map_err(HandoverError::Stays)?;
         hear(&mut link, GOES, &self.checksum).map_err(HandoverError::Stays)?;
-        // The source has stopped for good: whether it hears this or not, the guest is here.
+        // The source has stopped for good: the guest is here even if the source does not get this word.
         let _ = say(&mut link, TAKEN, &self.checksum);
         Ok(())
     }

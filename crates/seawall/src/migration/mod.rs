@@ -1,14 +1,14 @@
-//! A guest's memory on its way to another VMM, with the poison that is in it.
+//! The transfer of a guest's memory to another VMM, with its poison.
 //!
-//! A read of a bad page kills the VMM, or its host. So what the [`Ledger`] has is never read: it goes over as ranges, and
-//! the other side makes holes there that abort when they are touched. A page that is found to be bad while the memory is
-//! sent joins them, if the reader can tell ([`PageError::Bad`]); with plain loads such a page kills the VMM as it does
-//! anywhere else.
+//! A read of a bad page kills the VMM, or its host. So pages in the [`Ledger`] are never read: they are sent
+//! as ranges, and the other side makes holes there that abort when they are touched. A page that turns out to
+//! be bad during the transfer joins them, if the reader can tell ([`PageError::Bad`]); with plain loads such
+//! a page kills the VMM, as it does anywhere else.
 //!
 //! - [`send`]: the VMM's own state as bytes, the ledger, the pages. The guest must stand still meanwhile
-//! - [`Incoming`]: what came, in two steps: the head, by which a VM is made; then its memory. Nothing of it is to be run
-//!   before [`Incoming::receive`] has come back: then all of it came as it was sent
-//! - [`hand_over`] and [`Received::take_over`]: who has the guest now. It never runs on both sides
+//! - [`Incoming`]: the received guest, in two steps: first the head, from which a VM is made, then its
+//!   memory. Run no part of it before [`Incoming::receive`] returns: then all of it arrived as it was sent
+//! - [`hand_over`] and [`Received::take_over`]: the change of ownership. The guest never runs on both sides
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -39,29 +39,30 @@
 //!
 //! # The stream
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 8 | `SEAMIGR` and a zero |
 //! | 4 | version, 1 |
-//! | 4 | how many regions of memory there are: 1 to 256 |
-//! | 8 | bytes of the VMM's state |
-//! | 8 | bytes of the ledger |
+//! | 4 | number of memory regions: 1 to 256 |
+//! | 8 | size of the VMM's state in bytes |
+//! | 8 | size of the ledger in bytes |
 //! | 16 each | regions in rising order: first guest physical address, bytes |
 //! | | the VMM's state |
-//! | | the ledger, as its file is ([`ledger::file`](mod@crate::ledger::file)) |
+//! | | the ledger in its file format ([`ledger::file`](mod@crate::ledger::file)) |
 //! | 32 | BLAKE3 of all of the above |
 //! | | records in rising order of their addresses |
 //! | 32 | BLAKE3 of all of the above |
 //!
-//! A record: kind (1 byte), zeros (3), pages of 4 KiB (4), first guest physical address (8). What follows it:
+//! A record: kind (1 byte), zeros (3), pages of 4 KiB (4), first guest physical address (8). Its content
+//! follows:
 //!
 //! | kind | |
 //! |---|---|
 //! | 1 | the pages, at most 256 of them |
-//! | 2 | these pages were found to be bad just now: seconds since 1970 (8) |
-//! | 3 | the end; its address is how many pages there were of kind 1, its pages are 0 |
+//! | 2 | pages found to be bad during the transfer: seconds since 1970 (8) |
+//! | 3 | the end; its address is the number of pages of kind 1, its pages are 0 |
 //!
-//! Pages that are not there are zero or bad. Numbers are little-endian. Nothing may follow but the handover.
+//! Pages without a record are zero or bad. Numbers are little-endian. Nothing may follow but the handover.
 
 mod handover;
 mod receive;
@@ -82,14 +83,14 @@ use crate::ledger::Ledger;
 const MAGIC: [u8; 8] = *b"SEAMIGR\0";
 const VERSION: u32 = 1;
 const HASH_SIZE: usize = 32;
-/// Regions of memory in a stream.
+/// The largest number of memory regions in a stream.
 const MAX_REGIONS: usize = 256;
 /// Bytes of a page.
 const PAGE: usize = crate::ledger::PAGE as usize;
-/// Pages of a record.
+/// The largest number of pages in a record.
 const MAX_PAGES: usize = 256;
 
-/// BLAKE3 of all that went over: what the two sides know a migration by.
+/// BLAKE3 of the whole stream, by which the two sides identify a migration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Checksum(pub [u8; HASH_SIZE]);
 

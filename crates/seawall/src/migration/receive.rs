@@ -1,4 +1,4 @@
-//! The side that is to have the guest.
+//! The receiving side.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -16,7 +16,7 @@ use super::{
 use crate::ledger::file::FormatError;
 use crate::ledger::{self, Cause, Ledger};
 
-/// How much is taken of what anybody sends. Memory is bounded by what [`Incoming::receive`] is given.
+/// Bounds on the received data. The memory passed to [`Incoming::receive`] bounds the guest's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the VMM's state.
@@ -32,26 +32,26 @@ impl Default for Limits {
     }
 }
 
-/// Why a guest was not taken. What came of it is not to be run.
+/// The reason why a guest was not taken. Do not run what was received.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
-    /// The connection.
+    /// The connection failed.
     #[error("the guest did not come: {0}")]
     Io(#[source] io::Error),
-    /// The stream ended before its end.
+    /// The stream ended too early.
     #[error("the guest did not come whole: the stream was cut off after {after} bytes")]
     Cut {
-        /// Bytes.
+        /// Bytes received.
         after: u64,
     },
-    /// It is something else.
+    /// The stream has another format.
     #[error("expected a guest on its way, which begins with `SEAMIGR`, got something else")]
     Foreign,
-    /// It is of another version.
+    /// The stream has another version.
     #[error("expected a stream of version 1, got version {0}: the other side is another release")]
     Version(u32),
-    /// More was announced than is taken.
+    /// The stream announced more than the limit.
     #[error(
         "expected at most {limit} bytes of {what}, got {got}; raise the limit if the other side is trusted"
     )]
@@ -66,21 +66,21 @@ pub enum ReceiveError {
     /// A checksum is wrong.
     #[error("the checksum is wrong: the stream was damaged on its way")]
     Damaged,
-    /// The ledger in it is none.
+    /// The ledger in it is not valid.
     #[error("the ledger in the stream: {0}")]
     Ledger(#[source] FormatError),
-    /// The regions cannot be.
+    /// The regions are not valid.
     #[error(
         "expected 1 to 256 regions of whole pages of 4 KiB, in rising order and apart: this was not written by Seawall"
     )]
     Regions,
-    /// The guest's memory is not of this shape.
+    /// The guest's memory has another shape.
     #[error("the guest's memory is {region:#x?}, which is not there: make the VM as the other side's")]
     OtherMemory {
         /// A region of the guest's.
         region: Range<u64>,
     },
-    /// A record makes no sense.
+    /// A record is not valid.
     #[error(
         "expected a record of pages behind those before it, in the guest's memory and not known to be bad, got kind {kind}, \
          {pages} pages at {address:#x}: the stream was damaged, or not written by Seawall"
@@ -98,38 +98,38 @@ pub enum ReceiveError {
     Memory {
         /// Guest physical address.
         gpa: u64,
-        /// Why not.
+        /// The cause.
         source: GuestMemoryError,
     },
 }
 
-/// A guest on its way: its head is here, whole.
+/// A guest in transfer, after its whole head was received.
 #[derive(Debug)]
 pub struct Incoming<R> {
     from: Hashed<R>,
     regions: Vec<Range<u64>>,
     state: Vec<u8>,
-    /// As it was on the other side.
+    /// The ledger as it was on the other side.
     ledger: Ledger,
 }
 
-/// A guest that is here, whole.
+/// A completely received guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// What only the VMM understands.
+    /// The VMM's own state.
     pub state: Vec<u8>,
-    /// What is bad: found elsewhere ([`Cause::Migrated`]), when it was found there.
+    /// The bad pages: found elsewhere ([`Cause::Migrated`]), with the time at which they were found.
     pub ledger: Ledger,
-    /// What of the guest's memory is to be made bad before the guest runs: guest physical addresses, whole pages, rising.
+    /// The guest's memory to make bad before the guest runs: guest physical addresses, whole pages, rising.
     pub bad: Vec<Range<u64>>,
-    /// Pages with something in them.
+    /// The number of non-zero pages.
     pub pages: u64,
-    /// What the other side must have sent.
+    /// The checksum that the other side must have sent.
     pub checksum: Checksum,
 }
 
 impl<R: Read> Incoming<R> {
-    /// Reads the head. It is whole and undamaged, but may be of anybody.
+    /// Reads the head. It is whole and undamaged, but may come from anybody.
     ///
     /// # Errors
     /// [`ReceiveError`].
@@ -169,15 +169,16 @@ impl<R: Read> Incoming<R> {
         &self.regions
     }
 
-    /// What only the VMM understands.
+    /// The VMM's own state.
     pub fn state(&self) -> &[u8] {
         &self.state
     }
 
-    /// Receives the guest's memory, to the end of the stream. `memory` must have the guest's regions, and zeroed pages.
+    /// Receives the guest's memory, to the end of the stream. `memory` must have the guest's regions, and
+    /// zeroed pages.
     ///
     /// # Errors
-    /// [`ReceiveError`]. Something may have been written then; it is not to be run.
+    /// [`ReceiveError`]. The memory may be partly written then; do not run it.
     pub fn receive<M: GuestMemory>(mut self, memory: &M) -> Result<Received, ReceiveError> {
         for region in &self.regions {
             let size = region.end - region.start;
@@ -211,7 +212,7 @@ impl<R: Read> Incoming<R> {
         Ok(Received { state: self.state, ledger, bad, pages, checksum })
     }
 
-    /// The next record, which must lie behind `next`; none if it is the end, after so many `pages`.
+    /// The next record, which must lie at or after `next`; `None` at the end, which must count `pages`.
     fn record(&mut self, next: u64, pages: u64) -> Result<Option<Record>, ReceiveError> {
         let mut bytes = [0; size_of::<RecordHeader>()];
         self.from.fill(&mut bytes)?;
@@ -241,7 +242,7 @@ impl<R: Read> Incoming<R> {
         Ok(Some(Record { range, found }))
     }
 
-    /// Whether a record can be of these addresses.
+    /// Returns true if a record can have these addresses.
     fn takes(&self, range: &Range<u64>, next: u64) -> bool {
         let has = |region: &Range<u64>| region.start <= range.start && range.end <= region.end;
         range.start < range.end
@@ -255,11 +256,11 @@ impl<R: Read> Incoming<R> {
 /// A record, without the pages that follow it.
 struct Record {
     range: Range<u64>,
-    /// Pages found to be bad, and when.
+    /// The time of pages that were found to be bad.
     found: Option<SystemTime>,
 }
 
-/// Neighbours as one.
+/// Joins neighbours.
 fn joined(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut all: Vec<Range<u64>> = Vec::new();
     for range in ranges {
@@ -271,7 +272,7 @@ fn joined(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     all
 }
 
-/// Hashes and counts what comes through it.
+/// A reader that hashes and counts its data.
 #[derive(Debug)]
 struct Hashed<R> {
     from: R,
@@ -294,7 +295,7 @@ impl<R: Read> Hashed<R> {
         }
     }
 
-    /// So many bytes. Room is made for what has come, not for what was announced.
+    /// Reads `size` bytes. It allocates for received data, not for the announced size.
     fn bytes(&mut self, size: u64) -> Result<Vec<u8>, ReceiveError> {
         let mut bytes = Vec::new();
         let read = (&mut self.from).take(size).read_to_end(&mut bytes);
@@ -321,11 +322,11 @@ impl<R: Read> Hashed<R> {
         (0..count).map(region).collect()
     }
 
-    /// The checksum of all that came before it.
+    /// Checks the checksum of everything before it.
     fn checksum(&mut self) -> Result<Checksum, ReceiveError> {
         let expected = self.hasher.finalize();
         let mut bytes = [0; HASH_SIZE];
-        // What comes behind the head is hashed with the head's checksum in it.
+        // The hash of the rest includes the head's checksum.
         self.fill(&mut bytes)?;
         // blake3 compares in constant time.
         if expected == bytes { Ok(Checksum(bytes)) } else { Err(ReceiveError::Damaged) }

@@ -1,4 +1,4 @@
-//! The side that has the guest.
+//! The sending side.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -13,23 +13,23 @@ use super::{
 };
 use crate::ledger::{self, Cause, Ledger};
 
-/// Why pages cannot be read.
+/// The reason why pages cannot be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// One of them is bad. Of several, each is then read by itself.
+    /// At least one of them is bad. Of several pages, each is then read alone.
     #[error("the page is bad")]
     Bad,
-    /// They are not there.
+    /// The memory is missing.
     #[error(transparent)]
     Memory(#[from] GuestMemoryError),
 }
 
-/// Why a guest was not sent. It is where it was, and can go on.
+/// The reason why a guest was not sent. It is unchanged, and can go on.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The memory is none that can be sent.
+    /// Memory regions that cannot be sent.
     #[error("expected 1 to 256 regions of whole pages of 4 KiB, in rising order and apart, got {0:x?}")]
     Regions(Vec<Range<u64>>),
     /// Guest memory cannot be read.
@@ -37,40 +37,40 @@ pub enum SendError {
     Memory {
         /// Guest physical address.
         gpa: u64,
-        /// Why not.
+        /// The cause.
         source: GuestMemoryError,
     },
-    /// The connection.
+    /// The connection failed.
     #[error("the other side does not take the guest, which stays: {0}")]
     Io(#[from] io::Error),
 }
 
-/// What was sent.
+/// The sent guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Pages with something in them.
+    /// The number of non-zero pages.
     pub pages: u64,
-    /// Pages that are zero, and were left out.
+    /// The number of zero pages, which were left out.
     pub zero: u64,
-    /// Pages that are bad, those that were found to be so included.
+    /// The number of bad pages, including newly found ones.
     pub bad: u64,
-    /// What was found to be bad just now, page by page.
+    /// The pages found to be bad during the transfer, page by page.
     pub found: Vec<Range<u64>>,
-    /// What the other side must have received.
+    /// The checksum that the other side must have received.
     pub checksum: Checksum,
 }
 
-/// Reads pages of `memory` as they are. Their bad ones must be in the ledger: any other ends this process.
+/// Reads pages of `memory` by plain loads. Its bad pages must be in the ledger: any other ends this process.
 pub fn plainly<M: GuestMemory>(memory: &M) -> impl FnMut(u64, &mut [u8]) -> Result<(), PageError> {
     |gpa, pages| Ok(memory.read_slice(pages, GuestAddress(gpa))?)
 }
 
-/// Sends a guest that stands still: `state`, which only the VMM understands, and the memory of these `regions` (guest
-/// physical addresses), but for what the ledger has of it.
+/// Sends a guest that stands still: `state`, the VMM's own data, and the memory of these `regions` (guest
+/// physical addresses) without the pages in the ledger.
 ///
-/// `read` fills whole pages, at most 1 MiB at a time, from a guest physical address on. What it finds to be bad goes into the
-/// ledger, as found at `time`, and over as bad. It may find a page only if that can be survived: a plain load of it
-/// cannot.
+/// `read` fills whole pages, at most 1 MiB at a time, from a guest physical address on. Pages that it reports
+/// as bad go into the ledger, as found at `time`, and are sent as bad. It may report a page only if it
+/// survives the read; a plain load does not.
 ///
 /// # Errors
 /// [`SendError`]. The guest can go on here, with the ledger as it is then.
@@ -90,7 +90,7 @@ pub fn send(
     let mut memory = Memory { to, read, time, pages: 0, zero: 0, bad: 0, found: Vec::new() };
     let mut buffer = vec![0; PAGE * MAX_PAGES];
     let sent = regions.iter().try_for_each(|region| memory.region(region, ledger, &mut buffer));
-    // Also if the connection broke: the guest goes on with what is known now.
+    // This holds also if the connection broke: the guest goes on with what is known now.
     for range in &memory.found {
         ledger.insert(range.clone(), Cause::Found, time);
     }
@@ -103,7 +103,7 @@ pub fn send(
     Ok(Sent { pages, zero, bad, found, checksum })
 }
 
-/// Whether these can be a guest's memory.
+/// Returns true if these can be a guest's memory.
 pub(super) fn are_sound(regions: &[Range<u64>]) -> bool {
     let mut end = 0;
     (1..=MAX_REGIONS).contains(&regions.len())
@@ -139,7 +139,7 @@ fn head<W: Write>(
     to.write_all(hash.as_bytes())
 }
 
-/// A record's first bytes.
+/// Writes a record's first bytes.
 fn record<W: Write>(to: &mut Hashed<W>, kind: u8, pages: Range<u64>) -> io::Result<()> {
     let count = (pages.end - pages.start) / ledger::PAGE;
     let header =
@@ -147,7 +147,7 @@ fn record<W: Write>(to: &mut Hashed<W>, kind: u8, pages: Range<u64>) -> io::Resu
     to.write_all(header.as_bytes())
 }
 
-/// Hashes what goes through it.
+/// A writer that hashes its data.
 struct Hashed<W> {
     to: W,
     hasher: blake3::Hasher,
@@ -165,7 +165,7 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-/// The memory on its way.
+/// The memory in transfer.
 struct Memory<W, R> {
     to: Hashed<W>,
     read: R,
@@ -177,7 +177,7 @@ struct Memory<W, R> {
 }
 
 impl<W: Write, R: FnMut(u64, &mut [u8]) -> Result<(), PageError>> Memory<W, R> {
-    /// All of a region, around what the ledger has of it.
+    /// Sends a region without its pages in the ledger.
     fn region(&mut self, region: &Range<u64>, ledger: &Ledger, buffer: &mut [u8]) -> Result<(), SendError> {
         let mut next = region.start;
         for bad in ledger.overlapping(region.clone()) {
@@ -188,7 +188,7 @@ impl<W: Write, R: FnMut(u64, &mut [u8]) -> Result<(), PageError>> Memory<W, R> {
         self.run(next..region.end, buffer)
     }
 
-    /// Pages that are not known to be bad.
+    /// Sends pages that are not known to be bad.
     fn run(&mut self, range: Range<u64>, buffer: &mut [u8]) -> Result<(), SendError> {
         let mut next = range.start;
         while next < range.end {
@@ -215,7 +215,7 @@ impl<W: Write, R: FnMut(u64, &mut [u8]) -> Result<(), PageError>> Memory<W, R> {
         Ok(())
     }
 
-    /// Sends what is not zero of these pages.
+    /// Sends the non-zero pages among these.
     fn data(&mut self, gpa: u64, pages: &[u8]) -> io::Result<()> {
         const ZERO: [u8; PAGE] = [0; PAGE];
         let all = (gpa..).step_by(PAGE).zip(pages.chunks_exact(PAGE));

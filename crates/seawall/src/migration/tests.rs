@@ -1,4 +1,4 @@
-// Regions are ranges, and there is often one.
+// Regions are ranges, and often there is just one.
 #![allow(clippy::single_range_in_vec_init)]
 
 use std::io::{self, Read, Write};
@@ -32,7 +32,7 @@ fn memory() -> GuestMemoryMmap {
     GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), (PAGES * P) as usize)]).unwrap()
 }
 
-/// Page N is full of N, but for 0, which is zero.
+/// Memory in which page N is full of N; page 0 is zero.
 fn filled() -> GuestMemoryMmap {
     let memory = memory();
     for number in 0..PAGES {
@@ -55,7 +55,7 @@ fn ledger() -> Ledger {
     ledger
 }
 
-/// Reads `memory`, and ends the test if it is asked for what `ledger` has.
+/// Reads `memory`, and fails the test if it is asked for a page in `ledger`.
 fn never<'a>(
     memory: &'a GuestMemoryMmap,
     ledger: &'a Ledger,
@@ -132,7 +132,7 @@ fn a_page_that_is_found_to_be_bad_on_the_way_goes_into_both_ledgers() {
 
 #[test]
 fn what_was_found_before_the_connection_broke_is_not_forgotten() {
-    /// Takes so many bytes.
+    /// A writer that breaks after this many bytes.
     struct Breaks(usize);
     impl Write for Breaks {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -192,7 +192,7 @@ fn something_else_and_other_versions_are_told_apart() {
 
 #[test]
 fn no_room_is_made_for_what_was_only_announced() {
-    /// Counts what is asked for at once.
+    /// A reader that records the largest request.
     struct Greed<'a>(&'a [u8], usize);
     impl Read for Greed<'_> {
         fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -214,7 +214,7 @@ fn no_room_is_made_for_what_was_only_announced() {
     assert!(greed.1 < 1 << 20, "{} bytes at once", greed.1);
 }
 
-/// With checksums that are right.
+/// A stream with these records and valid checksums.
 fn forged(records: &[(u8, u32, u64)]) -> Vec<u8> {
     let (wire, _) = sent();
     let mut wire = wire[..32 + 16 + 5 + 104 + 32].to_vec();
@@ -240,7 +240,7 @@ fn records_that_cannot_be_are_refused_though_the_checksum_is_right() {
     for records in [
         &[(1, 1, RAM + 1), end][..],                          // not a page
         &[(1, 0, RAM), (3, 0, 0)],                            // nothing
-        &[(1, 1, RAM - P), end],                              // outside
+        &[(1, 1, RAM - P), end],                              // outside of the region
         &[(1, 2, page(7).start), end],                        // beyond the end
         &[(1, 1, u64::MAX - 4095), end],                      // beyond all ends
         &[(1, 1, page(3).start), end],                        // known to be bad
@@ -296,7 +296,7 @@ fn bad_pages_beyond_the_guests_memory_stay_in_the_ledger_and_are_not_made() {
     assert_eq!(received.ledger.pages(), 3);
 }
 
-/// The two sides of a handover over a socket: what each came to. `meddle` is given the destination's end before.
+/// The results of both sides of a handover over a socket. `meddle` gets the destination's end first.
 fn handover(
     received: &Received,
     checksum: Checksum,
@@ -403,7 +403,7 @@ proptest! {
         }
     }
 
-    /// Whatever comes is refused, unless it is a stream, and nothing panics.
+    /// Any bytes are refused unless they are a stream, and nothing panics.
     #[test]
     fn what_anybody_sends_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), at in 0..200_usize) {
         prop_assert!(receive(&bytes, &memory()).is_err());

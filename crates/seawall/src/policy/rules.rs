@@ -9,14 +9,14 @@ use thiserror::Error;
 use super::{Policy, Response, replay};
 use crate::{Access, Injection, MemoryError, Nested, StopReason};
 
-/// Kinds of memory errors, by what they cost the guest at worst. An error is of the first kind that fits it.
+/// Kinds of memory errors, by their worst cost for the guest. An error has the first kind that fits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The abort of a nested guest, which its hypervisor takes.
     Nested,
     /// The guest's own page tables are bad.
     Walk,
-    /// Nobody knows what is bad: FnV was set.
+    /// The bad address is unknown: FnV was set.
     NoAddress,
     /// Code of the guest's kernel.
     KernelFetch,
@@ -29,7 +29,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// All of them, in the order in which they are tried.
+    /// All kinds, in the order in which they are tried.
     pub const ALL: [Self; 7] = [
         Self::Nested,
         Self::Walk,
@@ -40,7 +40,7 @@ impl ErrorKind {
         Self::UserData,
     ];
 
-    /// The kind of an error. After SIGBUS, which does not tell a fetch from a load, it is one of data.
+    /// The kind of an error. SIGBUS does not tell a fetch from a load, so an error from it counts as data.
     pub fn of(error: &MemoryError) -> Self {
         let is_user = error.level == ExceptionLevel::El0;
         match (error.nested, error.walk_level, error.access) {
@@ -54,7 +54,7 @@ impl ErrorKind {
         }
     }
 
-    /// Its name, as in `kernel-fetch=stop`.
+    /// The name, as in `kernel-fetch=stop`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nested => "nested",
@@ -78,26 +78,26 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// What is done about errors of a kind.
+/// The answer to errors of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// The guest first: it gets the abort as it happened.
     Replay,
-    /// It gets a data abort without an ISS, which is all that a stock kernel knows.
+    /// The guest gets a data abort without an ISS, the only abort of a stock kernel.
     DataAbort,
-    /// It gets an SError, on which Linux panics.
+    /// The guest gets an SError, on which Linux panics.
     SError,
-    /// It is stopped, with the reason.
+    /// The guest is stopped, with the reason.
     Stop,
-    /// The host first: see [`Response::HostFirst`]. If it cannot, the abort as it happened.
+    /// The host first: see [`Response::HostFirst`]. If it cannot help, the abort as it happened.
     HostFirst,
 }
 
 impl Answer {
-    /// All of them.
+    /// All answers.
     pub const ALL: [Self; 5] = [Self::Replay, Self::DataAbort, Self::SError, Self::Stop, Self::HostFirst];
 
-    /// Its name, as in `kernel-fetch=stop`.
+    /// The name, as in `kernel-fetch=stop`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Replay => "replay",
@@ -109,15 +109,15 @@ impl Answer {
     }
 }
 
-/// An [`Answer`] for each [`ErrorKind`]. The default is what an operator would want:
+/// An [`Answer`] for each [`ErrorKind`]. The default suits most operators:
 ///
-/// | kind | answer | why |
+/// | kind | answer | reason |
 /// |---|---|---|
 /// | `user-data`, `user-fetch` | replay | the process dies, or its handler saves it; a page of a file is read again |
-/// | `walk` | replay | Linux kills the process whose tables they are; the kernel's own end in its panic, with a dump |
-/// | `kernel-data`, `kernel-fetch` | replay | Linux recovers where it can (a copy for a process), else it says where it was hit; what never ends is a storm, and stopped |
+/// | `walk` | replay | Linux kills the process that owns the tables; bad tables of the kernel itself end in a panic, with a dump |
+/// | `kernel-data`, `kernel-fetch` | replay | Linux recovers where it can (a copy for a process), otherwise it reports the place; the storm guard stops an endless repetition |
 /// | `no-address` | replay | FnV is kept, so the guest does not trust the FAR; an SError would cost all of it |
-/// | `nested` | stop | no stock kernel can deliver it soundly; nothing better can be had, and the host pays for trying |
+/// | `nested` | stop | no stock kernel can deliver it soundly, and the host pays for an attempt |
 ///
 /// ```
 /// use seawall::{Answer, ErrorKind, Rule, Rules};
@@ -128,7 +128,7 @@ impl Answer {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rules {
-    /// By the kind's place in [`ErrorKind::ALL`].
+    /// The answers, indexed by the kind's place in [`ErrorKind::ALL`].
     answers: [Answer; ErrorKind::ALL.len()],
 }
 
@@ -139,14 +139,15 @@ impl Rules {
         answers[ErrorKind::Nested.index()] = Answer::Stop;
         Self { answers }
     };
-    /// `serror`: what KVM does when nobody handles the error, an SError without an ESR. Linux panics on it.
+    /// `serror`: KVM's own reaction to an unhandled error, an SError without an ESR. Linux panics on it.
     pub const SERROR: Self = Self::all(Answer::SError);
-    /// `mainline`: what user space can ask of a stock kernel, a data abort without an ESR, whatever happened.
+    /// `mainline`: the request that stock kernels accept from user space, a data abort without an ESR for
+    /// every error.
     pub const MAINLINE: Self = Self::all(Answer::DataAbort);
-    /// `full`: the abort as it happened, whatever happened. It is what the hardware would have done to a system without a
-    /// hypervisor.
+    /// `full`: the abort as it happened, for every error. The hardware would do the same to a system without
+    /// a hypervisor.
     pub const FULL: Self = Self::all(Answer::Replay);
-    /// The tables that have a name.
+    /// The named tables.
     pub const NAMED: [(&'static str, Self); 4] = [
         ("rules", Self::DEFAULT),
         ("serror", Self::SERROR),
@@ -158,7 +159,7 @@ impl Rules {
         Self { answers: [answer; ErrorKind::ALL.len()] }
     }
 
-    /// The same with another answer for errors of this kind.
+    /// The same table with another answer for this kind.
     #[must_use]
     pub fn with(mut self, kind: ErrorKind, answer: Answer) -> Self {
         if let Some(place) = self.answers.get_mut(kind.index()) {
@@ -167,7 +168,7 @@ impl Rules {
         self
     }
 
-    /// What is done about errors of this kind.
+    /// The answer for this kind.
     pub fn answer(&self, kind: ErrorKind) -> Answer {
         self.answers.get(kind.index()).copied().unwrap_or(Answer::Replay)
     }
@@ -180,7 +181,7 @@ impl Default for Rules {
 }
 
 impl Policy for Rules {
-    /// That of the table in [`Rules::NAMED`]; `rules` for any other.
+    /// The name in [`Rules::NAMED`]; `rules` for any other table.
     fn name(&self) -> &'static str {
         Self::NAMED.iter().find(|(_, named)| named == self).map_or("rules", |(name, _)| name)
     }
@@ -198,14 +199,14 @@ impl Policy for Rules {
     }
 }
 
-/// Words that are no rule.
+/// Text that is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "expected KIND=ANSWER, KIND one of {kinds}, ANSWER one of {answers}, got `{got}`",
     kinds = names(ErrorKind::ALL.map(ErrorKind::name)), answers = names(Answer::ALL.map(Answer::name))
 )]
 pub struct BadRule {
-    /// What came.
+    /// The text found.
     pub got: String,
 }
 
@@ -213,12 +214,12 @@ fn names<const N: usize>(names: [&str; N]) -> String {
     names.join(", ")
 }
 
-/// One line of the table, as people write it: `kernel-fetch=stop`.
+/// One line of the table in text form: `kernel-fetch=stop`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
-    /// For errors of this kind,
+    /// The kind of errors.
     pub kind: ErrorKind,
-    /// this is done.
+    /// The answer to them.
     pub answer: Answer,
 }
 
@@ -236,7 +237,7 @@ impl FromStr for Rule {
     }
 }
 
-/// Words that are no rules.
+/// Text that is not a set of rules.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadRules {
     /// The first word is neither a name nor a rule.
@@ -245,10 +246,10 @@ pub enum BadRules {
         known = Rules::NAMED.map(|(name, _)| name).join("`, `")
     )]
     Name {
-        /// What came.
+        /// The word found.
         got: String,
     },
-    /// One of the rules is none.
+    /// One of the rules is not valid.
     #[error(transparent)]
     Rule(#[from] BadRule),
 }

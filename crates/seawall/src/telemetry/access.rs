@@ -1,4 +1,4 @@
-//! One access that nobody answered and what was done about it, as a record for programs.
+//! One unanswered access and its outcome, as a record for programs.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -10,41 +10,41 @@ use super::wire::{Hex, rfc3339};
 use super::{Kind, SCHEMA};
 use crate::{Now, UnansweredOutcome};
 
-/// One access that nobody answered and what was done about it: a line of JSON.
+/// One unanswered access and its outcome: a line of JSON.
 ///
-/// What holds for [`ErrorReport`](super::ErrorReport) holds here: `docs/telemetry.md` has the meaning of each field as it is
-/// promised; a reader ignores what it does not know, and takes what is not there for `null`.
+/// The promises of [`ErrorReport`](super::ErrorReport) apply here too: `docs/telemetry.md` defines each
+/// field; a reader ignores unknown fields, and takes missing ones for `null`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AccessReport {
-    /// [`SCHEMA`] of whoever wrote it.
+    /// The writer's [`SCHEMA`].
     pub schema: u32,
-    /// When it was, by the clock that the guest is shown; UTC.
+    /// The time of the access, by the clock that the guest is shown; UTC.
     #[serde(default, with = "rfc3339")]
     pub time: Option<SystemTime>,
-    /// How long the guest had been running, nanoseconds.
+    /// The guest's running time before it, in nanoseconds.
     #[serde(default)]
     pub guest_time_ns: Option<u64>,
     /// The number of the vCPU that made it.
     pub vcpu: u32,
-    /// Why nobody answered: `no-device`, `past-device` or `no-syndrome`.
+    /// The reason: `no-device`, `past-device` or `no-syndrome`.
     pub reason: Kind,
     /// `load` or `store`.
     pub access: Kind,
     /// The guest physical address.
     pub gpa: Hex,
-    /// Bytes, if they are known.
+    /// Size in bytes, if known.
     #[serde(default)]
     pub size: Option<u32>,
-    /// The Exception level that the guest was at, 0 to 3.
+    /// The Exception level of the access, 0 to 3.
     pub exception_level: u8,
     /// PC of the instruction.
     pub pc: Hex,
-    /// What was done: `data-abort` or `stop`.
+    /// The action: `data-abort` or `stop`.
     pub decision: Kind,
-    /// The same in words.
+    /// The action in words.
     pub decision_text: String,
-    /// Where the guest is now: `at-vector`, `not-delivered` or `stopped`.
+    /// The guest's place after it: `at-vector`, `not-delivered` or `stopped`.
     pub guest: Kind,
     /// `ESR_ELx` as the guest's handler reads it.
     #[serde(default)]
@@ -52,19 +52,19 @@ pub struct AccessReport {
     /// `FAR_ELx` as the guest's handler reads it.
     #[serde(default)]
     pub guest_far: Option<Hex>,
-    /// How many before it were not told of, as there were too many.
+    /// The number of accesses before it that were too many to report.
     #[serde(default)]
     pub untold: u64,
-    /// Why the guest must not be run again: `storm`.
+    /// The reason not to run the guest again: `storm`.
     #[serde(default)]
     pub stop_reason: Option<Kind>,
-    /// From the exit until the injection was done, nanoseconds.
+    /// The time from the exit to the end of the injection, in nanoseconds.
     #[serde(default)]
     pub exit_to_injection_ns: Option<u64>,
 }
 
 impl AccessReport {
-    /// The report of what became of an access.
+    /// The report of an access's outcome.
     pub fn new(outcome: &UnansweredOutcome, now: &Now) -> Self {
         let UnansweredOutcome { access, pc, level, action, told, took } = outcome;
         let done = Done::of(action);
@@ -90,16 +90,16 @@ impl AccessReport {
         }
     }
 
-    /// One line of JSON, without its end.
+    /// One line of JSON, without a line end.
     pub fn to_json(&self) -> String {
-        // Strings, numbers and null alone: nothing of it can fail.
+        // Only strings, numbers and null: serialisation cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Reads a line.
     ///
     /// # Errors
-    /// If it is no JSON, or a field of the schema is missing that is always there.
+    /// If it is not JSON, or lacks a required field of the schema.
     pub fn from_json(line: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(line)
     }

@@ -1,4 +1,4 @@
-//! Errors and accesses that nobody answers as `tracing` events, and as numbers by `metrics`.
+//! Errors and unanswered accesses as `tracing` events, and as numbers by `metrics`.
 
 use std::time::Duration;
 
@@ -16,17 +16,18 @@ pub(super) const RECORDS_OUTSTANDING: &str = "seawall_records_outstanding";
 pub(super) const LEDGER_PAGES: &str = "seawall_ledger_pages";
 /// The histogram of the time from an exit to its injection.
 pub const EXIT_TO_INJECTION: &str = "seawall_exit_to_injection_seconds";
-/// Buckets that fit it, for recorders that want to be told: a few microseconds are usual, a millisecond is not.
+/// Buckets for that histogram, for recorders that need them: a few microseconds are usual, a millisecond is
+/// not.
 pub const BUCKETS: [f64; 10] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2, 1e-1];
 
-/// Makes of each error an event of `tracing` (target `seawall`) and counts it by `metrics`.
+/// Turns each error into an event of `tracing` (target `seawall`) and counts it by `metrics`.
 ///
-/// The event is a warning if the guest got what was decided for it; it is an error if the guest was stopped or nothing was
-/// delivered. It goes to whatever subscriber and recorder there are, on this thread or for the program.
+/// The event is a warning if the guest got the decided response; it is an error if the guest was stopped or
+/// nothing was delivered. It goes to the subscriber and the recorder of this thread or of the program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facades;
 
-/// `tracing` wants the level at compile time.
+/// `tracing` needs the level at compile time.
 macro_rules! event {
     ($level:ident, $report:ident) => {
         tracing::$level!(
@@ -138,7 +139,8 @@ fn count(report: &ErrorReport) {
     }
 }
 
-/// Tells the recorder what the numbers mean, and that there is nothing yet: to be called once, when it is there.
+/// Describes the numbers to the recorder and sets them to zero: call it once, after the recorder is
+/// installed.
 pub fn describe() {
     describe_counter!(ERRORS, Unit::Count, "Memory errors that a guest consumed and that were handled.");
     describe_counter!(DECISIONS, Unit::Count, "What was decided about them.");

@@ -1,12 +1,12 @@
-//! Gauges: numbers that somebody sets when they are asked for.
+//! Gauges: numbers that the program sets on request.
 
 use metrics::gauge;
 
 use super::facades;
 
-/// Sets the gauges of the records that the guest has not acknowledged, of errors that were consumed (`sea`) and found
-/// (`polled`), and of what waits for a source to be free (`queued`). The guest acknowledges when it likes, so call this
-/// whenever somebody asks for the numbers.
+/// Sets the gauges of the records that the guest has not acknowledged, of consumed errors (`sea`) and found
+/// ones (`polled`), and of those that wait for a free source (`queued`). The guest acknowledges at any time,
+/// so call this whenever the numbers are read.
 ///
 /// # Errors
 /// [`RecordError`](crate::RecordError).
@@ -22,7 +22,7 @@ pub fn records(
     Ok(())
 }
 
-/// Sets the gauge of the bad pages. Call it when the ledger changed.
+/// Sets the gauge of the bad pages. Call it when the ledger changes.
 #[cfg(feature = "ledger")]
 pub fn ledger(ledger: &crate::ledger::Ledger) {
     gauge!(facades::LEDGER_PAGES).set(number(ledger.pages()));

@@ -1,9 +1,9 @@
-//! What is told of memory errors, and of accesses that nobody answers, to people and to programs.
+//! Reports of memory errors and of unanswered accesses, for people and for programs.
 //!
-//! One handled error is one [`ErrorReport`]: a line of JSON with a schema that is kept (`docs/telemetry.md`). Who gets
-//! it is a [`Sink`]: [`Facades`] makes a `tracing` event and `metrics` of it, [`JsonLines`] writes it, and a closure is
-//! a sink too. Nothing here is global: `tracing`'s subscriber and `metrics`' recorder are the program's, and without
-//! them an error costs its report.
+//! One handled error is one [`ErrorReport`]: a line of JSON with a stable schema (`docs/telemetry.md`). A
+//! [`Sink`] receives it: [`Facades`] makes a `tracing` event and `metrics` of it, [`JsonLines`] writes it,
+//! and a closure is a sink too. Nothing here is global: `tracing`'s subscriber and `metrics`' recorder belong
+//! to the program, and without them an error costs only its report.
 //!
 //! ```
 //! use seawall::telemetry::{ErrorReport, Facades};
@@ -33,16 +33,17 @@ pub use gauges::records;
 pub use report::{ErrorReport, Kind, SCHEMA};
 pub use wire::Hex;
 
-/// Is told of each memory error that was handled, and of accesses that nobody answers. It is called on the thread of the vCPU, which waits meanwhile.
+/// Receives each handled memory error and unanswered accesses. The call runs on the thread of the vCPU, which
+/// waits meanwhile.
 pub trait Sink {
-    /// This happened, and this was done about it.
+    /// Receives an error with its outcome.
     fn error(&mut self, report: &ErrorReport);
 
-    /// The guest made an access that nobody answers, and this was done about it: those that are [to be told
-    /// of](crate::UnansweredOutcome::told).
+    /// Receives an unanswered access with its outcome, if it is [to be
+    /// reported](crate::UnansweredOutcome::told).
     fn access(&mut self, _report: &AccessReport) {}
 
-    /// The same, for each of them: a guest can make as many as it likes, so count it and no more.
+    /// Receives every unanswered access: a guest can make any number of them, so only count them here.
     fn count_access(&mut self, _report: &AccessReport) {}
 }
 
@@ -52,7 +53,8 @@ impl<F: FnMut(&ErrorReport)> Sink for F {
     }
 }
 
-/// Writes each error as a line of JSON. What cannot be written is lost: a full disk is no reason to stop a guest.
+/// Writes each error as a line of JSON. A line that cannot be written is lost: a full disk must not stop a
+/// guest.
 #[derive(Debug)]
 pub struct JsonLines<W>(pub W);
 

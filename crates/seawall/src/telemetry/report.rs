@@ -1,4 +1,4 @@
-//! One memory error and what was done about it, as a record for programs.
+//! One memory error and its outcome, as a record for programs.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 use super::wire::{Hex, rfc3339};
 use crate::{Access, Action, Delivery, Injection, MemoryError, Now, Outcome, Recorded};
 
-/// The number of the schema: it changes only if a field goes away or comes to mean something else.
+/// The number of the schema. It changes only if a field disappears or changes its meaning.
 pub const SCHEMA: u32 = 1;
 
-/// One of a few words. Later versions may know more of them.
+/// One of a few words. Later versions may have more.
 pub type Kind = Cow<'static, str>;
 
-/// One memory error and what was done about it: a line of JSON.
+/// One memory error and its outcome: a line of JSON.
 ///
-/// `docs/telemetry.md` has the meaning of each field as it is promised. The schema's number is [`SCHEMA`]; fields may be
-/// added under the same number, and never go away or change their name. So a reader ignores what it does not know, as
-/// this type does, and takes what is not there for `null`.
+/// `docs/telemetry.md` defines each field. The schema's number is [`SCHEMA`]. Fields may be added under the
+/// same number; they never disappear or change their name. A reader therefore ignores unknown fields, as this
+/// type does, and takes missing ones for `null`.
 ///
 /// ```
 /// use seawall::telemetry::{ErrorReport, Hex};
@@ -35,74 +35,75 @@ pub type Kind = Cow<'static, str>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ErrorReport {
-    /// [`SCHEMA`] of whoever wrote it.
+    /// The writer's [`SCHEMA`].
     pub schema: u32,
-    /// When it was, by the clock that the guest is shown; UTC.
+    /// The time of the error, by the clock that the guest is shown; UTC.
     #[serde(default, with = "rfc3339")]
     pub time: Option<SystemTime>,
-    /// How long the guest had been running, nanoseconds.
+    /// The guest's running time before it, in nanoseconds.
     #[serde(default)]
     pub guest_time_ns: Option<u64>,
     /// The number of the vCPU that met it.
     pub vcpu: u32,
-    /// What told of it: `sea` or `sigbus`.
+    /// The source of the report: `sea` or `sigbus`.
     pub source: Kind,
-    /// What the guest was doing: `fetch`, `load`, `store`, `maintenance` or `unknown`.
+    /// The kind of access: `fetch`, `load`, `store`, `maintenance` or `unknown`.
     pub access: Kind,
     /// The ESR of the exit; SIGBUS has none.
     #[serde(default)]
     pub exit_esr: Option<Hex>,
-    /// The guest virtual address, if it is known.
+    /// The guest virtual address, if known.
     #[serde(default)]
     pub gva: Option<Hex>,
-    /// Where the bad memory begins: a guest physical address, if it is known.
+    /// The start of the bad memory: a guest physical address, if known.
     #[serde(default)]
     pub gpa: Option<Hex>,
-    /// How much from there on may be bad, bytes.
+    /// The size in bytes of the range that may be bad.
     pub size: u64,
-    /// The level of the lookup, if a table walk met it.
+    /// The level of the lookup, if a table walk met the error.
     #[serde(default)]
     pub walk_level: Option<i8>,
-    /// The Exception level that the guest was at, 0 to 3.
+    /// The Exception level of the access, 0 to 3.
     pub exception_level: u8,
     /// PC of the instruction.
     pub pc: Hex,
-    /// What was decided: `data-abort`, `instruction-abort`, `abort-by-far`, `serror`, these with `-and-serror`,
+    /// The decision: `data-abort`, `instruction-abort`, `abort-by-far`, `serror`, these with `-and-serror`,
     /// `host-first` or `stop`.
     pub decision: Kind,
-    /// The same in words.
+    /// The decision in words.
     pub decision_text: String,
-    /// Where the guest is now: `at-vector`, `serror-pending`, `not-delivered`, `repaired`, `dry-run` (it got nothing)
-    /// or `stopped`.
+    /// The guest's place after it: `at-vector`, `serror-pending`, `not-delivered`, `repaired`, `dry-run` (it
+    /// got nothing) or `stopped`.
     pub guest: Kind,
-    /// `ESR_ELx` as the guest's handler reads it, if it is there.
+    /// `ESR_ELx` as the guest's handler reads it, if the guest is there.
     #[serde(default)]
     pub guest_esr: Option<Hex>,
-    /// `FAR_ELx` as the guest's handler reads it, if it is there and the exception set it.
+    /// `FAR_ELx` as the guest's handler reads it, if the guest is there and the exception set it.
     #[serde(default)]
     pub guest_far: Option<Hex>,
-    /// Whether the guest finds a record of it: `none`, `written`, `unacknowledged` or `unwritable`.
+    /// The state of the error's record: `none`, `written`, `unacknowledged` or `unwritable`.
     pub record: Kind,
-    /// The id of the source where the record lies.
+    /// The id of the record's source.
     #[serde(default)]
     pub record_source: Option<u16>,
-    /// Whether the host's kernel knows of the bad page: `told`, `kept` or `unknown`; `null` if nobody was there to tell it.
+    /// The host kernel's knowledge of the bad page: `told`, `kept` or `unknown`; `null` without a host to
+    /// tell.
     #[serde(default)]
     pub host: Option<Kind>,
-    /// Advice to evacuate the guest, if there is such.
+    /// Advice to evacuate the guest, if any.
     #[serde(default)]
     pub evacuate: Option<String>,
-    /// Why the guest must not be run again: `storm`, `flood`, `policy`, `not-guests` or `nested`.
+    /// The reason not to run the guest again: `storm`, `flood`, `policy`, `not-guests` or `nested`.
     #[serde(default)]
     pub stop_reason: Option<Kind>,
-    /// From the exit until the injection was done, nanoseconds.
+    /// The time from the exit to the end of the injection, in nanoseconds.
     #[serde(default)]
     pub exit_to_injection_ns: Option<u64>,
 }
 
 impl ErrorReport {
-    /// The report of what became of an error; `None` if that is still open ([`Action::Waiting`]): the vCPU will meet it
-    /// again.
+    /// The report of an error's outcome; `None` while it is open ([`Action::Waiting`]): the vCPU will meet
+    /// the error again.
     pub fn new(outcome: &Outcome, now: &Now) -> Option<Self> {
         let Outcome { error, action, recorded, host, evacuate, took } = outcome;
         if matches!(action, Action::Waiting) {
@@ -143,21 +144,21 @@ impl ErrorReport {
         })
     }
 
-    /// One line of JSON, without its end.
+    /// One line of JSON, without a line end.
     pub fn to_json(&self) -> String {
-        // Strings, numbers and null alone: nothing of it can fail.
+        // Only strings, numbers and null: serialisation cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Reads a line.
     ///
     /// # Errors
-    /// If it is no JSON, or a field of the schema is missing that is always there.
+    /// If it is not JSON, or lacks a required field of the schema.
     pub fn from_json(line: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(line)
     }
 
-    /// Whether the guest got what was decided for it, or needs nothing, and can go on.
+    /// Returns true if the guest got the decided response, or needs none, and can go on.
     pub fn is_contained(&self) -> bool {
         matches!(&*self.guest, "at-vector" | "serror-pending" | "repaired")
     }
@@ -180,7 +181,7 @@ impl fmt::Display for ErrorReport {
     }
 }
 
-/// What was done, in the report's words.
+/// The action, in the report's words.
 pub(super) struct Done {
     pub(super) decision: &'static str,
     pub(super) text: String,
@@ -213,7 +214,7 @@ impl Done {
 
     fn injected(injection: &Injection, guest: &Delivery) -> Self {
         let (guest, esr, far) = match guest {
-            // An SError does not set FAR: what it holds is of an earlier abort.
+            // An SError does not set FAR, which still holds the address of an earlier abort.
             Delivery::AtVector { esr, far, .. } => {
                 ("at-vector", Some(*esr), (esr.ec() != ExceptionClass::SERROR).then_some(*far))
             }
@@ -238,7 +239,7 @@ fn kind(injection: &Injection) -> &'static str {
 }
 
 fn source(error: &MemoryError) -> &'static str {
-    // Each exit has an ESR, and no SIGBUS has one.
+    // Each exit has an ESR; SIGBUS has none.
     if error.esr.is_some() { "sea" } else { "sigbus" }
 }
 
@@ -256,7 +257,7 @@ pub(super) fn hex(esr: Esr) -> Hex {
     Hex(esr.bits())
 }
 
-/// 584 years at most.
+/// Nanoseconds, up to 584 years.
 pub(super) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,11 +1,11 @@
-//! Fields that JSON has no type for.
+//! Fields without a JSON type.
 
 use std::fmt;
 
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An address or a syndrome: a string such as `"0x92000210"`, as numbers in JSON lose bits past 2^53.
+/// An address or a syndrome: a string such as `"0x92000210"`, because JSON numbers lose bits past 2^53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hex(pub u64);
 
@@ -35,7 +35,7 @@ impl<'de> Deserialize<'de> for Hex {
     }
 }
 
-/// A time as RFC 3339 has it: UTC, microseconds.
+/// A time in the form of RFC 3339: UTC, microseconds.
 pub(super) mod rfc3339 {
     use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,7 +43,7 @@ pub(super) mod rfc3339 {
     use serde::de::{Error, Unexpected};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// `None` if the year has more than four digits, which RFC 3339 does not have, or before 1970.
+    /// `None` for a time before 1970, or a year of more than four digits, which RFC 3339 does not have.
     fn text(time: SystemTime) -> Option<String> {
         /// 10000-01-01, seconds since 1970.
         const END: u64 = 253_402_300_800;

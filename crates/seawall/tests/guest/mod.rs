@@ -1,4 +1,4 @@
-//! A vCPU that is nothing but the kernel half.
+//! A vCPU that consists of the kernel half alone.
 #![allow(dead_code)]
 
 #[path = "../../../events/examples/own_vcpu/vcpu.rs"]
@@ -16,7 +16,7 @@ use seawall_inject::{Delivery, GuestKind, Inject, VcpuTraits};
 pub(crate) const PC: u64 = 0x40_1040;
 pub(crate) const VBAR: u64 = 0xffff_8000_1000_0800;
 
-/// A vCPU whose every run meets the same error.
+/// A vCPU that meets the same error in every run.
 pub(crate) struct Guest {
     pub(crate) vcpu: vcpu::Vcpu,
     pub(crate) abi: Abi,
@@ -67,7 +67,7 @@ impl Inject for Guest {
     }
 }
 
-/// What a vCPU met, for [`decide`].
+/// The error that a vCPU met, for [`decide`].
 #[derive(Clone, Debug)]
 pub(crate) enum Met {
     Sea(SeaExit),
@@ -87,7 +87,7 @@ pub(crate) fn decide<V: Inject>(
     }
 }
 
-/// At this time of the guest's, on vCPU 0, with no clock of the host's.
+/// This time of the guest, on vCPU 0, without a clock of the host.
 pub(crate) fn at(running: Duration) -> Now {
     Now { vcpu: 0, running, time: SystemTime::UNIX_EPOCH, exited: None }
 }

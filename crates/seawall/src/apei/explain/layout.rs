@@ -1,4 +1,4 @@
-//! Fields at fixed places, and the bits that say which of them are valid.
+//! Fields at fixed offsets, and their validation bits.
 
 use std::fmt::Write as _;
 
@@ -8,36 +8,36 @@ use super::names;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Field {
-    /// Its name; where Linux prints the field, Linux's name of it.
+    /// Its name; for fields that Linux prints, Linux's name.
     pub name: &'static str,
-    /// Where it begins: bytes from the beginning of all that was read.
+    /// Offset in bytes from the start of the input.
     pub offset: usize,
-    /// Bytes.
+    /// Size in bytes.
     pub size: usize,
     /// The value: hexadecimal with `0x`, decimal, a GUID, a text, a time, or bytes as bare hexadecimal digits.
     pub value: String,
     /// The validation bit of the field; `None` if the structure has none for it.
     pub valid: Option<bool>,
-    /// The value in words; empty if the value says it.
+    /// The value in words; empty if the value is clear enough.
     pub meaning: String,
 }
 
-/// A structure, or a part of one that has a name.
+/// A structure, or a named part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Part {
-    /// Such as `data entry 0`.
+    /// The name, such as `data entry 0`.
     pub name: String,
-    /// Where it begins: bytes from the beginning of all that was read.
+    /// Offset in bytes from the start of the input.
     pub offset: usize,
-    /// Bytes.
+    /// Size in bytes.
     pub size: usize,
-    /// In their order in memory.
+    /// The fields in memory order.
     pub fields: Vec<Field>,
 }
 
 impl Part {
-    /// The field of this name, if its validation bit does not say that it is not valid.
+    /// The field with this name, unless its validation bit marks it as not valid.
     pub fn valid(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name && field.valid != Some(false))
     }
@@ -46,7 +46,7 @@ impl Part {
 /// A value in words.
 pub(super) type Meaning = fn(u64) -> String;
 
-/// How a field is shown.
+/// The format of a field's value.
 #[derive(Clone, Copy)]
 enum Show {
     Hex(Meaning),
@@ -57,13 +57,13 @@ enum Show {
     Bytes,
 }
 
-/// Where a field lies in its structure, and how it is shown.
+/// The place of a field in its structure, and its format.
 #[derive(Clone, Copy)]
 pub(super) struct Spec {
     name: &'static str,
     at: usize,
     size: usize,
-    /// Its bit in the structure's validation bits.
+    /// The field's bit in the structure's validation bits.
     bit: Option<u32>,
     show: Show,
 }
@@ -92,7 +92,7 @@ pub(super) const fn guid(
     spec(name, at, 16, Show::Guid(names))
 }
 
-/// Text that ends with a zero byte, or with the field.
+/// Text that ends at a zero byte, or at the end of the field.
 pub(super) const fn text(name: &'static str, at: usize, size: usize) -> Spec {
     spec(name, at, size, Show::Text)
 }
@@ -123,7 +123,7 @@ impl Spec {
         self
     }
 
-    /// The field in `structure`, which begins at `base`; `None` if it ends behind the structure.
+    /// The field in `structure`, which begins at `base`; `None` if it ends past the structure.
     pub(super) fn read(&self, structure: &[u8], base: usize, validation: u64) -> Option<Field> {
         let raw = structure.get(self.at..self.at.checked_add(self.size)?)?;
         let (value, meaning) = match self.show {
@@ -142,7 +142,7 @@ impl Spec {
     }
 }
 
-/// The fields of a structure that begins at `base`, as far as its bytes go.
+/// The fields of a structure that begins at `base`, as far as its bytes reach.
 pub(super) fn fields(specs: &[Spec], structure: &[u8], base: usize, validation: u64) -> Vec<Field> {
     specs.iter().filter_map(|spec| spec.read(structure, base, validation)).collect()
 }
@@ -156,7 +156,7 @@ fn little_endian(raw: &[u8]) -> u64 {
     raw.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Bytes in hexadecimal, without anything between them.
+/// Bytes in hexadecimal without separators.
 fn digits(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -173,7 +173,7 @@ pub(super) fn guid_text(raw: &[u8; 16]) -> String {
     text
 }
 
-/// Up to the first zero byte; what a terminal could take for a command is escaped.
+/// The text up to the first zero byte, with terminal control characters escaped.
 fn printable(raw: &[u8]) -> String {
     let raw = raw.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(raw)
@@ -182,7 +182,7 @@ fn printable(raw: &[u8]) -> String {
         .collect()
 }
 
-/// `2026-11-21 13:14:15`, and how exact that is.
+/// `2026-11-21 13:14:15`, with its precision.
 fn time_text(raw: &[u8]) -> (String, String) {
     let is_bcd = |byte: &u8| byte >> 4 <= 9 && byte & 15 <= 9;
     let &[second, minute, hour, flags, day, month, year, century] = raw else {

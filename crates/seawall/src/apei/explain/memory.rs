@@ -5,7 +5,7 @@ use super::names::{error_status, memory_error_type};
 
 /// Bytes of the section: UEFI 2.10, table N.31.
 pub(super) const SIZE: usize = 80;
-/// Bytes of the section as UEFI 2.1 and 2.2 had it: up to the error type.
+/// Bytes of the section in UEFI 2.1 and 2.2: up to the error type.
 pub(super) const OLD_SIZE: usize = 73;
 /// Bytes of the second form: UEFI 2.10, table N.32.
 pub(super) const SIZE_2: usize = 96;

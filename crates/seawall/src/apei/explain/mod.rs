@@ -1,8 +1,8 @@
-//! Records of errors, field by field, whoever wrote them: a Generic Error Status Block as the guest finds it, a CPER
-//! record as it is kept over a reset, or a section of either.
+//! Error records of any writer, field by field: a Generic Error Status Block as the guest finds it, a CPER
+//! record as stored over a reset, or a section of either.
 //!
-//! [`explain`] takes any bytes. It checks each length before it uses it, and reads as far as the bytes go: a record that
-//! was cut is explained up to the cut, with the [`Malformed`] place behind it.
+//! [`explain`] takes any bytes. It checks each length before it uses it, and reads as far as the bytes reach:
+//! a truncated record is explained up to the cut, with the [`Malformed`] place behind it.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -45,7 +45,7 @@ use reported::{reported, value};
 
 /// Bytes of a status block before its first data entry.
 const BLOCK_HEADER: usize = 20;
-/// Bytes of a data entry before its section: of revision 3.0 and later, and before.
+/// Bytes of a data entry before its section: from revision 3.0 on, and in earlier revisions.
 const ENTRY_HEADER: usize = 72;
 const OLD_ENTRY_HEADER: usize = 64;
 /// Bytes of a record before its section descriptors.
@@ -53,7 +53,7 @@ const RECORD_HEADER: usize = 128;
 /// Bytes of a section descriptor.
 const DESCRIPTOR: usize = 72;
 
-/// Which structure the bytes are.
+/// The kind of structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -62,20 +62,20 @@ pub enum Form {
     StatusBlock,
     /// A record, which begins with `CPER`.
     Record,
-    /// A section alone; its kind is known by its size.
+    /// A section alone; its size tells its kind.
     Section,
 }
 
-/// Bytes that are not as their structure says.
+/// Bytes that contradict their structure.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[error("at byte {offset}: expected {expected}, got {got}")]
 pub struct Malformed {
-    /// Where: bytes from the beginning.
+    /// Offset in bytes from the start.
     pub offset: usize,
     /// The structure or value that was expected there.
     pub expected: String,
-    /// The bytes or value that came.
+    /// The bytes or value found.
     pub got: String,
 }
 
@@ -85,26 +85,26 @@ impl Malformed {
     }
 }
 
-/// The bytes, explained.
+/// The explanation of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Explanation {
-    /// Which structure they are.
+    /// The kind of structure.
     pub form: Form,
-    /// Its parts, in their order.
+    /// Its parts, in order.
     pub parts: Vec<Part>,
     /// The errors that it reports.
     pub errors: Vec<ReportedError>,
-    /// Where the bytes are not as they say themselves.
+    /// The places where the bytes contradict themselves.
     pub problems: Vec<Malformed>,
-    /// Bytes behind the structure, which were not read.
+    /// The number of bytes behind the structure, which were not read.
     pub unread: usize,
 }
 
 /// Explains a status block, a record or a section.
 ///
 /// # Errors
-/// [`Malformed`] if the bytes are none of them.
+/// [`Malformed`] if the bytes are none of these.
 pub fn explain(bytes: &[u8]) -> Result<Explanation, Malformed> {
     let mut reader = Reader {
         bytes,
@@ -138,7 +138,8 @@ pub fn explain(bytes: &[u8]) -> Result<Explanation, Malformed> {
     Ok(reader.explanation)
 }
 
-/// True if the bytes begin as a status block does: reserved bits clear, a known severity, data that is long enough.
+/// Returns true if the bytes begin like a status block: reserved bits clear, a known severity, data that is
+/// long enough.
 fn is_status_block(bytes: &[u8]) -> bool {
     let fits = |at, size, fits: fn(u64) -> bool| number(bytes, at, size).is_some_and(fits);
     bytes.len() >= BLOCK_HEADER
@@ -185,7 +186,7 @@ const ENTRY: &[Spec] = &[
     text("fru_text", 44, 20).valid(1),
 ];
 
-/// Revision 3.0 of the data entry has a time behind that.
+/// The time, which data entries have from revision 3.0 on.
 const ENTRY_TIME: &[Spec] = &[time("timestamp", 64).valid(2)];
 
 const RECORD: &[Spec] = &[
@@ -233,7 +234,7 @@ impl Reader<'_> {
         raw.and_then(|raw| raw.try_into().ok()).unwrap_or_default()
     }
 
-    /// Adds a part of the fields that are there.
+    /// Adds a part with the fields that are present.
     fn part(
         &mut self,
         name: impl Into<String>,
@@ -251,7 +252,8 @@ impl Reader<'_> {
         &self.explanation.parts[at]
     }
 
-    /// The end of `len` bytes at `at`; where there are fewer, that is a problem and the end is the bytes'.
+    /// The end of `len` bytes at `at`. If there are fewer, this adds a problem and returns the end of the
+    /// bytes.
     fn end(&mut self, at: usize, len: usize, of: &str) -> usize {
         let there = self.bytes.len().saturating_sub(at);
         if there < len {
@@ -261,7 +263,7 @@ impl Reader<'_> {
         at + len.min(there)
     }
 
-    /// Gives where the block ends.
+    /// Returns the end of the block.
     fn status_block(&mut self) -> usize {
         self.explanation.form = Form::StatusBlock;
         self.part("status block", 0..BLOCK_HEADER, &[BLOCK], 0);
@@ -291,7 +293,7 @@ impl Reader<'_> {
         end.max(raw_end)
     }
 
-    /// A data entry and its section; gives where they end.
+    /// Reads a data entry and its section; returns their end.
     fn entry(&mut self, at: usize, block_end: usize, n: usize) -> usize {
         let is_timed = self.number(at + 20, 2) >> 8 >= 3;
         let header = if is_timed { ENTRY_HEADER } else { OLD_ENTRY_HEADER };
@@ -317,7 +319,7 @@ impl Reader<'_> {
         end
     }
 
-    /// Gives where the record ends.
+    /// Returns the end of the record.
     fn record(&mut self) -> usize {
         self.explanation.form = Form::Record;
         let header = self.end(0, RECORD_HEADER, "a record's header");
@@ -334,7 +336,7 @@ impl Reader<'_> {
             });
         }
         let end = self.end(0, self.number(20, 4), "the record");
-        // Sections that lay over each other could make much of a short record.
+        // Overlapping sections could make a long explanation of a short record.
         let mut left = self.bytes.len();
         for n in 0..self.number(10, 2) {
             let at = RECORD_HEADER + n * DESCRIPTOR;
@@ -361,7 +363,7 @@ impl Reader<'_> {
         end
     }
 
-    /// A section of a kind; `error` is what is known of it.
+    /// Reads a section of this kind; `error` holds what is known of it so far.
     fn section(&mut self, kind: &[u8; 16], range: Range<usize>, mut error: ReportedError) {
         let section = self.bytes.get(range.clone()).unwrap_or_default();
         let base = range.start;

@@ -5,7 +5,7 @@ fn find<K: PartialEq, V: Copy>(table: &[(K, V)], key: &K) -> Option<V> {
     table.iter().find(|(known, _)| known == key).map(|(_, value)| *value)
 }
 
-/// The names of the bits that are set, with commas; then those that have none, as a number.
+/// The names of the set bits, separated by commas; then the unnamed bits as a number.
 pub(super) fn flags(value: u64, names: &[(u32, &str)]) -> String {
     let mut rest = value;
     let mut words = Vec::new();
@@ -124,13 +124,13 @@ pub(super) fn record_flags(value: u64) -> String {
     flags(value, &[(0, "recovered"), (1, "of an earlier boot"), (2, "simulated")])
 }
 
-/// A GUID as it lies in memory: its first three groups are little-endian. The same turns it back.
+/// A GUID in its memory order: the first three groups are little-endian. A second call reverses it.
 pub(super) const fn swapped(guid: [u8; 16]) -> [u8; 16] {
     let g = guid;
     [g[3], g[2], g[1], g[0], g[5], g[4], g[7], g[6], g[8], g[9], g[10], g[11], g[12], g[13], g[14], g[15]]
 }
 
-/// A GUID in memory, from its digits.
+/// A GUID in memory order, from its digits.
 const fn guid(digits: u128) -> [u8; 16] {
     swapped(digits.to_be_bytes())
 }
@@ -173,7 +173,7 @@ pub(super) fn notification_type(notification: &[u8; 16]) -> Option<&'static str>
     find(TYPES, notification)
 }
 
-/// A GUID that only names its owner.
+/// A GUID that names only its owner.
 pub(super) fn unnamed(_: &[u8; 16]) -> Option<&'static str> {
     None
 }

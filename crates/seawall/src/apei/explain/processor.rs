@@ -46,7 +46,7 @@ fn running(state: u64) -> String {
     if state & 1 == 1 { "running" } else { "not running, see psci_state" }.into()
 }
 
-/// A bit set since UEFI 2.9A; a number before, which is said as well if it would be another.
+/// A bit set since UEFI 2.9A and a number before; the text gives the number's meaning too if it differs.
 fn error_type(kind: u64) -> String {
     const BITS: &[(u32, &str)] = &[(1, "cache"), (2, "TLB"), (3, "bus"), (4, "micro-architectural")];
     const BEFORE: [&str; 4] = ["cache", "TLB", "bus", "micro-architectural"];
@@ -194,7 +194,7 @@ fn context_type(kind: u64) -> String {
     }
 }
 
-/// The parts of an Arm processor error section at `base`, as far as its bytes go, and what they lack.
+/// The parts of an Arm processor error section at `base`, as far as its bytes reach, and the problems found.
 pub(super) fn section(bytes: &[u8], base: usize) -> (Vec<Part>, Option<Malformed>) {
     let part = |name: String, at: usize, size: usize, fields| Part { name, offset: base + at, size, fields };
     let validation = number(bytes, 0, 4).unwrap_or(0);
@@ -234,7 +234,7 @@ pub(super) fn section(bytes: &[u8], base: usize) -> (Vec<Part>, Option<Malformed
     (parts, None)
 }
 
-/// The registers of a context, as many as there are bytes for.
+/// The registers of a context, as far as its bytes reach.
 fn registers(structure: &[u8], base: usize) -> Vec<Field> {
     let Some((_, size, names)) = number(structure, 2, 2).and_then(context) else { return Vec::new() };
     let specs = names.iter().enumerate().map(|(n, name)| {

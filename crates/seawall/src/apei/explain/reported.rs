@@ -1,29 +1,29 @@
-//! An error of a record, in short.
+//! A summary of one error in a record.
 
 use std::fmt;
 use std::ops::Range;
 
 use super::Part;
 
-/// One error of those that the bytes report.
+/// One of the errors that the bytes report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ReportedError {
     /// The kind of its section, such as `memory error`.
     pub section: String,
-    /// How bad it is, in words; `None` for a section alone.
+    /// The severity in words; `None` for a section alone.
     pub severity: Option<String>,
     /// The physical address, if it is valid.
     #[cfg_attr(feature = "serde", serde(serialize_with = "hex"))]
     pub address: Option<u64>,
-    /// The bits of the address that count, if that is valid.
+    /// The significant bits of the address, if the field is valid.
     #[cfg_attr(feature = "serde", serde(serialize_with = "hex"))]
     pub mask: Option<u64>,
     /// The kind of error, in words.
     pub error_type: Option<String>,
     /// The text of the field-replaceable unit.
     pub unit: Option<String>,
-    /// When it was found, as the record says it.
+    /// The time of the error in the record's form.
     pub time: Option<String>,
 }
 
@@ -38,8 +38,8 @@ fn hex<S: serde::Serializer>(number: &Option<u64>, serializer: S) -> Result<S::O
 }
 
 impl ReportedError {
-    /// The bad addresses: all that agree with `address` in the bits of `mask`; `None` without an address, and if the
-    /// mask is no granule.
+    /// The bad addresses: all that agree with `address` in the bits of `mask`; `None` without an address, or
+    /// if the mask is not a granule.
     pub fn range(&self) -> Option<Range<u64>> {
         let size_less_one = !self.mask?;
         let is_granule = size_less_one & size_less_one.wrapping_add(1) == 0;
@@ -72,7 +72,7 @@ impl fmt::Display for ReportedError {
     }
 }
 
-/// The severity, unit and time that a data entry or a section descriptor gives.
+/// The severity, unit and time of a data entry or a section descriptor.
 pub(super) fn reported(part: &Part) -> ReportedError {
     ReportedError {
         severity: part.valid("error_severity").map(|field| field.meaning.clone()),
@@ -82,7 +82,7 @@ pub(super) fn reported(part: &Part) -> ReportedError {
     }
 }
 
-/// The number of a field that is shown in hexadecimal, if it is valid.
+/// The number in a hexadecimal field, if it is valid.
 pub(super) fn value(part: &Part, name: &str) -> Option<u64> {
     u64::from_str_radix(part.valid(name)?.value.strip_prefix("0x")?, 16).ok()
 }

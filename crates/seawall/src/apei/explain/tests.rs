@@ -24,7 +24,7 @@ fn field<'a>(explanation: &'a Explanation, part: &str, name: &str) -> &'a Field 
     part.fields.iter().find(|field| field.name == name).unwrap()
 }
 
-/// `name value meaning`, with `!` before what is not valid.
+/// `name value meaning`, with `!` before a field that is not valid.
 fn check(explanation: &Explanation, part: &str, expected: &[&str]) {
     let line = |field: &Field| {
         let mark = if field.valid == Some(false) { "!" } else { "" };
@@ -75,7 +75,7 @@ fn a_block_of_ours_has_each_field_in_words() {
     assert_eq!((section.offset, section.size), (92, 80));
 }
 
-/// A memory section with all that it can say: UEFI 2.10, table N.31.
+/// A memory section with all fields valid: UEFI 2.10, table N.31.
 fn full_section() -> Vec<u8> {
     let mut section = vec![0; 80];
     let mut put = |at: usize, bytes: &[u8]| section[at..at + bytes.len()].copy_from_slice(bytes);
@@ -157,7 +157,7 @@ fn the_second_form_of_a_memory_section_has_wider_fields() {
     assert_eq!(explanation.errors[0].to_string(), "memory error, second form: 0x80001000, multi-bit ECC");
 }
 
-/// UEFI 2.10, tables N.16 to N.30: a cache error with the EL1 registers of the moment.
+/// UEFI 2.10, tables N.16 to N.30: a cache error with the EL1 registers at that moment.
 fn processor_section() -> Vec<u8> {
     let mut section = Vec::new();
     let context = 8 + 17 * 8;
@@ -236,7 +236,7 @@ fn an_arm_processor_error_has_its_causes_and_registers() {
     );
 }
 
-/// A record of one section: UEFI 2.10, tables N.1 and N.4.
+/// A stored record of one section: UEFI 2.10, tables N.1 and N.4.
 fn kept_record() -> Vec<u8> {
     let mut record = Vec::from(*b"CPER");
     record.extend([1, 1, 0xff, 0xff, 0xff, 0xff, 1, 0]);
@@ -292,7 +292,7 @@ fn sections_that_overlap_are_read_once() {
     record[10] = 2;
     record.splice(200..200, record[128..200].to_vec());
     record[20..24].copy_from_slice(&352_u32.to_le_bytes());
-    // Both claim all there is.
+    // Both claim all bytes.
     for at in [128, 200] {
         record[at..at + 4].copy_from_slice(&0_u32.to_le_bytes());
         record[at + 4..at + 8].copy_from_slice(&352_u32.to_le_bytes());
@@ -361,7 +361,7 @@ fn text_from_firmware_cannot_command_a_terminal() {
     assert_eq!(field(&explanation, "data entry 0", "fru_text").value, "\\u{1b}[2Jall 17");
 }
 
-/// No panic, each part within the bytes.
+/// Checks that nothing panics and each part lies within the bytes.
 fn stays_within(bytes: &[u8]) {
     let Ok(explanation) = explain(bytes) else { return };
     for part in &explanation.parts {
@@ -381,7 +381,7 @@ fn every_prefix_of_every_structure_is_read_or_refused() {
 }
 
 proptest! {
-    /// Range, severity, text and time of the writer are those of the reader.
+    /// The reader gets the writer's range, severity, text and time.
     #[test]
     fn a_record_that_was_written_is_read_back_equal(
         page in 0_u64..1 << 40, order in 0_u32..=23, seconds in 0_u64..253_402_300_800, serial: u32,

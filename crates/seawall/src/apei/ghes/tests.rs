@@ -26,8 +26,8 @@ fn report(ghes: &mut Ghes, memory: &GuestMemoryMmap, page: u64) -> Report {
     ghes.report(memory, page << 12, page << 12..(page + 1) << 12, Severity::Recoverable, time()).unwrap()
 }
 
-/// What Linux does with a source: reads the address, then the block; clears its status; acknowledges by
-/// `old & preserve | write`.
+/// Reads a source as Linux does: the address, then the block; clears its status; acknowledges by `old &
+/// preserve | write`.
 fn guest_reads(memory: &GuestMemoryMmap, source: u64) -> Option<MemoryErrorRecord> {
     let start = BASE + source * 512;
     let block: u64 = memory.read_obj(GuestAddress(start)).unwrap();
@@ -134,7 +134,7 @@ fn the_table_points_to_the_registers() {
 }
 
 proptest! {
-    /// However errors and the guest's reading are mixed: each record arrives once, whole.
+    /// In any order of errors and reads by the guest, each record arrives once, whole.
     #[test]
     fn every_record_arrives_exactly_once(steps in proptest::collection::vec(0_u64..20, 1..200)) {
         let (memory, mut ghes) = ready();
