@@ -1,12 +1,13 @@
 //! Files that anybody may have made: read within limits, and replaced as a whole.
 //!
-//! - [`read`], [`open`]: a file by its path. A directory, a device, a socket or a FIFO is refused by its kind, before it
-//!   is opened; a pipe is read where the path asks for one (`/dev/stdin`, `/dev/fd/N`)
-//! - [`read_within`]: at most so many bytes of any stream. Room is made for what has come, never for what was announced
-//! - [`replace`], [`Replacement`]: a file's new contents, whole or not at all
+//! - [`read`], [`open`]: a file by its path. A directory, a device, a socket or a FIFO is refused by its
+//!   kind, before it is opened; a pipe is read if the path asks for one (`/dev/stdin`, `/dev/fd/N`)
+//! - [`read_within`]: at most a given number of bytes of any stream. Memory is allocated for received data,
+//!   never for an announced size
+//! - [`replace`], [`Replacement`]: new contents of a file, whole or not at all
 //!
-//! **Symbolic links are followed**, when a file is read and when it is replaced: the link stays, and the file that it
-//! leads to is replaced. A link that leads nowhere yet makes the file that it names.
+//! **Symbolic links are followed**, both for reading and for replacing: the link stays, and its target is
+//! replaced. A link to a missing file creates that file.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +19,7 @@ pub use replace::{Replacement, replace, sweep};
 
 use std::fs::FileType;
 
-/// What is not a regular file, in words.
+/// The kind of a file that is not regular, in words.
 fn kind(kind: FileType) -> &'static str {
     #[cfg(unix)]
     {

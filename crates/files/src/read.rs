@@ -8,25 +8,25 @@ use thiserror::Error;
 
 use crate::kind;
 
-/// Bytes that room is made for at first.
+/// The initial capacity in bytes.
 const FIRST: usize = 0x1_0000;
 
-/// Why a file is not read.
+/// The reason why a file is not read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The host's reason.
+    /// The host's error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is no file.
+    /// It is not a regular file.
     #[error("expected a file, got {0}{advice}", advice = advice(.0))]
     Kind(&'static str),
-    /// There is more in it than is read.
+    /// It has more bytes than the limit.
     #[error("expected at most {limit} bytes, got {}", size(*.got, *.limit))]
     TooBig {
-        /// Bytes, if they are known.
+        /// Its size in bytes, if known.
         got: Option<u64>,
-        /// Bytes.
+        /// The limit in bytes.
         limit: u64,
     },
 }
@@ -50,7 +50,7 @@ fn size(got: Option<u64>, limit: u64) -> String {
     got.map_or_else(|| format!("more than {limit}"), |got| got.to_string())
 }
 
-/// Opens a regular file, or the pipe that `/dev/stdin`, `/dev/fd/N` or `/proc/self/fd/N` asks for.
+/// Opens a regular file, or the pipe behind `/dev/stdin`, `/dev/fd/N` or `/proc/self/fd/N`.
 ///
 /// # Errors
 /// [`ReadError::Io`], [`ReadError::Kind`].
@@ -59,14 +59,14 @@ pub fn open(path: &Path) -> Result<File, ReadError> {
         || path == Path::new("/dev/stdin");
     let takes = |kind: fs::FileType| kind.is_file() || is_asked_for && is_pipe(kind);
     let check = |found: fs::FileType| if takes(found) { Ok(()) } else { Err(ReadError::Kind(kind(found))) };
-    // A device does something when it is opened, and a FIFO waits for its other end.
+    // Opening a device has effects, and opening a FIFO waits for its other end.
     check(fs::metadata(path)?.file_type())?;
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
     if !is_asked_for {
         use std::os::unix::fs::OpenOptionsExt as _;
-        // The path may be another file's by now: that one is not waited for, either.
+        // The path may lead to another file by now: do not wait for that one either.
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
     }
     let file = options.open(path)?;
@@ -74,7 +74,7 @@ pub fn open(path: &Path) -> Result<File, ReadError> {
     Ok(file)
 }
 
-/// Opens a regular file: one that has a size, and can be read anywhere.
+/// Opens a regular file, which has a size and allows reads at any offset.
 ///
 /// # Errors
 /// [`ReadError::Io`], [`ReadError::Kind`].
@@ -84,8 +84,8 @@ pub fn open_regular(path: &Path) -> Result<File, ReadError> {
     if found.is_file() { Ok(file) } else { Err(ReadError::Kind(kind(found))) }
 }
 
-/// All of a file ([`open`]) that has at most `limit` bytes. What is too big is refused before it is read, if the file
-/// says how big it is.
+/// All of a file ([`open`]) of at most `limit` bytes. A file that is too big is refused before it is read, if
+/// it states its size.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -98,13 +98,13 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     read_within(file, limit)
 }
 
-/// All of a stream that has at most `limit` bytes.
+/// All of a stream of at most `limit` bytes.
 ///
 /// # Errors
 /// [`ReadError::TooBig`]; [`ReadError::Io`], also if the host has no memory for it.
 pub fn read_within(mut from: impl Read, limit: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    // One more would be too many.
+    // One more byte is too many.
     let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
     loop {
         let room = bytes.len().max(FIRST).min(most - bytes.len());

@@ -1,4 +1,4 @@
-//! Writing: whole, or not at all.
+//! Replacing files: whole, or not at all.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -9,13 +9,13 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::kind;
 
-/// As many links in a row are followed as Linux follows.
+/// The number of links that are followed, the same as in Linux.
 const MAX_LINKS: u32 = 40;
 
-/// The new contents of a file, which are in its place once they are whole ([`Replacement::finish`]). Until then, and if
-/// this is dropped, the file is what it was.
+/// The new contents of a file, which take its place once they are complete ([`Replacement::finish`]). Until
+/// then, and if this is dropped, the file is unchanged.
 ///
-/// A new file is its owner's alone (0600); one that was there keeps its permissions.
+/// A new file belongs to its owner alone (0600); an existing one keeps its permissions.
 #[derive(Debug)]
 pub struct Replacement {
     new: NamedTempFile,
@@ -23,10 +23,11 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Begins to write the contents of the file that is, or will be, at `path`. A symbolic link is followed.
+    /// Starts to write new contents for the file at `path`, which may not exist yet. A symbolic link is
+    /// followed.
     ///
     /// # Errors
-    /// The host's; `InvalidInput` if something else than a file is there.
+    /// The host's; `InvalidInput` if the path leads to something other than a file.
     pub fn new(path: &Path) -> io::Result<Self> {
         let target = target(path)?;
         let mut builder = Builder::new();
@@ -48,15 +49,15 @@ impl Replacement {
         Ok(Self { new, target })
     }
 
-    /// Puts them in place. When it has come back, they are on the disk.
+    /// Puts the contents in place. When it returns, they are on the disk.
     ///
     /// # Errors
-    /// The host's; the file is what it was.
+    /// The host's; the file is unchanged.
     pub fn finish(mut self) -> io::Result<()> {
         self.new.flush()?;
         self.new.as_file().sync_all()?;
         self.new.persist(&self.target).map_err(|error| error.error)?;
-        // The new name is on the disk too. Not every system lets a directory be opened.
+        // Puts the new name on the disk too. Some systems do not let a directory be opened.
         if let Ok(directory) = File::open(directory(&self.target)) {
             directory.sync_all()?;
         }
@@ -74,23 +75,24 @@ impl Write for Replacement {
     }
 }
 
-/// Puts these bytes in the place of a file, as [`Replacement`] does.
+/// Replaces a file by these bytes, as [`Replacement`] does.
 ///
 /// # Errors
-/// The host's; the file is what it was.
+/// The host's; the file is unchanged.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = Replacement::new(path)?;
     file.write_all(bytes)?;
     file.finish()
 }
 
-/// Removes what writers that were killed have left beside the file. Not to be called while another writes it.
+/// Removes the leftovers of killed writers beside the file. Do not call it while another process writes the
+/// file.
 pub fn sweep(path: &Path) {
     let Ok(target) = target(path) else { return };
     let prefix = unfinished(&target);
     for entry in fs::read_dir(directory(&target)).into_iter().flatten().flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
-            // What cannot be removed is only in the way.
+            // A leftover that cannot be removed does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -98,7 +100,8 @@ pub fn sweep(path: &Path) {
 
 /// The path behind all links.
 fn target(path: &Path) -> io::Result<PathBuf> {
-    // The kernel's rules come first: it follows no stranger's link in a sticky directory (protected_symlinks).
+    // The kernel's rules apply first: it does not follow another user's link in a sticky directory
+    // (protected_symlinks).
     match fs::metadata(path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -108,7 +111,7 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     for _ in 0..MAX_LINKS {
         match fs::read_link(&path) {
             Ok(link) => path = directory(&path).join(link),
-            // It is no link, or it is not there.
+            // It is not a link, or it is missing.
             Err(_) => return Ok(path),
         }
     }
@@ -122,7 +125,7 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// How the names of unfinished files begin.
+/// The prefix of unfinished files' names.
 fn unfinished(path: &Path) -> OsString {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());

@@ -1,7 +1,7 @@
 //! Aborts of AArch32 EL1. `FAR_EL1` is `IFAR` and `DFAR`, `ESR_EL1` is `DFSR`, `X20` is `LR_abt`.
 //!
-//! A vCPU that never ran is not delivered to: until then Linux takes its EL1 for AArch64 where it enters
-//! exceptions, and drops the abort after it wrote FSR and FAR.
+//! A vCPU that never ran gets no delivery: until its first run Linux's exception entry takes its EL1 for
+//! AArch64, and drops the abort after it wrote FSR and FAR.
 
 use crate::Delivery;
 use seawall_arm::{Esr, Reg, Target};
@@ -11,12 +11,13 @@ use crate::vcpu::{get, set, set_events};
 use crate::{InjectError, KvmVcpu};
 
 const LOW: u64 = 0xffff_ffff;
-/// `LR_abt` is PC and this after a data abort.
+/// `LR_abt` after a data abort is PC plus this.
 const AFTER_DATA: u32 = 8;
-/// And this after a prefetch abort.
+/// `LR_abt` after a prefetch abort is PC plus this.
 const AFTER_PREFETCH: u32 = 4;
 
-/// Whether a vCPU that is at `pc` now entered an abort at `before`: one whose vector is itself bad does not move.
+/// Returns true if a vCPU, now at `pc`, entered an abort at `before`. A vCPU whose vector is itself bad does
+/// not move.
 fn is_delivered(
     before: u64,
     pc: u64,
@@ -26,7 +27,7 @@ fn is_delivered(
     Ok(pc != before || lr()? as u32 == (before as u32).wrapping_add(after))
 }
 
-/// The abort as the kernel makes it.
+/// The abort that the kernel makes.
 pub(crate) fn own_abort(
     vcpu: &impl KvmVcpu,
     asked: Asked,
@@ -41,7 +42,7 @@ pub(crate) fn own_abort(
     Ok(is_delivered.map_err(InjectError::degraded)?.then_some(entered))
 }
 
-/// A prefetch abort, out of the data abort that a stock kernel makes.
+/// Turns the data abort of a stock kernel into a prefetch abort.
 pub(crate) fn prefetch_abort(vcpu: &impl KvmVcpu, dabt: &Bytes) -> Result<Option<Entered>, InjectError> {
     const TURNED: [Reg; 4] = [Reg::X(20), Reg::Pc, Reg::FarEl1, Reg::EsrEl1];
     let (far, dfsr) = (get(vcpu, Reg::FarEl1)?, get(vcpu, Reg::EsrEl1)?);
@@ -60,7 +61,7 @@ pub(crate) fn prefetch_abort(vcpu: &impl KvmVcpu, dabt: &Bytes) -> Result<Option
     set(vcpu, Reg::Ifsr32, fsr).map_err(InjectError::degraded)?;
     for (n, (reg, value)) in TURNED.into_iter().zip(wanted).enumerate() {
         if let Err(error) = set(vcpu, reg, value) {
-            // Back to the data abort that the kernel made: half of each would be unsound.
+            // Back to the kernel's data abort: a half-changed abort would be unsound.
             for (reg, value) in TURNED.into_iter().zip([lr, pc, ifar, fsr]).take(n) {
                 set(vcpu, reg, value).map_err(InjectError::degraded)?;
             }

@@ -15,7 +15,7 @@ pub(crate) const fn esr(target: Target) -> Reg {
     }
 }
 
-/// The guest at the first instruction of its handler, `pc` at `target`, which reads this ESR.
+/// The guest at the first instruction of its handler, with `pc` at `target`, whose handler reads this ESR.
 pub(crate) fn at_vector(
     vcpu: &impl KvmVcpu,
     target: Target,
@@ -29,14 +29,14 @@ pub(crate) fn at_vector(
     Ok(Delivery::AtVector { target, pc, esr: Esr::from_bits(esr), far: get(vcpu, far)? })
 }
 
-/// Of a vCPU with EL2: who took the exception that the kernel delivered.
+/// For a vCPU with EL2: the level that took the kernel's exception.
 pub(crate) fn taker(vcpu: &impl KvmVcpu) -> Result<Target, InjectError> {
     let pstate = Pstate::from_bits(get(vcpu, Reg::Pstate)?);
     let is_el2 = pstate.exception_level() == ExceptionLevel::El2;
     Ok(if is_el2 { Target::El2 } else { Target::El1 })
 }
 
-/// Has the kernel deliver the abort that it makes of these bytes.
+/// Lets the kernel deliver the abort of these bytes.
 pub(crate) fn abort(
     vcpu: &impl KvmVcpu,
     guest: GuestKind,
@@ -59,7 +59,7 @@ pub(crate) fn abort(
     }
 }
 
-/// Makes the kernel's own data abort the one that was asked for.
+/// Turns the kernel's own data abort into the requested one.
 pub(crate) fn rewrite(vcpu: &impl KvmVcpu, entered: &mut Entered, asked: Asked) -> Result<(), InjectError> {
     let register = esr(entered.target);
     let kernels = entered.esr.map_or_else(|| get(vcpu, register), Ok).map_err(InjectError::degraded)?;
@@ -72,14 +72,14 @@ pub(crate) fn rewrite(vcpu: &impl KvmVcpu, entered: &mut Entered, asked: Asked) 
     Ok(())
 }
 
-/// Delivers, and finds who took the abort by whose ESR the kernel wrote, and what it wrote.
+/// Delivers, and finds the level that took the abort, and its ESR, by the ESR that the kernel wrote.
 fn deliver_if_any(
     vcpu: &impl KvmVcpu,
     takers: &[Target],
     made: Asked,
     bytes: &Bytes,
 ) -> Result<Option<(Target, u64)>, InjectError> {
-    // At most one mark a taker: two.
+    // At most one mark for each level: two.
     let mut marks = [None; 2];
     let put_and_deliver = |marks: &mut [Option<Mark>; 2]| {
         for (mark, target) in marks.iter_mut().zip(takers) {
@@ -104,8 +104,8 @@ fn deliver_if_any(
     Ok(taken)
 }
 
-/// Tells whether the kernel wrote an ESR: a value there that it could write now gets a bit as the kernel would not set it.
-/// In what a stock kernel writes it means nothing to the guest, should it stay.
+/// A mark that shows if the kernel wrote an ESR: a value that the kernel could also write now gets a bit that
+/// the kernel would not set. If the mark stays, it means nothing to the guest in an ESR of a stock kernel.
 #[derive(Clone, Copy)]
 struct Mark {
     register: Reg,
@@ -114,7 +114,7 @@ struct Mark {
 }
 
 impl Mark {
-    /// Bit 0 of SRT, which means nothing while ISV is 0. Source: DDI 0487, `ISS encoding for an exception
+    /// Bit 0 of SRT, which has no meaning while ISV is 0. Source: DDI 0487, `ISS encoding for an exception
     /// from a Data Abort`.
     const BIT: u64 = 1 << 16;
 

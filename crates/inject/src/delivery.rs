@@ -1,4 +1,4 @@
-//! Where an injection left the guest.
+//! The guest's position after an injection.
 
 use core::fmt;
 
@@ -7,7 +7,7 @@ use seawall_arm::{Esr, ExceptionClass, Reg, Target};
 use seawall_events::VcpuEvents;
 use seawall_events::kernel::{AbortDelivery, Applied, SErrorDelivery, VcpuState};
 
-/// Where the guest is after an injection, found in its registers.
+/// The guest's position after an injection, found in its registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Delivery {
     /// At the first instruction of its handler.
@@ -18,18 +18,19 @@ pub enum Delivery {
         pc: u64,
         /// `ESR_ELx` as the handler will read it; in AArch32 state, `DFSR` or `IFSR`.
         esr: Esr,
-        /// `FAR_ELx` as the handler will read it (after an SError, of another exception); in AArch32 state, `DFAR` or `IFAR`.
+        /// `FAR_ELx` as the handler will read it (after an SError, the FAR of another exception); in AArch32
+        /// state, `DFAR` or `IFAR`.
         far: u64,
     },
-    /// An SError was asked for, and one waits for the guest to unmask it, or for a virtual EL2 that can take it.
+    /// An SError was requested, and one waits until the guest unmasks it, or until virtual EL2 can take it.
     SErrorPending,
-    /// The guest is where it was. Nothing was asked for, or it came to nothing: see [`AbortDelivery::NotDelivered`] and
-    /// [`SErrorDelivery::Lost`].
+    /// The guest has not moved. Nothing was requested, or it had no effect: see
+    /// [`AbortDelivery::NotDelivered`] and [`SErrorDelivery::Lost`].
     NotDelivered,
 }
 
 impl Delivery {
-    /// Where `vcpu` is after [`set_events`](seawall_events::kernel::set_events) applied `events` to it.
+    /// The position of `vcpu` after [`set_events`](seawall_events::kernel::set_events) applied `events` to it.
     pub fn of(vcpu: &impl VcpuState, events: &VcpuEvents, applied: &Applied) -> Self {
         match (applied.serror, applied.abort) {
             (Some(SErrorDelivery::Delivered(target)), _) => Self::at_vector(vcpu, target),
@@ -38,7 +39,7 @@ impl Delivery {
             }
             (_, Some(AbortDelivery::Delivered(target))) => Self::at_vector(vcpu, target),
             (Some(SErrorDelivery::Pending | SErrorDelivery::HeldForEl2), _) => Self::SErrorPending,
-            // One that was there before may wait still.
+            // An earlier SError may still wait.
             (Some(SErrorDelivery::Lost), _) if vcpu.serror().pending => Self::SErrorPending,
             (Some(SErrorDelivery::Lost) | None, Some(AbortDelivery::NotDelivered) | None) => {
                 Self::NotDelivered
@@ -70,7 +71,7 @@ impl fmt::Display for Delivery {
         match self {
             Self::AtVector { pc, esr, far, .. } => {
                 write!(f, "guest at vector {pc:#x}, ESR {:#x}", esr.bits())?;
-                // An SError leaves the FAR of another exception there.
+                // After an SError the FAR belongs to another exception.
                 if esr.ec() == ExceptionClass::SERROR { Ok(()) } else { write!(f, ", FAR {far:#x}") }
             }
             Self::SErrorPending => f.write_str("pending until the guest unmasks it"),

@@ -1,4 +1,4 @@
-//! Linux's error numbers, as an ioctl gives them.
+//! Linux's error numbers, as ioctls return them.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ pub struct Errno(pub i32);
 impl Errno {
     /// `ENOENT`: the vCPU has no such register.
     pub const ENOENT: Self = Self(2);
-    /// `EINTR`: a signal came.
+    /// `EINTR`: a signal arrived.
     pub const EINTR: Self = Self(4);
     /// `ENXIO`: the device has no such register.
     pub const ENXIO: Self = Self(6);

@@ -1,25 +1,25 @@
-//! Why an injection failed, and what it left.
+//! The reason why an injection failed, and the state after it.
 
 use seawall_arm::Reg;
 use seawall_events::Refusal;
 
 use crate::Errno;
 
-/// Why an injection failed.
+/// The reason why an injection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InjectError {
-    /// EINVAL, before anything was done.
+    /// EINVAL, before any effect.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// An ioctl failed, before anything was done to the guest.
+    /// An ioctl failed, before any effect on the guest.
     #[error("{call} failed: {errno}; nothing was injected")]
     Kernel {
-        /// Which.
+        /// The ioctl.
         call: &'static str,
-        /// What it failed with.
+        /// Its errno.
         errno: Errno,
     },
-    /// The vCPU's guest hypervisor takes such an exception from its own guest: see
+    /// The vCPU's guest hypervisor takes this kind of exception from its own guest: see
     /// [`Injector::check_nested`](crate::Injector::check_nested).
     #[error(
         "nothing was injected: the guest hypervisor takes this from its own guest (HCR_EL2 {hcr_el2:#x}), and stock \
@@ -29,45 +29,46 @@ pub enum InjectError {
         /// `HCR_EL2` of the guest hypervisor.
         hcr_el2: u64,
     },
-    /// The guest takes the kernel's own data abort (if the kernel delivered it: see [`Last::Any`](crate::Last::Any)),
-    /// which is sound, but it could not be turned into what was asked. An SError of the same call was not injected.
+    /// The guest takes the kernel's own data abort (if the kernel delivered it: see
+    /// [`Last::Any`](crate::Last::Any)). That is sound, but the abort could not be turned into the requested
+    /// one. An SError of the same call was not injected.
     #[error("degraded: the guest takes a plain data abort, as {call} failed: {errno}")]
     Degraded {
-        /// Which ioctl failed.
+        /// The failed ioctl.
         call: &'static str,
-        /// What it failed with.
+        /// Its errno.
         errno: Errno,
     },
-    /// The guest takes the abort that was asked for, but not the SError of the same call.
+    /// The guest takes the requested abort, but not the SError of the same call.
     #[error("degraded: the guest takes the abort without the SError, as {call} failed: {errno}")]
     NoSError {
-        /// Which ioctl failed.
+        /// The failed ioctl.
         call: &'static str,
-        /// What it failed with.
+        /// Its errno.
         errno: Errno,
     },
-    /// All was done that was asked for, but where the guest is could not be read.
+    /// The whole request was carried out, but the guest's position could not be read.
     #[error("the events were injected, but {call} failed, by which to see where the guest is: {errno}")]
     Unseen {
-        /// Which ioctl failed.
+        /// The failed ioctl.
         call: &'static str,
-        /// What it failed with.
+        /// Its errno.
         errno: Errno,
     },
-    /// The kernel delivered, but no abort that we know is in the guest's ESR. It was left as it is, and an
-    /// SError of the same call was not injected.
+    /// The kernel delivered, but the guest's ESR holds no abort that this crate knows. It was left unchanged,
+    /// and an SError of the same call was not injected.
     #[error("degraded: expected the kernel's own external data abort in {register:?}, found {found:#x}")]
     Unexpected {
         /// The register.
         register: Reg,
-        /// What it holds.
+        /// Its value.
         found: u64,
     },
 }
 
 impl InjectError {
-    /// The errno for a program that asked by ioctl. If the guest was changed it is `EIO`;
-    /// [`InjectError::TakenByHypervisor`] is `EOPNOTSUPP`.
+    /// The errno for a program that called the ioctl. It is `EIO` if the guest was changed; for
+    /// [`InjectError::TakenByHypervisor`] it is `EOPNOTSUPP`.
     pub const fn errno(&self) -> Errno {
         const EIO: Errno = Errno(5);
         const EOPNOTSUPP: Errno = Errno(95);
@@ -81,7 +82,7 @@ impl InjectError {
         }
     }
 
-    /// Whether the guest was changed: what was asked for must not be injected again.
+    /// Returns true if the guest was changed: do not inject the same events again.
     pub const fn has_injected(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Kernel { .. } | Self::TakenByHypervisor { .. } => false,
@@ -99,7 +100,7 @@ impl InjectError {
         }
     }
 
-    /// The same failure, after everything was done.
+    /// The same failure, after the whole request was carried out.
     pub(crate) fn unseen(self) -> Self {
         match self {
             Self::Kernel { call, errno } => Self::Unseen { call, errno },

@@ -1,4 +1,4 @@
-//! A vCPU that its VMM runs: [`Inject`] over the VMM's own ioctls, so that all of containment works on it.
+//! [`Inject`] over a VMM's own ioctls, so that all of containment works on the VMM's vCPU.
 
 use seawall_arm::Reg;
 use seawall_events::wire::one_reg_id;
@@ -7,8 +7,8 @@ use seawall_events::{Abi, Layout, VcpuEvents};
 use crate::vcpu::{GET_ONE_REG, SET_ONE_REG};
 use crate::{Delivery, Errno, Inject, InjectError, Injector, KvmVcpu, Last, VcpuTraits};
 
-/// A vCPU that came out of `KVM_RUN`, with the extended ABI by its VM's [`Injector`]. It is made at each exit, and costs
-/// nothing.
+/// A vCPU after `KVM_RUN`, with the extended ABI through its VM's [`Injector`]. Make one at each exit; it
+/// costs nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Exited<V> {
     vcpu: V,
@@ -16,7 +16,7 @@ pub struct Exited<V> {
     last: Last,
 }
 
-/// What can go wrong between an [`Exited`] and its kernel.
+/// A failure between an [`Exited`] and its kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExitedError {
@@ -26,9 +26,9 @@ pub enum ExitedError {
     /// An ioctl failed.
     #[error("{call} failed: {errno}")]
     Ioctl {
-        /// Which.
+        /// The ioctl.
         call: &'static str,
-        /// What it failed with.
+        /// Its errno.
         errno: Errno,
     },
     /// KVM gives no access to this register.
@@ -37,7 +37,7 @@ pub enum ExitedError {
 }
 
 impl ExitedError {
-    /// The errno behind it.
+    /// The underlying errno.
     pub const fn errno(&self) -> Errno {
         match self {
             Self::Events(error) => error.errno(),
@@ -48,12 +48,12 @@ impl ExitedError {
 }
 
 impl<V: KvmVcpu> Exited<V> {
-    /// A vCPU after such an exit: [`Last::NoWalk`] after `KVM_EXIT_ARM_SEA`, [`Last::Any`] after SIGBUS.
+    /// A vCPU after an exit: [`Last::NoWalk`] after `KVM_EXIT_ARM_SEA`, [`Last::Any`] after SIGBUS.
     pub const fn new(vcpu: V, injector: Injector, last: Last) -> Self {
         Self { vcpu, injector, last }
     }
 
-    /// Its VM's.
+    /// The VM's injector.
     pub const fn injector(&self) -> Injector {
         self.injector
     }
@@ -62,7 +62,7 @@ impl<V: KvmVcpu> Exited<V> {
 impl<V: KvmVcpu> Inject for Exited<V> {
     type Error = ExitedError;
 
-    /// The ABI is the extended one, also on a stock kernel: assisted injection supplies the rest.
+    /// The ABI is the extended one even on a stock kernel: assisted injection supplies the rest.
     fn traits(&self) -> VcpuTraits {
         let Injector { guest, ras, .. } = self.injector;
         VcpuTraits { guest, ras, abi: Abi::Extended(Layout::Posted) }

@@ -33,7 +33,7 @@ impl From<kvm_ioctls::Error> for Errno {
     }
 }
 
-/// The kernel's structure of these bytes; an extended layout has its fields in `pad` and `reserved`.
+/// The kernel's structure for these bytes; an extended layout has its fields in `pad` and `reserved`.
 fn from_bytes(bytes: &[u8; VCPU_EVENTS_SIZE]) -> kvm_vcpu_events {
     let [serror_pending, serror_has_esr, ext_dabt_pending, rest @ ..] = *bytes;
     let mut rest = rest.into_iter();

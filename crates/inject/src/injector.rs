@@ -1,12 +1,12 @@
-//! The extended `KVM_SET_VCPU_EVENTS`: on a kernel that has it, and on one that has only mainline's.
+//! The extended `KVM_SET_VCPU_EVENTS`, on kernels that have it and on kernels that have only mainline's.
 //!
 //! A stock kernel delivers the one abort that it knows, `ext_dabt_pending`: it drops the waiting MMIO access,
 //! finds the Exception level, the vector (EASE), the fault status and the FAR. Then, before the next
-//! `KVM_RUN`, what it delivered becomes what was asked:
+//! `KVM_RUN`, the injector turns that abort into the requested one:
 //!
-//! | asked | AArch64 EL1, virtual EL2 | AArch32 EL1 |
+//! | request | AArch64 EL1, virtual EL2 | AArch32 EL1 |
 //! |---|---|---|
-//! | an ESR | its ISS is ORed into `ESR_ELx` | ignored, as the proposal does |
+//! | an ESR | its ISS is ORed into `ESR_ELx` | ignored, as in the proposal |
 //! | an instruction abort | EC 0x24/0x25 becomes 0x20/0x21 | `IFSR` and `IFAR` for `DFSR` and `DFAR`, `LR_abt` and the vector each 4 less |
 
 use crate::Delivery;
@@ -18,65 +18,66 @@ use seawall_events::{Abi, VcpuEvents};
 use crate::vcpu::{GET_EVENTS, failed, get, set_events};
 use crate::{Errno, GuestKind, InjectError, KvmVcpu, Way, aarch32, aarch64, has_ras};
 
-/// Injects into the vCPUs of one VM. It remembers nothing of them: all fields are found by [`Injector::probe`].
+/// An injector for the vCPUs of one VM. It keeps no state about them: [`Injector::probe`] finds all its
+/// fields.
 ///
 /// # Calls
 ///
-/// The delivery itself, and so many more to turn what a stock kernel delivers into what was asked:
+/// The delivery is one call. Turning a stock kernel's abort into the requested one takes this many more:
 ///
 /// | vCPU | [`Last::NoWalk`] | [`Last::Any`] |
 /// |---|---|---|
 /// | AArch64, data abort without an ESR | 0 | 2 |
 /// | AArch64, otherwise | 2 | 3 |
-/// | AArch64, and `ESR_EL1` looks like the kernel's own abort already | 2 | +1 |
+/// | AArch64, and `ESR_EL1` already looks like the kernel's own abort | 2 | +1 |
 /// | AArch64 and virtual EL2, data abort without an ESR | 1 | 3 to EL2, 4 to EL1 |
 /// | AArch64 and virtual EL2, otherwise | 3 | 4 to EL2, 5 to EL1 |
-/// | the same, for each of `ESR_EL1` and `ESR_EL2` that looks like the kernel's own abort already | 3 | +1 if it takes the abort, +2 if not |
+/// | the same, for each of `ESR_EL1` and `ESR_EL2` that already looks like the kernel's own abort | 3 | +1 if it takes the abort, +2 if not |
 /// | virtual EL2: [`Injector::check_nested`], before | 1 to 3 | 1 to 3 |
 /// | AArch32, data abort | 2 | 2 |
 /// | AArch32, instruction abort | 12 | 12 |
 /// | an SError in the same call, if the abort needs any of these | +1 | +1 |
 ///
-/// A kernel that speaks the extended ABI takes what a data abort without an ESR takes. To say where the guest is
-/// [`Injector::inject`] reads PC and FAR, and the ESR where it was not read before.
+/// A kernel with the extended ABI needs as many as a data abort without an ESR. To find the guest's position
+/// [`Injector::inject`] reads PC and FAR, and the ESR if it was not read before.
 ///
 /// # Limits
 ///
-/// An ioctl that fails after a stock kernel delivered leaves its own data abort in the guest, which is sound:
-/// [`InjectError::Degraded`]. What may be left beside it: `IFSR`, which means nothing to a data abort; and
-/// bit 16 of an `ESR_ELx` that held an old abort, which means nothing while ISV is 0. If the calls that undo
-/// fail as well, a prefetch abort of AArch32 may be left half made.
+/// If an ioctl fails after a stock kernel delivered, the guest keeps the kernel's own data abort, which is
+/// sound: [`InjectError::Degraded`]. Two other values may stay changed: `IFSR`, which means nothing to a data
+/// abort; and bit 16 of an `ESR_ELx` that held an old abort, which means nothing while ISV is 0. If the calls
+/// that undo fail as well, a prefetch abort of AArch32 may stay half made.
 ///
-/// An SError whose vector is where the vCPU was already, with SErrors masked but for `SCTLR2_ELx.NMEA`, is said to be pending
-/// if another one is.
+/// An SError may be reported as pending although the guest took it. This happens if its vector is where the
+/// vCPU already was, SErrors are masked except for `SCTLR2_ELx.NMEA`, and another SError is pending.
 ///
-/// A kernel is only found out by what it writes: with [`Last::NoWalk`] for a vCPU whose last fault was
-/// a stage 2 fault on a table walk, an old abort's ESR may be taken for a new one.
+/// The injector knows a kernel only by what it writes: with [`Last::NoWalk`] for a vCPU whose last fault was
+/// a stage 2 fault on a table walk, it may take an old abort's ESR for a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Injector {
-    /// What the VM's vCPUs are.
+    /// The kind of the VM's vCPUs.
     pub guest: GuestKind,
-    /// The host has RAS: without it no ESR can be given.
+    /// True if the host has RAS: without it no ESR can be given.
     pub ras: bool,
-    /// How the kernel has the extended ABI.
+    /// The way to the extended ABI on this kernel.
     pub way: Way,
 }
 
-/// What is known of the vCPU's last exit.
+/// The caller's knowledge of the vCPU's last exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Last {
-    /// It was no stage 2 fault on the guest's own table walk, as after `KVM_EXIT_ARM_SEA` or
-    /// `KVM_EXIT_MMIO`: the kernel delivers whatever it is asked for.
+    /// It was not a stage 2 fault on the guest's own table walk, as after `KVM_EXIT_ARM_SEA` or
+    /// `KVM_EXIT_MMIO`: the kernel delivers every request.
     NoWalk,
-    /// It may have been one, as after SIGBUS. The kernel then looks for the descriptor, and if it does
-    /// not find it delivers nothing, and says nothing.
+    /// It may have been such a fault, as after SIGBUS. The kernel then looks for the descriptor; if it does
+    /// not find it, it delivers nothing and still returns success.
     #[default]
     Any,
 }
 
 impl Injector {
-    /// Asks one of the VM's vCPUs what it is, whether its host has RAS, and what its kernel speaks. The vCPU is as it was;
-    /// six calls, eight at most.
+    /// Asks one of the VM's vCPUs for its kind, for RAS, and for the kernel's ABI. The vCPU is unchanged;
+    /// this takes six calls, eight at most.
     ///
     /// # Errors
     /// The ioctl's: `ENOEXEC` before `KVM_ARM_VCPU_INIT`.
@@ -84,13 +85,13 @@ impl Injector {
         Ok(Self { guest: GuestKind::of(vcpu)?, ras: has_ras(vcpu)?, way: Way::of(vcpu)? })
     }
 
-    /// Injects these events by the extended ABI's rules, and says where the guest is.
+    /// Injects these events by the extended ABI's rules, and returns the guest's position.
     ///
-    /// Of a vCPU whose EL1 is AArch32 and that never ran KVM loses aborts: [`Delivery::NotDelivered`]. A `KVM_RUN` with
-    /// `immediate_exit` before it is enough.
+    /// KVM loses aborts for a vCPU whose EL1 is AArch32 and that never ran: [`Delivery::NotDelivered`]. A
+    /// `KVM_RUN` with `immediate_exit` before the injection avoids this.
     ///
     /// # Errors
-    /// [`InjectError`]. Unless it [has injected](InjectError::has_injected) the vCPU is as it was.
+    /// [`InjectError`]. Unless it [has injected](InjectError::has_injected), the vCPU is unchanged.
     pub fn inject(
         self,
         vcpu: &impl KvmVcpu,
@@ -98,14 +99,14 @@ impl Injector {
         events: &VcpuEvents,
     ) -> Result<Delivery, InjectError> {
         self.check(vcpu, events)?;
-        // An abort is known by its ESR; an SError is not.
+        // An abort is recognised by its ESR; an SError is not.
         let before = if events.serror_pending { Some(Place::of(vcpu)?) } else { None };
         let entered = self.act(vcpu, last, events)?;
         self.read_back(vcpu, events, entered, before).map_err(InjectError::unseen)
     }
 
-    /// The same without a look at where the guest is: what became of the external abort, if one was asked for. For programs
-    /// that stand in for the ioctl, which says nothing of it.
+    /// Injects without reading the guest's position; returns the outcome of the external abort, if one was
+    /// requested. It suits programs that stand in for the ioctl, which reports no position.
     ///
     /// # Errors
     /// As [`Injector::inject`].
@@ -122,18 +123,20 @@ impl Injector {
         Ok(Asked::of(self.guest, events).map(|_| delivery))
     }
 
-    /// Everything is checked before the first ioctl that changes anything.
+    /// Checks everything before the first ioctl that changes anything.
     fn check(self, vcpu: &impl KvmVcpu, events: &VcpuEvents) -> Result<(), InjectError> {
         check_extended(self.ras, events)?;
         self.check_nested(vcpu, events)
     }
 
-    /// Of a vCPU with a virtual EL2 on a stock kernel: refuses what its guest hypervisor would take from a guest
-    /// of its own, by `HCR_EL2.TEA` or AMO, or by `HCRX_EL2.TMEA`. Linux up to 7.2 at least does not switch
-    /// between the two contexts soundly outside of `KVM_RUN`, and the host pays for it; so this comes before
-    /// `KVM_SET_VCPU_EVENTS`. What is taken where the guest runs (at EL2, at EL0 with TGE, or unrouted) is safe.
+    /// For a vCPU with a virtual EL2 on a stock kernel: refuses an abort or SError that its guest hypervisor
+    /// would take from a guest of its own, by `HCR_EL2.TEA` or AMO, or by `HCRX_EL2.TMEA`. Linux, at least up
+    /// to 7.2, does not switch between the two contexts soundly outside of `KVM_RUN`, and the host would pay
+    /// for it; so this check comes before `KVM_SET_VCPU_EVENTS`. An exception that the current context takes
+    /// (at EL2, at EL0 with TGE, or unrouted) is safe.
     ///
-    /// Takes one to three calls. [`Injector::inject`] does it: it is here for whoever injects by the kernel's own ioctl.
+    /// This takes one to three calls. [`Injector::inject`] includes it; call it yourself only if you inject
+    /// by the kernel's own ioctl.
     ///
     /// # Errors
     /// [`InjectError::TakenByHypervisor`]; [`InjectError::Kernel`].
@@ -161,7 +164,7 @@ impl Injector {
         if routed || tmea { Err(InjectError::TakenByHypervisor { hcr_el2 }) } else { Ok(()) }
     }
 
-    /// Does what was asked. Gives the abort that the guest entered, if it did.
+    /// Carries out the request. Returns the abort that the guest entered, if any.
     fn act(
         self,
         vcpu: &impl KvmVcpu,
@@ -183,7 +186,7 @@ impl Injector {
             Way::Native(layout) => (asked, Abi::Extended(layout)),
             Way::Assisted => (Asked::PLAIN, Abi::Mainline),
         };
-        // Where nothing has to be done between the two, one call does both.
+        // If nothing has to be done between the two, one call does both.
         let is_joint = made == asked && self.guest == GuestKind::Aarch64 && last == Last::NoWalk;
         let first = made.events(if is_joint { serror } else { VcpuEvents::default() }).to_bytes(abi)?;
         let entered = match self.guest {
@@ -206,7 +209,7 @@ impl Injector {
         Ok(entered)
     }
 
-    /// Where the guest is, after everything was done. `before`: where it was before, if an SError was asked for.
+    /// Reads the guest's position after the injection. `before`: its position before, if an SError was requested.
     fn read_back(
         self,
         vcpu: &impl KvmVcpu,
@@ -234,7 +237,7 @@ impl Injector {
         }
     }
 
-    /// The same after an SError, and the abort that was `asked` for before it, if it was entered.
+    /// Reads the position after an SError. `asked`: the abort requested before it, if the guest entered it.
     fn after_serror(
         self,
         vcpu: &impl KvmVcpu,
@@ -244,7 +247,8 @@ impl Injector {
         let pc = get(vcpu, Reg::Pc)?;
         let target = if self.guest == GuestKind::Nested { aarch64::taker(vcpu)? } else { Target::El1 };
         let esr = || get(vcpu, aarch64::esr(target));
-        // A vector that is itself bad is left for itself: PC alone does not tell, but the entry masks SErrors.
+        // A vector that is itself bad leads back to itself: PC alone does not tell, but the entry masks
+        // SErrors.
         let is_there = pc == before.pc && get(vcpu, Reg::Pstate)? == before.pstate;
         let is_abort = match asked {
             Some(asked) if is_there => asked.is_class_of(Esr::from_bits(esr()?)),
@@ -255,7 +259,7 @@ impl Injector {
             if pending != 0 {
                 return Ok(Delivery::SErrorPending);
             }
-            // What AArch32 does not take at once is lost.
+            // An SError that AArch32 does not take at once is lost.
             if self.guest == GuestKind::Aarch32 {
                 return Ok(Delivery::NotDelivered);
             }
@@ -264,7 +268,7 @@ impl Injector {
     }
 }
 
-/// Where a vCPU is, as far as an exception entry changes it.
+/// A vCPU's position, as far as an exception entry changes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place {
     pc: u64,
@@ -277,7 +281,7 @@ impl Place {
     }
 }
 
-/// An abort: one that was asked for, or one that the kernel makes.
+/// An abort: a requested one, or one that the kernel makes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) is_instruction: bool,
@@ -285,10 +289,10 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// What every kernel makes of `ext_dabt_pending`.
+    /// The abort that every kernel makes from `ext_dabt_pending`.
     pub(crate) const PLAIN: Self = Self { is_instruction: false, iss: 0 };
 
-    /// The abort of these events. AArch32 has no ESR.
+    /// The abort in these events. AArch32 has no ESR.
     fn of(guest: GuestKind, events: &VcpuEvents) -> Option<Self> {
         let has_iss = events.ext_abt_has_esr && guest != GuestKind::Aarch32;
         let asked = events.ext_dabt_pending || events.ext_iabt_pending;
@@ -296,7 +300,7 @@ impl Asked {
         asked.then_some(Self { is_instruction: events.ext_iabt_pending, iss })
     }
 
-    /// The events that ask for it, and for this SError.
+    /// The events that request it, and this SError.
     fn events(self, serror: VcpuEvents) -> VcpuEvents {
         VcpuEvents {
             ext_dabt_pending: !self.is_instruction,
@@ -307,8 +311,8 @@ impl Asked {
         }
     }
 
-    /// Whether the kernel, asked for this, may have made this ESR: EC, FSC 0x10 or 0x13 to 0x17, the ISS ORed into them, and
-    /// nothing else but IL, which some kernels take from the vCPU's last exit.
+    /// Returns true if the kernel may have made this ESR for this request: EC, FSC 0x10 or 0x13 to 0x17, the
+    /// ISS ORed into them, and nothing else except IL, which some kernels take from the vCPU's last exit.
     pub(crate) fn may_be(self, esr: u64) -> bool {
         let (esr, iss) = (Esr::from_bits(esr), self.iss as u32);
         let mut statuses = core::iter::once(0x10).chain(0x13..=0x17);
@@ -316,7 +320,7 @@ impl Asked {
         self.is_class_of(esr) && is_iss && esr.iss2() == 0
     }
 
-    /// Whether it is an abort of this kind.
+    /// Returns true if the ESR is an abort of this kind.
     fn is_class_of(self, esr: Esr) -> bool {
         let [lower, same] = if self.is_instruction {
             [ExceptionClass::INSTRUCTION_ABORT_LOWER, ExceptionClass::INSTRUCTION_ABORT_SAME]
@@ -326,7 +330,7 @@ impl Asked {
         esr.ec() == lower || esr.ec() == same
     }
 
-    /// The ESR of it, from the one that the kernel made.
+    /// The ESR for the request, made from the kernel's.
     pub(crate) fn esr(self, kernels: u64) -> u64 {
         let kernels = Esr::from_bits(kernels);
         let class = if self.is_instruction { kernels.as_instruction_abort() } else { Some(kernels) };
@@ -341,7 +345,7 @@ pub(crate) struct Entered {
     /// `ESR_ELx`; in AArch32 state, `DFSR` or `IFSR`.
     pub(crate) esr: Option<u64>,
     pub(crate) pc: Option<u64>,
-    /// In AArch32 state alone.
+    /// Known in AArch32 state only.
     pub(crate) far: Option<u64>,
 }
 

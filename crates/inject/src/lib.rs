@@ -1,13 +1,13 @@
-//! External aborts, typed and with their syndrome, into a vCPU of KVM/arm64: the extended `KVM_SET_VCPU_EVENTS`, whether
-//! the kernel has it or not.
+//! External aborts, typed and with their syndrome, for a vCPU of KVM/arm64: the extended
+//! `KVM_SET_VCPU_EVENTS`, on kernels with and without it.
 //!
-//! - [`KvmVcpu`]: a vCPU that is out of `KVM_RUN`, as four ioctls. With the feature `kvm-ioctls` a `kvm_ioctls::VcpuFd` is
-//!   one
-//! - [`Injector`]: asks a VM's vCPU [once](Injector::probe) what it is and what its kernel speaks; then
-//!   [injects](Injector::inject), with every check inside, and says where the guest is ([`Delivery`])
-//! - [`Inject`]: what containment (crate `seawall`) needs of a vCPU; [`Vcpu`]: what a VMM's loop needs of one. The software
-//!   machine implements both, and so does the vCPU of `seawall-kvm`
-//! - [`Exited`]: a [`KvmVcpu`] and its injector together are an [`Inject`]
+//! - [`KvmVcpu`]: a vCPU outside of `KVM_RUN`, as four ioctls. With the feature `kvm-ioctls`,
+//!   `kvm_ioctls::VcpuFd` implements it
+//! - [`Injector`]: asks a VM's vCPU [once](Injector::probe) for its kind and its kernel's ABI; then
+//!   [injects](Injector::inject), with every check inside, and returns the guest's position ([`Delivery`])
+//! - [`Inject`]: the vCPU as containment (crate `seawall`) needs it; [`Vcpu`]: the vCPU as a VMM's loop needs
+//!   it. The software machine implements both, and so does the vCPU of `seawall-kvm`
+//! - [`Exited`]: implements [`Inject`] from a [`KvmVcpu`] and its injector
 //!
 //! ```
 //! use seawall_events::VcpuEvents;
@@ -45,7 +45,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-// An errno's words are the system's.
+// The text of an errno comes from the system.
 extern crate std;
 
 mod aarch32;

@@ -1,4 +1,4 @@
-//! What a vCPU is, and what its kernel speaks.
+//! The kind of a vCPU, and the ABI of its kernel.
 
 use seawall_arm::Reg;
 use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
@@ -7,7 +7,7 @@ use seawall_events::{Abi, Layout, VcpuEvents};
 use crate::vcpu::{GET_EVENTS, GET_ONE_REG, SET_ONE_REG, failed, get, set_events};
 use crate::{Errno, InjectError, KvmVcpu};
 
-/// What of a vCPU decides where an abort can go.
+/// The kind of a vCPU, which decides where an abort can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum GuestKind {
     /// EL1 is AArch64, and there is no virtual EL2.
@@ -41,8 +41,8 @@ impl GuestKind {
         if pstate & MODE != USR {
             return Ok(Self::Aarch32);
         }
-        // An AArch32 process, below an EL1 of either kind. Only an AArch32 EL1 has a supervisor mode: below
-        // AArch64 the kernel refuses it and nothing happens, else it is taken back at once.
+        // The PSTATE of an AArch32 process, below an EL1 of either kind. Only an AArch32 EL1 has a supervisor
+        // mode: below AArch64 the kernel refuses it and nothing happens; otherwise it is reverted at once.
         let id = one_reg_id(Reg::Pstate).ok_or_else(|| failed(GET_ONE_REG)(Errno::ENOENT))?;
         match vcpu.set_one_reg(id, pstate & !MODE | SVC) {
             Err(Errno::EINVAL) => Ok(Self::Aarch64),
@@ -55,23 +55,23 @@ impl GuestKind {
     }
 }
 
-/// How the extended ABI is had of a kernel.
+/// The way to the extended ABI on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {
-    /// The kernel speaks it.
+    /// The kernel has it.
     Native(Layout),
-    /// The kernel's own data abort is turned into what was asked.
+    /// The kernel's own data abort is turned into the requested one.
     Assisted,
 }
 
 impl Way {
-    /// Asks the vCPU's kernel by events that ask for nothing: `ext_abt_esr` without `ext_abt_has_esr` is a reserved word
-    /// that is not zero to a kernel that does not know it. Two or three calls.
+    /// Asks the vCPU's kernel with events that request nothing: to a kernel that does not know it,
+    /// `ext_abt_esr` without `ext_abt_has_esr` is a non-zero reserved word. This takes two or three calls.
     ///
     /// # Errors
     /// The ioctl's: `ENOEXEC` before `KVM_ARM_VCPU_INIT`.
     pub fn of(vcpu: &impl KvmVcpu) -> Result<Self, InjectError> {
-        // EINVAL shall be about the events: some of KVM's descriptors that are no vCPU give it as well.
+        // EINVAL must be about the events: some KVM descriptors other than vCPUs return it as well.
         set_events(vcpu, &[0; VCPU_EVENTS_SIZE])?;
         let nothing = VcpuEvents { ext_abt_esr: 1, ..VcpuEvents::default() };
         for layout in [Layout::Posted, Layout::Trailing] {
@@ -85,7 +85,8 @@ impl Way {
     }
 }
 
-/// True if the host has RAS, so that an ESR may be given. `serror_has_esr` of `KVM_GET_VCPU_EVENTS` says so.
+/// Returns true if the host has RAS, so that an ESR may be given. `serror_has_esr` of `KVM_GET_VCPU_EVENTS`
+/// tells it.
 ///
 /// # Errors
 /// The ioctl's: `ENOEXEC` before `KVM_ARM_VCPU_INIT`.

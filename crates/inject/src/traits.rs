@@ -5,12 +5,12 @@ use seawall_events::{Abi, VcpuEvents};
 
 use crate::{Delivery, Exit, GuestKind};
 
-/// A vCPU that is out of its run, as containment needs it: of the software machine, or of `/dev/kvm`.
+/// A vCPU outside of its run, as containment needs it: of the software machine, or of `/dev/kvm`.
 pub trait Inject {
-    /// What can go wrong in the backend.
+    /// The backend's error.
     type Error: core::error::Error + 'static;
 
-    /// What the vCPU is, which decides how its guest can be told of an error.
+    /// The vCPU's traits, which decide how its guest can be told of an error.
     fn traits(&self) -> VcpuTraits;
 
     /// `KVM_GET_ONE_REG`.
@@ -25,7 +25,7 @@ pub trait Inject {
     /// ENOENT for a register that the vCPU does not have, EINVAL for a value that it cannot hold.
     fn set_reg(&mut self, reg: Reg, value: u64) -> Result<(), Self::Error>;
 
-    /// `KVM_SET_VCPU_EVENTS`, and where the guest is after it: the call succeeds also when the kernel took the
+    /// `KVM_SET_VCPU_EVENTS`, and the guest's position after it: the call also succeeds if the kernel took the
     /// error for transient and delivered nothing.
     ///
     /// # Errors
@@ -35,25 +35,25 @@ pub trait Inject {
 
 /// A vCPU that its VMM runs.
 pub trait Vcpu: Inject {
-    /// Runs the guest until it needs its VMM. A load that ended the last run with [`Exit::Mmio`] is
-    /// completed first, with what [`Vcpu::answer_mmio`] was given.
+    /// Runs the guest until it needs its VMM. A load that ended the last run with [`Exit::Mmio`] is first
+    /// completed with the data of [`Vcpu::answer_mmio`].
     ///
     /// # Errors
-    /// What the backend's `KVM_RUN` fails with.
+    /// Those of the backend's `KVM_RUN`.
     fn run(&mut self) -> Result<Exit, Self::Error>;
 
-    /// What the device answered to the load of the last [`Exit::Mmio`], little-endian, from byte 0. Without
+    /// Sets the device's answer to the load of the last [`Exit::Mmio`], little-endian, from byte 0. Without
     /// an answer the load reads zero.
     fn answer_mmio(&mut self, data: [u8; 8]);
 }
 
-/// What a vCPU is, as far as it bears on how its guest can be told of an error.
+/// The properties of a vCPU that decide how its guest can be told of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VcpuTraits {
-    /// Where an abort can go.
+    /// The kind of vCPU, which decides where an abort can go.
     pub guest: GuestKind,
-    /// The host has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`): without it no ESR can be given.
+    /// True if the host has RAS (`KVM_CAP_ARM_INJECT_SERROR_ESR`): without it no ESR can be given.
     pub ras: bool,
-    /// Which `struct kvm_vcpu_events` [`Inject::inject`] understands.
+    /// The `struct kvm_vcpu_events` that [`Inject::inject`] understands.
     pub abi: Abi,
 }

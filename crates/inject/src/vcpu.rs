@@ -5,10 +5,10 @@ use seawall_events::wire::{VCPU_EVENTS_SIZE, one_reg_id};
 
 use crate::{Errno, InjectError};
 
-/// A vCPU that is out of `KVM_RUN`: four ioctls on its file descriptor. No other thread runs it or changes its registers
-/// meanwhile.
+/// A vCPU outside of `KVM_RUN`: four ioctls on its file descriptor. No other thread may run it or change its
+/// registers meanwhile.
 pub trait KvmVcpu {
-    /// `KVM_SET_VCPU_EVENTS`, the bytes as they are.
+    /// `KVM_SET_VCPU_EVENTS` with these bytes, unchanged.
     ///
     /// # Errors
     /// The ioctl's.
@@ -56,7 +56,7 @@ pub(crate) const SET_ONE_REG: &str = "KVM_SET_ONE_REG";
 pub(crate) const GET_EVENTS: &str = "KVM_GET_VCPU_EVENTS";
 pub(crate) const SET_EVENTS: &str = "KVM_SET_VCPU_EVENTS";
 
-/// Nothing was done so far.
+/// An error before any effect.
 pub(crate) fn failed(call: &'static str) -> impl Fn(Errno) -> InjectError {
     move |errno| InjectError::Kernel { call, errno }
 }

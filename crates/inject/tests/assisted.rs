@@ -1,4 +1,4 @@
-//! Assisted injection on a stock kernel, case by case: what the guest finds, in literals, and what it costs.
+//! Assisted injection on a stock kernel, case by case: the guest's view, in literals, and the cost in calls.
 
 use seawall_arm::Target;
 use seawall_events::kernel::AbortDelivery;
@@ -20,7 +20,7 @@ const TEA: u64 = 1 << 37;
 const OLD: (Reg, u64) = (Reg::EsrEl1, 0x9600_0010);
 const OLD_EL2: (Reg, u64) = (Reg::EsrEl2, 0x9200_0010);
 
-/// Injects, expects that delivery, and gives the vCPU after it.
+/// Injects, expects this delivery, and returns the vCPU after it.
 fn inject(vcpu: &Vcpu, last: Last, events: &VcpuEvents, delivery: Option<AbortDelivery>) -> Vcpu {
     let (result, vcpu) = Kernel::stock(vcpu).set_events(last, events);
     assert_eq!(result, Ok(delivery));
@@ -73,7 +73,7 @@ fn an_esr_whose_flag_is_clear_is_not_looked_at() {
     check(&inject(&guest(5), Last::NoWalk, &events, EL1), &[(Reg::EsrEl1, 0x9600_0010)]);
 }
 
-/// `SCTLR2_EL1.EASE`: the kernel chose the SError vector, and there it stays.
+/// `SCTLR2_EL1.EASE`: the kernel chose the SError vector, and the abort stays there.
 #[test]
 fn with_ease_an_instruction_abort_is_at_the_serror_vector() {
     let mut vcpu = with(guest(5), &[(Reg::Sctlr2El1, 1 << 5)]);
@@ -110,7 +110,7 @@ fn an_serror_beside_an_abort_that_was_not_delivered_is_injected() {
     let events = VcpuEvents { serror_has_esr: true, serror_esr: 0x11, ..with_serror(iabt()) };
     let vcpu = inject(&before, Last::Any, &events, NOWHERE);
     check(&vcpu, &[(Reg::EsrEl1, 0xbe00_0011), (Reg::Pc, VBAR + 0x380), (Reg::ElrEl1, PC)]);
-    // And if the SError fails, nothing was injected at all.
+    // If the SError fails, nothing was injected at all.
     let (result, vcpu) = Kernel::stock(&before).and_fails(5).set_events(Last::Any, &events);
     assert_eq!(result, Err(InjectError::Kernel { call: "KVM_SET_VCPU_EVENTS", errno: FAILED }));
     assert_eq!(vcpu, before);
@@ -229,7 +229,7 @@ fn a_data_abort_of_aarch32_is_the_kernels_own() {
     check(&vcpu, &[(Reg::EsrEl1, 0x08), (Reg::FarEl1, FAR), (Reg::X(20), 0x40_1048), (Reg::Pc, 0x8000_1010)]);
 }
 
-/// At the vector 0xffff0000 as at the top of what a VBAR may hold, addresses have 32 bits.
+/// At the vector 0xffff0000, as at the top of the range of VBAR, addresses have 32 bits.
 #[test]
 fn a_prefetch_abort_of_aarch32_wraps_at_32_bits() {
     let before = with(aarch32(0x10), &[(Reg::VbarEl1, 0xffff_fff0), (Reg::Pc, 0xffff_fffc)]);
@@ -261,7 +261,7 @@ fn a_prefetch_abort_of_an_aarch32_vcpu_that_never_ran_is_not_delivered_and_leave
     check(&vcpu, &[(Reg::EsrEl1, 0x805), (Reg::FarEl1, 0x1111_1111_2222_2222)]);
 }
 
-/// A guest at its own data abort vector, which is bad: PC stays, and it is delivered.
+/// A guest at its own data abort vector, which is bad: PC stays, and the abort is delivered.
 #[test]
 fn a_prefetch_abort_at_the_aarch32_vector_itself_is_delivered() {
     let vcpu = inject(&with(aarch32(0x10), &[(Reg::Pc, 0x8000_1010)]), Last::Any, &iabt(), EL1);
@@ -288,7 +288,7 @@ fn an_serror_that_fails_after_the_abort_is_told_apart() {
     assert!(!vcpu.serror.pending);
 }
 
-/// The mark is of no meaning to the guest: SRT, while ISV is 0.
+/// The mark has no meaning to the guest: SRT, while ISV is 0.
 #[test]
 fn a_mark_that_cannot_be_taken_away_changes_nothing_that_a_guest_reads() {
     let before = with(after_s1ptw(guest(5), None), &[OLD]);
@@ -383,7 +383,8 @@ fn the_calls_are_these() {
     assert_eq!(calls(&guest(5), Last::Any, &iabt()), [get, Call::SetVcpuEvents, get, set]);
 }
 
-/// How many calls, beyond the one that delivers: the table of `Injector`'s documentation, with those of the nested guard.
+/// The number of calls, beyond the one that delivers: the table of `Injector`'s documentation, with those of
+/// the nested guard.
 #[test]
 fn no_case_costs_more_calls_than_documented() {
     let fresh = guest(5);

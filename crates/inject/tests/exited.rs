@@ -1,4 +1,4 @@
-//! A vCPU that its VMM runs by itself, over a stock kernel.
+//! A vCPU that its VMM runs with its own ioctls, over a stock kernel.
 
 use seawall_arm::Esr;
 use seawall_arm::Target;
@@ -45,7 +45,7 @@ fn what_the_abi_forbids_is_refused_before_anything_is_done() {
     assert_eq!(*stock.vcpu.borrow(), before);
 }
 
-/// `HCR_EL2.TEA`: Linux cannot be asked for that soundly.
+/// `HCR_EL2.TEA`: Linux cannot deliver that soundly.
 #[test]
 fn what_a_guest_hypervisor_takes_from_its_guest_is_refused() {
     let before = nested(0x3c5, 1 << 37);

@@ -1,4 +1,4 @@
-//! Where the guest is after an injection, and what it costs to know: by each way that a kernel can have the ABI.
+//! The guest's position after an injection, and the cost of finding it, for each way to the ABI.
 
 use seawall_arm::{Esr, Target};
 use seawall_events::{Layout, Reg, VcpuEvents};
@@ -16,7 +16,7 @@ fn at_vector(target: Target, pc: u64, esr: u64, far: u64) -> Delivery {
     Delivery::AtVector { target, pc, esr: Esr::from_bits(esr), far }
 }
 
-/// The same for each way and each kind of last exit.
+/// Checks each way and each kind of last exit.
 fn each(vcpu: &Vcpu, events: &VcpuEvents, expected: Delivery) {
     for way in WAYS {
         for last in LASTS {
@@ -101,11 +101,11 @@ fn an_serror_is_at_its_vector_or_pends_or_is_lost() {
     each(&nested(9, 0), &serror, Delivery::SErrorPending);
     each(&aarch32(0x10), &serror, Delivery::NotDelivered);
     each(&aarch32(0x110), &serror, Delivery::SErrorPending);
-    // Another one waits already, and is not what was asked for.
+    // Another one already waits, and is not the requested one.
     let mut vcpu = guest(5);
     vcpu.serror.pending = true;
     each(&vcpu, &serror, at_vector(Target::El1, VBAR + 0x380, 0xbe00_0011, 0));
-    // Also at the vector itself: EL1t, whose entry leaves PC as it is.
+    // This holds at the vector itself too: EL1t, whose entry does not change PC.
     let mut vcpu = with(guest(4), &[(Reg::Pc, VBAR + 0x180)]);
     vcpu.serror.pending = true;
     each(&vcpu, &serror, at_vector(Target::El1, VBAR + 0x180, 0xbe00_0011, 0));
@@ -131,7 +131,8 @@ fn nothing_asked_is_nothing_delivered() {
     each(&guest(5), &VcpuEvents::default(), Delivery::NotDelivered);
 }
 
-/// `HCR_EL2.TEA`: Linux's own call cannot be asked for that soundly; a kernel with the proposal is not a stock one.
+/// `HCR_EL2.TEA`: Linux's own call cannot deliver that soundly; a kernel with the proposal is not a stock
+/// one.
 #[test]
 fn the_nested_guard_is_for_stock_kernels() {
     let before = nested(0x3c5, TEA);
@@ -164,7 +165,7 @@ fn calls(way: Way, vcpu: &Vcpu, last: Last, events: &VcpuEvents) -> Vec<Call> {
     kernel.calls.into_inner()
 }
 
-/// The calls of a SEA exit and of a SIGBUS, in their order.
+/// The calls for a SEA exit and for a SIGBUS, in order.
 #[test]
 fn the_calls_of_an_injection_are_these() {
     use Call::{GetOneReg, SetOneReg, SetVcpuEvents};
@@ -180,7 +181,7 @@ fn the_calls_of_an_injection_are_these() {
     assert_eq!(calls(Way::Assisted, &guest(5), Last::Any, &dabt()), [esr, SetVcpuEvents, esr, pc, far]);
     assert_eq!(calls(native, &guest(5), Last::NoWalk, &full), [SetVcpuEvents, esr, pc, far]);
     assert_eq!(calls(native, &guest(5), Last::Any, &full), [esr, SetVcpuEvents, esr, pc, far]);
-    // Over an old abort of the same looks.
+    // Over an old abort that looks the same.
     let old = with(guest(5), &[(Reg::EsrEl1, 0x8600_0210)]);
     assert_eq!(calls(native, &old, Last::Any, &full), [esr, rewrite, SetVcpuEvents, esr, pc, far]);
 }
@@ -226,14 +227,14 @@ fn a_probe_finds_what_the_vcpu_and_its_kernel_are_and_leaves_no_trace() {
             let kernel = Kernel::of(way, &vcpu);
             let injector = Injector { guest: kind, ras: vcpu.config.ras, way };
             assert_eq!(Injector::probe(&kernel), Ok(injector));
-            // KVM_GET_VCPU_EVENTS says whether there is RAS.
+            // KVM_GET_VCPU_EVENTS tells if there is RAS.
             assert_eq!(kernel.calls.borrow().len(), number + 1 + more);
             assert_eq!(*kernel.vcpu.borrow(), vcpu);
         }
     }
 }
 
-/// The kernel's own word, `ENOEXEC` for one.
+/// The kernel's own errno, such as `ENOEXEC`.
 #[test]
 fn a_vcpu_that_cannot_be_asked_is_not_taken_for_anything() {
     for call in 0..6 {

@@ -1,6 +1,6 @@
-//! Injection on a stock kernel, and on one that has the extended ABI in either layout, against that ABI as
-//! `seawall-events` has it: the same guest after it, in any guest state, and where it is; and what is left when a call
-//! fails half way.
+//! Injection on a stock kernel, and on one with the extended ABI in either layout, compared with the ABI in
+//! `seawall-events`: the same guest and position after it, in any guest state; and the state after a call fails
+//! half way.
 
 use proptest::prelude::*;
 use seawall_arm::{Esr, Mode};
@@ -11,17 +11,17 @@ use seawall_model::guests::guest;
 use seawall_model::{Call, FAILED, Kernel, POSTED, REGISTERS, Vcpu, WAYS};
 
 const S1PTW: u64 = 1 << 7;
-/// What may stay in an ESR that held an old abort, if the call that takes it away fails.
+/// The bit that may stay in an ESR with an old abort, if the call that clears it fails.
 const MARK: u64 = 1 << 16;
 
-/// `KVM_CAP_ARM_INJECT_SERROR_ESR` and what kinds of vCPU there are.
+/// `KVM_CAP_ARM_INJECT_SERROR_ESR` and the kinds of vCPUs.
 fn any_config() -> impl Strategy<Value = VcpuConfig> {
     (prop::bool::weighted(0.8), any::<bool>(), any::<bool>(), 0..3_u8).prop_map(|(ras, mte, sctlr2, kind)| {
         VcpuConfig { ras, mte, sctlr2, el2: kind == 1, el1_aarch32: kind == 2 }
     })
 }
 
-/// ESRs: any; those that the kernel makes of an external data abort; those made of them by an ISS or EC.
+/// ESRs: any; those that the kernel makes for an external data abort; those made from them by an ISS or EC.
 fn any_esr() -> impl Strategy<Value = u64> {
     let fsc = prop_oneof![4 => Just(0x10_u64), 1 => 0x13..=0x17_u64];
     let own = (any::<bool>(), fsc).prop_map(|(same, fsc)| 0x9200_0000 | u64::from(same) << 26 | fsc);
@@ -33,7 +33,7 @@ fn any_esr() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// 64 bits of which single ones decide.
+/// 64 bits, of which a few matter.
 fn any_control(decisive: &'static [u32]) -> impl Strategy<Value = u64> {
     (any::<u64>(), proptest::collection::vec(any::<bool>(), decisive.len()), any::<bool>()).prop_map(
         |(bits, choices, rest)| {
@@ -54,7 +54,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// A state that a guest can be in, most often with an abort behind it.
+    /// A possible state of a guest, most often with an abort behind it.
     fn any_vcpu()(
         regs in proptest::collection::vec(any::<u64>(), REGISTERS),
         config in any_config(),
@@ -129,14 +129,14 @@ fn any_events() -> impl Strategy<Value = VcpuEvents> {
     )
 }
 
-/// What a VMM may say of the last exit.
+/// The answer that a VMM may give about the last exit.
 fn last(vcpu: &Vcpu, cautious: bool) -> Last {
     let walked = vcpu.last_fault.esr.bits() & S1PTW != 0;
     if walked || cautious { Last::Any } else { Last::NoWalk }
 }
 
-/// The same registers, but for a mark that could not be taken away from an ESR which `before` held, and for
-/// an IFSR that no data abort is read with.
+/// Compares the registers, except for a mark that could not be cleared from an ESR which `before` held, and
+/// for an IFSR that no data abort uses.
 fn is_as_good_as(found: &Vcpu, wanted: &Vcpu, before: &Vcpu) -> bool {
     let mut found = found.clone();
     for esr in [Reg::EsrEl1, Reg::EsrEl2] {
@@ -153,8 +153,8 @@ fn is_as_good_as(found: &Vcpu, wanted: &Vcpu, before: &Vcpu) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// DESIGN: what the kernel delivered is turned into what was asked, and where the guest is is found, not taken for
-    /// granted.
+    /// DESIGN: the kernel's abort is turned into the requested one, and the guest's position is found, not
+    /// assumed.
     #[test]
     fn the_guest_cannot_tell_one_way_from_another_and_is_where_the_injector_says(
         vcpu in any_vcpu(), events in any_events(), cautious: bool, way in prop::sample::select(&WAYS[..]),
@@ -227,7 +227,7 @@ proptest! {
                 }
                 InjectError::Degraded { errno, .. } => {
                     prop_assert!(n > delivered_by && !is_serror);
-                    // What cannot be read cannot be told from a delivery.
+                    // An unreadable register cannot be told from a delivery.
                     let is_read = matches!(call, Call::GetOneReg(_));
                     prop_assert!(is_read || delivery != Some(AbortDelivery::NotDelivered));
                     prop_assert_eq!(errno, FAILED);

@@ -85,7 +85,7 @@ pub struct Outcome {
 /// The action taken for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// An injection, with the guest's place after it.
+    /// An injection, with the guest's position after it.
     Injected {
         /// The request to the kernel.
         injection: Injection,

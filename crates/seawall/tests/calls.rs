@@ -1,4 +1,4 @@
-//! The cost of a containment on a stock kernel: each ioctl, from the decision to the guest's place after it.
+//! The cost of a containment on a stock kernel: each ioctl, from the decision to the guest's position after it.
 
 use std::time::{Duration, SystemTime};
 

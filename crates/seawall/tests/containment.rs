@@ -26,7 +26,7 @@ fn guest(esr: u64, pstate: u64, abi: Abi) -> Guest {
 
 const POSTED: Abi = Abi::Extended(Layout::Posted);
 
-/// Handles the error once; returns the injection and the guest's place.
+/// Handles the error once; returns the injection and the guest's position.
 fn handle(policy: Rules, guest: &mut Guest) -> (Injection, Delivery) {
     let exit = guest.exit;
     let outcome = guest::handle(&mut Containment::new(policy), guest, &exit, NOW).unwrap();

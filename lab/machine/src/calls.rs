@@ -1,4 +1,4 @@
-//! Signals and system calls as no VMM makes them.
+//! Signals and system calls that no VMM makes.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd;
 /// `_IOW(KVMIO, 0xa0, struct kvm_vcpu_events)`.
 const KVM_SET_VCPU_EVENTS: libc::Ioctl = 0x4040_aea0_u32 as libc::Ioctl;
 
-/// Sends SIGBUS to the calling thread, with the `siginfo_t` of a memory error as the kernel would send it: `code` is
-/// `BUS_MCEERR_AR` (4) or `BUS_MCEERR_AO` (5), `lsb` the bad range's size as a power of two. (No thread may send such to
-/// another: Linux, `do_rt_tgsigqueueinfo`.)
+/// Sends SIGBUS to the calling thread, with the `siginfo_t` of a memory error as the kernel would send it:
+/// `code` is `BUS_MCEERR_AR` (4) or `BUS_MCEERR_AO` (5), `lsb` the bad range's size as a power of two. (No
+/// thread may send such a signal to another: Linux, `do_rt_tgsigqueueinfo`.)
 ///
 /// # Errors
 /// EAGAIN if too many signals are queued already.
@@ -30,10 +30,11 @@ pub fn send_sigbus(code: i32, address: u64, lsb: i16) -> io::Result<()> {
     }
 }
 
-/// `KVM_SET_VCPU_EVENTS` of KVM/arm64 with an address that the kernel cannot read: for tests of what it looks at first.
+/// `KVM_SET_VCPU_EVENTS` of KVM/arm64 with an address that the kernel cannot read, to test which check comes
+/// first.
 ///
 /// # Errors
-/// EFAULT, or what the kernel found before.
+/// EFAULT, or the error of an earlier check.
 pub fn set_events_unreadable(vcpu: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: the kernel only reads from the address, and nothing is mapped there.
     match unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_SET_VCPU_EVENTS, std::ptr::null::<u8>()) } {

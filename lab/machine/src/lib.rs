@@ -1,8 +1,9 @@
-//! Test gear: the lab's machine (`cargo xtask lab`), whose memory can go bad, and what a test does to a process that no
-//! VMM would.
+//! Test equipment: the lab's machine (`cargo xtask lab`), whose memory can go bad, and actions on a process
+//! that no VMM takes.
 //!
-//! - [`PoisonRegister`], [`physical_address`], [`hole`]: the lab's machine; elsewhere they say that it is not there
-//! - [`send_sigbus`], [`set_events_unreadable`]: signals and system calls as no VMM makes them, on any Linux
+//! - [`PoisonRegister`], [`physical_address`], [`hole`]: the lab's machine; elsewhere they report that it is
+//!   missing
+//! - [`send_sigbus`], [`set_events_unreadable`]: signals and system calls that no VMM makes, on any Linux
 
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
@@ -14,7 +15,7 @@ mod register;
 pub use calls::{send_sigbus, set_events_unreadable};
 pub use register::{PoisonRegister, hole, is_lab, physical_address};
 
-/// The lab's machine is not there, or did not take what it was given.
+/// The lab's machine is missing, or refused a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);

@@ -16,11 +16,11 @@ use crate::Error;
 const BASE: libc::off_t = 0x0b00_0000;
 /// Bytes mapped.
 const PAGE: usize = 0x1000;
-/// 64-bit words of the page: a physical address to turn bad; how many ranges are bad.
+/// 64-bit word of the page that takes a physical address to turn bad, and reads as the number of bad ranges.
 const POISON: usize = 0;
-/// The size of a bad range, bytes, a power of two.
+/// Word with the size of a bad range in bytes, a power of two.
 const SIZE: usize = 1;
-/// A physical address to heal; 0: all.
+/// Word that takes a physical address to heal; 0: all.
 const HEAL: usize = 2;
 
 /// The poison register, reached through `/dev/mem`.
@@ -44,7 +44,7 @@ impl PoisonRegister {
     /// Turns `size` bytes (a power of two) at a physical address bad.
     ///
     /// # Errors
-    /// [`Error`] if the machine did not take it.
+    /// [`Error`] if the machine refused it.
     pub fn poison(&mut self, physical: u64, size: u64) -> Result<(), Error> {
         if !size.is_power_of_two() {
             return Err(Error(format!(
@@ -67,12 +67,12 @@ impl PoisonRegister {
         self.write(HEAL, physical);
     }
 
-    /// Heals all.
+    /// Heals all ranges.
     pub fn heal_all(&mut self) {
         self.write(HEAL, 0);
     }
 
-    /// How many ranges are bad.
+    /// The number of bad ranges.
     pub fn count(&self) -> u64 {
         // SAFETY: the mapping is live, and word 0 is in it.
         unsafe { self.page.add(POISON).read_volatile() }
@@ -91,8 +91,8 @@ impl Drop for PoisonRegister {
     }
 }
 
-/// Guest memory of one page at `gpa` behind which the lab's machine has nothing: each access to it is a
-/// synchronous external abort. Mapped once for the process.
+/// Guest memory of one page at `gpa` with nothing behind it in the lab's machine: each access to it is a
+/// synchronous external abort. It is mapped once for the process.
 ///
 /// # Errors
 /// [`Error`] if this is not the lab's machine, or not root.
@@ -113,12 +113,13 @@ pub fn hole(gpa: u64) -> Result<GuestRegionMmap, Error> {
         .ok_or_else(|| Error(format!("expected a page of guest memory at {gpa:#x}: it overflows")))
 }
 
-/// This is the lab. It passes no device to the guest's tree: its kernel command line says where we are.
+/// Returns true in the lab. The lab's machine passes no device to the guest's tree; the kernel command line
+/// identifies it.
 pub fn is_lab() -> bool {
     std::fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("seawall.lab"))
 }
 
-/// Maps a page of physical addresses that the lab's machine has no memory at.
+/// Maps a page of physical addresses without memory in the lab's machine.
 fn map(physical: libc::off_t) -> Result<*mut u64, Error> {
     if !is_lab() {
         return Err(Error("not on the lab's machine (no seawall.lab in /proc/cmdline)".into()));

@@ -7,7 +7,7 @@ use crate::apei::cper::Severity;
 use crate::apei::ghes::{Ghes, Report};
 use crate::{Decision, RecordError, RecordMemory, Recorded, Verdict};
 
-/// The guest's place for records, and the patience with it.
+/// The guest's position for records, and the patience with it.
 #[derive(Clone, Debug)]
 pub(super) struct Records {
     ghes: Option<Ghes>,

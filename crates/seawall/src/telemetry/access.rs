@@ -44,7 +44,7 @@ pub struct AccessReport {
     pub decision: Kind,
     /// The action in words.
     pub decision_text: String,
-    /// The guest's place after it: `at-vector`, `not-delivered` or `stopped`.
+    /// The guest's position after it: `at-vector`, `not-delivered` or `stopped`.
     pub guest: Kind,
     /// `ESR_ELx` as the guest's handler reads it.
     #[serde(default)]

@@ -72,7 +72,7 @@ pub struct ErrorReport {
     pub decision: Kind,
     /// The decision in words.
     pub decision_text: String,
-    /// The guest's place after it: `at-vector`, `serror-pending`, `not-delivered`, `repaired`, `dry-run` (it
+    /// The guest's position after it: `at-vector`, `serror-pending`, `not-delivered`, `repaired`, `dry-run` (it
     /// got nothing) or `stopped`.
     pub guest: Kind,
     /// `ESR_ELx` as the guest's handler reads it, if the guest is there.
