@@ -1,9 +1,9 @@
-//! Reads memory that may be bad, and lives.
+//! A copy of memory that may be bad, which survives the read.
 //!
-//! The copy is done by a few instructions of our own. A SIGBUS on one of them sends the thread to the end of the copy, which
-//! then says that it failed: be it for memory that the host knows to be bad (`BUS_MCEERR_AR`), for memory that just turns
-//! out to be (`BUS_OBJERR`), or for a [hole](crate::make_holes). The kernel never reads it: a bad line that a system call
-//! meets can take the whole host down.
+//! A few instructions of this crate do the copy. A SIGBUS on one of them moves the thread to the end of the
+//! copy, which then reports failure. It covers memory that the host knows to be bad (`BUS_MCEERR_AR`), memory
+//! that turns out to be bad (`BUS_OBJERR`), and a [hole](crate::make_holes). The kernel never reads the
+//! memory: a system call that meets a bad line can take the whole host down.
 
 use std::arch::global_asm;
 
@@ -16,7 +16,7 @@ global_asm!(
     ".global seawall_host_copy",
     ".hidden seawall_host_copy",
     ".type seawall_host_copy, %function",
-    // x0: to; x1: from; x2: units of 16 bytes; x3: bytes behind them. Gives 0.
+    // x0: to; x1: from; x2: units of 16 bytes; x3: bytes after them. Returns 0.
     "seawall_host_copy:",
     "cbz x2, 2f",
     "1: ldp x4, x5, [x1], #16",
@@ -46,7 +46,7 @@ global_asm!(
     ".global seawall_host_copy",
     ".hidden seawall_host_copy",
     ".type seawall_host_copy, @function",
-    // rdi: to; rsi: from; rdx: units of 16 bytes; rcx: bytes behind them. Gives 0.
+    // rdi: to; rsi: from; rdx: units of 16 bytes; rcx: bytes after them. Returns 0.
     "seawall_host_copy:",
     "test rdx, rdx",
     "jz 3f",
@@ -77,44 +77,45 @@ global_asm!(
 
 unsafe extern "C" {
     fn seawall_host_copy(to: *mut u8, from: *const u8, units: usize, bytes: usize) -> usize;
-    /// No function: where a copy that failed goes on.
+    /// Not a function, but the address at which a failed copy continues.
     fn seawall_host_copy_failed();
 }
 
-/// Something of the memory is bad. What was read is worth nothing.
+/// Part of the memory is bad. The bytes read are not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the memory is bad")]
 pub struct BadMemory;
 
-/// Reads memory that may be bad. SIGBUS must be caught, as [`sigbus::install`](crate::sigbus::install) does, or be given
-/// to [`recover`] by the program's own handler, and must not be blocked.
+/// Reads memory that may be bad. SIGBUS must be caught, as by [`sigbus::install`](crate::sigbus::install), or
+/// be passed to [`recover`] by the program's own handler, and must not be blocked.
 ///
-/// A read of bad memory is an error like any: the host's firmware and kernel take note of it.
+/// A read of bad memory is an error like any other: the host's firmware and kernel record it.
 ///
 /// # Errors
 /// [`BadMemory`].
 ///
 /// # Safety
-/// As many bytes as `to` has must be mapped at `from`. They may be bad, and may change meanwhile.
+/// `to.len()` bytes must be mapped at `from`. They may be bad, and may change meanwhile.
 pub unsafe fn read(from: *const u8, to: &mut [u8]) -> Result<(), BadMemory> {
-    // SAFETY: both ranges are mapped and of this size, and one is ours alone. The other is read as plain bytes, each once.
-    // What the copy does to registers is what a function of C may do; if a signal's handler moves it to its end, it has
-    // the same stack and return address.
+    // SAFETY: both ranges are mapped and of this size, and one belongs to us alone. The other is read as
+    // plain bytes, each once. The copy changes only registers that a C function may change; if a signal
+    // handler moves it to its end, it has the same stack and return address.
     match unsafe { seawall_host_copy(to.as_mut_ptr(), from, to.len() / 16, to.len() % 16) } {
         0 => Ok(()),
         _ => Err(BadMemory),
     }
 }
 
-/// For a program that has a SIGBUS handler of its own: give it the `ucontext_t` after
-/// [`handle`](crate::sigbus::handle), which takes early warnings: they may come during a copy, and are not of it. True if the signal met
-/// [`read`], which fails when the handler returns, as it shall. Async-signal-safe.
+/// Moves a failed copy to its end, for a program with its own SIGBUS handler. Pass the `ucontext_t` after
+/// [`handle`](crate::sigbus::handle): that takes early warnings, which may arrive during a copy without
+/// belonging to it. Returns true if the signal met [`read`]; then let the handler return, and `read` fails.
+/// Async-signal-safe.
 ///
 /// # Safety
-/// `context` must be what the kernel gave the handler of SIGBUS.
+/// `context` must be the pointer that the kernel passed to the SIGBUS handler.
 pub unsafe fn recover(context: *mut c_void) -> bool {
     let (start, end) = (seawall_host_copy as *const () as u64, seawall_host_copy_failed as *const () as u64);
-    // SAFETY: by the caller it is a whole ucontext_t, and nobody else's until the handler returns.
+    // SAFETY: by the caller it is a whole ucontext_t, which nobody else uses until the handler returns.
     let pc = unsafe { program_counter(&mut *context.cast()) };
     let is_copy = (start..end).contains(&u64::from_ne_bytes(pc.to_ne_bytes()));
     if is_copy {
@@ -133,19 +134,19 @@ fn program_counter(context: &mut ucontext_t) -> &mut i64 {
     &mut context.uc_mcontext.gregs[libc::REG_RIP as usize]
 }
 
-/// SIGBUS by a fault at a copy of ours, not one that somebody sent.
+/// Returns true for SIGBUS by a fault in our copy, not one that somebody sent.
 ///
 /// # Safety
 /// As [`recover`].
 pub(crate) unsafe fn recover_from(code: c_int, context: *mut c_void) -> bool {
-    // SAFETY: `context` is what the kernel gave the handler.
+    // SAFETY: the kernel passed `context` to the handler.
     code > 0 && unsafe { recover(context) }
 }
 
 /// A context whose PC is in the copy.
 #[cfg(test)]
 pub(crate) fn context_in_copy() -> ucontext_t {
-    // SAFETY: it is numbers and pointers that nobody follows.
+    // SAFETY: it consists of numbers and of pointers that nobody follows.
     let mut context: ucontext_t = unsafe { std::mem::zeroed() };
     *program_counter(&mut context) = seawall_host_copy as *const () as _;
     context

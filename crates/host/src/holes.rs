@@ -1,8 +1,8 @@
-//! Memory that is bad without bad hardware: what was bad where a guest came from.
+//! Memory that is bad without bad hardware, for pages that were bad at the source of a migration.
 //!
-//! `UFFDIO_POISON` marks pages of one address space: an access of the guest's is then what it is to a page that the host
-//! knows to be bad, SIGBUS with `BUS_MCEERR_AR` on the vCPU's thread. It takes no privilege: no fault is ever handled by
-//! user space. The marks outlive the userfaultfd.
+//! `UFFDIO_POISON` marks pages of one address space: a guest's access to them is then the same as to a page
+//! that the host knows to be bad, SIGBUS with `BUS_MCEERR_AR` on the vCPU's thread. It takes no privilege,
+//! because user space never handles a fault. The marks outlive the userfaultfd.
 //!
 //! Source: ioctl_userfaultfd(2), UFFDIO_POISON(2const); Linux uapi `linux/userfaultfd.h`. Since Linux 6.6.
 
@@ -35,8 +35,8 @@ struct ApiArgument {
     ioctls: u64,
 }
 
-/// `struct uffdio_register` and `struct uffdio_poison`, which look the same: the range, the mode, and what the kernel
-/// says.
+/// `struct uffdio_register` and `struct uffdio_poison`, which have the same layout: the range, the mode, and
+/// the kernel's answer.
 #[repr(C)]
 struct RangeArgument {
     start: u64,
@@ -47,15 +47,15 @@ struct RangeArgument {
 
 const _: () = assert!(size_of::<ApiArgument>() == 0x18 && size_of::<RangeArgument>() == 0x20);
 
-/// Makes holes of these ranges of private anonymous memory: what is in them is lost, and an access is a SIGBUS with
-/// `BUS_MCEERR_AR`, for ever, or until [`heal`](crate::heal). System calls on it fail with EFAULT. Nobody may use the
+/// Makes holes of these ranges of private anonymous memory: their content is lost, and an access is a SIGBUS
+/// with `BUS_MCEERR_AR` until [`heal`](crate::heal). System calls on it fail with EFAULT. Nobody may use the
 /// memory meanwhile.
 ///
 /// # Errors
 /// [`Error::NoHoles`] before Linux 6.6, or without CONFIG_USERFAULTFD; [`Error::Call`].
 ///
 /// # Safety
-/// The ranges must be mapped, private and anonymous, and nothing may rely on what is in them.
+/// The ranges must be mapped, private and anonymous, and nothing may rely on their content.
 pub unsafe fn make_holes(ranges: &[Range<u64>]) -> Result<(), Error> {
     if ranges.is_empty() {
         return Ok(());
@@ -64,7 +64,8 @@ pub unsafe fn make_holes(ranges: &[Range<u64>]) -> Result<(), Error> {
     let page = page_size();
     for range in ranges.iter().filter(|range| !range.is_empty()) {
         let pages = widened(range, page);
-        // SAFETY: the caller has mapped it so that it reads as zeros then, and nothing relies on what was in it.
+        // SAFETY: by the caller's mapping it reads as zeros afterwards, and nothing relies on its old
+        // content.
         unsafe { advise(&pages, "madvise(MADV_DONTNEED)", libc::MADV_DONTNEED)? };
         marker.mark(&pages)?;
     }
@@ -77,23 +78,23 @@ struct Marker(File);
 impl Marker {
     fn open() -> Result<Self, Error> {
         let flags = libc::O_CLOEXEC | USER_MODE_ONLY;
-        // SAFETY: the call takes flags alone.
+        // SAFETY: the call takes only flags.
         let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
         if fd < 0 {
             return Err(if errno() == libc::ENOSYS { Error::NoHoles } else { failed("userfaultfd") });
         }
-        // SAFETY: the kernel has just given it to us.
+        // SAFETY: the kernel has just given us this descriptor.
         let marker = Self(unsafe { File::from_raw_fd(fd as libc::c_int) });
         let mut argument = ApiArgument { api: API, features: FEATURE_POISON, ioctls: 0 };
-        // SAFETY: the kernel reads and writes the structure that this request takes.
+        // SAFETY: the kernel reads and writes the structure of this request.
         match unsafe { libc::ioctl(marker.0.as_raw_fd(), UFFDIO_API, &raw mut argument) } {
             0 => Ok(marker),
-            // A feature that it does not know.
+            // A feature that this kernel lacks.
             _ => Err(Error::NoHoles),
         }
     }
 
-    /// Marks pages that are not there.
+    /// Marks pages that are not present.
     fn mark(&self, pages: &Range<u64>) -> Result<(), Error> {
         self.call("UFFDIO_REGISTER", UFFDIO_REGISTER, pages, MODE_MISSING)?;
         self.call("UFFDIO_POISON", UFFDIO_POISON, pages, 0)
@@ -108,7 +109,7 @@ impl Marker {
     ) -> Result<(), Error> {
         let size = pages.end - pages.start;
         let mut argument = RangeArgument { start: pages.start, size, mode, answer: 0 };
-        // SAFETY: the kernel reads and writes the structure that this request takes. What changes of the memory is what
+        // SAFETY: the kernel reads and writes the structure of this request. It changes memory only as
         // `make_holes` promises.
         match unsafe { libc::ioctl(self.0.as_raw_fd(), request, &raw mut argument) } {
             0 => Ok(()),

@@ -1,9 +1,10 @@
 //! Pages that nobody else gets while this process lives.
 //!
-//! A pipe that a page was spliced into by `vmsplice` holds a reference to it, whatever kind of mapping the page is from, and
-//! after the mapping has another page in its place. Nothing of the page is read or copied. Because of the reference the
-//! kernel does not move the page (compaction, NUMA) or write it out to swap either: both would read it. A page that was moved
-//! to another address (`mremap`) would be kept, too, but not held still, and would be missing where it was.
+//! A pipe into which `vmsplice` put a page holds a reference to it, for every kind of mapping, even after the
+//! mapping has another page in its place. Nothing of the page is read or copied. Because of the reference the
+//! kernel does not move the page (compaction, NUMA) or write it to swap either: both would read it. A page
+//! moved to another address (`mremap`) would be kept too, but it would not be held still, and would be
+//! missing at its old address.
 //!
 //! Source: vmsplice(2), pipe(7).
 
@@ -14,18 +15,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{errno, page_size, widened};
 
-/// What an unprivileged process may make a pipe hold, as Linux comes (`/proc/sys/fs/pipe-max-size`): 256 pages of 4 KiB.
+/// The default pipe size limit of an unprivileged process (`/proc/sys/fs/pipe-max-size`): 256 pages of 4 KiB.
 const PIPE_BYTES: libc::c_int = 1 << 20;
 
 static KEPT: Mutex<Kept> = Mutex::new(Kept { pages: BTreeSet::new(), open: None, full: Vec::new() });
 
 #[derive(Default)]
 struct Kept {
-    /// Addresses at which the page that is there is kept.
+    /// Addresses whose present page is kept.
     pages: BTreeSet<u64>,
-    /// The pipe that the next page goes into.
+    /// The pipe for the next page.
     open: Option<Pipe>,
-    /// Their reading ends: the pages are in the pipe as long as one end is open.
+    /// The reading ends of full pipes: the pages stay in a pipe as long as one end is open.
     full: Vec<OwnedFd>,
 }
 
@@ -38,7 +39,7 @@ fn kept() -> MutexGuard<'static, Kept> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the page at this address is kept now.
+/// Returns true if the page at this address is kept now.
 pub(crate) fn keep(page: u64) -> bool {
     let mut kept = kept();
     if kept.pages.contains(&page) {
@@ -51,8 +52,8 @@ pub(crate) fn keep(page: u64) -> bool {
     is_kept
 }
 
-/// A VMM that puts other memory at these addresses, and not by [`heal`](crate::heal), says so: [`tell`](crate::tell)
-/// would else take the new page for the one that is kept already. The old page stays kept.
+/// Notes that a VMM has put other memory at these addresses, other than by [`heal`](crate::heal). Otherwise
+/// [`tell`](crate::tell) would take the new page for the one that is already kept. The old page stays kept.
 pub fn replaced(range: Range<u64>) {
     let pages = widened(&range, page_size());
     kept().pages.retain(|page| !pages.contains(page));
@@ -60,7 +61,7 @@ pub fn replaced(range: Range<u64>) {
 
 impl Kept {
     fn splice(&mut self, page: u64) -> bool {
-        // A pipe that is full first, perhaps.
+        // The first pipe may be full.
         for _ in 0..2 {
             if self.open.is_none() {
                 self.open = Pipe::new();
@@ -83,14 +84,15 @@ impl Pipe {
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
             return None;
         }
-        // SAFETY: the kernel has just given them to us.
+        // SAFETY: the kernel has just given us these descriptors.
         let [reads, writes] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
-        // SAFETY: the call takes numbers alone. If it fails the pipe is small, and the next one is needed sooner.
+        // SAFETY: the call takes only numbers. If it fails the pipe is small, and the next one is needed
+        // sooner.
         unsafe { libc::fcntl(writes.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES) };
         Some(Self { reads, writes })
     }
 
-    /// One byte of the page is enough: the reference is to all of it, or to all of the huge page.
+    /// Takes one byte of the page, which suffices: the reference is to the whole page or huge page.
     fn take(&self, page: u64) -> Result<(), i32> {
         let byte = libc::iovec { iov_base: page as *mut libc::c_void, iov_len: 1 };
         // SAFETY: the kernel takes a reference to the page at this address, if there is one. Nobody reads from the pipe.
@@ -112,7 +114,7 @@ mod tests {
     fn memory() -> u64 {
         let (size, access) = (2 * page_size() as usize, libc::PROT_READ | libc::PROT_WRITE);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: new memory, where the kernel likes, whose two pages are written.
+        // SAFETY: new memory at an address of the kernel's choice, whose two pages are written.
         unsafe {
             let start = libc::mmap(std::ptr::null_mut(), size, access, flags, -1, 0);
             assert_ne!(start, libc::MAP_FAILED);
@@ -122,13 +124,13 @@ mod tests {
         }
     }
 
-    /// Only a test reads it: here it is good.
+    /// Only a test reads it: here the page is good.
     #[test]
     fn a_kept_page_outlives_its_mapping() {
         let page = memory();
         let mut kept = Kept::default();
         assert!(kept.splice(page));
-        // SAFETY: nobody uses it any more.
+        // SAFETY: nobody uses the page any more.
         assert_eq!(unsafe { libc::munmap(page as *mut libc::c_void, 2 * page_size() as usize) }, 0);
         let mut byte = [0];
         std::fs::File::from(kept.open.unwrap().reads).read_exact(&mut byte).unwrap();

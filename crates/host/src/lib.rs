@@ -1,18 +1,20 @@
-//! Bad memory on a Linux host, for any VMM: functions over host virtual addresses, whatever the VMM's crates for KVM and
-//! guest memory are.
+//! Bad memory on a Linux host, for any VMM: functions over host virtual addresses, which work with any crates
+//! for KVM and guest memory.
 //!
-//! - [`sigbus`]: a handler that records what a vCPU's thread was about to consume, and hands on the rest
-//! - [`read`]: a copy of memory that may be bad; it fails where `memcpy` would be killed (aarch64 and x86-64)
-//! - [`tell`]: the host's kernel learns that memory is bad, or else the page is kept while the process lives
-//! - [`heal`]: fresh memory in the place of bad memory: anonymous, shared and hugetlb
-//! - [`make_holes`]: memory that aborts without bad hardware
-//! - [`hwpoison`]: memory goes bad on purpose
-//! - [`seccomp`]: the system calls of all that, and of containment, for a VMM's filters
+//! - [`sigbus`]: a handler that records the memory that a vCPU's thread was about to consume, and passes on
+//!   other signals
+//! - [`read`]: a copy of memory that may be bad; it returns an error where `memcpy` would be killed (aarch64
+//!   and x86-64)
+//! - [`tell`]: tells the host's kernel that memory is bad, or else keeps the page while the process lives
+//! - [`heal`]: puts fresh memory in place of bad memory: anonymous, shared and hugetlb
+//! - [`make_holes`]: makes memory that aborts without bad hardware
+//! - [`hwpoison`]: makes memory bad on purpose
+//! - [`seccomp`]: the system calls of all these, and of containment, for a VMM's filters
 //!
 //! Ranges are host virtual addresses of this process, in bytes. They are widened to whole pages.
 //!
-//! After a SEA exit the host's kernel does not know that the page is bad: it would give it to the next owner. A VMM tells
-//! it, and heals when the guest restarts:
+//! After a SEA exit the host's kernel does not know that the page is bad, and would give it to the next
+//! owner. A VMM tells the kernel, and heals the page when the guest restarts:
 //!
 //! ```
 //! # #[cfg(target_os = "linux")]
@@ -43,7 +45,7 @@
 //! # fn main() {}
 //! ```
 #![cfg(target_os = "linux")]
-// System calls on memory are what this crate is.
+// This crate consists of system calls on memory.
 #![allow(unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
@@ -66,47 +68,47 @@ pub use holes::make_holes;
 pub use keep::replaced;
 pub use tell::{HostKnows, hwpoison, tell};
 
-/// A system call failed, or the kernel does not have it.
+/// A system call failed, or the kernel lacks it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
     #[error("{call} failed: {}", std::io::Error::from_raw_os_error(*errno))]
     Call {
-        /// Which.
+        /// The system call.
         call: &'static str,
-        /// What it failed with.
+        /// Its errno.
         errno: i32,
     },
     /// The kernel cannot make holes.
     #[error("this kernel has no UFFDIO_POISON; expected Linux 6.6 or newer with CONFIG_USERFAULTFD")]
     NoHoles,
-    /// Healed, the bad page would be given to somebody else, as the host was not told and the page could not be kept.
+    /// A healed page would go to another owner, because the host was not told and the page could not be kept.
     #[error("the bad page at {address:#x} can neither be told of nor kept: it is left where it is")]
     NotKept {
         /// Host virtual address.
         address: u64,
     },
-    /// After healing the old page is still there.
+    /// The old page is still there after healing.
     #[error("the page at {address:#x} is still there; expected memory that is mapped as {backing:?}")]
     StillThere {
         /// Host virtual address.
         address: u64,
-        /// How the caller said it was mapped.
+        /// The mapping as the caller described it.
         backing: Backing,
     },
-    /// There is no huge page to heal with. An access to the range is a SIGBUS until there is.
+    /// No huge page is free to heal with. An access to the range is a SIGBUS until one is.
     #[error("there is no free huge page of {size:#x} bytes in the place of the one at {address:#x}")]
     NoHugePage {
         /// Host virtual address.
         address: u64,
-        /// Bytes.
+        /// Size in bytes.
         size: u64,
     },
 }
 
 impl Error {
-    /// The errno behind it, if the kernel gave one.
+    /// The underlying errno, if the kernel gave one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Call { errno, .. } => Some(*errno),
@@ -115,7 +117,7 @@ impl Error {
     }
 }
 
-/// Names the call that failed just now.
+/// Names the call that has just failed.
 fn failed(call: &'static str) -> Error {
     Error::Call { call, errno: errno() }
 }
@@ -124,7 +126,7 @@ fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// Bytes of the host's pages.
+/// Size of the host's pages in bytes.
 pub fn page_size() -> u64 {
     // SAFETY: sysconf only reads.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
@@ -142,10 +144,10 @@ fn widened(range: &Range<u64>, page: u64) -> Range<u64> {
 /// `madvise`.
 ///
 /// # Safety
-/// What the advice does to the range must be sound.
+/// The effect of the advice on the range must be sound.
 unsafe fn advise(range: &Range<u64>, call: &'static str, advice: libc::c_int) -> Result<(), Error> {
     let size = range.end.saturating_sub(range.start) as usize;
-    // SAFETY: the caller answers for what the advice does; a range that is not mapped is an error.
+    // SAFETY: the caller answers for the effect of the advice; a range that is not mapped is an error.
     match unsafe { libc::madvise(range.start as *mut libc::c_void, size, advice) } {
         0 => Ok(()),
         _ => Err(failed(call)),

@@ -1,8 +1,8 @@
 //! The system calls that containment makes, as data for a VMM's filters.
 //!
-//! A VMM that filters the system calls of its threads adds these to its own: the [`Step`]s that it takes, on the threads that
-//! take them. A thread that makes a call that its filter does not have is killed, with the guest, at the first memory error,
-//! which may be months after the VMM was built.
+//! A VMM that filters the system calls of its threads adds these to its own: the [`Step`]s that it takes, on
+//! the threads that take them. A thread that makes a call outside of its filter is killed, with the guest, at
+//! the first memory error, which may be months after the VMM was built.
 //!
 //! With the feature `seccompiler`, [`allow`] merges rules into a filter of the crate of that name:
 //!
@@ -26,41 +26,42 @@
 //! # fn main() {}
 //! ```
 //!
-//! A [`Rule`] is a system call and what its arguments have to be; a VMM with another kind of filter reads the fields.
+//! A [`Rule`] is a system call with conditions on its arguments; a VMM with another kind of filter reads the
+//! fields.
 //!
-//! Source: seccomp(2); numbers of Linux uapi `linux/kvm.h`, `linux/userfaultfd.h`. Held by tests in which each step runs under
-//! its rules and [`RUNTIME`] alone, and is killed with any of them left out.
+//! Source: seccomp(2); numbers of Linux uapi `linux/kvm.h`, `linux/userfaultfd.h`. Tests run each step under
+//! its rules and [`RUNTIME`] alone, and check that it is killed with any one of them left out.
 
 use std::fmt;
 
 use libc::{c_int, c_long};
 
-/// A system call that is allowed.
+/// An allowed system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// Its number on this architecture.
     pub call: c_long,
-    /// What it is called in manuals: `madvise`.
+    /// Its name in manuals: `madvise`.
     pub name: &'static str,
-    /// What is done by it, where it is allowed for that alone: `MADV_HWPOISON`.
+    /// The single purpose for which it is allowed, if there is one: `MADV_HWPOISON`.
     pub purpose: Option<&'static str>,
-    /// What the arguments have to be, all of them. Any others are as they like.
+    /// Conditions on the arguments, all of which must hold. Other arguments may have any value.
     pub arguments: &'static [Argument],
 }
 
-/// An argument of a system call that has to be `value` in the bits of `mask`. Of an `int` the kernel looks at 32 bits: the
-/// upper half is not compared.
+/// A condition on an argument of a system call: it must equal `value` in the bits of `mask`. The kernel reads
+/// 32 bits of an `int`, so the upper half is not compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Argument {
-    /// Its number, from 0 on.
+    /// The index of the argument, from 0.
     pub index: u8,
-    /// The bits that are compared.
+    /// The compared bits.
     pub mask: u32,
-    /// What they have to be.
+    /// Their required value.
     pub value: u32,
 }
 
-/// A thread of a VMM, by what it does for containment.
+/// A thread of a VMM, by its role in containment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Thread {
     /// It runs a vCPU and contains that one's errors.
@@ -74,11 +75,11 @@ pub enum Thread {
 /// A part of containment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
-    /// What it is.
+    /// The name of the step.
     pub name: &'static str,
-    /// Where it is done.
+    /// The threads that take it.
     pub threads: &'static [Thread],
-    /// What it needs beside [`RUNTIME`].
+    /// The rules that it needs in addition to [`RUNTIME`].
     pub rules: &'static [Rule],
 }
 
@@ -95,17 +96,17 @@ const fn only(
     Rule { call, name, purpose: Some(purpose), arguments }
 }
 
-/// The whole argument.
+/// Compares the whole argument.
 const fn is(index: u8, value: u32) -> Argument {
     Argument { index, mask: u32::MAX, value }
 }
 
-/// No bit of the argument.
+/// Requires that no bit of the mask is set.
 const fn has_no(index: u8, mask: c_int) -> Argument {
     Argument { index, mask: mask as u32, value: 0 }
 }
 
-/// Some bits of the argument.
+/// Requires that these bits are set.
 const fn has(index: u8, bits: c_int) -> Argument {
     Argument { index, mask: bits as u32, value: bits as u32 }
 }
@@ -130,7 +131,7 @@ const SET_VCPU_EVENTS: Rule = ioctl!("KVM_SET_VCPU_EVENTS", 0x4040_aea0);
 const RT_SIGRETURN: Rule = call(libc::SYS_rt_sigreturn, "rt_sigreturn");
 const RT_SIGPROCMASK: Rule = call(libc::SYS_rt_sigprocmask, "rt_sigprocmask");
 const CLOSE: Rule = call(libc::SYS_close, "close");
-/// Of the huge page around.
+/// Applies to the surrounding huge page.
 const MSYNC: Rule =
     only(libc::SYS_msync, "msync", "MS_INVALIDATE", &[is(2, (libc::MS_ASYNC | libc::MS_INVALIDATE) as u32)]);
 const MLOCK2: Rule = only(libc::SYS_mlock2, "mlock2", "MLOCK_ONFAULT", &[is(2, libc::MLOCK_ONFAULT)]);
@@ -141,7 +142,8 @@ const PIPE2: Rule = call(libc::SYS_pipe2, "pipe2");
 const SET_PIPE_SIZE: Rule =
     only(libc::SYS_fcntl, "fcntl", "F_SETPIPE_SZ", &[is(1, libc::F_SETPIPE_SZ as u32)]);
 
-/// What Rust's and C's libraries do on any thread that allocates, locks and ends. A VMM's filters have it.
+/// The calls of Rust's and C's libraries on any thread that allocates, locks and ends. A VMM's filters
+/// already have them.
 pub const RUNTIME: &[Rule] = &[
     call(libc::SYS_futex, "futex"),
     only(
@@ -155,7 +157,7 @@ pub const RUNTIME: &[Rule] = &[
     only(libc::SYS_mprotect, "mprotect", "not PROT_EXEC", &[has_no(2, libc::PROT_EXEC)]),
     call(libc::SYS_brk, "brk"),
     madvise!(MADV_DONTNEED),
-    // Where the clock is not read without the kernel.
+    // For hosts on which reading the clock takes a system call.
     call(libc::SYS_clock_gettime, "clock_gettime"),
     // A Rust program with debug assertions, before it closes a file.
     only(libc::SYS_fcntl, "fcntl", "F_GETFD", &[is(1, libc::F_GETFD as u32)]),
@@ -164,7 +166,7 @@ pub const RUNTIME: &[Rule] = &[
     call(libc::SYS_exit, "exit"),
 ];
 
-/// Once, before the guest runs: SIGBUS's handler, the exit, `Injector::probe`.
+/// The setup before the guest runs: SIGBUS's handler, the exit, `Injector::probe`.
 pub const INSTALL: Step = Step {
     name: "install",
     threads: &[Thread::Other],
@@ -178,7 +180,7 @@ pub const INSTALL: Step = Step {
     ],
 };
 
-/// A SEA exit, or an access that nobody answers: decide and inject.
+/// A SEA exit, or an unanswered access: decide and inject.
 pub const CONTAIN_SEA: Step = Step {
     name: "contain a SEA exit",
     threads: &[Thread::Vcpu],
@@ -195,11 +197,11 @@ pub const CONTAIN_SIGBUS: Step = Step {
 /// The record of an error is a store to guest memory.
 pub const RECORD: Step = Step { name: "record", threads: &[Thread::Vcpu], rules: &[] };
 
-/// Entering a page in the ledger wakes its writer: a futex, which [`RUNTIME`] has.
+/// Entry of a page in the ledger, which wakes the ledger's writer: a futex, which [`RUNTIME`] has.
 pub const ENTER: Step =
     Step { name: "enter in the ledger", threads: &[Thread::Vcpu, Thread::Other], rules: &[] };
 
-/// The ledger's file, replaced as a whole, also where the disk is full.
+/// Replacement of the ledger's file, also on a full disk.
 pub const WRITE_LEDGER: Step = Step {
     name: "write the ledger",
     threads: &[Thread::LedgerWriter],
@@ -210,7 +212,7 @@ pub const WRITE_LEDGER: Step = Step {
         #[cfg(not(target_arch = "x86_64"))]
         call(libc::SYS_readlinkat, "readlinkat"),
         call(libc::SYS_openat, "openat"),
-        // Where the names of three new files in a row are taken.
+        // For the case that the names of three new files in a row are taken.
         call(libc::SYS_getrandom, "getrandom"),
         call(libc::SYS_fchmod, "fchmod"),
         call(libc::SYS_write, "write"),
@@ -224,7 +226,7 @@ pub const WRITE_LEDGER: Step = Step {
     ],
 };
 
-/// [`tell`](crate::tell), with the privilege and without it.
+/// [`tell`](crate::tell), with and without the privilege.
 pub const TELL: Step = Step {
     name: "tell the host",
     threads: &[Thread::Vcpu, Thread::Other],
@@ -261,7 +263,7 @@ pub const HEAL: Step = Step {
         PIPE2,
         SET_PIPE_SIZE,
         CLOSE,
-        // Shared memory; memory that is locked; huge pages.
+        // For shared memory, locked memory and huge pages.
         madvise!(MADV_REMOVE),
         madvise!(MADV_DONTNEED_LOCKED),
         madvise!(MADV_POPULATE_WRITE),
@@ -269,7 +271,7 @@ pub const HEAL: Step = Step {
     ],
 };
 
-/// [`make_holes`](crate::make_holes): what was bad where a guest came from.
+/// [`make_holes`](crate::make_holes): pages that were bad at the source of a migration.
 pub const MAKE_HOLES: Step = Step {
     name: "make holes",
     threads: &[Thread::Other],
@@ -286,11 +288,11 @@ pub const MAKE_HOLES: Step = Step {
 /// [`read`](crate::read), for devices, snapshots and migrations: the handler of SIGBUS returns.
 pub const READ: Step = Step { name: "read guest memory", threads: &[Thread::Other], rules: &[RT_SIGRETURN] };
 
-/// All of them. A migration is [`READ`] on one side and [`MAKE_HOLES`] on the other, and the VMM's own stream.
+/// All steps. A migration is [`READ`] on one side and [`MAKE_HOLES`] on the other, and the VMM's own stream.
 pub const STEPS: &[Step] =
     &[INSTALL, CONTAIN_SEA, CONTAIN_SIGBUS, RECORD, ENTER, WRITE_LEDGER, TELL, HEAL, MAKE_HOLES, READ];
 
-/// What a thread needs that takes all of its steps, [`RUNTIME`] included. Some are there more than once.
+/// The rules for a thread that takes all of its steps, including [`RUNTIME`]. Some occur more than once.
 pub fn rules(thread: Thread) -> impl Iterator<Item = &'static Rule> + Clone {
     let steps = STEPS.iter().filter(move |step| step.threads.contains(&thread));
     RUNTIME.iter().chain(steps.flat_map(|step| step.rules))
@@ -305,13 +307,14 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Merges rules into those of a filter by the crate `seccompiler`, as `SeccompFilter::new` takes them.
+/// Merges rules into those of a filter by the crate `seccompiler`, in the form that `SeccompFilter::new`
+/// takes.
 ///
-/// A call that the filter allows whatever its arguments stays allowed so: rules for some arguments beside it would take the
-/// others away.
+/// A call that the filter allows with any arguments stays so: rules for some arguments would forbid the
+/// others.
 ///
 /// # Errors
-/// `seccompiler`'s. None is known for the rules that are here.
+/// `seccompiler`'s. None is known for the rules of this module.
 #[cfg(all(feature = "seccompiler", any(target_arch = "aarch64", target_arch = "x86_64")))]
 pub fn allow<'a>(
     filter: &mut std::collections::BTreeMap<i64, Vec<seccompiler::SeccompRule>>,
@@ -336,7 +339,7 @@ pub fn allow<'a>(
 
 #[cfg(all(feature = "seccompiler", any(target_arch = "aarch64", target_arch = "x86_64")))]
 impl Rule {
-    /// None: whatever the arguments.
+    /// The conditions; `None` if any arguments are allowed.
     fn conditions(&self) -> Result<Option<seccompiler::SeccompRule>, seccompiler::BackendError> {
         use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
         let conditions: Result<Vec<_>, _> = self

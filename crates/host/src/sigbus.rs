@@ -1,10 +1,11 @@
-//! SIGBUS: recorded by a handler that does nothing else, and taken by the VMM's loop after a run.
+//! SIGBUS: a handler only records it, and the VMM's loop takes it after a run.
 //!
-//! What a vCPU was about to consume (`BUS_MCEERR_AR`) is of the run that met it. An early warning (`BUS_MCEERR_AO`) is the
-//! process's, and with `vm.memory_failure_early_kill` comes to its main thread: the next thread that [`take`]s gets it. It
-//! does not interrupt a run.
+//! A signal for memory that a vCPU was about to consume (`BUS_MCEERR_AR`) belongs to the run that met it. An
+//! early warning (`BUS_MCEERR_AO`) belongs to the process, and with `vm.memory_failure_early_kill` its main
+//! thread receives it: the next thread that calls [`take`] gets it. It does not interrupt a run.
 //!
-//! Source: sigaction(2), `BUS_MCEERR_AR` and `BUS_MCEERR_AO`; Linux `mm/memory-failure.c`, `kvm_send_hwpoison_signal`.
+//! Source: sigaction(2), `BUS_MCEERR_AR` and `BUS_MCEERR_AO`; Linux `mm/memory-failure.c`,
+//! `kvm_send_hwpoison_signal`.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -14,19 +15,19 @@ use libc::{c_int, c_void, siginfo_t};
 
 use crate::{Error, errno};
 
-/// A SIGBUS for memory that is bad.
+/// A SIGBUS for bad memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal {
-    /// `si_addr`: host virtual address of a byte that is bad, down to 128 bytes.
+    /// `si_addr`: host virtual address of a bad byte, rounded down to 128 bytes.
     pub address: u64,
-    /// `si_addr_lsb`: the size of what is bad, as a power of two: a page, or a huge page.
+    /// `si_addr_lsb`: log2 of the size of the bad range: a page, or a huge page.
     pub lsb: u8,
-    /// `BUS_MCEERR_AR`: the thread was about to consume it. Else it is an early warning.
+    /// True for `BUS_MCEERR_AR`: the thread was about to consume the memory. False for an early warning.
     pub action_required: bool,
 }
 
 impl Signal {
-    /// What is bad, host virtual addresses.
+    /// The bad range, host virtual addresses.
     pub fn range(&self) -> Range<u64> {
         let size = 1_u64.checked_shl(self.lsb.into()).unwrap_or(1);
         let start = self.address & !(size - 1);
@@ -39,25 +40,25 @@ const BUS_MCEERR_AR: c_int = 4;
 /// `si_code`: an early warning.
 const BUS_MCEERR_AO: c_int = 5;
 
-/// Early warnings that nobody has taken yet, [`pack`]ed; 0: none. More than these are lost.
+/// Early warnings that nobody has taken yet, [`pack`]ed; 0: none. Further ones are lost.
 static EARLY: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
-/// What the handler leaves for the thread that it interrupted.
+/// The handler's record for the thread that it interrupted.
 struct Record {
-    /// The thread is in a run, or asked for the memory to be made bad.
+    /// True while the thread is in a run, or asked for memory to be made bad.
     expected: AtomicBool,
-    /// What it was about to consume, [`pack`]ed; 0: nothing.
+    /// The memory that the thread was about to consume, [`pack`]ed; 0: none.
     required: AtomicU64,
 }
 
 thread_local! {
-    /// Initialised at compile time and without a destructor: a signal handler may use it.
+    /// It is initialised at compile time and has no destructor, so a signal handler may use it.
     static RECORD: Record =
         const { Record { expected: AtomicBool::new(false), required: AtomicU64::new(0) } };
 }
 
-/// One word, so that a signal finds it whole or not at all. What is bad is a page at least: the low bits of its
-/// address are free.
+/// Packs both into one word, so that a signal handler finds it whole or not at all. The bad range is a page
+/// at least, so the low bits of its address are free.
 fn pack(address: u64, lsb: u8) -> u64 {
     address & !0x7f | PRESENT | u64::from(lsb) & LSB
 }
@@ -70,11 +71,11 @@ fn unpack(packed: u64, action_required: bool) -> Option<Signal> {
     (packed != 0).then_some(signal)
 }
 
-/// The disposition that was there before ours, or sigaction's errno.
+/// The disposition before ours, or sigaction's errno.
 static PREVIOUS: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
 
-/// Installs the handler for the process, once. A SIGBUS that is not of a run goes on to the handler that
-/// was there before, or kills the process as it would have. Early warnings are taken on any thread.
+/// Installs the handler for the process, once. A SIGBUS outside of a run goes on to the earlier handler, or
+/// kills the process as before. Early warnings are recorded on any thread.
 ///
 /// # Errors
 /// [`Error::Call`] with sigaction's errno.
@@ -101,10 +102,10 @@ pub fn install() -> Result<(), Error> {
     }
 }
 
-/// For a program that has a SIGBUS handler of its own, which asks [`handle`] first: from now on none is installed, by
-/// [`install`] neither nor by [`tell`](crate::tell) and the like. To be called before any of them.
+/// Leaves SIGBUS to the program's own handler, which calls [`handle`] first: from now on neither [`install`]
+/// nor [`tell`](crate::tell) and its like install one. Call this before any of them.
 pub fn leave_to_program() {
-    // What `handler` does, which nobody calls, does not matter.
+    // `handler`'s action does not matter, because nobody calls it.
     let _ = PREVIOUS.get_or_init(|| Ok(default()));
 }
 
@@ -120,19 +121,20 @@ fn default() -> libc::sigaction {
     unsafe { std::mem::zeroed() }
 }
 
-/// For a program that has a SIGBUS handler of its own: give it the `siginfo_t` first. True if it was of a
-/// run on this thread, or an early warning, and is recorded; the handler shall return then. Async-signal-safe.
+/// Handles SIGBUS for a program with its own handler, which passes the `siginfo_t` here first. Returns true
+/// if the signal belonged to a run on this thread, or was an early warning, and is recorded; then let the
+/// handler return. Async-signal-safe.
 ///
 /// # Safety
-/// `info` must be what the kernel gave the handler of SIGBUS.
+/// `info` must be the pointer that the kernel passed to the SIGBUS handler.
 pub unsafe fn handle(info: *const siginfo_t) -> bool {
     // SAFETY: by the caller, `info` points to a whole siginfo_t.
     let code = unsafe { (*info).si_code };
     if code != BUS_MCEERR_AR && code != BUS_MCEERR_AO {
         return false;
     }
-    // SAFETY: as above. `si_addr_lsb` is a short behind `si_addr`, which libc's siginfo_t has no name for:
-    // a 64-bit siginfo_t has its union at 16.
+    // SAFETY: as above. `si_addr_lsb` is a short after `si_addr`, for which libc's siginfo_t has no name: a
+    // 64-bit siginfo_t has its union at 16.
     let (address, lsb) =
         unsafe { ((*info).si_addr() as u64, info.cast::<u8>().add(24).cast::<i16>().read_unaligned()) };
     let packed = pack(address, lsb as u8);
@@ -144,14 +146,14 @@ pub unsafe fn handle(info: *const siginfo_t) -> bool {
 }
 
 impl Record {
-    /// Whether it is of a run. A run comes back with its first one: a second is of this thread's own memory, and
-    /// would come for ever.
+    /// Records the signal if it belongs to a run. A run returns after its first one: a second one is for this
+    /// thread's own memory, and would repeat forever.
     fn note(&self, packed: u64) -> bool {
         self.expected.load(Ordering::Relaxed) && put(&self.required, packed)
     }
 }
 
-/// Whether the slot was free.
+/// Fills the slot; returns true if it was free.
 fn put(slot: &AtomicU64, packed: u64) -> bool {
     slot.compare_exchange(0, packed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
@@ -159,7 +161,7 @@ fn put(slot: &AtomicU64, packed: u64) -> bool {
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 use crate::copy::recover_from as recover;
 
-/// There is no copy that could be met.
+/// There is no copy on this architecture.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 unsafe fn recover(_: c_int, _: *mut c_void) -> bool {
     false
@@ -173,11 +175,10 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void)
         return;
     }
     let Some(Ok(previous)) = PREVIOUS.get() else { return };
-    // SAFETY: what was registered is called as it was registered;
-    // sigaction and raise are async-signal-safe.
+    // SAFETY: the old handler is called as it was registered; sigaction and raise are async-signal-safe.
     unsafe {
         match previous.sa_sigaction {
-            // What was sent can be ignored. A fault would come for ever: the kernel kills for it.
+            // A sent signal can be ignored. A fault would repeat forever, so the kernel kills for it.
             libc::SIG_IGN if !is_fault => {}
             libc::SIG_IGN | libc::SIG_DFL => {
                 libc::sigaction(signal, &default(), std::ptr::null_mut());
@@ -196,15 +197,15 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void)
     }
 }
 
-/// What was recorded, once: first what a run on this thread was about to consume. To be asked after each `KVM_RUN` that
-/// was [`recording`], until there is nothing.
+/// Takes a recorded signal: first the memory that a run on this thread was about to consume. Call it after
+/// each `KVM_RUN` in [`recording`], until it returns `None`.
 pub fn take() -> Option<Signal> {
     let required = RECORD.with(|record| record.required.swap(0, Ordering::Relaxed));
     let early = || EARLY.iter().find_map(|slot| unpack(slot.swap(0, Ordering::Relaxed), false));
     unpack(required, true).or_else(early)
 }
 
-/// Runs `run`, which is a `KVM_RUN`, with SIGBUS of this thread recorded for [`take`].
+/// Calls `run`, which is a `KVM_RUN`, and records SIGBUS of this thread for [`take`].
 pub fn recording<T>(run: impl FnOnce() -> T) -> T {
     RECORD.with(|record| {
         record.expected.store(true, Ordering::Relaxed);
@@ -216,8 +217,9 @@ pub fn recording<T>(run: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Runs `act` with SIGBUS of this thread swallowed, also where it is blocked; what was recorded before stays. For a
-/// `madvise(MADV_HWPOISON)` of the VMM's own, which signals its caller: the kernel kills a thread that blocks that.
+/// Calls `act` and swallows SIGBUS of this thread, even if it is blocked; earlier records stay. It is for the
+/// VMM's own `madvise(MADV_HWPOISON)`, which signals its caller: the kernel kills a thread that blocks that
+/// signal.
 pub fn ignoring<T>(act: impl FnOnce() -> T) -> T {
     RECORD.with(|record| {
         let before = record.required.swap(0, Ordering::Relaxed);
@@ -228,7 +230,8 @@ pub fn ignoring<T>(act: impl FnOnce() -> T) -> T {
 }
 
 fn unblocked<T>(act: impl FnOnce() -> T) -> T {
-    // SAFETY: zeroed signal sets are sets, and all of them are ours; the calls change this thread's mask alone.
+    // SAFETY: zeroed signal sets are valid and all of them are ours; the calls change only this thread's
+    // mask.
     let before = unsafe {
         let (mut sigbus, mut before) = (std::mem::zeroed(), std::mem::zeroed());
         libc::sigaddset(&raw mut sigbus, libc::SIGBUS);
@@ -236,7 +239,7 @@ fn unblocked<T>(act: impl FnOnce() -> T) -> T {
         before
     };
     let result = act();
-    // SAFETY: `before` is the set that the kernel has filled in.
+    // SAFETY: the kernel has filled in `before`.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
     result
 }
@@ -249,14 +252,15 @@ mod tests {
 
     use super::*;
 
-    /// Early warnings are the process's: one test at a time.
+    /// Early warnings belong to the process: one test at a time.
     fn installed() -> MutexGuard<'static, ()> {
         static ONE: Mutex<()> = Mutex::new(());
         install().unwrap();
         ONE.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To this thread. (QEMU's user mode does not survive that: this is for a Linux of its own, as in the lab.)
+    /// Sends the signal to this thread. (QEMU's user mode does not survive that: this needs a Linux of its
+    /// own, as in the lab.)
     fn send(code: c_int, address: u64, lsb: i16) {
         send_sigbus(code, address, lsb).unwrap();
     }
@@ -277,7 +281,7 @@ mod tests {
         assert_eq!(take(), None);
     }
 
-    /// The handler of Rust's runtime, which was there before, would have restored the default.
+    /// The earlier handler, that of Rust's runtime, would have restored the default.
     #[test]
     fn early_warnings_to_any_thread_at_any_time_are_for_the_next_run() {
         let _one = installed();
@@ -297,12 +301,13 @@ mod tests {
         assert_eq!(take(), None);
     }
 
-    /// The main thread gets early warnings, whatever it does.
+    /// The main thread gets early warnings at any time.
     #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
     #[test]
     fn an_early_warning_during_a_copy_is_kept_and_the_copy_goes_on() {
         let _one = installed();
-        // What the kernel gives a handler: the siginfo_t of `send_sigbus`, and a context whose PC is in the copy.
+        // The kernel's arguments for a handler: the siginfo_t of `send_sigbus`, and a context whose PC is in
+        // the copy.
         let mut info = [0_u64; 16];
         info[1] = BUS_MCEERR_AO as u32 as u64;
         info[2] = 0x7000;
@@ -317,17 +322,17 @@ mod tests {
         assert!(!crate::copy::is_in_copy(&mut context), "the copy met it");
     }
 
-    /// Else the kernel would kill: force_sig of a blocked signal.
+    /// Otherwise the kernel would kill: force_sig of a blocked signal.
     #[test]
     fn memory_can_be_made_bad_on_a_thread_that_blocks_sigbus_and_it_is_blocked_again_after() {
         let _one = installed();
-        // SAFETY: a zeroed set is one, and it is ours.
+        // SAFETY: a zeroed set is valid, and it is ours.
         let blocked = || unsafe {
             let mut set = std::mem::zeroed();
             libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut set);
             libc::sigismember(&raw const set, libc::SIGBUS)
         };
-        // SAFETY: as above; this thread's mask alone changes.
+        // SAFETY: as above; only this thread's mask changes.
         unsafe {
             let mut sigbus = std::mem::zeroed();
             libc::sigaddset(&raw mut sigbus, libc::SIGBUS);
@@ -351,7 +356,7 @@ mod tests {
         assert_eq!(signal(u64::MAX, 12, true).range(), 0xffff_ffff_ffff_f000..u64::MAX);
     }
 
-    /// A second one in one run is of the thread's own memory: it would come for ever.
+    /// A second signal in one run is for the thread's own memory: it would repeat forever.
     #[test]
     fn only_the_first_of_a_run_is_of_the_run() {
         let record = Record { expected: AtomicBool::new(false), required: AtomicU64::new(0) };

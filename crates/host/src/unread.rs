@@ -1,9 +1,9 @@
-//! Pages beside a bad one that the kernel is kept from reading.
+//! Pages beside a bad one that the kernel must not read.
 //!
-//! For `MADV_HWPOISON` Linux splits a transparent huge page, and looks at each of its other pages whether it is all zeroes,
-//! to put the zero page in its place (since 6.12; before 6.18 it looks at the bad page, too). If a second line of the huge
-//! page is bad, and nobody knows, that is a load by the kernel: the host goes down. Linux does not look at memory that is
-//! locked.
+//! For `MADV_HWPOISON` Linux splits a transparent huge page. It then checks each of the other pages for
+//! zeroes, to put the zero page in its place (since 6.12; before 6.18 it checks the bad page, too). If a
+//! second line of the huge page is bad, and nobody knows, that check is a load by the kernel: the host goes
+//! down. Linux does not check locked memory.
 //!
 //! Source: Linux `mm/migrate.c`, `try_to_map_unused_to_zeropage`; mlock2(2), msync(2).
 
@@ -12,13 +12,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{page_size, widened};
 
-/// Bytes of an entry of a page table, of which there are so many that they fill a page: on aarch64 and x86-64.
+/// Bytes of a page table entry on aarch64 and x86-64; a table of such entries fills a page.
 const ENTRY: u64 = 8;
 
-/// One at a time: none may take the lock of another for the VMM's.
+/// One call at a time: none may take another call's lock for the VMM's.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// The huge pages that these pages are in, locked until this is dropped. If they cannot be locked, they are not.
+/// The huge pages around these pages, locked until this is dropped. If locking fails, they stay unlocked.
 pub(crate) struct Unread {
     locked: Option<Range<u64>>,
     _one: MutexGuard<'static, ()>,
@@ -30,7 +30,7 @@ impl Unread {
         let blocks = widened(pages, page_size() / ENTRY * page_size());
         let lock = !blocks.is_empty() && !is_locked(&blocks);
         if lock {
-            // SAFETY: what is there stays as it is; on fault: nothing comes in.
+            // SAFETY: the content does not change; with MLOCK_ONFAULT nothing is brought in.
             unsafe { libc::mlock2(start(&blocks), size(&blocks), libc::MLOCK_ONFAULT) };
         }
         Self { locked: lock.then_some(blocks), _one: one }
@@ -40,15 +40,15 @@ impl Unread {
 impl Drop for Unread {
     fn drop(&mut self) {
         if let Some(blocks) = &self.locked {
-            // SAFETY: what is there stays as it is.
+            // SAFETY: the content does not change.
             unsafe { libc::munlock(start(blocks), size(blocks)) };
         }
     }
 }
 
-/// Some of it is locked: by the VMM, which would not like it to be unlocked.
+/// Returns true if part of it is locked: by the VMM, which does not expect it to be unlocked.
 fn is_locked(blocks: &Range<u64>) -> bool {
-    // SAFETY: asynchronously, nothing is written; to invalidate does nothing but to refuse where memory is locked.
+    // SAFETY: an asynchronous sync writes nothing; MS_INVALIDATE only refuses locked memory.
     let refused =
         unsafe { libc::msync(start(blocks), size(blocks), libc::MS_ASYNC | libc::MS_INVALIDATE) } != 0;
     refused && crate::errno() == libc::EBUSY
@@ -73,18 +73,18 @@ mod tests {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// 8 MiB, so that two whole huge pages of 2 MiB are in it.
+    /// 8 MiB, which contain two whole huge pages of 2 MiB.
     fn memory() -> Range<u64> {
         let (bytes, access) = (8 << 20, libc::PROT_READ | libc::PROT_WRITE);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: new memory, where the kernel likes.
+        // SAFETY: new memory at an address of the kernel's choice.
         let memory = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0) };
         assert_ne!(memory, libc::MAP_FAILED);
         let huge = (memory as u64).next_multiple_of(2 << 20);
         huge..huge + (4 << 20)
     }
 
-    /// One test, as what is locked is the process's.
+    /// One test, because locked memory is counted for the process.
     #[test]
     fn huge_pages_around_are_locked_meanwhile_and_what_was_locked_before_stays_so() {
         if page_size() != 4096 {
@@ -102,7 +102,7 @@ mod tests {
         }
         assert_eq!((meanwhile, locked()), (2048, 0));
 
-        // SAFETY: what is there stays as it is.
+        // SAFETY: the content does not change.
         assert_eq!(unsafe { libc::mlock(page.start as *const libc::c_void, 4096) }, 0);
         let unread = Unread::new(&page);
         assert_eq!(locked(), 4);

@@ -1,4 +1,5 @@
-//! A program with a SIGBUS handler of its own: in a process of its own, as a handler is the process's.
+//! A program with its own SIGBUS handler; it needs a process of its own, because a handler belongs to the
+//! process.
 
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
@@ -7,9 +8,9 @@ use seawall_host::{HostKnows, sigbus, tell};
 
 extern "C" fn own(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
-/// The handler that SIGBUS has now.
+/// The present SIGBUS handler.
 fn handler() -> usize {
-    // SAFETY: a zeroed sigaction is a valid one, and it is ours; nothing is installed.
+    // SAFETY: a zeroed sigaction is valid and ours; nothing is installed.
     unsafe {
         let mut now: libc::sigaction = std::mem::zeroed();
         assert_eq!(libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut now), 0);
@@ -29,7 +30,7 @@ fn a_handler_of_the_programs_own_is_never_replaced() {
     sigbus::leave_to_program();
     sigbus::install().unwrap();
     assert_eq!(handler(), own as *const () as usize);
-    // There is nothing at these addresses: no page is taken.
+    // Nothing is mapped at these addresses: no page is taken.
     assert_eq!(tell(0x1000..0x2000), HostKnows::Unknown);
     assert_eq!(handler(), own as *const () as usize);
 }

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     const RAM: u64 = 0x4000_0000;
     const VECTORS: u64 = RAM + 0x1000;
     const CODE: u64 = RAM + 0x2000;
-    /// mrs x0, esr_el1; mrs x1, far_el1; str x0, [x2]: the last is an MMIO exit.
+    /// mrs x0, esr_el1; mrs x1, far_el1; str x0, [x2]: the last one is an MMIO exit.
     const HANDLER: [u32; 3] = [0xd538_5200, 0xd538_6001, 0xf900_0040];
     /// movz x0, #0x8400, lsl #16; movk x0, #8; hvc #0: PSCI SYSTEM_OFF.
     const OFF: [u32; 3] = [0xd2b0_8000, 0xf280_0100, 0xd400_0002];
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     vcpu.complete_mmio()?;
     register.heal(line);
 
-    // 2. The host itself takes the page for bad: SIGBUS, the same abort, and a fresh page heals it.
+    // 2. The host takes the page for bad: SIGBUS, the same abort, and a fresh page heals it.
     vm.hwpoison(CODE, 0x1000)?;
     vcpu.set_reg(Reg::Pc, CODE)?;
     println!("{:x?}", vcpu.run()?);

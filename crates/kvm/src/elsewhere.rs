@@ -1,14 +1,14 @@
-//! What is here of the backend on hosts that are not aarch64 Linux: a clear word.
+//! The part of the backend on hosts other than aarch64 Linux: a clear error.
 
-/// `/dev/kvm` of an arm64 host, which this is not.
+/// `/dev/kvm` of an arm64 host, which this host is not.
 #[derive(Debug)]
 pub enum Kvm {}
 
-/// Why there is no vCPU.
+/// The reason why there is no vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Compiled for another host.
+    /// The crate was compiled for another host.
     #[error(
         "KVM/arm64 is not available here: expected a program built for aarch64 Linux, this one is for {} {}; \
          `cargo xtask lab` runs one on real KVM without Arm hardware",

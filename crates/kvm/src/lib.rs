@@ -1,10 +1,10 @@
-//! `/dev/kvm` on aarch64 Linux, driven by the trait [`Vcpu`](seawall_inject::Vcpu): SEA exits, MMIO, NISV
-//! and system events, SIGBUS on a vCPU's thread as an exit of its own, and the extended
-//! `KVM_SET_VCPU_EVENTS` on kernels that do not know it, by [`seawall_inject`]. A VMM that has vCPUs of its own takes that
-//! crate and `seawall-host` alone.
+//! `/dev/kvm` on aarch64 Linux, behind the trait [`Vcpu`](seawall_inject::Vcpu): SEA exits, MMIO, NISV and
+//! system events, SIGBUS on a vCPU's thread as an exit of its own, and, by [`seawall_inject`], the extended
+//! `KVM_SET_VCPU_EVENTS` on kernels that lack it. A VMM with its own vCPUs uses only that crate and
+//! `seawall-host`.
 //!
-//! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only; elsewhere `Kvm::open` says so): the backend
-//! - [`probe`]: what this host offers, on any host
+//! - `Kvm`, `Vm`, `Vcpu` (aarch64 Linux only; elsewhere `Kvm::open` returns an error): the backend
+//! - [`probe`]: the features of this host, on any host
 //!
 //! ```no_run
 //! # #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

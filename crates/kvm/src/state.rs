@@ -1,4 +1,5 @@
-//! What a vCPU and an interrupt controller are at one moment, to go on elsewhere: plain data, on any host.
+//! The state of a vCPU and of an interrupt controller at one moment, to continue elsewhere: plain data, on
+//! any host.
 
 use seawall_arm::sysreg;
 use seawall_events::wire::system_reg_id;
@@ -6,22 +7,23 @@ use serde::{Deserialize, Serialize};
 
 /// `KVM_REG_SIZE_MASK`, shifted down.
 const SIZE_SHIFT: u32 = 52;
-/// Bits [31:16] of an id: which kind of register (`KVM_REG_ARM_COPROC_MASK`).
+/// Bits [31:16] of an id: the kind of register (`KVM_REG_ARM_COPROC_MASK`).
 const KIND_SHIFT: u32 = 16;
 /// Firmware's pseudo-registers: `KVM_REG_ARM_FW`, `KVM_REG_ARM_FW_FEAT_BMAP`.
 const FIRMWARE: [u64; 2] = [0x14, 0x16];
-/// `KVM_REG_ARM_TIMER_CNT`. It has the encoding of CNTV_CVAL_EL0, and `KVM_REG_ARM_TIMER_CVAL` that of CNTVCT_EL0: so
-/// the kernel's headers have it, for ever (api.rst, `KVM_SET_ONE_REG`).
+/// `KVM_REG_ARM_TIMER_CNT`. It has the encoding of CNTV_CVAL_EL0, and `KVM_REG_ARM_TIMER_CVAL` that of
+/// CNTVCT_EL0. The kernel's headers swapped them, and keep it so (api.rst, `KVM_SET_ONE_REG`).
 pub(crate) const TIMER_CNT: u64 = system_reg_id(sysreg::CNTV_CVAL_EL0);
 /// `KVM_REG_ARM_PTIMER_CNT`: CNTPCT_EL0.
 pub(crate) const PTIMER_CNT: u64 = system_reg_id(sysreg::CNTPCT_EL0);
 /// MPIDR_EL1.
 pub(crate) const MPIDR: u64 = system_reg_id(sysreg::MPIDR_EL1);
 
-/// A vCPU that stands still. Made and used by `Vcpu::save` and `Vcpu::restore`; only its VMM's like can use it.
+/// A vCPU that stands still. `Vcpu::save` makes it and `Vcpu::restore` uses it; it fits only a VM like its
+/// own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedVcpu {
-    /// All of `KVM_GET_REG_LIST`, in its order.
+    /// All registers of `KVM_GET_REG_LIST`, in its order.
     pub(crate) registers: Vec<Register>,
     /// `struct kvm_mp_state`.
     pub(crate) mp_state: u32,
@@ -33,22 +35,22 @@ pub struct SavedVcpu {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Register {
     pub(crate) id: u64,
-    /// As many bytes as the id says.
+    /// The value, with the size that the id gives.
     pub(crate) value: Vec<u8>,
 }
 
-/// Bytes of a register with this id.
+/// Size in bytes of a register with this id.
 pub(crate) fn register_size(id: u64) -> usize {
     1 << (id >> SIZE_SHIFT & 0xf)
 }
 
 impl Register {
-    /// Whether it has as many bytes as its id says.
+    /// Returns true if the value has the size that its id gives.
     pub(crate) fn is_whole(&self) -> bool {
         self.value.len() == register_size(self.id)
     }
 
-    /// Counters are the VM's, not the vCPU's.
+    /// Returns true for counters, which belong to the VM, not to the vCPU.
     pub(crate) fn is_counter(&self) -> bool {
         matches!(self.id, TIMER_CNT | PTIMER_CNT)
     }
@@ -59,8 +61,8 @@ impl Register {
 }
 
 impl SavedVcpu {
-    /// The registers of the vCPU in the order in which they are to be set: what firmware there is decides which others
-    /// there are.
+    /// The registers of the vCPU in the order in which to set them: the firmware registers decide which
+    /// others exist.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = &Register> {
         let (firmware, others): (Vec<_>, Vec<_>) =
             self.registers.iter().filter(|register| !register.is_counter()).partition(|r| r.is_firmware());
@@ -79,37 +81,37 @@ impl SavedVcpu {
     }
 }
 
-/// A GICv3 whose vCPUs stand still, without LPIs. Made and used by `Gic::save` and `Gic::restore`.
+/// A GICv3 whose vCPUs stand still, without LPIs. `Gic::save` makes it and `Gic::restore` uses it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedGic {
-    /// What [`distributor`] names.
+    /// The registers that [`distributor`] lists.
     pub(crate) distributor: Vec<u32>,
-    /// Levels of the lines of INTIDs 32 and on, 32 each.
+    /// Line levels of the INTIDs from 32 on, 32 in each word.
     pub(crate) levels: Vec<u32>,
     pub(crate) cpus: Vec<GicCpuState>,
 }
 
-/// What a GICv3 has of one vCPU.
+/// The state that a GICv3 has for one vCPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GicCpuState {
-    /// What [`REDISTRIBUTOR`] names.
+    /// The registers that [`REDISTRIBUTOR`] lists.
     pub(crate) redistributor: Vec<u32>,
-    /// Levels of the lines of INTIDs 0 to 31.
+    /// Line levels of INTIDs 0 to 31.
     pub(crate) levels: u32,
-    /// What [`INTERFACE`] names, as far as it is there.
+    /// The registers that [`INTERFACE`] lists, if they exist.
     pub(crate) interface: Vec<Option<u64>>,
 }
 
-/// Offset from a register that sets bits to that which clears them: GICD_ISENABLER and ICENABLER, GICD_ISACTIVER and
-/// ICACTIVER, and a redistributor's.
+/// Offset from a register that sets bits to the one that clears them: GICD_ISENABLER and ICENABLER,
+/// GICD_ISACTIVER and ICACTIVER, and a redistributor's.
 pub(crate) const CLEARS: u32 = 0x80;
 
 /// A register of distributor or redistributor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GicRegister {
     pub(crate) offset: u32,
-    /// A write sets bits, and one at [`CLEARS`] from it clears them. (ISPENDR is no such register here: it is written as
-    /// it is read.)
+    /// True if a write sets bits, and a write at [`CLEARS`] from it clears them. (ISPENDR is not such a
+    /// register here: a write replaces its value.)
     pub(crate) sets: bool,
 }
 
@@ -121,10 +123,11 @@ const fn sets(offset: u32) -> GicRegister {
     GicRegister { offset, sets: true }
 }
 
-/// The distributor's registers for INTIDs 32 to `interrupts`, in the order in which they are to be written: IIDR is the
-/// first, as it says how KVM is to behave; routes are known before anything is pending. CTLR comes before what is enabled
-/// and pending: KVM queues an interrupt for its vCPU when it becomes pending while all three are so, and never again. With
-/// CTLR last, a timer that had fired before the guest was saved stayed pending for ever (Linux 7.3).
+/// The distributor's registers for INTIDs 32 to `interrupts`, in the order in which to write them. IIDR is
+/// the first, because it selects KVM's behaviour; routes come before anything pending. CTLR comes before the
+/// enable and pending bits: KVM queues an interrupt for its vCPU when it becomes pending while all three are
+/// set, and never later. With CTLR last, a timer that had fired before the guest was saved stayed pending
+/// forever (Linux 7.3).
 ///
 /// Source: IHI 0069 (GICv3), 12.8; Linux, Documentation/virt/kvm/devices/arm-vgic-v3.rst.
 pub(crate) fn distributor(interrupts: u32) -> impl Iterator<Item = GicRegister> {
@@ -138,7 +141,7 @@ pub(crate) fn distributor(interrupts: u32) -> impl Iterator<Item = GicRegister> 
     const IPRIORITYR: u32 = 0x400;
     const ICFGR: u32 = 0xc00;
     const IROUTER: u32 = 0x6000;
-    // Words of a register with so many bits for each interrupt.
+    // The words of a register with `bits` bits for each interrupt.
     let words = move |base: u32, bits: u32| (bits..interrupts * bits / 32).map(move |n| base + 4 * n);
     [IIDR, CTLR, STATUSR]
         .into_iter()
@@ -152,7 +155,8 @@ pub(crate) fn distributor(interrupts: u32) -> impl Iterator<Item = GicRegister> 
         .chain(words(ISACTIVER, 1).map(sets))
 }
 
-/// A redistributor's registers, in the order in which they are to be written. There are no LPIs, so none of theirs.
+/// A redistributor's registers, in the order in which to write them. LPI registers are missing, because there
+/// are no LPIs.
 ///
 /// Source: IHI 0069, 12.10, 12.11.
 pub(crate) const REDISTRIBUTOR: [GicRegister; 17] = {
@@ -178,9 +182,9 @@ pub(crate) const REDISTRIBUTOR: [GicRegister; 17] = {
     ]
 };
 
-/// The CPU interface's registers, as `KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS` numbers them, in the order in which they are to be
-/// written: ICC_CTLR_EL1.CBPR decides what ICC_BPR1_EL1 is. How many active priorities registers there are depends on the
-/// host.
+/// The CPU interface's registers, by the numbers of `KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS`, in the order in which
+/// to write them: ICC_CTLR_EL1.CBPR decides the meaning of ICC_BPR1_EL1. The number of active priorities
+/// registers depends on the host.
 pub(crate) const INTERFACE: [u16; 15] = [
     sysreg::ICC_SRE_EL1,
     sysreg::ICC_CTLR_EL1,
@@ -199,7 +203,7 @@ pub(crate) const INTERFACE: [u16; 15] = [
     sysreg::ICC_IGRPEN1_EL1,
 ];
 
-/// Bits [63:32] of an attribute that is of one vCPU: its affinity, out of MPIDR_EL1.
+/// Bits [63:32] of a vCPU's attribute: its affinity, from MPIDR_EL1.
 pub(crate) fn affinity(mpidr: u64) -> u64 {
     let aff3 = mpidr >> 32 & 0xff;
     let others = mpidr & 0xff_ffff;
@@ -235,7 +239,8 @@ mod tests {
         assert_eq!(state.counters().map(|r| r.id).collect::<Vec<_>>(), [TIMER_CNT, PTIMER_CNT]);
     }
 
-    /// arm-vgic-v3.rst: Aff3 in [63:56], Aff2 to Aff0 in [55:32]. Bits 31 and 30 of MPIDR are no affinity.
+    /// arm-vgic-v3.rst: Aff3 in [63:56], Aff2 to Aff0 in [55:32]. Bits 31 and 30 of MPIDR are not part of the
+    /// affinity.
     #[test]
     fn a_vcpus_attributes_have_its_affinity_above() {
         assert_eq!(affinity(0x0000_00ab_80cd_ef12), 0xabcd_ef12_0000_0000);

@@ -1,5 +1,5 @@
-//! What a VMM of several vCPUs needs of the kernel: interrupt lines, vCPUs that wait to be turned on, kicks. On real KVM:
-//! `cargo xtask lab tests`.
+//! Kernel features for a VMM with several vCPUs: interrupt lines, vCPUs that wait to be turned on, kicks. On
+//! real KVM: `cargo xtask lab tests`.
 
 #![cfg(all(target_os = "linux", target_arch = "aarch64"))]
 
@@ -16,12 +16,12 @@ const DISTRIBUTOR: u64 = 0x0800_0000;
 const REDISTRIBUTORS: u64 = 0x080a_0000;
 /// b .
 const LOOP: [u32; 1] = [0x1400_0000];
-/// str wzr, [x4]; ldr w3, [x1]; str w3, [x2]: the last is an MMIO exit.
+/// str wzr, [x4]; ldr w3, [x1]; str w3, [x2]: the last one is an MMIO exit.
 const LOAD_AND_TELL: [u32; 3] = [0xb900_009f, 0xb940_0023, 0xb900_0043];
 /// ldr w3, [x1]; movz x0, #0x8400, lsl #16; movk x0, #8; hvc #0: PSCI SYSTEM_OFF.
 const LOAD_AND_OFF: [u32; 4] = [0xb940_0023, 0xd2b0_8000, 0xf280_0100, 0xd400_0002];
 
-/// A VM with these instructions at the base of RAM; none without /dev/kvm.
+/// A VM with these instructions at the base of RAM; `None` without /dev/kvm.
 fn vm(code: &[u32]) -> Option<Vm> {
     let kvm = Kvm::open().inspect_err(|error| println!("skipped: {error}")).ok()?;
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), 1 << 20)]).unwrap();
@@ -45,7 +45,7 @@ fn a_kick_ends_the_run_of_a_busy_guest() {
     thread::sleep(Duration::from_millis(50));
     kicker.kick();
     assert_eq!(runs.join().unwrap(), Exit::Intr);
-    // The thread is gone: nothing happens.
+    // The thread has ended: nothing happens.
     kicker.kick();
 }
 

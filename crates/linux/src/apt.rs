@@ -1,8 +1,8 @@
-//! Debian's packages by a private apt: own sources, lists and cache, from the mirror that the host's apt uses. No root,
-//! and nothing of the host's own apt is changed.
+//! Debian's packages by a private apt: its own sources, lists and cache, from the mirror of the host's apt.
+//! It needs no root, and changes nothing of the host's own apt.
 //!
-//! What apt takes is checked by it: the suite's signature by Debian's archive keys, the lists by the suite's hashes, the
-//! packages by the lists'.
+//! apt verifies each download: the suite's signature by Debian's archive keys, the lists by the suite's
+//! hashes, the packages by the lists' hashes.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -13,20 +13,20 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::process::{self, Note, cannot_run};
 
-/// Where Debian's archive keys are; without them nothing is taken.
+/// Paths of Debian's archive keys; without them nothing is accepted.
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
-/// Names a mirror of Debian where the host's apt has none, such as on Ubuntu.
+/// The variable with a Debian mirror for hosts whose apt has none, such as Ubuntu.
 const MIRROR: &str = "SEAWALL_DEBIAN_MIRROR";
-/// What to do without apt or a network.
+/// Advice for a host without apt or a network.
 const BY_HAND: &str = "fetch on a Debian host, or give an arm64 kernel and a static arm64 busybox yourself";
 
-/// A version of a package that a suite has.
+/// A version of a package in a suite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The package's name.
     pub package: String,
-    /// As Debian writes it.
+    /// The version as Debian writes it.
     pub version: String,
 }
 
@@ -35,26 +35,27 @@ pub struct Candidate {
 pub struct Apt {
     folder: PathBuf,
     architecture: String,
-    /// The first has the sources as well.
+    /// The suites; the first one has the sources as well.
     suites: RefCell<Vec<String>>,
     updated: Cell<bool>,
 }
 
 impl Apt {
-    /// In a folder of its own, for packages of these suites for arm64; nothing is fetched yet. Two processes must not use
-    /// one folder at once: no other lock is taken, as nothing of the host's own apt is touched.
+    /// An apt in its own folder, for packages of these suites for arm64; nothing is fetched yet. Two
+    /// processes must not use one folder at once: there is no other lock, because the host's own apt is not
+    /// involved.
     pub fn new(folder: PathBuf, suites: &[&str]) -> Self {
         Self::for_architecture(folder, suites, "arm64")
     }
 
-    /// The same for another architecture, by dpkg's name of it.
+    /// The same for another architecture, by dpkg's name.
     pub fn for_architecture(folder: PathBuf, suites: &[&str], architecture: &str) -> Self {
         let suites = suites.iter().map(ToString::to_string).collect();
         let architecture = architecture.to_owned();
         Self { folder, architecture, suites: RefCell::new(suites), updated: Cell::new(false) }
     }
 
-    /// Adds a suite to what there is, at the cost of a larger list.
+    /// Adds a suite, at the cost of a larger list.
     pub fn add(&self, suite: &str) {
         if self.suites.borrow().iter().all(|known| known != suite) {
             self.suites.borrow_mut().push(suite.to_owned());
@@ -62,7 +63,7 @@ impl Apt {
         }
     }
 
-    /// The names of all packages that begin like this.
+    /// The names of all packages with this prefix.
     ///
     /// # Errors
     /// [`Error`].
@@ -72,7 +73,7 @@ impl Apt {
         Ok(output.lines().map(str::to_owned).collect())
     }
 
-    /// The versions of a package, as apt lists them: the best of each name first.
+    /// The versions of a package, in apt's order: the best of each name first.
     ///
     /// # Errors
     /// [`Error`].
@@ -82,11 +83,11 @@ impl Apt {
         Ok(candidates(&output))
     }
 
-    /// Fetches a package, written as apt writes it (`NAME`, `NAME=VERSION`, `NAME:arm64`), and unpacks it into a folder.
-    /// Gives the name of the package's file, which has its version and architecture in it.
+    /// Fetches a package in apt's notation (`NAME`, `NAME=VERSION`, `NAME:arm64`), and unpacks it into a
+    /// folder. Returns the name of the package's file, which contains its version and architecture.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it cannot be had, and [`Error`].
+    /// [`Error::Unavailable`] if it is not available, and [`Error`].
     pub fn unpack(&self, package: &str, into: &Path, note: Note<'_>) -> Result<String> {
         let folder = self.empty_folder(package)?;
         let mut command = self.tool("apt-get");
@@ -99,11 +100,12 @@ impl Apt {
         Ok(name)
     }
 
-    /// Fetches a package with all that it depends on, whatever of it the host has, but for the packages `left_out`; and
-    /// unpacks what is `wanted` of them (by the package's name) into a folder. What is only recommended is not fetched.
+    /// Fetches a package with all its dependencies, even those that the host has, except for the packages in
+    /// `left_out`; then unpacks the `wanted` ones (by the package's name) into a folder. Recommended packages
+    /// are not fetched.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it cannot be had, and [`Error`].
+    /// [`Error::Unavailable`] if it is not available, and [`Error`].
     pub fn unpack_with_dependencies(
         &self,
         package: &str,
@@ -146,10 +148,10 @@ impl Apt {
         process::run(&mut command, &self.folder.join("dpkg.log"), note)
     }
 
-    /// Fetches the upstream tarball of a source package of the first suite, as large as it is.
+    /// Fetches the upstream tarball of a source package of the first suite, of any size.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it cannot be had, and [`Error`].
+    /// [`Error::Unavailable`] if it is not available, and [`Error`].
     pub fn tarball(&self, source: &str, note: Note<'_>) -> Result<PathBuf> {
         let folder = self.empty_folder(&format!("source-{source}"))?;
         let suite = self.suites.borrow().first().cloned().unwrap_or_default();
@@ -173,7 +175,7 @@ impl Apt {
         Ok(folder)
     }
 
-    /// The file that a command of apt's put into the folder.
+    /// The file that an apt command put into the folder.
     fn fetch(&self, mut command: Command, folder: &Path, extension: &str, note: Note<'_>) -> Result<PathBuf> {
         self.update(note)?;
         process::run(&mut command, &self.folder.join("download.log"), note).map_err(unavailable)?;
@@ -182,7 +184,7 @@ impl Apt {
         found.ok_or_else(|| Error::unavailable(format!("apt fetched no *.{extension}"), BY_HAND))
     }
 
-    /// Fetches the lists, once for all suites there are.
+    /// Fetches the lists, once for all suites.
     fn update(&self, note: Note<'_>) -> Result<()> {
         if self.updated.get() {
             return Ok(());
@@ -218,7 +220,7 @@ impl Apt {
     }
 }
 
-/// A program that failed for want of what it was to fetch.
+/// The error of a program whose download failed.
 fn unavailable(error: Error) -> Error {
     match error {
         Error::Program { .. } => {
@@ -246,12 +248,13 @@ fn mirror() -> Result<String> {
     })
 }
 
-/// The main archive among the addresses that apt uses: those of security updates and of other vendors end otherwise.
+/// The main archive among apt's addresses: those of security updates and of other vendors have another
+/// ending.
 fn archive(addresses: &str) -> Option<String> {
     addresses.lines().find(|line| line.trim_end_matches('/').ends_with("/debian")).map(str::to_owned)
 }
 
-/// A `status` file of dpkg's by which these packages are there, in whatever version.
+/// A dpkg `status` file that lists these packages as installed, in any version.
 fn installed(packages: &[&str]) -> String {
     if packages.is_empty() {
         return String::new();
@@ -269,7 +272,7 @@ fn installed(packages: &[&str]) -> String {
     )
 }
 
-/// The private `sources.list`: one architecture (with what is for all), and sources of the first suite.
+/// The private `sources.list`: one architecture (with the packages for all), and sources of the first suite.
 fn sources(mirror: &str, keyring: &str, suites: &[String], architecture: &str) -> String {
     let mut lines = String::new();
     if let Some(suite) = suites.first() {
@@ -296,7 +299,8 @@ fn configuration(folder: &Path) -> String {
     )
 }
 
-/// What `apt-cache madison` says: `PACKAGE | VERSION | ADDRESS SUITE ARCHITECTURE Packages`; sources are left out.
+/// The candidates in the output of `apt-cache madison`: `PACKAGE | VERSION | ADDRESS SUITE ARCHITECTURE
+/// Packages`; sources are left out.
 fn candidates(madison: &str) -> Vec<Candidate> {
     let lines = madison.lines().filter(|line| line.ends_with(" Packages"));
     let fields = lines.filter_map(|line| {

@@ -1,4 +1,4 @@
-//! What was fetched once is not fetched again: a folder with its files' hashes, checked on each use.
+//! A cache of fetched folders: each has its files' hashes, which are checked on each use.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,22 +9,23 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Lines as of sha256sum(1): the hash in hexadecimal, two spaces, the path in the folder. `sha256sum -c` reads it.
+/// The hash file, in the format of sha256sum(1): the hash in hexadecimal, two spaces, the path in the folder.
+/// `sha256sum -c` reads it.
 const HASHES: &str = "SHA256SUMS";
 
-/// What is in a cached folder.
+/// The state of a cached folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Nothing, or a folder that is not ours.
+    /// It is missing, or is not ours.
     Missing,
-    /// Files that are not what they were when they came.
+    /// Its files have changed since they were fetched.
     Damaged,
-    /// Every file as it came.
+    /// Every file is as it was fetched.
     Good,
 }
 
-/// Makes a folder by `make`, in a new one beside it that takes its place when it is whole: whoever is interrupted leaves
-/// nothing that could be taken for it.
+/// Makes a folder by `make`, in a new one beside it that takes its place once complete: an interruption
+/// leaves nothing that could be taken for it.
 pub(crate) fn make(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let new = folder.with_extension(format!("new-{}", std::process::id()));
     files::remove_folder(&new)?;
@@ -39,7 +40,7 @@ pub(crate) fn make(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Res
     made
 }
 
-/// Whether the files of a folder are what they were.
+/// Compares the files of a folder with their hashes.
 pub(crate) fn check(folder: &Path) -> Result<State> {
     let path = folder.join(HASHES);
     if !path.exists() {
@@ -49,7 +50,7 @@ pub(crate) fn check(folder: &Path) -> Result<State> {
     Ok(if good { State::Good } else { State::Damaged })
 }
 
-/// Does something that no other process does at the same time, in this folder.
+/// Runs an action while no other process does so in this folder.
 pub(crate) fn alone<T>(folder: &Path, note: &dyn Fn(&str), work: impl FnOnce() -> Result<T>) -> Result<T> {
     files::create_folder(folder)?;
     let path = folder.join("lock");

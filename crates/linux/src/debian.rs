@@ -1,4 +1,4 @@
-//! Debian's own kernel for arm64, the modules of it that test a CPU, and its busybox: nothing of them is built or changed.
+//! Debian's own kernel for arm64, its modules that test a CPU, and its busybox: nothing is built or changed.
 
 use std::path::{Path, PathBuf};
 
@@ -10,30 +10,30 @@ use crate::error::{Error, Result};
 use crate::process::Note;
 use crate::{Guest, files, initramfs, modules};
 
-/// Debian 13 for what must stay, its backports for the kernel; and where newer kernels come first.
+/// Debian 13 for the stable parts, its backports for the kernel; and the suite where newer kernels come
+/// first.
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
 const UNSTABLE: &str = "sid";
-/// `KVM_EXIT_ARM_SEA` came in 6.19; all that was measured was measured on 7.x.
+/// `KVM_EXIT_ARM_SEA` came in 6.19; all measurements were made on 7.x.
 const OLDEST: [u32; 4] = [7, 0, 0, 0];
-/// The packages with a kernel in them, by the names of this scheme and of the one before.
+/// The prefixes of packages that contain a kernel, in the present naming scheme and in the one before.
 const PREFIXES: [&str; 2] = ["linux-binary-", "linux-image-"];
-/// A version whose package was removed already is passed over, this many times.
+/// The number of versions to skip because their package is already removed.
 const TRIES: usize = 3;
 const BUSYBOX: &str = "busybox-static:arm64";
-/// In the cached folder.
+/// The kernel's name in the cached folder.
 const KERNEL: &str = "vmlinuz";
 const MODULES: &str = "modules";
 const STORAGE: &str = "storage";
 const RELEASE: &str = "release";
 const PACKAGES: &str = "packages";
-/// Changed when this file makes something else of the packages.
+/// Changes when this file unpacks the packages differently.
 const VERSION: &str = "2";
 
-/// Which of Debian's kernels for arm64.
+/// A flavour of Debian's kernel for arm64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Flavour {
-    /// `linux-image-cloud-arm64`: for virtual machines, with few drivers, and so quick to fetch. What is taken if nothing
-    /// else is said.
+    /// `linux-image-cloud-arm64`: for virtual machines, with few drivers, and so quick to fetch. The default.
     #[default]
     Cloud,
     /// `linux-image-arm64`: for any machine.
@@ -45,15 +45,15 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// All that Debian has. There is none with pages of 64 KiB.
+    /// All of Debian's flavours. There is none with pages of 64 KiB.
     pub const ALL: [Self; 4] = [Self::Cloud, Self::Generic, Self::Realtime, Self::Pages16K];
 
-    /// The flavour that is asked for by this word: `cloud`, `default`, `rt` or `16k`.
+    /// The flavour with this option word: `cloud`, `default`, `rt` or `16k`.
     pub fn by_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|flavour| flavour.word() == word)
     }
 
-    /// The word by which it is asked for.
+    /// The option word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Cloud => "cloud",
@@ -63,7 +63,7 @@ impl Flavour {
         }
     }
 
-    /// How `uname -r` and the names of its packages end.
+    /// The suffix of `uname -r` and of its packages' names.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cloud => "cloud-arm64",
@@ -73,7 +73,7 @@ impl Flavour {
         }
     }
 
-    /// Bytes of a page.
+    /// Size of a page in bytes.
     pub const fn page(self) -> u64 {
         match self {
             Self::Cloud | Self::Generic | Self::Realtime => 0x1000,
@@ -82,18 +82,19 @@ impl Flavour {
     }
 }
 
-/// What is fetched, and where it is kept.
+/// A request for a guest, and the directory that keeps it.
 ///
-/// The directory has for each flavour the folder `debian-SUITE-FLAVOUR-VERSION`, with kernel, busybox and modules, and the
-/// file `initrd-SUITE-FLAVOUR.cpio`. `SUITE` is `default` if none was named; the cloud kernel goes without its flavour.
+/// For each flavour the directory has the folder `debian-SUITE-FLAVOUR-VERSION`, with kernel, busybox and
+/// modules, and the file `initrd-SUITE-FLAVOUR.cpio`. `SUITE` is `default` if none was named; the cloud
+/// kernel's names have no flavour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// Everything goes below this directory; [`crate::cache_directory`] is the usual one.
     pub directory: PathBuf,
-    /// A suite of Debian's, such as `bookworm`. Without one: the newest kernel of at least 7.0 in `trixie-backports`, or in
-    /// `sid`.
+    /// A Debian suite, such as `bookworm`. `None`: the newest kernel of at least 7.0 in `trixie-backports`,
+    /// or in `sid`.
     pub suite: Option<String>,
-    /// Which kernel.
+    /// The kernel's flavour.
     pub flavour: Flavour,
 }
 
@@ -103,7 +104,7 @@ impl Fetch {
         Self { directory, suite: None, flavour: Flavour::default() }
     }
 
-    /// The guest: fetched, or what was fetched before, if each file of it still has its hash. To have a newer one, remove
+    /// The guest: fetched now, or before, if each of its files still has its hash. To get a newer one, remove
     /// the directory.
     ///
     /// # Errors
@@ -124,7 +125,7 @@ impl Fetch {
         })
     }
 
-    /// Of the folder and the initramfs.
+    /// The name in the folder and the initramfs.
     fn name(&self) -> String {
         let suite = self.suite.as_deref().unwrap_or("default");
         match self.flavour {
@@ -160,11 +161,11 @@ impl Fetch {
         files::write(&folder.join(RELEASE), release)?;
         files::write(&folder.join(PACKAGES), packages.join("\n"))?;
         files::remove_folder(&unpacked)?;
-        // Lists of all of Debian; the logs of a failure stay.
+        // The lists cover all of Debian, so remove them; the logs of a failure stay.
         files::remove_folder(&self.directory.join("apt"))
     }
 
-    /// The newest kernel that can be had: its package and the package's file.
+    /// The newest available kernel: its package and the package's file.
     fn fetch_kernel(&self, apt: &Apt, unpacked: &Path, note: Note<'_>) -> Result<(String, String)> {
         let oldest = if self.suite.is_some() { [0; 4] } else { OLDEST };
         let mut failure = None;
@@ -196,10 +197,10 @@ impl Fetch {
     }
 }
 
-/// A guest of a kernel and a static busybox for arm64 that somebody has; its initramfs is written to a directory.
+/// A guest from a given kernel and static busybox for arm64; its initramfs is written to a directory.
 ///
 /// # Errors
-/// [`Error::File`]; [`Error::Content`] if the kernel is no arm64 Linux kernel.
+/// [`Error::File`]; [`Error::Content`] if the kernel is not an arm64 Linux kernel.
 pub fn by_hand(directory: &Path, kernel: &Path, busybox: &Path) -> Result<Guest> {
     check_kernel(&kernel.display().to_string(), &files::read(kernel)?)?;
     files::create_folder(directory)?;
@@ -209,7 +210,7 @@ pub fn by_hand(directory: &Path, kernel: &Path, busybox: &Path) -> Result<Guest>
     Ok(Guest { kernel, initrd, busybox, storage: Vec::new(), release: String::new(), packages: Vec::new() })
 }
 
-/// Writes the initramfs, which has programs of ours in it and so is not a thing to keep.
+/// Writes the initramfs. It contains programs of ours, so it is not cached.
 fn assemble(folder: &Path, initrd: &Path) -> Result<Guest> {
     let busybox = folder.join(initramfs::BUSYBOX);
     let modules = files::list(&folder.join(MODULES))?.into_iter().map(|path| {
@@ -232,7 +233,7 @@ fn assemble(folder: &Path, initrd: &Path) -> Result<Guest> {
     })
 }
 
-/// The file of a package that is there, of places where different suites have it.
+/// The package's file at one of the places that different suites use.
 fn one_of(unpacked: &Path, package: &str, places: &[&str]) -> Result<PathBuf> {
     let found = places.iter().map(|place| unpacked.join(place)).find(|path| path.exists());
     found.ok_or_else(|| Error::Content {
@@ -250,7 +251,7 @@ fn check_kernel(name: &str, content: &[u8]) -> Result<()> {
     Err(Error::Content { name: name.to_owned(), what })
 }
 
-/// The kernels of a flavour among packages' names, the newest first.
+/// The kernels of a flavour among package names, the newest first.
 fn newest(names: &[String], flavour: Flavour, oldest: [u32; 4]) -> Vec<String> {
     let with_version = names.iter().filter_map(|name| Some((version(name, flavour)?, name)));
     let mut kernels: Vec<_> = with_version.filter(|(version, _)| *version >= oldest).collect();
@@ -262,7 +263,7 @@ fn newest(names: &[String], flavour: Flavour, oldest: [u32; 4]) -> Vec<String> {
 /// 7.2.12, `linux-image-6.1.0-40-cloud-arm64` 6.1.0, build 40.
 fn version(name: &str, flavour: Flavour) -> Option<[u32; 4]> {
     let release = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
-    // The end of one flavour's name may be another's name.
+    // One flavour's name may end in another's name.
     let ends = |flavour: Flavour| Some((release.strip_suffix(flavour.name())?.strip_suffix('-')?, flavour));
     let (release, found) = Flavour::ALL.into_iter().filter_map(ends).min_by_key(|(rest, _)| rest.len())?;
     let mut words = release.split(['+', '~']).next()?.split('-');

@@ -1,4 +1,4 @@
-//! Why a guest cannot be had, and what to do about it.
+//! The reason why a guest is not available, and advice.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,45 +6,45 @@ use std::process::ExitStatus;
 
 use crate::modules::ModuleError;
 
-/// Why a guest cannot be had.
+/// The reason why a guest is not available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// This host or its network has not what it takes; nothing is broken.
+    /// This host or its network lacks something; nothing is broken.
     #[error("{what}\n  what to do: {advice}")]
     Unavailable {
-        /// What is missing.
+        /// The missing thing.
         what: String,
-        /// What to do about it.
+        /// Advice.
         advice: String,
     },
-    /// A program that does a part of the work failed.
+    /// A program that does part of the work failed.
     #[error("{program}: {status}; its output is in {}, and ends:\n{end}", log.display())]
     Program {
         /// Its name.
         program: String,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// All of its output.
+        /// The file with all of its output.
         log: PathBuf,
-        /// The last lines.
+        /// The last lines of the output.
         end: String,
     },
-    /// A file or directory that could not be worked on.
+    /// An operation on a file or directory failed.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A package or a file has not in it what such have.
+    /// A package or a file lacks its usual content.
     #[error("{name}: {what}")]
     Content {
         /// Its name.
         name: String,
-        /// What was expected and what came.
+        /// The expectation and the finding.
         what: String,
     },
     /// A kernel module cannot be read.
@@ -52,7 +52,7 @@ pub enum Error {
     Module(#[from] ModuleError),
 }
 
-/// What a step gives.
+/// The result of a step.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -64,7 +64,7 @@ impl Error {
         Self::Unavailable { what: what.into(), advice: advice.into() }
     }
 
-    /// Whether this host cannot have the guest, as opposed to something being broken.
+    /// Returns true if this host cannot get the guest, and nothing is broken.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// No kernel, no busybox and no module has more bytes, packed or not.
+/// The largest kernel, busybox or module in bytes, packed or not.
 pub(crate) const LARGEST: u64 = 1 << 30;
 
 /// A regular file of at most [`LARGEST`] bytes.
@@ -18,7 +18,7 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     fs::write(path, content).map_err(|error| Error::file(path, error))
 }
 
-/// Writes a file so that at any time either the old or the new one is there, whole.
+/// Replaces a file so that either the old or the new one is there at any time, whole.
 pub(crate) fn replace(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     seawall_files::replace(path, content.as_ref()).map_err(|error| Error::file(path, error))
 }
@@ -27,7 +27,7 @@ pub(crate) fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| Error::file(path, error))
 }
 
-/// Removes a folder and all that is in it, if it is there.
+/// Removes a folder with its content, if it exists.
 pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(path, error)),
@@ -35,7 +35,7 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// What is in a folder, sorted; nothing if it is not there.
+/// The entries of a folder, sorted; none if it is missing.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

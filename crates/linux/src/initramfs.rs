@@ -1,17 +1,17 @@
-//! The guest's file system: busybox, the workload, and what init is to know.
+//! The guest's file system: busybox, the workload, and the settings for init.
 
 use seawall_guest::linux::{PROGRAMS, program};
 use seawall_vmm::initramfs::Initramfs;
 
-/// The first process; its head says what it takes from the kernel's command line.
+/// The first process; its head lists the words that it takes from the kernel's command line.
 const INIT: &str = include_str!("init.sh");
-/// The static busybox, in the archive and where it is kept.
+/// The name of the static busybox, in the archive and in the cache.
 pub(crate) const BUSYBOX: &str = "busybox";
-/// Directories that are mounted on, or expected.
+/// Directories that are mount points, or expected.
 const DIRECTORIES: [&str; 8] = ["bin", "dev", "lib", "proc", "root", "run", "sys", "tmp"];
 
-/// The archive, not compressed. `busybox` is a static program for AArch64; `modules` are names and contents of kernel
-/// modules for init to load. The same inputs give the same bytes.
+/// The archive, uncompressed. `busybox` is a static program for AArch64; `modules` are names and contents of
+/// kernel modules for init to load. The same inputs give the same bytes.
 #[must_use]
 pub fn build(busybox: &[u8], modules: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Initramfs::default();

@@ -1,19 +1,21 @@
 #![forbid(unsafe_code)]
-//! Linux guests for trying memory errors on: Debian's own kernel, and an initramfs that says what bad memory costs.
+//! Linux guests to try memory errors on: Debian's own kernel, and an initramfs that reports the cost of bad
+//! memory.
 //!
-//! - [`Fetch`]: kernel, kernel modules and busybox out of Debian's packages, by their names, through the host's apt and its
-//!   mirror, without root, checked by hash, cached
+//! - [`Fetch`]: kernel, kernel modules and busybox from Debian's packages, by their names, through the host's
+//!   apt and its mirror, without root, checked by hash, cached
 //! - [`by_hand`]: the same from files
-//! - [`initramfs`]: busybox and the processes of [`seawall_guest::linux`]; what the guest does is on its command line
-//! - [`apt`]: a private apt, for whoever needs more packages
+//! - [`initramfs`]: busybox and the processes of [`seawall_guest::linux`]; the guest's command line selects
+//!   the workload
+//! - [`apt`]: a private apt, for further packages
 //!
-//! No root, no cross compiler, no tool but apt and dpkg. Linux's side of it is in `init.sh`:
+//! The crate needs no root, no cross compiler, and no tools but apt and dpkg. Linux's side is in `init.sh`:
 //!
-//! | `seawall.workload=` | what the guest does, then powers off |
+//! | `seawall.workload=` | the guest's work before it powers off |
 //! |---|---|
-//! | `workload` (the default) | five processes say that they live, and name the pages they live by |
-//! | `sixteen` | sixteen processes with memory of their own, and how much of it is bad at the end |
-//! | `vectors` | names the kernel's exception vectors, which it lives by, and sleeps |
+//! | `workload` (the default) | five processes report that they live, and name the pages that they need |
+//! | `sixteen` | sixteen processes with memory of their own report how much of it is bad at the end |
+//! | `vectors` | names the kernel's exception vectors, which the guest needs, and sleeps |
 //! | `stress` | tools on known data, each result compared; the kernel tests its ciphers |
 //! | `shell` | a shell on the console |
 //!
@@ -43,7 +45,7 @@ pub use debian::{Fetch, Flavour, by_hand};
 pub use error::{Error, Result};
 pub use modules::ModuleError;
 
-/// The kernel command line that the initramfs is made for, but for its own words: the console, and a reset at a panic.
+/// The kernel command line for the initramfs, without its own words: the console, and a reset at a panic.
 pub const COMMAND_LINE: &str = "console=ttyAMA0 panic=-1 quiet";
 
 /// A guest, ready to boot.
@@ -53,19 +55,19 @@ pub struct Guest {
     pub kernel: PathBuf,
     /// The initramfs.
     pub initrd: PathBuf,
-    /// busybox, static.
+    /// The static busybox.
     pub busybox: PathBuf,
-    /// The kernel's modules for a virtio disk with ext4, in the order in which they load; none if the guest was made by
-    /// hand. The initramfs does without.
+    /// The kernel's modules for a virtio disk with ext4, in loading order; none if the guest was made by
+    /// hand. The initramfs does not need them.
     pub storage: Vec<PathBuf>,
-    /// As `uname -r` says it; empty if it is not known.
+    /// The release as `uname -r` prints it; empty if it is not known.
     pub release: String,
     /// The packages' files, with their versions; none if the guest was made by hand.
     pub packages: Vec<String>,
 }
 
-/// Where guests are kept unless told otherwise: `$XDG_CACHE_HOME/seawall/guests`, or below `~/.cache` (XDG Base Directory
-/// Specification). `None` if there is no home.
+/// The default directory for guests: `$XDG_CACHE_HOME/seawall/guests`, or below `~/.cache` (XDG Base
+/// Directory Specification). `None` if there is no home.
 pub fn cache_directory() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));

@@ -1,4 +1,4 @@
-//! Kernel modules: which are wanted, which those need, and in what order they load.
+//! Selection of kernel modules: the wanted ones, their dependencies, and the loading order.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use object::{Object as _, ObjectSection as _};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Ciphers that run on the CPU's vector and cryptographic instructions, and modes that are built of them; the kernel
-/// tests each as it loads. A kernel that has one built in, or not at all, has no such module.
+/// Ciphers that use the CPU's vector and cryptographic instructions, and modes built on them; the kernel
+/// tests each as it loads. A kernel that has one built in, or lacks it, has no such module.
 pub(crate) const CIPHERS: [&str; 16] = [
     "aes-ce-blk",
     "aes-ce-ccm",
@@ -33,7 +33,7 @@ pub(crate) const CIPHERS: [&str; 16] = [
 /// A virtio disk and a file system on it.
 pub(crate) const STORAGE: [&str; 3] = ["virtio-mmio", "virtio-blk", "ext4"];
 
-/// Why a module cannot be read.
+/// The reason why a module cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("module {}: {reason}", path.display())]
 pub struct ModuleError {
@@ -44,7 +44,7 @@ pub struct ModuleError {
 /// A module, unpacked.
 pub(crate) type Module = (String, Vec<u8>);
 
-/// The modules below a folder that are wanted, behind those that they need: names with their extension, and contents.
+/// The wanted modules below a folder, after those that they need: names with their extension, and contents.
 pub(crate) fn select(folder: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let paths: BTreeMap<String, PathBuf> =
         files::tree(folder)?.into_iter().filter_map(|path| Some((name(&path)?, path))).collect();
@@ -62,7 +62,7 @@ fn choose(name: &str, paths: &BTreeMap<String, PathBuf>, chosen: &mut Vec<Module
         return Ok(());
     };
     let content = unpack(path, files::read(path)?).map_err(|reason| failed(path, reason))?;
-    // A module does not need itself, however long the way: it would never load.
+    // A module does not depend on itself, even indirectly: it would never load.
     let mut rest = paths.clone();
     rest.remove(&name);
     for needed in needs(&content).map_err(|reason| failed(path, reason))? {
@@ -76,7 +76,7 @@ fn failed(path: &Path, reason: String) -> Error {
     ModuleError { path: path.to_owned(), reason }.into()
 }
 
-/// The name that the kernel knows a module's file by: `-` and `_` are the same to it. `None` for other files.
+/// The kernel's name for a module's file, in which `-` and `_` are the same. `None` for other files.
 fn name(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_str()?;
     let (name, _) = file.split_once(".ko").filter(|(_, packed)| ["", ".xz"].contains(packed))?;
@@ -91,7 +91,8 @@ fn unpack(path: &Path, content: Vec<u8>) -> std::result::Result<Vec<u8>, String>
     seawall_files::read_within(reader, files::LARGEST).map_err(|error| error.to_string())
 }
 
-/// What a module needs, by the line `depends=` of its section `.modinfo`: NUL-terminated `KEY=VALUE`.
+/// The dependencies of a module, from the line `depends=` of its section `.modinfo`: NUL-terminated
+/// `KEY=VALUE`.
 fn needs(module: &[u8]) -> std::result::Result<Vec<String>, String> {
     let file = object::File::parse(module).map_err(|error| error.to_string())?;
     let section = file.section_by_name(".modinfo").ok_or("expected a section .modinfo")?;

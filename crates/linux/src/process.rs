@@ -1,4 +1,4 @@
-//! Programs that do a part of the work, and what there is to see of them while they run.
+//! Programs that do part of the work, and reports on them while they run.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -10,13 +10,15 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Who is told what is being done, several times a second while it takes time.
+/// A receiver of progress messages, called several times a second during slow steps.
 pub type Note<'a> = &'a dyn Fn(&str);
 
-/// Runs a program with its output in `log`, whose last line is noted. It succeeds if it exits with 0.
+/// Runs a program with its output in `log`, whose last line is reported. It succeeds if the program exits
+/// with 0.
 ///
 /// # Errors
-/// [`Error::Unavailable`] if there is no such program, [`Error::Program`] if it fails, [`Error::File`] for the log.
+/// [`Error::Unavailable`] if there is no such program, [`Error::Program`] if it fails, [`Error::File`] for
+/// the log.
 pub fn run(command: &mut Command, log: &Path, note: Note<'_>) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     if let Some(folder) = log.parent() {
@@ -58,7 +60,7 @@ fn tail(path: &Path, bytes: u64) -> String {
     String::from_utf8_lossy(&content).into_owned()
 }
 
-/// The last lines of a text, each behind four spaces; empty ones are left out.
+/// The last lines of a text, each indented by four spaces; empty ones are left out.
 #[must_use]
 pub fn indented(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();

@@ -1,11 +1,12 @@
-//! Memory that the host knows to be bad, or that is bad and the host does not know: in the lab, whose memory may be used up.
+//! Memory that the host knows to be bad, or that is bad without its knowledge. The tests run in the lab,
+//! whose memory may be used up.
 
 use seawall_host::{HostKnows, hwpoison, sigbus, tell};
 use seawall_lab_machine::{PoisonRegister, is_lab, physical_address};
 
 use crate::mapping::{Mapping, give_up_privilege};
 
-/// The lab, as root.
+/// Returns true in the lab, as root.
 fn lab() -> bool {
     if !is_lab() {
         println!("skipped: not in the lab, and memory that is made bad is lost to its host");
@@ -13,7 +14,7 @@ fn lab() -> bool {
     is_lab()
 }
 
-/// Each kind of memory that there is here.
+/// Each kind of memory that this host has.
 fn kinds() -> Vec<Mapping> {
     let huge = [Mapping::anonymous_huge(2), Mapping::shared_huge(2)];
     [Mapping::anonymous(2), Mapping::shared(2)].into_iter().chain(huge.into_iter().flatten()).collect()
@@ -35,7 +36,7 @@ fn memory_that_is_told_of_is_bad_for_this_process_too_until_it_is_healed() {
     }
 }
 
-/// The host knows it from somebody else, or from the hardware: no privilege is needed to find that out.
+/// The host learned of it elsewhere, or from the hardware: no privilege is needed to find that out.
 #[test]
 fn memory_that_the_host_knows_to_be_bad_is_healed_without_privilege() {
     if !lab() {
@@ -53,7 +54,8 @@ fn memory_that_the_host_knows_to_be_bad_is_healed_without_privilege() {
     }
 }
 
-/// The lab's register turns a line bad, and nobody is told. Whoever read it would be killed, or the host panic.
+/// The lab's register turns a line bad without telling anybody. A reader would be killed, or the host would
+/// panic.
 #[test]
 fn neither_telling_nor_keeping_nor_healing_reads_the_bad_line() {
     if !lab() {
@@ -67,7 +69,8 @@ fn neither_telling_nor_keeping_nor_healing_reads_the_bad_line() {
         let expected = if is_privileged { HostKnows::Told } else { HostKnows::Kept };
         for memory in [Mapping::anonymous(2), Mapping::shared(2)] {
             let line = memory.at(1).start + 0x40;
-            // Opened before the privilege is given up it would be as good: /dev/mem takes root, not CAP_SYS_ADMIN.
+            // Opening it before the privilege is given up would do as well: /dev/mem needs root, not
+            // CAP_SYS_ADMIN.
             let mut register = PoisonRegister::open().unwrap();
             let Ok(physical) = physical_address(line) else { continue };
             register.poison(physical, 64).unwrap();
@@ -80,7 +83,8 @@ fn neither_telling_nor_keeping_nor_healing_reads_the_bad_line() {
     }
 }
 
-/// Linux splits a huge page of which one page is told of, and looks for zeroes in the others: the host would go down.
+/// Linux splits a huge page when one of its pages is told, and checks the others for zeroes: the host would
+/// go down.
 #[test]
 fn telling_of_a_bad_page_does_not_read_another_in_the_same_huge_page() {
     if !lab() {

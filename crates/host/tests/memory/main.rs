@@ -1,7 +1,8 @@
-//! Memory that goes bad, is told of, kept and healed, as a VMM has it: anonymous, of a memfd, and of huge pages.
+//! Memory that goes bad, is told, kept and healed, mapped as VMMs map it: anonymous, of a memfd, and of huge
+//! pages.
 //!
-//! Bad memory takes the lab (`cargo xtask lab tests`), as `MADV_HWPOISON` takes it from the host for good; holes
-//! (UFFDIO_POISON) and memory that is only said to be bad are had anywhere.
+//! Bad memory needs the lab (`cargo xtask lab tests`), because `MADV_HWPOISON` takes it from the host for
+//! good. Holes (UFFDIO_POISON) and memory that is only declared bad work anywhere.
 
 #![cfg(all(target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
 #![allow(unsafe_code)]
@@ -31,21 +32,21 @@ fn a_read_that_runs_into_a_hole_fails_and_so_does_one_of_its_last_byte() {
     let hole = memory.at(1);
     let mut bytes = [0; 64];
     for from in [hole.start - 32, hole.start, hole.end - 64] {
-        // SAFETY: the range is of memory that the test has mapped, and `read` itself survives a hole in it.
+        // SAFETY: the range is memory that the test has mapped, and `read` itself survives a hole in it.
         assert_eq!(unsafe { read(from as *const u8, &mut bytes) }, Err(BadMemory), "{from:#x}");
     }
-    // SAFETY: the range is of memory that the test has mapped, and `read` itself survives a hole in it.
+    // SAFETY: the range is memory that the test has mapped, and `read` itself survives a hole in it.
     assert_eq!(unsafe { read((hole.end - 1) as *const u8, &mut bytes[..1]) }, Err(BadMemory));
-    // SAFETY: the range is of memory that the test has mapped, and `read` itself survives a hole in it.
+    // SAFETY: the range is memory that the test has mapped, and `read` itself survives a hole in it.
     assert_eq!(unsafe { read((hole.start - 64) as *const u8, &mut bytes) }, Ok(()));
-    // SAFETY: the range is of memory that the test has mapped, and `read` itself survives a hole in it.
+    // SAFETY: the range is memory that the test has mapped, and `read` itself survives a hole in it.
     assert_eq!(unsafe { read(hole.end as *const u8, &mut bytes) }, Ok(()));
-    // Not the signal of a run: there is nothing to take.
+    // The signal does not belong to a run: there is nothing to take.
     assert!(!sigbus::recording(|| memory.is_good(1)));
     assert_eq!(sigbus::take(), None);
 }
 
-/// There is no page behind a hole that somebody could get.
+/// A hole has no page behind it that another owner could get.
 #[test]
 fn the_host_need_not_be_told_of_a_hole_and_a_healed_hole_is_zeroes() {
     let Some(memory) = with_hole() else { return };
@@ -58,10 +59,10 @@ fn the_host_need_not_be_told_of_a_hole_and_a_healed_hole_is_zeroes() {
 
 #[test]
 fn holes_in_nothing_are_an_error_and_no_holes_are_none() {
-    // SAFETY: there is no memory in no ranges.
+    // SAFETY: an empty list of ranges names no memory.
     assert_eq!(unsafe { make_holes(&[]) }, Ok(()));
     let page = page_size();
-    // SAFETY: nothing is mapped in the page behind the first one.
+    // SAFETY: nothing is mapped in the page after the first one.
     match unsafe { make_holes(std::slice::from_ref(&(page..2 * page))) } {
         Err(Error::Call { errno: libc::ENOMEM, .. } | Error::NoHoles) => {}
         Err(Error::Call { call: "userfaultfd", .. }) => println!("skipped: no userfaultfd here"),
@@ -69,7 +70,7 @@ fn holes_in_nothing_are_an_error_and_no_holes_are_none() {
     }
 }
 
-/// Without the privilege the page is kept. It stays where it is and is used on until it is healed.
+/// Without the privilege the page is kept. It stays in place and in use until it is healed.
 #[test]
 fn memory_that_the_host_cannot_be_told_of_is_kept_and_healed_by_zeroes() {
     give_up_privilege();
@@ -85,7 +86,7 @@ fn memory_that_the_host_cannot_be_told_of_is_kept_and_healed_by_zeroes() {
     }
 }
 
-/// Others that map the file have the healed memory, too.
+/// Other processes that map the file see the healed memory, too.
 #[test]
 fn healed_shared_memory_is_zeroes_in_its_file() {
     use std::os::unix::fs::FileExt as _;
@@ -112,25 +113,26 @@ fn huge_pages_are_kept_and_healed_as_a_whole() {
     }
 }
 
-/// The kernel has the shared page on, and would give it back.
+/// The kernel still has the shared page, and would give it back.
 #[test]
 fn memory_that_is_not_mapped_as_its_owner_says_is_not_taken_for_healed() {
     give_up_privilege();
     let memory = Mapping::shared(2);
     let (address, backing) = (memory.at(1).start, seawall_host::Backing::ANONYMOUS);
-    // SAFETY: the mapping is the test's, and nothing else uses it. Its kind is wrong on purpose, which is refused.
+    // SAFETY: the mapping is the test's, and nothing else uses it. Its kind is wrong on purpose, which is
+    // refused.
     let healed = unsafe { heal(memory.at(1), backing) };
     assert_eq!(healed, Err(Error::StillThere { address, backing }));
     assert_eq!(memory.bytes(), [1, 2]);
 }
 
-/// Nobody can have a page that nothing may access: it can be neither told of nor kept.
+/// Nobody gets an inaccessible page: it can be neither told nor kept.
 #[test]
 fn memory_that_can_be_neither_told_of_nor_kept_is_left_where_it_is() {
     give_up_privilege();
     let memory = Mapping::anonymous(2);
     let page = memory.at(1);
-    // SAFETY: the page is of the test's mapping, which nobody accesses while it may not be.
+    // SAFETY: the page is in the test's mapping, which nobody accesses while it is protected.
     let protect =
         |access| unsafe { libc::mprotect(page.start as *mut libc::c_void, memory.page as usize, access) };
     assert_eq!(protect(libc::PROT_NONE), 0);
@@ -140,7 +142,7 @@ fn memory_that_can_be_neither_told_of_nor_kept_is_left_where_it_is() {
     assert_eq!(memory.bytes(), [1, 2]);
 }
 
-/// A VMM that locks its memory (mlock): MADV_DONTNEED alone refuses that.
+/// For a VMM that locks its memory (mlock): MADV_DONTNEED alone refuses it.
 #[test]
 fn locked_memory_is_healed() {
     give_up_privilege();
@@ -164,7 +166,7 @@ fn memory_that_was_never_written_is_nobodys_and_nothing_of_it_is_kept() {
     assert_eq!(tell(0x1000..0x1000), HostKnows::Told, "no memory at all");
 }
 
-/// Files are closed at the end of a process: as long as it lives there is one for many pages.
+/// The process closes the files only at its end, so one file holds many pages.
 #[test]
 fn a_thousand_kept_pages_take_few_files() {
     give_up_privilege();
@@ -172,15 +174,15 @@ fn a_thousand_kept_pages_take_few_files() {
     let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let before = files();
     assert_eq!(tell(memory.start..memory.at(999).end), HostKnows::Kept);
-    // Of 256 pages, or 16 where the process may not have more.
+    // A file of 256 pages, or of 16 if the process may not have more.
     let more = files() - before;
     assert!(more <= 64, "{more}");
 }
 
-/// Three pages, the second a hole; none where the kernel does not make any.
+/// Three pages, the second a hole; `None` if the kernel cannot make one.
 fn with_hole() -> Option<Mapping> {
     let memory = Mapping::anonymous(3);
-    // SAFETY: the mapping is the test's, and nothing relies on what is in it.
+    // SAFETY: the mapping is the test's, and nothing relies on its content.
     match unsafe { make_holes(&[memory.at(1)]) } {
         Ok(()) => Some(memory),
         Err(error @ (Error::NoHoles | Error::Call { call: "userfaultfd", .. })) => {

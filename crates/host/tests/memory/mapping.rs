@@ -10,14 +10,14 @@ use seawall_host::{Backing, page_size};
 
 pub(crate) const HUGE: u64 = 2 << 20;
 
-/// Memory of a number of pages, the pages numbered from 1 in their first byte.
+/// A number of pages, each with its number, from 1, in its first byte.
 pub(crate) struct Mapping {
     pub(crate) start: u64,
-    /// Bytes of a page: of a huge one, if they are.
+    /// Size of a page in bytes, or of a huge page.
     pub(crate) page: u64,
     pages: u64,
     pub(crate) backing: Backing,
-    /// What is mapped, if it is shared.
+    /// The file behind the mapping, if it is shared.
     pub(crate) file: Option<OwnedFd>,
 }
 
@@ -26,10 +26,10 @@ impl Mapping {
         Self::private(pages, page_size(), 0).expect("memory")
     }
 
-    /// One transparent huge page; none where there are none.
+    /// One transparent huge page; `None` if the host has none.
     pub(crate) fn transparent() -> Option<Self> {
         let mut memory = Self::map(2, HUGE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None).ok()?;
-        // Its first byte was written to: that page is given back.
+        // The first byte of its first page was written: that page is given back.
         let start = memory.start.next_multiple_of(HUGE);
         // SAFETY: it is ours, and nobody has a reference to it.
         let advised = unsafe {
@@ -42,7 +42,7 @@ impl Mapping {
             return None;
         }
         let end = memory.start + 2 * HUGE;
-        // SAFETY: what is before it and behind it is ours.
+        // SAFETY: the memory before and after it is ours.
         unsafe {
             libc::munmap(memory.start as *mut libc::c_void, (start - memory.start) as usize);
             libc::munmap((start + HUGE) as *mut libc::c_void, (end - start - HUGE) as usize);
@@ -52,7 +52,7 @@ impl Mapping {
         Some(memory)
     }
 
-    /// None without huge pages.
+    /// `None` without huge pages.
     pub(crate) fn anonymous_huge(pages: u64) -> Option<Self> {
         reserve();
         let mapping = Self::private(pages, HUGE, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB);
@@ -63,7 +63,7 @@ impl Mapping {
         Self::of_memfd(pages, page_size(), c"seawall", 0).expect("memory")
     }
 
-    /// None without huge pages.
+    /// `None` without huge pages.
     pub(crate) fn shared_huge(pages: u64) -> Option<Self> {
         reserve();
         let mapping = Self::of_memfd(pages, HUGE, c"seawall huge", libc::MFD_HUGETLB | libc::MFD_HUGE_2MB);
@@ -75,7 +75,7 @@ impl Mapping {
     }
 
     fn of_memfd(pages: u64, page: u64, name: &CStr, flags: libc::c_uint) -> io::Result<Self> {
-        // SAFETY: the name is a string; what comes back is ours.
+        // SAFETY: the name is a string; the returned descriptor is ours.
         let file = unsafe {
             let fd = libc::memfd_create(name.as_ptr(), flags | libc::MFD_CLOEXEC);
             if fd < 0 {
@@ -91,7 +91,7 @@ impl Mapping {
     fn map(pages: u64, page: u64, flags: c_int, file: Option<OwnedFd>) -> io::Result<Self> {
         let (size, access) = ((pages * page) as usize, libc::PROT_READ | libc::PROT_WRITE);
         let fd = file.as_ref().map_or(-1, std::os::fd::AsRawFd::as_raw_fd);
-        // SAFETY: new memory, where the kernel likes.
+        // SAFETY: new memory at an address of the kernel's choice.
         let start = unsafe { libc::mmap(ptr::null_mut(), size, access, flags, fd, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -135,21 +135,21 @@ impl Mapping {
         unsafe { seawall_host::read(self.at(number).start as *const u8, &mut bytes) }.is_ok()
     }
 
-    /// Heals the page that has these addresses.
+    /// Heals the page at these addresses.
     pub(crate) fn heal(&self, range: Range<u64>) -> Result<seawall_host::HostKnows, seawall_host::Error> {
-        // SAFETY: it is mapped so, and nobody has a reference to it.
+        // SAFETY: it has this backing, and nobody has a reference to it.
         unsafe { seawall_host::heal(range, self.backing) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: it was mapped by us, and nobody uses it any more.
+        // SAFETY: we mapped it, and nobody uses it any more.
         unsafe { libc::munmap(self.start as *mut libc::c_void, (self.pages * self.page) as usize) };
     }
 }
 
-/// In the lab, which is there to be used up, huge pages are taken for the tests.
+/// Takes huge pages for the tests in the lab, whose memory may be used up.
 fn reserve() {
     if seawall_lab_machine::is_lab() {
         let _ = fs::write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "8");
@@ -159,13 +159,13 @@ fn reserve() {
 /// `effective`, `permitted`, `inheritable` of 32 capabilities each.
 type Sets = [[u32; 3]; 2];
 
-/// From now on this thread has no CAP_SYS_ADMIN: no test takes memory of a developer's host out of use.
+/// Takes CAP_SYS_ADMIN from this thread: no test takes memory of a developer's host out of use.
 pub(crate) fn give_up_privilege() {
     const CAP_SYS_ADMIN: u32 = 21;
     // `_LINUX_CAPABILITY_VERSION_3`, for this thread.
     let mut header = [0x2008_0522_u32, 0];
     let mut sets = Sets::default();
-    // SAFETY: both structures have the size that this version says.
+    // SAFETY: both structures have the size for this version.
     unsafe {
         assert_eq!(libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()), 0);
         sets[0][0] &= !(1 << CAP_SYS_ADMIN);

@@ -1,5 +1,5 @@
-//! Each step under a filter of its rules and the runtime's alone, and with any of them left out. A filter cannot be taken off,
-//! and kills: each is tried in a process of its own.
+//! Each step under a seccomp filter of its rules and the runtime's alone, and with any one of them left out.
+//! A filter cannot be removed, and kills: each case runs in a process of its own.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,15 +13,15 @@ use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
 
 use crate::mapping::{Mapping, give_up_privilege};
 
-/// For the child: which of [`ACTS`], and which rule of its step is left out, if any.
+/// The child's variable: the entry of [`ACTS`], and the rule of its step to leave out, if any.
 const ACT: &str = "SEAWALL_TEST_ACT";
 const LEFT_OUT: &str = "SEAWALL_TEST_LEFT_OUT";
 
-/// What is done under a filter. It is made before the filter is on.
+/// An action to run under a filter. It is prepared before the filter is on.
 type Prepared = Box<dyn FnOnce() -> bool + Send>;
 type Prepare = fn() -> Option<Prepared>;
 
-/// None where it cannot be done here.
+/// `None` if the action is not possible here.
 const ACTS: [(&str, Step, Prepare); 6] = [
     ("tell, with privilege", TELL, tell_with_privilege),
     ("tell, without privilege", TELL, tell_without_privilege),
@@ -37,7 +37,7 @@ fn tell_with_privilege() -> Option<Prepared> {
     Some(Box::new(move || tell(memory.at(0)) == HostKnows::Told))
 }
 
-/// More pages than one pipe has room for.
+/// Takes more pages than one pipe has room for.
 #[allow(clippy::unnecessary_wraps, reason = "a row of ACTS")]
 fn tell_without_privilege() -> Option<Prepared> {
     let memory = Mapping::anonymous(300);
@@ -55,7 +55,7 @@ fn heal_with_privilege() -> Option<Prepared> {
 #[allow(clippy::unnecessary_wraps, reason = "a row of ACTS")]
 fn heal_all_kinds() -> Option<Prepared> {
     let locked = Mapping::anonymous(1);
-    // SAFETY: it is mapped; nothing of it changes.
+    // SAFETY: it is mapped, and its content does not change.
     let is_locked = unsafe { libc::mlock(locked.start as *const libc::c_void, locked.page as usize) } == 0;
     let mut kinds = vec![Mapping::anonymous(300), Mapping::shared(1)];
     kinds.extend(is_locked.then_some(locked));
@@ -80,7 +80,7 @@ fn read_a_hole() -> Option<Prepared> {
     Some(Box::new(move || memory.is_good(0) && !memory.is_good(1)))
 }
 
-/// Under these rules alone: the thread, to its end.
+/// Runs the action in a thread under these rules alone, to its end.
 fn under(rules: &[Rule], act: Prepared) -> bool {
     let mut filter = BTreeMap::new();
     allow(&mut filter, rules).unwrap();
@@ -94,19 +94,19 @@ fn under(rules: &[Rule], act: Prepared) -> bool {
     thread.join().unwrap()
 }
 
-/// The rules that the step needs, but one.
+/// The rules of the step without one.
 fn rules(step: &Step, left_out: Option<usize>) -> Vec<Rule> {
     let left_out = left_out.map(|number| step.rules[number]);
     RUNTIME.iter().chain(step.rules).filter(|rule| Some(**rule) != left_out).copied().collect()
 }
 
-/// Not a test: the process that the others start.
+/// Not a test, but the process that the others start.
 #[test]
 fn child() {
     let Ok(name) = env::var(ACT) else { return };
     let (_, step, prepare) = ACTS.into_iter().find(|(act, ..)| *act == name).unwrap();
     let left_out = env::var(LEFT_OUT).ok().map(|number| number.parse().unwrap());
-    // None: it was found before that it cannot be done here.
+    // None: the parent found before that it is not possible here.
     let is_done = prepare().is_some_and(|act| under(&rules(&step, left_out), act));
     exit(if is_done { 0 } else { 3 });
 }
@@ -120,7 +120,7 @@ fn run(act: &str, left_out: Option<usize>) -> ExitStatus {
     command.output().unwrap().status
 }
 
-/// The rules that nothing needs of what can be done here.
+/// The rules that no possible action needs.
 fn unneeded(step: &Step) -> Vec<String> {
     let acts: Vec<_> = ACTS.iter().filter(|(_, of, _)| of == step).map(|(act, ..)| *act).collect();
     let possible: Vec<_> = acts.into_iter().filter(|act| is_possible(act)).collect();
@@ -146,7 +146,8 @@ fn is_possible(act: &str) -> bool {
     }
 }
 
-/// What only the privilege leads to: a signal of `MADV_HWPOISON`, and the huge page around. It takes the lab.
+/// The rules that only the privilege leads to: a signal of `MADV_HWPOISON`, and the surrounding huge page.
+/// They need the lab.
 fn of_privilege() -> &'static [&'static str] {
     if is_lab() {
         &[]
@@ -163,7 +164,7 @@ fn the_host_is_told_under_its_rules_and_killed_with_one_fewer() {
 #[test]
 fn memory_is_healed_under_its_rules_and_killed_with_one_fewer() {
     let mut unneeded = unneeded(&HEAL);
-    // Huge pages are not had everywhere.
+    // Huge pages are not available everywhere.
     unneeded.retain(|rule| rule != "madvise (MADV_POPULATE_WRITE)" || is_lab());
     assert_eq!(unneeded, of_privilege());
 }

@@ -1,4 +1,4 @@
-//! What a VMM that has a `VcpuFd` of `kvm-ioctls` needs, and nothing of ours around it.
+//! Functions for a VMM that has a `VcpuFd` of `kvm-ioctls`, without this crate's types.
 
 use kvm_bindings::kvm_run;
 use seawall_events::SeaExit;
@@ -7,8 +7,8 @@ use seawall_inject::Exit;
 
 use super::vcpu::decode;
 
-/// The SEA exit in `kvm_run`, if the last exit was one: for
-/// `Ok(VcpuExit::Unsupported(41))`, as `kvm-ioctls` 0.25 has no name for it.
+/// The SEA exit in `kvm_run`, if the last exit was one: for `Ok(VcpuExit::Unsupported(41))`, because
+/// `kvm-ioctls` 0.25 has no name for it.
 pub fn sea_exit(run: &kvm_run) -> Option<SeaExit> {
     if run.exit_reason != KVM_EXIT_ARM_SEA {
         return None;

@@ -1,5 +1,5 @@
-//! The kernel's own GICv3: a vCPU with a virtual EL2 does not run without one, and devices have their interrupt
-//! lines by it.
+//! The kernel's own GICv3: a vCPU with a virtual EL2 does not run without one, and it gives devices their
+//! interrupt lines.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use super::{Error, Vm, failed};
 /// INTID of SPI 0.
 const FIRST_SPI: u32 = 32;
 
-/// The kernel's interrupt controller of a [`Vm`]. It stays for as long as the VM does. The timers' and the PMU's
-/// PPIs are wired to it by KVM.
+/// The kernel's interrupt controller of a [`Vm`]. It lives as long as the VM. KVM connects the timers' and
+/// the PMU's PPIs to it.
 #[derive(Debug)]
 pub struct Gic {
     pub(super) fd: DeviceFd,
@@ -32,9 +32,9 @@ pub struct SpiLine {
 }
 
 impl Vm {
-    /// Creates and initialises a GICv3 for the vCPUs there are: after them, before the first runs, and there
-    /// may be no more of them then. `distributor` (64 KiB) and `redistributors` (128 KiB each vCPU) are guest
-    /// physical addresses, aligned to 64 KiB.
+    /// Creates and initialises a GICv3 for the existing vCPUs. Call it after their creation and before the
+    /// first run; no vCPU may follow. `distributor` (64 KiB) and `redistributors` (128 KiB each vCPU) are
+    /// guest physical addresses, aligned to 64 KiB.
     ///
     /// Source: Linux, Documentation/virt/kvm/devices/arm-vgic-v3.rst.
     ///
@@ -56,11 +56,11 @@ impl Vm {
 }
 
 impl Gic {
-    /// How many shared peripheral interrupts there are: what KVM gives a GIC that was not told
-    /// (`KVM_DEV_ARM_VGIC_GRP_NR_IRQS`).
+    /// The number of shared peripheral interrupts: KVM's default (`KVM_DEV_ARM_VGIC_GRP_NR_IRQS`).
     pub const SPIS: u32 = 256 - FIRST_SPI;
 
-    /// The input of shared peripheral interrupt `spi` (INTID 32 + `spi`), low. None from [`Gic::SPIS`] on.
+    /// The input of shared peripheral interrupt `spi` (INTID 32 + `spi`), at low level. `None` from
+    /// [`Gic::SPIS`] on.
     ///
     /// # Errors
     /// [`Error::Ioctl`].

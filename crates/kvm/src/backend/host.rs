@@ -41,13 +41,14 @@ impl Kvm {
         self.fd.check_extension_raw(capability.into())
     }
 
-    /// The host has RAS: an ESR may be given for an SError, and by the proposal for an abort.
+    /// Returns true if the host has RAS: an ESR may be given for an SError, and by the proposal for an abort.
     pub fn has_ras(&self) -> bool {
         self.check_extension(KVM_CAP_ARM_INJECT_SERROR_ESR) > 0
     }
 
-    /// An access to bad memory can become [`Exit::Sea`](seawall_inject::Exit::Sea): Linux 6.19, and RAS. The
-    /// kernel has the capability on any CPU, but without RAS nothing brings the abort to EL2.
+    /// Returns true if an access to bad memory can become [`Exit::Sea`](seawall_inject::Exit::Sea): Linux
+    /// 6.19, and RAS. The kernel has the capability on any CPU, but without RAS nothing brings the abort to
+    /// EL2.
     pub fn has_sea_to_user(&self) -> bool {
         self.check_extension(KVM_CAP_ARM_SEA_TO_USER) > 0 && self.has_ras()
     }
@@ -55,15 +56,16 @@ impl Kvm {
     /// `KVM_CREATE_VM` with this memory.
     ///
     /// # Errors
-    /// [`Error::Missing`] for what the configuration wants and the kernel does not have, [`Error::Ioctl`].
+    /// [`Error::Missing`] for a feature that the configuration needs and the kernel lacks, [`Error::Ioctl`].
     pub fn create_vm(&self, memory: GuestMemoryMmap, config: VmConfig) -> Result<Vm, Error> {
         Vm::new(self, memory, config)
     }
 
-    /// How the extended ABI is had here. Asks a vCPU of a throwaway VM: the proposal's capability has no number.
+    /// The way to the extended ABI on this host. It asks a vCPU of a throwaway VM, because the proposal's
+    /// capability has no number.
     ///
     /// # Errors
-    /// [`Error::Ioctl`] if no vCPU can be made.
+    /// [`Error::Ioctl`] if no vCPU can be created.
     pub fn way(&self) -> Result<Way, Error> {
         let config =
             VmConfig { abi: Abi::Mainline, sea_to_user: false, nisv_to_user: false, ..VmConfig::default() };

@@ -1,7 +1,7 @@
 //! Brings a thread out of `KVM_RUN` from outside, by a signal.
 //!
-//! The signal's handler sets `immediate_exit` of the vCPU that its thread runs: so a kick that comes just
-//! before `KVM_RUN` is not lost. Source: Linux, Documentation/virt/kvm/api.rst, `immediate_exit`.
+//! The signal's handler sets `immediate_exit` of the vCPU that its thread runs, so a kick just before
+//! `KVM_RUN` is not lost. Source: Linux, Documentation/virt/kvm/api.rst, `immediate_exit`.
 
 use std::cell::Cell;
 use std::ptr;
@@ -12,7 +12,7 @@ use libc::{c_int, c_long, pid_t};
 
 use super::{Error, failed};
 
-/// What the handler finds on its thread.
+/// The handler's data on its thread.
 struct Kick {
     asked: AtomicBool,
     /// `kvm_run.immediate_exit` of the vCPU that the thread runs; null outside a run.
@@ -20,20 +20,20 @@ struct Kick {
 }
 
 thread_local! {
-    /// Initialised at compile time and without a destructor: a signal handler may use it.
+    /// It is initialised at compile time and has no destructor, so a signal handler may use it.
     static KICK: Kick =
         const { Kick { asked: AtomicBool::new(false), immediate_exit: AtomicPtr::new(ptr::null_mut()) } };
     static THREAD: Cell<Option<pid_t>> = const { Cell::new(None) };
 }
 
-/// Ends the runs of the thread that made it.
+/// A handle that ends the runs of the thread that created it.
 #[derive(Clone, Copy, Debug)]
 pub struct Kicker {
     thread: pid_t,
 }
 
 impl Kicker {
-    /// Of the calling thread. Takes the signal `SIGRTMIN + 1` for the process.
+    /// The kicker of the calling thread. It takes the signal `SIGRTMIN + 1` for the process.
     ///
     /// # Errors
     /// [`Error::Ioctl`] with sigaction's errno.
@@ -48,11 +48,10 @@ impl Kicker {
         Ok(Self { thread })
     }
 
-    /// The run that the thread is in, or else the next, comes back: with
-    /// [`Exit::Intr`](seawall_inject::Exit::Intr), or with an exit that it had anyway. Does nothing if the
-    /// thread has ended.
+    /// Ends the thread's current run, or else its next one: with [`Exit::Intr`](seawall_inject::Exit::Intr),
+    /// or with an exit that it had anyway. It does nothing if the thread has ended.
     pub fn kick(&self) {
-        // SAFETY: tgkill reads nothing of ours; the signal has a handler since the kicker was made.
+        // SAFETY: tgkill reads none of our memory; the signal has had a handler since the kicker was made.
         unsafe {
             libc::syscall(
                 libc::SYS_tgkill,
@@ -88,14 +87,14 @@ extern "C" fn handler(_: c_int) {
         kick.asked.store(true, Ordering::Relaxed);
         let flag = kick.immediate_exit.load(Ordering::Relaxed);
         if !flag.is_null() {
-            // SAFETY: not null only while the thread, which this handler interrupts, is in `kickable`,
-            // whose caller has the vCPU and so its mapped kvm_run.
+            // SAFETY: not null only while the thread, which this handler interrupts, is in `kickable`, whose
+            // caller has the vCPU and so its mapped kvm_run.
             unsafe { flag.write_volatile(1) };
         }
     });
 }
 
-/// Does `run`, which a kick ends by `immediate_exit` of the vCPU that it runs.
+/// Calls `run`; a kick ends it by `immediate_exit` of the vCPU that it runs.
 ///
 /// # Safety
 /// `immediate_exit` must be that of a `kvm_run` that stays mapped until `run` returns.
@@ -111,7 +110,7 @@ pub(super) unsafe fn kickable<T>(immediate_exit: *mut u8, run: impl FnOnce() -> 
         kick.immediate_exit.store(ptr::null_mut(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         if kick.asked.swap(false, Ordering::Relaxed) {
-            // SAFETY: `run` has only now returned, and kvm_run is mapped still.
+            // SAFETY: `run` has only now returned, and kvm_run is still mapped.
             unsafe { immediate_exit.write_volatile(0) };
         }
         result

@@ -1,4 +1,4 @@
-//! The backend proper, over `kvm-ioctls`.
+//! The backend, over `kvm-ioctls`.
 
 mod fd;
 mod gic;
@@ -20,7 +20,7 @@ pub use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, Gu
 use crate::Errno;
 use seawall_inject::InjectError;
 
-/// What can go wrong between us and the kernel.
+/// A failure between this crate and the kernel.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -32,19 +32,19 @@ pub enum Error {
     /// A system call failed.
     #[error("{call} failed: {errno}")]
     Ioctl {
-        /// Which, and on what.
+        /// The call, and its object.
         call: &'static str,
-        /// What it failed with.
+        /// Its errno.
         errno: Errno,
     },
-    /// The kernel does not have what the VM was to be created with.
+    /// The kernel lacks a feature of the VM's configuration.
     #[error("this kernel has no {capability} (number {number}): {advice}")]
     Missing {
         /// The capability's name.
         capability: &'static str,
         /// Its number.
         number: u32,
-        /// What to do.
+        /// Advice to the user.
         advice: &'static str,
     },
     /// Events could not be injected.
@@ -58,10 +58,10 @@ pub enum Error {
     NotInMemory {
         /// Guest physical address.
         gpa: u64,
-        /// Bytes.
+        /// Size in bytes.
         size: u64,
     },
-    /// There is no room in this process for what the kernel is to tell.
+    /// This process has no memory for the kernel's answer.
     #[error("there is no memory for the list of a vCPU's registers")]
     Memory,
     /// A register of a vCPU's state cannot be read or written.
@@ -72,25 +72,25 @@ pub enum Error {
     Register {
         /// Its ONE_REG id.
         id: u64,
-        /// What it failed with.
+        /// The errno.
         errno: Errno,
     },
-    /// A state is of a VM that was made otherwise.
+    /// A state belongs to a VM with another configuration.
     #[error("the state is of another VM: {what} differ")]
     OtherState {
-        /// In what they differ.
+        /// The difference.
         what: &'static str,
     },
-    /// Memory of the host's could not be treated.
+    /// An operation on the host's memory failed.
     #[error(transparent)]
     Host(#[from] seawall_host::Error),
-    /// Something of the memory that was to be read is bad.
+    /// Part of the memory to read is bad.
     #[error(transparent)]
     BadMemory(#[from] seawall_host::BadMemory),
 }
 
 impl Error {
-    /// The errno behind it, if the kernel gave one.
+    /// The underlying errno, if the kernel gave one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Open(errno) | Self::Ioctl { errno, .. } | Self::Register { errno, .. } => Some(*errno),

@@ -1,4 +1,4 @@
-//! A vCPU's and an interrupt controller's state, out of one VM and into another.
+//! Transfer of a vCPU's and an interrupt controller's state from one VM to another.
 
 use kvm_bindings::{
     KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, KVM_DEV_ARM_VGIC_GRP_DIST_REGS, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO,
@@ -14,15 +14,15 @@ use crate::state::{
 };
 use seawall_inject::KvmVcpu as _;
 
-/// More than any CPU without SVE has, and no more than `kvm-bindings` takes.
+/// More registers than any CPU without SVE has, and no more than `kvm-bindings` takes.
 const MAX_REGISTERS: usize = 500;
-/// Of a GIC as [`Vm::create_gic`](super::Vm::create_gic) makes it.
+/// The interrupts of a GIC that [`Vm::create_gic`](super::Vm::create_gic) made.
 const INTERRUPTS: u32 = Gic::SPIS + 32;
 
 impl Vcpu {
-    /// All that the vCPU is: registers, whether it is on, a pending SError. An MMIO access of the last exit is completed
-    /// before. What is of no run, like a SIGBUS that was not yet reported, stays here: the guest's next access meets it
-    /// again.
+    /// The whole state of the vCPU: registers, power state, a pending SError. An MMIO access of the last exit
+    /// is completed first. State outside of runs, such as a SIGBUS not reported yet, stays here: the guest's
+    /// next access meets it again.
     ///
     /// # Errors
     /// [`Error::Ioctl`], [`Error::Register`].
@@ -40,11 +40,11 @@ impl Vcpu {
         Ok(SavedVcpu { registers, mp_state, events })
     }
 
-    /// The vCPU becomes what another one was, of a VM that was made alike. It must not have run yet. The counters of the
-    /// VM are [`Vcpu::restore_counters`]'.
+    /// Gives the vCPU the state of another one, from a VM with the same configuration. It must not have run
+    /// yet. [`Vcpu::restore_counters`] restores the counters of the VM.
     ///
     /// # Errors
-    /// [`Error::Register`] if this host's CPU is another; [`Error::Ioctl`].
+    /// [`Error::Register`] if this host's CPU differs; [`Error::Ioctl`].
     pub fn restore(&mut self, state: &SavedVcpu) -> Result<(), Error> {
         state.in_order().try_for_each(|register| self.set_register(register))?;
         let events = state.events.as_slice().try_into();
@@ -54,8 +54,9 @@ impl Vcpu {
         self.fd.set_mp_state(mp_state).map_err(failed("KVM_SET_MP_STATE"))
     }
 
-    /// The VM's counters go on from what this vCPU's state says: for all its vCPUs, and so by one of them; last, as they
-    /// run from now on. To the guest no time has passed since its vCPU was saved.
+    /// Sets the VM's counters from this vCPU's state. They apply to all its vCPUs, so call it for one of
+    /// them; call it last, because the counters run from then on. To the guest no time has passed since its
+    /// vCPU was saved.
     ///
     /// # Errors
     /// [`Error::Register`].
@@ -70,7 +71,7 @@ impl Vcpu {
         Ok(value)
     }
 
-    /// Some registers cannot be written, as they are what the CPU is: those must be equal.
+    /// Sets a register. Some registers describe the CPU and cannot be written: those must be equal.
     fn set_register(&self, register: &Register) -> Result<(), Error> {
         let Register { id, value } = register;
         if !register.is_whole() {
@@ -85,7 +86,8 @@ impl Vcpu {
 }
 
 impl Gic {
-    /// All that the interrupt controller is, but for LPIs. No vCPU may run; `vcpus` are all there are, in order.
+    /// The whole state of the interrupt controller, except for LPIs. No vCPU may run; `vcpus` are all vCPUs,
+    /// in order.
     ///
     /// # Errors
     /// [`Error::Ioctl`], EBUSY if a vCPU runs.
@@ -97,11 +99,11 @@ impl Gic {
         Ok(SavedGic { distributor, levels: levels.collect::<Result<_, _>>()?, cpus })
     }
 
-    /// The interrupt controller becomes what another one was. `vcpus` are all there are, in order, and are
-    /// [restored](Vcpu::restore): it goes by what they are.
+    /// Gives the interrupt controller the state of another one. `vcpus` are all vCPUs, in order, already
+    /// [restored](Vcpu::restore): the controller depends on their state.
     ///
     /// # Errors
-    /// [`Error::OtherState`] if that was made otherwise, [`Error::Ioctl`].
+    /// [`Error::OtherState`] if the other one had another configuration, [`Error::Ioctl`].
     pub fn restore(&self, state: &SavedGic, vcpus: &[Vcpu]) -> Result<(), Error> {
         let registers: Vec<_> = distributor(INTERRUPTS).collect();
         let is_alike = state.distributor.len() == registers.len()
@@ -153,7 +155,7 @@ impl Gic {
         self.set_word(KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, cpu | levels(0), state.levels)
     }
 
-    /// A register of the CPU interface, if there is one.
+    /// A register of the CPU interface, if it exists.
     fn interface(&self, attribute: u64) -> Result<Option<u64>, Error> {
         let mut value = 0_u64;
         match self.get(KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, attribute, &mut value) {
@@ -171,7 +173,7 @@ impl Gic {
         Ok(low)
     }
 
-    /// Makes a register this, also one that sets bits.
+    /// Gives a register this value, even if writes to it only set bits.
     fn set_words(&self, group: u32, cpu: u64, register: GicRegister, value: u32) -> Result<(), Error> {
         let attribute = cpu | u64::from(register.offset);
         if register.sets {

@@ -20,17 +20,17 @@ use zerocopy::FromBytes;
 use super::{Error, Vm, failed, kick};
 use crate::Errno;
 
-/// A vCPU. It may be moved to a thread of its own, and is run there.
+/// A vCPU. You can move it to a thread of its own and run it there.
 #[derive(Debug)]
 pub struct Vcpu {
     pub(super) fd: VcpuFd,
     abi: Abi,
-    /// Known as soon as the vCPU is initialised.
+    /// Known once the vCPU is initialised.
     injector: Option<Injector>,
     last: Last,
-    /// `KVM_RUN` was called.
+    /// True once `KVM_RUN` was called.
     has_run: bool,
-    /// Keeps what the guest runs on.
+    /// Keeps the guest's memory alive.
     _memory: GuestMemoryMmap,
 }
 
@@ -46,7 +46,7 @@ impl Vcpu {
         }
     }
 
-    /// `KVM_ARM_VCPU_INIT`; again, it resets the vCPU.
+    /// `KVM_ARM_VCPU_INIT`; another call resets the vCPU.
     pub(super) fn init(&mut self, init: &kvm_vcpu_init) -> Result<(), Error> {
         self.fd.vcpu_init(init).map_err(failed("KVM_ARM_VCPU_INIT"))?;
         self.last = Last::Any;
@@ -56,8 +56,8 @@ impl Vcpu {
         Ok(())
     }
 
-    /// `KVM_ARM_VCPU_INIT` again: the vCPU as it comes out of reset. An MMIO access of the last exit is
-    /// completed before, as KVM would else do it after, and step the PC that the vCPU was reset to.
+    /// `KVM_ARM_VCPU_INIT` again: the vCPU as after a reset. An MMIO access of the last exit is completed
+    /// first; otherwise KVM would complete it later and step the PC of the reset vCPU.
     ///
     /// # Errors
     /// [`Error::Ioctl`].
@@ -66,12 +66,12 @@ impl Vcpu {
         self.init(&vm.vcpu_init()?)
     }
 
-    /// Completes the access of the last exit, if it was one.
+    /// Completes the access of the last exit, if it was an MMIO exit.
     pub(super) fn complete_waiting_mmio(&mut self) -> Result<(), Error> {
         if self.fd.get_kvm_run().exit_reason == KVM_EXIT_MMIO { self.complete_mmio() } else { Ok(()) }
     }
 
-    /// How events are injected here, and how the kernel has the extended ABI.
+    /// The injector for this vCPU, with the way to the extended ABI on this kernel.
     ///
     /// # Errors
     /// [`Error::Events`]: the vCPU is not initialised.
@@ -79,24 +79,24 @@ impl Vcpu {
         self.injector.map_or_else(|| Ok(Injector::probe(&self.fd)?), Ok)
     }
 
-    /// How this vCPU has the extended ABI.
+    /// The way to the extended ABI for this vCPU.
     pub fn way(&self) -> Way {
         self.injector.map_or(Way::Assisted, |injector| injector.way)
     }
 
-    /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call in the layout of the VM's ABI, by whichever
-    /// way this vCPU has it; and where the guest is then.
+    /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call in the layout of the VM's ABI, by this vCPU's
+    /// way to it; returns the guest's position after it.
     ///
     /// # Errors
     /// [`Error::Events`].
     pub fn set_events_bytes(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Result<Delivery, Error> {
-        // The kernel looks whether the vCPU is initialised before it looks at the events.
+        // The kernel checks that the vCPU is initialised before it looks at the events.
         self.injector()?;
         let events = VcpuEvents::from_bytes(self.abi, bytes).map_err(InjectError::from)?;
         self.inject(&events)
     }
 
-    /// Mainline's rules: the abort is delivered before the SError's arguments are looked at.
+    /// Mainline's rules: the abort is delivered before the SError's arguments are checked.
     fn set_mainline(&self, injector: Injector, events: &VcpuEvents) -> Result<Delivery, Error> {
         events.to_bytes(Abi::Mainline).map_err(InjectError::from)?;
         injector.check_nested(self, events)?;
@@ -107,7 +107,7 @@ impl Vcpu {
         }
         let serror = VcpuEvents { ext_dabt_pending: false, ..*events };
         Ok(match (delivery, injector.inject(self, self.last, &serror)?) {
-            // It waits behind the abort.
+            // The SError waits behind the abort.
             (Delivery::AtVector { .. }, Delivery::SErrorPending | Delivery::NotDelivered) => delivery,
             (_, after_serror) => after_serror,
         })
@@ -122,7 +122,7 @@ impl Vcpu {
         Ok(VcpuEvents::from_bytes(Abi::Mainline, &bytes).map_err(InjectError::from)?)
     }
 
-    /// `KVM_GET_VCPU_EVENTS` as the kernel gives it, mainline's layout.
+    /// `KVM_GET_VCPU_EVENTS` with the kernel's bytes, mainline's layout.
     ///
     /// # Errors
     /// [`Error::Ioctl`].
@@ -136,13 +136,13 @@ impl Vcpu {
         self.fd.set_kvm_immediate_exit(immediate.into());
     }
 
-    /// Completes the MMIO access of the last exit without running the guest further: what a VMM does before it
-    /// sets registers, for until then KVM has yet to write the loaded register and to step PC.
+    /// Completes the MMIO access of the last exit without running the guest further. A VMM calls this before
+    /// it sets registers, because until then KVM has yet to write the loaded register and to step PC.
     ///
     /// Source: api.rst, `KVM_RUN`, on `KVM_EXIT_MMIO` and `immediate_exit`.
     ///
     /// # Errors
-    /// [`Error::Ioctl`] with anything but EINTR.
+    /// [`Error::Ioctl`] with any errno but EINTR.
     pub fn complete_mmio(&mut self) -> Result<(), Error> {
         self.set_immediate_exit(true);
         self.has_run = true;
@@ -161,7 +161,7 @@ impl Vcpu {
         // SAFETY: the union is plain data, all of it readable as bytes.
         let mut exit = decode(reason, unsafe { &run.__bindgen_anon_1.padding });
         if let Exit::Mmio(mmio) = &mut exit {
-            // KVM leaves there what the last exit had in it, and gives it to a load without an answer.
+            // KVM leaves the data of the last exit there, and gives it to a load without an answer.
             let written = if mmio.is_write { mmio.len as usize } else { 0 };
             mmio.data.iter_mut().skip(written).for_each(|byte| *byte = 0);
             run.__bindgen_anon_1.mmio.data = mmio.data;
@@ -175,7 +175,7 @@ fn sigbus_exit(signal: sigbus::Signal) -> Exit {
     Exit::Sigbus(SigbusExit { address, lsb, action_required })
 }
 
-/// The vCPU's file descriptor, for system calls that are not here.
+/// The vCPU's file descriptor, for system calls that this crate lacks.
 impl AsRawFd for Vcpu {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
@@ -259,10 +259,11 @@ impl Inject for Vcpu {
 }
 
 impl seawall_inject::Vcpu for Vcpu {
-    /// [`Exit::Sigbus`] if a page that the guest touched is known to the host as bad: by the run that met
-    /// it, or if that run had another exit to report, by the next. A [`Kicker`](super::Kicker) ends it.
+    /// [`Exit::Sigbus`] if the host knows that a page touched by the guest is bad: reported by the run that
+    /// met it or, if that run had another exit to report, by the next. A [`Kicker`](super::Kicker) ends the
+    /// run.
     fn run(&mut self) -> Result<Exit, Error> {
-        // Also where the run fails: it may have met another fault.
+        // This holds even if the run fails: it may have met another fault.
         self.last = Last::Any;
         if let Some(signal) = sigbus::take() {
             return Ok(sigbus_exit(signal));

@@ -1,4 +1,4 @@
-//! A virtual machine: what it was created with, and its memory.
+//! A virtual machine: its configuration and its memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRe
 
 use super::{Error, Kvm, Vcpu, failed};
 
-/// What the vCPUs' EL1 is, and whether there is an EL2 above it.
+/// The kind of the vCPUs' EL1, with or without an EL2 above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum El1 {
     /// AArch64, no EL2.
@@ -23,27 +23,27 @@ pub enum El1 {
     Aarch64,
     /// AArch32 (`KVM_ARM_VCPU_EL1_32BIT`).
     Aarch32,
-    /// AArch64 below a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`): a guest hypervisor. It runs with a GIC only
-    /// ([`Vm::create_gic`]); KVM_RUN fails with EAGAIN else. Its `HCR_EL2.E2H` is 1.
+    /// AArch64 below a virtual EL2 (`KVM_ARM_VCPU_HAS_EL2`): a guest hypervisor. It needs a GIC
+    /// ([`Vm::create_gic`]); without one KVM_RUN fails with EAGAIN. Its `HCR_EL2.E2H` is 1.
     BelowEl2,
     /// The same with `HCR_EL2.E2H` 0 (`KVM_ARM_VCPU_HAS_EL2_E2H0`).
     BelowEl2E2h0,
 }
 
-/// What a [`Vm`] is created with.
+/// The configuration of a [`Vm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VmConfig {
-    /// Which `struct kvm_vcpu_events` its vCPUs speak. The extended one is had of the kernel where it has
-    /// it, else by [`seawall_inject`].
+    /// The `struct kvm_vcpu_events` of its vCPUs. The extended one comes from the kernel if it has it,
+    /// otherwise from [`seawall_inject`].
     pub abi: Abi,
-    /// `KVM_CAP_ARM_SEA_TO_USER`: if not, KVM makes SErrors of SEAs.
+    /// `KVM_CAP_ARM_SEA_TO_USER`. If false, KVM turns SEAs into SErrors.
     pub sea_to_user: bool,
-    /// `KVM_CAP_ARM_NISV_TO_USER`: if not, such an access fails the run with ENOSYS.
+    /// `KVM_CAP_ARM_NISV_TO_USER`. If false, such an access fails the run with ENOSYS.
     pub nisv_to_user: bool,
-    /// SIGBUS during a run becomes [`Exit::Sigbus`](seawall_inject::Exit::Sigbus): installs
-    /// [`sigbus::install`]. If not, a handler of the program's own calls [`sigbus::handle`].
+    /// True if SIGBUS during a run becomes [`Exit::Sigbus`](seawall_inject::Exit::Sigbus), by
+    /// [`sigbus::install`]. If false, the program's own handler calls [`sigbus::handle`].
     pub catch_sigbus: bool,
-    /// What the vCPUs are.
+    /// The kind of the vCPUs.
     pub el1: El1,
 }
 
@@ -70,11 +70,11 @@ pub struct Vm {
 }
 
 /// `KVM_VM_TYPE_ARM_IPA_SIZE`: 40 bits of guest physical addresses, KVM's own default, or more if the memory
-/// asks for more. Not the host's limit, as `kvm-ioctls` would: KVM goes through all of it, GiB by GiB, when the
-/// VM goes, and 48 bits of it take half a second in the lab, 52 bits several.
+/// needs more. It is not the host's limit, which `kvm-ioctls` would use: when the VM ends, KVM walks the
+/// whole range GiB by GiB, and 48 bits of it take half a second in the lab, 52 bits several.
 fn vm_type(host_limit: i32, last_address: GuestAddress) -> u64 {
     const DEFAULT: u32 = 40;
-    // 0: an older kernel, which has the default alone.
+    // 0: an older kernel, which has only the default.
     let Some(limit) = u32::try_from(host_limit).ok().filter(|limit| *limit > 0) else { return 0 };
     let needed = 64 - last_address.0.leading_zeros();
     needed.max(DEFAULT).min(limit).into()
@@ -97,7 +97,7 @@ impl Vm {
             ),
         ];
         for (_, capability, number, advice) in wanted.iter().filter(|(wanted, ..)| *wanted) {
-            // Without RAS the kernel takes this capability and no exit ever comes.
+            // Without RAS the kernel accepts this capability but no exit ever comes.
             let there = *number != KVM_CAP_ARM_SEA_TO_USER || kvm.has_sea_to_user();
             if !there || kvm.check_extension(*number) <= 0 {
                 return Err(Error::Missing { capability, number: *number, advice });
@@ -133,12 +133,12 @@ impl Vm {
         Ok(vm)
     }
 
-    /// What the VM was created with.
+    /// The VM's configuration.
     pub fn config(&self) -> &VmConfig {
         &self.config
     }
 
-    /// The host has RAS.
+    /// Returns true if the host has RAS.
     pub fn has_ras(&self) -> bool {
         self.ras
     }
@@ -148,10 +148,10 @@ impl Vm {
         &self.memory
     }
 
-    /// Creates and initialises a vCPU, as it comes out of reset, PSCI by HVC.
+    /// Creates and initialises a vCPU in its reset state, with PSCI by HVC.
     ///
     /// # Errors
-    /// [`Error::Ioctl`]: EINVAL from `KVM_ARM_VCPU_INIT` if the host's CPU does not have what [`El1`] asks for.
+    /// [`Error::Ioctl`]: EINVAL from `KVM_ARM_VCPU_INIT` if the host's CPU lacks the [`El1`].
     pub fn create_vcpu(&self, index: u64) -> Result<Vcpu, Error> {
         let mut vcpu = self.create_uninitialised_vcpu(index)?;
         vcpu.init(&self.vcpu_init()?)?;
@@ -173,7 +173,7 @@ impl Vm {
         Ok(vcpu)
     }
 
-    /// Creates a vCPU and leaves out `KVM_ARM_VCPU_INIT`: almost every call on it fails with ENOEXEC.
+    /// Creates a vCPU without `KVM_ARM_VCPU_INIT`: almost every call on it fails with ENOEXEC.
     ///
     /// # Errors
     /// [`Error::Ioctl`].
@@ -217,22 +217,23 @@ impl Vm {
         Ok(())
     }
 
-    /// Puts fresh zeroed pages in the place of these: what was bad is healed, what was in them is lost. How the host was
-    /// told of the old ones before. The VM's memory must be private and anonymous, as
-    /// [`GuestMemoryMmap::from_ranges`] makes it, and the guest must not run meanwhile. See [`seawall_host::heal`].
+    /// Replaces these pages by fresh zeroed ones: bad memory is healed, and its content is lost. Returns how
+    /// the host was told of the old pages before. The VM's memory must be private and anonymous, as
+    /// [`GuestMemoryMmap::from_ranges`] makes it, and the guest must not run meanwhile. See
+    /// [`seawall_host::heal`].
     ///
     /// # Errors
     /// [`Error::NotInMemory`], [`Error::Host`].
     pub fn heal(&self, gpa: u64, size: u64) -> Result<HostKnows, Error> {
         let range = self.host_range(gpa, size)?;
-        // SAFETY: the range is a part of a mapping that is ours and stays; guest memory is only ever
-        // accessed as volatile bytes, so new zeroed pages are as good as old ones.
+        // SAFETY: the range is a part of a mapping of ours that stays; guest memory is only ever accessed as
+        // volatile bytes, so new zeroed pages are as good as old ones.
         Ok(unsafe { seawall_host::heal(range, Backing::ANONYMOUS)? })
     }
 
-    /// Makes holes of these ranges of guest memory (guest physical): what is in them is lost, and an access comes to
-    /// [`Exit::Sigbus`](seawall_inject::Exit::Sigbus), for ever, or until [`Vm::heal`]. The guest must not run meanwhile.
-    /// See [`seawall_host::make_holes`].
+    /// Makes holes of these ranges of guest memory (guest physical): their content is lost, and an access
+    /// ends in [`Exit::Sigbus`](seawall_inject::Exit::Sigbus) until [`Vm::heal`]. The guest must not run
+    /// meanwhile. See [`seawall_host::make_holes`].
     ///
     /// # Errors
     /// [`Error::NotInMemory`], [`Error::Host`].
@@ -240,19 +241,19 @@ impl Vm {
         let in_host =
             |range: &Range<u64>| self.host_range(range.start, range.end.saturating_sub(range.start));
         let ranges = ranges.iter().map(in_host).collect::<Result<Vec<_>, _>>()?;
-        // SAFETY: the ranges are parts of a mapping of ours that stays, and that is only ever accessed as volatile
-        // bytes: whoever accesses it now gets zeroes, or a SIGBUS.
+        // SAFETY: the ranges are parts of a mapping of ours that stays, and that is only ever accessed as
+        // volatile bytes: an access now gets zeroes, or a SIGBUS.
         unsafe { seawall_host::make_holes(&ranges)? };
         Ok(())
     }
 
-    /// Where guest memory is in this process.
+    /// The address of guest memory in this process.
     fn host_range(&self, gpa: u64, size: u64) -> Result<Range<u64>, Error> {
         let start = self.host_address(gpa, size)? as u64;
         Ok(start..start + size)
     }
 
-    /// Where guest memory is in this process.
+    /// The address of guest memory in this process.
     ///
     /// # Errors
     /// [`Error::NotInMemory`].

@@ -1,4 +1,4 @@
-//! `/dev/kvm`: that it opens says nothing, so it is asked.
+//! `/dev/kvm`. Opening it proves nothing, so the probe asks it.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -9,9 +9,9 @@ use crate::Errno;
 
 const KVM_GET_API_VERSION: u32 = 0xae00;
 const KVM_CHECK_EXTENSION: u32 = 0xae03;
-/// The only version there ever was.
+/// The only version that ever existed.
 const API_VERSION: i32 = 12;
-/// Every KVM/arm64 has it, and no other.
+/// Every KVM/arm64 has this capability, and no other KVM does.
 const KVM_CAP_ARM_PSCI_0_2: u32 = 102;
 
 const ENOENT: i32 = 2;
@@ -37,9 +37,9 @@ pub(super) fn device(root: &Path) -> Device {
     Device::Arm64 { capabilities: CAPABILITIES.map(|(number, ..)| check(number)), extended: extended() }
 }
 
-/// One of the requests that take a number.
+/// A request that takes a number.
 fn ask(kvm: RawFd, request: u32, number: u32) -> Result<i32, Errno> {
-    // SAFETY: the two requests that come here take no pointer, whatever the descriptor is.
+    // SAFETY: the two requests passed here take no pointer, whatever the descriptor is.
     match unsafe { libc::ioctl(kvm, request.into(), libc::c_ulong::from(number)) } {
         -1 => Err(Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))),
         value => Ok(value),

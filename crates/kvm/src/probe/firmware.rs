@@ -1,4 +1,4 @@
-//! What firmware does with memory errors: ACPI's Hardware Error Source Table, and error injection.
+//! The firmware's handling of memory errors: ACPI's Hardware Error Source Table, and error injection.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,12 +7,12 @@ use std::path::Path;
 /// ACPI Platform Error Interfaces, as far as they stand between an error and a VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Firmware {
-    /// Firmware is told of an SEA first and writes a record, which Linux looks for before KVM: `None` if its
-    /// table (HEST) may not be read.
+    /// True if firmware is told of an SEA first and writes a record, which Linux checks before KVM; `None` if
+    /// its table (HEST) may not be read.
     pub claims_sea: Option<bool>,
-    /// There is an error source table.
+    /// True if there is an error source table.
     pub hest: bool,
-    /// Firmware can make an error (EINJ).
+    /// True if firmware can make an error (EINJ).
     pub einj: bool,
 }
 
@@ -31,8 +31,8 @@ pub(super) fn firmware(root: &Path) -> Firmware {
     Firmware { claims_sea, hest, einj }
 }
 
-/// Whether a HEST has an enabled generic source that is notified by SEA. A table of sources that we do not
-/// know the size of is taken not to, from there on.
+/// Returns true if a HEST has an enabled generic source that is notified by SEA. The search ends at a source
+/// of unknown size.
 ///
 /// Source: ACPI 6.5, 18.3.2 "ACPI Error Source": types 6 to 10, `Notification Structure` types.
 fn has_sea_source(table: &[u8]) -> bool {
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(firmware(tree.root()), Firmware { claims_sea: Some(true), hest: true, einj: true });
         tree.write("proc/cmdline", b"quiet ghes.disable=1\n");
         assert_eq!(firmware(tree.root()).claims_sea, Some(false));
-        // A table that cannot be read: a directory stands for it, as a test may run as root.
+        // A table that cannot be read: a directory takes its place, because a test may run as root.
         let tree = Tree::new(&[("sys/firmware/acpi/tables/HEST/x", "")]);
         assert_eq!(firmware(tree.root()), Firmware { claims_sea: None, hest: true, einj: false });
     }

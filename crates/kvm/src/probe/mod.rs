@@ -1,5 +1,5 @@
-//! What a host offers to contain memory errors with: whether its KVM is Arm's, which way each kind of
-//! injection takes, whether a VMM sees errors, and how an error can be had to try it.
+//! A host's means to contain memory errors: an Arm KVM, the way of each kind of injection, the VMM's view of
+//! errors, and a source of errors to try it with.
 //!
 //! ```
 //! let report = seawall_kvm::probe::probe();
@@ -8,8 +8,8 @@
 //! }
 //! ```
 //!
-//! It asks and reads, and changes nothing: KVM's capabilities, a vCPU of a throwaway VM for the extended ABI,
-//! and files of `/proc` and `/sys`. What it may not read it leaves open.
+//! The probe only asks and reads: KVM's capabilities, a vCPU of a throwaway VM for the extended ABI, and
+//! files of `/proc` and `/sys`. It leaves open what it may not read.
 
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
@@ -34,12 +34,12 @@ use crate::Errno;
 
 /// `KVM_CAP_ARM_EL1_32BIT`: EL1 of a vCPU can be AArch32.
 pub const KVM_CAP_ARM_EL1_32BIT: u32 = 93;
-/// `KVM_CAP_ARM_VM_IPA_SIZE`: bits of a guest physical address, at most.
+/// `KVM_CAP_ARM_VM_IPA_SIZE`: the largest size of a guest physical address in bits.
 pub const KVM_CAP_ARM_VM_IPA_SIZE: u32 = 165;
 /// `KVM_CAP_ARM_EL2`: a vCPU can have an EL2, for nested guests.
 pub const KVM_CAP_ARM_EL2: u32 = 240;
 
-/// What is asked of an Arm KVM: number, name, and what it is for.
+/// The capabilities that the probe asks of an Arm KVM: number, name and purpose.
 pub const CAPABILITIES: [(u32, &str, &str); 8] = [
     (KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS", "SErrors can be injected"),
     (KVM_CAP_ARM_INJECT_SERROR_ESR, "KVM_CAP_ARM_INJECT_SERROR_ESR", "the CPUs have RAS"),
@@ -51,35 +51,35 @@ pub const CAPABILITIES: [(u32, &str, &str); 8] = [
     (KVM_CAP_ARM_VM_IPA_SIZE, "KVM_CAP_ARM_VM_IPA_SIZE", "bits of a guest physical address"),
 ];
 
-/// What `/dev/kvm` is.
+/// The kind of `/dev/kvm`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// Arm's, with what `KVM_CHECK_EXTENSION` says of [`CAPABILITIES`], in their order, and how the extended
-    /// ABI is had.
+    /// Arm's, with the answers of `KVM_CHECK_EXTENSION` to [`CAPABILITIES`], in their order, and the way to
+    /// the extended ABI.
     Arm64 {
-        /// 0: the kernel does not have it.
+        /// The answers; 0: the kernel lacks it.
         capabilities: [i32; CAPABILITIES.len()],
-        /// How instruction aborts and ESRs are had.
+        /// The way to instruction aborts and ESRs.
         extended: Extended,
     },
     /// KVM of another architecture.
     OtherArchitecture,
-    /// It opens, but does not answer as KVM does: an emulator of Linux's system calls, or no KVM at all.
+    /// It opens, but does not answer like KVM: an emulator of Linux's system calls, or no KVM at all.
     NotKvm(Errno),
     /// It cannot be opened.
     NotOpened(Errno),
-    /// It is not there.
+    /// It is missing.
     Absent(Absent),
     /// Not Linux.
     NotLinux,
 }
 
-/// Why there is no `/dev/kvm`.
+/// The reason why `/dev/kvm` is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
     /// The kernel has the device, but it is not in this file system: a container.
     NotInThisFileSystem,
-    /// The kernel was told not to: `kvm-arm.mode=none`.
+    /// The kernel's command line turned it off: `kvm-arm.mode=none`.
     SwitchedOff,
     /// The kernel has KVM and did not start it: on Arm it was not booted at EL2.
     NotStarted,
@@ -87,10 +87,10 @@ pub enum Absent {
     NotInKernel,
 }
 
-/// How an Arm KVM has instruction aborts, and ESRs for aborts.
+/// The way of an Arm KVM to instruction aborts, and to ESRs for aborts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extended {
-    /// The kernel speaks the extended ABI.
+    /// The kernel has the extended ABI.
     Native(Layout),
     /// By [assisted injection](seawall_inject::Way::Assisted).
     Assisted,
@@ -98,22 +98,22 @@ pub enum Extended {
     Unknown(String),
 }
 
-/// What is known of a host.
+/// The findings about a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Kernel, processor, privileges.
     pub system: System,
     /// `/dev/kvm`.
     pub device: Device,
-    /// Each kind of injection, and which way it takes.
+    /// Each kind of injection, and its way.
     pub injections: [Injection; Kind::ALL.len()],
-    /// What firmware does with errors before Linux sees them.
+    /// The firmware's handling of errors before Linux sees them.
     pub firmware: Firmware,
-    /// What a VMM sees of a guest's access to bad memory.
+    /// The VMM's view of a guest's access to bad memory.
     pub seen: Seen,
     /// The host's handling of bad pages.
     pub memory: Memory,
-    /// What to do, in sentences.
+    /// Advice, in sentences.
     pub advice: Vec<String>,
 }
 
@@ -127,7 +127,7 @@ impl Report {
     }
 }
 
-/// Looks at this host.
+/// Probes this host.
 pub fn probe() -> Report {
     let root = Path::new("/");
     Report::new(system::system(root), device(root), firmware::firmware(root), system::memory(root))

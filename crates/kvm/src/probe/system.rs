@@ -1,4 +1,4 @@
-//! What `/proc` and `/sys` say of the host.
+//! Facts about the host from `/proc` and `/sys`.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::path::Path;
 /// Kernel, processor, privileges.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct System {
-    /// The machine's, as the kernel names it, such as `aarch64`; the program's own if it does not say.
+    /// The machine's architecture in the kernel's words, such as `aarch64`; the program's own if the kernel
+    /// does not tell it.
     pub architecture: String,
     /// `linux`, or another.
     pub os: String,
@@ -14,18 +15,18 @@ pub struct System {
     pub kernel: Option<String>,
     /// Base page size, KiB.
     pub page_kib: Option<u64>,
-    /// The process has CAP_SYS_ADMIN.
+    /// True if the process has CAP_SYS_ADMIN.
     pub is_admin: bool,
 }
 
-/// What the host does with a bad page.
+/// The host's handling of a bad page.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Memory {
     /// `CONFIG_MEMORY_FAILURE`: bad pages are taken out of use, and `madvise(MADV_HWPOISON)` makes one.
     pub hwpoison: bool,
-    /// Memory that is out of use as bad, KiB.
+    /// Memory taken out of use as bad, KiB.
     pub bad_kib: u64,
-    /// `vm.memory_failure_recovery`: if not, the host panics at the first bad page.
+    /// `vm.memory_failure_recovery`. If false, the host panics at the first bad page.
     pub recovers: Option<bool>,
     /// `vm.memory_failure_early_kill`: a process is warned (BUS_MCEERR_AO) before it touches a bad page.
     pub early_kill: Option<bool>,
@@ -38,11 +39,11 @@ pub struct Memory {
 /// A pool of huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HugePages {
-    /// Size of each, KiB.
+    /// Size of a page, KiB.
     pub kib: u64,
-    /// How many there are.
+    /// The number of pages.
     pub total: u64,
-    /// How many of them are free.
+    /// The number of free pages.
     pub free: u64,
 }
 
@@ -66,7 +67,7 @@ fn is_admin(root: &Path) -> bool {
 
 pub(super) fn memory(root: &Path) -> Memory {
     let flag = |path: &str| line(root, path).map(|value| value != "0");
-    // The field is there if CONFIG_MEMORY_FAILURE is.
+    // The field exists if CONFIG_MEMORY_FAILURE does.
     let bad = field(root, "proc/meminfo", "HardwareCorrupted:");
     Memory {
         hwpoison: bad.is_some(),
@@ -99,7 +100,7 @@ fn line(root: &Path, path: &str) -> Option<String> {
     Some(text.lines().next()?.trim().to_owned())
 }
 
-/// The first word behind a name at the beginning of a line.
+/// The first word after a name at the beginning of a line.
 fn field(root: &Path, path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(root.join(path)).ok()?;
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -108,7 +109,7 @@ fn field(root: &Path, path: &str, name: &str) -> Option<String> {
 
 #[cfg(test)]
 pub(super) mod tree {
-    //! A file system of a test's own.
+    //! A test's own file system.
 
     use std::fs;
     use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What follows from what was found.
+//! Conclusions from the findings.
 
 use super::{
     Absent, CAPABILITIES, Device, Extended, Firmware, KVM_CAP_ARM_INJECT_EXT_DABT,
@@ -6,25 +6,25 @@ use super::{
 };
 use crate::Errno;
 
-/// What can be injected.
+/// A kind of injection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An external data abort, with the kernel's ESR.
     DataAbort,
-    /// An external data abort with an ESR of the caller's.
+    /// An external data abort with the caller's ESR.
     DataAbortEsr,
     /// An external instruction abort, with the kernel's ESR.
     InstructionAbort,
-    /// An external instruction abort with an ESR of the caller's.
+    /// An external instruction abort with the caller's ESR.
     InstructionAbortEsr,
     /// An SError.
     SError,
-    /// An SError with an ESR of the caller's.
+    /// An SError with the caller's ESR.
     SErrorEsr,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 6] = [
         Self::DataAbort,
         Self::DataAbortEsr,
@@ -39,34 +39,34 @@ impl Kind {
     }
 }
 
-/// How an injection is had.
+/// The way of an injection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
     /// The kernel does it.
     Native,
     /// [Assisted](seawall_inject::Way::Assisted): the kernel's own data abort is turned into it.
     Assisted,
-    /// It is not to be had; why.
+    /// It is not available; the reason.
     Not(String),
 }
 
-/// A kind of injection, and how it is had.
+/// A kind of injection, and its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Injection {
-    /// What.
+    /// The kind.
     pub kind: Kind,
-    /// How.
+    /// The way.
     pub way: Way,
 }
 
-/// What a VMM sees of a guest's access to bad memory.
+/// The VMM's view of a guest's access to bad memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// `KVM_EXIT_ARM_SEA`.
     Exit,
-    /// SIGBUS for what firmware reports to Linux, else `KVM_EXIT_ARM_SEA`.
+    /// SIGBUS for an error that firmware reports to Linux, otherwise `KVM_EXIT_ARM_SEA`.
     SigbusOrExit,
-    /// SIGBUS for what firmware reports to Linux; else nothing, and the guest takes an SError.
+    /// SIGBUS for an error that firmware reports to Linux; otherwise nothing, and the guest takes an SError.
     SigbusOrSError,
     /// Nothing: the guest takes an SError, which panics Linux.
     SError,
@@ -109,7 +109,7 @@ pub(super) fn seen(device: &Device, firmware: Firmware) -> Seen {
     if !matches!(device, Device::Arm64 { .. }) {
         return Seen::NoKvm;
     }
-    // Without RAS the host keeps SEAs for itself, whatever the VM asked for.
+    // Without RAS the host keeps SEAs to itself, even if the VM asked for them.
     let exits = [KVM_CAP_ARM_SEA_TO_USER, KVM_CAP_ARM_INJECT_SERROR_ESR]
         .into_iter()
         .all(|number| capability(device, number) > 0);
@@ -146,7 +146,7 @@ pub(super) fn advice(report: &Report) -> Vec<String> {
     advice
 }
 
-/// How a KVM/arm64 may be had on this very host.
+/// Advice on how to get a KVM/arm64 on this host.
 fn missing(device: &Device, architecture: &str) -> Option<&'static str> {
     let is_arm = architecture == "aarch64";
     Some(match device {

@@ -1,6 +1,6 @@
-//! Debian's kernels beside the one for clouds: for any machine, with `PREEMPT_RT`, with pages of 16 KiB.
+//! Debian's kernels other than the one for clouds: for any machine, with `PREEMPT_RT`, with pages of 16 KiB.
 //!
-//! All of them, or the one that `SEAWALL_FLAVOUR` names: `default`, `rt` or `16k`. CI has one a day.
+//! The tests run all of them, or the one in `SEAWALL_FLAVOUR`: `default`, `rt` or `16k`. CI runs one a day.
 
 use std::cell::Cell;
 
@@ -65,7 +65,8 @@ fn each_flavour_loses_a_code_page_and_a_data_page_and_lives() {
     }
 }
 
-/// Linux's own words for a record (`cper_print_mem`), and for the page (`action_result`), a frame of its own size.
+/// Linux's own words for a record (`cper_print_mem`), and for the page (`action_result`), a frame of its own
+/// size.
 #[test]
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn each_flavour_takes_a_page_of_its_own_size_offline() {
@@ -92,12 +93,12 @@ fn each_flavour_takes_a_page_of_its_own_size_offline() {
             let shown = |name: &str| {
                 let address = boot.page(name).unwrap_or_default();
                 let frame = format!("Memory failure: {:#x}: recovery action for", address >> shift);
-                // A process that is gone by then leaves its page clean.
+                // A process that has ended by then leaves its page clean.
                 let offline = ["dirty", "clean"].map(|state| format!("{frame} {state} LRU page: Recovered"));
                 assert!(offline.iter().any(|words| has(words)), "{name}: {frame}\n{}", boot.console);
                 has(&format!("physical_address: {address:#018x}"))
             };
-            // Linux prints few records in a short time, and PREEMPT_RT has several for a page.
+            // Linux limits the rate of printed records, and PREEMPT_RT has several for a page.
             let shown = [shown("code"), shown("anonymous")].iter().filter(|shown| **shown).count();
             assert!(shown >= if flavour == Flavour::Realtime { 1 } else { 2 }, "{}", boot.console);
             assert!(has(&format!("physical_address_mask: {mask}")), "{mask}\n{}", boot.console);
@@ -105,8 +106,9 @@ fn each_flavour_takes_a_page_of_its_own_size_offline() {
     }
 }
 
-/// `PREEMPT_RT` takes pages offline in a thread; a process that runs before it repeats its access, and meets the same
-/// abort. That must not end the guest. Its queue has room for 16 records a CPU, and drops what comes then.
+/// `PREEMPT_RT` takes pages offline in a thread; a process that runs before the thread repeats its access,
+/// and takes the same abort. That must not end the guest. Linux's queue has room for 16 records a CPU, and
+/// drops further ones.
 #[test]
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn each_flavour_loses_sixteen_pages_at_once_and_lives() {

@@ -1,4 +1,4 @@
-//! A run of the guest: its console read as it comes, and answered by typing or by memory that goes bad.
+//! A run of the guest: the tests read its console as it comes, and answer by typing or by bad memory.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,29 +9,29 @@ use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, Flavour, cache_directory};
 use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine};
 
-/// What is done about a line of the console.
+/// The answer to a line of the console.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
     /// Nothing.
     None,
-    /// The first line of 64 bytes of each of the pages that the guest gave one of these names goes bad.
+    /// The first line of 64 bytes in each page with one of these names goes bad.
     Poison(&'static [&'static str]),
-    /// This is typed.
+    /// This text is typed.
     Type(&'static str),
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Boot {
-    /// All that the guest wrote, for whoever reads it.
+    /// Everything that the guest wrote, for human readers.
     pub(crate) console: String,
-    /// Its lines, kernel messages apart from those of processes: what is judged.
+    /// Its lines, with kernel messages split from those of processes, for the checks.
     pub(crate) lines: Vec<String>,
-    /// How it ended; `None`: the budget was over.
+    /// The end of the run; `None`: the budget was used up.
     pub(crate) end: Option<End>,
-    /// `ESR_EL2` of each memory error, in their order.
+    /// `ESR_EL2` of each memory error, in order.
     pub(crate) errors: Vec<u64>,
-    /// Accesses that nobody answered, in their order: the Exception level and the address.
+    /// Unanswered accesses, in order: the Exception level and the address.
     pub(crate) unanswered: Vec<(u8, u64)>,
     /// Steps of each vCPU.
     pub(crate) steps: Vec<u64>,
@@ -39,7 +39,7 @@ pub(crate) struct Boot {
     pub(crate) bad: Vec<Range<u64>>,
     /// The machine's time, nanoseconds.
     pub(crate) time: u64,
-    /// Everything in it, RAM too: [`seawall_machine::StateHash`].
+    /// The hash of the machine's whole state, including RAM: [`seawall_machine::StateHash`].
     pub(crate) hash: String,
 }
 
@@ -53,7 +53,7 @@ impl Boot {
         self.lines().filter_map(page).find_map(|(named, address)| (named == name).then_some(address))
     }
 
-    /// Whether a line is this, and nothing else.
+    /// Returns true if a line equals this text.
     pub(crate) fn has(&self, line: &str) -> bool {
         self.lines().any(|of_console| of_console == line)
     }
@@ -66,7 +66,7 @@ struct Watch(Arc<Mutex<Seen>>);
 struct Seen {
     console: Vec<u8>,
     lines: Vec<String>,
-    /// How many of them the caller has looked at.
+    /// The number of lines that the caller has seen.
     looked_at: usize,
     errors: Vec<u64>,
     unanswered: Vec<(u8, u64)>,
@@ -77,7 +77,7 @@ impl Watch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lines that came since the caller looked last.
+    /// The new lines since the last call.
     fn new_lines(&self) -> Vec<String> {
         let mut seen = self.seen();
         let new = seen.lines[seen.looked_at..].to_vec();
@@ -109,7 +109,7 @@ impl Observer for Watch {
     }
 }
 
-/// What the guest runs on: 512 MiB.
+/// The guest's machine: 512 MiB.
 pub(crate) fn config(cpus: u32, policy_name: &str) -> Config {
     let mut config = Config::new(512 << 20);
     config.cpus = cpus;
@@ -117,7 +117,7 @@ pub(crate) fn config(cpus: u32, policy_name: &str) -> Config {
     config
 }
 
-/// A kernel of Debian's with these words on its command line, loaded.
+/// A loaded Debian kernel with these words on its command line.
 fn start(config: Config, flavour: Flavour, append: &str) -> (SoftwareMachine, Watch) {
     let directory = cache_directory().expect("a home");
     let fetch = Fetch { flavour, ..Fetch::new(directory) };
@@ -140,7 +140,7 @@ pub(crate) fn boot_to(config: Config, append: &str, line: &str) -> (SoftwareMach
     (machine, snapshot)
 }
 
-/// What a machine of this snapshot does to its end: the console's lines, end, and the hash of the state then.
+/// Runs a machine from this snapshot to its end: the console's lines, the end, and the state hash.
 pub(crate) fn end_of(snapshot: &Snapshot) -> (Vec<String>, Option<End>, String) {
     let watch = Watch::default();
     let mut machine =
@@ -150,7 +150,7 @@ pub(crate) fn end_of(snapshot: &Snapshot) -> (Vec<String>, Option<End>, String) 
     (lines, end, machine.state_hash().to_string())
 }
 
-/// The state hash of this machine at its end, and how that came.
+/// The state hash of this machine at its end, and the end.
 pub(crate) fn hash_at_end(machine: &mut SoftwareMachine) -> (Option<End>, String) {
     let end = to_the_end(machine, &Watch::default());
     (end, machine.state_hash().to_string())

@@ -4,8 +4,8 @@
 //! cargo test --release -p seawall-linux --test linux -- --ignored
 //! ```
 //!
-//! They are ignored otherwise, as they take Debian's packages (see `seawall guest fetch debian`) and a boot is a billion
-//! instructions. All that they know of the guest is what it says on its console.
+//! They are ignored by default, because they need Debian's packages (see `seawall guest fetch debian`) and a
+//! boot takes a billion instructions. They know the guest only by its console.
 
 mod flavours;
 mod guest;
@@ -16,10 +16,10 @@ use guest::{Answer, Boot, boot, boot_to, config, end_of, hash_at_end};
 use seawall::StopReason;
 use seawall_vmm::{Config, End, Snapshot};
 
-/// Instructions, a multiple of what any of the runs takes.
+/// The instruction budget, a multiple of the longest run.
 const BUDGET: u64 = 12_000_000_000;
 
-/// The kernel's own words when its memory is sound; none of them may come where nothing or only user memory went bad.
+/// The kernel's own words about trouble; none of them may appear if nothing or only user memory went bad.
 const TROUBLE: [&str; 8] =
     ["WARNING:", "BUG:", "Oops", "stall", "lockup", "Internal error", "Unable to handle", "panic - not"];
 
@@ -31,7 +31,7 @@ fn check_no_trouble(boot: &Boot) {
     assert_eq!(boot.end, Some(End::PowerOff), "{}", boot.console);
 }
 
-/// Runs the workload and turns these pages bad as soon as all five processes have said that they are at work.
+/// Runs the workload and turns these pages bad as soon as all five processes have reported that they work.
 fn workload(config: Config, bad: &'static [&'static str], append: &str) -> Boot {
     let at_work = Cell::new(0);
     boot(config, &format!("seawall.rounds=40 {append}"), |line| {
@@ -41,7 +41,7 @@ fn workload(config: Config, bad: &'static [&'static str], append: &str) -> Boot 
     })
 }
 
-/// What the workload says of the end of each of these.
+/// Checks the workload's report of each of these ends.
 fn check_ends(boot: &Boot, ends: [(&str, &str); 5], live: &str) {
     for (name, end) in ends {
         assert!(boot.has(&format!("workload: {name} ended: {end}")), "{name}\n{}", boot.console);
@@ -68,7 +68,7 @@ fn linux_boots_to_a_shell_that_answers_and_powers_off() {
     }
 }
 
-/// 0x20000000 is nothing, 0x0a000000 the first of `virt`'s transports, which are empty.
+/// 0x20000000 is empty, 0x0a000000 the first of `virt`'s transports, which are empty.
 #[test]
 #[ignore = "boots Linux: cargo xtask ci --only linux"]
 fn a_process_that_touches_an_address_where_nobody_is_gets_sigbus_and_linux_goes_on() {
@@ -163,7 +163,7 @@ fn bad_code_and_bad_data_cost_their_processes_and_nothing_else() {
         check_no_trouble(&boot);
         let mut exits = boot.errors.clone();
         exits.sort_unstable();
-        // A fetch and a load at EL0; nobody met either of them again.
+        // A fetch and a load at EL0; neither repeats.
         assert_eq!(exits, [0x8200_0210, 0x9200_0210]);
     }
 }
@@ -183,7 +183,7 @@ fn bad_shared_memory_costs_both_processes_and_a_handler_is_told_the_address() {
     check_ends(&boot, ends, "workload: 3 of 5 live");
     check_no_trouble(&boot);
     assert_eq!(boot.errors, [0x9200_0210, 0x9200_0210]);
-    // BUS_OBJERR, which is what Linux says of an error that no firmware told it of; each counter's own address.
+    // BUS_OBJERR, Linux's code for an error without a firmware record; each counter's own address.
     for (name, end) in [("shared-a", "000"), ("shared-b", "008")] {
         let start = format!("{name}: SIGBUS si_code=3 si_addr=0x");
         let line = boot.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
@@ -208,7 +208,7 @@ fn with_a_record_of_the_firmware_linux_takes_the_bad_pages_offline() {
     check_ends(&boot, ends, "workload: 3 of 5 live");
     check_no_trouble(&boot);
     for name in ["code", "anonymous"] {
-        // BUS_MCEERR_AR: the record says what it was.
+        // BUS_MCEERR_AR: the record describes the error.
         let start = format!("{name}: SIGBUS si_code=4 si_addr=0x");
         assert!(boot.lines().any(|line| line.starts_with(&start)), "{name}\n{}", boot.console);
         let frame = boot.page(name).unwrap_or_default() >> 12;

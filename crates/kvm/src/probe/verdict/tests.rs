@@ -21,7 +21,7 @@ fn report(device: Device, firmware: Firmware, memory: Memory) -> Report {
 
 const NO_FIRMWARE: Firmware = Firmware { claims_sea: Some(false), hest: false, einj: false };
 
-/// The advice has a sentence that begins so.
+/// Checks that the advice has a sentence with this beginning.
 fn advises(report: &Report, beginning: &str) -> bool {
     report.advice.iter().any(|sentence| sentence.starts_with(beginning))
 }
@@ -90,7 +90,7 @@ fn what_keeps_kvm_from_this_very_host_is_said_first() {
         let report = report(device, NO_FIRMWARE, Memory::default());
         assert!(report.advice[0].starts_with(beginning), "{:?}", report.advice);
     }
-    // On x86 nothing of this brings KVM/arm64 about.
+    // On x86 none of this makes KVM/arm64 available.
     let x86 = System { architecture: "x86_64".into(), ..System::default() };
     let device = Device::Absent(Absent::NotInKernel);
     let report = Report::new(x86, device, NO_FIRMWARE, Memory::default());
