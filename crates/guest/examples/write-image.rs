@@ -5,7 +5,7 @@
 use seawall_guest::{DemoOptions, Hole, HoleUnder, bench, demo_with, interrupts};
 
 const ITERATIONS: u64 = 10_000_000;
-/// Beyond the 128 MiB of RAM that QEMU's virt has unless told otherwise.
+/// An address beyond the 128 MiB of RAM that QEMU's virt has by default.
 const HOLE: u64 = 0x9000_0000;
 
 fn main() -> std::io::Result<()> {

@@ -1,8 +1,8 @@
-//! The assembler behind all guests: `dynasmrt`'s, with what its dialect lacks.
+//! The assembler behind all guests: `dynasmrt`, with additions to its dialect.
 //!
-//! System registers are numbers in that dialect ([`sysreg`] makes them), strings have no pool ([`Asm::text`] has
-//! one), and no instruction loads a 64-bit constant ([`Asm::constant`] does). A program of your own uses
-//! [`assemble!`](crate::assemble), and depends on `dynasmrt` 5 too, as the macro's code names it:
+//! In that dialect system registers are numbers ([`sysreg`] makes them), strings have no pool ([`Asm::text`]
+//! has one), and no instruction loads a 64-bit constant ([`Asm::constant`] does). Your own program uses
+//! [`assemble!`](crate::assemble), and depends on `dynasmrt` 5 too, because the macro's code names it:
 //!
 //! ```
 //! use seawall_guest::asm::{Asm, DynasmApi, DynasmLabelApi, ESR_EL1};
@@ -18,12 +18,11 @@
 //! assert_eq!(image[..4], 0xd538_5214_u32.to_le_bytes());
 //! ```
 //!
-//! The dialect is described at <https://censoredusername.github.io/dynasm-rs/language/>. `crates/machine/examples/flat_guest.rs`
-//! is a whole guest.
+//! <https://censoredusername.github.io/dynasm-rs/language/> describes the dialect. `crates/machine/examples/flat_guest.rs` is a whole guest.
 
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynamicLabel, VecAssembler};
-/// The traits by which [`assemble!`](crate::assemble) writes: to be imported where it is used.
+/// The traits that [`assemble!`](crate::assemble) needs: import them where you use it.
 pub use dynasmrt::{DynasmApi, DynasmLabelApi};
 
 /// `assemble!(asm ; instruction ; …)`: AArch64 instructions and labels, in the dialect of `dynasm!`, for an
@@ -38,8 +37,8 @@ macro_rules! assemble {
     };
 }
 
-/// `a64!(asm ; instruction ; …)` is as [`assemble!`](crate::assemble), with names for the registers that the kernel keeps for
-/// itself from an exception's entry to its end.
+/// `a64!(asm ; instruction ; …)` is [`assemble!`](crate::assemble) with names for the registers that the
+/// kernel reserves from an exception's entry to its end.
 macro_rules! a64 {
     ($asm:expr ; $($code:tt)*) => {
         dynasmrt::dynasm!($asm.ops
@@ -104,7 +103,7 @@ pub const TPIDR_EL1: u32 = sysreg(3, 0, 13, 0, 4);
 /// The register's number for MRS and MSR.
 pub const CTR_EL0: u32 = sysreg(3, 3, 0, 0, 1);
 
-/// Code being assembled, and the strings that will follow it.
+/// Code being assembled, and the strings that follow it.
 pub struct Asm {
     /// The instructions so far; [`assemble!`](crate::assemble) adds to them.
     pub ops: VecAssembler<Aarch64Relocation>,
@@ -131,7 +130,7 @@ impl Asm {
     /// Fills with zeros (UDF #0, an undefined instruction) up to `offset` bytes from the start.
     ///
     /// # Panics
-    /// If the code is already longer: a mistake in the guest.
+    /// If the code is already longer, a mistake in the guest.
     pub fn pad_to(&mut self, offset: u64) {
         let here = self.here();
         assert!(here <= offset, "code ends at {here:#x}, behind {offset:#x}");
@@ -140,7 +139,7 @@ impl Asm {
         }
     }
 
-    /// Xn = `value`, n from 0 to 30: MOVZ and as many MOVK as it takes.
+    /// Xn = `value`, n from 0 to 30: MOVZ and as many MOVK as needed.
     pub fn constant(&mut self, xn: u8, value: u64) {
         a64!(self ; movz X(xn), (value & 0xffff) as u32);
         if value >> 16 & 0xffff != 0 {

@@ -1,11 +1,11 @@
-//! Loops of known length to measure a CPU by, each an image of its own: EL1, MMU on with its own tables, one line
-//! on the UART at the end, PSCI SYSTEM_OFF.
+//! Loops of known length for measuring a CPU, each in its own image: EL1, MMU on with its own tables, one
+//! line on the UART at the end, PSCI SYSTEM_OFF.
 //!
-//! Addresses are mapped one to one: the image's 2 MiB by pages of 4 KiB, the first GiB (the UART's) as a device, and
-//! the GiB from 2 to 511 by blocks, so that [`sea_loop`]'s load can go to memory or into a hole.
+//! Addresses are mapped one to one: the image's 2 MiB by pages of 4 KiB, the first GiB (with the UART) as a
+//! device, and the GiB from 2 to 511 by blocks, so that [`sea_loop`]'s load can go to memory or into a hole.
 //!
-//! The line is `bench: NAME iterations=N result=0xX`, where the result depends on every instruction of the loop, so
-//! that two machines can be compared; for [`sea_loop`] it is `bench: sea_loop iterations=N seas=N esr=0xX`.
+//! The line is `bench: NAME iterations=N result=0xX`. The result depends on every instruction of the loop, so
+//! two machines can be compared. For [`sea_loop`] the line is `bench: sea_loop iterations=N seas=N esr=0xX`.
 
 use crate::Image;
 use crate::asm::{Asm, ELR_EL1, ESR_EL1, MAIR_EL1, SCTLR_EL1, TCR_EL1, TTBR0_EL1, VBAR_EL1, a64};
@@ -30,16 +30,16 @@ const GIB: u64 = 1 << 30;
 /// Physical address of a page that no bench image uses, for a host to poison and [`sea_loop`] to load from.
 pub const SEA_TARGET: u64 = frame(12);
 
-/// What a loop is made of.
+/// The parameters of a loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BenchLoop {
     /// The name on the UART's line.
     pub name: &'static str,
-    /// Times that the loop runs.
+    /// The number of iterations.
     pub iterations: u64,
-    /// Instructions executed in one iteration; in [`sea_loop`] with the handler's.
+    /// Instructions executed in one iteration; for [`sea_loop`] including the handler's.
     pub instructions: u32,
-    /// Of these, loads and stores.
+    /// The number of loads and stores among these.
     pub accesses: u32,
 }
 
@@ -80,7 +80,7 @@ pub fn load_store_loop(iterations: u64) -> Image<BenchLoop> {
             ; and x14, x14, BUFFER_BYTES - 1
             ; subs x10, x10, #1
             ; b.ne <next
-            // The result is made of the whole buffer.
+            // The result depends on the whole buffer.
             ; add x12, x13, #(BUFFER_BYTES >> 12) as u32, LSL #12
             ; movz x11, #0
             ; sum:
@@ -94,7 +94,8 @@ pub fn load_store_loop(iterations: u64) -> Image<BenchLoop> {
 
 /// Loads from `target`, each of which aborts; the handler skips the load (ELR + 4) and returns: 8 instructions.
 ///
-/// `target` is a physical address below 512 GiB: [`SEA_TARGET`] on a machine that can poison it, else a hole.
+/// `target` is a physical address below 512 GiB: [`SEA_TARGET`] on a machine that can poison it, otherwise a
+/// hole.
 pub fn sea_loop(iterations: u64, target: u64) -> Image<BenchLoop> {
     let layout = BenchLoop { name: "sea_loop", iterations, instructions: 8, accesses: 1 };
     image(layout, |asm| {
@@ -103,9 +104,10 @@ pub fn sea_loop(iterations: u64, target: u64) -> Image<BenchLoop> {
     })
 }
 
-/// An image around a loop: boot, `body` (x10 = iterations, its result in x11; x9 counts aborts), the line, the end.
+/// An image around a loop: boot, `body` (x10 = iterations, its result in x11; x9 counts aborts), the line,
+/// the end.
 ///
-/// Zero iterations are taken as one.
+/// Zero iterations count as one.
 fn image(layout: BenchLoop, body: impl FnOnce(&mut Asm)) -> Image<BenchLoop> {
     let mut memory = Memory::new(LOAD_ADDRESS, PAGES);
     memory.write(LOAD_ADDRESS, &code(layout, body));

@@ -62,8 +62,8 @@ pub(crate) fn emit(asm: &mut Asm, uart: u64) {
 }
 
 impl Asm {
-    /// Emits the subroutines that [`say`](Self::say) and its like call, for a PL011 whose registers are at the virtual
-    /// address `uart`. Once in a program, where no instruction falls into them.
+    /// Emits the subroutines that [`say`](Self::say) and its like call, for a PL011 whose registers are at
+    /// the virtual address `uart`. Call it once in a program, at a point that no instruction falls into.
     pub fn console(&mut self, uart: u64) {
         emit(self, uart);
     }

@@ -1,4 +1,4 @@
-//! Puts the demo guest together: kernel code, tables, control blocks and tasks, into one flat image.
+//! Builds the demo guest: kernel code, tables, control blocks and tasks in one flat image.
 
 use crate::asm::Asm;
 use crate::layout::{
@@ -12,13 +12,13 @@ use crate::tables::{
 use crate::tasks::{NAMES, Program, programs};
 use crate::{Image, console, kernel, panic, sea, vectors};
 
-/// What the demo guest is built with.
+/// The build options of the demo guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DemoOptions {
-    /// Rounds that each task runs. One round of all four is about 15 thousand instructions.
+    /// Rounds that each task runs. One round of all four takes about 15 thousand instructions.
     pub rounds: u64,
-    /// Puts a hole of the physical address space under a piece of the guest, so that an external abort happens
-    /// without any help of the host: on a machine that cannot poison memory, QEMU's.
+    /// Puts a hole of the physical address space under a piece of the guest. An external abort then happens
+    /// without help from the host, on a machine that cannot poison memory, such as QEMU.
     pub hole: Option<Hole>,
 }
 
@@ -29,16 +29,16 @@ impl Default for DemoOptions {
     }
 }
 
-/// A page-aligned physical address where there is nothing, and what is to lie there.
+/// An empty page-aligned physical address, and the piece of the guest to put there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
     /// The physical address; rounded down to a page.
     pub pa: u64,
-    /// What is mapped to it.
+    /// The piece that is mapped to it.
     pub under: HoleUnder,
 }
 
-/// What a [`Hole`] lies under. Tasks count from 1; a number that no task has means task 1.
+/// The piece over a [`Hole`]. Tasks count from 1; a number without a task means task 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoleUnder {
     /// The second page of the task's text: its first fetch aborts, and the clean copy saves the task.

@@ -1,6 +1,7 @@
-//! The smallest guest that one can type to.
+//! The smallest guest that takes input.
 
-/// Echoes what is typed on the PL011, waiting for each byte, until a `q`; then powers off. Runs from anywhere.
+/// Echoes input from the PL011, waiting for each byte, until a `q`; then powers off. It runs from any
+/// address.
 pub const ECHO: [u32; 11] = [
     0xd2a1_2013, // mov x19, #0x09000000
     0xb940_1a61, // next: ldr w1, [x19, #0x18]

@@ -1,8 +1,8 @@
-//! A guest that exercises GICv3, the timers and a second CPU, and says what it sees: EL1, MMU off, group 1 as IRQ,
-//! group 0 as FIQ. On any machine with two CPUs that are `virt`'s it must say the same.
+//! A guest that exercises GICv3, the timers and a second CPU, and prints its observations: EL1, MMU off,
+//! group 1 as IRQ, group 0 as FIQ. It must print the same on any machine with two CPUs that is like `virt`.
 //!
-//! Each part of the program is a function here that says first what it does. What an interrupt's handler sees is a
-//! line `irq N rpr P`: its INTID and the running priority, in hex.
+//! Each part of the program is a function here, which first prints its purpose. An interrupt's handler prints
+//! a line `irq N rpr P`: its INTID and the running priority, in hex.
 
 use crate::Image;
 use crate::asm::{Asm, ELR_EL1, SPSR_EL1, VBAR_EL1, a64, sysreg};
@@ -12,9 +12,9 @@ use crate::layout::{LOAD_ADDRESS, PAGE, UART};
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 
 const CODE_PAGES: u64 = 8;
-/// The page of the vectors, behind the code.
+/// The page of the vectors, after the code.
 const VECTORS_PAGE: u64 = 4;
-/// Tops of the CPUs' stacks, behind the image.
+/// Tops of the CPUs' stacks, after the image.
 const STACKS: [u64; 2] = [LOAD_ADDRESS + 0x1_0000, LOAD_ADDRESS + 0x2_0000];
 /// A word that the second CPU sets when it is done.
 const DONE: u64 = LOAD_ADDRESS + 0x2_0000;
@@ -48,7 +48,7 @@ const CNTP_CTL_EL0: u32 = sysreg(3, 3, 14, 2, 1);
 const CNTV_CTL_EL0: u32 = sysreg(3, 3, 14, 3, 1);
 const CNTV_CVAL_EL0: u32 = sysreg(3, 3, 14, 3, 2);
 
-/// Priorities of all SGIs, PPIs and SPIs but SGI 3, which has [`URGENT`].
+/// The priority of all SGIs, PPIs and SPIs except SGI 3, which has [`URGENT`].
 const USUAL: u64 = 0xa0;
 const URGENT: u64 = 0x40;
 /// INTIDs of the timers and the UART.
@@ -59,7 +59,7 @@ const UART_SPI: u32 = 33;
 const UARTIMSC: u32 = 0x38;
 const TXIM: u32 = 1 << 5;
 
-/// The image; it wants two CPUs.
+/// The image; it needs two CPUs.
 pub fn interrupts() -> Image<()> {
     let mut asm = Asm::new();
     start(&mut asm);
@@ -90,7 +90,7 @@ fn start(asm: &mut Asm) {
     asm.constant(3, GICD);
     asm.constant(19, GICR);
     a64!(asm ; mov sp, x1 ; msr VBAR_EL1, x2 ; mov w4, #3 ; str w4, [x3] ; bl ->open);
-    // x27: the handler of SGI 2 lets itself be preempted; x28: it ends in two steps.
+    // x27: the handler of SGI 2 allows preemption; x28: it ends in two steps.
     a64!(asm ; mov x27, #0 ; mov x28, #0);
     asm.constant(8, GICD);
     a64!(asm ; ldr w9, [x8]);
@@ -133,18 +133,18 @@ fn open(asm: &mut Asm) {
 }
 
 impl Asm {
-    /// SGI `intid` of group 1 to the CPU itself, the first. Changes x0.
+    /// Sends SGI `intid` of group 1 to this CPU, the first. Changes x0.
     fn send(&mut self, intid: u64) {
         self.constant(0, intid << 24 | 1);
         a64!(self ; msr ICC_SGI1R_EL1, x0 ; isb);
     }
 
-    /// Lets IRQs in, for as long as it takes to be sure that they came. Changes x0.
+    /// Unmasks IRQs long enough for them to arrive. Changes x0.
     fn let_in(&mut self) {
         a64!(self ; msr daifclr, #3 ; isb ; mov x0, #1000 ; wait: ; subs x0, x0, #1 ; b.ne <wait ; msr daifset, #3);
     }
 
-    /// Says what the highest pending interrupt and ISR_EL1 are.
+    /// Prints the highest pending interrupt and ISR_EL1.
     fn say_pending(&mut self) {
         a64!(self ; mrs x9, ICC_HPPIR1_EL1 ; mrs x10, ISR_EL1);
         self.say_hex("hppir ", 9, 3);
@@ -153,7 +153,7 @@ impl Asm {
     }
 }
 
-/// An SGI while IRQs are masked, by PSTATE and by priority; and one by WFI.
+/// An SGI while IRQs are masked, by PSTATE and by priority; and one that WFI waits for.
 fn software_interrupts(asm: &mut Asm) {
     asm.say("sgi\n");
     asm.send(1);
@@ -175,7 +175,7 @@ fn software_interrupts(asm: &mut Asm) {
     asm.say("\n");
 }
 
-/// The urgent one first, though it came later; and in the middle of another's handler.
+/// The urgent SGI comes first although it was sent later, and in the middle of another's handler.
 fn priorities(asm: &mut Asm) {
     asm.say("priorities\n");
     for intid in [5, 4, 3] {
@@ -196,7 +196,7 @@ fn priorities(asm: &mut Asm) {
     asm.say("\n");
 }
 
-/// EOI mode 1: the handler says what is active after EOIR and after DIR.
+/// EOI mode 1: the handler prints the active interrupt after EOIR and after DIR.
 fn split_ends(asm: &mut Asm) {
     asm.say("eoi mode 1\n");
     a64!(asm ; mov x28, #1 ; mov x0, #2 ; msr ICC_CTLR_EL1, x0 ; isb);
@@ -205,7 +205,7 @@ fn split_ends(asm: &mut Asm) {
     a64!(asm ; mov x28, #0 ; msr ICC_CTLR_EL1, xzr ; isb);
 }
 
-/// Both timers, the one by WFI; the counter is past the compare value then.
+/// Both timers, one of them waited for by WFI; the counter is past the compare value then.
 fn timers(asm: &mut Asm) {
     asm.say("virtual timer\n");
     a64!(asm ; mrs x26, CNTVCT_EL0 ; movz x0, #0x4000 ; add x26, x26, x0 ; msr CNTV_CVAL_EL0, x26
@@ -227,7 +227,7 @@ fn timers(asm: &mut Asm) {
     asm.let_in();
 }
 
-/// SGI 7 in group 0 is an FIQ, and comes by SGI0R alone.
+/// SGI 7 in group 0 is an FIQ, and only SGI0R sends it.
 fn group_0(asm: &mut Asm) {
     asm.say("group 0\n");
     asm.constant(1, GICR + SGI_BASE);
@@ -240,7 +240,7 @@ fn group_0(asm: &mut Asm) {
     asm.let_in();
 }
 
-/// SPI 40, edge-triggered, made pending by the distributor; routed away it does not come.
+/// SPI 40, edge-triggered, made pending by the distributor; routed to another CPU it does not arrive.
 fn shared(asm: &mut Asm) {
     asm.say("spi\n");
     asm.constant(8, GICD);
@@ -284,7 +284,7 @@ fn uart(asm: &mut Asm) {
     asm.constant(1, UART);
     a64!(asm ; mov w0, TXIM ; str w0, [x1, UARTIMSC]);
     asm.say_pending();
-    // Software cannot take back what the line says.
+    // Software cannot clear the state of the line.
     asm.constant(8, GICD);
     a64!(asm ; mov w0, #2 ; str w0, [x8, #0x284]);
     asm.say_pending();
@@ -292,7 +292,7 @@ fn uart(asm: &mut Asm) {
     asm.say_pending();
 }
 
-/// PSCI turns the second CPU on, which sends SGI 8 to this one, gets SGI 9 from it, and turns itself off.
+/// PSCI turns the second CPU on. That CPU sends SGI 8 to this one, gets SGI 9 from it, and turns itself off.
 fn two_cpus(asm: &mut Asm) {
     asm.say("second cpu\n");
     for (function, target) in [(0xc400_0003, 9), (0xc400_0003, 0)] {
@@ -308,7 +308,7 @@ fn two_cpus(asm: &mut Asm) {
     a64!(asm ; mov x1, #1 ; adr x2, ->second ; mov x3, #77 ; hvc #0 ; mov x9, x0);
     asm.say_hex("cpu_on: ", 9, 1);
     asm.say("\n");
-    // SGI 8 says that the second CPU is there; it waits with its own console output for SGI 9.
+    // SGI 8 announces the second CPU; before its own console output it waits for SGI 9.
     a64!(asm ; wfi);
     asm.let_in();
     asm.constant(0, 9 << 24 | 2);
@@ -344,7 +344,7 @@ fn second_cpu(asm: &mut Asm) {
     a64!(asm ; hvc #0 ; b ->unexpected);
 }
 
-/// IRQ and FIQ. All that they change is on the stack: they nest.
+/// IRQ and FIQ. They save all changed registers on the stack, so they nest.
 fn handlers(asm: &mut Asm) {
     let save = |asm: &mut Asm| {
         a64!(asm

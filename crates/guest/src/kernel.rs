@@ -1,4 +1,4 @@
-//! The kernel proper: boot, the one system call, the scheduler, and the end.
+//! The kernel: boot, the one system call, the scheduler, and the end.
 
 use crate::asm::named::KERNEL;
 use crate::asm::{Asm, MAIR_EL1, SCTLR_EL1, TCR_EL1, TPIDR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, a64};
@@ -15,7 +15,7 @@ pub(crate) const ROUND_DONE: u32 = 1;
 /// PSCI SYSTEM_OFF (Arm DEN 0022, 5.10), called with HVC.
 const SYSTEM_OFF: u64 = 0x8400_0008;
 
-/// Emits the entry point: EL1, MMU off, x0 = FDT (of which nothing is needed).
+/// Emits the entry point: EL1, MMU off, x0 = FDT (unused).
 pub(crate) fn boot(asm: &mut Asm, banner: &str) {
     a64!(asm ; msr daifset, #0b1111);
     for (register, value) in [
@@ -97,7 +97,8 @@ fn round_done(asm: &mut Asm) {
     // Falls through to ->schedule.
 }
 
-/// `->schedule`: runs the next task in turn that is alive and has rounds left; if there is none, reports and ends.
+/// `->schedule`: runs the next task in turn that is alive and has rounds left; if there is none, reports and
+/// ends.
 fn schedule(asm: &mut Asm) {
     a64!(asm ; ->schedule: ; movz x0, TASKS as u32 ; add x1, kernel, state::TASKS + TASKS as u32 * tcb::SIZE ; next:
         ; add task, task, tcb::SIZE

@@ -1,9 +1,9 @@
-//! Where everything of the demo guest lies: physical frames, virtual addresses, and the kernel's own records.
+//! The layout of the demo guest: physical frames, virtual addresses, and the kernel's own records.
 //!
-//! One image of [`IMAGE_PAGES`] 4 KiB pages at [`LOAD_ADDRESS`], all of it inside one 2 MiB region so that a single
-//! level 3 table maps the kernel's view of it. Nothing is allocated at run time but spare frames.
+//! It is one image of [`IMAGE_PAGES`] 4 KiB pages at [`LOAD_ADDRESS`], all inside one 2 MiB region so that a
+//! single level 3 table maps the kernel's view of it. Only spare frames are allocated at run time.
 //!
-//! | pages | what |
+//! | pages | content |
 //! |---|---|
 //! | 0..8 | kernel text: boot at 0, vectors at page 1, then code and strings |
 //! | 8 | kernel data: [`state`] and the task control blocks ([`tcb`]) |
@@ -19,14 +19,15 @@ pub const PAGE: u64 = 0x1000;
 pub const LINE: u64 = 64;
 /// Physical address at which the image must be loaded and entered (QEMU's `-kernel` puts a flat image here).
 pub const LOAD_ADDRESS: u64 = 0x4008_0000;
-/// Added to a physical address, it gives the kernel's virtual address: the lower end of TTBR1's 39-bit range.
+/// The offset from a physical address to the kernel's virtual address: the lower end of TTBR1's 39-bit range.
 pub const KERNEL_OFFSET: u64 = 0xffff_ff80_0000_0000;
 /// Physical address of the PL011 UART, as on QEMU's `virt`.
 pub const UART: u64 = 0x0900_0000;
 /// Number of tasks.
 pub const TASKS: usize = 4;
 
-/// Virtual address of a task's two pages of text. Every task has the same addresses, in a space of its own.
+/// Virtual address of a task's two pages of text. Every task has the same addresses, in its own address
+/// space.
 pub const TEXT_VA: u64 = 0x40_0000;
 /// Virtual address of a task's two pages of data.
 pub const DATA_VA: u64 = 0x41_0000;
@@ -35,10 +36,10 @@ pub const STACK_VA: u64 = 0x42_0000;
 /// Pages of text, and pages of data, of one task.
 pub const REGION_PAGES: u64 = 2;
 
-/// Offset in a task's text of the loop that calls the work and then the kernel, round after round.
+/// Offset in a task's text of the loop that calls the work and then the kernel in each round.
 pub(crate) const MAIN_LOOP: u64 = 0x40;
-/// Offset in a task's text of the function that does a round's work: in the second page, so that one page of the
-/// task can be lost and the other kept.
+/// Offset in a task's text of the function that does a round's work. It is in the second page, so that the
+/// task can lose one page and keep the other.
 pub(crate) const WORK: u64 = 0x1040;
 
 /// Physical address of page `n` of the image.
@@ -114,7 +115,8 @@ pub(crate) mod state {
     pub(crate) const TASKS: u32 = 0x200;
 }
 
-/// A task control block: the saved context first, as SP_EL1 points here while the task runs. Offsets in bytes.
+/// A task control block. The saved context comes first, because SP_EL1 points here while the task runs.
+/// Offsets in bytes.
 pub(crate) mod tcb {
     /// x0 to x30.
     pub(crate) const X: u32 = 0x00;
@@ -133,7 +135,7 @@ pub(crate) mod tcb {
     pub(crate) const EXPECTED: u32 = 0x128;
     /// Rounds to run.
     pub(crate) const TARGET: u32 = 0x130;
-    // What the report tells is in one line, so that a report line is either whole or not begun.
+    // The values of a report line share one cache line, so the report line is either whole or not begun.
     /// Counted from 1, as the ASID.
     pub(crate) const NUMBER: u32 = 0x140;
     /// [`ALIVE`] or [`KILLED`].
@@ -149,12 +151,12 @@ pub(crate) mod tcb {
     pub(crate) const KILLED: u64 = 1;
 }
 
-/// A piece of memory under both its names.
+/// A piece of memory with its physical and virtual address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Physical address of the first byte; in a VM, the IPA.
     pub pa: u64,
-    /// Virtual address of the first byte, in the address space of the one who uses it.
+    /// Virtual address of the first byte, in the address space of its user.
     pub va: u64,
     /// Length in bytes.
     pub len: u64,
@@ -174,13 +176,13 @@ impl Place {
         Self::new(self.pa + offset, self.va + offset, LINE)
     }
 
-    /// Whether the physical address `pa` is inside.
+    /// Returns true if the physical address `pa` is inside.
     pub const fn contains(&self, pa: u64) -> bool {
         pa >= self.pa && pa - self.pa < self.len
     }
 }
 
-/// What one task owns.
+/// The memory of one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskLayout {
     /// Its name, as in the report.
@@ -201,7 +203,7 @@ pub struct TaskLayout {
     pub stack_line: Place,
     /// Physical addresses of its translation tables: level 1, 2, 3.
     pub tables: [u64; 3],
-    /// The line with the level 3 descriptors of the text pages (physical; the kernel's name for it as VA).
+    /// The line with the level 3 descriptors of the text pages (physical; the VA is the kernel's).
     pub text_descriptors: Place,
     /// The kernel's clean copy of its text (the kernel's VA).
     pub clean_text: Place,
@@ -254,7 +256,7 @@ impl Layout {
         }
     }
 
-    /// The task of this name.
+    /// The task with this name.
     pub fn task(&self, name: &str) -> Option<&TaskLayout> {
         self.tasks.iter().find(|task| task.name == name)
     }

@@ -1,27 +1,27 @@
-//! A bare-metal guest that is typed to, and tells whether it is still the same: for migrations.
+//! A bare-metal guest that takes input, and reports if its state is unchanged: for migrations.
 //!
-//! It runs from anywhere, on QEMU's `virt`, with the MMU off, and takes these characters from the PL011:
+//! It runs from any address, on QEMU's `virt`, with the MMU off, and takes these characters from the PL011:
 //!
-//! | | what it does | what it says |
+//! | | action | output |
 //! |---|---|---|
 //! | `1` to `9` | loads from the page [`migrant_page`] | `migrant: page N: abort esr=0x… far=0x…`, or `… value 0x…` |
-//! | `v` | looks at its registers, its memory and its clock | `migrant: registers ok, memory ok, clock ok, polls N` |
+//! | `v` | checks its registers, its memory and its clock | `migrant: registers ok, memory ok, clock ok, polls N` |
 //! | `q` | powers off | |
 //!
-//! While it waits it counts how often it asks for a character. At first it says `migrant: ready`.
+//! While it waits it counts its polls for a character. At the start it prints `migrant: ready`.
 
 use crate::asm::{Asm, ELR_EL1, ESR_EL1, FAR_EL1, TPIDR_EL1, VBAR_EL1, a64, sysreg};
 use crate::console;
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 
 const UART: u64 = 0x0900_0000;
-/// Where its pages are.
+/// The address of its pages.
 const PAGES: u64 = 0x4040_0000;
 const STEP: u64 = 0x1_0000;
-/// Memory that it fills, and looks at later: 512 words.
+/// Memory that it fills, and checks later: 512 words.
 const MEMORY: u64 = 0x4060_0000;
 const WORDS: u32 = 512;
-/// Where its stack ends.
+/// The end of its stack.
 const STACK: u64 = MEMORY;
 const SIZE: u64 = 0x2000;
 const VECTORS: u64 = 0x800;
@@ -30,7 +30,7 @@ const CPACR_EL1: u32 = sysreg(3, 0, 1, 0, 2);
 const TPIDR_EL0: u32 = sysreg(3, 3, 13, 0, 2);
 const CNTVCT_EL0: u32 = sysreg(3, 3, 14, 0, 2);
 
-/// What the registers hold: each another value.
+/// The value in a register, different for each.
 const fn value(register: u8) -> u64 {
     0x0101_0101_0101_0101 * register as u64
 }
@@ -69,7 +69,7 @@ pub fn migrant() -> Vec<u8> {
     asm.finish(SIZE)
 }
 
-/// Synchronous exceptions and SErrors of EL1h; the others end it.
+/// The vectors: synchronous exceptions and SErrors of EL1h; the others end the guest.
 fn vectors(asm: &mut Asm) {
     asm.pad_to(VECTORS);
     a64!(asm ; ->vectors:);
@@ -98,7 +98,7 @@ fn hold(asm: &mut Asm) {
     a64!(asm ; msr TPIDR_EL0, x19 ; msr TPIDR_EL1, x20 ; dup v0.d2, x21 ; dup v31.d2, x22);
 }
 
-/// Each word is its address, turned over.
+/// Fills each word with its inverted address.
 fn fill(asm: &mut Asm) {
     asm.constant(0, MEMORY);
     a64!(asm ; movz x1, WORDS ; more: ; mvn x2, x0 ; str x2, [x0], #8 ; sub x1, x1, #1 ; cbnz x1, <more);
@@ -119,7 +119,7 @@ fn load(asm: &mut Asm) {
     a64!(asm ; b ->next);
 }
 
-/// Says of each whether it is as it was.
+/// Reports for each part if it is unchanged.
 fn look(asm: &mut Asm) {
     a64!(asm ; ->look: ; movz x12, #0);
     let differs = |asm: &mut Asm, register: u8, expected: u8| {
@@ -144,7 +144,7 @@ fn look(asm: &mut Asm) {
     a64!(asm ; movz x1, WORDS ; movz x12, #0 ; more: ; ldr x2, [x0] ; mvn x3, x0 ; eor x2, x2, x3 ; orr x12, x12, x2
         ; add x0, x0, #8 ; sub x1, x1, #1 ; cbnz x1, <more);
     verdict(asm, ", memory ");
-    // It goes on, and not as if a day had passed: at most 2^40 ticks.
+    // The clock goes on, but not as if a day had passed: at most 2^40 ticks.
     a64!(asm ; mrs x13, CNTVCT_EL0 ; sub x13, x13, x9 ; lsr x12, x13, #40);
     verdict(asm, ", clock ");
     asm.say_dec(", polls ", 8);
@@ -152,7 +152,7 @@ fn look(asm: &mut Asm) {
     a64!(asm ; b ->next);
 }
 
-/// `what`, and whether x12 is 0.
+/// Prints `what`, and if x12 is 0.
 fn verdict(asm: &mut Asm, what: &str) {
     asm.say(what);
     asm.text(1, "bad");

@@ -1,7 +1,7 @@
 //! The end of the guest: the panic and the report.
 //!
-//! A panic may itself meet the memory that caused it. TPIDR_EL1 counts panics, so that a second one says so and
-//! ends at once, and a third one only ends. Each report line loads what it tells before it prints anything.
+//! A panic may itself meet the memory that caused it. TPIDR_EL1 counts panics: a second one reports that and
+//! ends at once, and a third one only ends. Each report line loads its values before it prints anything.
 
 use crate::asm::named::{ELR, ENTRY, ESR, FAR, KERNEL, SPSR};
 use crate::asm::{Asm, ELR_EL1, ESR_EL1, FAR_EL1, SPSR_EL1, TPIDR_EL1, a64};
@@ -15,7 +15,8 @@ pub(crate) fn emit(asm: &mut Asm) {
     report(asm);
 }
 
-/// `->panic`: x28 = the reason, `entry` = offset of the vector that was taken. Reads the syndrome registers itself.
+/// `->panic`: x28 = the reason, `entry` = offset of the vector that was taken. Reads the syndrome registers
+/// itself.
 fn panic(asm: &mut Asm) {
     a64!(asm ; ->panic:
         ; mrs x8, TPIDR_EL1
@@ -62,7 +63,7 @@ fn say_syndrome(asm: &mut Asm) {
     asm.say("\n");
 }
 
-/// `->report`: `spare` = 1 after a panic, else 0. Writes the report, then powers off.
+/// `->report`: `spare` = 1 after a panic, otherwise 0. Writes the report, then powers off.
 fn report(asm: &mut Asm) {
     a64!(asm ; ->report: ; add task, kernel, state::TASKS ; movz frame, TASKS as u32 ; next:
         ; ldp x21, x22, [task, tcb::NUMBER as i32]

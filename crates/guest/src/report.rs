@@ -1,14 +1,15 @@
-//! Reads the demo guest's console: what the guest itself says became of it.
+//! A parser for the demo guest's console, with the guest's own report of its outcome.
 //!
-//! Only complete lines in the fixed formats of the crate's documentation count; other lines are the reader's to
-//! show. Nothing is assumed: a guest that never reported is an error, and so is a line that is cut or malformed.
+//! Only complete lines in the fixed formats of the crate's documentation count; the reader shows other lines.
+//! Nothing is assumed: a guest that never reported is an error, and so is a truncated or malformed line.
 
 use std::str::FromStr;
 
-/// A console line starts with this when every task has run a round (or was killed before): the time to place poison.
+/// The start of the console line printed once every task has run a round (or was killed before): the time to
+/// place poison.
 pub const READY: &str = "[ready]";
 
-/// How the kernel ended.
+/// The end of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelEnd {
     /// It ran until every task was done or dead.
@@ -17,7 +18,7 @@ pub enum KernelEnd {
     Panic,
 }
 
-/// How a task ended.
+/// The end of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskState {
     /// It ran all its rounds.
@@ -28,12 +29,12 @@ pub enum TaskState {
     Lost,
 }
 
-/// Whether a task's results were right.
+/// The check of a task's results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksum {
     /// Each of its rounds gave the known value.
     Ok,
-    /// A round gave another value: memory was corrupted without anybody noticing.
+    /// A round gave another value: memory was corrupted silently.
     Bad,
     /// It never finished a round.
     None,
@@ -46,11 +47,11 @@ pub struct TaskReport {
     pub number: u32,
     /// Its name.
     pub name: String,
-    /// How it ended.
+    /// Its end.
     pub state: TaskState,
     /// Rounds it finished.
     pub rounds: u64,
-    /// Whether the results of these rounds were right.
+    /// The check of the results of these rounds.
     pub checksum: Checksum,
 }
 
@@ -69,7 +70,7 @@ pub struct Counters {
     pub serrors: u64,
 }
 
-/// What an aborted access was.
+/// The kind of an aborted access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// An instruction fetch (ESR.EC = 0x20).
@@ -80,16 +81,16 @@ pub enum Access {
     Store,
 }
 
-/// An `[sea]` line: an abort as the guest's handler saw it, and what the handler did.
+/// An `[sea]` line: an abort as the guest's handler saw it, and the handler's action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sea {
     /// The task that ran.
     pub task: u32,
     /// ESR_EL1.
     pub esr: u64,
-    /// FAR_EL1, if the guest held it to be valid (FnV = 0).
+    /// FAR_EL1, if the guest took it as valid (FnV = 0).
     pub far: Option<u64>,
-    /// What the access was, as the ESR says.
+    /// The kind of access by the ESR.
     pub access: Access,
     /// Physical address of the frame that was taken out of use.
     pub retired: Option<u64>,
@@ -102,7 +103,7 @@ pub struct Sea {
 /// A `[panic]` line: the exception that ended the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panic {
-    /// Why, in the kernel's words.
+    /// The reason in the kernel's words.
     pub reason: String,
     /// Offset of the vector taken, from VBAR_EL1.
     pub vector: u64,
@@ -116,12 +117,12 @@ pub struct Panic {
     pub spsr: u64,
 }
 
-/// Everything that the demo guest's console tells to a program.
+/// Everything that the demo guest's console reports to a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// How the kernel ended.
+    /// The end of the kernel.
     pub kernel: KernelEnd,
-    /// Its counters; not there if a second panic kept it from reading them.
+    /// Its counters; `None` if a second panic kept it from reading them.
     pub counters: Option<Counters>,
     /// The tasks, in the order of their numbers; fewer than four only after a second panic.
     pub tasks: Vec<TaskReport>,
@@ -129,17 +130,17 @@ pub struct Report {
     pub seas: Vec<Sea>,
     /// The exceptions it panicked on: none, one, or two if the first panic met another.
     pub panics: Vec<Panic>,
-    /// Whether the guest said that it was ready.
+    /// True if the guest reported that it was ready.
     pub ready: bool,
 }
 
-/// Why a console is not a report.
+/// The reason why a console is not a report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
-    /// The guest did not come to its end.
+    /// The guest did not reach its end.
     #[error("no line `report: kernel=...`: the guest did not come to its own end")]
     NoReport,
-    /// A line lacks a field, or has a value there that does not belong.
+    /// A line lacks a field, or has a wrong value there.
     #[error("console line {line}: expected {field}=..., found {text:?}")]
     Field {
         /// Line number, from 1.
@@ -155,8 +156,8 @@ impl Report {
     /// Reads a console.
     ///
     /// # Errors
-    /// [`ReportError::NoReport`] if the guest's last line is missing, [`ReportError::Field`] for a line of a known
-    /// kind that does not have what it should.
+    /// [`ReportError::NoReport`] if the guest's last line is missing, [`ReportError::Field`] for a line of a
+    /// known kind with a missing or wrong field.
     pub fn parse(console: &str) -> Result<Self, ReportError> {
         let mut end = None;
         let mut report = Self {
@@ -186,7 +187,7 @@ impl Report {
         Ok(report)
     }
 
-    /// The task of this name.
+    /// The task with this name.
     pub fn task(&self, name: &str) -> Option<&TaskReport> {
         self.tasks.iter().find(|task| task.name == name)
     }
@@ -200,7 +201,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The value of `key=value`, without a comma or colon behind it.
+    /// The value of `key=value`, without a trailing comma or colon.
     fn find(self, key: &str) -> Option<&'a str> {
         let word = |word: &'a str| word.strip_prefix(key)?.strip_prefix('=');
         self.text.split_whitespace().find_map(word).map(|value| value.trim_end_matches([',', ':']))
@@ -231,7 +232,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// A field that is one of a few words.
+    /// A field with one of a few words.
     fn one_of<T: Copy>(self, field: &'static str, words: &[(&str, T)]) -> Result<T, ReportError> {
         let found = self.word(field)?;
         let known = words.iter().find(|(word, _)| *word == found);

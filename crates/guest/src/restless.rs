@@ -1,7 +1,8 @@
-//! A bare-metal guest with two CPUs, of which one meets bad memory over and over while the other asks for a reset.
+//! A bare-metal guest with two CPUs: one meets bad memory over and over while the other asks for a reset.
 //!
-//! It runs from anywhere, on QEMU's `virt`, with the MMU off. The first CPU turns the second on, waits for a tenth of a
-//! second and asks for a reset. The second loads from each page from [`RESTLESS_PAGES`] on; an abort skips the load.
+//! It runs from any address, on QEMU's `virt`, with the MMU off. The first CPU turns the second on, waits for
+//! a tenth of a second and asks for a reset. The second loads from each page from [`RESTLESS_PAGES`] on; an
+//! abort skips the load.
 
 use crate::asm::{Asm, ELR_EL1, VBAR_EL1, a64, sysreg};
 use dynasmrt::{DynasmApi, DynasmLabelApi};
@@ -23,7 +24,7 @@ pub fn restless() -> Vec<u8> {
     let mut asm = Asm::new();
     a64!(asm ; adr x0, ->vectors ; msr VBAR_EL1, x0);
     asm.constant(0, CPU_ON);
-    // MPIDR 1; where it begins; its X0.
+    // MPIDR 1; its entry; its X0.
     a64!(asm ; movz x1, #1 ; adr x2, ->second ; movz x3, #0 ; hvc #0
         ; mrs x4, CNTFRQ_EL0 ; movz x5, #10 ; udiv x4, x4, x5 ; mrs x5, CNTVCT_EL0 ; add x4, x4, x5
         ; wait: ; isb ; mrs x5, CNTVCT_EL0 ; cmp x5, x4 ; b.lo <wait);

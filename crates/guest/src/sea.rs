@@ -1,14 +1,15 @@
-//! The handler of synchronous external aborts from EL0: it decides by ESR and FAR, and by nothing else.
+//! The handler of synchronous external aborts from EL0, which decides by ESR and FAR alone.
 //!
-//! | the abort says | what is lost | what is done |
+//! | the abort | the loss | the action |
 //! |---|---|---|
 //! | fetch, FAR in the task's text | a clean page | frame retired, clean copy put in a spare frame, task goes on |
 //! | load or store, FAR valid | the task's data | frame retired, task killed |
-//! | FnV | something of the task's, nobody knows what | task killed, no frame retired |
+//! | FnV | an unknown part of the task's memory | task killed, no frame retired |
 //! | on a table walk | the task's tables | task killed |
-//! | IL = 0, SET = uncontainable, or not external | nothing here says it can be contained | panic |
+//! | IL = 0, SET = uncontainable, or not external | not known to be containable | panic |
 //!
-//! Fields: DDI 0487 D24.2, ESR_EL1, "ISS encoding for an exception from an Instruction Abort" and "… a Data Abort".
+//! Fields: DDI 0487 D24.2, ESR_EL1, "ISS encoding for an exception from an Instruction Abort" and "… a Data
+//! Abort".
 
 use crate::asm::named::{ESR, FAR, FRAME, REASON, SPARE};
 use crate::asm::{Asm, CTR_EL0, a64};
@@ -28,7 +29,7 @@ mod bit {
 }
 /// SET, `ESR_EL1[12:11]`: uncontainable.
 const UNCONTAINABLE: u64 = 0b10;
-/// xFSC: synchronous external abort, not on a table walk. The only one with FnV and SET.
+/// xFSC: synchronous external abort, not on a table walk. The only status with FnV and SET.
 const EXTERNAL: u32 = 0x10;
 /// xFSC: synchronous parity or ECC error, not on a table walk.
 const PARITY: u32 = 0x18;
@@ -76,7 +77,7 @@ fn classify(asm: &mut Asm) {
         ; known: ; ret);
 }
 
-/// `->abort`: an instruction or data abort from EL0. Says what it says, then goes to what must be done.
+/// `->abort`: an instruction or data abort from EL0. Prints it, then goes to the action.
 fn abort(asm: &mut Asm) {
     a64!(asm ; ->abort: ; mov x0, esr ; bl ->classify);
     asm.text(REASON, "abort that is not external");
@@ -127,7 +128,7 @@ fn abort(asm: &mut Asm) {
     a64!(asm ; b ->kill);
 }
 
-/// `->fetch`: at FAR there was code. Takes the frame out of use and puts the clean copy in its place.
+/// `->fetch`: FAR was the address of code. Retires the frame and puts the clean copy in its place.
 fn fetch(asm: &mut Asm) {
     a64!(asm ; ->fetch: ; bl ->find_frame ; cbz frame, >elsewhere);
     asm.constant(0, TEXT_VA);
@@ -206,7 +207,7 @@ fn copy_clean_page(asm: &mut Asm) {
         ; isb);
 }
 
-/// `->data`: at FAR there was something of the task's own, and nobody else has it.
+/// `->data`: FAR was the address of the task's own data, of which there is no copy.
 fn data(asm: &mut Asm) {
     a64!(asm ; ->data: ; bl ->find_frame ; cbz frame, >elsewhere ; bl ->retire);
     asm.say_hex("frame=0x", FRAME, 8);
@@ -234,7 +235,7 @@ fn find_frame(asm: &mut Asm) {
         ; no: ; ret);
 }
 
-/// `->retire` (BL): `frame` will not be used again: it is put on the list and out of the kernel's own map.
+/// `->retire` (BL): takes `frame` out of use: puts it on the list and removes it from the kernel's own map.
 fn retire(asm: &mut Asm) {
     a64!(asm ; ->retire:
         ; ldr x0, [kernel, state::RETIRED]

@@ -1,7 +1,7 @@
-//! Translation tables and the registers that go with them: 4 KiB granule, 39-bit addresses, so walks start at level 1.
+//! Translation tables and their registers: 4 KiB granule, 39-bit addresses, so walks start at level 1.
 //!
-//! The tables are made on the host and are part of the image, as a linker would do it; the guest only changes level 3
-//! descriptors. Descriptor fields: DDI 0487 D8.3, `VMSAv8-64 translation table format descriptors`.
+//! The tables are made on the host and are part of the image, as with a linker; the guest only changes level
+//! 3 descriptors. Descriptor fields: DDI 0487 D8.3, `VMSAv8-64 translation table format descriptors`.
 
 use crate::layout::PAGE;
 
@@ -43,7 +43,8 @@ pub(crate) const MAIR: u64 = 0x04ff;
 /// TCR_EL1: T0SZ = T1SZ = 25, 4 KiB granules, walks inner shareable and write-back, 40-bit output, 8-bit ASID from TTBR0.
 pub(crate) const TCR: u64 =
     0x19 | 1 << 8 | 1 << 10 | 3 << 12 | 0x19 << 16 | 1 << 24 | 1 << 26 | 3 << 28 | 2 << 30 | 2 << 32;
-/// SCTLR_EL1: M, C, I, SA, SA0, and the bits that are RES1 in Armv8.0 (SPAN among them: PSTATE.PAN is left alone).
+/// SCTLR_EL1: M, C, I, SA, SA0, and the bits that are RES1 in Armv8.0 (SPAN among them: PSTATE.PAN does not
+/// change).
 pub(crate) const SCTLR: u64 = 0x30d0_0800 | 1 << 12 | 1 << 4 | 1 << 3 | 1 << 2 | 1;
 
 /// Index of `va` in a table of `level` (1 to 3).
@@ -66,7 +67,7 @@ impl Memory {
     /// Copies `bytes` to the physical address `pa`.
     ///
     /// # Panics
-    /// If they do not fit the image: a mistake in this crate, seen by every test.
+    /// If they do not fit the image, a mistake in this crate that every test shows.
     pub(crate) fn write(&mut self, pa: u64, bytes: &[u8]) {
         let start = (pa - self.base) as usize;
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);

@@ -1,7 +1,7 @@
-//! The four tasks: what each computes, its data, and the checksum of a good round.
+//! The four tasks: the computation of each, its data, and the checksum of a good round.
 //!
-//! A round's work reads every line of the task's data, so that poison anywhere in it is met within one round, and
-//! its checksum depends on every word read. The checksums are computed here a second time, in Rust.
+//! A round's work reads every line of the task's data, so that it meets any poison there within one round,
+//! and its checksum depends on every word read. The checksums are computed here a second time, in Rust.
 
 use crate::asm::{Asm, a64};
 use crate::kernel::ROUND_DONE;
@@ -15,13 +15,13 @@ const LINES: u64 = BYTES / LINE;
 /// FNV-1a, 64 bits: offset basis and prime.
 const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
-/// The log's entry n says n times this.
+/// The log's entry n is n times this.
 const LOG_ENTRY: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Names of the tasks, in the order of their numbers.
 pub(crate) const NAMES: [&str; TASKS] = ["web", "db", "batch", "log"];
 
-/// What the loader of a task needs.
+/// The parts of a task for the loader.
 pub(crate) struct Program {
     pub(crate) text: Vec<u8>,
     pub(crate) data: Vec<u8>,
@@ -89,7 +89,7 @@ fn batch() -> Program {
     Program { text, data: to_bytes(&data), expected }
 }
 
-/// `log` writes 128 entries, one to a line, and reads them back: the only task that stores to its data.
+/// `log` writes 128 entries, one in each line, and reads them back. No other task stores to its data.
 fn log() -> Program {
     let expected =
         (1..=LINES).fold(0u64, |sum, n| (sum ^ n.wrapping_mul(LOG_ENTRY)).rotate_right(13).wrapping_add(n));

@@ -1,14 +1,15 @@
-//! The vector table, and the way from EL0 into the kernel and back.
+//! The vector table, and the paths from EL0 into the kernel and back.
 //!
-//! While a task runs, SP_EL1 points to its control block, so that entry can save every register without losing one.
-//! While the kernel runs, SP_EL1 is the kernel stack and SErrors are unmasked: an SError has nothing to wait for.
+//! While a task runs, SP_EL1 points to its control block, so that entry can save every register without
+//! losing one. While the kernel runs, SP_EL1 is the kernel stack and SErrors are unmasked: an SError has
+//! nothing to wait for.
 
 use crate::asm::named::{KERNEL, REASON};
 use crate::asm::{Asm, ELR_EL1, ESR_EL1, FAR_EL1, SP_EL0, SPSR_EL1, TTBR0_EL1, a64};
 use crate::layout::{KERNEL_DATA, KERNEL_OFFSET, KERNEL_STACK, PAGE, VECTORS_PAGE, tcb};
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 
-/// PSTATE.A, as MSR DAIFSet and DAIFClr take it.
+/// PSTATE.A, as the operand of MSR DAIFSet and DAIFClr.
 pub(crate) const DAIF_A: u32 = 0b0100;
 
 /// Exception classes, `ESR_ELx[31:26]`.
@@ -20,7 +21,7 @@ mod class {
     pub(super) const DATA_ABORT_SAME: u32 = 0x25;
 }
 
-/// Emits the vector table at its page, and `->lower_sync`, `->run` behind it.
+/// Emits the vector table at its page, and `->lower_sync`, `->run` after it.
 pub(crate) fn emit(asm: &mut Asm) {
     asm.pad_to(VECTORS_PAGE * PAGE);
     let table = asm.here();
@@ -28,7 +29,7 @@ pub(crate) fn emit(asm: &mut Asm) {
         asm.pad_to(table + u64::from(slot) * 0x80);
         match slot {
             4 => a64!(asm ; movz entry, #0x200 ; b ->kernel_sync),
-            // The task's x26 is not the kernel's to change before it is saved.
+            // The kernel must not change the task's x26 before it is saved.
             8 => a64!(asm ; b ->lower_sync),
             _ => a64!(asm ; movz entry, slot * 0x80 ; b ->unexpected),
         }
@@ -91,7 +92,7 @@ fn run(asm: &mut Asm) {
     a64!(asm ; ldr x30, [sp, tcb::X + 8 * 30] ; eret);
 }
 
-/// From EL1, synchronous: nothing to save, the kernel itself is hurt.
+/// From EL1, synchronous: there is nothing to save, because the kernel itself is hit.
 fn kernel_sync(asm: &mut Asm) {
     a64!(asm ; ->kernel_sync:
         ; mrs x0, ESR_EL1
@@ -107,7 +108,7 @@ fn kernel_sync(asm: &mut Asm) {
     a64!(asm ; b ->panic);
 }
 
-/// Any exception that nothing here is meant for: names its type and panics. `entry` is the vector's offset.
+/// An unexpected exception: names its type and panics. `entry` is the vector's offset.
 fn unexpected(asm: &mut Asm) {
     a64!(asm ; ->unexpected: ; ubfx x4, entry, #7, #2);
     for (kind, reason) in

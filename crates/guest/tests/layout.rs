@@ -1,4 +1,4 @@
-//! What [`seawall_guest::Layout`] tells a host is what the image's own tables and code say.
+//! [`seawall_guest::Layout`] agrees with the image's own tables and code.
 
 use seawall_guest::{Image, LINE, PAGE, Place, TaskLayout, demo};
 use std::ops::Range;

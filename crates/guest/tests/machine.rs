@@ -1,4 +1,4 @@
-//! The demo guest on Seawall's machine: what each injected abort makes its handler do.
+//! The demo guest on Seawall's machine: the reaction of its handler to each injected abort.
 
 mod host;
 
@@ -29,7 +29,7 @@ fn contained(policy: Rules, places: impl FnOnce(&Layout) -> Vec<Place>) -> (Repo
     })
 }
 
-/// The same with SEAs turned into these events.
+/// The same with SEAs replaced by these events.
 fn injected(events: VcpuEvents, place: impl FnOnce(&Layout) -> Place) -> (Report, Run) {
     poisoned(
         |layout| vec![place(layout)],
@@ -170,7 +170,7 @@ fn both_pages_of_every_text_can_be_lost() {
 
 #[test]
 fn text_lost_more_often_than_there_are_spare_frames_kills_the_task() {
-    // The same PC and address each time, but another page: no storm.
+    // The same PC and address each time, but another page, so not a storm.
     let mut containment = Containment::new(Rules::FULL).with_storm_guard(StormGuard::new(64, Duration::MAX));
     let mut spare = None;
     let image = demo();
@@ -179,7 +179,7 @@ fn text_lost_more_often_than_there_are_spare_frames_kills_the_task() {
     let at_ready = |vm: &mut Vm| {
         vm.poison(web.pa..web.pa + web.len).unwrap();
     };
-    // Each spare frame that web gets goes bad in its turn, as soon as web's old one was found bad.
+    // Each spare frame that web gets goes bad in turn, as soon as web's old one was found bad.
     let run = host::run(&image, Config::default(), at_ready, |vcpu, exit| {
         contain(&mut containment, vcpu, exit);
         let next = spare.map_or(spares.pa, |last: u64| last + 0x1000);
@@ -294,7 +294,7 @@ fn restartable_abort_is_handled_as_a_recoverable_one() {
 
 #[test]
 fn abort_whose_status_is_no_external_abort_panics() {
-    // 0x10 | 0x0f: a status that is none, 0x1f, is a parity error on a walk; 0x10 | 0x01 is a tag check fault.
+    // 0x10 | 0x0f: an undefined status, 0x1f, is a parity error on a walk; 0x10 | 0x01 is a tag check fault.
     let (report, _) = injected(abort(true, 0x01), web_work);
     assert_eq!(states(&report), [Lost; 4]);
     assert_eq!(report.panics[0].reason, "abort that is not external");

@@ -1,7 +1,7 @@
-//! The demo guest on QEMU's software CPU: an implementation of the architecture that is not ours.
+//! The demo guest on QEMU's software CPU, an independent implementation of the architecture.
 //!
-//! QEMU cannot poison memory, but a load from, fetch from or walk through a physical address where there is nothing
-//! is an external abort there, taken straight to EL1.
+//! QEMU cannot poison memory, but a load from, fetch from or walk through an empty physical address is an
+//! external abort there, taken directly to EL1.
 
 mod host;
 
@@ -16,10 +16,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Beyond the 128 MiB of RAM that QEMU's `virt` has unless told otherwise: nothing is there.
+/// An empty address beyond the 128 MiB of RAM that QEMU's `virt` has by default.
 const HOLE: u64 = 0x9000_0000;
 
-/// Runs an image; gives its console, or nothing where QEMU is not installed.
+/// Runs an image; returns its console, or `None` if QEMU is not installed.
 fn qemu(name: &str, bytes: &[u8]) -> Option<String> {
     qemu_with(name, bytes, &["-M", "virt", "-cpu", "max"])
 }
@@ -56,7 +56,7 @@ fn demo_on_qemu(name: &str, under: Option<HoleUnder>) -> Option<Report> {
     Some(Report::parse(&console).expect("the guest reports"))
 }
 
-/// Every task but `victim` ran all 8 rounds and was right each time.
+/// Checks that every task but `victim` ran all 8 rounds with correct results.
 fn assert_all_well_but(report: &Report, victim: Option<&str>) {
     assert_eq!(report.kernel, KernelEnd::Ok);
     assert_eq!(
@@ -192,7 +192,7 @@ fn interrupts_console() -> String {
     interrupts_run(None).0
 }
 
-/// The console, and the steps and the machine's time that it took.
+/// The console, and the steps and the machine's time of the run.
 fn interrupts_run(slice: Option<u64>) -> (String, u64, u64) {
     let mut config = VmmConfig::new(128 << 20);
     config.cpus = 2;
@@ -211,7 +211,7 @@ fn interrupts_run(slice: Option<u64>) -> (String, u64, u64) {
     (String::from_utf8(bytes).expect("ASCII"), machine.instructions(), machine.time())
 }
 
-/// What the guest wrote.
+/// The guest's output.
 #[derive(Clone, Default)]
 struct Console(Arc<Mutex<Vec<u8>>>);
 

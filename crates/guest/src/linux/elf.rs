@@ -1,15 +1,16 @@
-//! The file around a program: System V ABI, "Object Files" and "Program Loading", and "ELF for the Arm 64-bit
-//! Architecture" (IHI 0056).
+//! The ELF file around a program: System V ABI, "Object Files" and "Program Loading", and "ELF for the Arm
+//! 64-bit Architecture" (IHI 0056).
 
 use super::{MAX_PAGE, TEXT};
 
-/// Bytes of the ELF header and of one program header.
+/// Size in bytes of the ELF header and of one program header.
 pub(super) const HEADERS: u64 = 64 + 56;
-/// Where the file's beginning is mapped: at the beginning of a page, whatever the kernel's are.
+/// The address of the file's start: the start of a page for every page size.
 const BASE: u64 = 0x40_0000;
 
-/// A static executable. `text` begins at its entry; with the headers it is [`TEXT`] bytes, which are mapped readable and
-/// executable. `rest` is at [`MAX_PAGE`] in the file, in a page of its own on any kernel, and not mapped.
+/// A static executable. `text` begins at its entry; with the headers it has [`TEXT`] bytes, which are mapped
+/// readable and executable. `rest` is at [`MAX_PAGE`] in the file, in a page of its own on any kernel, and
+/// not mapped.
 pub(super) fn executable(text: &[u8], rest: &[u8]) -> Vec<u8> {
     // 64 bits, little-endian, version 1.
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();

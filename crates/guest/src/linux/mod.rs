@@ -1,14 +1,16 @@
-//! Programs for Linux, assembled on the host: the processes of a workload that says what it loses to bad memory.
+//! Programs for Linux, assembled on the host: the processes of a workload that reports its losses to bad
+//! memory.
 //!
-//! Each is a static ELF that needs nothing but a kernel, with pages of 4, 16 or 64 KiB, and, at first, a readable `/proc`.
-//! The size of a page is the kernel's own word (`AT_PAGESZ`). Its arguments are the number of rounds and, optionally, any word: then it handles SIGBUS. A round does the program's
-//! work, checks the result, and sleeps 10 ms.
+//! Each is a static ELF that needs nothing but a kernel, with pages of 4, 16 or 64 KiB, and, at the start, a
+//! readable `/proc`. The kernel gives the page size (`AT_PAGESZ`). The arguments are the number of rounds
+//! and, optionally, any word: then the program handles SIGBUS. A round does the program's work, checks the
+//! result, and sleeps 10 ms.
 //!
-//! | program | what it uses each round |
+//! | program | its memory in each round |
 //! |---|---|
 //! | `code` | a function alone in a page of the program's file, which it mapped itself |
-//! | `anonymous` | every word of 16 pages of anonymous memory: loads, checks, and stores anew |
-//! | `shared-a`, `shared-b` | a counter of its own and the other's, in a page of `/run/shared` |
+//! | `anonymous` | every word of 16 pages of anonymous memory: loads, checks, and stores a new value |
+//! | `shared-a`, `shared-b` | its own counter and the other's, in a page of `/run/shared` |
 //! | `witness` | none of these |
 //! | `device` | the RTC's registers, by `/dev/mem`, with accesses that no syndrome describes |
 //!
@@ -18,18 +20,18 @@
 //!
 //! | line | when |
 //! |---|---|
-//! | `seawall: page NAME 0xX` | at the start: the physical address of a line that each round loads from or executes, at the base of a page in which nothing else is used; `shared-a` names it for both, as `shared` |
+//! | `seawall: page NAME 0xX` | at the start: the physical address of a line that each round loads from or executes, at the base of a page without other uses; `shared-a` names it for both, as `shared` |
 //! | `NAME: alive N` | every tenth round |
-//! | `device: KIND 0xX…` | at the start: what an access of that kind gave; an address is told as its distance |
-//! | `NAME: wrong result` | what it computed or read is not what must be |
+//! | `device: KIND 0xX…` | at the start: the result of an access of that kind; an address is printed as its distance |
+//! | `NAME: wrong result` | a computed or read value is wrong |
 //! | `NAME: SIGBUS si_code=N si_addr=0xX` | with a handler |
 //! | `NAME: cannot start` | Linux refused a call |
 //!
 //! Exit codes: 0 all rounds done, 1 a wrong result, 2 it could not start, 3 SIGBUS was handled.
 //!
-//! A page that its owner's death frees is used again while it is bad, as long as nothing tells the kernel that it is.
-//! Those of `code` and `shared` belong to files, and stay. `anonymous` puts its own into the pipe that it has as
-//! descriptor 3, if there is one: who has the pipe open keeps the page.
+//! A bad page that its owner's death frees is reused as long as nothing tells the kernel that it is bad. The
+//! pages of `code` and `shared` belong to files, and stay. `anonymous` puts its own page into the pipe at
+//! descriptor 3, if there is one: whoever has the pipe open keeps the page.
 
 mod elf;
 mod programs;
@@ -37,9 +39,9 @@ mod runtime;
 
 pub use programs::{PROGRAMS, program};
 
-/// Bytes of the largest page that a kernel for AArch64 has.
+/// The largest page of a kernel for AArch64, in bytes.
 const MAX_PAGE: u64 = 0x1_0000;
-/// Bytes of a program's headers and text, and of the function of `code`.
+/// Size in bytes of a program's headers and text, and of the function of `code`.
 const TEXT: u64 = 0x1000;
 
 #[cfg(test)]

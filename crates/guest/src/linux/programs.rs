@@ -1,7 +1,7 @@
 //! The programs.
 //!
-//! Registers: x19 rounds, x20 bytes of a page, x21 this round from 1, x22 the page that is named, x23 to x26 the program's own; see
-//! `runtime` for the others.
+//! Registers: x19 rounds, x20 bytes of a page, x21 this round from 1, x22 the named page, x23 to x26 for the
+//! program; see `runtime` for the others.
 
 use super::elf::{self, HEADERS};
 use super::runtime::{self, call};
@@ -12,13 +12,13 @@ use dynasmrt::{DynasmApi, DynasmLabelApi};
 /// The programs' names.
 pub const PROGRAMS: [&str; 6] = ["code", "anonymous", "shared-a", "shared-b", "witness", "device"];
 
-/// Rounds from one sign of life to the next.
+/// Rounds between two `alive` lines.
 const SIGN: u32 = 10;
 /// Nanoseconds between rounds.
 const SLEEP: u64 = 10_000_000;
-/// Added to the round's number, it is how far `code` and `witness` count.
+/// `code` and `witness` count to this plus the round's number.
 const COUNT: u32 = 1000;
-/// log2 of how many pages `anonymous` works on, and of which of them it names.
+/// log2 of the number of pages of `anonymous`, and of the index of the named one.
 const PAGES_SHIFT: u32 = 4;
 const NAMED_SHIFT: u32 = 3;
 /// log2 of the bytes of a word.
@@ -38,7 +38,8 @@ const MAP_SHARED: u32 = 1;
 const MAP_PRIVATE: u32 = 2;
 const MAP_PRIVATE_ANONYMOUS: u32 = 0x22;
 
-/// The RTC of `virt`, a PL031 (DDI 0224): where it is, its match register, and its four PrimeCell IDs: 0xd, 0xf0, 0x5, 0xb1.
+/// The RTC of `virt`, a PL031 (DDI 0224): its address, its match register, and its four PrimeCell IDs: 0xd,
+/// 0xf0, 0x5, 0xb1.
 const RTC: u64 = 0x0901_0000;
 const RTC_MATCH: u32 = 0x004;
 const RTC_CELL_ID: u32 = 0xff0;
@@ -102,7 +103,7 @@ fn function() -> Vec<u8> {
     asm.finish(TEXT)
 }
 
-/// Lets `call` add up, and compares with n (n + 1) / 2.
+/// Lets `call` do the sum, and compares with n (n + 1) / 2.
 fn count_by(asm: &mut Asm, call: impl FnOnce(&mut Asm)) {
     a64!(asm ; add x0, x21, COUNT);
     call(asm);
@@ -129,7 +130,8 @@ fn start_code(asm: &mut Asm) {
     asm.name_page("code");
 }
 
-/// x24 = the memory of x25 words, with each word's number in it; x22 = one of its pages, which the keeper has as well.
+/// x24 = the memory of x25 words, with each word's number in it; x22 = one of its pages, to which the keeper
+/// has a reference as well.
 fn start_anonymous(asm: &mut Asm) {
     a64!(asm ; movn x4, #0 ; lsl x1, x20, PAGES_SHIFT);
     map(asm, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, 0);
@@ -149,7 +151,7 @@ fn start_anonymous(asm: &mut Asm) {
     asm.name_page("anonymous");
 }
 
-/// Every word must be what the round before stored; then it is what this one stores.
+/// Checks that every word is the one stored in the round before, then stores this round's.
 fn work_anonymous(asm: &mut Asm) {
     a64!(asm
         ; movz x0, STRIDE
@@ -168,7 +170,7 @@ fn work_anonymous(asm: &mut Asm) {
         ; b.lo <word);
 }
 
-/// x22 = the page of both; x23 and x24 = 0, what is known of the counters.
+/// x22 = the shared page; x23 and x24 = 0, the last known values of the counters.
 fn start_shared(asm: &mut Asm, names_it: bool) {
     asm.open("/run/shared", READ_WRITE_CREATE);
     a64!(asm ; mov x23, x0 ; mov x1, x20);
@@ -181,7 +183,7 @@ fn start_shared(asm: &mut Asm, names_it: bool) {
     }
 }
 
-/// The own counter is what it was and goes up by one; the other's never goes down.
+/// The own counter is unchanged and goes up by one; the other's never goes down.
 fn work_shared(asm: &mut Asm, own: u32, other: u32) {
     a64!(asm
         ; ldr x0, [x22, own]
@@ -195,8 +197,8 @@ fn work_shared(asm: &mut Asm, own: u32, other: u32) {
         ; mov x24, x0);
 }
 
-/// x22 = the RTC, x23 = its IDs, x24 = its match register. Tells what each kind of access gives that no syndrome describes
-/// (DDI 0487, ISS encoding for an exception from a Data Abort: ISV).
+/// x22 = the RTC, x23 = its IDs, x24 = its match register. Prints the result of each kind of access that no
+/// syndrome describes (DDI 0487, ISS encoding for an exception from a Data Abort: ISV).
 fn start_device(asm: &mut Asm) {
     asm.open("/dev/mem", READ_WRITE_DSYNC);
     a64!(asm ; mov x4, x0 ; mov x1, x20);
@@ -224,7 +226,7 @@ fn start_device(asm: &mut Asm) {
     tell(asm, "SIMD store", &[9]);
 }
 
-/// The match register holds what a pair of the IDs was last.
+/// Checks that the match register holds the last value of a pair of the IDs.
 fn work_device(asm: &mut Asm) {
     a64!(asm
         ; ldp w9, w10, [x23]
@@ -235,7 +237,7 @@ fn work_device(asm: &mut Asm) {
         ; b.ne ->wrong);
 }
 
-/// Writes a line: what it is, and these registers, of x9 to x15.
+/// Writes a line: its kind, and these registers, from x9 to x15.
 fn tell(asm: &mut Asm, what: &str, registers: &[u8]) {
     asm.append(&format!("device: {what}"));
     for &register in registers {

@@ -1,8 +1,8 @@
-//! What the programs have in common: system calls, lines on the console, and where a page of theirs lies.
+//! Code that all programs share: system calls, lines on the console, and the address of a page.
 //!
-//! Subroutines (BL): `->text` appends the string at x0 to the line, `->decimal` and `->hexadecimal` the number in x0,
-//! `->flush` ends and writes it. They change x0 to x8 and the flags. x20 is the bytes of a page, x27 the line's first
-//! byte, x28 the next.
+//! Subroutines (BL): `->text` appends the string at x0 to the line, `->decimal` and `->hexadecimal` the
+//! number in x0, `->flush` ends and writes it. They change x0 to x8 and the flags. x20 is the size of a page
+//! in bytes, x27 the line's first byte, x28 the next.
 
 use crate::asm::{Asm, a64};
 use dynasmrt::{DynasmApi, DynasmLabelApi};
@@ -20,7 +20,7 @@ pub(super) mod call {
     pub(crate) const MMAP: u32 = 222;
 }
 
-/// Bytes of stack for a line; the lower 64 are for structures that system calls take.
+/// Bytes of stack for a line; the lower 64 are for the structures of system calls.
 const STACK: u32 = 256;
 const LINE: u32 = 64;
 const DIGIT: u32 = '0' as u32;
@@ -33,7 +33,7 @@ const SA_SIGINFO: u32 = 4;
 const SI_CODE: u32 = 8;
 const SI_ADDR: u32 = 16;
 
-/// In the auxiliary vector: its end, and the bytes of a page. Linux, include/uapi/linux/auxvec.h.
+/// Types in the auxiliary vector: its end, and the page size in bytes. Linux, include/uapi/linux/auxvec.h.
 const AT_NULL: u32 = 0;
 const AT_PAGESZ: u32 = 6;
 
@@ -153,7 +153,7 @@ impl Asm {
         a64!(self ; movz x8, number ; svc #0);
     }
 
-    /// The same, with the end of the program if Linux refuses it.
+    /// Does a system call, and ends the program if Linux refuses it.
     pub(super) fn must_call(&mut self, number: u32) {
         self.call(number);
         a64!(self ; tbnz x0, #63, ->cannot_start);
@@ -179,7 +179,7 @@ impl Asm {
         self.must_call(call::OPENAT);
     }
 
-    /// Says where the page lies whose virtual address is x22, which must be there already: Linux,
+    /// Prints the physical address of the page at the virtual address x22, which must be present: Linux,
     /// Documentation/admin-guide/mm/pagemap.rst.
     pub(super) fn name_page(&mut self, name: &str) {
         self.open("/proc/self/pagemap", 0);

@@ -1,4 +1,4 @@
-//! A host for the guests: Seawall's machine with a UART, PSCI, and a say in what an SEA exit leads to.
+//! A host for the guests: Seawall's machine with a UART, PSCI, and a callback for SEA exits.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use seawall_guest::{Image, READY};
 use seawall_inject::{Exit, Inject as _, SystemEvent, Vcpu as _};
 use seawall_machine::{Config, Vcpu, Vm};
 
-/// More steps than any guest here needs: one that takes longer hangs.
+/// More steps than any guest here needs: a longer run is a hang.
 const BUDGET: u64 = 50_000_000;
 
 /// The PL011, as far as these guests see it: its data register first, and UARTFR with both FIFOs empty.
@@ -15,16 +15,17 @@ const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 const FR: u64 = 0x18;
 const EMPTY: u8 = 0x90;
 
-/// What came of a run.
+/// The result of a run.
 pub(crate) struct Run {
-    /// All that the guest wrote.
+    /// The guest's whole output.
     pub(crate) console: String,
     /// Every SEA exit, in order.
     pub(crate) exits: Vec<SeaExit>,
 }
 
-/// Runs `image` to its SYSTEM_OFF. `at_ready` is called when the guest says that it is ready, `on_sea` for each SEA
-/// exit. A load or store where there is nothing gets an external data abort, as on a bus without a device.
+/// Runs `image` to its SYSTEM_OFF. `at_ready` is called when the guest reports that it is ready, `on_sea` for
+/// each SEA exit. A load or store to an empty address gets an external data abort, as on a bus without a
+/// device.
 pub(crate) fn run<L>(
     image: &Image<L>,
     config: Config,
