@@ -1,4 +1,4 @@
-//! What a scenario asks of the thing under test: a VM with one vCPU, and memory that can go bad.
+//! The interface to the thing under test: a VM with one vCPU, and memory that can go bad.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,18 +8,17 @@ use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Abi, Layout, VcpuEvents};
 use seawall_inject::{Delivery, Exit, Vcpu};
 
-/// Guest physical address at which the VM's RAM begins.
+/// Guest physical address of the VM's RAM.
 pub const RAM: u64 = 0x4000_0000;
-/// Bytes of RAM.
+/// Size of the RAM in bytes.
 pub const RAM_SIZE: u64 = 4 << 20;
-/// Guest physical address of a page that is backed by a place of the host where nothing answers; see
-/// [`Capability::HostHole`].
+/// Guest physical address of a page with nothing behind it on the host; see [`Capability::HostHole`].
 pub const HOST_HOLE: u64 = 0x5000_0000;
 
-/// What a scenario may need and a backend may not have.
+/// A feature that a scenario may need and a backend may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Capability {
-    /// The host has RAS: an ESR may be given.
+    /// RAS on the host: an ESR may be given.
     Ras,
     /// A VM whose host has no RAS ([`Setup::ras`]).
     NoRas,
@@ -33,25 +32,25 @@ pub enum Capability {
     Aarch32El1,
     /// A virtual EL2 ([`El1::BelowEl2`]).
     El2,
-    /// Exceptions of EL1 and EL0 can be injected that a guest hypervisor at virtual EL2 takes: TEA, AMO.
+    /// Injection of an exception of EL1 or EL0 that a guest hypervisor at virtual EL2 takes: TEA, AMO.
     RouteToEl2,
     /// Lines of 64 bytes can go bad ([`TestVm::poison`]), and the VM gets SEA exits.
     Poison,
     /// A store to a bad line aborts, if [`Setup::stores_abort`] is set.
     PoisonAbortsStores,
-    /// A store to a bad line is not lost: it is there once the line is healed.
+    /// A store to a bad line is kept, and visible once the line is healed.
     PoisonKeepsStores,
     /// A page that the host knows to be bad ([`TestVm::hwpoison`]) ends in SIGBUS.
     HwPoison,
-    /// A page of guest memory behind which the host has nothing ([`HOST_HOLE`]): each access aborts.
+    /// A page of guest memory with nothing behind it on the host ([`HOST_HOLE`]): each access aborts.
     HostHole,
     /// A vCPU can be left uninitialised ([`Setup::initialised`]).
     UninitialisedVcpu,
-    /// The call can be given memory that cannot be read ([`TestVm::set_events_unreadable`]).
+    /// The call accepts memory that cannot be read ([`TestVm::set_events_unreadable`]).
     UnreadableEvents,
 }
 
-/// What the vCPU's EL1 is, and whether there is an EL2 above it.
+/// The kind of the vCPU's EL1, with or without an EL2 above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum El1 {
     /// AArch64, no EL2.
@@ -63,24 +62,24 @@ pub enum El1 {
     BelowEl2,
 }
 
-/// What a VM is made with. Each field beyond the default needs the [`Capability`] of its name.
+/// The configuration of a VM. Each field beyond the default needs the [`Capability`] of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// Which `struct kvm_vcpu_events` its vCPU speaks.
+    /// The `struct kvm_vcpu_events` of its vCPU.
     pub abi: Abi,
-    /// The host has RAS.
+    /// True if the host has RAS.
     pub ras: bool,
     /// `KVM_CAP_ARM_SEA_TO_USER`.
     pub sea_to_user: bool,
     /// `KVM_CAP_ARM_NISV_TO_USER`.
     pub nisv_to_user: bool,
-    /// Stores to bad lines abort as loads do.
+    /// True if stores to bad lines abort as loads do.
     pub stores_abort: bool,
-    /// There is a page at [`HOST_HOLE`].
+    /// True if there is a page at [`HOST_HOLE`].
     pub host_hole: bool,
-    /// `KVM_ARM_VCPU_INIT` was done.
+    /// True if `KVM_ARM_VCPU_INIT` was done.
     pub initialised: bool,
-    /// What the vCPU is.
+    /// The kind of the vCPU.
     pub el1: El1,
 }
 
@@ -100,15 +99,15 @@ impl Default for Setup {
     }
 }
 
-/// What a backend failed with.
+/// The failure of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A system call failed, or would have in the place of the one that it stands for.
+    /// A system call failed, or the call that stands in for it did.
     #[error("errno {number}: {text}")]
     Errno {
         /// As in errno(3), positive.
         number: i32,
-        /// What failed, and why.
+        /// The failed call, and the reason.
         text: String,
     },
     /// Anything else.
@@ -126,7 +125,7 @@ impl Error {
     }
 }
 
-/// Ends runs: set by the suite or by the scenario, acted upon by [`Backend::kick`].
+/// A request to end runs: the suite or the scenario sets it, and [`Backend::kick`] acts on it.
 #[derive(Debug, Default)]
 pub struct Interrupt {
     expired: AtomicBool,
@@ -134,22 +133,22 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// The scenario's time is over: every run from now on ends at once.
+    /// Ends the scenario's time: every further run ends at once.
     pub(crate) fn expire(&self) {
         self.expired.store(true, Ordering::SeqCst);
     }
 
-    /// The scenario's time is over.
+    /// Returns true once the scenario's time is over.
     pub fn is_expired(&self) -> bool {
         self.expired.load(Ordering::SeqCst)
     }
 
-    /// Asks for the run that goes on, or comes next, to be ended; or takes the wish back.
+    /// Requests the end of the current or next run, or cancels the request.
     pub fn want(&self, wanted: bool) {
         self.wanted.store(wanted, Ordering::SeqCst);
     }
 
-    /// A run is to be ended.
+    /// Returns true if a run is to be ended.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst) || self.is_expired()
     }
@@ -160,26 +159,27 @@ pub trait Backend: Send + Sync {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
 
-    /// Whether it has what a scenario needs.
+    /// Checks that it has a feature.
     ///
     /// # Errors
-    /// Why not, as a clause for people.
+    /// The reason why not, as a clause for people.
     fn offers(&self, capability: Capability) -> Result<(), String>;
 
-    /// Makes a VM with [`RAM_SIZE`] bytes of zeroed memory at [`RAM`], and one vCPU as it comes out of reset.
+    /// Makes a VM with [`RAM_SIZE`] bytes of zeroed memory at [`RAM`], and one vCPU in its reset state.
     ///
     /// # Errors
-    /// Whatever kept it from being made.
+    /// The failure of a step.
     fn create(&self, setup: &Setup, interrupt: Arc<Interrupt>) -> Result<Box<dyn TestVm>, Error>;
 
-    /// Makes a run on this thread return with [`Exit::Intr`]. May come too early or too late, and is done
-    /// again while [`Interrupt::is_wanted`].
+    /// Makes a run on this thread return with [`Exit::Intr`]. The kick may come too early or too late, and is
+    /// repeated while [`Interrupt::is_wanted`].
     fn kick(&self, thread: &JoinHandle<()>);
 }
 
-/// A VM with one vCPU, which it is driven as.
+/// A VM with one vCPU, driven through [`Vcpu`].
 pub trait TestVm: Vcpu<Error = Error> {
-    /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call, in the layout of the VM's ABI; and where the guest is then.
+    /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call, in the layout of the VM's ABI; returns the
+    /// guest's position after it.
     ///
     /// # Errors
     /// The call's errno.
@@ -197,7 +197,8 @@ pub trait TestVm: Vcpu<Error = Error> {
     /// The call's errno; anything else without [`Capability::UnreadableEvents`].
     fn set_events_unreadable(&mut self) -> Result<(), Error>;
 
-    /// `KVM_GET_VCPU_EVENTS` as bytes, in mainline's layout: what an extended layout adds reads as zero.
+    /// `KVM_GET_VCPU_EVENTS` as bytes, in mainline's layout: the additional fields of an extended layout read
+    /// as zero.
     ///
     /// # Errors
     /// The call's errno.
@@ -209,7 +210,7 @@ pub trait TestVm: Vcpu<Error = Error> {
     /// As [`Vcpu::run`].
     fn run_at_once(&mut self) -> Result<Exit, Error>;
 
-    /// A run that is interrupted from outside after a while; long enough for a hundred instructions.
+    /// A run that is interrupted from outside after a while, which suffices for a hundred instructions.
     ///
     /// # Errors
     /// As [`Vcpu::run`].
@@ -233,7 +234,7 @@ pub trait TestVm: Vcpu<Error = Error> {
     /// If it is not RAM, or without [`Capability::Poison`].
     fn poison(&mut self, gpa: u64) -> Result<(), Error>;
 
-    /// Heals the line at this address, with what was in it before.
+    /// Heals the line at this address, and restores its content.
     ///
     /// # Errors
     /// As [`TestVm::poison`].
@@ -245,13 +246,13 @@ pub trait TestVm: Vcpu<Error = Error> {
     /// If it is not RAM, or without [`Capability::HwPoison`].
     fn hwpoison(&mut self, gpa: u64) -> Result<(), Error>;
 
-    /// Puts a fresh page of zeros in the place of the page at this address.
+    /// Replaces the page at this address by a fresh page of zeros.
     ///
     /// # Errors
     /// As [`TestVm::hwpoison`].
     fn remap(&mut self, gpa: u64) -> Result<(), Error>;
 
-    /// Where guest memory is in this process: what SIGBUS gives.
+    /// The address of guest memory in this process, as SIGBUS gives it.
     ///
     /// # Errors
     /// As [`TestVm::hwpoison`].

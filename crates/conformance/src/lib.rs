@@ -1,13 +1,14 @@
 #![forbid(unsafe_code)]
 //! One set of scenarios about external aborts, with literal expectations, for every backend of Seawall.
 //!
-//! - [`Scenario`]: a small guest, what is done to it, and what it must see; [`scenarios()`] lists them
-//! - [`Backend`], [`TestVm`]: what a scenario needs of the thing under test; [`Machine`] is the software
-//!   machine, [`kvm()`] is `/dev/kvm`
-//! - [`run`]: one scenario, bounded in time, to an [`Entry`]
+//! - [`Scenario`]: a small guest, an action on it, and the result that it must see; [`scenarios()`] lists
+//!   them
+//! - [`Backend`], [`TestVm`]: the interface to the thing under test; [`Machine`] is the software machine,
+//!   [`kvm()`] is `/dev/kvm`
+//! - [`run`]: runs one scenario, bounded in time, and returns an [`Entry`]
 //!
-//! An expectation is a number from the Arm ARM, from Linux or from a measurement. It is never computed by what
-//! is under test. State is looked at twice: by `KVM_GET_ONE_REG` right after the injection, and by the guest's
+//! An expectation is a number from the Arm ARM, from Linux or from a measurement. The code under test never
+//! computes it. State is checked twice: by `KVM_GET_ONE_REG` right after the injection, and by the guest's
 //! own handler, which reads its registers and reports them by MMIO.
 //!
 //! ```

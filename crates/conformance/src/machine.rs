@@ -11,7 +11,7 @@ use seawall_machine::{Config, NoSyndrome, StorePolicy, Vm};
 
 use crate::backend::{Backend, Capability, El1, Error, Interrupt, RAM_SIZE, Setup, TestVm};
 
-/// Steps after which a guest is taken to have hung.
+/// Steps after which a guest counts as hung.
 const BUDGET: u64 = 1_000_000;
 /// Steps of a run that is interrupted after a while.
 const WHILE: u64 = 1_000;
@@ -63,7 +63,7 @@ impl Backend for Machine {
     fn kick(&self, _thread: &JoinHandle<()>) {}
 }
 
-/// The machine's CPUs are reached through `&mut Vm`; a read of a register is no change of it.
+/// The machine's CPUs are reached through `&mut Vm`, although reading a register changes nothing.
 struct MachineVm {
     vm: RefCell<Vm>,
 }

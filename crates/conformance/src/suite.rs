@@ -1,5 +1,5 @@
-//! Running scenarios: each on a thread of its own, with an end to its time, and whatever becomes of it a
-//! line in the report.
+//! The runner of scenarios: each has its own thread and a time limit, and every outcome becomes a line in the
+//! report.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,12 +13,12 @@ use serde::Serialize;
 use crate::backend::{Backend, Capability, Interrupt};
 use crate::trial::{Mismatch, Outcome, Stop, Trial};
 
-/// What a scenario may take of time. Under an emulated host most take a hundredth of it.
+/// The time limit of a scenario. Under an emulated host most take a hundredth of it.
 pub const LIMIT: Duration = Duration::from_secs(30);
-/// How often a run that is to end is kicked.
+/// The interval between kicks of a run that is to end.
 const TICK: Duration = Duration::from_millis(5);
 
-/// A guest program, what is done to it, and what must come of it.
+/// A guest program, an action on it, and the expected result.
 #[derive(Clone, Copy)]
 pub struct Scenario {
     pub(crate) group: &'static str,
@@ -28,22 +28,22 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The group that it is in.
+    /// The scenario's group.
     pub fn group(&self) -> &'static str {
         self.group
     }
 
-    /// What it shows, a sentence with underscores: unique within its group.
+    /// The rule that it shows, a sentence with underscores, unique within its group.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What it needs of a backend.
+    /// The features that it needs.
     pub fn needs(&self) -> &'static [Capability] {
         self.needs
     }
 
-    /// `GROUP::NAME` contains one of the filters, or there are none.
+    /// Returns true if `GROUP::NAME` contains one of the filters, or if there are none.
     pub fn matches(&self, filters: &[String]) -> bool {
         let id = self.to_string();
         filters.is_empty() || filters.iter().any(|filter| id.contains(filter))
@@ -63,55 +63,55 @@ impl fmt::Debug for Scenario {
     }
 }
 
-/// What became of a scenario.
+/// The outcome of a scenario.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "result")]
 pub enum Verdict {
-    /// All was as expected.
+    /// Everything was as expected.
     #[serde(rename = "pass")]
     Passed,
-    /// Something was not.
+    /// Something was not as expected.
     #[serde(rename = "fail")]
     Failed {
-        /// What was not as expected, each.
+        /// Each mismatch.
         mismatches: Vec<Mismatch>,
-        /// Why it ended before its end, if it did.
+        /// The reason for an early end, if there was one.
         #[serde(skip_serializing_if = "Option::is_none")]
         stopped: Option<String>,
     },
-    /// The backend does not have what it needs.
+    /// The backend lacks a feature.
     #[serde(rename = "skip")]
     Skipped {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// A scenario and what became of it.
+/// A scenario and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// The scenario's group.
     pub group: &'static str,
     /// The scenario's name.
     pub name: &'static str,
-    /// What became of it.
+    /// The outcome.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-/// How many scenarios came to what.
+/// The number of scenarios by outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Totals {
-    /// All was as expected.
+    /// Everything was as expected.
     pub passed: usize,
-    /// Something was not.
+    /// Something was not as expected.
     pub failed: usize,
     /// Not run.
     pub skipped: usize,
 }
 
 impl Totals {
-    /// Counts one more.
+    /// Counts one more outcome.
     pub fn add(&mut self, verdict: &Verdict) {
         match verdict {
             Verdict::Passed => self.passed += 1,
@@ -121,8 +121,8 @@ impl Totals {
     }
 }
 
-/// Runs one scenario. After `limit` its runs are ended; if it has not returned in twice that time it is given up,
-/// and whatever it hangs in is left behind. A panic in it is a failure.
+/// Runs one scenario. After `limit` its runs are ended; if it has not returned in twice that time it is
+/// abandoned, with everything that it hangs in. A panic in it is a failure.
 pub fn run(backend: &Arc<dyn Backend>, scenario: &Scenario, limit: Duration) -> Entry {
     let missing = scenario.needs.iter().find_map(|need| backend.offers(*need).err());
     let verdict = match missing {
@@ -132,7 +132,7 @@ pub fn run(backend: &Arc<dyn Backend>, scenario: &Scenario, limit: Duration) -> 
     Entry { group: scenario.group, name: scenario.name, verdict }
 }
 
-/// A scenario's notebook and end, or what it panicked with.
+/// A scenario's mismatches and outcome, or its panic message.
 type Attempt = Result<(Vec<Mismatch>, Outcome), String>;
 
 fn attempt(backend: &Arc<dyn Backend>, body: fn(&mut Trial) -> Outcome, limit: Duration) -> Verdict {
@@ -144,7 +144,7 @@ fn attempt(backend: &Arc<dyn Backend>, body: fn(&mut Trial) -> Outcome, limit: D
             let outcome = body(&mut trial);
             (trial.into_mismatches(), outcome)
         }));
-        // Nobody listens any more if the time was over.
+        // If the time was over, nobody receives this.
         let _ = tell.send(attempt.map_err(|panic| panic_text(&*panic)));
     });
     let thread = match spawned {
@@ -155,7 +155,7 @@ fn attempt(backend: &Arc<dyn Backend>, body: fn(&mut Trial) -> Outcome, limit: D
     loop {
         match told.recv_timeout(TICK) {
             Ok(attempt) => {
-                // What it was made of is gone before the next begins: bad memory is healed by then.
+                // The scenario's VM is gone before the next begins: bad memory is healed by then.
                 let _ = thread.join();
                 return verdict(attempt, interrupt.is_expired().then_some(limit));
             }

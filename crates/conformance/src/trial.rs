@@ -1,4 +1,4 @@
-//! One scenario as it runs: what it looked at, and what was not as expected.
+//! A running scenario: its checks, and the mismatches.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use serde::Serialize;
 use crate::backend::{Backend, Capability, Error, Interrupt, Setup};
 use crate::guest::{Guest, Taken};
 
-/// A thing that was not as expected.
+/// A check that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mismatch {
-    /// Which of the scenario's cases; empty if it has only one.
+    /// The scenario's case; empty if it has only one.
     pub case: String,
-    /// What was looked at.
+    /// The checked value.
     pub field: String,
-    /// What the rule, or the measurement, says.
+    /// The value by the rule, or by the measurement.
     pub expected: String,
-    /// What came.
+    /// The value found.
     pub got: String,
 }
 
-/// Why a scenario ended before its end.
+/// The reason for a scenario's early end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// It cannot go on: a call failed that had to succeed.
+    /// It cannot go on: a call that had to succeed failed.
     Error(String),
 }
 
@@ -36,10 +36,10 @@ impl From<Error> for Stop {
     }
 }
 
-/// What a scenario returns; mismatches are in its [`Trial`].
+/// The result of a scenario; its [`Trial`] holds the mismatches.
 pub(crate) type Outcome = Result<(), Stop>;
 
-/// A scenario's way to the backend, and its notebook.
+/// A scenario's access to the backend, and its mismatches.
 pub(crate) struct Trial {
     backend: Arc<dyn Backend>,
     interrupt: Arc<Interrupt>,
@@ -56,18 +56,18 @@ impl Trial {
         self.mismatches
     }
 
-    /// A guest of its own. Each is a new VM.
+    /// A new guest, in a new VM.
     pub(crate) fn guest(&self, setup: Setup) -> Result<Guest, Stop> {
         let vm = self.backend.create(&setup, Arc::clone(&self.interrupt))?;
         Guest::new(vm, setup)
     }
 
-    /// Whether the backend has this: where a rule is another one without it.
+    /// Returns true if the backend has this feature, for rules that differ without it.
     pub(crate) fn offers(&self, capability: Capability) -> bool {
         self.backend.offers(capability).is_ok()
     }
 
-    /// Names the case that the next checks belong to.
+    /// Names the case of the next checks.
     pub(crate) fn case(&mut self, case: impl Into<String>) {
         self.case = case.into();
     }
@@ -76,21 +76,21 @@ impl Trial {
         self.mismatches.push(Mismatch { case: self.case.clone(), field: field.to_owned(), expected, got });
     }
 
-    /// A number of 64 bits, shown in hex.
+    /// Checks a number of 64 bits, shown in hex.
     pub(crate) fn hex(&mut self, field: &str, got: u64, expected: u64) {
         if got != expected {
             self.mismatch(field, format!("{got:#x}"), format!("{expected:#x}"));
         }
     }
 
-    /// Anything else that can be compared, numbers in it shown in hex.
+    /// Checks any other value, with its numbers shown in hex.
     pub(crate) fn same<T: Debug + PartialEq>(&mut self, field: &str, got: &T, expected: &T) {
         if got != expected {
             self.mismatch(field, format!("{got:x?}"), format!("{expected:x?}"));
         }
     }
 
-    /// A call's result: 0 for success, or the errno.
+    /// Checks a call's result: 0 for success, or the errno.
     pub(crate) fn errno<T>(&mut self, call: &str, got: Result<T, Error>, expected: i32) -> Outcome {
         let number = match got {
             Ok(_) => 0,
@@ -104,14 +104,14 @@ impl Trial {
         Ok(())
     }
 
-    /// The next exit of the guest.
+    /// Checks the next exit of the guest.
     pub(crate) fn exit(&mut self, guest: &mut Guest, expected: &Exit) -> Outcome {
         let got = guest.run()?;
         self.same("exit", &got, expected);
         if got == *expected { Ok(()) } else { Err(Stop::Error("the guest did not get there".into())) }
     }
 
-    /// Injects, and looks at what became of the abort, if there is one.
+    /// Injects, and checks the delivery of the abort, if there is one.
     pub(crate) fn inject(&mut self, guest: &mut Guest, events: &VcpuEvents) -> Outcome {
         let delivery = guest.inject(events)?;
         if events.ext_dabt_pending || events.ext_iabt_pending {
@@ -121,7 +121,7 @@ impl Trial {
         Ok(())
     }
 
-    /// The vCPU is at the first instruction of its handler, as `KVM_GET_ONE_REG` shows it.
+    /// Checks that the vCPU is at the first instruction of its handler, by `KVM_GET_ONE_REG`.
     pub(crate) fn taken(&mut self, guest: &Guest, expected: &Taken) -> Outcome {
         let got = guest.taken(expected.level)?;
         let rows = [
@@ -138,7 +138,7 @@ impl Trial {
         Ok(())
     }
 
-    /// The guest's own handler runs, and what it reads of its registers is what was [`Trial::taken`].
+    /// Runs the guest's own handler, and checks that it reads the same registers as [`Trial::taken`] expects.
     pub(crate) fn handled(&mut self, guest: &mut Guest, expected: &Taken) -> Outcome {
         let got = guest.handler_report()?;
         let rows = [
@@ -155,7 +155,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Both: the state at entry, then the handler's own report.
+    /// Checks both: the state at entry, then the handler's own report.
     pub(crate) fn delivered(&mut self, guest: &mut Guest, expected: &Taken) -> Outcome {
         self.taken(guest, expected)?;
         self.handled(guest, expected)

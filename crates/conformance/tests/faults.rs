@@ -1,4 +1,4 @@
-//! The suite on backends with a fault: it must be found, named, and be no more than a line in the report.
+//! The suite on backends with a fault: it must find and name the fault, as no more than a line in the report.
 
 use std::sync::Arc;
 use std::thread::{JoinHandle, sleep};
@@ -10,26 +10,26 @@ use seawall_conformance::{
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Delivery, Exit, Inject, Vcpu, VcpuTraits};
 
-/// What is wrong with it.
+/// The fault.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// An ESR that is given is lost.
+    /// The given ESR is lost.
     NoEsr,
-    /// A data abort, whatever was asked for: what VMMs on a stock kernel do.
+    /// A data abort for every request, as from VMMs on a stock kernel.
     DataAbortsOnly,
-    /// FAR is the page, as of SIGBUS.
+    /// FAR is the page, as in SIGBUS.
     FarOfThePage,
-    /// Whatever is refused is done as far as it goes, and 0 is returned.
+    /// A refused request is carried out as far as possible, and 0 is returned.
     NeverRefuses,
     /// The instruction of a dropped access retires.
     SkipsTheInstruction,
-    /// GET says nothing of a pending SError.
+    /// GET does not report a pending SError.
     ForgetsSErrors,
     /// Injecting panics.
     Panics,
     /// The guest never exits; the backend can be interrupted.
     Hangs,
-    /// Neither does the call.
+    /// The guest never exits, and neither does the call return.
     HangsForGood,
     /// No poison.
     HasNoPoison,
@@ -191,7 +191,7 @@ fn entry(fault: Fault, name: &str, limit: Duration) -> Entry {
     run(&backend, &scenario, limit)
 }
 
-/// What was found, as lines.
+/// The mismatches, as lines.
 fn found(fault: Fault, name: &str) -> Vec<String> {
     match entry(fault, name, LIMIT).verdict {
         Verdict::Failed { mismatches, .. } => mismatches
@@ -202,7 +202,7 @@ fn found(fault: Fault, name: &str) -> Vec<String> {
     }
 }
 
-/// How many scenarios fail.
+/// The names of the failing scenarios.
 fn failures(fault: Fault) -> Vec<String> {
     let backend: Arc<dyn Backend> = Arc::new(Faulty(fault));
     let failed = |entry: &Entry| matches!(entry.verdict, Verdict::Failed { .. });
@@ -288,7 +288,7 @@ fn a_panic_is_a_failure_with_its_message() {
 
 #[test]
 fn a_guest_that_never_exits_is_ended_at_the_limit() {
-    // It is given as much time again to come back, which a busy host needs.
+    // It gets the same time again to return, which a busy host needs.
     let why = stopped(Fault::Hangs, Duration::from_secs(3));
     assert_eq!(why, "the guest hung: no exit, PC is 0x40080000 (after 3s)");
 }

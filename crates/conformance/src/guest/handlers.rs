@@ -1,8 +1,8 @@
-//! Exception handlers that report by MMIO what they read of their registers.
+//! Exception handlers that read their registers and report them by MMIO.
 
 use super::{REPORT, VECTORS};
 
-/// What an AArch64 handler read.
+/// The report of an AArch64 handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
     /// Address of the vector that was entered.
@@ -11,7 +11,7 @@ pub(crate) struct Report {
     pub(crate) far: u64,
     pub(crate) elr: u64,
     pub(crate) spsr: u64,
-    /// As MRS gives it, `[9:6]`.
+    /// `[9:6]`, as MRS returns it.
     pub(crate) daif: u64,
 }
 
@@ -21,7 +21,7 @@ impl Report {
     }
 }
 
-/// What an AArch32 handler read.
+/// The report of an AArch32 handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Report32 {
     /// Address of the vector that was entered.
@@ -31,7 +31,7 @@ pub(crate) struct Report32 {
     pub(crate) dfar: u64,
     pub(crate) ifar: u64,
     pub(crate) lr: u64,
-    /// As MRS gives it: NZCV, Q, GE, E, A, I, F and the mode.
+    /// As MRS returns it: NZCV, Q, GE, E, A, I, F and the mode.
     pub(crate) cpsr: u64,
 }
 
@@ -77,8 +77,9 @@ fn aarch64([esr, far, elr, spsr]: [u32; 4]) -> Vec<u8> {
     (0..16).flat_map(|_| padded(&handler)).collect()
 }
 
-/// Eight branches, and the handlers behind them. They do not return. LR goes by way of R11: the syndrome of a store of
-/// a banked register would need its AArch64 name, and QEMU's software CPU (10.0) gives the AArch32 one.
+/// Eight branches, and the handlers after them. They do not return. LR is copied through R11: the syndrome of
+/// a store of a banked register would need its AArch64 name, and QEMU's software CPU (10.0) gives the AArch32
+/// one.
 pub(super) fn aarch32() -> Vec<u8> {
     // b VECTORS + 0x100 + 0x80 * n
     let branches: Vec<u32> = (0..8).map(|n| 0xea00_003e + 0x1f * n).collect();
@@ -109,7 +110,7 @@ pub(super) fn aarch32() -> Vec<u8> {
     code
 }
 
-/// 0x80 bytes, what is left of them zero.
+/// 0x80 bytes, filled up with zeros.
 fn padded(words: &[u32]) -> Vec<u8> {
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     bytes.resize(0x80, 0);

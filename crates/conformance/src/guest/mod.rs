@@ -1,5 +1,5 @@
-//! A guest to inject into: a program of a few words, and handlers at every vector that report by MMIO what
-//! they read of their registers.
+//! A guest to inject into: a program of a few words, and handlers at every vector that read their registers
+//! and report them by MMIO.
 
 mod handlers;
 mod tables;
@@ -16,7 +16,7 @@ pub(crate) use tables::{
     DATA_EL0, DATA_EL1, SPARE_EL0, SPARE_EL1, Table, USER_CODE, descriptor_of, other_level_1,
 };
 
-/// Where programs begin.
+/// The address of programs.
 pub(crate) const CODE: u64 = 0x4008_0000;
 /// `VBAR_EL1`.
 pub(crate) const VECTORS: u64 = 0x4009_0000;
@@ -26,9 +26,9 @@ pub(crate) const VECTORS_EL2: u64 = 0x400a_0000;
 pub(crate) const DATA: u64 = 0x4020_0000;
 /// A page of code that a program jumps to.
 pub(crate) const SPARE: u64 = 0x4030_0000;
-/// Where there is no RAM: handlers report here.
+/// An address without RAM to which handlers report.
 pub(crate) const REPORT: u64 = 0x0a00_0000;
-/// Where there is no RAM: programs access this.
+/// An address without RAM that programs access.
 pub(crate) const HOLE: u64 = 0x0a00_1000;
 
 /// PSTATE: EL1h, D, A, I and F masked.
@@ -69,8 +69,8 @@ pub(crate) struct Taken {
 }
 
 impl Default for Taken {
-    /// The synchronous vector of the current level with SP_ELx, from EL1h at [`CODE`] with all masked, and
-    /// no ESR: the caller's expectation says the rest.
+    /// The synchronous vector of the current level with SP_ELx, from EL1h at [`CODE`] with all masked, and no
+    /// ESR: the caller sets the rest.
     fn default() -> Self {
         Self {
             level: Level::El1,
@@ -148,8 +148,8 @@ impl Guest {
         self.set(Reg::SctlrEl1, SCTLR | SCTLR_MMU)
     }
 
-    /// Back to the beginning of the program, in this PSTATE. A waiting MMIO access is completed first, as
-    /// KVM would else step PC later.
+    /// Returns to the beginning of the program, in this PSTATE. A waiting MMIO access is completed first;
+    /// otherwise KVM would step PC later.
     pub(crate) fn restart(&mut self, pstate: u64) -> Result<(), Stop> {
         self.vm.run_at_once()?;
         self.set(Reg::Pstate, pstate)?;
@@ -169,7 +169,7 @@ impl Guest {
         self.vm.reg(reg).map_err(|error| Stop::Error(format!("{reg:?}: {error}")))
     }
 
-    /// The next exit. A guest that does not come to one is an error.
+    /// The next exit. A guest without one is an error.
     pub(crate) fn run(&mut self) -> Result<Exit, Stop> {
         match self.vm.run()? {
             Exit::Intr => {
@@ -202,7 +202,7 @@ impl Guest {
         Stop::Error(format!("expected {expected}, got {exit:x?}; {state}"))
     }
 
-    /// The program reports X2 at [`REPORT`] + 0x40.
+    /// The value of X2 that the program reports at [`REPORT`] + 0x40.
     pub(crate) fn reported(&mut self) -> Result<u64, Stop> {
         match self.run()? {
             Exit::Mmio(MmioExit { phys_addr, data, len: 8, is_write: true })
@@ -218,12 +218,12 @@ impl Guest {
         Ok(self.vm.inject(events)?)
     }
 
-    /// What of the events is pending.
+    /// The pending events.
     pub(crate) fn events(&self) -> Result<VcpuEvents, Stop> {
         Ok(self.vm.events()?)
     }
 
-    /// What `KVM_GET_ONE_REG` shows of an exception that was taken.
+    /// The state of a taken exception by `KVM_GET_ONE_REG`.
     pub(crate) fn taken(&self, level: Level) -> Result<Taken, Stop> {
         let [esr, far, elr, spsr] = match level {
             Level::El1 => [Reg::EsrEl1, Reg::FarEl1, Reg::ElrEl1, Reg::SpsrEl1],
@@ -240,7 +240,7 @@ impl Guest {
         })
     }
 
-    /// Runs the handler to the end of its report. Going on from there returns from the exception.
+    /// Runs the handler to the end of its report. Another run returns from the exception.
     pub(crate) fn handler_report(&mut self) -> Result<Report, Stop> {
         Ok(Report::from_words(self.report_words(8)?))
     }
@@ -250,7 +250,7 @@ impl Guest {
         Ok(Report32::from_words(self.report_words(4)?))
     }
 
-    /// Words of so many bytes, stored one behind the other at [`REPORT`]; the eighth ends it.
+    /// Words of `len` bytes, stored one after the other at [`REPORT`]; the eighth ends the report.
     fn report_words<const N: usize>(&mut self, len: u32) -> Result<[u64; N], Stop> {
         let mut words = [0; N];
         for (n, word) in words.iter_mut().enumerate() {

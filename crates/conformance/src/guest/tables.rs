@@ -1,6 +1,6 @@
 //! Translation tables, 4 KiB granule, 39 bits each half.
 //!
-//! | virtual address | what is there |
+//! | virtual address | content |
 //! |---|---|
 //! | 0, 1 GiB | devices, for EL0 too |
 //! | 0x4000_0000, 4 MiB | RAM as it is, for EL1 |
@@ -8,8 +8,8 @@
 //! | [`DATA_EL1`], [`SPARE_EL1`] | [`DATA`] and [`SPARE`], for EL1 |
 //! | [`DATA_EL0`], [`SPARE_EL0`] | the same, for EL0 |
 //!
-//! The last four are in the upper half, and each two of them have tables of their own at each level but the
-//! first, where their descriptors are in lines of their own: what goes bad there stops nothing else.
+//! The last four are in the upper half. Each pair has its own tables at every level but the first, where its
+//! descriptors are in lines of their own, so that bad memory there affects nothing else.
 
 use seawall_events::Reg;
 
@@ -27,12 +27,12 @@ pub(crate) const DATA_EL0: u64 = 0xffff_ff82_0000_1000;
 /// [`SPARE`], as EL0 sees it.
 pub(crate) const SPARE_EL0: u64 = 0xffff_ff82_0000_2000;
 
-/// Level 1, 2 and 3 tables, and what maps through them.
+/// Level 1, 2 and 3 tables, named by their mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
-    /// Of [`DATA_EL1`] and [`SPARE_EL1`].
+    /// For [`DATA_EL1`] and [`SPARE_EL1`].
     El1,
-    /// Of [`DATA_EL0`] and [`SPARE_EL0`].
+    /// For [`DATA_EL0`] and [`SPARE_EL0`].
     El0,
 }
 
@@ -63,7 +63,7 @@ const TCR: u64 = 0x2_b519_3519;
 /// Attribute 0 is normal memory, 1 a device.
 const MAIR: u64 = 0x00ff;
 
-/// What points to the tables.
+/// The registers that point to the tables.
 pub(crate) const REGISTERS: [(Reg, u64); 4] =
     [(Reg::MairEl1, MAIR), (Reg::TcrEl1, TCR), (Reg::Ttbr0El1, LOWER), (Reg::Ttbr1El1, UPPER)];
 
@@ -87,7 +87,7 @@ pub(crate) fn descriptor_of(table: Table, va: u64, level: usize) -> u64 {
     base + 8 * (va >> shift & 0x1ff)
 }
 
-/// Writes them all.
+/// Writes all tables.
 pub(super) fn write(guest: &mut Guest) -> Result<(), Stop> {
     let lower = [
         (LOWER, DEVICE | AF | FOR_EL0 | PXN | UXN | BLOCK),

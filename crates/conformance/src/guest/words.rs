@@ -1,4 +1,4 @@
-//! Instructions, as words. X1 is the address accessed, X3 where to go, X8 where to report.
+//! Instructions, as words. X1 is the accessed address, X3 the target of jumps, X8 the address for reports.
 
 /// `ldr x2, [x1]`
 pub(crate) const LDR: u32 = 0xf940_0022;

@@ -20,14 +20,14 @@ const KVM_CAP_ARM_EL2: u32 = 240;
 /// Guest physical addresses of a GIC, as on QEMU's `virt`.
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const REDISTRIBUTOR: u64 = 0x080a_0000;
-/// Runs are ended so often until one is taken to have gone on for a while.
+/// The number of interrupted runs that count as a while.
 const WHILE: usize = 3;
 /// Size of a line that goes bad, bytes.
 const LINE: u64 = 64;
 /// Size of a page that the host knows to be bad, bytes.
 const PAGE: u64 = 0x1000;
 
-/// The poison register, which VMs share: or why there is none.
+/// The poison register, which VMs share, or the reason why it is missing.
 type Poison = Result<Arc<Mutex<PoisonRegister>>, String>;
 
 /// The host.
@@ -38,22 +38,22 @@ pub(super) struct Host {
     cpu: Cpu,
 }
 
-/// What a vCPU has.
+/// The features of a vCPU.
 struct Cpu {
-    /// EL0 can be in AArch32 state.
+    /// True if EL0 can be in AArch32 state.
     aarch32_el0: bool,
     bti: bool,
-    /// SCTLR2_EL1, with FEAT_DoubleFault2.
+    /// True if it has SCTLR2_EL1, with FEAT_DoubleFault2.
     sctlr2: bool,
 }
 
 extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl Host {
-    /// Opens `/dev/kvm` and looks at what a vCPU has.
+    /// Opens `/dev/kvm` and finds the features of a vCPU.
     pub(super) fn open() -> Result<Self, Error> {
         let kvm = Kvm::open()?;
-        // That a signal comes ends a run; there is nothing more to do about it.
+        // The arrival of a signal ends a run; nothing else is left to do.
         register_signal_handler(SIGRTMIN(), nothing)
             .map_err(|error| Error::Other(format!("sigaction(SIGRTMIN): {error}")))?;
         let plain = VmConfig { sea_to_user: false, nisv_to_user: false, ..VmConfig::default() };
@@ -92,7 +92,7 @@ fn ram() -> Result<GuestMemoryMmap, Error> {
         .map_err(|error| Error::Other(format!("guest memory: {error}")))
 }
 
-/// Whether `madvise(MADV_HWPOISON)` would be obeyed: a range of no bytes tells whether the kernel knows it.
+/// Checks that the kernel supports `madvise(MADV_HWPOISON)`, by an empty range.
 fn can_hwpoison(vm: &Vm) -> Result<(), String> {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -107,7 +107,7 @@ fn can_hwpoison(vm: &Vm) -> Result<(), String> {
     vm.hwpoison(RAM, 0).map_err(|error| format!("the kernel has no CONFIG_MEMORY_FAILURE: {error}"))
 }
 
-/// A capability that is there, or the reason why not.
+/// Success for a capability that is there, or the reason for its absence.
 fn either(there: bool, reason: &str) -> Result<(), String> {
     if there { Ok(()) } else { Err(reason.to_owned()) }
 }
@@ -149,7 +149,7 @@ impl Backend for Host {
     fn create(&self, setup: &Setup, interrupt: Arc<Interrupt>) -> Result<Box<dyn TestVm>, Error> {
         let config = VmConfig {
             abi: setup.abi,
-            // Without it there is no poison to be met either.
+            // Without it there is no poison either.
             sea_to_user: setup.sea_to_user && self.kvm.has_sea_to_user(),
             nisv_to_user: setup.nisv_to_user,
             el1: match setup.el1 {
@@ -168,7 +168,7 @@ impl Backend for Host {
         }
         let vm = self.kvm.create_vm(memory, config)?;
         let vcpu = if setup.initialised { vm.create_vcpu(0)? } else { vm.create_uninitialised_vcpu(0)? };
-        // KVM runs no virtual EL2 without one.
+        // KVM does not run a virtual EL2 without a GIC.
         let gic =
             if setup.el1 == El1::BelowEl2 { Some(vm.create_gic(DISTRIBUTOR, REDISTRIBUTOR)?) } else { None };
         let poison = self.poison.clone();
@@ -176,7 +176,7 @@ impl Backend for Host {
     }
 
     fn kick(&self, thread: &JoinHandle<()>) {
-        // A thread that is gone needs no kick.
+        // A thread that has ended needs no kick.
         let _ = thread.kill(SIGRTMIN());
     }
 }
@@ -203,7 +203,7 @@ impl KvmVm {
     }
 }
 
-/// Memory that goes back to the host must be good.
+/// Heals the memory, because only good memory may go back to the host.
 impl Drop for KvmVm {
     fn drop(&mut self) {
         if let Ok(register) = &self.poison {
@@ -249,7 +249,7 @@ impl Inject for KvmVm {
 }
 
 impl seawall_inject::Vcpu for KvmVm {
-    /// An interrupt that nobody waits for, as a kick that came late, is not the guest's.
+    /// An interrupt that nobody waits for, such as a late kick, does not concern the guest.
     fn run(&mut self) -> Result<Exit, Error> {
         loop {
             match self.vcpu.run()? {
@@ -295,7 +295,7 @@ impl TestVm for KvmVm {
     fn run_for_a_while(&mut self) -> Result<Exit, Error> {
         self.interrupt.want(true);
         let mut last = self.vcpu.run();
-        // The first may come before the guest did anything.
+        // The first kick may come before the guest did anything.
         for _ in 1..WHILE {
             if matches!(last, Ok(Exit::Intr)) {
                 last = self.vcpu.run();
@@ -316,7 +316,7 @@ impl TestVm for KvmVm {
     }
 
     fn poison(&mut self, gpa: u64) -> Result<(), Error> {
-        // A page that was never written to is a page of zeros that all of the host shares.
+        // A page that was never written is a page of zeros that the whole host shares.
         let mut byte = [0];
         self.read(gpa, &mut byte)?;
         self.write(gpa, &byte)?;

@@ -1,4 +1,4 @@
-//! `/dev/kvm` as a backend, where there is one.
+//! `/dev/kvm` as a backend, if there is one.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use crate::backend::{Backend, Error};
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod host;
 
-/// `/dev/kvm` of an arm64 Linux host. What it [offers](Backend::offers) is asked of the host; poison is had in
-/// the lab only (`cargo xtask lab`).
+/// `/dev/kvm` of an arm64 Linux host. The host answers what it [offers](Backend::offers); only the lab has
+/// poison (`cargo xtask lab`).
 ///
 /// As root, scenarios about SIGBUS take a few pages of the host's memory out of use by `MADV_HWPOISON`, until
-/// it is started anew.
+/// it reboots.
 ///
 /// # Errors
-/// Why there is none, and what to do.
+/// The reason why there is none, and advice.
 pub fn kvm() -> Result<Arc<dyn Backend>, Error> {
     open()
 }

@@ -70,10 +70,10 @@ struct Taken {
     spsr: u64,
 }
 
-/// DFSR, IFSR, DFAR and IFAR before: what an abort does not write stays.
+/// DFSR, IFSR, DFAR and IFAR before: an abort keeps those that it does not write.
 const BEFORE: [u64; 4] = [0x55, 0x66, 0x7777, 0x8888];
 
-/// A data abort of [`LDR`] at CODE in Supervisor mode.
+/// A data abort at [`LDR`] at CODE in Supervisor mode.
 const DATA_ABORT: Taken = Taken {
     pc: 0x4009_0010,
     cpsr: 0x1d7,
@@ -118,7 +118,7 @@ fn mark(guest: &mut Guest, cpsr: u64) -> Outcome {
     guest.set(Reg::Pstate, cpsr)
 }
 
-/// As `KVM_GET_ONE_REG` shows it.
+/// Checks the state by `KVM_GET_ONE_REG`.
 fn taken(trial: &mut Trial, guest: &Guest, expected: &Taken) -> Outcome {
     for (field, reg, value) in [
         ("PC", Reg::Pc, expected.pc),
@@ -134,8 +134,9 @@ fn taken(trial: &mut Trial, guest: &Guest, expected: &Taken) -> Outcome {
     Ok(())
 }
 
-/// As the guest's own handler reads it. Not SPSR: QEMU's software CPU (10.0) does not load it from `SPSR_abt`
-/// when it enters Abort mode by an ERET from EL2, so that in the lab the handler reads an old one.
+/// Checks the report of the guest's own handler. SPSR is left out: QEMU's software CPU (10.0) does not load
+/// it from `SPSR_abt` when it enters Abort mode by an ERET from EL2, so in the lab the handler reads an old
+/// value.
 fn handled(trial: &mut Trial, guest: &mut Guest, expected: &Taken) -> Outcome {
     let report = guest.handler_report32()?;
     for (field, got, value) in [
@@ -186,7 +187,7 @@ fn with_eae_the_fsr_is_in_lpae_form(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// SPSR says where from; nothing else differs.
+/// SPSR shows the source; nothing else differs.
 fn from_user_mode(trial: &mut Trial) -> Outcome {
     for (case, events, expected) in
         [("data", data_abort(), DATA_ABORT), ("prefetch", instruction_abort(), PREFETCH_ABORT)]
@@ -199,7 +200,7 @@ fn from_user_mode(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// Two aborts, one upon the other.
+/// Two aborts, one during the other.
 fn from_abort_mode_lr_and_spsr_are_overwritten(trial: &mut Trial) -> Outcome {
     let mut guest = stopped(trial, setup(), &[LDR], SVC)?;
     trial.inject(&mut guest, &data_abort())?;
@@ -318,13 +319,13 @@ fn an_unmasked_serror_is_lost_after_dfsr_was_overwritten(trial: &mut Trial) -> O
         trial.hex("CPSR", guest.get(Reg::Pstate)?, 0xd3);
         trial.hex("DFSR", guest.get(Reg::EsrEl1)?, 0xbe00_0011);
         trial.same("pending", &guest.events()?.serror_pending, &false);
-        // The waiting load was dropped all the same: it is made again.
+        // The waiting load was still dropped: it is made again.
         trial.hex("phys_addr of the next exit", guest.run_to_mmio()?.phys_addr, 0x0a00_1008);
     }
     Ok(())
 }
 
-/// A guest that has run nothing: the address is 0.
+/// A guest before its first run: the address is 0.
 fn fresh(trial: &Trial, setup: Setup, cpsr: u64) -> Result<Guest, Stop> {
     let mut guest = trial.guest(setup)?;
     guest.program(&[LOOP])?;
@@ -332,7 +333,7 @@ fn fresh(trial: &Trial, setup: Setup, cpsr: u64) -> Result<Guest, Stop> {
     Ok(guest)
 }
 
-/// The extended ABI knows no first run.
+/// The extended ABI does not depend on a first run.
 fn before_the_first_run_an_abort_is_delivered_as_well(trial: &mut Trial) -> Outcome {
     for (case, events, expected) in [
         ("data", data_abort(), Taken { dfar: 0, ..DATA_ABORT }),
@@ -346,7 +347,8 @@ fn before_the_first_run_an_abort_is_delivered_as_well(trial: &mut Trial) -> Outc
     Ok(())
 }
 
-/// A quirk of Linux, measured: until then its exception entry takes EL1 for AArch64, and has none for this.
+/// A quirk of Linux, measured: before the first run its exception entry takes EL1 for AArch64, and has none
+/// for this.
 fn before_the_first_run_mainline_loses_an_abort_after_it_wrote_dfsr_and_dfar(trial: &mut Trial) -> Outcome {
     let mut guest = fresh(trial, Setup { abi: Abi::Mainline, ..setup() }, SVC)?;
     let set = guest.vm().inject(&data_abort());
@@ -358,7 +360,7 @@ fn before_the_first_run_mainline_loses_an_abort_after_it_wrote_dfsr_and_dfar(tri
     Ok(())
 }
 
-/// The same for SErrors: the guest is in a state that it does not have.
+/// The same for SErrors: the guest gets into a state that it does not have.
 fn before_the_first_run_mainline_takes_an_unmasked_serror_to_aarch64(trial: &mut Trial) -> Outcome {
     let mut guest = fresh(trial, Setup { abi: Abi::Mainline, ..setup() }, 0xd3)?;
     trial.inject(&mut guest, &serror_with(0x11))?;
@@ -402,7 +404,7 @@ fn errnos_are_the_same(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// The exit's syndrome is that of AArch64: it is taken to EL2.
+/// The exit's syndrome is that of AArch64, because it is taken to EL2.
 fn sea(trial: &mut Trial, guest: &mut Guest, esr: u64, gva: u64) -> Outcome {
     let Exit::Sea(sea) = guest.run()? else {
         return Err(Stop::Error("expected a SEA exit".into()));

@@ -100,7 +100,7 @@ fn an_instruction_abort_at_el0_in_aarch32_state(trial: &mut Trial) -> Outcome {
     trial.delivered(&mut guest, &expected)
 }
 
-/// PSTATE.A never holds an SEA back, nor does it take one to be delivered.
+/// PSTATE.A neither delays an SEA, nor must it be set for a delivery.
 fn an_abort_asks_no_mask(trial: &mut Trial) -> Outcome {
     for (pstate, case) in [(EL1H, "A set"), (EL1H_A_CLEAR, "A clear")] {
         trial.case(case);
@@ -112,7 +112,7 @@ fn an_abort_asks_no_mask(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// ELR is the access, whatever it is; no register is loaded, no base is written back.
+/// ELR is the access, of any kind; no register is loaded, no base is written back.
 fn each_kind_of_access_is_left_undone(trial: &mut Trial) -> Outcome {
     for (word, name, far) in [
         (LDR, "ldr x2, [x1]", 0x0a00_1008),
@@ -180,7 +180,7 @@ fn pstate_at_entry_keeps_some_fields_and_sets_the_rest(trial: &mut Trial) -> Out
     Ok(())
 }
 
-/// ELR and SPSR are the handler's then; the address is still that of the last exit.
+/// ELR and SPSR are then the handler's; the address is still that of the last exit.
 fn an_abort_in_the_handler_comes_on_top(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, EL0)?;
     trial.inject(&mut guest, &data_abort())?;

@@ -1,4 +1,4 @@
-//! An abort and an SError in one call: the abort first, and its entry masks the SError.
+//! An abort and an SError in one call: the abort comes first, and its entry masks the SError.
 
 use seawall_events::VcpuEvents;
 
@@ -15,13 +15,13 @@ group! { "both";
     an_instruction_abort_with_an_esr_and_an_serror_with_one needs Ras;
 }
 
-/// An abort with an SError of ISS 0x100c11 beside it.
+/// An abort together with an SError of ISS 0x100c11.
 fn and_serror(abort: VcpuEvents) -> VcpuEvents {
     let VcpuEvents { serror_pending, serror_has_esr, serror_esr, .. } = serror_with(0x10_0c11);
     VcpuEvents { serror_pending, serror_has_esr, serror_esr, ..abort }
 }
 
-/// What GET gives while that SError is pending.
+/// The result of GET while that SError is pending.
 const PENDING: VcpuEvents = VcpuEvents {
     serror_pending: true,
     serror_has_esr: true,
@@ -42,7 +42,7 @@ fn the_abort_is_taken_and_the_serror_stays_pending(trial: &mut Trial) -> Outcome
     Ok(())
 }
 
-/// It is taken as soon as the handler returns: before the access is made again, and FAR is the abort's.
+/// It is taken as soon as the handler returns, before the access is made again; FAR is the abort's.
 fn an_unmasked_serror_is_held_back_by_the_aborts_entry(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, EL1H_A_CLEAR)?;
     trial.inject(&mut guest, &and_serror(data_abort()))?;

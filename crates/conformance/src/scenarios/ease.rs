@@ -1,5 +1,5 @@
-//! FEAT_DoubleFault2: `SCTLR2_EL1.EASE` moves SEAs to the SError vector, NMEA unmasks SErrors. It is KVM that does
-//! both when it injects; the CPU needs to have no more than the register.
+//! FEAT_DoubleFault2: `SCTLR2_EL1.EASE` moves SEAs to the SError vector, NMEA unmasks SErrors. KVM does both
+//! when it injects; the CPU needs only the register.
 
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::Exit;
@@ -21,7 +21,7 @@ group! { "ease";
 const NMEA: u64 = 1 << 2;
 const EASE: u64 = 1 << 5;
 
-/// A guest that has run nothing: the address of an abort is 0 then.
+/// A guest before its first run: the address of an abort is 0 then.
 fn fresh(trial: &Trial, pstate: u64, sctlr2: u64) -> Result<Guest, Stop> {
     let mut guest = trial.guest(Setup::default())?;
     guest.program(&[LOOP])?;
@@ -48,7 +48,7 @@ fn an_abort_is_taken_at_the_serror_vector(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// All other bits of the register make no difference to it.
+/// The other bits of the register make no difference.
 fn without_ease_it_is_not(trial: &mut Trial) -> Outcome {
     let mut guest = fresh(trial, EL1H, NMEA)?;
     trial.inject(&mut guest, &data_abort())?;
@@ -70,7 +70,7 @@ fn bad_memory_is_replayed_at_the_serror_vector(trial: &mut Trial) -> Outcome {
     trial.delivered(&mut guest, &expected)
 }
 
-/// PSTATE.A does not mask. FAR is left alone.
+/// PSTATE.A does not mask. FAR does not change.
 fn nmea_unmasks_serrors(trial: &mut Trial) -> Outcome {
     let mut guest = fresh(trial, EL1H, NMEA)?;
     trial.inject(&mut guest, &serror())?;

@@ -1,5 +1,5 @@
-//! Every errno of `KVM_SET_VCPU_EVENTS`, in the order of its checks, and that a refusal leaves no trace. What
-//! mainline leaves is in the group `mainline`.
+//! Every errno of `KVM_SET_VCPU_EVENTS`, in the order of its checks; a refusal leaves no trace. The group
+//! `mainline` has the effects that mainline leaves.
 
 use seawall_events::{Abi, Layout};
 
@@ -45,7 +45,7 @@ const ABT_HAS_ESR: usize = 4;
 /// Offset of `serror_esr`, 64 bits.
 const SERROR_ESR: usize = 8;
 
-/// The 64 bytes, zero but for these.
+/// 64 zero bytes except for these.
 fn bytes(set: &[(usize, u8)]) -> [u8; 64] {
     let mut bytes = [0; 64];
     for (offset, value) in set {
@@ -72,7 +72,7 @@ fn state(guest: &mut Guest) -> Result<(Taken, [u8; 64]), Stop> {
     Ok((guest.taken(Level::El1)?, guest.vm().events_bytes()?))
 }
 
-/// A guest that waits for an MMIO load refuses each of these, and is as it was.
+/// A guest that waits for an MMIO load refuses each of these, and is unchanged.
 fn refused(trial: &mut Trial, setup: Setup, cases: impl IntoIterator<Item = (String, [u8; 64])>) -> Outcome {
     let mut guest = stopped_at(trial, setup, LDR, EL1H)?;
     let before = state(&mut guest)?;
@@ -85,7 +85,7 @@ fn refused(trial: &mut Trial, setup: Setup, cases: impl IntoIterator<Item = (Str
     Ok(())
 }
 
-/// EINVAL would be the answer to each of these on a vCPU that is initialised.
+/// On an initialised vCPU each of these would give EINVAL.
 fn enoexec_comes_before_anything_else(trial: &mut Trial) -> Outcome {
     for abi in Abi::ALL {
         let mut guest = trial.guest(Setup { initialised: false, ..setup(abi) })?;
@@ -127,7 +127,7 @@ fn enoexec_comes_before_efault(trial: &mut Trial) -> Outcome {
     trial.errno("SET", set, ENOEXEC)
 }
 
-/// Each with a data abort, which is not delivered. Among them what the proposal calls `ext_abt_esr`.
+/// Each with a data abort, which is not delivered. The bytes include the proposal's `ext_abt_esr`.
 fn each_word(offsets: impl Iterator<Item = usize>) -> impl Iterator<Item = (String, [u8; 64])> {
     offsets.step_by(4).map(|at| (format!("word at {at}"), bytes(&[(DABT_PENDING, 1), (at + 3, 0x80)])))
 }
@@ -141,7 +141,7 @@ fn mainline_einval_for_each_reserved_word(trial: &mut Trial) -> Outcome {
     refused(trial, setup(Abi::Mainline), each_word(16..64))
 }
 
-/// 3 to 7: among them the proposal's `ext_iabt_pending` and `ext_abt_has_esr`.
+/// 3 to 7, which include the proposal's `ext_iabt_pending` and `ext_abt_has_esr`.
 fn mainline_einval_for_each_pad_byte(trial: &mut Trial) -> Outcome {
     refused(trial, setup(Abi::Mainline), each_byte(3..8))
 }
@@ -158,7 +158,7 @@ fn extended_einval_for_each_pad_byte(trial: &mut Trial) -> Outcome {
     refused(trial, setup(TRAILING), each_byte(5..8))
 }
 
-/// Whatever else is asked for.
+/// Any other request does not matter.
 fn extended_einval_for_both_aborts_at_once(trial: &mut Trial) -> Outcome {
     let both = [(DABT_PENDING, 1), (IABT_PENDING, 1)];
     for abi in [POSTED, TRAILING] {
@@ -206,7 +206,7 @@ fn mainline_einval_for_an_serror_esr_outside_the_iss(trial: &mut Trial) -> Outco
     refused(trial, setup(Abi::Mainline), cases)
 }
 
-/// Step e of the kernel's order: it returns before.
+/// Step e of the kernel's order: it returns before the check.
 fn mainline_does_not_look_at_the_esr_of_an_serror_that_is_not_pending(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, setup(Abi::Mainline), LDR, EL1H)?;
     let before = state(&mut guest)?;
@@ -255,7 +255,7 @@ fn an_esr_with_nothing_pending_does_nothing(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// A C bool made of a u8.
+/// A C bool made from a u8.
 fn any_byte_but_0_is_true(trial: &mut Trial) -> Outcome {
     let esr = |abi| if abi == Abi::Mainline { 0x9600_0010 } else { 0x9600_0210 };
     for abi in Abi::ALL {

@@ -1,4 +1,5 @@
-//! The ISS that user space gives an abort: ORed into the ESR that the kernel builds (the proposal of 2025-07-31).
+//! The ISS that user space gives an abort: the kernel ORs it into the ESR that it builds (the proposal of
+//! 2025-07-31).
 
 use seawall_events::{Abi, Layout, VcpuEvents};
 
@@ -19,7 +20,7 @@ group! { "esr";
     either_layout_carries_it needs Ras;
 }
 
-/// Injects for each case, from the same stop, and looks at the whole state of the handler.
+/// Injects for each case, from the same stop, and checks the whole state of the handler.
 fn each(trial: &mut Trial, pstate: u64, base: VcpuEvents, at_entry: &Taken, cases: &[(u64, u64)]) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, pstate)?;
     for (n, (iss, esr)) in cases.iter().enumerate() {
@@ -118,7 +119,7 @@ fn measured_values_come_out_as_measured(trial: &mut Trial) -> Outcome {
     each(trial, EL1H, instruction_abort(), &at_el1(), &instruction)
 }
 
-/// Not even if it is none.
+/// Not even an invalid one counts.
 fn an_iss_without_has_esr_does_not_count(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, EL1H)?;
     for (n, iss) in [0x1ff_ffff, 0x200_0000, u64::MAX].into_iter().enumerate() {
@@ -133,14 +134,14 @@ fn an_iss_without_has_esr_does_not_count(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// FnV says that FAR means nothing. KVM writes it all the same.
+/// FnV says that FAR has no meaning. KVM still writes it.
 fn an_iss_with_fnv_leaves_far_as_it_is(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, EL1H)?;
     trial.inject(&mut guest, &with_iss(0x400, data_abort()))?;
     trial.delivered(&mut guest, &Taken { esr: 0x9600_0410, far: 0x0a00_1008, ..Taken::default() })
 }
 
-/// As posted `ext_abt_esr` is at 16, in the thread's other candidate at 56.
+/// The posted layout has `ext_abt_esr` at 16, the thread's other candidate at 56.
 fn either_layout_carries_it(trial: &mut Trial) -> Outcome {
     for (layout, offset) in [(Layout::Posted, 16), (Layout::Trailing, 56)] {
         trial.case(format!("{layout:?}"));

@@ -1,4 +1,4 @@
-//! `KVM_GET_VCPU_EVENTS`: what of the events is still pending, and that it may be given back.
+//! `KVM_GET_VCPU_EVENTS`: the events that are still pending; SET accepts the result.
 
 use seawall_events::{Reg, VcpuEvents};
 
@@ -57,7 +57,7 @@ fn an_abort_is_never_pending_as_it_was_delivered(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// VSESR as it was given.
+/// VSESR as given.
 fn a_masked_serror_is_with_its_esr(trial: &mut Trial) -> Outcome {
     let mut guest = trial.guest(Setup::default())?;
     guest.inject(&serror_with(0x10_0c11))?;
@@ -79,7 +79,7 @@ fn an_unmasked_serror_is_not(trial: &mut Trial) -> Outcome {
     check(trial, &mut guest, [0, 1, 0], 0)
 }
 
-/// On the same vCPU it changes nothing; on a fresh one it makes the SError pending there: migration.
+/// On the same vCPU it changes nothing; on a fresh one it makes the SError pending there, as in a migration.
 fn what_get_gave_set_takes(trial: &mut Trial) -> Outcome {
     for (case, events) in [
         ("nothing", VcpuEvents::default()),

@@ -1,4 +1,4 @@
-//! What Linux does as it is, and a VMM on it has to live with.
+//! Linux's own behaviour, which a VMM on it must live with.
 
 use seawall_events::{Abi, Reg, VcpuEvents};
 use seawall_inject::Exit;
@@ -43,7 +43,7 @@ fn the_refused_serror_is_not_pending(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// There is no other in mainline: the guest that could have brought the page back from disk is told of a load.
+/// Mainline has no other: the guest, which could have read the page from disk again, is told of a load.
 fn after_a_fetch_from_bad_memory_the_abort_is_a_data_abort(trial: &mut Trial) -> Outcome {
     let mut guest = trial.guest(mainline())?;
     guest.program(&[RET_X3])?;
@@ -60,7 +60,7 @@ fn after_a_fetch_from_bad_memory_the_abort_is_a_data_abort(trial: &mut Trial) ->
     trial.delivered(&mut guest, &Taken { esr: 0x9600_0010, far, elr: far, ..Taken::default() })
 }
 
-/// Nothing was ever accessed.
+/// There was no access.
 fn the_address_is_0_on_a_fresh_vcpu(trial: &mut Trial) -> Outcome {
     let mut guest = trial.guest(mainline())?;
     guest.program(&[NOP])?;
@@ -69,7 +69,7 @@ fn the_address_is_0_on_a_fresh_vcpu(trial: &mut Trial) -> Outcome {
     trial.delivered(&mut guest, &Taken { esr: 0x9600_0010, far: 0, ..Taken::default() })
 }
 
-/// FAR is that of an access long done, ELR the instruction behind it.
+/// FAR is that of a completed access, ELR the next instruction.
 fn the_address_is_stale_once_the_access_is_completed(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, mainline(), LDR, EL1H)?;
     guest.words(0x4008_0004, &[NOP])?;

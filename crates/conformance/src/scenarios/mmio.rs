@@ -1,4 +1,4 @@
-//! Accesses that wait for the VMM when the abort comes: dropped, not retired.
+//! Accesses that wait for the VMM when the abort comes: they are dropped, not retired.
 
 use seawall_events::{MmioExit, Reg};
 use seawall_inject::Exit;
@@ -50,7 +50,7 @@ fn a_store_carries_its_data(trial: &mut Trial) -> Outcome {
     trial.exit(&mut guest, &Exit::Mmio(MmioExit { phys_addr: HOLE + 8, data, len: 8, is_write: true }))
 }
 
-/// A data abort of the access that was stopped at.
+/// A data abort of the access at which the guest stopped.
 fn abort() -> Taken {
     Taken { esr: 0x9600_0010, far: 0x0a00_1008, ..Taken::default() }
 }
@@ -65,14 +65,14 @@ fn an_abort_drops_the_waiting_load(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// ELR is the store, not what follows it.
+/// ELR is the store, not the instruction after it.
 fn an_abort_drops_the_waiting_store(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), STR, EL1H)?;
     trial.inject(&mut guest, &data_abort())?;
     trial.delivered(&mut guest, &abort())
 }
 
-/// Whatever the abort is.
+/// The kind of abort does not matter.
 fn an_instruction_abort_drops_it_too(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, EL1H)?;
     trial.inject(&mut guest, &instruction_abort())?;
@@ -82,7 +82,7 @@ fn an_instruction_abort_drops_it_too(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// The same exit, and this time it completes.
+/// The same exit, and this time the access completes.
 fn after_the_handler_the_access_is_made_again(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, EL1H)?;
     guest.words(0x4008_0004, &[REPORT_X2])?;
@@ -106,7 +106,7 @@ fn a_run_that_exits_at_once_completes_the_waiting_access_first(trial: &mut Trial
     Ok(())
 }
 
-/// There is nothing to complete any more.
+/// There is nothing left to complete.
 fn a_dropped_access_is_not_completed_by_a_run_that_exits_at_once(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, EL1H)?;
     trial.inject(&mut guest, &data_abort())?;
@@ -118,7 +118,7 @@ fn a_dropped_access_is_not_completed_by_a_run_that_exits_at_once(trial: &mut Tri
     Ok(())
 }
 
-/// Any exception that is committed drops it.
+/// Any committed exception drops it.
 fn an_unmasked_serror_drops_the_waiting_access(trial: &mut Trial) -> Outcome {
     let mut guest = stopped_at(trial, Setup::default(), LDR, EL1H_A_CLEAR)?;
     guest.set(Reg::FarEl1, 0x1234)?;
@@ -141,7 +141,7 @@ fn a_masked_serror_leaves_it_to_complete(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// ISV 0: the address, WnR, and that it is a translation fault (its level is the host's affair).
+/// ISV 0: the address, WnR, and a translation fault (its level concerns only the host).
 fn an_access_without_a_syndrome_is_a_nisv_exit(trial: &mut Trial) -> Outcome {
     for (word, name, iss) in [
         (LDR_POST, "ldr x2, [x1], #8", 0x04),
@@ -174,7 +174,7 @@ fn an_abort_after_a_nisv_exit_leaves_the_instruction_undone(trial: &mut Trial) -
     Ok(())
 }
 
-/// PC does not move; an abort is still to be had.
+/// PC does not move; an abort can still be injected.
 fn without_the_nisv_exit_the_run_fails_with_enosys(trial: &mut Trial) -> Outcome {
     let mut guest = trial.guest(Setup { nisv_to_user: false, ..Setup::default() })?;
     guest.program(&[LDP])?;

@@ -1,4 +1,4 @@
-//! The group, by group.
+//! The groups of scenarios.
 
 mod aarch32;
 mod abort;
@@ -53,7 +53,7 @@ const GROUPS: &[&[Scenario]] = &[
     nested::ALL,
 ];
 
-/// All group, group by group.
+/// All scenarios, group by group.
 pub(crate) fn all() -> impl Iterator<Item = Scenario> {
     GROUPS.iter().flat_map(|group| group.iter().copied())
 }
@@ -83,7 +83,7 @@ fn serror_with(iss: u64) -> VcpuEvents {
     VcpuEvents { serror_has_esr: true, serror_esr: iss, ..serror() }
 }
 
-/// What a load of X2 from [`HOLE`] + 8 leaves behind: `FAR` of an abort injected then.
+/// The address of a load of X2 from [`HOLE`] + 8: `FAR` of an abort injected then.
 const ACCESSED: u64 = 0x0a00_1008;
 
 /// A guest that stopped at its first instruction, an access to [`ACCESSED`]: MMIO or without a syndrome. X2 is
@@ -96,7 +96,7 @@ fn stopped_at(trial: &Trial, setup: Setup, word: u32, pstate: u64) -> Result<Gue
     Ok(guest)
 }
 
-/// The same once more, for a guest that was restarted.
+/// Stops a restarted guest at the same instruction.
 fn stop_again(guest: &mut Guest) -> Result<(), Stop> {
     guest.set(Reg::X(1), HOLE + 8)?;
     guest.set(Reg::X(2), 0x1111)?;

@@ -1,4 +1,4 @@
-//! Guest hypervisors: a virtual EL2 (E2H is 1: KVM's is that of a VHE host), and its guest at EL1 and EL0 below.
+//! Guest hypervisors: a virtual EL2 (E2H is 1, as on KVM's VHE hosts), and its guest at EL1 and EL0 below.
 
 use seawall_arm::Esr;
 use seawall_events::{Reg, SeaExit};
@@ -63,7 +63,7 @@ fn stopped(trial: &Trial, pstate: u64, hcr: u64) -> Result<Guest, Stop> {
     }
 }
 
-/// At EL2's synchronous vector, from EL2h at CODE.
+/// The state at EL2's synchronous vector, from EL2h at CODE.
 const AT_EL2: Taken = Taken {
     level: Level::El2,
     pc: 0x400a_0200,
@@ -77,7 +77,7 @@ const AT_EL2: Taken = Taken {
 /// The same from EL1h: the vector of a lower level.
 const FROM_EL1: Taken = Taken { pc: 0x400a_0400, esr: 0x9200_0010, spsr: 0x3c5, ..AT_EL2 };
 
-/// At EL1's, from EL1h.
+/// The state at EL1's vector, from EL1h.
 fn at_el1() -> Taken {
     Taken { esr: 0x9600_0010, far: 0x0a00_1008, ..Taken::default() }
 }
@@ -187,7 +187,8 @@ fn with_the_iss(trial: &mut Trial, pstate: u64, hcr: u64) -> Outcome {
     Ok(())
 }
 
-/// EOPNOTSUPP, with each layout: a VMM has to do without, or to wait until the hypervisor runs. EINVAL comes before it.
+/// EOPNOTSUPP, with each layout: a VMM must do without it, or wait until the hypervisor runs. EINVAL comes
+/// before it.
 fn a_host_that_cannot_send_it_to_el2_refuses_and_changes_nothing(trial: &mut Trial) -> Outcome {
     if trial.offers(Capability::RouteToEl2) {
         return Ok(());
@@ -214,7 +215,7 @@ fn a_host_that_cannot_send_it_to_el2_refuses_and_changes_nothing(trial: &mut Tri
     Ok(())
 }
 
-/// No change of context: as without EL2.
+/// There is no change of context: as without EL2.
 fn the_waiting_load_of_el2_is_dropped(trial: &mut Trial) -> Outcome {
     let mut guest = stopped(trial, EL2H, 0)?;
     trial.inject(&mut guest, &data_abort())?;
@@ -225,7 +226,7 @@ fn the_waiting_load_of_el2_is_dropped(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// From EL1 to EL2.
+/// The change of context is from EL1 to EL2.
 fn the_waiting_load_of_el1_is_dropped(trial: &mut Trial) -> Outcome {
     let mut guest = stopped(trial, EL1H, TEA)?;
     trial.inject(&mut guest, &data_abort())?;

@@ -42,7 +42,7 @@ group! { "sea";
     a_masked_guest_without_exits_is_stuck_at_the_load needs Poison;
 }
 
-/// MMU on, this program at CODE, and code at [`SPARE`] + 0x40 that reports.
+/// A guest with MMU on, this program at CODE, and code at [`SPARE`] + 0x40 that reports.
 fn guest(trial: &Trial, setup: Setup, program: &[u32], pstate: u64) -> Result<Guest, Stop> {
     let mut guest = trial.guest(setup)?;
     guest.program(program)?;
@@ -59,11 +59,11 @@ fn guest(trial: &Trial, setup: Setup, program: &[u32], pstate: u64) -> Result<Gu
     Ok(guest)
 }
 
-/// The exit, then again the same, and nothing of the guest moved meanwhile.
+/// Checks the exit, then the same exit again, and that the guest does not move in between.
 fn exits(trial: &mut Trial, guest: &mut Guest, expected: SeaExit) -> Outcome {
     let pc = guest.get(Reg::Pc)?;
     let sea = exit_is(trial, guest, expected)?;
-    // A fetch that a jump led to: PC is there then.
+    // A fetch after a jump: PC is at its target then.
     let pc = if sea.is_fetch() { sea.gva } else { pc };
     trial.hex("PC", guest.get(Reg::Pc)?, pc);
     trial.hex("X2", guest.get(Reg::X(2))?, 0x1111);
@@ -88,12 +88,12 @@ fn sea(esr: u64, gva: u64, gpa: u64) -> SeaExit {
     SeaExit { flags: 1, esr: Esr::from_bits(esr), gva, gpa }
 }
 
-/// One without: the walk's own abort.
+/// An exit without one: the walk's own abort.
 fn walk(esr: u64, gva: u64) -> SeaExit {
     SeaExit { flags: 0, esr: Esr::from_bits(esr), gva, gpa: 0 }
 }
 
-/// What a VMM that knows no better injects: the same class, and the ISS as it came.
+/// The injection of a simple VMM: the same class, and the unchanged ISS.
 fn replay(exit: SeaExit) -> VcpuEvents {
     let events = VcpuEvents {
         ext_iabt_pending: exit.is_fetch(),
@@ -103,7 +103,7 @@ fn replay(exit: SeaExit) -> VcpuEvents {
     with_iss(exit.esr.bits() & 0x1ff_ffff, events)
 }
 
-/// Exits as expected, and the replay is what the guest's handler sees.
+/// Checks the exit, and that the guest's handler sees the replay.
 fn exits_and_is_replayed(trial: &mut Trial, guest: &mut Guest, exit: SeaExit, handler: &Taken) -> Outcome {
     exits(trial, guest, exit)?;
     trial.inject(guest, &replay(exit))?;
@@ -176,7 +176,7 @@ fn a_load_that_reaches_into_the_bad_line(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// The lines before and behind it.
+/// The lines before and after it.
 fn a_load_from_a_good_line_of_the_page_does_not_exit(trial: &mut Trial) -> Outcome {
     for (case, offset) in [("before", 0x38), ("behind", 0x80)] {
         trial.case(case);
@@ -219,7 +219,7 @@ fn a_fetch_after_a_branch_keeps_btype(trial: &mut Trial) -> Outcome {
     exits_and_is_replayed(trial, &mut guest, sea(0x8200_0210, gva, 0x4030_0000), &handler)
 }
 
-/// What comes before the bad line is executed.
+/// The instructions before the bad line are executed.
 fn a_fetch_in_the_middle_of_a_page(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, Setup::default(), &[NOP; 16], EL1H)?;
     guest.words(0x4008_0040, &[LOOP])?;
@@ -227,7 +227,7 @@ fn a_fetch_in_the_middle_of_a_page(trial: &mut Trial) -> Outcome {
     exits(trial, &mut guest, sea(0x8200_0210, 0x4008_0040, 0x4008_0000))
 }
 
-/// A bad line of each table: the exit has no gpa, and the guest's handler is told the level.
+/// A bad line of each table: the exit has no gpa, and the guest's handler gets the level.
 fn through_a_bad_table(
     trial: &mut Trial,
     (word, pstate, table, va): (u32, u64, Table, u64),
@@ -271,7 +271,7 @@ fn a_fetch_at_el0_through_a_bad_table(trial: &mut Trial) -> Outcome {
     through_a_bad_table(trial, (RET_X3, EL0, Table::El0, SPARE_EL0), &at_entry, esrs)
 }
 
-/// As with a deferred error it consumes nothing, and cures nothing.
+/// As with a deferred error, it consumes nothing and repairs nothing.
 fn a_store_to_a_bad_line_does_not_exit(trial: &mut Trial) -> Outcome {
     for (word, name) in [(STR, "str x2, [x1]"), (STP, "stp x2, x3, [x1]")] {
         trial.case(name);
@@ -306,7 +306,7 @@ fn a_store_that_aborts_is_told_by_wnr(trial: &mut Trial) -> Outcome {
     exits_and_is_replayed(trial, &mut guest, sea(0x9200_0250, LOAD, 0x4020_0000), &handler)
 }
 
-/// Measured: 0x92000010, and 0x92000050 for the store. EA is 0: the bus, not the memory, said no.
+/// Measured: 0x92000010, and 0x92000050 for the store. EA is 0, because the bus refused, not the memory.
 fn a_load_and_a_store_where_the_host_has_nothing(trial: &mut Trial) -> Outcome {
     for (word, exit, esr) in [(LDR, 0x9200_0010, 0x9600_0010), (STR, 0x9200_0050, 0x9600_0050)] {
         trial.case(if word == LDR { "load" } else { "store" });
@@ -320,7 +320,7 @@ fn a_load_and_a_store_where_the_host_has_nothing(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// Measured: no exit. KVM maps no device memory for execution, and injects by itself.
+/// Measured: no exit. KVM maps no device memory for execution, and injects without user space.
 fn a_fetch_where_the_host_has_nothing(trial: &mut Trial) -> Outcome {
     let mut guest = trial.guest(Setup { host_hole: true, ..Setup::default() })?;
     guest.program(&[RET_X3])?;
@@ -329,7 +329,7 @@ fn a_fetch_where_the_host_has_nothing(trial: &mut Trial) -> Outcome {
     trial.handled(&mut guest, &expected)
 }
 
-/// Nothing is pended: running again repeats the access.
+/// Nothing is pending: another run repeats the access.
 fn it_exits_again_and_again_until_the_line_is_healed(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, Setup::default(), &[LDR, REPORT_X2], EL1H)?;
     guest.set(Reg::X(1), DATA_EL1 + 0x48)?;
@@ -342,7 +342,7 @@ fn it_exits_again_and_again_until_the_line_is_healed(trial: &mut Trial) -> Outco
     Ok(())
 }
 
-/// What the guest's own recovery comes to.
+/// The result of the guest's own recovery.
 fn once_healed_the_handler_returns_to_the_load(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, Setup::default(), &[LDR, REPORT_X2], EL1H)?;
     guest.set(Reg::X(1), DATA_EL1 + 0x48)?;
@@ -354,7 +354,7 @@ fn once_healed_the_handler_returns_to_the_load(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// The same for code, from EL0: the page comes back from disk.
+/// The same for code, from EL0: the page is read from disk again.
 fn once_healed_the_handler_returns_to_the_fetch(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, Setup::default(), &[RET_X3], EL0)?;
     guest.set(Reg::X(3), SPARE_EL0 + 0x40)?;
@@ -395,7 +395,7 @@ fn a_vm_that_did_not_ask_for_exits_gets_an_serror(trial: &mut Trial) -> Outcome 
     Ok(())
 }
 
-/// The SError waits, and the load is tried again for ever: the run ends by a signal only.
+/// The SError waits, and the load repeats forever: only a signal ends the run.
 fn a_masked_guest_without_exits_is_stuck_at_the_load(trial: &mut Trial) -> Outcome {
     let setup = Setup { sea_to_user: false, ..Setup::default() };
     let mut guest = guest(trial, setup, &[LDR, REPORT_X2], EL1H)?;

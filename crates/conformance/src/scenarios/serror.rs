@@ -1,4 +1,4 @@
-//! SErrors: taken at once if unmasked, made pending if not.
+//! SErrors: the guest takes an unmasked one at once; a masked one becomes pending.
 
 use seawall_events::{Abi, Reg, VcpuEvents};
 
@@ -24,7 +24,7 @@ group! { "serror";
     an_esb_puts_it_off_into_disr needs Ras;
 }
 
-/// A guest that has run nothing, with FAR_EL1 = 0x1234.
+/// A guest before its first run, with FAR_EL1 = 0x1234.
 fn idle(trial: &Trial, setup: Setup, pstate: u64) -> Result<Guest, Stop> {
     let mut guest = trial.guest(setup)?;
     guest.program(&[LOOP])?;
@@ -94,7 +94,7 @@ fn each_iss_bit(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// It is not even looked at.
+/// The ESR is not even checked.
 fn an_esr_without_has_esr_does_not_count(trial: &mut Trial) -> Outcome {
     for esr in [0x10_0c11, u64::MAX] {
         trial.case(format!("serror_esr {esr:#x}"));
@@ -105,7 +105,7 @@ fn an_esr_without_has_esr_does_not_count(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// What must not change.
+/// The state that must not change.
 fn state(guest: &Guest) -> Result<[u64; 6], Stop> {
     let regs = [Reg::Pc, Reg::Pstate, Reg::EsrEl1, Reg::FarEl1, Reg::ElrEl1, Reg::SpsrEl1];
     let mut values = [0; 6];
@@ -134,7 +134,7 @@ fn masked_at_el0_it_stays_pending(trial: &mut Trial) -> Outcome {
     stays_pending(trial, 0x3c0)
 }
 
-/// Injects into a guest that masks, which then unmasks and waits on the spot.
+/// Injects into a guest with SErrors masked, which then unmasks them and waits in a loop.
 fn unmasking(trial: &mut Trial, events: &[VcpuEvents]) -> Result<Guest, Stop> {
     let mut guest = idle(trial, Setup::default(), EL1H)?;
     guest.program(&[NOP, UNMASK_A, LOOP])?;
@@ -144,7 +144,7 @@ fn unmasking(trial: &mut Trial, events: &[VcpuEvents]) -> Result<Guest, Stop> {
     Ok(guest)
 }
 
-/// At the first instruction after the unmasking, by the guest's handler.
+/// The state at the first instruction after the unmasking, by the guest's handler.
 fn after_the_unmasking() -> Taken {
     Taken { elr: 0x4008_0008, ..at_el1() }
 }
@@ -157,7 +157,7 @@ fn masked_it_is_taken_when_a_run_unmasks_it(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// VSESR is bit 24 alone. A host without RAS has none: the ESR is the CPU's own affair.
+/// VSESR is bit 24 alone. A host without RAS has no VSESR: the CPU chooses the ESR.
 fn masked_without_an_esr_it_is_taken_with_ids_alone(trial: &mut Trial) -> Outcome {
     let mut guest = unmasking(trial, &[serror()])?;
     if trial.offers(Capability::Ras) {
@@ -178,7 +178,7 @@ fn masked_at_el0_it_is_taken_when_the_host_unmasks_it(trial: &mut Trial) -> Outc
     trial.handled(&mut guest, &Taken { pc: 0x4009_0580, esr: 0xbe10_0c11, spsr: 0x2c0, ..at_el1() })
 }
 
-/// There is room for one.
+/// There is room for only one.
 fn the_last_of_two_that_are_masked_counts(trial: &mut Trial) -> Outcome {
     let mut guest = unmasking(trial, &[serror_with(0x10_0c11), serror_with(0x100_0000)])?;
     trial.hex("serror_esr, GET", guest.events()?.serror_esr, 0x100_0000);

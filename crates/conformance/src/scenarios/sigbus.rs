@@ -1,4 +1,5 @@
-//! Pages that the host knows to be bad: SIGBUS on the vCPU's thread, and the abort that the VMM makes of it.
+//! Pages that the host knows to be bad: SIGBUS on the vCPU's thread, and the abort that the VMM injects for
+//! it.
 
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::Exit;
@@ -24,7 +25,7 @@ group! { "sigbus";
     other_pages_are_as_good_as_ever needs HwPoison;
 }
 
-/// MMU on, PC at the program.
+/// A guest with MMU on, PC at the program.
 fn guest(trial: &Trial, program: &[u32], pstate: u64, address: u64) -> Result<Guest, Stop> {
     let mut guest = trial.guest(Setup::default())?;
     guest.program(program)?;
@@ -41,7 +42,7 @@ fn guest(trial: &Trial, program: &[u32], pstate: u64, address: u64) -> Result<Gu
     Ok(guest)
 }
 
-/// `BUS_MCEERR_AR`, the base of the page in this process, 12; PC is as it was.
+/// Checks `BUS_MCEERR_AR`, the base of the page in this process, 12, and an unchanged PC.
 fn sigbus(trial: &mut Trial, guest: &mut Guest, page: u64, pc: u64) -> Outcome {
     let host = guest.vm().host_address(page)?;
     match guest.run()? {
@@ -57,7 +58,7 @@ fn sigbus(trial: &mut Trial, guest: &mut Guest, page: u64, pc: u64) -> Outcome {
     Ok(())
 }
 
-/// Bad page, SIGBUS twice, the abort; then a fresh page with what was lost, and the guest goes on.
+/// Bad page, SIGBUS twice, the abort; then a fresh page with the lost content, and the guest goes on.
 fn lived_through(
     trial: &mut Trial,
     guest: &mut Guest,
@@ -75,16 +76,16 @@ fn lived_through(
     guest.reported()
 }
 
-/// In the place of DATA + 0x40: 0x600d at + 0x48.
+/// Replaces DATA + 0x40: 0x600d at + 0x48.
 const DATA_AGAIN: (u64, &[u32]) = (DATA, &[0, 0, 0x600d]);
-/// In the place of SPARE + 0x40.
+/// Replaces SPARE + 0x40.
 const CODE_AGAIN: (u64, &[u32]) = (SPARE, &[MOV_X2_GOOD, REPORT_X2]);
 
 fn at_el0() -> Taken {
     Taken { pc: 0x4009_0400, elr: 0x2_0000_0000, spsr: 0x3c0, ..Taken::default() }
 }
 
-/// FAR is the exact address, where `si_addr` is the page.
+/// FAR is the exact address, although `si_addr` is the page.
 fn a_load(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, &[LDR, REPORT_X2], EL1H, DATA_EL1 + 0x48)?;
     let handler = Taken { esr: 0x9600_0010, far: 0xffff_ff80_0000_1048, ..Taken::default() };
@@ -102,7 +103,7 @@ fn a_load_at_el0(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// The base is written back when the load is done at last, not before.
+/// The base is written back when the load finally completes, not before.
 fn a_load_with_write_back(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, &[LDR_POST, REPORT_X2], EL1H, DATA_EL1 + 0x48)?;
     let handler = Taken { esr: 0x9600_0010, far: 0xffff_ff80_0000_1048, ..Taken::default() };
@@ -125,7 +126,7 @@ fn a_load_with_the_mmu_off(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// A store faults as a load does; nothing in the ESR says that it was one.
+/// A store faults like a load; the ESR does not tell them apart.
 fn a_store(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, &[STR, REPORT_X2], EL1H, DATA_EL1 + 0x48)?;
     let handler = Taken { esr: 0x9600_0010, far: 0xffff_ff80_0000_1048, ..Taken::default() };
@@ -134,7 +135,7 @@ fn a_store(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// With WnR in the ISS the guest's handler can tell.
+/// With WnR in the ISS the guest's handler can tell them apart.
 fn a_store_with_wnr_replayed(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, &[STR, REPORT_X2], EL0, DATA_EL0 + 0x48)?;
     let handler = Taken { esr: 0x9200_0050, far: 0xffff_ff82_0000_1048, ..at_el0() };
@@ -143,7 +144,7 @@ fn a_store_with_wnr_replayed(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// As an instruction abort. The code comes back, and runs.
+/// It becomes an instruction abort. The code comes back, and runs.
 fn a_fetch(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, &[RET_X3], EL1H, SPARE_EL1 + 0x40)?;
     let far = 0xffff_ff80_0000_2040;
@@ -163,7 +164,7 @@ fn a_fetch_at_el0(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// Nothing is pended.
+/// Nothing is pending.
 fn it_comes_again_and_again_until_the_page_is_another(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, &[LDR, REPORT_X2], EL1H, DATA_EL1 + 0x48)?;
     guest.vm().hwpoison(DATA)?;
@@ -175,7 +176,7 @@ fn it_comes_again_and_again_until_the_page_is_another(trial: &mut Trial) -> Outc
     Ok(())
 }
 
-/// The page behind it.
+/// The next page.
 fn other_pages_are_as_good_as_ever(trial: &mut Trial) -> Outcome {
     let mut guest = trial.guest(Setup::default())?;
     guest.program(&[LDR, REPORT_X2])?;

@@ -1,6 +1,6 @@
-//! Aborts on the guest's own table walk: FSC 0x14 + level. With the tables where there is no memory, or on a
-//! page that the host knows to be bad, KVM walks them again to find the level (S1PTW); the walk's level is in
-//! the exit itself if the hardware reported an SEA, which is in the group `sea`.
+//! Aborts on the guest's own table walk: FSC 0x14 + level. If the tables are at an address without memory, or
+//! on a page that the host knows to be bad, KVM walks them again to find the level (S1PTW). If the hardware
+//! reported an SEA, the level is in the exit itself: see the group `sea`.
 
 use seawall_arm::{Esr, Target};
 use seawall_events::{Reg, VcpuEvents};
@@ -31,7 +31,7 @@ group! { "walk";
     nothing_is_delivered_but_the_serror_of_the_same_call_is needs HwPoison, Ras;
 }
 
-/// A guest with the MMU on that is about to access X1 or to go to X3.
+/// A guest with the MMU on whose next step is to access X1 or to jump to X3.
 fn guest(trial: &Trial, word: u32, pstate: u64, address: u64) -> Result<Guest, Stop> {
     let mut guest = trial.guest(Setup::default())?;
     guest.program(&[word, LOOP])?;
@@ -54,7 +54,7 @@ fn into_the_hole(guest: &mut Guest, table: Table, va: u64, level: usize) -> Outc
     guest.write(descriptor_of(table, va, level - 1), HOLE | TABLE)
 }
 
-/// KVM injects the abort by itself: there is no exit before the handler's report.
+/// KVM injects the abort without user space: there is no exit before the handler's report.
 fn by_the_host(
     trial: &mut Trial,
     word: u32,
@@ -84,7 +84,7 @@ fn a_load_through_tables_in_a_hole(trial: &mut Trial) -> Outcome {
     by_the_host(trial, LDR, Table::El1, DATA_EL1, &Taken::default(), esrs)
 }
 
-/// Golden vector 0x86000015. ELR is what was to be fetched.
+/// Golden vector 0x86000015. ELR is the address of the fetch.
 fn a_fetch_through_tables_in_a_hole(trial: &mut Trial) -> Outcome {
     let at_entry = Taken { elr: 0xffff_ff80_0000_2000, ..Taken::default() };
     let esrs = [0x8600_0015, 0x8600_0016, 0x8600_0017];
@@ -140,9 +140,9 @@ fn a_fetch_from_a_hole_after_a_branch_keeps_btype(trial: &mut Trial) -> Outcome 
     trial.handled(&mut guest, &expected)
 }
 
-/// The last abort was the host's own S1PTW one. The guest's handler waits on the spot, is interrupted, and gets
-/// another at the same address: its level is that of a walk made now, and if the descriptor is not met by
-/// it any more, there is no abort.
+/// The last abort was the host's own S1PTW one. The guest's handler waits in a loop, is interrupted, and gets
+/// another abort at the same address. Its level is that of a new walk; if that walk does not reach the
+/// descriptor any more, there is no abort.
 fn the_level_is_found_anew_for_an_abort_that_user_space_injects_later(trial: &mut Trial) -> Outcome {
     let mut guest = guest(trial, LDR, EL1H, DATA_EL1)?;
     into_the_hole(&mut guest, Table::El1, DATA_EL1, 2)?;
@@ -161,7 +161,7 @@ fn the_level_is_found_anew_for_an_abort_that_user_space_injects_later(trial: &mu
     trial.taken(&guest, &Taken { esr: 0x1234, ..second })
 }
 
-/// A guest that met a bad page of tables at this level: SIGBUS, and PC not moved.
+/// A guest that met a bad page of tables at this level: SIGBUS, and PC has not moved.
 fn at_a_bad_table(
     trial: &mut Trial,
     word: u32,
@@ -242,8 +242,8 @@ fn an_iss_comes_on_top_of_the_level(trial: &mut Trial) -> Outcome {
     Ok(())
 }
 
-/// KVM takes the error for transient and changes nothing; the call succeeds. That the abort was not delivered is
-/// what the backend must notice.
+/// KVM takes the error for transient and changes nothing; the call succeeds. The backend must notice that the
+/// abort was not delivered.
 fn nothing_is_delivered_if_the_walk_no_longer_meets_the_descriptor(trial: &mut Trial) -> Outcome {
     for (case, events) in [("data", data_abort()), ("instruction", instruction_abort())] {
         trial.case(case);
@@ -264,7 +264,7 @@ fn nothing_is_delivered_if_the_walk_no_longer_meets_the_descriptor(trial: &mut T
     Ok(())
 }
 
-/// It is not masked by an abort that never came.
+/// An abort that never came does not mask it.
 fn nothing_is_delivered_but_the_serror_of_the_same_call_is(trial: &mut Trial) -> Outcome {
     let mut guest = at_a_bad_table(trial, LDR, Table::El1, DATA_EL1, 2)?;
     guest.set(Reg::Ttbr1El1, other_level_1())?;

@@ -12,11 +12,11 @@ use seawall_model::Kernel;
 use crate::cpu::Cpu;
 use crate::step;
 
-/// Steps after which a guest is taken to have hung.
+/// Steps after which a guest counts as hung.
 const BUDGET: usize = 1000;
 
-/// The model; its extended ABI is its own, or that of [`Injector`](seawall_inject::Injector) over a kernel to which this is
-/// the way.
+/// The model; its extended ABI is its own, or that of [`Injector`](seawall_inject::Injector) over a kernel
+/// with this way to it.
 #[derive(Clone, Copy)]
 pub(crate) struct Model(pub(crate) Option<Way>);
 
@@ -106,7 +106,7 @@ impl Inject for ModelVm {
     }
 
     fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
-        // As assisted injection does: a vCPU runs once before.
+        // Like assisted injection: a vCPU runs once before.
         self.cpu.vcpu.has_run |= self.setup.abi != Abi::Mainline;
         self.apply(events)
     }
@@ -133,7 +133,7 @@ impl TestVm for ModelVm {
     }
 
     fn set_events_bytes(&mut self, bytes: &[u8; 64]) -> Result<Delivery, Error> {
-        // The kernel looks whether the vCPU is initialised before it looks at the events.
+        // The kernel checks that the vCPU is initialised before it looks at the events.
         get_events(&self.cpu.vcpu).map_err(refused)?;
         let events = VcpuEvents::from_bytes(self.setup.abi, bytes).map_err(refused)?;
         self.apply(&events)

@@ -24,7 +24,7 @@ impl Cpu {
         }
     }
 
-    /// Bytes of RAM; `None` if some of them are not.
+    /// Bytes of RAM; `None` if some of them are outside.
     pub(crate) fn bytes(&mut self, at: u64, len: usize) -> Option<&mut [u8]> {
         let start = usize::try_from(at.checked_sub(RAM)?).ok()?;
         self.ram.get_mut(start..start.checked_add(len)?)

@@ -1,6 +1,6 @@
-//! The scenarios that need no MMU, on the model of the kernel half (`seawall-events`) alone: also those about
-//! AArch32, EASE and guest hypervisors, which the software machine does not have. One test each, and one for each kernel that
-//! injection can be over: stock, and with the extended ABI in either layout.
+//! The scenarios that need no MMU, on the model of the kernel half (`seawall-events`) alone, including those
+//! about AArch32, EASE and guest hypervisors, which the software machine lacks. There is one test for each,
+//! and one for each kind of kernel under the injection: stock, and with the extended ABI in either layout.
 
 mod backend;
 mod cpu;
@@ -13,11 +13,11 @@ use seawall_conformance::{Backend, LIMIT, Verdict, run, scenarios};
 use seawall_events::Layout;
 use seawall_inject::Way;
 
-/// These groups' guests leave the MMU off.
+/// Groups whose guests leave the MMU off.
 const GROUPS: [&str; 10] =
     ["abort", "esr", "serror", "both", "ease", "mmio", "get", "errno", "aarch32", "nested"];
 
-/// The model's own extended ABI, and that of the injector over each kernel that there can be.
+/// The model's own extended ABI, and that of the injector over each kind of kernel.
 const WAYS: [(&str, Option<Way>); 4] = [
     ("", None),
     ("assisted::", Some(Way::Assisted)),

@@ -1,4 +1,4 @@
-//! Just as much of a CPU as the scenarios' programs and handlers ask for.
+//! The minimal CPU for the scenarios' programs and handlers.
 
 use seawall_events::kernel::{PendingSError, prepare_run};
 use seawall_inject::{Exit, SigbusExit};
@@ -10,7 +10,7 @@ use crate::cpu::Cpu;
 
 /// Runs until the VMM is needed, or for a while.
 pub(crate) fn run(cpu: &mut Cpu, steps: usize) -> Exit {
-    // Every bit of every register is kept, whatever the CPU has of it.
+    // Every bit of every register is kept, whatever the CPU supports.
     cpu.vcpu.begin_run(steps == 0, |_| ());
     for _ in 0..steps {
         if matches!(prepare_run(&mut cpu.vcpu), PendingSError::Taken(_)) {
@@ -48,7 +48,7 @@ fn step(cpu: &mut Cpu) -> Option<Exit> {
     memory(cpu, access)
 }
 
-/// The instructions of `guest/words.rs` and of the handlers. `None`: it is done.
+/// The instructions of `guest/words.rs` and of the handlers. `None`: the instruction is done.
 fn aarch64(vcpu: &mut Vcpu, word: u32) -> Option<Access> {
     let x = |vcpu: &Vcpu, n: u32| vcpu.reg(Reg::X(n as u8));
     let (rt, rn, offset) = (word & 31, word >> 5 & 31, u64::from(word >> 10 & 0xfff) * 8);
@@ -56,7 +56,7 @@ fn aarch64(vcpu: &mut Vcpu, word: u32) -> Option<Access> {
         0xf840_8422 | 0xf800_8422 | 0xa940_0c22 | 0xa900_0c22 | 0xf840_8c22 => {
             let address = x(vcpu, 1) + if word == 0xf840_8c22 { 8 } else { 0 };
             let is_store = matches!(word, 0xf800_8422 | 0xa900_0c22);
-            // No syndrome describes it.
+            // It has no syndrome.
             let access = Access { address, esr: Esr::from_bits(0x9200_0007), ..load(vcpu, 1, 0, 8, 2) };
             return Some(if is_store { store(access) } else { access });
         }
@@ -174,7 +174,7 @@ fn load(vcpu: &Vcpu, base: u32, offset: u64, bytes: u8, register: u32) -> Access
     }
 }
 
-/// A store of the register that would be loaded.
+/// A store of the register instead of a load.
 fn store(access: Access) -> Access {
     let (Transfer::Load { target: register, .. } | Transfer::Store { source: register }) = access.transfer;
     let esr = Esr::from_bits(access.esr.bits() | 1 << 6);
