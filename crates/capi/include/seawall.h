@@ -12,7 +12,8 @@
 #include <stdint.h>
 
 /**
- * The header's release, MAJOR.MINOR.PATCH: another MAJOR, or while that is 0 another MINOR, may break callers.
+ * The header's release, MAJOR.MINOR.PATCH: another MAJOR may break callers, and so may another MINOR while
+ * MAJOR is 0.
  */
 #define SEAWALL_VERSION_MAJOR 0
 
@@ -27,7 +28,7 @@
 #define SEAWALL_VERSION_PATCH 0
 
 /**
- * Bytes of a message, with the zero at its end.
+ * Size of a message in bytes, with the zero at its end.
  */
 #define SEAWALL_MESSAGE_SIZE 256
 
@@ -37,12 +38,12 @@
 #define SEAWALL_KVM_EXIT_ARM_SEA 41
 
 /**
- * The capability that asks for this exit, by `KVM_ENABLE_CAP` on the VM: `KVM_CAP_ARM_SEA_TO_USER`.
+ * The capability that enables this exit, by `KVM_ENABLE_CAP` on the VM: `KVM_CAP_ARM_SEA_TO_USER`.
  */
 #define SEAWALL_KVM_CAP_ARM_SEA_TO_USER 245
 
 /**
- * Bytes of `struct kvm_vcpu_events`.
+ * Size of `struct kvm_vcpu_events` in bytes.
  */
 #define SEAWALL_VCPU_EVENTS_SIZE 64
 
@@ -82,17 +83,17 @@
 #define SEAWALL_INJECT_SERROR 4
 
 /**
- * Bytes of a record: a Generic Error Status Block with one memory section.
+ * Size of a record in bytes: a Generic Error Status Block with one memory section.
  */
 #define SEAWALL_CPER_SIZE 172
 
 /**
- * Bytes of guest memory that each source of records takes.
+ * Size in bytes of the guest memory for each source of records.
  */
 #define SEAWALL_SOURCE_SIZE 512
 
 /**
- * How a call ended.
+ * The result of a call.
  */
 enum seawall_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -100,36 +101,36 @@ enum seawall_status
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * All is well.
+   * Success.
    */
   SEAWALL_STATUS_OK = 0,
   /**
-   * NULL was given where something must be.
+   * A required pointer is NULL.
    */
   SEAWALL_STATUS_NULL_POINTER = 1,
   /**
-   * An argument cannot be.
+   * An argument is not valid.
    */
   SEAWALL_STATUS_INVALID_ARGUMENT = 2,
   /**
-   * There is nothing of that kind there.
+   * There is no such thing.
    */
   SEAWALL_STATUS_NOT_FOUND = 3,
   /**
-   * The buffer is too small; nothing is in it, and the length says how many bytes it takes.
+   * The buffer is too small; it is unchanged, and the length says how many bytes are needed.
    */
   SEAWALL_STATUS_BUFFER_TOO_SMALL = 4,
   /**
-   * A callback of the vCPU failed, or what was asked was refused; nothing was injected.
+   * A callback of the vCPU failed, or the request was refused; nothing was injected.
    */
   SEAWALL_STATUS_VCPU = 5,
   /**
-   * A callback of the vCPU failed after the kernel delivered: the guest takes a sound abort, but not the whole of
-   * what was asked.
+   * A callback of the vCPU failed after the kernel delivered: the guest takes a sound abort, but not the
+   * complete request.
    */
   SEAWALL_STATUS_DEGRADED = 6,
   /**
-   * The policy's decision cannot be had of this vCPU; nothing was injected.
+   * This vCPU cannot carry out the policy's decision; nothing was injected.
    */
   SEAWALL_STATUS_REFUSED = 7,
   /**
@@ -141,7 +142,7 @@ enum seawall_status
    */
   SEAWALL_STATUS_FILE = 9,
   /**
-   * Bytes or a file are not a ledger, or a damaged one.
+   * Bytes or a file are not a ledger, or are damaged.
    */
   SEAWALL_STATUS_FORMAT = 10,
   /**
@@ -158,7 +159,7 @@ typedef int32_t seawall_status;
 #endif // __cplusplus
 
 /**
- * What the guest was doing when it met the bad memory.
+ * The kind of access that met the bad memory.
  */
 enum seawall_access
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -166,23 +167,23 @@ enum seawall_access
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * SIGBUS does not say.
+   * Unknown, after SIGBUS.
    */
   SEAWALL_ACCESS_UNKNOWN = 0,
   /**
-   * Fetching an instruction.
+   * An instruction fetch.
    */
   SEAWALL_ACCESS_FETCH = 1,
   /**
-   * Reading data.
+   * A read of data.
    */
   SEAWALL_ACCESS_LOAD = 2,
   /**
-   * Writing data.
+   * A write of data.
    */
   SEAWALL_ACCESS_STORE = 3,
   /**
-   * Cache maintenance or address translation by instruction.
+   * A cache maintenance or address translation instruction.
    */
   SEAWALL_ACCESS_MAINTENANCE = 4,
 };
@@ -195,7 +196,7 @@ typedef uint32_t seawall_access;
 #endif // __cplusplus
 
 /**
- * What is to be done about an error, or was.
+ * The action for an error, to take or taken.
  */
 enum seawall_action
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -203,11 +204,11 @@ enum seawall_action
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * Nothing was decided yet.
+   * No decision yet.
    */
   SEAWALL_ACTION_NONE = 0,
   /**
-   * Decided, to be injected: `seawall_inject` does it.
+   * An injection was decided: `seawall_inject` does it.
    */
   SEAWALL_ACTION_INJECT = 1,
   /**
@@ -215,25 +216,25 @@ enum seawall_action
    */
   SEAWALL_ACTION_INJECTED = 2,
   /**
-   * The guest has not acknowledged a record that is there. Run the vCPU again, which repeats the access, and let the
-   * others run.
+   * The guest has not acknowledged an earlier record. Run the vCPU again, which repeats the access, and
+   * let the others run.
    */
   SEAWALL_ACTION_WAIT = 3,
   /**
-   * The guest must not be run again; the text says why.
+   * Do not run the guest again; the text gives the reason.
    */
   SEAWALL_ACTION_STOP = 4,
   /**
-   * Put memory there with what was in it, if the host can, and call `seawall_repaired`; else go on with
-   * `seawall_record` and `seawall_inject`.
+   * Let the host restore the memory with its content, if it can, and call `seawall_repaired`; otherwise go
+   * on with `seawall_record` and `seawall_inject`.
    */
   SEAWALL_ACTION_HOST_FIRST = 5,
   /**
-   * The host put the memory back as it was. Run the guest again.
+   * The host restored the memory. Run the guest again.
    */
   SEAWALL_ACTION_REPAIRED = 6,
   /**
-   * Nothing was injected, as this is a dry run; `injection` says what would have been.
+   * Nothing was injected, because of the dry run; `injection` says what would have been.
    */
   SEAWALL_ACTION_DRY_RUN = 7,
 };
@@ -246,7 +247,7 @@ typedef uint32_t seawall_action;
 #endif // __cplusplus
 
 /**
- * What became of an announcement.
+ * The outcome of an announcement.
  */
 enum seawall_announcement
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -254,11 +255,11 @@ enum seawall_announcement
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The guest finds its record when it looks next.
+   * The guest finds its record at its next poll.
    */
   SEAWALL_ANNOUNCEMENT_WRITTEN = 0,
   /**
-   * It waits for a source to be free: `seawall_flush_records`.
+   * It waits for a free source: `seawall_flush_records`.
    */
   SEAWALL_ANNOUNCEMENT_QUEUED = 1,
   /**
@@ -275,7 +276,7 @@ typedef uint32_t seawall_announcement;
 #endif // __cplusplus
 
 /**
- * How it was found that a page is bad.
+ * The way in which a page was found to be bad.
  */
 enum seawall_cause
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -287,15 +288,15 @@ enum seawall_cause
    */
   SEAWALL_CAUSE_CONSUMED = 1,
   /**
-   * The host found it before anybody did: SIGBUS with `BUS_MCEERR_AO`, or a scrubber's report.
+   * The host found it before any access: SIGBUS with `BUS_MCEERR_AO`, or a scrubber's report.
    */
   SEAWALL_CAUSE_FOUND = 2,
   /**
-   * It was bad where the guest came from.
+   * It was bad at the source of a migration.
    */
   SEAWALL_CAUSE_MIGRATED = 3,
   /**
-   * Somebody wanted it so: an experiment.
+   * An experiment made it bad.
    */
   SEAWALL_CAUSE_EXPERIMENT = 4,
 };
@@ -308,7 +309,7 @@ typedef uint32_t seawall_cause;
 #endif // __cplusplus
 
 /**
- * Where an injection left the guest.
+ * The guest's position after an injection.
  */
 enum seawall_guest_state
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -341,7 +342,7 @@ typedef uint32_t seawall_guest_state;
 #endif // __cplusplus
 
 /**
- * Whether the guest finds a record of the error.
+ * The state of the error's record in the guest.
  */
 enum seawall_recorded
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -349,20 +350,20 @@ enum seawall_recorded
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * It has no place for records, the error has no address, nothing is injected, or the guest has read so many records of
-   * this very error that the abort alone is left to try.
+   * There is none: the guest has no place for records, the error has no address, nothing is injected, or
+   * the guest has read so many records of this error that only the abort alone is left to try.
    */
   SEAWALL_RECORDED_NO = 0,
   /**
-   * It lies at the source `record_source`.
+   * It is at the source `record_source`.
    */
   SEAWALL_RECORDED_AT_SOURCE = 1,
   /**
-   * The guest did not acknowledge those before it for too long: it gets the abort alone.
+   * The guest did not acknowledge earlier records for too long: it gets the abort alone.
    */
   SEAWALL_RECORDED_UNACKNOWLEDGED = 2,
   /**
-   * The guest's memory could not be written where its records lie: it gets the abort alone.
+   * The guest's memory could not be written at its records: it gets the abort alone.
    */
   SEAWALL_RECORDED_UNWRITABLE = 3,
 };
@@ -375,7 +376,7 @@ typedef uint32_t seawall_recorded;
 #endif // __cplusplus
 
 /**
- * How bad an error is, in ACPI's numbers.
+ * The severity of an error, in ACPI's numbers.
  */
 enum seawall_severity
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -383,7 +384,7 @@ enum seawall_severity
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The memory is lost, the system need not be.
+   * The memory is lost, but not the whole system.
    */
   SEAWALL_SEVERITY_RECOVERABLE = 0,
   /**
@@ -404,7 +405,7 @@ typedef uint32_t seawall_severity;
 #endif // __cplusplus
 
 /**
- * Why a guest is stopped.
+ * The reason why a guest is stopped.
  */
 enum seawall_stop_reason
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -412,31 +413,33 @@ enum seawall_stop_reason
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * It is not.
+   * It is not stopped.
    */
   SEAWALL_STOP_REASON_NONE = 0,
   /**
-   * The same access aborts for ever: `storm_times`.
+   * The same access aborts forever: `storm_times`.
    */
   SEAWALL_STOP_REASON_STORM = 1,
   /**
-   * The policy has it so for errors of this kind.
+   * The policy stops the guest for errors of this kind.
    */
   SEAWALL_STOP_REASON_POLICY = 2,
   /**
-   * The guest hypervisor takes the abort from its own guest, and stock kernels cannot be asked for that soundly.
+   * The guest hypervisor takes the abort from its own guest, and stock kernels cannot deliver that
+   * soundly.
    */
   SEAWALL_STOP_REASON_NESTED = 3,
   /**
-   * What this version of the interface has no name for; the text says it.
+   * A reason without a name in this version of the interface; the text gives it.
    */
   SEAWALL_STOP_REASON_OTHER = 4,
   /**
-   * A vCPU touched bad memory of the VMM's own.
+   * A vCPU touched bad memory of the VMM itself.
    */
   SEAWALL_STOP_REASON_NOT_GUESTS = 5,
   /**
-   * Errors come faster than memory can fail: the guest makes them itself, or reads all of a bad range over and over.
+   * Errors come faster than memory can fail: the guest causes them itself, or reads an entire bad range
+   * over and over.
    */
   SEAWALL_STOP_REASON_FLOOD = 6,
 };
@@ -449,18 +452,19 @@ typedef uint32_t seawall_stop_reason;
 #endif // __cplusplus
 
 /**
- * Translates between guest physical addresses and the VMM's, in the logarithm of the number of regions.
+ * A translation between guest physical addresses and the VMM's. A lookup takes time in the logarithm of the
+ * number of regions.
  */
 typedef struct seawall_address_map seawall_address_map;
 
 /**
- * Turns the memory errors of one guest into what a policy decides.
+ * Handles the memory errors of one guest as a policy decides.
  */
 typedef struct seawall_containment seawall_containment;
 
 /**
- * One memory error on its way through `seawall_decide_*`, `seawall_record` and `seawall_inject`. One for each thread
- * that runs a vCPU is enough: deciding on the next error replaces the last.
+ * One memory error in progress through `seawall_decide_*`, `seawall_record` and `seawall_inject`. Each
+ * thread that runs a vCPU needs only one: the decision on the next error replaces the last.
  */
 typedef struct seawall_incident seawall_incident;
 
@@ -470,34 +474,34 @@ typedef struct seawall_incident seawall_incident;
 typedef struct seawall_ledger seawall_ledger;
 
 /**
- * What went wrong, in words. The caller owns it; it needs no initialisation, and is written by each call that it is
- * given to, also by one that succeeds.
+ * A failure in words. The caller owns it; it needs no initialisation. Each call that gets it writes it, even
+ * on success.
  */
 typedef struct seawall_error {
   /**
-   * As returned.
+   * The returned status.
    */
   seawall_status status;
   /**
-   * The errno behind it, positive; 0 if none is known.
+   * The underlying errno, positive; 0 if none is known.
    */
   int32_t os_errno;
   /**
-   * What was expected and what came, for people. Empty if all is well.
+   * The expectation and the finding, for people. Empty on success.
    */
   char message[SEAWALL_MESSAGE_SIZE];
 } seawall_error;
 
 /**
- * An incident in numbers. What is not known is 0.
+ * An incident in numbers. Unknown values are 0.
  */
 typedef struct seawall_outcome {
   /**
-   * Where the bad range begins, guest physical.
+   * Start of the bad range, guest physical.
    */
   uint64_t gpa;
   /**
-   * Bytes that may be bad from there on.
+   * Size in bytes of the range that may be bad.
    */
   uint64_t size;
   /**
@@ -525,11 +529,12 @@ typedef struct seawall_outcome {
    */
   uint64_t guest_far;
   /**
-   * Not 0: so many distinct pages went bad in so short a time that the guest should be migrated while it lives.
+   * If not 0, the number of distinct pages that went bad in so short a time that the guest should be
+   * migrated while it lives.
    */
   uint64_t evacuate_pages;
   /**
-   * Which of the above are known: SEAWALL_VALID_*.
+   * Which of the above fields are known: SEAWALL_VALID_*.
    */
   uint32_t valid;
   /**
@@ -549,11 +554,11 @@ typedef struct seawall_outcome {
    */
   int32_t walk_level;
   /**
-   * What is or was injected: SEAWALL_INJECT_*.
+   * The injection, to come or done: SEAWALL_INJECT_*.
    */
   uint32_t injection;
   /**
-   * The ISS that is or was given for the abort.
+   * The ISS for the abort, to come or given.
    */
   uint32_t iss;
   /**
@@ -577,7 +582,7 @@ typedef struct seawall_outcome {
    */
   uint32_t stop_reason;
   /**
-   * After a storm: how often the same abort came.
+   * After a storm: the number of times that the same abort came.
    */
   uint32_t storm_times;
   /**
@@ -587,15 +592,16 @@ typedef struct seawall_outcome {
 } seawall_outcome;
 
 /**
- * A vCPU that is out of `KVM_RUN`. Each function is an ioctl on its file descriptor, gives 0 or the errno (positive or
- * negative), and is called on the thread that called the library, before that call returns. None may be NULL.
+ * A vCPU outside of `KVM_RUN`. Each function is an ioctl on its file descriptor, returns 0 or the errno
+ * (positive or negative), and is called on the thread that called the library, before that call returns.
+ * None may be NULL.
  *
- * The registers must be the kernel's: a VMM that keeps a copy (QEMU: `cpu_synchronize_state`) writes it back before,
- * and takes it for stale after.
+ * The registers must be the kernel's: a VMM that keeps a copy (QEMU: `cpu_synchronize_state`) writes it back
+ * before the call, and treats it as stale afterwards.
  */
 typedef struct seawall_vcpu {
   /**
-   * Given to each function as it is.
+   * Passed to each function unchanged.
    */
   void *opaque;
   /**
@@ -617,8 +623,8 @@ typedef struct seawall_vcpu {
 } seawall_vcpu;
 
 /**
- * The `arm_sea` member of the union in `struct kvm_run`, at byte 0x20 of it: field for field, so that it can be copied
- * with `memcpy` where the kernel's headers are too old to have it.
+ * The `arm_sea` member of the union in `struct kvm_run`, at byte 0x20 of it. The fields are the same, so
+ * `memcpy` can copy it if the kernel's headers are too old to have it.
  */
 typedef struct seawall_sea_exit {
   /**
@@ -640,14 +646,14 @@ typedef struct seawall_sea_exit {
 } seawall_sea_exit;
 
 /**
- * Guest memory, for the records of errors. Each function gives 0 or an errno (positive or negative), and does all of
- * what it is asked for or fails. An access of 4 or 8 bytes, which are aligned then, must be one load or one store: the
- * guest looks at the same words. In QEMU `address_space_rw` does that; over a mapping, `__atomic_load_n` and
- * `__atomic_store_n` do. Ordering is the library's.
+ * Guest memory, for the records of errors. Each function returns 0 or an errno (positive or negative), and
+ * completes the whole request or fails. An access of 4 or 8 bytes is aligned, and must be one load or one
+ * store, because the guest reads the same words. QEMU's `address_space_rw` does that; so do
+ * `__atomic_load_n` and `__atomic_store_n` over a mapping. The library takes care of ordering.
  */
 typedef struct seawall_memory {
   /**
-   * Given to each function as it is.
+   * Passed to each function unchanged.
    */
   void *opaque;
   /**
@@ -661,23 +667,24 @@ typedef struct seawall_memory {
 } seawall_memory;
 
 /**
- * Where in guest memory the records are. The guest must not take it for RAM of its own: `seawall_hest` tells it.
+ * The place of the records in guest memory. The guest must not use it as RAM: `seawall_hest` tells the guest
+ * of it.
  */
 typedef struct seawall_records_region {
   /**
-   * Guest physical address, a multiple of 8. It takes SEAWALL_SOURCE_SIZE bytes for each source.
+   * Guest physical address, a multiple of 8. The region has SEAWALL_SOURCE_SIZE bytes for each source.
    */
   uint64_t base;
   /**
-   * Sources for errors that were consumed: as many can be outstanding. 16, say.
+   * The number of sources for consumed errors, such as 16; as many errors can be outstanding.
    */
   uint16_t sea_sources;
   /**
-   * Sources for errors that were only found. One, say.
+   * The number of sources for errors that were only found, such as 1.
    */
   uint16_t polled_sources;
   /**
-   * How often the guest looks at those, in milliseconds.
+   * The interval in milliseconds at which the guest polls those.
    */
   uint32_t poll_interval_ms;
 } seawall_records_region;
@@ -691,11 +698,11 @@ typedef struct seawall_memory_region {
    */
   uint64_t guest;
   /**
-   * The same byte in the VMM's address space.
+   * The address of the same byte in the VMM's address space.
    */
   uint64_t host;
   /**
-   * Bytes.
+   * Size in bytes.
    */
   uint64_t size;
 } seawall_memory_region;
@@ -709,11 +716,11 @@ typedef struct seawall_bad_range {
    */
   uint64_t gpa;
   /**
-   * Bytes.
+   * Size in bytes.
    */
   uint64_t size;
   /**
-   * When it was found, in seconds since 1970.
+   * The time at which it was found, in seconds since 1970.
    */
   uint64_t unix_seconds;
   /**
@@ -727,31 +734,30 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The release of the library that is linked, as `0.1.0`. It is the header's, unless the two were installed apart. The
- * text lives as long as the program.
+ * The release of the linked library, such as `0.1.0`. It equals the header's, unless the two were installed
+ * separately. The text lives as long as the program.
  */
 const char *seawall_version(void);
 
 /**
- * Makes an incident with nothing in it.
+ * Makes an empty incident.
  *
  * Contract:
- * `incident` must be valid for writes of a pointer; what it is given must go to `seawall_incident_free`. `error` must
- * be NULL or valid for writes.
+ * `incident` must be valid for writes of a pointer; the new incident must go to `seawall_incident_free`.
+ * `error` must be NULL or valid for writes.
  */
-seawall_status seawall_incident_new(struct seawall_incident **incident,
-                                    struct seawall_error *error);
+seawall_status seawall_incident_new(struct seawall_incident **incident, struct seawall_error *error);
 
 /**
- * Frees an incident; nothing for NULL.
+ * Frees an incident; does nothing for NULL.
  *
  * Contract:
- * `incident` must be NULL, or from `seawall_incident_new` and not used any more.
+ * `incident` must be NULL, or from `seawall_incident_new` and no longer in use.
  */
 void seawall_incident_free(struct seawall_incident *incident);
 
 /**
- * Gives an incident in numbers.
+ * Writes an incident in numbers to `outcome`.
  *
  * Contract:
  * `incident` must be NULL or from `seawall_incident_new`, `outcome` and `error` NULL or valid for writes.
@@ -761,11 +767,12 @@ seawall_status seawall_incident_outcome(const struct seawall_incident *incident,
                                         struct seawall_error *error);
 
 /**
- * Gives an incident in words, one line for the log: as much of it as fits into `size` bytes with a zero at the end.
+ * Writes an incident in words, one line for the log: as much as fits into `size` bytes with a zero at the
+ * end.
  *
  * Contract:
- * `incident` must be NULL or from `seawall_incident_new`, `text` NULL or valid for writes of `size` bytes, `error`
- * NULL or valid for writes.
+ * `incident` must be NULL or from `seawall_incident_new`, `text` NULL or valid for writes of `size` bytes,
+ * `error` NULL or valid for writes.
  */
 seawall_status seawall_incident_text(const struct seawall_incident *incident,
                                      char *text,
@@ -773,28 +780,30 @@ seawall_status seawall_incident_text(const struct seawall_incident *incident,
                                      struct seawall_error *error);
 
 /**
- * Makes the containment of one guest, by the policy of this name: `rules` (the default of them), `serror`, `mainline`
- * or `full`; or by rules that differ from the default or from one of these, separated by commas, such as
- * `kernel-fetch=stop,user-data=host-first` or `full,nested=stop`. It writes no records until `seawall_containment_set_records`.
+ * Makes the containment of one guest. `policy` is the name of a policy: `rules` (the default ones),
+ * `serror`, `mainline` or `full`; or rules that differ from the default or from one of these, separated by
+ * commas, such as `kernel-fetch=stop,user-data=host-first` or `full,nested=stop`. The containment writes no
+ * records until `seawall_containment_set_records`.
  *
  * Contract:
- * `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; what that is given
- * must go to `seawall_containment_free`. `error` must be NULL or valid for writes.
+ * `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; the new
+ * containment must go to `seawall_containment_free`. `error` must be NULL or valid for writes.
  */
 seawall_status seawall_containment_new(const char *policy,
                                        struct seawall_containment **containment,
                                        struct seawall_error *error);
 
 /**
- * Frees a containment; nothing for NULL.
+ * Frees a containment; does nothing for NULL.
  *
  * Contract:
- * `containment` must be NULL, or from `seawall_containment_new` and not used any more.
+ * `containment` must be NULL, or from `seawall_containment_new` and no longer in use.
  */
 void seawall_containment_free(struct seawall_containment *containment);
 
 /**
- * `is_dry_run` not 0: from now on everything is decided, and nothing is recorded or injected.
+ * Sets or clears the dry run: with `is_dry_run` not 0 everything is decided, and nothing is recorded or
+ * injected.
  *
  * Contract:
  * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
@@ -804,8 +813,8 @@ seawall_status seawall_containment_set_dry_run(const struct seawall_containment 
                                                struct seawall_error *error);
 
 /**
- * Says in pages of how many bytes the host has the guest's memory: a power of two, 4096 if nothing is said. An error costs
- * such a page as a whole, or a page of the guest's where those are larger.
+ * Sets the size in bytes of the host's pages behind the guest's memory: a power of two, 4096 by default. An
+ * error costs such a page as a whole, or a page of the guest if those are larger.
  *
  * Contract:
  * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
@@ -815,8 +824,8 @@ seawall_status seawall_containment_set_host_page(const struct seawall_containmen
                                                  struct seawall_error *error);
 
 /**
- * The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be
- * set again (`seawall_containment_set_records`).
+ * Handles a restart of the guest: forgets the old guest's errors and injections. Set the place of the new
+ * guest's records again (`seawall_containment_set_records`).
  *
  * Contract:
  * `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
@@ -825,14 +834,14 @@ seawall_status seawall_containment_reset(const struct seawall_containment *conta
                                          struct seawall_error *error);
 
 /**
- * Decides what is to be done about a `KVM_EXIT_ARM_SEA`. The guest is as it was: alone, this is a dry run.
+ * Decides on a `KVM_EXIT_ARM_SEA`. The guest is unchanged: this call alone is a dry run.
  *
- * `now_ns`: nanoseconds of any clock that does not go back, the same for all calls with this containment.
+ * `now_ns`: nanoseconds of any monotonic clock, the same one for all calls with this containment.
  *
  * Contract:
- * `containment` must be NULL or from `seawall_containment_new`; `vcpu` and `exit` NULL or valid for reads, and the
- * functions of `vcpu` what `seawall_vcpu` says; `incident` NULL or from `seawall_incident_new`, and no other thread's
- * now; `error` NULL or valid for writes.
+ * `containment` must be NULL or from `seawall_containment_new`; `vcpu` and `exit` NULL or valid for reads,
+ * and the functions of `vcpu` as `seawall_vcpu` requires; `incident` NULL or from `seawall_incident_new`,
+ * and not used by another thread meanwhile; `error` NULL or valid for writes.
  */
 seawall_status seawall_decide_sea(const struct seawall_containment *containment,
                                   const struct seawall_vcpu *vcpu,
@@ -842,8 +851,8 @@ seawall_status seawall_decide_sea(const struct seawall_containment *containment,
                                   struct seawall_error *error);
 
 /**
- * Decides what is to be done about a SIGBUS with `BUS_MCEERR_AR` that a vCPU's thread got in `KVM_RUN`. `gpa` and
- * `size`: the guest memory behind `si_addr` and `si_addr_lsb`, see `seawall_address_map_guest_range`.
+ * Decides on a SIGBUS with `BUS_MCEERR_AR` that a vCPU's thread got in `KVM_RUN`. `gpa` and `size`: the
+ * guest memory behind `si_addr` and `si_addr_lsb`, see `seawall_address_map_guest_range`.
  *
  * Contract:
  * As `seawall_decide_sea`.
@@ -857,17 +866,18 @@ seawall_status seawall_decide_sigbus(const struct seawall_containment *containme
                                      struct seawall_error *error);
 
 /**
- * Writes the record of the error, if the guest looks for such and an abort is to be injected that makes it look. While
- * there is one that the guest has not acknowledged the incident's action becomes `SEAWALL_ACTION_WAIT`, for a second at
- * most.
+ * Writes the record of the error, if the guest looks for records and an abort will be injected that makes it
+ * look. While the guest has not acknowledged an earlier record, the incident's action becomes
+ * `SEAWALL_ACTION_WAIT`, for a second at most.
  *
- * If it fails the decision stands: `seawall_inject` goes on without a record. After `SEAWALL_ACTION_HOST_FIRST` it says
- * that the host could not help, and makes that `SEAWALL_ACTION_INJECT`.
+ * If the call fails the decision stands: `seawall_inject` goes on without a record. After
+ * `SEAWALL_ACTION_HOST_FIRST` the call means that the host could not help, and changes the action to
+ * `SEAWALL_ACTION_INJECT`.
  *
  * Contract:
- * `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
- * what `seawall_memory` says; `incident` NULL or from `seawall_incident_new`, and no other thread's now; `error` NULL
- * or valid for writes.
+ * `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its
+ * functions as `seawall_memory` requires; `incident` NULL or from `seawall_incident_new`, and not used by
+ * another thread meanwhile; `error` NULL or valid for writes.
  */
 seawall_status seawall_record(const struct seawall_containment *containment,
                               const struct seawall_memory *memory,
@@ -876,9 +886,9 @@ seawall_status seawall_record(const struct seawall_containment *containment,
                               struct seawall_error *error);
 
 /**
- * Does what was decided, and reads back what the guest will see. The vCPU must not have run since it was decided. If it
- * fails the incident is empty: unless the status is `SEAWALL_STATUS_DEGRADED` nothing was injected, and it can be decided on
- * again.
+ * Carries out the decision, and reads back what the guest will see. The vCPU must not have run since the
+ * decision. If the call fails the incident is empty: unless the status is `SEAWALL_STATUS_DEGRADED` nothing
+ * was injected, and you can decide again.
  *
  * Contract:
  * As `seawall_decide_sea`.
@@ -889,21 +899,22 @@ seawall_status seawall_inject(const struct seawall_containment *containment,
                               struct seawall_error *error);
 
 /**
- * After `SEAWALL_ACTION_HOST_FIRST`: the host put memory there with what was in it. The incident is done; run the vCPU
- * again.
+ * Reports, after `SEAWALL_ACTION_HOST_FIRST`, that the host restored the memory with its content. The
+ * incident is done; run the vCPU again.
  *
  * Contract:
- * `containment` must be NULL or from `seawall_containment_new`; `incident` NULL or from `seawall_incident_new`, and no
- * other thread's now; `error` NULL or valid for writes.
+ * `containment` must be NULL or from `seawall_containment_new`; `incident` NULL or from
+ * `seawall_incident_new`, and not used by another thread meanwhile; `error` NULL or valid for writes.
  */
 seawall_status seawall_repaired(const struct seawall_containment *containment,
                                 struct seawall_incident *incident,
                                 struct seawall_error *error);
 
 /**
- * `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one; a record that cannot be written
- * is left out (`SEAWALL_RECORDED_UNWRITABLE`). What to do next is the incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
- * `SEAWALL_ACTION_STOP`. The host is not asked first.
+ * Calls `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`; a record that
+ * cannot be written is left out (`SEAWALL_RECORDED_UNWRITABLE`). The incident's action says what to do next:
+ * run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for `SEAWALL_ACTION_STOP`.
+ * The host is not asked first.
  *
  * Contract:
  * As `seawall_decide_sea` and `seawall_record`.
@@ -934,30 +945,31 @@ seawall_status seawall_handle_sigbus(const struct seawall_containment *containme
                                      struct seawall_error *error);
 
 /**
- * Says where the guest looks for records from now on; NULL: nowhere. `seawall_containment_reset_records` comes next.
+ * Sets the place where the guest looks for records from now on; NULL for none. Call
+ * `seawall_containment_reset_records` next.
  *
  * Contract:
- * `containment` must be NULL or from `seawall_containment_new`, `region` NULL or valid for reads, `error` NULL or
- * valid for writes.
+ * `containment` must be NULL or from `seawall_containment_new`, `region` NULL or valid for reads, `error`
+ * NULL or valid for writes.
  */
 seawall_status seawall_containment_set_records(const struct seawall_containment *containment,
                                                const struct seawall_records_region *region,
                                                struct seawall_error *error);
 
 /**
- * Makes all sources free: before the guest starts, and each time that it starts anew.
+ * Frees all sources: call it before each start of the guest.
  *
  * Contract:
- * `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
- * what `seawall_memory` says; `error` NULL or valid for writes.
+ * `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its
+ * functions as `seawall_memory` requires; `error` NULL or valid for writes.
  */
 seawall_status seawall_containment_reset_records(const struct seawall_containment *containment,
                                                  const struct seawall_memory *memory,
                                                  struct seawall_error *error);
 
 /**
- * Tells the guest of bad memory that it has not touched yet: a SIGBUS with `BUS_MCEERR_AO`. `announcement` is one of
- * `seawall_announcement`.
+ * Tells the guest of bad memory that it has not touched yet, after a SIGBUS with `BUS_MCEERR_AO`.
+ * `announcement` receives one of `seawall_announcement`.
  *
  * Contract:
  * As `seawall_containment_reset_records`; `announcement` must be NULL or valid for writes.
@@ -971,8 +983,8 @@ seawall_status seawall_announce(const struct seawall_containment *containment,
                                 struct seawall_error *error);
 
 /**
- * Writes the announcements that wait into the sources that the guest has freed since; `waiting` is given how many still
- * wait. To be called now and then while there are some.
+ * Writes waiting announcements to the sources that the guest has freed; `waiting` receives the number that
+ * still wait. Call it now and then while there are some.
  *
  * Contract:
  * As `seawall_containment_reset_records`; `waiting` must be NULL or valid for writes.
@@ -983,12 +995,12 @@ seawall_status seawall_flush_records(const struct seawall_containment *containme
                                      struct seawall_error *error);
 
 /**
- * Gives the HEST, the ACPI table that tells the guest of the records: `length` is given its bytes, and `buffer` the
- * table if it has `size` for them (40, and 92 for each source).
+ * Writes the HEST, the ACPI table that tells the guest of the records: its size in bytes to `length`, and
+ * the table to `buffer` if its `size` suffices (40, and 92 for each source).
  *
  * Contract:
- * `region` must be NULL or valid for reads; `buffer` valid for writes of `size` bytes, or NULL with `size` 0; `length`
- * and `error` NULL or valid for writes.
+ * `region` must be NULL or valid for reads; `buffer` valid for writes of `size` bytes, or NULL with `size`
+ * 0; `length` and `error` NULL or valid for writes.
  */
 seawall_status seawall_hest(const struct seawall_records_region *region,
                             uint8_t *buffer,
@@ -997,13 +1009,14 @@ seawall_status seawall_hest(const struct seawall_records_region *region,
                             struct seawall_error *error);
 
 /**
- * Gives the record of an error, SEAWALL_CPER_SIZE bytes, for a VMM that has a GHES of its own. `severity` is one of
- * `seawall_severity`. The range becomes the smallest power of two around it. `serial` makes the record different from
- * all others: Linux takes one equal to one of the last ten seconds for a repeat, and does nothing.
+ * Writes the record of an error, SEAWALL_CPER_SIZE bytes, for a VMM with its own GHES. `severity` is one of
+ * `seawall_severity`. The range becomes the smallest power of two around it. `serial` makes the record
+ * differ from all others: Linux takes a record equal to one of the last ten seconds for a repeat, and
+ * ignores it.
  *
  * Contract:
- * `buffer` must be valid for writes of `size` bytes, or NULL with `size` 0; `length` and `error` NULL or valid for
- * writes.
+ * `buffer` must be valid for writes of `size` bytes, or NULL with `size` 0; `length` and `error` NULL or
+ * valid for writes.
  */
 seawall_status seawall_cper(uint64_t gpa,
                             uint64_t range_size,
@@ -1019,8 +1032,9 @@ seawall_status seawall_cper(uint64_t gpa,
  * Makes a map of regions, in any order, which must not overlap.
  *
  * Contract:
- * `regions` must be valid for reads of `count` regions, or NULL with `count` 0; `map` NULL or valid for writes of a
- * pointer, and what it is given must go to `seawall_address_map_free`; `error` NULL or valid for writes.
+ * `regions` must be valid for reads of `count` regions, or NULL with `count` 0; `map` NULL or valid for
+ * writes of a pointer, and the new map must go to `seawall_address_map_free`; `error` NULL or valid for
+ * writes.
  */
 seawall_status seawall_address_map_new(const struct seawall_memory_region *regions,
                                        size_t count,
@@ -1028,15 +1042,16 @@ seawall_status seawall_address_map_new(const struct seawall_memory_region *regio
                                        struct seawall_error *error);
 
 /**
- * Frees a map; nothing for NULL.
+ * Frees a map; does nothing for NULL.
  *
  * Contract:
- * `map` must be NULL, or from `seawall_address_map_new` and not used any more.
+ * `map` must be NULL, or from `seawall_address_map_new` and no longer in use.
  */
 void seawall_address_map_free(struct seawall_address_map *map);
 
 /**
- * Gives the guest physical address of a byte of the VMM's; SEAWALL_STATUS_NOT_FOUND if it is not the guest's.
+ * Writes the guest physical address of a byte of the VMM to `gpa`; SEAWALL_STATUS_NOT_FOUND if the byte is
+ * not the guest's.
  *
  * Contract:
  * `map` must be NULL or from `seawall_address_map_new`, `gpa` and `error` NULL or valid for writes.
@@ -1047,7 +1062,8 @@ seawall_status seawall_address_map_guest(const struct seawall_address_map *map,
                                          struct seawall_error *error);
 
 /**
- * Gives where a byte of the guest's is in the VMM; SEAWALL_STATUS_NOT_FOUND if it is not in the map.
+ * Writes the VMM's address of a byte of the guest to `host`; SEAWALL_STATUS_NOT_FOUND if it is not in the
+ * map.
  *
  * Contract:
  * `map` must be NULL or from `seawall_address_map_new`, `host` and `error` NULL or valid for writes.
@@ -1058,12 +1074,13 @@ seawall_status seawall_address_map_host(const struct seawall_address_map *map,
                                         struct seawall_error *error);
 
 /**
- * Gives one of the guest's ranges behind `size` bytes of the VMM's at `host`: for a SIGBUS, `si_addr` and
- * `1 << si_addr_lsb`. There are several where regions meet: `index` counts from 0, and SEAWALL_STATUS_NOT_FOUND comes
- * after the last.
+ * Writes one of the guest's ranges behind `size` bytes of the VMM at `host`: for a SIGBUS, `si_addr` and `1
+ * << si_addr_lsb`. There are several if regions meet: `index` counts from 0, and SEAWALL_STATUS_NOT_FOUND
+ * comes after the last.
  *
  * Contract:
- * `map` must be NULL or from `seawall_address_map_new`, `gpa`, `gpa_size` and `error` NULL or valid for writes.
+ * `map` must be NULL or from `seawall_address_map_new`, `gpa`, `gpa_size` and `error` NULL or valid for
+ * writes.
  */
 seawall_status seawall_address_map_guest_range(const struct seawall_address_map *map,
                                                uint64_t host,
@@ -1074,31 +1091,30 @@ seawall_status seawall_address_map_guest_range(const struct seawall_address_map 
                                                struct seawall_error *error);
 
 /**
- * Makes a ledger with nothing in it.
+ * Makes an empty ledger.
  *
  * Contract:
- * `ledger` must be NULL or valid for writes of a pointer; what it is given must go to `seawall_ledger_free`. `error`
- * must be NULL or valid for writes.
+ * `ledger` must be NULL or valid for writes of a pointer; the new ledger must go to `seawall_ledger_free`.
+ * `error` must be NULL or valid for writes.
  */
-seawall_status seawall_ledger_new(struct seawall_ledger **ledger,
-                                  struct seawall_error *error);
+seawall_status seawall_ledger_new(struct seawall_ledger **ledger, struct seawall_error *error);
 
 /**
- * Reads a ledger from a file. SEAWALL_STATUS_NOT_FOUND if there is no file yet: make a new one. What is damaged, cut
- * short or something else is refused (SEAWALL_STATUS_FORMAT), and not to be written over without a thought.
+ * Reads a ledger from a file. SEAWALL_STATUS_NOT_FOUND if there is no file yet: make a new one. A damaged,
+ * truncated or foreign file is refused (SEAWALL_STATUS_FORMAT); do not overwrite it without checking.
  *
  * Contract:
- * `path` must be NULL or end with a zero. Else as `seawall_ledger_new`.
+ * `path` must be NULL or end with a zero. Otherwise as `seawall_ledger_new`.
  */
 seawall_status seawall_ledger_load(const char *path,
                                    struct seawall_ledger **ledger,
                                    struct seawall_error *error);
 
 /**
- * Reads a ledger from bytes of `seawall_ledger_to_bytes`: the other side of a migration.
+ * Reads a ledger from the bytes of `seawall_ledger_to_bytes`, on the other side of a migration.
  *
  * Contract:
- * `bytes` must be valid for reads of `size` bytes, or NULL with `size` 0. Else as `seawall_ledger_new`.
+ * `bytes` must be valid for reads of `size` bytes, or NULL with `size` 0. Otherwise as `seawall_ledger_new`.
  */
 seawall_status seawall_ledger_from_bytes(const uint8_t *bytes,
                                          size_t size,
@@ -1106,31 +1122,32 @@ seawall_status seawall_ledger_from_bytes(const uint8_t *bytes,
                                          struct seawall_error *error);
 
 /**
- * Frees a ledger; nothing for NULL.
+ * Frees a ledger; does nothing for NULL.
  *
  * Contract:
- * `ledger` must be NULL, or from the library and not used any more.
+ * `ledger` must be NULL, or from the library and no longer in use.
  */
 void seawall_ledger_free(struct seawall_ledger *ledger);
 
 /**
- * Writes the ledger to a file, in place of what was there. When it returns the file is on the disk; if it fails, what
- * was there stays.
+ * Writes the ledger to a file, replacing the old one. When it returns the file is on the disk; if it fails,
+ * the old file stays.
  *
  * Contract:
- * `ledger` must be NULL or from the library, `path` NULL or end with a zero, `error` NULL or valid for writes.
+ * `ledger` must be NULL or from the library, `path` NULL or end with a zero, `error` NULL or valid for
+ * writes.
  */
 seawall_status seawall_ledger_save(const struct seawall_ledger *ledger,
                                    const char *path,
                                    struct seawall_error *error);
 
 /**
- * Gives the ledger as bytes, the file's: `length` is given their number, and `buffer` the bytes if it has `size` for
- * them.
+ * Writes the ledger as the bytes of its file: their number to `length`, and the bytes to `buffer` if its
+ * `size` suffices.
  *
  * Contract:
- * `ledger` must be NULL or from the library; `buffer` valid for writes of `size` bytes, or NULL with `size` 0;
- * `length` and `error` NULL or valid for writes.
+ * `ledger` must be NULL or from the library; `buffer` valid for writes of `size` bytes, or NULL with `size`
+ * 0; `length` and `error` NULL or valid for writes.
  */
 seawall_status seawall_ledger_to_bytes(const struct seawall_ledger *ledger,
                                        uint8_t *buffer,
@@ -1139,8 +1156,8 @@ seawall_status seawall_ledger_to_bytes(const struct seawall_ledger *ledger,
                                        struct seawall_error *error);
 
 /**
- * Enters the pages that a range touches. `cause` is one of `seawall_cause`. `added`, which may be NULL, is given how
- * many were not in it before; what was known of the others stays.
+ * Enters the pages that a range touches. `cause` is one of `seawall_cause`. `added`, which may be NULL,
+ * receives the number of new pages; the other pages keep their entry.
  *
  * Contract:
  * `ledger` must be NULL or from the library, `added` and `error` NULL or valid for writes.
@@ -1154,8 +1171,8 @@ seawall_status seawall_ledger_insert(const struct seawall_ledger *ledger,
                                      struct seawall_error *error);
 
 /**
- * Strikes out the pages that lie wholly in a range: they have been healed. `removed`, which may be NULL, is given how
- * many there were.
+ * Removes the pages that lie wholly in a range, because they were healed. `removed`, which may be NULL,
+ * receives their number.
  *
  * Contract:
  * `ledger` must be NULL or from the library, `removed` and `error` NULL or valid for writes.
@@ -1167,7 +1184,7 @@ seawall_status seawall_ledger_remove(const struct seawall_ledger *ledger,
                                      struct seawall_error *error);
 
 /**
- * Gives whether the page of this address is bad: 0 or 1.
+ * Writes 1 to `is_bad` if the page of this address is bad, otherwise 0.
  *
  * Contract:
  * `ledger` must be NULL or from the library, `is_bad` and `error` NULL or valid for writes.
@@ -1178,7 +1195,7 @@ seawall_status seawall_ledger_contains(const struct seawall_ledger *ledger,
                                        struct seawall_error *error);
 
 /**
- * Gives how many pages are bad.
+ * Writes the number of bad pages to `pages`.
  *
  * Contract:
  * `ledger` must be NULL or from the library, `pages` and `error` NULL or valid for writes.
@@ -1188,8 +1205,8 @@ seawall_status seawall_ledger_pages(const struct seawall_ledger *ledger,
                                     struct seawall_error *error);
 
 /**
- * Gives the first bad range at or behind `from`; SEAWALL_STATUS_NOT_FOUND if there is none. Its end is where to look
- * for the next.
+ * Writes the first bad range at or after `from` to `bad`; SEAWALL_STATUS_NOT_FOUND if there is none. Search
+ * for the next one from its end.
  *
  * Contract:
  * `ledger` must be NULL or from the library, `bad` and `error` NULL or valid for writes.

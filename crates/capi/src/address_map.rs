@@ -1,4 +1,4 @@
-//! Where a guest's memory is in its VMM.
+//! The guest's memory in its VMM's address space.
 
 use crate::pointer::{Out, array, free, shared};
 use crate::records::range;
@@ -10,20 +10,22 @@ use crate::status::{Error, ErrorOut, Failure, Status};
 pub struct MemoryRegion {
     /// Guest physical address.
     pub guest: u64,
-    /// The same byte in the VMM's address space.
+    /// The address of the same byte in the VMM's address space.
     pub host: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// Translates between guest physical addresses and the VMM's, in the logarithm of the number of regions.
+/// A translation between guest physical addresses and the VMM's. A lookup takes time in the logarithm of the
+/// number of regions.
 pub struct AddressMap(seawall::AddressMap);
 
 /// Makes a map of regions, in any order, which must not overlap.
 ///
 /// # Safety
-/// `regions` must be valid for reads of `count` regions, or NULL with `count` 0; `map` NULL or valid for writes of a
-/// pointer, and what it is given must go to `seawall_address_map_free`; `error` NULL or valid for writes.
+/// `regions` must be valid for reads of `count` regions, or NULL with `count` 0; `map` NULL or valid for
+/// writes of a pointer, and the new map must go to `seawall_address_map_free`; `error` NULL or valid for
+/// writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_address_map_new(
     regions: *const MemoryRegion,
@@ -49,17 +51,18 @@ pub unsafe extern "C" fn seawall_address_map_new(
     })
 }
 
-/// Frees a map; nothing for NULL.
+/// Frees a map; does nothing for NULL.
 ///
 /// # Safety
-/// `map` must be NULL, or from `seawall_address_map_new` and not used any more.
+/// `map` must be NULL, or from `seawall_address_map_new` and no longer in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_address_map_free(map: *mut AddressMap) {
-    // SAFETY: NULL, or from `seawall_address_map_new` and not used any more, by the contract.
+    // SAFETY: NULL, or from `seawall_address_map_new` and no longer in use, by the contract.
     unsafe { free(map) }
 }
 
-/// Gives the guest physical address of a byte of the VMM's; SEAWALL_STATUS_NOT_FOUND if it is not the guest's.
+/// Writes the guest physical address of a byte of the VMM to `gpa`; SEAWALL_STATUS_NOT_FOUND if the byte is
+/// not the guest's.
 ///
 /// # Safety
 /// `map` must be NULL or from `seawall_address_map_new`, `gpa` and `error` NULL or valid for writes.
@@ -82,7 +85,8 @@ pub unsafe extern "C" fn seawall_address_map_guest(
     })
 }
 
-/// Gives where a byte of the guest's is in the VMM; SEAWALL_STATUS_NOT_FOUND if it is not in the map.
+/// Writes the VMM's address of a byte of the guest to `host`; SEAWALL_STATUS_NOT_FOUND if it is not in the
+/// map.
 ///
 /// # Safety
 /// `map` must be NULL or from `seawall_address_map_new`, `host` and `error` NULL or valid for writes.
@@ -105,12 +109,13 @@ pub unsafe extern "C" fn seawall_address_map_host(
     })
 }
 
-/// Gives one of the guest's ranges behind `size` bytes of the VMM's at `host`: for a SIGBUS, `si_addr` and
-/// `1 << si_addr_lsb`. There are several where regions meet: `index` counts from 0, and SEAWALL_STATUS_NOT_FOUND comes
-/// after the last.
+/// Writes one of the guest's ranges behind `size` bytes of the VMM at `host`: for a SIGBUS, `si_addr` and `1
+/// << si_addr_lsb`. There are several if regions meet: `index` counts from 0, and SEAWALL_STATUS_NOT_FOUND
+/// comes after the last.
 ///
 /// # Safety
-/// `map` must be NULL or from `seawall_address_map_new`, `gpa`, `gpa_size` and `error` NULL or valid for writes.
+/// `map` must be NULL or from `seawall_address_map_new`, `gpa`, `gpa_size` and `error` NULL or valid for
+/// writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_address_map_guest_range(
     map: *const AddressMap,

@@ -1,4 +1,4 @@
-//! From an exit to a guest that goes on.
+//! Containment from an exit to a guest that goes on.
 
 use std::ffi::c_char;
 use std::sync::{Mutex, OnceLock};
@@ -14,16 +14,17 @@ use crate::records::{range, time};
 use crate::status::{Error, ErrorOut, Failure, Status};
 use crate::vcpu::{SeaExit, Vcpu};
 
-/// Turns the memory errors of one guest into what a policy decides.
+/// Handles the memory errors of one guest as a policy decides.
 pub struct Containment(pub(crate) Mutex<seawall::Containment>, OnceLock<Injector>);
 
-/// Makes the containment of one guest, by the policy of this name: `rules` (the default of them), `serror`, `mainline`
-/// or `full`; or by rules that differ from the default or from one of these, separated by commas, such as
-/// `kernel-fetch=stop,user-data=host-first` or `full,nested=stop`. It writes no records until `seawall_containment_set_records`.
+/// Makes the containment of one guest. `policy` is the name of a policy: `rules` (the default ones),
+/// `serror`, `mainline` or `full`; or rules that differ from the default or from one of these, separated by
+/// commas, such as `kernel-fetch=stop,user-data=host-first` or `full,nested=stop`. The containment writes no
+/// records until `seawall_containment_set_records`.
 ///
 /// # Safety
-/// `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; what that is given
-/// must go to `seawall_containment_free`. `error` must be NULL or valid for writes.
+/// `policy` must be NULL or end with a zero, `containment` NULL or valid for writes of a pointer; the new
+/// containment must go to `seawall_containment_free`. `error` must be NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_containment_new(
     policy: *const c_char,
@@ -43,17 +44,18 @@ pub unsafe extern "C" fn seawall_containment_new(
     })
 }
 
-/// Frees a containment; nothing for NULL.
+/// Frees a containment; does nothing for NULL.
 ///
 /// # Safety
-/// `containment` must be NULL, or from `seawall_containment_new` and not used any more.
+/// `containment` must be NULL, or from `seawall_containment_new` and no longer in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_containment_free(containment: *mut Containment) {
-    // SAFETY: NULL, or from `seawall_containment_new` and not used any more, by the contract.
+    // SAFETY: NULL, or from `seawall_containment_new` and no longer in use, by the contract.
     unsafe { free(containment) }
 }
 
-/// `is_dry_run` not 0: from now on everything is decided, and nothing is recorded or injected.
+/// Sets or clears the dry run: with `is_dry_run` not 0 everything is decided, and nothing is recorded or
+/// injected.
 ///
 /// # Safety
 /// `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
@@ -72,8 +74,8 @@ pub unsafe extern "C" fn seawall_containment_set_dry_run(
     })
 }
 
-/// Says in pages of how many bytes the host has the guest's memory: a power of two, 4096 if nothing is said. An error costs
-/// such a page as a whole, or a page of the guest's where those are larger.
+/// Sets the size in bytes of the host's pages behind the guest's memory: a power of two, 4096 by default. An
+/// error costs such a page as a whole, or a page of the guest if those are larger.
 ///
 /// # Safety
 /// `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
@@ -92,8 +94,8 @@ pub unsafe extern "C" fn seawall_containment_set_host_page(
     })
 }
 
-/// The guest starts anew: what the old one did, and was told, is forgotten. Where the new one looks for records is to be
-/// set again (`seawall_containment_set_records`).
+/// Handles a restart of the guest: forgets the old guest's errors and injections. Set the place of the new
+/// guest's records again (`seawall_containment_set_records`).
 ///
 /// # Safety
 /// `containment` must be NULL or from `seawall_containment_new`, `error` NULL or valid for writes.
@@ -111,14 +113,14 @@ pub unsafe extern "C" fn seawall_containment_reset(
     })
 }
 
-/// Decides what is to be done about a `KVM_EXIT_ARM_SEA`. The guest is as it was: alone, this is a dry run.
+/// Decides on a `KVM_EXIT_ARM_SEA`. The guest is unchanged: this call alone is a dry run.
 ///
-/// `now_ns`: nanoseconds of any clock that does not go back, the same for all calls with this containment.
+/// `now_ns`: nanoseconds of any monotonic clock, the same one for all calls with this containment.
 ///
 /// # Safety
-/// `containment` must be NULL or from `seawall_containment_new`; `vcpu` and `exit` NULL or valid for reads, and the
-/// functions of `vcpu` what `seawall_vcpu` says; `incident` NULL or from `seawall_incident_new`, and no other thread's
-/// now; `error` NULL or valid for writes.
+/// `containment` must be NULL or from `seawall_containment_new`; `vcpu` and `exit` NULL or valid for reads,
+/// and the functions of `vcpu` as `seawall_vcpu` requires; `incident` NULL or from `seawall_incident_new`,
+/// and not used by another thread meanwhile; `error` NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_decide_sea(
     containment: *const Containment,
@@ -134,7 +136,7 @@ pub unsafe extern "C" fn seawall_decide_sea(
     let vcpu = unsafe { shared(vcpu, "vcpu") };
     // SAFETY: NULL or valid for reads, by the contract.
     let exit = unsafe { shared(exit, "exit") };
-    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    // SAFETY: NULL or from `seawall_incident_new`, and not used by another thread meanwhile, by the contract.
     let incident = unsafe { exclusive(incident, "incident") };
     // SAFETY: NULL or valid for writes, by the contract.
     unsafe { ErrorOut::new(error) }.call(|| {
@@ -143,8 +145,8 @@ pub unsafe extern "C" fn seawall_decide_sea(
     })
 }
 
-/// Decides what is to be done about a SIGBUS with `BUS_MCEERR_AR` that a vCPU's thread got in `KVM_RUN`. `gpa` and
-/// `size`: the guest memory behind `si_addr` and `si_addr_lsb`, see `seawall_address_map_guest_range`.
+/// Decides on a SIGBUS with `BUS_MCEERR_AR` that a vCPU's thread got in `KVM_RUN`. `gpa` and `size`: the
+/// guest memory behind `si_addr` and `si_addr_lsb`, see `seawall_address_map_guest_range`.
 ///
 /// # Safety
 /// As `seawall_decide_sea`.
@@ -162,7 +164,7 @@ pub unsafe extern "C" fn seawall_decide_sigbus(
     let containment = unsafe { shared(containment, "containment") };
     // SAFETY: NULL or valid for reads, and its functions are ioctls of this vCPU, by the contract.
     let vcpu = unsafe { shared(vcpu, "vcpu") };
-    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    // SAFETY: NULL or from `seawall_incident_new`, and not used by another thread meanwhile, by the contract.
     let incident = unsafe { exclusive(incident, "incident") };
     // SAFETY: NULL or valid for writes, by the contract.
     unsafe { ErrorOut::new(error) }.call(|| {
@@ -171,17 +173,18 @@ pub unsafe extern "C" fn seawall_decide_sigbus(
     })
 }
 
-/// Writes the record of the error, if the guest looks for such and an abort is to be injected that makes it look. While
-/// there is one that the guest has not acknowledged the incident's action becomes `SEAWALL_ACTION_WAIT`, for a second at
-/// most.
+/// Writes the record of the error, if the guest looks for records and an abort will be injected that makes it
+/// look. While the guest has not acknowledged an earlier record, the incident's action becomes
+/// `SEAWALL_ACTION_WAIT`, for a second at most.
 ///
-/// If it fails the decision stands: `seawall_inject` goes on without a record. After `SEAWALL_ACTION_HOST_FIRST` it says
-/// that the host could not help, and makes that `SEAWALL_ACTION_INJECT`.
+/// If the call fails the decision stands: `seawall_inject` goes on without a record. After
+/// `SEAWALL_ACTION_HOST_FIRST` the call means that the host could not help, and changes the action to
+/// `SEAWALL_ACTION_INJECT`.
 ///
 /// # Safety
-/// `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
-/// what `seawall_memory` says; `incident` NULL or from `seawall_incident_new`, and no other thread's now; `error` NULL
-/// or valid for writes.
+/// `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its
+/// functions as `seawall_memory` requires; `incident` NULL or from `seawall_incident_new`, and not used by
+/// another thread meanwhile; `error` NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_record(
     containment: *const Containment,
@@ -194,15 +197,15 @@ pub unsafe extern "C" fn seawall_record(
     let containment = unsafe { shared(containment, "containment") };
     // SAFETY: NULL or valid for reads, and its functions access the guest's memory, by the contract.
     let memory = unsafe { shared(memory, "memory") };
-    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    // SAFETY: NULL or from `seawall_incident_new`, and not used by another thread meanwhile, by the contract.
     let incident = unsafe { exclusive(incident, "incident") };
     // SAFETY: NULL or valid for writes, by the contract.
     unsafe { ErrorOut::new(error) }.call(|| record(containment?, memory?, unix_seconds, incident?))
 }
 
-/// Does what was decided, and reads back what the guest will see. The vCPU must not have run since it was decided. If it
-/// fails the incident is empty: unless the status is `SEAWALL_STATUS_DEGRADED` nothing was injected, and it can be decided on
-/// again.
+/// Carries out the decision, and reads back what the guest will see. The vCPU must not have run since the
+/// decision. If the call fails the incident is empty: unless the status is `SEAWALL_STATUS_DEGRADED` nothing
+/// was injected, and you can decide again.
 ///
 /// # Safety
 /// As `seawall_decide_sea`.
@@ -217,18 +220,18 @@ pub unsafe extern "C" fn seawall_inject(
     let containment = unsafe { shared(containment, "containment") };
     // SAFETY: NULL or valid for reads, and its functions are ioctls of this vCPU, by the contract.
     let vcpu = unsafe { shared(vcpu, "vcpu") };
-    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    // SAFETY: NULL or from `seawall_incident_new`, and not used by another thread meanwhile, by the contract.
     let incident = unsafe { exclusive(incident, "incident") };
     // SAFETY: NULL or valid for writes, by the contract.
     unsafe { ErrorOut::new(error) }.call(|| inject(containment?, vcpu?, incident?))
 }
 
-/// After `SEAWALL_ACTION_HOST_FIRST`: the host put memory there with what was in it. The incident is done; run the vCPU
-/// again.
+/// Reports, after `SEAWALL_ACTION_HOST_FIRST`, that the host restored the memory with its content. The
+/// incident is done; run the vCPU again.
 ///
 /// # Safety
-/// `containment` must be NULL or from `seawall_containment_new`; `incident` NULL or from `seawall_incident_new`, and no
-/// other thread's now; `error` NULL or valid for writes.
+/// `containment` must be NULL or from `seawall_containment_new`; `incident` NULL or from
+/// `seawall_incident_new`, and not used by another thread meanwhile; `error` NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_repaired(
     containment: *const Containment,
@@ -237,7 +240,7 @@ pub unsafe extern "C" fn seawall_repaired(
 ) -> Status {
     // SAFETY: NULL or from `seawall_containment_new`, by the contract.
     let containment = unsafe { shared(containment, "containment") };
-    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    // SAFETY: NULL or from `seawall_incident_new`, and not used by another thread meanwhile, by the contract.
     let incident = unsafe { exclusive(incident, "incident") };
     // SAFETY: NULL or valid for writes, by the contract.
     unsafe { ErrorOut::new(error) }.call(|| {
@@ -248,9 +251,10 @@ pub unsafe extern "C" fn seawall_repaired(
     })
 }
 
-/// `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`, in one; a record that cannot be written
-/// is left out (`SEAWALL_RECORDED_UNWRITABLE`). What to do next is the incident's action: run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for
-/// `SEAWALL_ACTION_STOP`. The host is not asked first.
+/// Calls `seawall_decide_sea`, `seawall_record` if `memory` is not NULL, and `seawall_inject`; a record that
+/// cannot be written is left out (`SEAWALL_RECORDED_UNWRITABLE`). The incident's action says what to do next:
+/// run the vCPU again for `SEAWALL_ACTION_INJECTED` and `SEAWALL_ACTION_WAIT`, not for `SEAWALL_ACTION_STOP`.
+/// The host is not asked first.
 ///
 /// # Safety
 /// As `seawall_decide_sea` and `seawall_record`.
@@ -273,7 +277,7 @@ pub unsafe extern "C" fn seawall_handle_sea(
     let memory = unsafe { memory.as_ref() };
     // SAFETY: NULL or valid for reads, by the contract.
     let exit = unsafe { shared(exit, "exit") };
-    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    // SAFETY: NULL or from `seawall_incident_new`, and not used by another thread meanwhile, by the contract.
     let incident = unsafe { exclusive(incident, "incident") };
     // SAFETY: NULL or valid for writes, by the contract.
     unsafe { ErrorOut::new(error) }.call(|| {
@@ -304,7 +308,7 @@ pub unsafe extern "C" fn seawall_handle_sigbus(
     let vcpu = unsafe { shared(vcpu, "vcpu") };
     // SAFETY: NULL or valid for reads, and its functions access the guest's memory, by the contract.
     let memory = unsafe { memory.as_ref() };
-    // SAFETY: NULL or from `seawall_incident_new`, and no other thread's now, by the contract.
+    // SAFETY: NULL or from `seawall_incident_new`, and not used by another thread meanwhile, by the contract.
     let incident = unsafe { exclusive(incident, "incident") };
     // SAFETY: NULL or valid for writes, by the contract.
     unsafe { ErrorOut::new(error) }.call(|| {
@@ -333,7 +337,7 @@ fn handle(
     Ok(())
 }
 
-/// A stage 2 fault on the guest's own table walk can be behind a SIGBUS, and never behind a SEA exit.
+/// A stage 2 fault on the guest's own table walk can cause a SIGBUS, but never a SEA exit.
 fn last(source: &Source) -> Last {
     if matches!(source, Source::Sea(_)) { Last::NoWalk } else { Last::Any }
 }
@@ -373,7 +377,7 @@ fn record(
     Ok(recorded?)
 }
 
-/// The incident is empty if it fails: a second time, it might be injected twice.
+/// The incident is empty after a failure: a second attempt might inject twice.
 fn inject(containment: &Containment, vcpu: &Vcpu, incident: &mut Incident) -> Result<(), Failure> {
     let (decision, last) = take_decision(incident)?;
     let mut vcpu = vcpu.exited(last, &containment.1)?;

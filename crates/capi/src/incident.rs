@@ -1,4 +1,4 @@
-//! One memory error on its way: what it is, what was decided, and what became of it.
+//! One memory error in progress: the error, the decision and the outcome.
 
 use std::ffi::c_char;
 use std::fmt;
@@ -12,82 +12,84 @@ use seawall_inject::Last;
 use crate::pointer::{Buffer, Out, free, shared};
 use crate::status::{Error, ErrorOut, Failure, Status};
 
-/// What is to be done about an error, or was.
+/// The action for an error, to take or taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Action {
-    /// Nothing was decided yet.
+    /// No decision yet.
     None = 0,
-    /// Decided, to be injected: `seawall_inject` does it.
+    /// An injection was decided: `seawall_inject` does it.
     Inject = 1,
     /// Injected: `guest_state` says where the guest is now. Run it again.
     Injected = 2,
-    /// The guest has not acknowledged a record that is there. Run the vCPU again, which repeats the access, and let the
-    /// others run.
+    /// The guest has not acknowledged an earlier record. Run the vCPU again, which repeats the access, and
+    /// let the others run.
     Wait = 3,
-    /// The guest must not be run again; the text says why.
+    /// Do not run the guest again; the text gives the reason.
     Stop = 4,
-    /// Put memory there with what was in it, if the host can, and call `seawall_repaired`; else go on with
-    /// `seawall_record` and `seawall_inject`.
+    /// Let the host restore the memory with its content, if it can, and call `seawall_repaired`; otherwise go
+    /// on with `seawall_record` and `seawall_inject`.
     HostFirst = 5,
-    /// The host put the memory back as it was. Run the guest again.
+    /// The host restored the memory. Run the guest again.
     Repaired = 6,
-    /// Nothing was injected, as this is a dry run; `injection` says what would have been.
+    /// Nothing was injected, because of the dry run; `injection` says what would have been.
     DryRun = 7,
 }
 
-/// Why a guest is stopped.
+/// The reason why a guest is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum StopReason {
-    /// It is not.
+    /// It is not stopped.
     None = 0,
-    /// The same access aborts for ever: `storm_times`.
+    /// The same access aborts forever: `storm_times`.
     Storm = 1,
-    /// The policy has it so for errors of this kind.
+    /// The policy stops the guest for errors of this kind.
     Policy = 2,
-    /// The guest hypervisor takes the abort from its own guest, and stock kernels cannot be asked for that soundly.
+    /// The guest hypervisor takes the abort from its own guest, and stock kernels cannot deliver that
+    /// soundly.
     Nested = 3,
-    /// What this version of the interface has no name for; the text says it.
+    /// A reason without a name in this version of the interface; the text gives it.
     Other = 4,
-    /// A vCPU touched bad memory of the VMM's own.
+    /// A vCPU touched bad memory of the VMM itself.
     NotGuests = 5,
-    /// Errors come faster than memory can fail: the guest makes them itself, or reads all of a bad range over and over.
+    /// Errors come faster than memory can fail: the guest causes them itself, or reads an entire bad range
+    /// over and over.
     Flood = 6,
 }
 
-/// What the guest was doing when it met the bad memory.
+/// The kind of access that met the bad memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Access {
-    /// SIGBUS does not say.
+    /// Unknown, after SIGBUS.
     Unknown = 0,
-    /// Fetching an instruction.
+    /// An instruction fetch.
     Fetch = 1,
-    /// Reading data.
+    /// A read of data.
     Load = 2,
-    /// Writing data.
+    /// A write of data.
     Store = 3,
-    /// Cache maintenance or address translation by instruction.
+    /// A cache maintenance or address translation instruction.
     Maintenance = 4,
 }
 
-/// Whether the guest finds a record of the error.
+/// The state of the error's record in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Recorded {
-    /// It has no place for records, the error has no address, nothing is injected, or the guest has read so many records of
-    /// this very error that the abort alone is left to try.
+    /// There is none: the guest has no place for records, the error has no address, nothing is injected, or
+    /// the guest has read so many records of this error that only the abort alone is left to try.
     No = 0,
-    /// It lies at the source `record_source`.
+    /// It is at the source `record_source`.
     AtSource = 1,
-    /// The guest did not acknowledge those before it for too long: it gets the abort alone.
+    /// The guest did not acknowledge earlier records for too long: it gets the abort alone.
     Unacknowledged = 2,
-    /// The guest's memory could not be written where its records lie: it gets the abort alone.
+    /// The guest's memory could not be written at its records: it gets the abort alone.
     Unwritable = 3,
 }
 
-/// Where an injection left the guest.
+/// The guest's position after an injection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum GuestState {
@@ -117,13 +119,13 @@ pub const SEAWALL_INJECT_INSTRUCTION_ABORT: u32 = 2;
 /// In `injection` of `seawall_outcome`: an SError.
 pub const SEAWALL_INJECT_SERROR: u32 = 4;
 
-/// An incident in numbers. What is not known is 0.
+/// An incident in numbers. Unknown values are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Outcome {
-    /// Where the bad range begins, guest physical.
+    /// Start of the bad range, guest physical.
     pub gpa: u64,
-    /// Bytes that may be bad from there on.
+    /// Size in bytes of the range that may be bad.
     pub size: u64,
     /// Guest virtual address of the access.
     pub gva: u64,
@@ -137,9 +139,10 @@ pub struct Outcome {
     pub guest_esr: u64,
     /// After an injection: the FAR that the handler will read.
     pub guest_far: u64,
-    /// Not 0: so many distinct pages went bad in so short a time that the guest should be migrated while it lives.
+    /// If not 0, the number of distinct pages that went bad in so short a time that the guest should be
+    /// migrated while it lives.
     pub evacuate_pages: u64,
-    /// Which of the above are known: SEAWALL_VALID_*.
+    /// Which of the above fields are known: SEAWALL_VALID_*.
     pub valid: u32,
     /// One of `seawall_action`.
     pub action: u32,
@@ -149,9 +152,9 @@ pub struct Outcome {
     pub exception_level: u32,
     /// Lookup level of the table walk, -1 to 3.
     pub walk_level: i32,
-    /// What is or was injected: SEAWALL_INJECT_*.
+    /// The injection, to come or done: SEAWALL_INJECT_*.
     pub injection: u32,
-    /// The ISS that is or was given for the abort.
+    /// The ISS for the abort, to come or given.
     pub iss: u32,
     /// One of `seawall_guest_state`.
     pub guest_state: u32,
@@ -163,25 +166,25 @@ pub struct Outcome {
     pub record_source: u32,
     /// One of `seawall_stop_reason`.
     pub stop_reason: u32,
-    /// After a storm: how often the same abort came.
+    /// After a storm: the number of times that the same abort came.
     pub storm_times: u32,
     /// 0.
     pub reserved: u32,
 }
 
-/// One memory error on its way through `seawall_decide_*`, `seawall_record` and `seawall_inject`. One for each thread
-/// that runs a vCPU is enough: deciding on the next error replaces the last.
+/// One memory error in progress through `seawall_decide_*`, `seawall_record` and `seawall_inject`. Each
+/// thread that runs a vCPU needs only one: the decision on the next error replaces the last.
 #[derive(Debug, Default)]
 pub struct Incident(pub(crate) Step);
 
-/// How far it is.
+/// The progress of an incident.
 #[derive(Debug, Default)]
 pub(crate) enum Step {
     #[default]
     Empty,
     Decided {
         decision: Decision,
-        /// What of the exit counts for the injection.
+        /// What the injection needs to know of the exit.
         last: Last,
     },
     Done(seawall::Outcome),
@@ -258,7 +261,7 @@ fn done(taken: &seawall::Outcome) -> Outcome {
     Outcome { action: action as u32, ..outcome }
 }
 
-/// What is known of the error, and of its record.
+/// The known facts about the error and its record.
 fn about(error: &MemoryError, recorded: seawall::Recorded) -> Outcome {
     let mut valid = 0;
     let mut known = |is_known: bool, bit| valid |= if is_known { bit } else { 0 };
@@ -340,11 +343,11 @@ fn set_reason(outcome: &mut Outcome, reason: &Reason) {
     outcome.stop_reason = stop_reason as u32;
 }
 
-/// Makes an incident with nothing in it.
+/// Makes an empty incident.
 ///
 /// # Safety
-/// `incident` must be valid for writes of a pointer; what it is given must go to `seawall_incident_free`. `error` must
-/// be NULL or valid for writes.
+/// `incident` must be valid for writes of a pointer; the new incident must go to `seawall_incident_free`.
+/// `error` must be NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_incident_new(incident: *mut *mut Incident, error: *mut Error) -> Status {
     // SAFETY: NULL or valid for writes of a pointer, by the contract.
@@ -356,17 +359,17 @@ pub unsafe extern "C" fn seawall_incident_new(incident: *mut *mut Incident, erro
     })
 }
 
-/// Frees an incident; nothing for NULL.
+/// Frees an incident; does nothing for NULL.
 ///
 /// # Safety
-/// `incident` must be NULL, or from `seawall_incident_new` and not used any more.
+/// `incident` must be NULL, or from `seawall_incident_new` and no longer in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_incident_free(incident: *mut Incident) {
-    // SAFETY: NULL, or from `seawall_incident_new` and not used any more, by the contract.
+    // SAFETY: NULL, or from `seawall_incident_new` and no longer in use, by the contract.
     unsafe { free(incident) }
 }
 
-/// Gives an incident in numbers.
+/// Writes an incident in numbers to `outcome`.
 ///
 /// # Safety
 /// `incident` must be NULL or from `seawall_incident_new`, `outcome` and `error` NULL or valid for writes.
@@ -387,11 +390,12 @@ pub unsafe extern "C" fn seawall_incident_outcome(
     })
 }
 
-/// Gives an incident in words, one line for the log: as much of it as fits into `size` bytes with a zero at the end.
+/// Writes an incident in words, one line for the log: as much as fits into `size` bytes with a zero at the
+/// end.
 ///
 /// # Safety
-/// `incident` must be NULL or from `seawall_incident_new`, `text` NULL or valid for writes of `size` bytes, `error`
-/// NULL or valid for writes.
+/// `incident` must be NULL or from `seawall_incident_new`, `text` NULL or valid for writes of `size` bytes,
+/// `error` NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_incident_text(
     incident: *const Incident,
@@ -407,7 +411,7 @@ pub unsafe extern "C" fn seawall_incident_text(
     unsafe { ErrorOut::new(error) }.call(|| text.set_text(&incident?.to_string()))
 }
 
-/// Takes the decision of an incident, to go on with; the incident is empty then.
+/// Takes the decision out of an incident, which is empty then.
 pub(crate) fn take_decision(incident: &mut Incident) -> Result<(Decision, Last), Failure> {
     match std::mem::take(&mut incident.0) {
         Step::Decided { decision, last } => Ok((decision, last)),

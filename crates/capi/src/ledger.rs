@@ -11,17 +11,17 @@ use crate::pointer::{Buffer, Out, array, free, lock, shared, string};
 use crate::records::{range, time};
 use crate::status::{Error, ErrorOut, Failure, Status};
 
-/// How it was found that a page is bad.
+/// The way in which a page was found to be bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Cause {
     /// A vCPU consumed it: a SEA exit, or SIGBUS with `BUS_MCEERR_AR`.
     Consumed = 1,
-    /// The host found it before anybody did: SIGBUS with `BUS_MCEERR_AO`, or a scrubber's report.
+    /// The host found it before any access: SIGBUS with `BUS_MCEERR_AO`, or a scrubber's report.
     Found = 2,
-    /// It was bad where the guest came from.
+    /// It was bad at the source of a migration.
     Migrated = 3,
-    /// Somebody wanted it so: an experiment.
+    /// An experiment made it bad.
     Experiment = 4,
 }
 
@@ -31,9 +31,9 @@ pub enum Cause {
 pub struct BadRange {
     /// Guest physical address, whole pages of 4 KiB.
     pub gpa: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it was found, in seconds since 1970.
+    /// The time at which it was found, in seconds since 1970.
     pub unix_seconds: u64,
     /// One of `seawall_cause`.
     pub cause: u32,
@@ -42,11 +42,11 @@ pub struct BadRange {
 /// The bad pages of one guest.
 pub struct Ledger(Mutex<ledger::Ledger>);
 
-/// Makes a ledger with nothing in it.
+/// Makes an empty ledger.
 ///
 /// # Safety
-/// `ledger` must be NULL or valid for writes of a pointer; what it is given must go to `seawall_ledger_free`. `error`
-/// must be NULL or valid for writes.
+/// `ledger` must be NULL or valid for writes of a pointer; the new ledger must go to `seawall_ledger_free`.
+/// `error` must be NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_ledger_new(ledger: *mut *mut Ledger, error: *mut Error) -> Status {
     // SAFETY: NULL or valid for writes of a pointer, by the contract.
@@ -58,11 +58,11 @@ pub unsafe extern "C" fn seawall_ledger_new(ledger: *mut *mut Ledger, error: *mu
     })
 }
 
-/// Reads a ledger from a file. SEAWALL_STATUS_NOT_FOUND if there is no file yet: make a new one. What is damaged, cut
-/// short or something else is refused (SEAWALL_STATUS_FORMAT), and not to be written over without a thought.
+/// Reads a ledger from a file. SEAWALL_STATUS_NOT_FOUND if there is no file yet: make a new one. A damaged,
+/// truncated or foreign file is refused (SEAWALL_STATUS_FORMAT); do not overwrite it without checking.
 ///
 /// # Safety
-/// `path` must be NULL or end with a zero. Else as `seawall_ledger_new`.
+/// `path` must be NULL or end with a zero. Otherwise as `seawall_ledger_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_ledger_load(
     path: *const c_char,
@@ -82,10 +82,10 @@ pub unsafe extern "C" fn seawall_ledger_load(
     })
 }
 
-/// Reads a ledger from bytes of `seawall_ledger_to_bytes`: the other side of a migration.
+/// Reads a ledger from the bytes of `seawall_ledger_to_bytes`, on the other side of a migration.
 ///
 /// # Safety
-/// `bytes` must be valid for reads of `size` bytes, or NULL with `size` 0. Else as `seawall_ledger_new`.
+/// `bytes` must be valid for reads of `size` bytes, or NULL with `size` 0. Otherwise as `seawall_ledger_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_ledger_from_bytes(
     bytes: *const u8,
@@ -106,21 +106,22 @@ pub unsafe extern "C" fn seawall_ledger_from_bytes(
     })
 }
 
-/// Frees a ledger; nothing for NULL.
+/// Frees a ledger; does nothing for NULL.
 ///
 /// # Safety
-/// `ledger` must be NULL, or from the library and not used any more.
+/// `ledger` must be NULL, or from the library and no longer in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_ledger_free(ledger: *mut Ledger) {
-    // SAFETY: NULL, or from the library and not used any more, by the contract.
+    // SAFETY: NULL, or from the library and no longer in use, by the contract.
     unsafe { free(ledger) }
 }
 
-/// Writes the ledger to a file, in place of what was there. When it returns the file is on the disk; if it fails, what
-/// was there stays.
+/// Writes the ledger to a file, replacing the old one. When it returns the file is on the disk; if it fails,
+/// the old file stays.
 ///
 /// # Safety
-/// `ledger` must be NULL or from the library, `path` NULL or end with a zero, `error` NULL or valid for writes.
+/// `ledger` must be NULL or from the library, `path` NULL or end with a zero, `error` NULL or valid for
+/// writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_ledger_save(
     ledger: *const Ledger,
@@ -134,18 +135,18 @@ pub unsafe extern "C" fn seawall_ledger_save(
     // SAFETY: NULL or valid for writes, by the contract.
     unsafe { ErrorOut::new(error) }.call(|| {
         let (ledger, path) = (ledger?, file_path(path?)?);
-        // Not under the lock: a vCPU does not wait for the disk.
+        // Not under the lock: a vCPU must not wait for the disk.
         let ledger = lock(&ledger.0).clone();
         Ok(ledger.save(&path)?)
     })
 }
 
-/// Gives the ledger as bytes, the file's: `length` is given their number, and `buffer` the bytes if it has `size` for
-/// them.
+/// Writes the ledger as the bytes of its file: their number to `length`, and the bytes to `buffer` if its
+/// `size` suffices.
 ///
 /// # Safety
-/// `ledger` must be NULL or from the library; `buffer` valid for writes of `size` bytes, or NULL with `size` 0;
-/// `length` and `error` NULL or valid for writes.
+/// `ledger` must be NULL or from the library; `buffer` valid for writes of `size` bytes, or NULL with `size`
+/// 0; `length` and `error` NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_ledger_to_bytes(
     ledger: *const Ledger,
@@ -167,8 +168,8 @@ pub unsafe extern "C" fn seawall_ledger_to_bytes(
     })
 }
 
-/// Enters the pages that a range touches. `cause` is one of `seawall_cause`. `added`, which may be NULL, is given how
-/// many were not in it before; what was known of the others stays.
+/// Enters the pages that a range touches. `cause` is one of `seawall_cause`. `added`, which may be NULL,
+/// receives the number of new pages; the other pages keep their entry.
 ///
 /// # Safety
 /// `ledger` must be NULL or from the library, `added` and `error` NULL or valid for writes.
@@ -206,8 +207,8 @@ pub unsafe extern "C" fn seawall_ledger_insert(
     })
 }
 
-/// Strikes out the pages that lie wholly in a range: they have been healed. `removed`, which may be NULL, is given how
-/// many there were.
+/// Removes the pages that lie wholly in a range, because they were healed. `removed`, which may be NULL,
+/// receives their number.
 ///
 /// # Safety
 /// `ledger` must be NULL or from the library, `removed` and `error` NULL or valid for writes.
@@ -234,7 +235,7 @@ pub unsafe extern "C" fn seawall_ledger_remove(
     })
 }
 
-/// Gives whether the page of this address is bad: 0 or 1.
+/// Writes 1 to `is_bad` if the page of this address is bad, otherwise 0.
 ///
 /// # Safety
 /// `ledger` must be NULL or from the library, `is_bad` and `error` NULL or valid for writes.
@@ -256,7 +257,7 @@ pub unsafe extern "C" fn seawall_ledger_contains(
     })
 }
 
-/// Gives how many pages are bad.
+/// Writes the number of bad pages to `pages`.
 ///
 /// # Safety
 /// `ledger` must be NULL or from the library, `pages` and `error` NULL or valid for writes.
@@ -277,8 +278,8 @@ pub unsafe extern "C" fn seawall_ledger_pages(
     })
 }
 
-/// Gives the first bad range at or behind `from`; SEAWALL_STATUS_NOT_FOUND if there is none. Its end is where to look
-/// for the next.
+/// Writes the first bad range at or after `from` to `bad`; SEAWALL_STATUS_NOT_FOUND if there is none. Search
+/// for the next one from its end.
 ///
 /// # Safety
 /// `ledger` must be NULL or from the library, `bad` and `error` NULL or valid for writes.
@@ -310,7 +311,7 @@ pub unsafe extern "C" fn seawall_ledger_next(
     })
 }
 
-/// A range within what a ledger keeps: guest physical addresses of 52 bits.
+/// A range within a ledger's limits: guest physical addresses of 52 bits.
 fn guest_range(gpa: u64, size: u64) -> Result<std::ops::Range<u64>, Failure> {
     let range = range(gpa, size)?;
     if range.end > END {

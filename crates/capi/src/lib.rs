@@ -1,8 +1,9 @@
-//! Containment of memory errors for VMMs that are not Rust: `include/seawall.h` and `libseawall_capi.a`.
+//! Containment of memory errors for VMMs in languages other than Rust: `include/seawall.h` and
+//! `libseawall_capi.a`.
 //!
-//! A VMM gives its vCPU as four ioctls ([`Vcpu`](vcpu::Vcpu)) and its guest's memory as two functions
-//! ([`Memory`](memory::Memory)); the library decides what a guest gets for an error, writes the record that Linux looks
-//! for, injects on stock kernels what they have no words for, and keeps the list of bad pages.
+//! A VMM supplies its vCPU as four ioctls ([`Vcpu`](vcpu::Vcpu)) and its guest's memory as two functions
+//! ([`Memory`](memory::Memory)). The library decides how the guest is told of an error, writes the record
+//! that Linux looks for, injects aborts that stock kernels cannot express, and keeps the list of bad pages.
 //!
 //! ```c
 //! /* Once. */
@@ -21,7 +22,7 @@
 //!
 //! # Installing
 //!
-//! Three files go below a prefix of your choice. `seawall.pc` finds the other two by where it lies itself:
+//! Install three files below a prefix of your choice. `seawall.pc` finds the other two relative to itself:
 //!
 //! ```sh
 //! cargo build --release -p seawall-capi
@@ -32,22 +33,23 @@
 //! cc vmm.c $(pkg-config --cflags --libs seawall)
 //! ```
 //!
-//! Without pkg-config, link with `-lseawall_capi -lpthread -ldl -lm`. `tests/stock_vcpu.c` is a program with all of it.
-//! [`seawall_version`](version::seawall_version) says which release is linked, `SEAWALL_VERSION_MAJOR` and its like which
-//! the header is of.
+//! Without pkg-config, link with `-lseawall_capi -lpthread -ldl -lm`. `tests/stock_vcpu.c` is a complete
+//! program. [`seawall_version`](version::seawall_version) returns the release of the linked library;
+//! `SEAWALL_VERSION_MAJOR` and its like give the release of the header.
 //!
 //! # Rules of the interface
 //!
-//! - A function that can fail gives a [`Status`](status::Status), 0 if all is well. Where it takes an
-//!   [`Error`](status::Error) it writes the words for it there, unless that is NULL.
-//! - NULL where something must be is refused ([`Status::NullPointer`](status::Status::NullPointer)). What else a pointer
-//!   must be stands with each function; it is for the caller to keep.
-//! - No panic comes out: it would be a bug of ours, and is [`Status::Panic`](status::Status::Panic). A callback must not
-//!   throw a C++ exception or `longjmp` through the library.
-//! - Handles are locked inside: any thread may use them at any time, but an incident, which one thread uses at a time. A
-//!   callback must not call the library with the handle that it was called for.
+//! - A function that can fail returns a [`Status`](status::Status), 0 for success. If it takes an
+//!   [`Error`](status::Error) that is not NULL, it writes the message there.
+//! - NULL in place of a required pointer is refused ([`Status::NullPointer`](status::Status::NullPointer)).
+//!   The other requirements for pointers are listed at each function; the caller must keep them.
+//! - No panic leaves the library: it would be a bug of ours, and becomes
+//!   [`Status::Panic`](status::Status::Panic). A callback must not throw a C++ exception or `longjmp` through
+//!   the library.
+//! - Handles have internal locks: any thread may use them at any time, except an incident, which one thread
+//!   uses at a time. A callback must not call the library with the handle for which it was called.
 //! - Nothing here may be called from a signal handler.
-//! - Text is UTF-8, ends with a zero, and is cut to what fits.
+//! - Text is UTF-8, ends with a zero, and is cut to the size of its buffer.
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 

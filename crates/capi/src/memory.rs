@@ -8,14 +8,14 @@ use seawall::{RecordError, RecordMemory};
 
 use crate::status::{Failure, Status};
 
-/// Guest memory, for the records of errors. Each function gives 0 or an errno (positive or negative), and does all of
-/// what it is asked for or fails. An access of 4 or 8 bytes, which are aligned then, must be one load or one store: the
-/// guest looks at the same words. In QEMU `address_space_rw` does that; over a mapping, `__atomic_load_n` and
-/// `__atomic_store_n` do. Ordering is the library's.
+/// Guest memory, for the records of errors. Each function returns 0 or an errno (positive or negative), and
+/// completes the whole request or fails. An access of 4 or 8 bytes is aligned, and must be one load or one
+/// store, because the guest reads the same words. QEMU's `address_space_rw` does that; so do
+/// `__atomic_load_n` and `__atomic_store_n` over a mapping. The library takes care of ordering.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Memory {
-    /// Given to each function as it is.
+    /// Passed to each function unchanged.
     pub opaque: *mut c_void,
     /// Reads `size` bytes at `gpa` into `bytes`.
     pub read: Option<unsafe extern "C" fn(opaque: *mut c_void, gpa: u64, bytes: *mut u8, size: usize) -> i32>,
@@ -69,10 +69,10 @@ fn failed(what: &'static str, gpa: u64, size: usize, errno: i32) -> RecordError 
     RecordError::new(CallFailed { what, gpa, size, errno: errno.saturating_abs() })
 }
 
-/// The VMM's functions have no order: the strongest there is.
+/// The VMM's functions have no ordering, so this uses the strongest one.
 impl RecordMemory for Calls {
     fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), RecordError> {
-        // SAFETY: the VMM's own function with its own pointer; it reads as many bytes as it is told, which are there.
+        // SAFETY: the VMM's own function with its own pointer; it reads `bytes.len()` bytes, which are valid.
         match unsafe { (self.write)(self.opaque, gpa, bytes.as_ptr(), bytes.len()) } {
             0 => Ok(()),
             errno => Err(failed("write", gpa, bytes.len(), errno)),
@@ -81,7 +81,8 @@ impl RecordMemory for Calls {
 
     fn load_u64(&self, gpa: u64) -> Result<u64, RecordError> {
         let mut bytes = [0; 8];
-        // SAFETY: the VMM's own function with its own pointer; it writes as many bytes as it is told, which are there.
+        // SAFETY: the VMM's own function with its own pointer; it writes `bytes.len()` bytes, for which there
+        // is room.
         let errno = unsafe { (self.read)(self.opaque, gpa, bytes.as_mut_ptr(), bytes.len()) };
         fence(Ordering::SeqCst);
         if errno == 0 { Ok(u64::from_ne_bytes(bytes)) } else { Err(failed("read", gpa, bytes.len(), errno)) }

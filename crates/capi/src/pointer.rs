@@ -1,4 +1,4 @@
-//! What comes over the boundary as pointers.
+//! Pointers that cross the boundary.
 
 use std::ffi::{CStr, c_char};
 use std::ptr::NonNull;
@@ -20,27 +20,28 @@ pub(crate) unsafe fn shared<'a, T>(pointer: *const T, name: &str) -> Result<&'a 
     unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
 }
 
-/// The same, to be changed.
+/// The same for a value to change.
 ///
 /// # Safety
-/// It must be NULL, or aligned and valid for reads and writes as long as `'a`, and nobody else's meanwhile.
+/// It must be NULL, or aligned and valid for reads and writes as long as `'a`, and not used by anybody else
+/// meanwhile.
 pub(crate) unsafe fn exclusive<'a, T>(pointer: *mut T, name: &str) -> Result<&'a mut T, Failure> {
-    // SAFETY: NULL, or a `T` that is the caller's alone for `'a`, by the caller.
+    // SAFETY: NULL, or a `T` that nobody else uses for `'a`, by the caller.
     unsafe { pointer.as_mut() }.ok_or_else(|| null(name))
 }
 
-/// A place for a result, which need not hold anything yet.
+/// The place for a result, which may be uninitialised.
 pub(crate) struct Out<T>(NonNull<T>);
 
 impl<T> Out<T> {
     /// # Safety
     /// It must be NULL, or aligned and valid for writes until [`Out::set`].
     pub(crate) unsafe fn new(pointer: *mut T, name: &str) -> Result<Self, Failure> {
-        // SAFETY: by the caller, the same is asked there.
+        // SAFETY: the caller gives the same guarantee.
         unsafe { Self::optional(pointer) }.ok_or_else(|| null(name))
     }
 
-    /// A result that the caller may do without: `None` for NULL.
+    /// The place for an optional result: `None` for NULL.
     ///
     /// # Safety
     /// As [`Out::new`].
@@ -55,16 +56,16 @@ impl<T> Out<T> {
 }
 
 impl<T> Out<*mut T> {
-    /// A handle, which the caller must free.
+    /// Hands out a handle, which the caller must free.
     pub(crate) fn give(self, value: T) {
         self.set(Box::into_raw(Box::new(value)));
     }
 }
 
-/// Frees a handle; nothing for NULL.
+/// Frees a handle; does nothing for NULL.
 ///
 /// # Safety
-/// It must be NULL, or from [`Out::give`] and used by nobody any more.
+/// It must be NULL, or from [`Out::give`] and no longer in use.
 pub(crate) unsafe fn free<T>(pointer: *mut T) {
     if !pointer.is_null() {
         // SAFETY: from `Box::into_raw` in `Out::give`, and freed once, by the caller.
@@ -84,7 +85,7 @@ pub(crate) unsafe fn string<'a>(pointer: *const c_char, name: &str) -> Result<&'
     Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
-/// An array; NULL is one of no elements.
+/// An array; NULL is an empty one.
 ///
 /// # Safety
 /// It must be aligned and valid for reads of `count` elements as long as `'a`, or NULL with `count` 0.
@@ -97,11 +98,11 @@ pub(crate) unsafe fn array<'a, T>(pointer: *const T, count: usize, name: &str) -
             "`{name}` has {count} elements: more than memory can hold"
         )));
     }
-    // SAFETY: as many elements are readable, by the caller, and the size is one that a slice can have.
+    // SAFETY: by the caller `count` elements are readable, and a slice can have that size.
     Ok(unsafe { slice::from_raw_parts(pointer, count) })
 }
 
-/// A caller's buffer for bytes or text, which need not hold anything yet.
+/// A caller's buffer for bytes or text, which may be uninitialised.
 pub(crate) struct Buffer {
     start: *mut u8,
     size: usize,
@@ -110,12 +111,13 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     /// # Safety
-    /// `start` must be NULL, or valid for writes of `size` bytes, nobody else's, until the buffer is set.
+    /// `start` must be NULL, or valid for writes of `size` bytes, and not used by anybody else, until the
+    /// buffer is set.
     pub(crate) unsafe fn new(start: *mut u8, size: usize, name: &'static str) -> Self {
         Self { start, size, name }
     }
 
-    /// Gives bytes, all or none of them, and their number to `length`.
+    /// Writes all bytes or none, and their number to `length`.
     pub(crate) fn set(self, bytes: &[u8], length: Out<usize>) -> Result<(), Failure> {
         length.set(bytes.len());
         let (expected, size) = (bytes.len(), self.size);
@@ -126,7 +128,7 @@ impl Buffer {
         self.write(bytes)
     }
 
-    /// Gives as much of a text as fits, cut at a character, and a zero.
+    /// Writes as much of a text as fits, cut at a character, and a zero.
     pub(crate) fn set_text(self, text: &str) -> Result<(), Failure> {
         let text = cut(text, self.size.saturating_sub(1));
         self.write(&[text.as_bytes(), &[0]].concat())
@@ -135,7 +137,8 @@ impl Buffer {
     fn write(self, bytes: &[u8]) -> Result<(), Failure> {
         let start = NonNull::new(self.start).ok_or_else(|| null(self.name))?;
         let fits = bytes.len().min(self.size);
-        // SAFETY: `fits` is within both, and the buffer is nobody else's by the contract of `new`, so not in `bytes`.
+        // SAFETY: `fits` is within both; nobody else uses the buffer by the contract of `new`, so it does not
+        // overlap `bytes`.
         unsafe { start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), fits) };
         Ok(())
     }
@@ -148,7 +151,7 @@ pub(crate) fn cut(text: &str, size: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// Also after a panic: each state behind our locks is sound.
+/// Locks even after a panic: each state behind our locks is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,19 +12,19 @@ use crate::memory::Memory;
 use crate::pointer::{Buffer, Out, lock, shared};
 use crate::status::{Error, ErrorOut, Failure, Status};
 
-/// Bytes of a record: a Generic Error Status Block with one memory section.
+/// Size of a record in bytes: a Generic Error Status Block with one memory section.
 pub const SEAWALL_CPER_SIZE: usize = 172;
-/// Bytes of guest memory that each source of records takes.
+/// Size in bytes of the guest memory for each source of records.
 pub const SEAWALL_SOURCE_SIZE: usize = 512;
 
 const _: () = assert!(SEAWALL_CPER_SIZE == cper::RECORD_SIZE);
 const _: () = assert!(SEAWALL_SOURCE_SIZE as u64 == seawall::apei::ghes::SOURCE_STRIDE);
 
-/// How bad an error is, in ACPI's numbers.
+/// The severity of an error, in ACPI's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Severity {
-    /// The memory is lost, the system need not be.
+    /// The memory is lost, but not the whole system.
     Recoverable = 0,
     /// The system is lost: Linux panics.
     Fatal = 1,
@@ -32,29 +32,30 @@ pub enum Severity {
     Corrected = 2,
 }
 
-/// What became of an announcement.
+/// The outcome of an announcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Announcement {
-    /// The guest finds its record when it looks next.
+    /// The guest finds its record at its next poll.
     Written = 0,
-    /// It waits for a source to be free: `seawall_flush_records`.
+    /// It waits for a free source: `seawall_flush_records`.
     Queued = 1,
     /// Too many wait: the guest will not be told.
     Dropped = 2,
 }
 
-/// Where in guest memory the records are. The guest must not take it for RAM of its own: `seawall_hest` tells it.
+/// The place of the records in guest memory. The guest must not use it as RAM: `seawall_hest` tells the guest
+/// of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct RecordsRegion {
-    /// Guest physical address, a multiple of 8. It takes SEAWALL_SOURCE_SIZE bytes for each source.
+    /// Guest physical address, a multiple of 8. The region has SEAWALL_SOURCE_SIZE bytes for each source.
     pub base: u64,
-    /// Sources for errors that were consumed: as many can be outstanding. 16, say.
+    /// The number of sources for consumed errors, such as 16; as many errors can be outstanding.
     pub sea_sources: u16,
-    /// Sources for errors that were only found. One, say.
+    /// The number of sources for errors that were only found, such as 1.
     pub polled_sources: u16,
-    /// How often the guest looks at those, in milliseconds.
+    /// The interval in milliseconds at which the guest polls those.
     pub poll_interval_ms: u32,
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn range(gpa: u64, size: u64) -> Result<Range<u64>, Failure> {
     Ok(gpa..end)
 }
 
-/// Seconds since 1970, up to what a record can say: two digits of the century.
+/// The time of these seconds since 1970, up to the limit of a record: two digits of the century.
 pub(crate) fn time(unix_seconds: u64) -> Result<SystemTime, Failure> {
     const YEAR_10000: u64 = 253_402_300_800;
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix_seconds));
@@ -100,11 +101,12 @@ pub(crate) fn time(unix_seconds: u64) -> Result<SystemTime, Failure> {
     })
 }
 
-/// Says where the guest looks for records from now on; NULL: nowhere. `seawall_containment_reset_records` comes next.
+/// Sets the place where the guest looks for records from now on; NULL for none. Call
+/// `seawall_containment_reset_records` next.
 ///
 /// # Safety
-/// `containment` must be NULL or from `seawall_containment_new`, `region` NULL or valid for reads, `error` NULL or
-/// valid for writes.
+/// `containment` must be NULL or from `seawall_containment_new`, `region` NULL or valid for reads, `error`
+/// NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_containment_set_records(
     containment: *const Containment,
@@ -124,11 +126,11 @@ pub unsafe extern "C" fn seawall_containment_set_records(
     })
 }
 
-/// Makes all sources free: before the guest starts, and each time that it starts anew.
+/// Frees all sources: call it before each start of the guest.
 ///
 /// # Safety
-/// `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its functions
-/// what `seawall_memory` says; `error` NULL or valid for writes.
+/// `containment` must be NULL or from `seawall_containment_new`; `memory` NULL or valid for reads, and its
+/// functions as `seawall_memory` requires; `error` NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_containment_reset_records(
     containment: *const Containment,
@@ -146,8 +148,8 @@ pub unsafe extern "C" fn seawall_containment_reset_records(
     })
 }
 
-/// Tells the guest of bad memory that it has not touched yet: a SIGBUS with `BUS_MCEERR_AO`. `announcement` is one of
-/// `seawall_announcement`.
+/// Tells the guest of bad memory that it has not touched yet, after a SIGBUS with `BUS_MCEERR_AO`.
+/// `announcement` receives one of `seawall_announcement`.
 ///
 /// # Safety
 /// As `seawall_containment_reset_records`; `announcement` must be NULL or valid for writes.
@@ -182,8 +184,8 @@ pub unsafe extern "C" fn seawall_announce(
     })
 }
 
-/// Writes the announcements that wait into the sources that the guest has freed since; `waiting` is given how many still
-/// wait. To be called now and then while there are some.
+/// Writes waiting announcements to the sources that the guest has freed; `waiting` receives the number that
+/// still wait. Call it now and then while there are some.
 ///
 /// # Safety
 /// As `seawall_containment_reset_records`; `waiting` must be NULL or valid for writes.
@@ -220,12 +222,12 @@ fn with_records(
     act(containment.records().ok_or_else(none)?)
 }
 
-/// Gives the HEST, the ACPI table that tells the guest of the records: `length` is given its bytes, and `buffer` the
-/// table if it has `size` for them (40, and 92 for each source).
+/// Writes the HEST, the ACPI table that tells the guest of the records: its size in bytes to `length`, and
+/// the table to `buffer` if its `size` suffices (40, and 92 for each source).
 ///
 /// # Safety
-/// `region` must be NULL or valid for reads; `buffer` valid for writes of `size` bytes, or NULL with `size` 0; `length`
-/// and `error` NULL or valid for writes.
+/// `region` must be NULL or valid for reads; `buffer` valid for writes of `size` bytes, or NULL with `size`
+/// 0; `length` and `error` NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_hest(
     region: *const RecordsRegion,
@@ -247,13 +249,14 @@ pub unsafe extern "C" fn seawall_hest(
     })
 }
 
-/// Gives the record of an error, SEAWALL_CPER_SIZE bytes, for a VMM that has a GHES of its own. `severity` is one of
-/// `seawall_severity`. The range becomes the smallest power of two around it. `serial` makes the record different from
-/// all others: Linux takes one equal to one of the last ten seconds for a repeat, and does nothing.
+/// Writes the record of an error, SEAWALL_CPER_SIZE bytes, for a VMM with its own GHES. `severity` is one of
+/// `seawall_severity`. The range becomes the smallest power of two around it. `serial` makes the record
+/// differ from all others: Linux takes a record equal to one of the last ten seconds for a repeat, and
+/// ignores it.
 ///
 /// # Safety
-/// `buffer` must be valid for writes of `size` bytes, or NULL with `size` 0; `length` and `error` NULL or valid for
-/// writes.
+/// `buffer` must be valid for writes of `size` bytes, or NULL with `size` 0; `length` and `error` NULL or
+/// valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn seawall_cper(
     gpa: u64,

@@ -1,4 +1,4 @@
-//! How a call ended, in a number and in words.
+//! The result of a call, as a number and in words.
 
 use std::any::Any;
 use std::ffi::c_char;
@@ -7,50 +7,50 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::pointer::{Out, cut};
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum Status {
-    /// All is well.
+    /// Success.
     Ok = 0,
-    /// NULL was given where something must be.
+    /// A required pointer is NULL.
     NullPointer = 1,
-    /// An argument cannot be.
+    /// An argument is not valid.
     InvalidArgument = 2,
-    /// There is nothing of that kind there.
+    /// There is no such thing.
     NotFound = 3,
-    /// The buffer is too small; nothing is in it, and the length says how many bytes it takes.
+    /// The buffer is too small; it is unchanged, and the length says how many bytes are needed.
     BufferTooSmall = 4,
-    /// A callback of the vCPU failed, or what was asked was refused; nothing was injected.
+    /// A callback of the vCPU failed, or the request was refused; nothing was injected.
     Vcpu = 5,
-    /// A callback of the vCPU failed after the kernel delivered: the guest takes a sound abort, but not the whole of
-    /// what was asked.
+    /// A callback of the vCPU failed after the kernel delivered: the guest takes a sound abort, but not the
+    /// complete request.
     Degraded = 6,
-    /// The policy's decision cannot be had of this vCPU; nothing was injected.
+    /// This vCPU cannot carry out the policy's decision; nothing was injected.
     Refused = 7,
     /// A callback of the guest's memory failed.
     Memory = 8,
     /// A file could not be read or written.
     File = 9,
-    /// Bytes or a file are not a ledger, or a damaged one.
+    /// Bytes or a file are not a ledger, or are damaged.
     Format = 10,
     /// A bug of the library: please report it.
     Panic = 11,
 }
 
-/// Bytes of a message, with the zero at its end.
+/// Size of a message in bytes, with the zero at its end.
 pub const SEAWALL_MESSAGE_SIZE: usize = 256;
 
-/// What went wrong, in words. The caller owns it; it needs no initialisation, and is written by each call that it is
-/// given to, also by one that succeeds.
+/// A failure in words. The caller owns it; it needs no initialisation. Each call that gets it writes it, even
+/// on success.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Error {
-    /// As returned.
+    /// The returned status.
     pub status: Status,
-    /// The errno behind it, positive; 0 if none is known.
+    /// The underlying errno, positive; 0 if none is known.
     pub os_errno: i32,
-    /// What was expected and what came, for people. Empty if all is well.
+    /// The expectation and the finding, for people. Empty on success.
     pub message: [c_char; SEAWALL_MESSAGE_SIZE],
 }
 
@@ -66,7 +66,7 @@ impl Error {
         let mut error = Self { status: Status::Ok, os_errno: 0, message: [0; SEAWALL_MESSAGE_SIZE] };
         let Err(Failure { status, errno, message }) = result else { return error };
         (error.status, error.os_errno) = (status, errno);
-        // The last byte stays the zero at the end.
+        // The last byte stays zero.
         let text = cut(&message, SEAWALL_MESSAGE_SIZE - 1);
         for (to, byte) in error.message.iter_mut().zip(text.bytes()) {
             *to = byte as c_char;
@@ -89,20 +89,20 @@ impl Failure {
     }
 }
 
-/// Where a call says how it went; nowhere for NULL.
+/// The place for a call's error; none for NULL.
 pub(crate) struct ErrorOut(Option<Out<Error>>);
 
 impl ErrorOut {
     /// # Safety
     /// `error` must be NULL, or aligned and valid for writes until [`ErrorOut::call`].
     pub(crate) unsafe fn new(error: *mut Error) -> Self {
-        // SAFETY: by the caller, the same is asked there.
+        // SAFETY: the caller gives the same guarantee.
         Self(unsafe { Out::optional(error) })
     }
 
-    /// Does the work of a call: no panic comes out.
+    /// Runs the body of a call and lets no panic out.
     pub(crate) fn call(self, body: impl FnOnce() -> Result<(), Failure>) -> Status {
-        // What a panic left half done is behind a lock, and each of those states is sound.
+        // State that a panic left half done is behind a lock, and each such state is consistent.
         let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
         let error = Error::of(result);
         let status = error.status;
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_panic_comes_out_as_a_status_with_its_words() {
         let mut error = error();
-        // SAFETY: `error` is there, and not looked at until the call is over.
+        // SAFETY: `error` lives until the call is over, and nobody reads it before.
         let status = unsafe { ErrorOut::new(&raw mut error) }.call(|| panic!("the sky fell"));
         assert_eq!((status, error.status), (Status::Panic, Status::Panic));
         assert_eq!(message(&error), "a bug in Seawall, please report it: the sky fell");
@@ -146,11 +146,11 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_at_a_character_and_success_clears_it() {
         let mut error = error();
-        // SAFETY: `error` is there, and not looked at until the call is over.
+        // SAFETY: `error` lives until the call is over, and nobody reads it before.
         let out = unsafe { ErrorOut::new(&raw mut error) };
         let status = out.call(|| Err(Failure::invalid("ä".repeat(200))));
         assert_eq!((status, message(&error)), (Status::InvalidArgument, "ä".repeat(127)));
-        // SAFETY: `error` is still there.
+        // SAFETY: `error` is still alive.
         assert_eq!(unsafe { ErrorOut::new(&raw mut error) }.call(|| Ok(())), Status::Ok);
         assert_eq!(message(&error), "");
     }

@@ -10,20 +10,21 @@ use crate::status::{Failure, Status};
 
 /// `kvm_run.exit_reason` of an access to memory that the hardware could not correct: `KVM_EXIT_ARM_SEA`, Linux 6.19.
 pub const SEAWALL_KVM_EXIT_ARM_SEA: u32 = 41;
-/// The capability that asks for this exit, by `KVM_ENABLE_CAP` on the VM: `KVM_CAP_ARM_SEA_TO_USER`.
+/// The capability that enables this exit, by `KVM_ENABLE_CAP` on the VM: `KVM_CAP_ARM_SEA_TO_USER`.
 pub const SEAWALL_KVM_CAP_ARM_SEA_TO_USER: u32 = 245;
-/// Bytes of `struct kvm_vcpu_events`.
+/// Size of `struct kvm_vcpu_events` in bytes.
 pub const SEAWALL_VCPU_EVENTS_SIZE: usize = 64;
 
-/// A vCPU that is out of `KVM_RUN`. Each function is an ioctl on its file descriptor, gives 0 or the errno (positive or
-/// negative), and is called on the thread that called the library, before that call returns. None may be NULL.
+/// A vCPU outside of `KVM_RUN`. Each function is an ioctl on its file descriptor, returns 0 or the errno
+/// (positive or negative), and is called on the thread that called the library, before that call returns.
+/// None may be NULL.
 ///
-/// The registers must be the kernel's: a VMM that keeps a copy (QEMU: `cpu_synchronize_state`) writes it back before,
-/// and takes it for stale after.
+/// The registers must be the kernel's: a VMM that keeps a copy (QEMU: `cpu_synchronize_state`) writes it back
+/// before the call, and treats it as stale afterwards.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Vcpu {
-    /// Given to each function as it is.
+    /// Passed to each function unchanged.
     pub opaque: *mut c_void,
     /// `KVM_SET_VCPU_EVENTS` with `SEAWALL_VCPU_EVENTS_SIZE` bytes, mainline's layout.
     pub set_vcpu_events: Option<unsafe extern "C" fn(opaque: *mut c_void, events: *const u8) -> i32>,
@@ -35,8 +36,8 @@ pub struct Vcpu {
     pub set_one_reg: Option<unsafe extern "C" fn(opaque: *mut c_void, id: u64, value: u64) -> i32>,
 }
 
-/// The `arm_sea` member of the union in `struct kvm_run`, at byte 0x20 of it: field for field, so that it can be copied
-/// with `memcpy` where the kernel's headers are too old to have it.
+/// The `arm_sea` member of the union in `struct kvm_run`, at byte 0x20 of it. The fields are the same, so
+/// `memcpy` can copy it if the kernel's headers are too old to have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SeaExit {
@@ -73,13 +74,15 @@ fn result(returned: i32) -> Result<(), Errno> {
 
 impl KvmVcpu for Calls {
     fn set_vcpu_events(&self, bytes: &[u8; SEAWALL_VCPU_EVENTS_SIZE]) -> Result<(), Errno> {
-        // SAFETY: the VMM's own function with its own pointer; it reads `SEAWALL_VCPU_EVENTS_SIZE` bytes, which are there.
+        // SAFETY: the VMM's own function with its own pointer; it reads `SEAWALL_VCPU_EVENTS_SIZE` bytes,
+        // which are valid.
         result(unsafe { (self.set_vcpu_events)(self.opaque, bytes.as_ptr()) })
     }
 
     fn get_vcpu_events(&self) -> Result<[u8; SEAWALL_VCPU_EVENTS_SIZE], Errno> {
         let mut bytes = [0; SEAWALL_VCPU_EVENTS_SIZE];
-        // SAFETY: the VMM's own function with its own pointer; it writes `SEAWALL_VCPU_EVENTS_SIZE` bytes, which are there.
+        // SAFETY: the VMM's own function with its own pointer; it writes `SEAWALL_VCPU_EVENTS_SIZE` bytes,
+        // for which there is room.
         result(unsafe { (self.get_vcpu_events)(self.opaque, bytes.as_mut_ptr()) })?;
         Ok(bytes)
     }
@@ -92,13 +95,14 @@ impl KvmVcpu for Calls {
     }
 
     fn set_one_reg(&self, id: u64, value: u64) -> Result<(), Errno> {
-        // SAFETY: the VMM's own function with its own pointer, and no memory of ours.
+        // SAFETY: the VMM's own function with its own pointer, without memory of ours.
         result(unsafe { (self.set_one_reg)(self.opaque, id, value) })
     }
 }
 
 impl Vcpu {
-    /// The vCPU as containment drives it, after such an exit. `injector`: of its VM, found by its first vCPU.
+    /// The vCPU as containment drives it, after such an exit. `injector`: that of its VM, found through the
+    /// VM's first vCPU.
     pub(crate) fn exited(&self, last: Last, injector: &OnceLock<Injector>) -> Result<Exited<Calls>, Failure> {
         let missing = |name| {
             Failure::new(Status::NullPointer, format_args!("expected the vCPU's function `{name}`, got NULL"))

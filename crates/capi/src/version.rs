@@ -1,8 +1,9 @@
-//! The release that the header and the library are of.
+//! The releases of the header and of the library.
 
 use std::ffi::{CStr, c_char};
 
-/// The header's release, MAJOR.MINOR.PATCH: another MAJOR, or while that is 0 another MINOR, may break callers.
+/// The header's release, MAJOR.MINOR.PATCH: another MAJOR may break callers, and so may another MINOR while
+/// MAJOR is 0.
 pub const SEAWALL_VERSION_MAJOR: u32 = 0;
 /// See `SEAWALL_VERSION_MAJOR`.
 pub const SEAWALL_VERSION_MINOR: u32 = 1;
@@ -11,8 +12,8 @@ pub const SEAWALL_VERSION_PATCH: u32 = 0;
 
 const VERSION: &CStr = c"0.1.0";
 
-/// The release of the library that is linked, as `0.1.0`. It is the header's, unless the two were installed apart. The
-/// text lives as long as the program.
+/// The release of the linked library, such as `0.1.0`. It equals the header's, unless the two were installed
+/// separately. The text lives as long as the program.
 #[unsafe(no_mangle)]
 pub extern "C" fn seawall_version() -> *const c_char {
     VERSION.as_ptr()

@@ -1,6 +1,6 @@
-//! `include/seawall.h` and the static library, as a C program has them.
+//! `include/seawall.h` and the static library in a C program.
 //!
-//! `cc` compiles it (or what CC names); without one the tests are skipped, and say so by their names.
+//! `cc`, or the compiler in CC, compiles it; without one the tests are skipped, and their names say so.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
-/// What Rust's standard library wants of the system.
+/// The system libraries that Rust's standard library needs.
 const LIBRARIES: [&str; 5] = ["-lpthread", "-ldl", "-lm", "-lrt", "-lutil"];
 
 fn main() -> std::process::ExitCode {
@@ -33,7 +33,7 @@ fn trial(name: &str, compiler: &str, test: fn(&str) -> Result<(), Failed>) -> Tr
     trial_with(name, &[compiler], test)
 }
 
-/// A test with a compiler, the first of these tools; skipped if one of them is not here.
+/// A test with a compiler, the first of these tools; skipped if one of them is missing.
 fn trial_with(name: &str, tools: &[&str], test: fn(&str) -> Result<(), Failed>) -> Trial {
     let is_there =
         |tool: &&&str| Command::new(tool).arg("--version").output().is_ok_and(|run| run.status.success());
@@ -61,7 +61,7 @@ fn run_program(cc: &str) -> Result<(), Failed> {
     check_program(&program, scratch.path())
 }
 
-/// Installs the three files as the crate's documentation says.
+/// Installs the three files as the crate's documentation describes.
 fn run_program_by_pkg_config(cc: &str) -> Result<(), Failed> {
     let scratch = tempfile::tempdir()?;
     let (prefix, program) = (scratch.path().join("a prefix"), scratch.path().join("stock_vcpu"));
@@ -82,7 +82,7 @@ fn run_program_by_pkg_config(cc: &str) -> Result<(), Failed> {
     if version != "0.1.0\n" {
         return Err(format!("pkg-config --modversion: expected 0.1.0, got {version}").into());
     }
-    // The shell, as in anybody's Makefile: pkg-config quotes the blank in the prefix for it.
+    // The shell, as in a Makefile: pkg-config quotes the blank in the prefix for it.
     let flags = [pkg_config("--cflags")?, pkg_config("--libs")?].map(|flags| flags.trim().to_owned());
     let source = here().join("tests/stock_vcpu.c");
     let line =
@@ -103,7 +103,7 @@ fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Cargo puts it beside this program, under a name with a hash: the newest is the one that was built with it.
+/// Cargo puts the library beside this program, under a name with a hash: the newest one was built with it.
 fn library() -> Result<PathBuf, Failed> {
     let program = std::env::current_exe()?;
     let folder = program.parent().ok_or("this program is in no folder")?;

@@ -1,8 +1,9 @@
-//! `include/seawall.h` is what cbindgen makes of the code.
+//! `include/seawall.h` is cbindgen's output for this code.
 
 use std::path::Path;
 
-/// In the order in which a reader needs them. A new file goes here: else `each_function...` fails.
+/// The sources in the order in which a reader needs them. Add a new file here; otherwise `each_function...`
+/// fails.
 const SOURCES: [&str; 9] =
     ["version", "status", "vcpu", "memory", "incident", "containment", "records", "address_map", "ledger"];
 
@@ -16,7 +17,7 @@ fn the_header_is_that_of_the_code() {
     }
     let mut made = Vec::new();
     builder.generate().unwrap().write(&mut made);
-    // What Rust calls safety is the caller's part of a contract.
+    // Rust's "Safety" is the caller's part of a contract.
     let made = String::from_utf8(made).unwrap().replace(" * # Safety\n", " * Contract:\n") + "\n";
 
     let path = here.join("include/seawall.h");
