@@ -3,19 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Hexadecimal digits of a commit that are shown.
+/// The number of a commit's hexadecimal digits that are shown.
 const DIGITS: usize = 10;
 
-/// What is checked out.
+/// The checked-out commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Checkout {
     /// The first digits of the commit.
     pub(crate) commit: String,
-    /// Files and folders, all of them there, of which at least one changes when another commit is checked out.
+    /// Existing files and folders, of which at least one changes when another commit is checked out.
     pub(crate) watched: Vec<PathBuf>,
 }
 
-/// What is checked out according to `.git`, a folder or, in a worktree, a file; `None` if it does not say.
+/// The commit that `.git` names, which is a folder or, in a worktree, a file; `None` if it names none.
 ///
 /// Source: gitrepository-layout(5).
 pub(crate) fn checkout(dot_git: &Path) -> Option<Checkout> {
@@ -25,7 +25,7 @@ pub(crate) fn checkout(dot_git: &Path) -> Option<Checkout> {
     let Some(name) = content.trim().strip_prefix("ref: ") else {
         return Some(Checkout { commit: short(content.trim())?, watched: vec![head] });
     };
-    // A worktree has its own HEAD; the branches are those of the repository.
+    // A worktree has its own HEAD; the branches belong to the repository.
     let common = match fs::read_to_string(git.join("commondir")) {
         Ok(path) => git.join(path.trim()),
         Err(_) => git,
@@ -34,7 +34,8 @@ pub(crate) fn checkout(dot_git: &Path) -> Option<Checkout> {
     if let Ok(commit) = fs::read_to_string(&branch) {
         return Some(Checkout { commit: short(commit.trim())?, watched: vec![head, branch] });
     }
-    // The branch gets a file of its own at its next commit: its folder, or the nearest that is there, changes then.
+    // The branch gets a file of its own at its next commit: its folder, or the nearest existing one, changes
+    // then.
     let packed = common.join("packed-refs");
     let folder = branch.ancestors().skip(1).find(|folder| folder.is_dir())?.to_owned();
     let commit = fs::read_to_string(&packed).ok()?.lines().find_map(|line| {
@@ -53,7 +54,7 @@ fn git_folder(dot_git: &Path) -> Option<PathBuf> {
     Some(dot_git.parent()?.join(content.strip_prefix("gitdir: ")?.trim()))
 }
 
-/// The first digits of what is a commit's name: 40 hexadecimal digits, or 64 with SHA-256.
+/// The first digits of a commit's name: 40 hexadecimal digits, or 64 with SHA-256.
 fn short(commit: &str) -> Option<String> {
     let is_name = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     commit.get(..DIGITS).filter(|_| is_name).map(str::to_owned)

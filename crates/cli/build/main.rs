@@ -1,6 +1,6 @@
-//! Gives the command its version: the crate's, and the commit that it is built from, if that is known.
+//! The command's version: the crate's, with the commit of the build if it is known.
 //!
-//! `SEAWALL_COMMIT` names the commit of a build outside of a repository, as a distribution's.
+//! `SEAWALL_COMMIT` names the commit for a build outside of a repository, such as a distribution's.
 
 mod commit;
 

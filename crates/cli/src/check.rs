@@ -105,7 +105,7 @@ struct Output {
 }
 
 impl Output {
-    /// A line for the scenario, under its group's heading; below it what was wrong, field by field.
+    /// A line for the scenario, under its group's heading; below it the mismatches, field by field.
     fn entry(&mut self, entry: &Entry) -> Result<(), Failure> {
         if self.json {
             return Ok(());

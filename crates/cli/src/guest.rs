@@ -1,4 +1,4 @@
-//! `seawall guest`: Linux guests to try things on.
+//! `seawall guest`: Linux guests for experiments.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -73,7 +73,7 @@ The guest's kernel command line (--append) selects the work of the guest:
 
 If the host's apt sources have no mirror of Debian, set SEAWALL_DEBIAN_MIRROR to one.";
 
-/// Takes the word of a flavour.
+/// The parser of a flavour's option word.
 fn flavours() -> impl TypedValueParser<Value = Flavour> {
     let words = PossibleValuesParser::new(Flavour::ALL.map(Flavour::word));
     words.try_map(|word| Flavour::by_word(&word).ok_or("expected a flavour of Debian's kernel"))
@@ -84,7 +84,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let directory = fetch.dir.clone().or_else(cache_directory).ok_or_else(|| {
         Failure::new(exit::FILE, "there is no home to keep a guest in: name a directory by --dir")
     })?;
-    // Paths that hold wherever the command that is printed is run.
+    // Absolute paths, which are valid wherever the printed command is run.
     let directory = std::path::absolute(&directory)
         .map_err(|error| Failure::new(exit::FILE, format!("--dir {}: {error}", directory.display())))?;
     let progress = Progress::default();
@@ -143,14 +143,14 @@ fn screen(guest: &Guest) -> String {
     text
 }
 
-/// A path as a shell takes it.
+/// A path quoted for a shell.
 fn quoted(path: &Path) -> String {
     let path = path.display().to_string();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:=@%".contains(&byte);
     if path.bytes().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
-/// A spinner for a person; one line for anybody else.
+/// A spinner at a terminal; otherwise a single line.
 #[derive(Default)]
 struct Progress(RefCell<Option<ProgressBar>>);
 
@@ -164,7 +164,7 @@ impl Progress {
             out::stderr("seawall: fetching Debian's packages");
             ProgressBar::hidden()
         });
-        // The names of packages are of interest, apt's figures about itself are not.
+        // The names of packages matter; apt's own figures do not.
         bar.set_message(text.chars().take(100).collect::<String>());
         bar.tick();
     }

@@ -1,10 +1,10 @@
-//! The texts behind the options: examples and exit codes.
+//! The texts after the options: examples and exit codes.
 
 use std::fmt::Write as _;
 
 use crate::exit;
 
-/// Behind the short help (`-h`).
+/// The text after the short help (`-h`).
 pub(crate) const START: &str = "\
 Start here:
   seawall demo                            the survivors under three policies, side by side
@@ -17,12 +17,12 @@ Start here:
   seawall run --kernel guest.elf --poison 0x40210000@100000
                                           your own bare-metal guest, with memory that goes bad";
 
-/// Behind the long help (`--help`), and in the manual.
+/// The text after the long help (`--help`), and in the manual.
 pub(crate) fn start() -> String {
     format!("{START}\n\n{}", exit_codes())
 }
 
-/// What each exit code says.
+/// The meaning of each exit code.
 pub(crate) fn exit_codes() -> String {
     let mut text = String::from("Exit codes:");
     for (code, meaning) in exit::ALL {
@@ -31,7 +31,7 @@ pub(crate) fn exit_codes() -> String {
     text
 }
 
-/// Behind the short help of `seawall run`.
+/// The text after the short help of `seawall run`.
 pub(crate) const RUN: &str = "\
 Examples:
   seawall run --kernel vmlinuz --initrd initrd.gz --cpus 4 --memory 512M
@@ -86,7 +86,7 @@ Events:
   `guest_time_ns` (the machine's own time), `instructions`, and the fields of the event; addresses and syndromes are
   hexadecimal strings. docs/telemetry.md has the fields of a memory error, and the numbers of --metrics.";
 
-/// Behind the long help of `seawall run`.
+/// The text after the long help of `seawall run`.
 pub(crate) fn run() -> String {
     format!("{RUN_MORE}\n\n{}", exit_codes())
 }

@@ -36,7 +36,7 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// How it was found, for people and programs.
+/// The cause, for people and programs.
 fn cause(cause: Cause) -> &'static str {
     match cause {
         Cause::Consumed => "consumed",

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// The crate's version, and the commit if it is known: by `build/main.rs`.
+/// The crate's version, and the commit if it is known, from `build/main.rs`.
 const VERSION: &str = env!("SEAWALL_VERSION");
 
 /// Contain uncorrectable memory errors in Arm virtual machines.
@@ -51,7 +51,7 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// The exit codes. They keep their meaning; a new one is the next number.
+/// The exit codes. They keep their meaning; a new one gets the next number.
 mod exit {
     pub(crate) const UNEXPECTED: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
@@ -67,7 +67,7 @@ mod exit {
     pub(crate) const DRY_RUN: u8 = 12;
     pub(crate) const NO_SUCH_PAGE: u8 = 13;
 
-    /// All of them, with what each says, for the help and the manual.
+    /// All exit codes with their meanings, for the help and the manual.
     pub(crate) const ALL: [(u8, &str); 15] = [
         (0, "done; the guest powered itself off"),
         (UNEXPECTED, "an outcome was not what it must be, or `decode` found nothing to explain"),
@@ -87,7 +87,7 @@ mod exit {
     ];
 }
 
-/// What a command failed with: an exit code, and what to do about it.
+/// The failure of a command: an exit code, and advice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 struct Failure {
@@ -101,7 +101,7 @@ impl Failure {
     }
 }
 
-/// `seawall` alone: what it can do.
+/// `seawall` without arguments: an overview.
 fn help() -> Result<u8, Failure> {
     out::stdout(&Cli::command().render_help().ansi().to_string())?;
     Ok(0)

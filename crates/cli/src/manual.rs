@@ -1,4 +1,4 @@
-//! `seawall completions` and `seawall man`: made from the options themselves.
+//! `seawall completions` and `seawall man`, generated from the options.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What the command writes, and what becomes of it if it cannot be written.
+//! The command's output, and the handling of failed writes.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Failure, exit};
 
-/// Writes to stdout, in colours if a terminal wants them.
+/// Writes to stdout, in colours if it is a terminal that supports them.
 ///
 /// # Errors
-/// [`exit::FILE`], for a full disk or its like. A reader that went away is its own affair.
+/// [`exit::FILE`], for a full disk or a similar failure. A reader that closed its end is not an error.
 pub(crate) fn stdout(text: &str) -> Result<(), Failure> {
     let mut stdout = anstream::stdout().lock();
     written(watched(|| stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())))
 }
 
-/// The same for bytes as they are: a guest's console.
+/// Writes raw bytes to stdout, for a guest's console.
 ///
 /// # Errors
 /// As [`stdout`].
@@ -24,16 +24,16 @@ pub(crate) fn stdout_bytes(bytes: &[u8]) -> Result<(), Failure> {
     written(watched(|| stdout.write_all(bytes).and_then(|()| stdout.flush())))
 }
 
-/// Writes a line to stderr. If that cannot be written either, there is nobody left to tell.
+/// Writes a line to stderr. If that fails too, there is nobody left to tell.
 pub(crate) fn stderr(line: impl Display) {
     let _ = watched(|| writeln!(anstream::stderr(), "{line}"));
 }
 
-/// Writes that began, and that came to an end.
+/// The number of writes that began, and of those that ended.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
-/// Does a write, which waits for as long as its reader likes.
+/// Does a write, which may wait for its reader without limit.
 pub(crate) fn watched<T>(write: impl FnOnce() -> T) -> T {
     BEGUN.fetch_add(1, Ordering::Relaxed);
     let result = write();
@@ -46,7 +46,7 @@ pub(crate) fn begun() -> u64 {
     BEGUN.load(Ordering::Relaxed)
 }
 
-/// Whether a write that had begun when there were so many has not ended yet.
+/// Returns true if a write that began before this number has not ended yet.
 pub(crate) fn is_waiting_since(begun: u64) -> bool {
     ENDED.load(Ordering::Relaxed) < begun
 }

@@ -1,4 +1,4 @@
-//! Numbers, sizes and ranges as people type them.
+//! Parsers for numbers, sizes and ranges in options.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::IntErrorKind;
@@ -14,7 +14,7 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
         None => digits.parse(),
     };
     match parsed {
-        // from_str takes a sign.
+        // from_str accepts a sign.
         Ok(number) if !text.contains('+') => Ok(number),
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
             Err(format!("expected a number of at most 64 bits, got `{text}`"))
@@ -23,7 +23,7 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A count: a [`number`], or decimal with an exponent, as `1e9` or `2.5e6`.
+/// A count: a [`number`], or decimal with an exponent, such as `1e9` or `2.5e6`.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
     let expected = || {
         format!("expected a whole number of at most 64 bits, such as 1000, 10_000_000 or 1e9, got `{text}`")
@@ -63,7 +63,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Where to listen: an address with a port, or a port of this host alone.
+/// An address to listen on: an address with a port, or a port on this host alone.
 pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     text.parse().or_else(|_| text.parse().map(here)).map_err(|_| {
@@ -74,9 +74,9 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// What is logged: a level, or `TARGET=LEVEL`, with commas between.
+/// The targets of the log: a level, or `TARGET=LEVEL`, separated by commas.
 pub(crate) fn log(text: &str) -> Result<Targets, String> {
-    // To `LevelFilter` nothing at all is `error`.
+    // `LevelFilter` parses an empty text as `error`.
     let is_level = |level: &str| !level.is_empty() && level.parse::<LevelFilter>().is_ok();
     let is_part = |part: &str| part.rsplit('=').next().is_some_and(is_level);
     let targets = text.parse().ok().filter(|_| text.split(',').all(is_part));
@@ -85,25 +85,25 @@ pub(crate) fn log(text: &str) -> Result<Targets, String> {
     })
 }
 
-/// A snapshot that is to be taken: `FILE[@COUNT]` or `FILE@TEXT`.
+/// A requested snapshot: `FILE[@COUNT]` or `FILE@TEXT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Keep {
     pub(crate) path: PathBuf,
     pub(crate) when: Moment,
 }
 
-/// When a snapshot is taken.
+/// The moment of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// After so many instructions.
+    /// After this many instructions.
     Count(u64),
-    /// When the guest wrote a line with this in it.
+    /// When the guest writes a line that contains this text.
     Line(String),
     /// When the run ends.
     End,
 }
 
-/// `FILE`, `FILE@COUNT` or `FILE@TEXT`; what begins with a digit is a count.
+/// `FILE`, `FILE@COUNT` or `FILE@TEXT`; text that begins with a digit is a count.
 pub(crate) fn keep(text: &str) -> Result<Keep, String> {
     let expected = |reason: &str| format!("expected FILE, FILE@COUNT or FILE@TEXT: {reason}");
     let (path, when) = match text.split_once('@') {
@@ -120,26 +120,27 @@ pub(crate) fn keep(text: &str) -> Result<Keep, String> {
     Ok(Keep { path: path.into(), when })
 }
 
-/// Where and when memory goes bad: `ADDR[+LEN][@COUNT]` or `page:NAME[+LEN][@COUNT]`.
+/// The place and time of bad memory: `ADDR[+LEN][@COUNT]` or `page:NAME[+LEN][@COUNT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Poison {
     pub(crate) place: Place,
-    /// Bytes, at least 1.
+    /// Size in bytes, at least 1.
     pub(crate) len: u64,
-    /// After so many instructions, of the run or since the guest named its page; 0 is at once.
+    /// The number of instructions after which it goes bad, from the start of the run or from the naming of
+    /// its page; 0 is at once.
     pub(crate) after: u64,
 }
 
-/// Where a range begins.
+/// The start of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A physical address. The range ends below 2^64.
     Address(u64),
-    /// What the guest calls so on its console.
+    /// A page with this name on the guest's console.
     Page(String),
 }
 
-/// `ADDR[+LEN][@COUNT]` or `page:NAME[+LEN][@COUNT]`; LEN is 64 if it is not given.
+/// `ADDR[+LEN][@COUNT]` or `page:NAME[+LEN][@COUNT]`; LEN is 64 by default.
 pub(crate) fn poison(text: &str) -> Result<Poison, String> {
     let expected = |reason: String| {
         format!(

@@ -1,4 +1,4 @@
-//! `seawall probe`: what this host offers.
+//! `seawall probe`: the features of this host.
 
 use seawall_events::Layout;
 use seawall_kvm::probe::{
@@ -61,7 +61,7 @@ pub(crate) fn main(args: &Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// How many ranges the lab's poison register holds, or why there is none.
+/// The number of ranges in the lab's poison register, or the reason why it is missing.
 type Register = Result<u64, String>;
 
 #[cfg(target_os = "linux")]
@@ -178,7 +178,7 @@ fn seen_key(seen: Seen) -> &'static str {
     }
 }
 
-/// What `/dev/kvm` is, in words.
+/// The kind of `/dev/kvm`, in words.
 fn what_device(device: &Device) -> String {
     match device {
         Device::Arm64 { .. } => "KVM/arm64".into(),

@@ -1,4 +1,4 @@
-//! Colours: only where `anstream` finds a terminal that wants them.
+//! Colours, only if `anstream` finds a terminal that supports them.
 
 use std::fmt::{self, Display};
 
@@ -15,12 +15,12 @@ impl<T: Display> Display for Styled<T> {
     }
 }
 
-/// What went well.
+/// Success.
 pub(crate) fn good<T: Display>(text: T) -> Styled<T> {
     Styled(text, AnsiColor::Green.on_default())
 }
 
-/// What was lost.
+/// Loss.
 pub(crate) fn bad<T: Display>(text: T) -> Styled<T> {
     Styled(text, AnsiColor::Red.on_default().bold())
 }
@@ -30,7 +30,7 @@ pub(crate) fn head<T: Display>(text: T) -> Styled<T> {
     Styled(text, Style::new().bold())
 }
 
-/// What one may skip.
+/// Secondary text.
 pub(crate) fn dim<T: Display>(text: T) -> Styled<T> {
     Styled(text, Style::new().dimmed())
 }

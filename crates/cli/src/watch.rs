@@ -1,4 +1,4 @@
-//! What a guest does, noted for who runs it.
+//! A record of the guest's actions for the loop of the run.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,31 +7,31 @@ use seawall::telemetry::{AccessReport, ErrorReport};
 use seawall::{Outcome, UnansweredOutcome};
 use seawall_vmm::Observer;
 
-/// Something that the guest did.
+/// An action of the guest.
 pub(crate) enum Seen {
     /// It wrote this to its console.
     Console(Vec<u8>),
-    /// With that a line was complete.
+    /// That completed a line.
     Line(String),
     /// It met bad memory.
     MemoryError { report: Box<ErrorReport>, outcome: Outcome },
-    /// It made an access that nobody answers.
+    /// It made an unanswered access.
     Unanswered { report: Box<AccessReport>, outcome: UnansweredOutcome },
     /// One of its devices met bad memory.
     DeviceError { address: u64 },
 }
 
-/// Bytes that wait to be seen, at most, of a guest on other threads.
+/// The largest number of bytes that wait to be seen, for a guest on other threads.
 const ROOM: usize = 1 << 20;
-/// What something that the guest did takes beside its text, bytes.
+/// The cost of an action in addition to its text, in bytes.
 const EACH: usize = 512;
 
-/// Notes what the guest does, in its order. All but a part of a line makes the software machine pause, so that it is known
-/// when it was, and something can be done about it at that very instruction.
+/// Records the guest's actions in order. Everything except part of a line makes the software machine pause,
+/// so that its time is known and the loop can react at that very instruction.
 #[derive(Clone, Default)]
 pub(crate) struct Watch {
     shared: Arc<Shared>,
-    /// The guest waits while there is no room for more.
+    /// True if the guest waits while there is no room.
     waits: bool,
 }
 
@@ -48,14 +48,14 @@ struct Shared {
 )]
 struct Noted {
     seen: Vec<Seen>,
-    /// What `seen` takes, bytes.
+    /// The cost of `seen` in bytes.
     size: usize,
     is_woken: bool,
     is_closed: bool,
 }
 
 impl Watch {
-    /// What was seen since this was asked last.
+    /// Takes the actions since the last call.
     pub(crate) fn take(&self) -> Vec<Seen> {
         let mut noted = self.noted();
         noted.size = 0;
@@ -78,18 +78,18 @@ impl Watch {
     }
 }
 
-/// For a guest on other threads than that of who sees it.
+/// For a guest on threads other than the loop's.
 #[cfg_attr(
     not(all(target_os = "linux", target_arch = "aarch64")),
     allow(dead_code, reason = "only on KVM a guest has other threads")
 )]
 impl Watch {
-    /// The same watch, for the guest's threads: they wait when more than a MiB is unseen.
+    /// The same watch for the guest's threads: they wait when more than a MiB is unseen.
     pub(crate) fn for_other_threads(&self) -> Self {
         Self { shared: self.shared.clone(), waits: true }
     }
 
-    /// Waits until there is something to be seen or somebody [wakes](Self::wake) this, but for so long at most.
+    /// Waits until there is an action or somebody [wakes](Self::wake) this, but at most for `limit`.
     pub(crate) fn wait(&self, limit: Duration) {
         let (mut noted, until) = (self.noted(), Instant::now() + limit);
         while noted.seen.is_empty() && !noted.is_woken {
@@ -103,13 +103,13 @@ impl Watch {
         noted.is_woken = false;
     }
 
-    /// Ends a [wait](Self::wait): the one that is, or the next.
+    /// Ends the current [wait](Self::wait), or the next.
     pub(crate) fn wake(&self) {
         self.noted().is_woken = true;
         self.shared.changed.notify_all();
     }
 
-    /// From now on nobody waits for room.
+    /// From now on no thread waits for room.
     pub(crate) fn close(&self) {
         self.noted().is_closed = true;
         self.shared.changed.notify_all();
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes of the console in what was seen.
+    /// The console's bytes among these actions.
     fn bytes(seen: &[Seen]) -> usize {
         seen.iter().map(|seen| if let Seen::Console(bytes) = seen { bytes.len() } else { 0 }).sum()
     }

@@ -1,5 +1,5 @@
-//! A hostile guest or client costs `seawall run` a bounded amount: each of these runs has little more memory than its
-//! guest, by `prlimit` (util-linux).
+//! A hostile guest or client costs `seawall run` a bounded amount: each of these runs has little more memory
+//! than its guest, by `prlimit` (util-linux).
 
 mod seawall;
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use seawall::{BRANCH_SELF, File, HELLO, NOP, OFF, json, says, text};
 
-/// Address space of the command, bytes: its own, its guest's 128 MiB, and 384 MiB.
+/// Address space of the command in bytes: its own, its guest's 128 MiB, and 384 MiB.
 const LIMIT: &str = "--as=1073741824";
 
 fn limited(args: &[&str]) -> Command {
@@ -30,7 +30,7 @@ fn run(args: &[&str]) -> Output {
     limited(args).output().unwrap()
 }
 
-/// A flat image that writes `(register, value)` to a virtio device, and goes on with `then` behind it. The image's
+/// A flat image that writes `(register, value)` to a virtio device, and continues with `then`. The image's
 /// other parts are put at their offsets.
 fn driver(registers: &[(u32, u32)], then: &[u32], parts: &[(usize, Vec<u8>)]) -> Vec<u8> {
     // adr x0, . + 0x100; 1: ldp w1, w2, [x0], #8; cbz w1, 2f; str w2, [x1]; b 1b; 2:
@@ -123,7 +123,7 @@ fn a_sparse_disk_takes_what_disk_writes_says() {
     }
 }
 
-/// A guest that loads 1,024 bad lines in turn, for ever; its handler goes on behind the load.
+/// A guest that loads 1,024 bad lines in turn, forever; its handler continues after the load.
 fn reads_bad_lines() -> Vec<u32> {
     let mut words = vec![
         0x1000_4000, // adr x0, . + 0x800
@@ -142,7 +142,7 @@ fn reads_bad_lines() -> Vec<u32> {
     words
 }
 
-/// Found: 780,000 errors in four seconds were no storm, and 9.4 GB with `--json`.
+/// Found: 780,000 errors in four seconds did not count as a storm, and took 9.4 GB with `--json`.
 #[test]
 fn a_thousand_bad_lines_in_turn_are_a_flood_and_the_report_has_the_first_and_the_last_errors() {
     let kernel = File::code("bounds-flood", &reads_bad_lines());
@@ -190,7 +190,7 @@ fn of_a_console_beyond_its_limit_the_rest_is_dropped_and_that_is_said() {
     );
 }
 
-/// Nobody reads the console, so the run never comes back to look at the time.
+/// The console has no reader, so the run never returns to check the time.
 #[test]
 fn a_console_that_nobody_reads_does_not_outlive_the_timeout() {
     let words = [
@@ -211,7 +211,7 @@ fn a_console_that_nobody_reads_does_not_outlive_the_timeout() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(5), message.to_owned()));
 }
 
-/// The last words have no reader either.
+/// The last messages have no reader either.
 #[test]
 fn messages_that_nobody_reads_do_not_outlive_the_timeout() {
     let kernel = File::code("bounds-untold", &reads_bad_lines());
@@ -292,7 +292,7 @@ impl Endpoint {
         answer.lines().next().unwrap_or_default().to_owned()
     }
 
-    /// Ends the guest: the exit code, and what of memory it took at most, KiB of address space.
+    /// Ends the guest; returns the exit code, and the peak of its address space in KiB.
     fn quit(mut self) -> (Option<i32>, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -304,8 +304,8 @@ impl Endpoint {
     }
 }
 
-/// Sends these bytes; what comes back does not matter, nor whether all could be sent. `seawall-hostile` sends others to the
-/// same server.
+/// Sends these bytes; the answer does not matter, nor if all could be sent. `seawall-hostile` sends others to
+/// the same server.
 fn send(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_write_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -323,7 +323,7 @@ fn no_client_delays_a_scrape_holds_the_process_or_grows_its_memory() {
     let endless_headers = [&b"GET /metrics HTTP/1.1\r\n"[..], &b"x: y\r\n".repeat(2_000_000)].concat();
     let mut open = Vec::new();
     for bytes in [
-        // A body that does not come, and one that comes slowly.
+        // A body that never comes, and one that comes slowly.
         &b"GET /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"[..],
         b"POST /metrics HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
         b"POST /metrics HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",

@@ -1,4 +1,4 @@
-//! What a user does: the command, its output and its exit codes.
+//! The command as a user runs it, with its output and its exit codes.
 
 mod seawall;
 
@@ -20,7 +20,7 @@ fn demo_comes_to_what_each_policy_must() {
     assert_eq!(full["errors"][0]["access"], "fetch");
     assert_eq!(full["errors"][0]["guest_far"], full["errors"][0]["gva"]);
     assert_eq!(full["guest_saw"][1]["esr"], "0x92000210");
-    // FAR_EL1 says nothing of an SError.
+    // FAR_EL1 has no meaning for an SError.
     assert_eq!(report["runs"][0]["errors"][0]["guest_far"], Value::Null);
 }
 

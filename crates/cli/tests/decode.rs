@@ -1,11 +1,11 @@
-//! `seawall decode`: values as they stand in logs, and records of errors in hexadecimal.
+//! `seawall decode`: values as they appear in logs, and error records in hexadecimal.
 
 mod seawall;
 
 use ::seawall::apei::cper::{MemoryErrorRecord, Severity};
 use seawall::{File, hex, json, seawall, text};
 
-/// The first line for each value, with what precedes the values.
+/// Checks the first line for each value, including the text before the values.
 #[track_caller]
 fn check(args: &[&str], expected: &str) {
     let output = seawall(&[&["decode"], args].concat());
@@ -45,7 +45,7 @@ fn an_esr_of_7_digits_is_hexadecimal_and_both_readings_are_said() {
         "note: `2000000` is read as hexadecimal: 0x02000000 unknown reason, IL; in decimal it would be 0x001e8480 \
          unknown reason\n"
     );
-    // Ten digits too, though they are a decimal number of 32 bits.
+    // Ten digits too, although they could be a decimal number of 32 bits.
     let output = seawall(&["decode", "2449474064"]);
     assert_eq!(
         text(&output.stderr),
@@ -147,7 +147,7 @@ fn a_record_may_be_a_file_of_bytes_digits_or_a_dump() {
         let file = File::new(name, &contents);
         check(&["--cper", file.path()], said);
     }
-    // As several arguments, as a shell parts them.
+    // As several arguments, as a shell splits them.
     let words: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let args: Vec<&str> = ["--cper"].into_iter().chain(words.iter().map(String::as_str)).collect();
     check(&args, said);

@@ -241,7 +241,7 @@ fn sea_exits_of_vmms() {
     );
 }
 
-/// docs/decode.md: names and types of all fields, for good.
+/// docs/decode.md: names and types of all fields, which never change.
 #[test]
 fn a_finding_is_an_object_on_a_line() {
     let file = File::new("one.log", b"first\n\"Synchronous Abort\" handler, esr 0x2000000\r\n");
@@ -286,12 +286,12 @@ fn people_get_the_line_and_below_it_what_it_means() {
     );
 }
 
-/// Writes to the command's stdin, and gives what it wrote.
+/// Writes to the command's stdin, and returns its output.
 fn piped(args: &[&str], log: &[u8]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
     let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // The command may have read enough, and be gone.
+    // The command may have read enough, and have ended.
     let _ = child.stdin.take().unwrap().write_all(log);
     let output = child.wait_with_output().unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
@@ -316,7 +316,7 @@ fn what_is_found_is_written_before_the_log_ends() {
     stdin.write_all(b"esr 0x96000010\n").unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
-    // The log is open still: this would wait for ever for what is held back.
+    // The log is still open: this would wait forever for output that is held back.
     stdout.read_line(&mut line).unwrap();
     assert!(line.starts_with(r#"{"line":1,"#), "{line}");
     drop(stdin);
@@ -378,7 +378,7 @@ fn colours_of_a_log_are_dropped_and_it_cannot_command_a_terminal() {
 
 #[test]
 fn a_reader_of_stdout_that_goes_away_ends_the_command() {
-    // More than a pipe holds, and a reader that is gone: the command ends though the log goes on.
+    // More than a pipe holds, and a reader that has gone: the command ends although the log goes on.
     let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
     let command = command.args(["decode", "--log"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -388,8 +388,8 @@ fn a_reader_of_stdout_that_goes_away_ends_the_command() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// `linux-ghes-N.hex` is the status block whose print is record N of `linux-ghes.log`: the record has each field that Linux
-/// prints, with the same value.
+/// `linux-ghes-N.hex` is the status block that record N of `linux-ghes.log` prints: the record has each field
+/// that Linux prints, with the same value.
 #[test]
 fn linux_prints_of_any_record_what_the_record_says() {
     let printed = findings(&log("linux-ghes.log"));
@@ -416,7 +416,7 @@ fn linux_prints_of_any_record_what_the_record_says() {
     }
 }
 
-/// Debian's Linux 7.3.4 printed this of the first record of `seawall run --acpi --poison page:code`.
+/// Debian's Linux 7.3.4 printed this for the first record of `seawall run --acpi --poison page:code`.
 const PRINTED: &str = "\
 [    0.916695] {1}[Hardware Error]: Hardware error from APEI Generic Hardware Error Source: 0\r
 [    0.916699] {1}[Hardware Error]: event severity: recoverable\r
@@ -449,7 +449,8 @@ fn linux_prints_of_our_record_what_the_record_says() {
     assert_eq!(of_log["text"], said);
     assert_eq!(of_bytes["text"], format!("GHES status block: {said}"));
     assert_eq!((&of_log["line"], &of_log["last_line"]), (&Value::from(4), &Value::from(9)));
-    // Each field that Linux printed is a valid one of the record, with the same value and meaning; and the other way.
+    // Each field that Linux printed is a valid one of the record, with the same value and meaning, and vice
+    // versa.
     let triple = |field: &Value| {
         let string = |name: &str| field[name].as_str().unwrap().to_owned();
         (string("name"), string("value"), string("meaning"))

@@ -1,4 +1,4 @@
-//! README and docs show what the command really does.
+//! README and docs show the command's real output.
 
 mod seawall;
 

@@ -1,4 +1,4 @@
-//! `seawall run`: whatever ends a run, the ledger is written, and the end is told by an event and by `--json`.
+//! `seawall run`: after every end of a run the ledger is written, and an event and `--json` report the end.
 
 mod seawall;
 
@@ -16,7 +16,7 @@ fn guest(name: &str, handler: &[u32]) -> File {
     File::code(name, &words)
 }
 
-/// A file that is not there yet, gone with this.
+/// A file that does not exist yet, removed with this.
 fn no_file(name: &str) -> File {
     let file = File::new(name, b"");
     std::fs::remove_file(file.path()).unwrap();
@@ -97,7 +97,7 @@ fn a_run_that_fails_itself_writes_the_ledger_and_the_end_event_too() {
     assert_eq!(pages(&ledger), Some(1));
 }
 
-/// systemd stops a service by SIGTERM; Ctrl-C in a shell that does not give the guest the terminal is SIGINT.
+/// systemd stops a service by SIGTERM; Ctrl-C is SIGINT in a shell that does not give the guest the terminal.
 #[test]
 fn a_signal_ends_a_run_as_the_keyboard_does_and_the_exit_code_names_it() {
     use rustix::process::{Pid, Signal, kill_process};
@@ -114,7 +114,7 @@ fn a_signal_ends_a_run_as_the_keyboard_does_and_the_exit_code_names_it() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // The abort was taken, and the guest goes round for ever.
+        // The abort was taken, and the guest loops forever.
         let mut line = [0; 3];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
         assert_eq!(&line, b"hi\n");

@@ -1,4 +1,4 @@
-//! `seawall run` and files that are not what they should be: each is named, and costs no more than it may.
+//! `seawall run` with invalid files: the message names each, and the cost is bounded.
 
 mod seawall;
 
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use seawall::{File, HELLO, seawall, text};
 
-/// A file with this at its place, zeros before it and behind.
+/// A file with this mark at its place, and zeros before and after it.
 fn marked(at: usize, mark: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 0x1000];
     bytes[at..at + mark.len()].copy_from_slice(mark);
@@ -89,7 +89,7 @@ fn linux_is_given_no_initramfs_that_it_cannot_unpack() {
     assert_eq!(fails(&["--kernel", kernel.path(), "--initrd", kernel.path()]), error(3, &message));
 }
 
-/// A FIFO that nobody writes to, gone with this.
+/// A FIFO without a writer, removed with this.
 struct Fifo(String);
 
 impl Fifo {
@@ -145,7 +145,7 @@ fn a_kernel_may_come_by_a_pipe() {
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "hi"));
 }
 
-/// The command with so many MiB of addresses for all it does, and 2 MiB of guest memory unless it is said otherwise.
+/// Runs the command with this many MiB of address space in total, and 2 MiB of guest memory by default.
 fn within(mib: u64, args: &[&str]) -> Output {
     let limit = format!("--as={}", mib << 20);
     Command::new("prlimit")

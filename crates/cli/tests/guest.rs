@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// A directory of the test's own, gone with it.
+/// A test's own directory, removed with it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -39,7 +39,7 @@ fn image() -> Vec<u8> {
     image
 }
 
-/// Without any program to be found, apt among them.
+/// Without any program in the path, apt included.
 fn fetch(directory: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
     command.args(["guest", "fetch", "debian", "--dir", directory]).args(arguments);

@@ -1,4 +1,4 @@
-//! What a new user asks first: help, manual, completions, and a file without an option.
+//! A new user's first steps: help, manual, completions, and a file without an option.
 
 mod seawall;
 

@@ -23,7 +23,7 @@ fn a_guest_that_reboots_is_healed_and_the_ledger_says_what_is_bad() {
         (&file[..8], file[8], file[16], &file[24..32]),
         (&b"SEAWALL\0"[..], 1, 1, &0x4020_0000_u64.to_le_bytes()[..])
     );
-    // The next run heals it before it starts; what goes bad then is healed by the reboot.
+    // The next run heals it before it starts; the reboot heals memory that goes bad then.
     let output = seawall(&[&args[..], &["--reboot", "1"]].concat());
     let report = json(&output);
     assert_eq!((output.status.code(), &report["outcome"]), (Some(0), &Value::from("power-off")), "{report}");
@@ -46,7 +46,7 @@ fn a_file_that_is_no_ledger_is_refused_and_stays() {
     assert_eq!(std::fs::read(file.path()).unwrap(), b"precious");
 }
 
-/// Pages that went bad one after the other, and a block of 1 GiB that did at once.
+/// Pages that went bad one after the other, and a block of 1 GiB that went bad at once.
 fn ledger(name: &str) -> File {
     let mut ledger = Ledger::default();
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

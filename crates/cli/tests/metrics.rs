@@ -1,4 +1,4 @@
-//! `seawall run --metrics` and `--log`: what is told of a run while it lasts.
+//! `seawall run --metrics` and `--log`: reports on a run while it lasts.
 
 mod seawall;
 
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use seawall::{File, NOP, seawall, text};
 use seawall_guest::ECHO;
 
-/// An arm64 Linux Image (booting.rst) that loads from 0x44000000, with a handler that goes on behind the load, and then
-/// echoes its console until it is told `q`.
+/// An arm64 Linux Image (booting.rst) that loads from 0x44000000, with a handler that continues after the
+/// load, and then echoes its console until it reads `q`.
 fn image() -> Vec<u8> {
     let mut words = vec![
         0x1400_0010, // b . + 64
@@ -34,7 +34,8 @@ fn image() -> Vec<u8> {
         0xd518_c000, // msr vbar_el1, x0
         0xd2a8_8001, // mov x1, #0x44000000
         0xf940_0022, // ldr x2, [x1]
-        // What is typed waits for a driver, as Linux's: one that saw the FIFO empty and unmasks the receive interrupts.
+        // Input waits for a driver such as Linux's, which sees an empty FIFO and unmasks the receive
+        // interrupts.
         0xd2a1_2013, // mov x19, #0x09000000
         0xb940_1a61, // ldr w1, [x19, #0x18]
         0x5280_0a01, // mov w1, #0x50
@@ -68,7 +69,7 @@ impl Running {
         Self { child, stderr }
     }
 
-    /// The next line of stderr with this in it.
+    /// The next line of stderr that contains this.
     fn line(&mut self, with: &str) -> String {
         loop {
             let mut line = String::new();
@@ -149,7 +150,7 @@ fn a_run_s_numbers_can_be_asked_for_while_it_lasts_and_no_longer() {
     ] {
         assert!(answer.lines().any(|found| found == line), "{line}: {answer}");
     }
-    // The software machine has no clock of the host's.
+    // The software machine does not read the host's clock.
     assert!(!answer.contains("seawall_exit_to_injection_seconds_count 1"), "{answer}");
     assert!(ask(address, "GET /").starts_with("HTTP/1.1 404 "));
     assert!(ask(address, "POST /metrics").starts_with("HTTP/1.1 405 "));

@@ -1,11 +1,11 @@
-//! `seawall run`: every outcome is said, of errors, of rules, and of poison that came to nothing.
+//! `seawall run`: every outcome is reported, of errors, of rules, and of poison without effect.
 
 mod seawall;
 
 use seawall::{File, HELLO, OFF, RESET, ends, error, json, loader, resetter, says, seawall, text};
 use serde_json::Value;
 
-/// The lines that the command wrote to stderr.
+/// The command's lines on stderr.
 fn said(args: &[&str]) -> (Option<i32>, Vec<String>) {
     let output = seawall(&[&["run"], args].concat());
     let lines = text(&output.stderr).lines().map(str::to_owned).collect();
@@ -61,7 +61,7 @@ fn a_rule_that_stops_a_guest_says_which_it_is() {
         "seawall: the guest was stopped after 3 instructions: the policy stops a guest at this kind of error: kernel-data",
     ];
     assert_eq!(run("kernel-data=stop"), (Some(6), stopped.map(String::from).to_vec()));
-    // Another kind's rule is not for it; this machine's host has no copy of a page.
+    // Another kind's rule does not apply; this machine's host has no copy of a page.
     assert_eq!(run("user-data=stop").0, Some(8));
     assert_eq!(run("kernel-data=host-first").0, Some(8));
     let (code, words) = run("kernel-data=die");
@@ -131,7 +131,7 @@ fn poison_that_never_came_due_is_said() {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     assert!(stderr.contains("1 of the --poison ranges did not go bad"), "{stderr}");
-    // The guest's `hi` has no line break: what the command says starts a line all the same.
+    // The guest's `hi` has no line break: the command's message still starts a line.
     assert!(stderr.starts_with("\nseawall: ") && !stderr.contains("\n\n"), "{stderr:?}");
 }
 
@@ -180,7 +180,7 @@ fn quiet_says_nothing_but_errors() {
     assert_eq!(run(&["--poison", "0x40200000"]), (Some(8), vec![reset]));
     let unnamed = "error: --poison page:x: the guest never named it; it named no page at all".to_owned();
     assert_eq!(run(&["--poison", "page:x"]), (Some(13), vec![unnamed]));
-    // An option of each command, before it and behind it.
+    // An option of each command, before and after its name.
     let code = File::code("quiet-before", &HELLO);
     let output = seawall(&["-q", "run", "--kernel", code.path()]);
     assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("hi", ""));

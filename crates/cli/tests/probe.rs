@@ -1,4 +1,4 @@
-//! `seawall probe`, on whatever host the tests run.
+//! `seawall probe`, on the host of the tests.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,4 @@
-//! `seawall run`: guests of bare metal, what becomes of them, and its exit codes.
+//! `seawall run`: bare-metal guests, their outcomes, and the exit codes.
 
 mod seawall;
 
@@ -83,7 +83,8 @@ fn run_serves_a_post_indexed_store_to_the_uart() {
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "A"));
 }
 
-/// f3.S: `movz x3, #0x2000, lsl #16; ldr w2, [x3]`. There is nothing: the guest takes an abort, and this one has no vectors.
+/// f3.S: `movz x3, #0x2000, lsl #16; ldr w2, [x3]`. The address is empty: the guest takes an abort, and this
+/// one has no vectors.
 #[test]
 fn run_gives_a_guest_an_abort_where_nobody_answers_and_tells_of_it() {
     let image = File::code("f3", &[0xd2a4_0003, 0xb940_0062, MOV_W0_8, MOVK_W0_8400, HVC]);
@@ -117,7 +118,7 @@ fn run_stops_a_guest_that_does_nothing_but_an_access_that_nobody_answers() {
     let expected = "the guest's kernel made the same access 4097 times at PC 0x4008000c and did nothing else: address \
                     0x20000000, where there is neither RAM nor a device";
     assert!(words.contains(expected), "{words}");
-    // 16 are told of, and the one that ends it.
+    // 16 are reported, and the one that ends it.
     assert_eq!(words.matches("read of 8 bytes at gpa 0x20000000").count(), 17, "{words}");
     assert!(
         words.contains("PC 0x4008000c: stopped: the guest's kernel made the same access 4097 times"),
@@ -125,7 +126,7 @@ fn run_stops_a_guest_that_does_nothing_but_an_access_that_nobody_answers() {
     );
 }
 
-/// f5.S: PSCI AFFINITY_INFO with X1 = 0x80000001, of which bit 31 must be zero; says "Y" if the answer is
+/// f5.S: PSCI AFFINITY_INFO with X1 = 0x80000001, of which bit 31 must be zero; prints "Y" if the answer is
 /// INVALID_PARAMETERS.
 #[test]
 fn run_has_psci_refuse_a_target_with_bits_that_must_be_zero() {
@@ -188,7 +189,7 @@ fn run_tells_a_range_outside_memory() {
 
 #[test]
 fn a_guest_whose_vectors_abort_is_told_so_at_once() {
-    // udf #0 with VBAR_EL1 = 0: no memory there.
+    // udf #0 with VBAR_EL1 = 0, where there is no memory.
     let code = File::code("vectors", &[0]);
     let output = seawall(&["run", "--kernel", code.path()]);
     let stderr = text(&output.stderr);
@@ -310,7 +311,7 @@ fn a_page_that_the_guest_names_goes_bad_then_and_not_before() {
     assert_eq!((&report["errors"][0]["gpa"], &report["poison_to_come"]), (&"0x40200000".into(), &0.into()));
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    // Nothing is at VBAR_EL1.
+    // VBAR_EL1 is an empty address.
     assert_eq!(names, ["poison", "memory-error", "end"]);
     assert_eq!((&lines[0]["page"], &lines[0]["bytes"]), (&"heap".into(), &64.into()));
     assert_eq!((&lines[1]["exit_esr"], &lines[1]["vcpu"]), (&"0x92000210".into(), &0.into()));
@@ -391,7 +392,7 @@ fn a_file_of_events_that_cannot_be_written_is_an_error() {
     assert_eq!((code, words), error(3, message));
 }
 
-/// Says "a", "b", "c" and a newline, then powers off.
+/// Prints "a", "b", "c" and a newline, then powers off.
 const LETTERS: [u32; 12] = [
     0xd2a1_2013, // mov x19, #0x9000000
     0x5280_0c20, // mov w0, #'a'

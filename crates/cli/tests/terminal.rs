@@ -14,11 +14,11 @@ use seawall::{BRANCH_SELF, File, HELLO, loader};
 use seawall_guest::ECHO;
 use serde_json::Value;
 
-/// The command at a terminal of its own.
+/// The command at its own terminal.
 struct Terminal {
-    /// The end of the person.
+    /// The user's end.
     person: Device,
-    /// The end of the command, kept open so that it can be looked at when the command is gone.
+    /// The command's end, kept open to inspect it after the command has ended.
     command: Device,
     child: Child,
     screen: String,
@@ -42,7 +42,7 @@ impl Terminal {
         Self { person: person.into(), command, child, screen: String::new() }
     }
 
-    /// Reads the screen until it shows this; the command says something in a minute.
+    /// Reads the screen until it shows this; the command prints something within a minute.
     fn until(&mut self, text: &str) {
         let mut buffer = [0; 256];
         while !self.screen.contains(text) {
@@ -62,14 +62,14 @@ impl Terminal {
 fn keys_go_to_the_guest_as_they_are_typed_and_ctrl_a_x_leaves() {
     let guest = File::code("terminal", &ECHO);
     let mut terminal = Terminal::new(&["run", "--timeout", "60", "--kernel", guest.path()]);
-    // What is typed before the command took the terminal, the terminal itself would echo.
+    // Before the command took the terminal, the terminal itself would echo input.
     while terminal.echoes() {
         assert_eq!(terminal.child.try_wait().unwrap(), None);
         std::thread::yield_now();
     }
-    // Without a line's end; ctrl-c, too, is the guest's.
+    // Without a line end; ctrl-c, too, is for the guest.
     terminal.person.write_all(b"ab\x03c").unwrap();
-    // A host that is slow shows its spinner before.
+    // A slow host shows its spinner first.
     terminal.until("ab\x03c");
     terminal.person.write_all(b"\x01x").unwrap();
     terminal.until("ended from the keyboard");
@@ -77,7 +77,7 @@ fn keys_go_to_the_guest_as_they_are_typed_and_ctrl_a_x_leaves() {
     assert!(terminal.echoes(), "the terminal is as it was");
 }
 
-/// What a guest was found to have consumed is not lost by that.
+/// The record of consumed memory survives.
 #[test]
 fn ctrl_a_x_writes_the_ledger_the_end_event_and_the_json_object() {
     let guest = File::code("terminal-leave", &loader(BRANCH_SELF));
@@ -137,7 +137,7 @@ fn a_silent_guest_is_seen_to_run_until_its_first_byte() {
     terminal.until(" million instructions");
     terminal.person.write_all(b"abc").unwrap();
     terminal.until("abc");
-    // The spinner's line is empty again, and it does not come back.
+    // The spinner's line is empty again, and the spinner does not come back.
     let (before, after) = terminal.screen.rsplit_once("abc").unwrap();
     assert!(before.ends_with("\r\x1b[2K"), "{before:?}");
     assert_eq!(after, "");

@@ -1,4 +1,4 @@
-//! `seawall -V`: the crate's version and the commit, also where there is no `git`.
+//! `seawall -V`: the crate's version and the commit, even without `git`.
 
 #[path = "../build/commit.rs"]
 mod commit;
@@ -24,10 +24,10 @@ fn repository(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
-/// The commit, and what is watched, below `root`.
+/// The commit, and the watched paths, below `root`.
 fn read(root: &Path, dot_git: &str) -> Option<(String, Vec<String>)> {
     let Checkout { commit, watched } = checkout(&root.join(dot_git))?;
-    // Cargo takes a file that is not there for one that changed, and would build each time.
+    // Cargo takes a missing file for a changed one, and would build each time.
     assert!(watched.iter().all(|path| path.exists()), "{watched:?}");
     let root = root.canonicalize().unwrap();
     let below = |path: &std::path::PathBuf| {
@@ -94,7 +94,7 @@ fn without_a_repository_or_in_one_that_is_stored_otherwise_there_is_no_commit() 
 #[test]
 fn the_version_has_the_commit_that_the_command_was_built_from() {
     let output = seawall(&["-V"]);
-    // The build script's, of the same build: another commit may have been checked out since.
+    // The version of the build script in the same build: another commit may have been checked out since.
     assert_eq!(
         (output.status.code(), text(&output.stdout)),
         (Some(0), concat!("seawall ", env!("SEAWALL_VERSION"), "\n").to_owned())

@@ -1,4 +1,4 @@
-//! Records of errors, as hexadecimal digits or from a file.
+//! Error records, as hexadecimal digits or from a file.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -13,9 +13,9 @@ use super::{Notes, hex};
 use crate::style::head;
 use crate::{Failure, exit, out};
 
-/// Bytes that are read at most: of text, four megabytes; no firmware's record is near a megabyte.
+/// The largest input in bytes: four megabytes of text; no firmware's record is near a megabyte.
 const LIMIT: u64 = 4 << 20;
-/// Hexadecimal digits of a field that are shown to people. JSON has all.
+/// The number of a field's hexadecimal digits that are shown to people. JSON has all.
 const SHOWN: usize = 64;
 
 #[derive(Serialize)]
@@ -85,7 +85,7 @@ fn row(field: &seawall::apei::explain::Field) -> Field {
     Field { name: field.name.into(), bits: format!("@{}", field.offset), value, meaning }
 }
 
-/// The bytes: of a file of that name, of stdin, or the digits themselves.
+/// The bytes: of a file with that name, of stdin, or the digits themselves.
 fn bytes_of(given: &[String]) -> Result<Vec<u8>, Failure> {
     if let [one] = given {
         let path = Path::new(one);
@@ -104,7 +104,7 @@ fn bytes_of(given: &[String]) -> Result<Vec<u8>, Failure> {
                     format!("{one} is longer than {LIMIT} bytes: no record is"),
                 ));
             }
-            // A record has bytes that no text has.
+            // A record contains bytes that text does not.
             return match std::str::from_utf8(&bytes) {
                 Ok(text) if !text.contains('\0') => {
                     hex::bytes(text).map_err(|reason| Failure::new(exit::FILE, format!("{one}: {reason}")))

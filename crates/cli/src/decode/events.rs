@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::explained::{Explained, Field};
 
-/// The three readings of one struct: what each ABI makes of these bytes.
+/// The three readings of one struct, one for each ABI.
 pub(super) fn explain(bytes: &[u8; 64]) -> Explained {
     const READINGS: [(&str, Abi); 3] = [
         ("mainline", Abi::Mainline),

@@ -15,11 +15,11 @@ pub(super) struct Explained {
     /// The register's value, `0x` and lower-case digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<String>,
-    /// All of it in one line.
+    /// The whole explanation in one line.
     pub(super) text: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) fields: Vec<Field>,
-    /// Of a kvm_vcpu_events: what each ABI makes of it.
+    /// For a kvm_vcpu_events: the reading of each ABI.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) readings: Vec<Value>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Explained {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Field {
     pub(super) name: String,
-    /// `[31:26]`; empty if it is no field of a register.
+    /// `[31:26]`; empty if it is not a field of a register.
     pub(super) bits: String,
     pub(super) value: String,
     pub(super) meaning: String,
@@ -44,7 +44,7 @@ impl Field {
         Self { name: name.into(), bits, value, meaning: meaning.into() }
     }
 
-    /// A field that has no bits of its own.
+    /// A field without bits of its own.
     pub(super) fn named(name: &str, value: impl Into<String>, meaning: impl Into<String>) -> Self {
         Self { name: name.into(), bits: String::new(), value: value.into(), meaning: meaning.into() }
     }

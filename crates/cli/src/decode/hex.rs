@@ -1,14 +1,14 @@
-//! Bytes as `hexdump -C`, `xxd` and plain hexadecimal have them.
+//! Bytes in the formats of `hexdump -C`, `xxd` and plain hexadecimal.
 
 use crate::parse;
 
-/// Bytes of a dump at most, with what `*` stands for.
+/// The largest dump in bytes, including the lines that `*` stands for.
 const LIMIT: usize = 4 << 20;
 
 /// The bytes of digits alone, or of lines that each begin with an offset.
 ///
 /// # Errors
-/// A message with the form that was expected, and the line that came.
+/// A message with the expected form, and the line found.
 pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
     let is_dump = text.trim_start().split([':', ' ', '\n']).next().is_some_and(|offset| {
         let rest = text.trim_start().get(offset.len()..).unwrap_or_default();
@@ -47,7 +47,7 @@ pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
     if bytes.is_empty() { Err("expected hexadecimal digits, got none".into()) } else { Ok(bytes) }
 }
 
-/// `*`: the line before, up to `end`.
+/// `*`: repeats the line before, up to `end`.
 fn repeat(bytes: &mut Vec<u8>, end: usize) {
     let start = bytes.len().saturating_sub(16);
     let line = bytes.get(start..).unwrap_or_default().to_vec();
@@ -90,7 +90,7 @@ mod tests {
              00000010  10 11                                             |..|\n00000012\n",
             "00000000: 0001 0203 0405 0607 0809 0a0b 0c0d 0e0f  ................\n\
              00000010: 1011                                     ..\n",
-            // Not from the beginning; the text of the bytes looks like digits.
+            // Not from the beginning; the text column looks like digits.
             "00000100: 0001 0203 0405 0607 0809 0a0b 0c0d 0e0f  00 11 22 33 4455\n00000110: 1011  ab\n",
         ] {
             assert_eq!(bytes(text), Ok(expected.clone()), "{text}");

@@ -1,4 +1,4 @@
-//! `seawall decode`: syndromes, events, records of errors and whole logs in words.
+//! `seawall decode`: explains syndromes, events, error records and whole logs in words.
 
 mod cper;
 mod events;
@@ -65,7 +65,7 @@ Examples:
 Exit codes: 0 something was explained; 1 a log has nothing to explain, or a record contradicts itself; 2 a value is not
 a number; 3 a file cannot be read. docs/decode.md has the fields of the JSON.";
 
-/// Says on stderr how something was read, unless `--quiet`.
+/// Notes on stderr about how a value was read, unless `--quiet`.
 #[derive(Clone, Copy)]
 struct Notes {
     quiet: bool,

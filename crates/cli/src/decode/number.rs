@@ -1,4 +1,4 @@
-//! Numbers as they stand in logs: with and without `0x`, in brackets, in pairs, in the middle of a line.
+//! Numbers as they appear in logs: with and without `0x`, in brackets, in pairs, in the middle of a line.
 
 use std::num::IntErrorKind;
 
@@ -6,7 +6,7 @@ use seawall_arm::Esr;
 
 use super::log::rules::{self, Register};
 
-/// The register that a number is read as.
+/// The register of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Esr,
@@ -23,11 +23,11 @@ pub(super) struct Given {
     pub(super) notes: Vec<String>,
 }
 
-/// The numbers of all arguments. An argument that is no number may be a line of a log; all of them together may be one,
-/// parted at its blanks.
+/// The numbers of all arguments. An argument that is not a number may be a line of a log; all arguments
+/// together may be one, split at its blanks.
 ///
 /// # Errors
-/// A message that says which form was expected.
+/// A message with the expected form.
 pub(super) fn all(arguments: &[String], kind: Kind) -> Result<Vec<Given>, String> {
     let each: Result<Vec<Vec<Given>>, String> =
         arguments.iter().map(|argument| one(argument, kind)).collect();
@@ -45,7 +45,7 @@ pub(super) fn all(arguments: &[String], kind: Kind) -> Result<Vec<Given>, String
 fn one(argument: &str, kind: Kind) -> Result<Vec<Given>, String> {
     match number(argument, kind) {
         Ok(mut given) => {
-            // No ESR is so small: class 0 comes with IL.
+            // No ESR is that small: class 0 comes with IL.
             if kind == Kind::Esr && given.notes.is_empty() && (1..Esr::IL).contains(&given.value) {
                 let value = given.value;
                 given.notes.push(format!(
@@ -78,7 +78,7 @@ fn number(text: &str, kind: Kind) -> Result<Given, String> {
     let is_decimal = digits.bytes().all(|byte| byte.is_ascii_digit());
     let is_hex = matches!(kind, Kind::Dfsr | Kind::Ifsr) || digits.len() >= 7 || !is_decimal;
     let value = radix(text, &digits, if is_hex { 16 } else { 10 })?;
-    // Leading zeroes are a kernel's; numbers below 10 are the same either way.
+    // A kernel writes leading zeroes; numbers below 10 are the same either way.
     let is_ambiguous = is_decimal && digits.len() > 1 && !digits.starts_with('0');
     let notes = match kind {
         Kind::Esr | Kind::Spsr if is_ambiguous => vec![both_readings(&digits, is_hex, kind)],
@@ -89,7 +89,7 @@ fn number(text: &str, kind: Kind) -> Result<Given, String> {
 
 fn radix(text: &str, digits: &str, radix: u32) -> Result<u64, String> {
     match u64::from_str_radix(digits, radix) {
-        // from_str_radix takes a sign.
+        // from_str_radix accepts a sign.
         Ok(number) if !digits.starts_with('+') => Ok(number),
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
             Err(format!("expected a number of at most 64 bits, got `{text}`"))
@@ -101,7 +101,7 @@ fn radix(text: &str, digits: &str, radix: u32) -> Result<u64, String> {
     }
 }
 
-/// `0x25/0x96000210`: the class and the ESR that it is of.
+/// `0x25/0x96000210`: the class, and the ESR with that class.
 fn pair(text: &str, class: &str, esr: &str) -> Result<Given, String> {
     let prefixed = |text: &str| if text.starts_with("0x") { text.to_owned() } else { format!("0x{text}") };
     let mut given = number(&prefixed(esr), Kind::Esr)?;
@@ -133,8 +133,8 @@ fn both_readings(digits: &str, is_hex: bool, kind: Kind) -> String {
     format!("`{digits}` is read as decimal: {decimal}; in hexadecimal it would be {hex}{fsr}")
 }
 
-/// The values of a line of a log that [`rules`] finds, of this kind. Without a kind (an ESR is what is read if none is
-/// given) an FSR is one, too.
+/// The values of this kind that [`rules`] finds in a line of a log. Without an option, which means an ESR, an
+/// FSR counts too.
 fn by_rules(line: &str, kind: Kind) -> Vec<Given> {
     let of_kind = |found: rules::Found| {
         let kind = match (kind, found.register) {
@@ -149,10 +149,10 @@ fn by_rules(line: &str, kind: Kind) -> Vec<Given> {
     rules::registers(line.as_bytes()).into_iter().filter_map(of_kind).collect()
 }
 
-/// The values of a line: those that [`rules`] finds, or the only number that has a prefix or 7 digits.
+/// The values of a line: those that [`rules`] finds, or the only number with a prefix or 7 digits.
 ///
 /// # Errors
-/// A message that says which form was expected; empty if the line has no number at all.
+/// A message with the expected form; empty if the line has no number at all.
 fn in_line(line: &str, kind: Kind) -> Result<Vec<Given>, String> {
     let found = by_rules(line, kind);
     if !found.is_empty() {

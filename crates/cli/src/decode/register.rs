@@ -8,7 +8,7 @@ use super::number::Kind;
 /// A register's value in words.
 ///
 /// # Errors
-/// A message with the width that was expected, if the register is narrower.
+/// A message with the expected width, if the register is narrower.
 pub(super) fn explain(kind: Kind, value: u64) -> Result<Explained, String> {
     Ok(match kind {
         Kind::Esr => explain_esr(value),
@@ -35,7 +35,7 @@ fn explain_esr(value: u64) -> Explained {
     explained("esr", value, esr.to_string(), rows)
 }
 
-/// The meaning of a field of a data abort, an instruction abort or an SError; empty if its name says it.
+/// The meaning of a field of a data abort, an instruction abort or an SError; empty if its name is clear.
 fn meaning(esr: Esr, name: &str) -> String {
     let on = |yes: bool, then: &str, otherwise: &str| if yes { then } else { otherwise }.to_string();
     match (esr.syndrome(), name) {

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     trace: bool,
 }
 
-/// The policies in the order of the columns, with what each stands for.
+/// The policies in the order of the columns, with their meaning.
 const POLICIES: [(&str, &str, &str); 3] = [
     ("serror", "SError", "what KVM does today"),
     ("mainline", "mainline", "data abort, no ESR"),

@@ -1,4 +1,4 @@
-//! One run of the demo's guest, and what must come of it.
+//! One run of the demo's guest, and its expected outcome.
 
 use seawall::telemetry::ErrorReport;
 use seawall::{Outcome, Rules};
@@ -9,7 +9,7 @@ use seawall_vmm::{Config, End, Guest, SoftwareMachine};
 use super::screen;
 use crate::watch::{Seen, Watch};
 
-/// The guest ends within so many instructions.
+/// The limit of instructions for the guest.
 const LIMIT: u64 = 200_000_000;
 
 /// The task whose code goes bad.
@@ -17,7 +17,7 @@ pub(super) const CODE_VICTIM: &str = "web";
 /// The task whose data goes bad.
 pub(super) const DATA_VICTIM: &str = "db";
 
-/// What one run came to.
+/// The outcome of one run.
 pub(super) struct Run {
     pub(super) policy: &'static str,
     pub(super) report: Report,
@@ -35,7 +35,7 @@ pub(super) struct Saw {
 }
 
 impl Run {
-    /// How many tasks the guest itself reports alive, with right results.
+    /// The number of tasks that the guest itself reports alive, with correct results.
     pub(super) fn survivors(&self) -> usize {
         let alive = |task: &&seawall_guest::TaskReport| {
             task.state == TaskState::Alive && task.checksum == Checksum::Ok
@@ -43,13 +43,13 @@ impl Run {
         self.report.tasks.iter().filter(alive).count()
     }
 
-    /// What the guest's handlers saw, from its console.
+    /// The reports of the guest's handlers, from its console.
     pub(super) fn saw(&self) -> Vec<Saw> {
         let aborts =
             self.report.seas.iter().map(|sea| Saw { esr: sea.esr, far: sea.far, did: sea.text.clone() });
         let panics = self.report.panics.iter().map(|panic| Saw {
             esr: panic.esr,
-            // FAR_EL1 is not set by an SError.
+            // An SError does not set FAR_EL1.
             far: None,
             did: format!("kernel panic: {}", panic.reason),
         });
@@ -123,7 +123,7 @@ pub(super) fn run(name: &'static str, trace: bool) -> Result<Run, Box<dyn std::e
     Ok(Run { policy: name, report, errors, error_reports, console, instructions })
 }
 
-/// What must come of a run under a policy: kernel, tasks, and the ESRs that its handlers saw.
+/// The expected outcome of a run under a policy: kernel, tasks, and the ESRs that its handlers saw.
 struct Expected {
     kernel: KernelEnd,
     tasks: [(&'static str, TaskState); 4],
@@ -151,7 +151,7 @@ fn expected(policy: &str) -> Expected {
     }
 }
 
-/// What of a run is not what it must be; empty if all is.
+/// The mismatches of a run; empty if everything is as expected.
 pub(super) fn check(run: &Run) -> Vec<String> {
     let expected = expected(run.policy);
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! What the demo shows a person.
+//! The demo's output for people.
 
 use std::ops::Range;
 
@@ -80,7 +80,7 @@ fn task(run: &Run, name: &str) -> (String, Tone) {
     }
 }
 
-/// The error of one kind, and what each policy made of it, with an empty line after it.
+/// The error of one kind with its outcome under each policy, and an empty line after it.
 fn errors(runs: &[Run], access: Access) -> Vec<String> {
     let of = |run: &Run| run.errors.iter().find(|outcome| outcome.error.access == access).copied();
     let Some(outcome) = runs.iter().find_map(of) else { return Vec::new() };
@@ -114,7 +114,7 @@ fn status(esr: Esr) -> FaultStatus {
     FaultStatus::from_bits(esr.bits() as u8 & 0x3f)
 }
 
-/// What was injected, and the ESR and FAR that the guest's own handler reported.
+/// The injection, and the ESR and FAR that the guest's own handler reported.
 fn delivered(run: &Run, outcome: &Outcome) -> String {
     let Action::Injected { injection, guest } = &outcome.action else {
         return "stopped".into();
@@ -133,7 +133,7 @@ fn delivered(run: &Run, outcome: &Outcome) -> String {
     }
 }
 
-/// The FAR that goes with an abort; an SError has none.
+/// The FAR of an abort; an SError has none.
 fn far(outcome: &Outcome, esr: u64) -> Option<u64> {
     let is_serror = esr >> 26 == 0x2f;
     if is_serror { None } else { outcome.error.gva }

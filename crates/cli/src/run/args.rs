@@ -155,7 +155,7 @@ pub(crate) struct Args {
     pub(super) timeout: Option<u64>,
 }
 
-/// What a guest runs on.
+/// The backend of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Backend {
     Auto,
@@ -164,12 +164,12 @@ pub(super) enum Backend {
 }
 
 impl Args {
-    /// The table of the policy, which the command line knows to be one.
+    /// The table of the policy, whose name the command line has checked.
     pub(super) fn rules(&self) -> Rules {
         self.policy.parse().unwrap_or_default()
     }
 
-    /// The kernel's file; empty if the run goes on from a snapshot.
+    /// The kernel's file; empty if the run continues from a snapshot.
     pub(super) fn kernel(&self) -> &Path {
         self.kernel.as_deref().or(self.file.as_deref()).unwrap_or(Path::new(""))
     }
@@ -182,17 +182,18 @@ impl Args {
         self.metrics.is_some()
     }
 
-    /// The endpoint for Prometheus, if one is wanted, until it is dropped.
+    /// The endpoint for Prometheus, if requested, until it is dropped.
     pub(super) fn metrics(&self) -> Result<Option<Endpoint>, Failure> {
         self.metrics.map(Endpoint::new).transpose()
     }
 
-    /// A person sees the guest's console, and types on it.
+    /// Returns true if a person sees the guest's console and types on it.
     pub(super) fn is_at_terminal(&self) -> bool {
         !self.json && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
     }
 
-    /// Somebody types: standard input if that was asked for, or a terminal on both ends. `leave` is called when it is the end that was typed.
+    /// The source of input: standard input if it was requested, or a terminal on both ends. `leave` is called
+    /// when the user asks to leave.
     pub(super) fn keyboard(&self, leave: impl Fn() + Send + 'static) -> Keyboard {
         if self.stdin || self.is_at_terminal() { Keyboard::stdin(leave) } else { Keyboard::none() }
     }

@@ -1,4 +1,4 @@
-//! `--timeout`: a clock of its own, as neither a guest nor a device nor a file need ever come to an end.
+//! `--timeout`: a clock of its own, because a guest, a device or a file may never come to an end.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use super::keyboard;
 use crate::{exit, out};
 
-/// How long loading, or a write that nobody reads, may go on after the time is over. It is looked at this often.
+/// The extra time for loading, or for a write that nobody reads, after the time is over. It is also the
+/// interval of checks.
 const WAITING: Duration = Duration::from_millis(40);
-/// How many looks a run may take to come back that waits for no reader. It does so within a few milliseconds on a host that
-/// gives it a core.
+/// The number of checks that a run without a pending write may take to return. It does so within a few
+/// milliseconds on a host with a free core.
 const LOOKS: u32 = 100;
-/// How long the last words may wait for a reader.
+/// The time that the last messages may wait for a reader.
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
-/// When a run is to be over. Its time counts from when this is made.
+/// The end of a run's time, counted from the creation of this.
 pub(super) struct Deadline {
     started: Instant,
     limit: Option<Duration>,
@@ -29,9 +30,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Ends the run. It is empty while the guest is being loaded.
+    /// Ends the run. `None` while the guest is being loaded.
     end: Option<Box<dyn Fn() + Send>>,
-    /// The run came back, or does not need this any more.
+    /// True once the run returned, or does not need this any more.
     is_seen: bool,
 }
 
@@ -49,7 +50,7 @@ impl Deadline {
         Ok(Self { started, limit, shared })
     }
 
-    /// From now on a run is to be ended by this, which makes it look at the time.
+    /// Sets the way to end the run, which makes it check the time.
     pub(super) fn ends_by(&self, end: impl Fn() + Send + 'static) {
         self.shared.lock().end = Some(Box::new(end));
     }
@@ -58,7 +59,7 @@ impl Deadline {
         self.limit.is_some_and(|limit| limit <= self.started.elapsed())
     }
 
-    /// The run is over, for whatever reason, and only its end is left to report.
+    /// Notes that the run is over, for any reason, and only its end is left to report.
     pub(super) fn seen(&self) {
         self.shared.lock().is_seen = true;
         self.shared.changed.notify_all();
@@ -76,7 +77,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the run, and the process if the run does not come back.
+    /// Ends the run, and the process if the run does not return.
     fn watch(&self, started: Instant, limit: Duration) {
         let Some(until) = started.checked_add(limit) else { return };
         if self.is_seen_by(until) {
@@ -87,7 +88,7 @@ impl Shared {
         keyboard::restore_terminal();
         let last_words = format!("error: after {} s {what}", limit.as_secs());
         let (said, is_said) = std::sync::mpsc::channel();
-        // A thread of its own: stderr may be what nobody reads.
+        // A thread of its own, because stderr may have no reader.
         let spoken = std::thread::Builder::new().spawn(move || {
             out::stderr(last_words);
             let _ = said.send(());
@@ -98,7 +99,7 @@ impl Shared {
         std::process::exit(i32::from(exit::HUNG));
     }
 
-    /// Waits until the run is over, or gives the reason why it is not to be waited for.
+    /// Waits until the run is over, or returns the reason not to wait for it.
     fn holds_it_up(&self, is_running: bool) -> Option<&'static str> {
         for _ in 0..LOOKS {
             let writes = out::begun();
@@ -119,7 +120,7 @@ impl Shared {
         Some("the guest did not end, though nothing holds it up but the host")
     }
 
-    /// Waits until the run is over, or until then.
+    /// Waits until the run is over, or until this time.
     fn is_seen_by(&self, until: Instant) -> bool {
         let mut state = self.lock();
         while !state.is_seen {

@@ -1,4 +1,4 @@
-//! How a guest ended: its name, its exit code, and what to do about it.
+//! The end of a guest: its name, its exit code, and advice.
 
 use seawall_arm::Esr;
 use seawall_vmm::End;
@@ -6,31 +6,31 @@ use seawall_vmm::End;
 use super::signals;
 use crate::{Failure, exit};
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// By what the guest did.
+    /// The guest ended it.
     Guest(End),
     /// The limit of instructions is reached.
     InstructionLimit,
     /// The limit of time is reached, seconds.
     TimeLimit(u64),
-    /// The guest takes an exception at the first instruction of its own vector, for ever.
+    /// The guest takes an exception at the first instruction of its own vector, forever.
     BadVector {
-        /// PC, `ELR_EL1` and the vector: all the same address.
+        /// PC, `ELR_EL1` and the vector, which are all the same address.
         pc: u64,
         /// `ESR_EL1`.
         esr: Esr,
     },
-    /// Somebody ended it from the keyboard.
+    /// The user ended it from the keyboard.
     Keyboard,
-    /// Somebody ended it by this signal.
+    /// This signal ended it.
     Signal(i32),
     /// The command failed, not the guest.
     Failed(Failure),
 }
 
-/// Where the guest is that does not go on, as far as the backend knows.
+/// The position of a guest that does not go on, as far as the backend knows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Where {
     pub(super) pc: Option<u64>,
@@ -50,7 +50,7 @@ impl Where {
 }
 
 impl Ending {
-    /// For programs.
+    /// The name for programs.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Guest(End::PowerOff) => "power-off",
@@ -71,17 +71,17 @@ impl Ending {
         }
     }
 
-    /// Whether a machine that reboots does so now: a panicking kernel asks for it, or would have.
+    /// Returns true if a machine that reboots does so now: a panicking kernel asks for it, or would have.
     pub(super) fn wants_reboot(&self) -> bool {
         matches!(self, Self::Guest(End::Reset | End::Panic { .. }))
     }
 
-    /// Whether the guest itself came to its end, and nothing went wrong.
+    /// Returns true if the guest itself came to its end, without a failure.
     pub(super) fn is_as_the_guest_wanted(&self) -> bool {
         matches!(self, Self::Guest(End::PowerOff | End::Reset))
     }
 
-    /// For the shell.
+    /// The exit code for the shell.
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Guest(End::PowerOff) | Self::Keyboard => 0,
@@ -93,13 +93,13 @@ impl Ending {
                 exit::HUNG
             }
             Self::Guest(_) => exit::UNSUPPORTED,
-            // As a shell tells of a process that a signal ended.
+            // As a shell reports a process that a signal ended.
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             Self::Failed(failure) => failure.code,
         }
     }
 
-    /// Why it ended, and what to do about it.
+    /// The reason for the end, and advice.
     pub(super) fn explain(&self, at: Where) -> String {
         let (pc, after) = (at.pc(), at.after());
         match self {

@@ -10,7 +10,7 @@ use super::machine::Machine;
 use crate::parse::{Keep, Moment};
 use crate::{Failure, exit};
 
-/// The snapshot that is to be taken.
+/// The requested snapshot.
 pub(super) struct Keeper<'a>(Option<&'a Keep>);
 
 impl<'a> Keeper<'a> {
@@ -18,7 +18,7 @@ impl<'a> Keeper<'a> {
         Self(keep)
     }
 
-    /// Instructions until it is due, as far as that is known.
+    /// Instructions until it is due, if that is known.
     pub(super) fn left(&self, now: u64) -> u64 {
         match self.0 {
             Some(Keep { when: Moment::Count(count), .. }) => count.saturating_sub(now).max(1),
@@ -26,7 +26,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Takes it if it is due by the number of instructions; gives the file's name if it did.
+    /// Takes it if it is due by the number of instructions; returns the file's name if it did.
     pub(super) fn at_count(&mut self, machine: &mut dyn Machine) -> Result<Option<&'a Path>, Failure> {
         let now = machine.when().instructions.unwrap_or_default();
         self.take_if(machine, |when| matches!(when, Moment::Count(count) if *count <= now))
@@ -46,7 +46,7 @@ impl<'a> Keeper<'a> {
         self.take_if(machine, |when| matches!(when, Moment::End))
     }
 
-    /// The file that was not written, as its moment did not come.
+    /// The file that was not written, because its moment never came.
     pub(super) fn missed(&self) -> Option<&'a Path> {
         self.0.map(|keep| keep.path.as_path())
     }
@@ -68,10 +68,11 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// Bytes that a snapshot may have attached if disks are given: it holds the sectors that the guest wrote.
+/// The largest attachment of a snapshot with disks, in bytes: it holds the sectors that the guest wrote.
 const WITH_DISKS: u64 = 1 << 30;
 
-/// Reads the snapshot that a run goes on from: of a machine with as much RAM as by default may be, or as `memory`.
+/// Reads the snapshot from which a run continues: of a machine with as much RAM as the default limit, or as
+/// `memory`.
 pub(super) fn load(path: &Path, memory: u64, has_disks: bool) -> Result<Snapshot, Failure> {
     let failure = |error: &dyn std::fmt::Display| {
         Failure::new(exit::FILE, format!("--restore {}: {error}", path.display()))
@@ -85,7 +86,7 @@ pub(super) fn load(path: &Path, memory: u64, has_disks: bool) -> Result<Snapshot
     Snapshot::load_within(BufReader::new(file), &limits).map_err(|error| failure(&with_source(&error)))
 }
 
-/// An error with what it comes from.
+/// An error with its causes.
 fn with_source(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),

@@ -1,8 +1,8 @@
-//! What is kept of something that may come for ever: the first of it, the last of it, and how much there was.
+//! The kept part of an endless series: its first and last items, and their number.
 
 use std::collections::VecDeque;
 
-/// The first and the last, up to so many each.
+/// The first and the last items, up to a limit for each.
 #[derive(Debug)]
 pub(super) struct FirstAndLast<T> {
     most: usize,
@@ -12,7 +12,7 @@ pub(super) struct FirstAndLast<T> {
 }
 
 impl<T> FirstAndLast<T> {
-    /// Keeps `most` of the first and as many of the last.
+    /// Keeps up to `most` first items, and as many last ones.
     pub(super) fn new(most: usize) -> Self {
         Self { most, first: Vec::new(), last: VecDeque::new(), count: 0 }
     }
@@ -29,17 +29,17 @@ impl<T> FirstAndLast<T> {
         self.last.push_back(item);
     }
 
-    /// How many there were.
+    /// The number of items.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// How many there were between the first and the last.
+    /// The number of items between the first and the last.
     pub(super) fn left_out(&self) -> u64 {
         self.count - (self.first.len() + self.last.len()) as u64
     }
 
-    /// The first, and the last.
+    /// The first items, and the last.
     pub(super) fn into_parts(self) -> (Vec<T>, Vec<T>) {
         (self.first, self.last.into())
     }

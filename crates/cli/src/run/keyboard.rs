@@ -1,4 +1,4 @@
-//! What is typed on the guest's console: a terminal, key by key, or whatever standard input is.
+//! Input for the guest's console: a terminal, key by key, or any other standard input.
 
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd as _;
@@ -11,26 +11,26 @@ use std::time::Duration;
 use rustix::fs::{FileType, fstat};
 use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
 
-/// Ctrl-a: the next key is for us.
+/// Ctrl-a: the next key is a command for us.
 const ESCAPE: u8 = 1;
 
-/// What came.
+/// Input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// For the guest.
+    /// Input for the guest.
     Bytes(Vec<u8>),
     /// Ctrl-a x: the user wants to leave.
     Leave,
-    /// There will be nothing more.
+    /// The end of the input.
     Nothing,
 }
 
-/// Bytes that are read at once.
+/// The number of bytes in one read.
 const CHUNK: usize = 4096;
-/// As many chunks wait for the guest to take them.
+/// The number of chunks that wait for the guest to take them.
 const CHUNKS: usize = 16;
 
-/// Somebody who types, or nobody.
+/// The source of input, or none.
 pub(super) struct Keyboard {
     from: From,
     terminal: Option<RawTerminal>,
@@ -38,9 +38,9 @@ pub(super) struct Keyboard {
 
 enum From {
     Nobody,
-    /// Standard input is a file, which is read as the guest takes it: a run with it is the same each time.
+    /// Standard input is a file, which is read as the guest takes it, so that each run with it is the same.
     File,
-    /// A thread reads standard input, which may have no end: no further than the guest takes it.
+    /// A thread reads standard input, which may have no end, no further than the guest takes it.
     Thread {
         typed: Receiver<Vec<u8>>,
         leaves: Arc<AtomicBool>,
@@ -48,13 +48,13 @@ enum From {
 }
 
 impl Keyboard {
-    /// Nobody types.
+    /// No input.
     pub(super) fn none() -> Self {
         Self { from: From::Nobody, terminal: None }
     }
 
-    /// Standard input types. `leave` is called when somebody wants to leave, whatever is typed before that and not yet
-    /// taken.
+    /// Input from standard input. `leave` is called when the user asks to leave, even if earlier input is not
+    /// yet taken.
     pub(super) fn stdin(leave: impl Fn() + Send + 'static) -> Self {
         let terminal = RawTerminal::new();
         if fstat(io::stdin().as_fd()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) {
@@ -69,22 +69,22 @@ impl Keyboard {
         Self { from: From::Thread { typed, leaves }, terminal }
     }
 
-    /// Whether somebody may still type.
+    /// Returns true if more input may come.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.from, From::Nobody)
     }
 
-    /// Whether a person sits there.
+    /// Returns true at a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal.is_some()
     }
 
-    /// Whether the user wants to leave, whatever else he typed.
+    /// Returns true if the user asked to leave, whatever other input there is.
     pub(super) fn wants_to_leave(&self) -> bool {
         matches!(&self.from, From::Thread { leaves, .. } if leaves.load(Ordering::Relaxed))
     }
 
-    /// What was typed since the last time; `None` if nothing was, within so long.
+    /// The input since the last call; `None` if there was none within `wait`.
     pub(super) fn typed(&mut self, wait: Duration) -> Option<Typed> {
         if self.wants_to_leave() {
             return Some(Typed::Leave);
@@ -106,14 +106,14 @@ impl Keyboard {
     }
 }
 
-/// The next of standard input; none at its end.
+/// The next chunk of standard input; `None` at its end.
 fn chunk() -> Option<Vec<u8>> {
     let mut buffer = [0; CHUNK];
     let read = io::stdin().lock().read(&mut buffer).ok().filter(|read| *read > 0)?;
     buffer.get(..read).map(<[u8]>::to_vec)
 }
 
-/// Reads standard input to its end, as far as somebody listens.
+/// Reads standard input to its end, as long as there is a receiver.
 fn read(listener: &SyncSender<Vec<u8>>) {
     while let Some(bytes) = chunk() {
         if listener.send(bytes).is_err() {
@@ -122,7 +122,8 @@ fn read(listener: &SyncSender<Vec<u8>>) {
     }
 }
 
-/// Reads a terminal's keys until the user wants to leave. As with any terminal, keys that nobody takes are lost.
+/// Reads a terminal's keys until the user asks to leave. As with any terminal, keys that nobody takes are
+/// lost.
 fn read_keys(listener: &SyncSender<Vec<u8>>, leaves: &AtomicBool, leave: &dyn Fn()) {
     let mut keys = Keys::default();
     while let Some(bytes) = chunk() {
@@ -145,8 +146,8 @@ struct Keys {
 }
 
 impl Keys {
-    /// What of the keys is for the guest, and whether the user wants to leave: ctrl-a x leaves, ctrl-a ctrl-a is one
-    /// ctrl-a, ctrl-a before any other key is dropped with it.
+    /// The guest's part of the keys, and true if the user asks to leave: ctrl-a x leaves, ctrl-a ctrl-a is
+    /// one ctrl-a, ctrl-a before any other key is dropped with it.
     fn take(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
         let (mut rest, mut leaves) = (Vec::new(), false);
         for &byte in bytes {
@@ -161,21 +162,21 @@ impl Keys {
     }
 }
 
-/// The terminal as it was.
+/// The terminal's original state.
 static BEFORE: OnceLock<Termios> = OnceLock::new();
 
-/// The terminal is as it was again: for a process that ends at once.
+/// Restores the terminal's original state, for a process that ends at once.
 pub(super) fn restore_terminal() {
     if let Some(before) = BEFORE.get() {
         let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Now, before);
     }
 }
 
-/// A terminal that gives each key as it is, until this is dropped.
+/// A terminal that passes on each key unchanged, until this is dropped.
 struct RawTerminal(Termios);
 
 impl RawTerminal {
-    /// `None` if standard input is no terminal.
+    /// `None` if standard input is not a terminal.
     fn new() -> Option<Self> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
@@ -184,7 +185,7 @@ impl RawTerminal {
         let before = tcgetattr(stdin.as_fd()).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
-        // What a bare-metal guest writes has line feeds alone.
+        // A bare-metal guest writes line feeds alone.
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
         let _ = BEFORE.set(before.clone());
         tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).ok()?;

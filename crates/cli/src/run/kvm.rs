@@ -1,9 +1,9 @@
-//! A guest on KVM: it runs on threads of its own while the loop looks around.
+//! A guest on KVM: it runs on threads of its own while the loop does its checks.
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub(super) use here::machine;
 
-/// Nobody comes here: there is no KVM to be opened.
+/// Never called, because there is no KVM to open.
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 pub(super) fn machine(
     _: seawall_vmm::Config,
@@ -28,30 +28,30 @@ mod here {
     use crate::run::output::When;
     use crate::watch::Watch;
 
-    /// Between two looks at the time.
+    /// The interval between checks of the time.
     const SLICE: Duration = Duration::from_millis(50);
-    /// Between two looks at what is typed, and at whether the guest has room for more.
+    /// The interval between checks of the input, and of the guest's room for more.
     const KEY_SLICE: Duration = Duration::from_millis(5);
 
-    /// A machine that ran, and what came of it.
+    /// A machine that ran, and its result.
     type Ran = (KvmMachine, Result<Option<End>, Error>);
 
     struct OnKvm {
-        /// Here while the guest stands still.
+        /// `Some` while the guest stands still.
         machine: Option<KvmMachine>,
-        /// The machine comes back by this when its guest has ended or was paused.
+        /// Returns the machine when its guest has ended or was paused.
         running: Option<Receiver<Ran>>,
         watch: Watch,
         pauser: Pauser,
         gauges: Gauges,
         keyboard: Keyboard,
-        /// Takes what is typed; there once something was.
+        /// Takes input; `Some` once there was any.
         typist: Option<SyncSender<Vec<u8>>>,
         ledger: Arc<Keeper>,
         started: Instant,
     }
 
-    /// A machine with this guest, which `watch` sees.
+    /// A machine with this guest, observed by `watch`.
     pub(in crate::run) fn machine(
         config: Config,
         guest: &Guest,
@@ -78,7 +78,7 @@ mod here {
             let (watch, (sender, running)) = (self.watch.clone(), mpsc::sync_channel(1));
             let run = move || {
                 let ended = machine.run_for(None);
-                // Nobody waits for a guest any more whose command has failed.
+                // If the command has failed, nobody waits for the guest any more.
                 let _ = sender.send((machine, ended));
                 watch.wake();
             };
@@ -111,11 +111,11 @@ mod here {
 
         fn stop(&mut self) -> Result<(), Failure> {
             let Some(running) = &self.running else { return Ok(()) };
-            // A vCPU may wait until somebody sees what its guest did.
+            // A vCPU may be waiting for somebody to see its guest's actions.
             self.watch.close();
             self.pauser.pause();
             let ran = running.recv().map_err(|_| Error::Panicked)?;
-            // An end that came only now is not the one that the run has.
+            // An end that comes only now is not the end of the run.
             self.came_back(ran).map(drop)
         }
 
@@ -124,7 +124,7 @@ mod here {
             Box::new(move || watch.wake())
         }
 
-        /// By a thread that may wait: a vCPU keeps its UART while its guest's console has no room.
+        /// Types on a thread that may wait: a vCPU holds its UART while its guest's console has no room.
         fn type_in(&mut self, bytes: &[u8]) -> usize {
             if bytes.is_empty() {
                 return 0;
@@ -147,7 +147,7 @@ mod here {
         }
 
         fn gauge(&mut self) {
-            // A guest whose records are not in its memory hears of it at its next error.
+            // A guest whose records are not in its memory learns of it at its next error.
             let _ = self.gauges.gauge();
         }
 
@@ -160,7 +160,7 @@ mod here {
         }
     }
 
-    /// Types on the guest's console, at the pace at which the guest takes it.
+    /// Types on the guest's console, at the guest's pace.
     fn type_all(keyboard: &Keyboard, typed: &Receiver<Vec<u8>>) {
         for mut bytes in typed {
             loop {

@@ -11,12 +11,12 @@ use super::ending::{Ending, Where};
 use super::output::When;
 use crate::{Failure, exit};
 
-/// How far a machine runs before the loop looks around: what is typed, the time, the numbers.
+/// The limits of a machine's run before the loop checks the input, the time and the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
-    /// Somebody types, and expects an echo.
+    /// True if a user types, and expects an echo.
     pub(super) is_typed_to: bool,
-    /// Instructions, where they are counted.
+    /// The number of instructions, if they are counted.
     pub(super) instructions: u64,
 }
 
@@ -25,22 +25,23 @@ pub(super) trait Machine {
     /// Its name on the command line: `--backend`.
     fn name(&self) -> &'static str;
 
-    /// Lets the guest run for a slice, or until it did something that the loop is to see, or was [woken](Self::waker).
-    /// Gives how the guest ended, if it did. Where it did not it may run on in the background.
+    /// Lets the guest run for a slice, until it did something for the loop, or until it was
+    /// [woken](Self::waker). Returns the guest's end, if it ended. Otherwise the guest may run on in the
+    /// background.
     fn run(&mut self, slice: Slice) -> Result<Option<End>, Failure>;
 
-    /// The guest stands still, until [`run`](Self::run) lets it go on.
+    /// Stops the guest until [`run`](Self::run) continues it.
     fn stop(&mut self) -> Result<(), Failure> {
         Ok(())
     }
 
-    /// Makes [`run`](Self::run) come back at once, from any thread.
+    /// A function that makes [`run`](Self::run) return at once, from any thread.
     fn waker(&self) -> Box<dyn Fn() + Send>;
 
-    /// Types this on the guest's console: how many bytes there was room for.
+    /// Types this on the guest's console; returns how many bytes it had room for.
     fn type_in(&mut self, bytes: &[u8]) -> usize;
 
-    /// The guest, which has ended, starts again: [`seawall_vmm::SoftwareMachine::reset`].
+    /// Starts the guest again after its end: [`seawall_vmm::SoftwareMachine::reset`].
     fn reset(&mut self, guest: &Guest) -> Result<(), Failure>;
 
     /// Brings the gauges of `metrics` up to date.
@@ -49,15 +50,15 @@ pub(super) trait Machine {
     /// The bad pages.
     fn ledger(&self) -> &Arc<Keeper>;
 
-    /// The guest's time, and how many instructions it did if they are counted.
+    /// The guest's time, and its number of instructions if they are counted.
     fn when(&self) -> When;
 
-    /// Where the guest is that stands still, as far as the machine knows.
+    /// The position of a guest that stands still, if the machine knows it.
     fn place(&mut self) -> Where {
         Where::default()
     }
 
-    /// The end of a guest that does the same for ever, which this machine knows of.
+    /// The end of a guest in an endless loop that this machine recognises.
     fn is_stuck(&mut self) -> Result<Option<Ending>, Failure> {
         Ok(None)
     }
@@ -67,18 +68,18 @@ pub(super) trait Machine {
         Err(needs_software("--poison", "memory goes bad at will"))
     }
 
-    /// The machine as it is now.
+    /// A snapshot of the machine's present state.
     fn snapshot(&mut self) -> Result<Snapshot, Failure> {
         Err(needs_software("--snapshot", "a run can be gone back to"))
     }
 
-    /// What this machine alone knows of a run: fields of the JSON object at its end.
+    /// Facts about a run that only this machine knows: fields of the JSON object at its end.
     fn report(&self) -> Vec<(&'static str, Value)> {
         Vec::new()
     }
 }
 
-/// An option that KVM cannot serve, and why.
+/// An option that KVM cannot serve, and the reason.
 pub(super) fn needs_software(option: &str, what: &str) -> Failure {
     let message =
         format!("--backend kvm and {option}: only on the software machine {what}; leave one of them out");

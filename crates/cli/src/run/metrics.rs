@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::{Failure, exit, out};
 
-/// How often what was measured is summed up, if nobody asks.
+/// The interval at which measurements are summed up without a request.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Answers `GET /metrics` until it is dropped.
 pub(super) struct Endpoint {
@@ -24,10 +24,10 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Listens, and says where.
+    /// Listens, and prints the address.
     ///
     /// # Errors
-    /// [`exit::UNAVAILABLE`] if the address cannot be had.
+    /// [`exit::UNAVAILABLE`] if the address is not available.
     pub(super) fn new(address: SocketAddr) -> Result<Self, Failure> {
         let failed = |error: &dyn std::fmt::Display| {
             let advice = "give an address of this host with a port that is free, or port 0 to get one";
@@ -63,7 +63,7 @@ impl Endpoint {
 }
 
 impl Drop for Endpoint {
-    /// Connections end with the runtime, whatever their clients do.
+    /// The connections end with the runtime, whatever their clients do.
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
@@ -82,7 +82,7 @@ fn recorder() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildErro
     Ok(numbers)
 }
 
-/// Sums up what was measured, for ever.
+/// Sums up measurements forever.
 async fn keep_up(numbers: &PrometheusHandle) {
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
@@ -91,12 +91,12 @@ async fn keep_up(numbers: &PrometheusHandle) {
     }
 }
 
-/// Log lines go to stderr: of these targets, or as `RUST_LOG` says. That is mostly set for other programs: what of it is
-/// not understood here is no error.
+/// Sends log lines to stderr: those of these targets, or those that `RUST_LOG` selects. Other programs mostly
+/// set that variable, so its unknown parts are not errors.
 pub(super) fn log(targets: Option<Targets>) {
     let from_environment = || std::env::var("RUST_LOG").ok()?.parse().ok();
     let Some(targets) = targets.or_else(from_environment) else { return };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    // There is no other subscriber in this program that could be in its way.
+    // This program has no other subscriber that could conflict.
     let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
 }

@@ -1,4 +1,4 @@
-//! `seawall run`: a guest of the user's own, on the software machine or on KVM.
+//! `seawall run`: the user's own guest, on the software machine or on KVM.
 
 mod args;
 mod deadline;
@@ -37,11 +37,11 @@ use output::{Limits, Output, When};
 use watched::Run;
 use why::Decider;
 
-/// What Linux is told if the user says nothing: where its console is, and to come back from a panic at once.
+/// The default command line for Linux: its console, and a reset right after a panic.
 const LINUX_COMMAND_LINE: &str = "console=ttyAMA0 panic=-1";
 /// The first line at a terminal.
 const HOW_TO_LEAVE: &str = "Ctrl-A X leaves the guest; every other key goes to it";
-/// Instructions that a guest gets without a terminal, if the user says nothing.
+/// The default limit of instructions for a guest without a terminal.
 const MAX_INSNS: u64 = 10_000_000_000;
 
 pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
@@ -69,7 +69,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         let machine = SoftwareMachine::resume(&snapshot, config, Box::new(watch.clone()))?;
         return Run::new(args, Box::new(machine), watch, output, &deadline)?.run(None);
     }
-    // A file is read as far as it fits: first of all the size must make sense.
+    // A file is read as far as it fits, so check the size first.
     Config::new(args.memory).checked_memory()?;
     check_poison(args, args.memory)?;
     let guest = guest(args)?;
@@ -86,12 +86,12 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     };
     let left = machine.ledger().with(Ledger::pages);
     output.starts(When::default(), None, bad - left, left);
-    // Unless it is to start again, its files are in its memory now.
+    // The guest's memory has its files now; keep them only for a restart.
     let guest = (args.reboot > 0).then_some(guest);
     Run::new(args, machine, watch, output, &deadline)?.run(guest.as_ref())
 }
 
-/// Whether the guest runs on KVM.
+/// Returns true if the guest runs on KVM.
 fn on_kvm(args: &Args) -> Result<bool, Failure> {
     let needs_machine = [
         ("--poison", "memory goes bad at will", !args.poison.is_empty()),
@@ -171,7 +171,7 @@ fn config(args: &Args) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// What is the host's of a machine, and no snapshot holds.
+/// The host's parts of a machine, which no snapshot holds.
 fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure> {
     let with = |rules: Rules, rule: &Rule| rules.with(rule.kind, rule.answer);
     config.policy = Box::new(args.rule.iter().fold(args.rules(), with));
@@ -192,7 +192,7 @@ fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure>
     Ok(())
 }
 
-/// What an error of the VMM is to the shell.
+/// The exit code of a VMM's error for the shell.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, advice) = match &error {

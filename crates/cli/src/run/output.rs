@@ -1,4 +1,4 @@
-//! Where the guest's console, the errors and the end go: stdout, stderr, a file of events.
+//! The output of the guest's console, the errors and the end: stdout, stderr, a file of events.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -18,14 +18,14 @@ use super::why::Decider;
 use crate::style::{bad, dim};
 use crate::{Failure, exit, out};
 
-/// A guest that says nothing for so long makes one wonder.
+/// The time of a guest's silence after which a person may wonder.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// When something happened, by the guest's own time: that of the software machine, or how long it has been running.
+/// The time of an event, by the guest's own clock: that of the software machine, or its running time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct When {
     pub(super) time: Duration,
-    /// On the software machine.
+    /// The count on the software machine.
     pub(super) instructions: Option<u64>,
 }
 
@@ -52,39 +52,39 @@ impl<T> Event<T> {
     }
 }
 
-/// When a person is shown that the guest still runs.
+/// The conditions under which a person is shown that the guest still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ShowsProgress {
     Never,
-    /// The guest's console is seen: until there is something on it.
+    /// The guest's console is visible: until it shows something.
     UntilFirstByte,
-    /// Nobody sees the guest's console, but somebody sees stderr.
+    /// The guest's console is not visible, but stderr is.
     WhenSilent,
 }
 
-/// Errors that the report has of the first and of the last, and bytes of the console.
+/// The number of first and of last errors in the report, and of bytes of the console.
 const ERRORS: usize = 1000;
 const CONSOLE: usize = 1 << 20;
 
-/// What may be written, bytes.
+/// The limits of output in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Of the guest's console.
+    /// The limit of the guest's console.
     pub(super) console: u64,
-    /// Of the file of events.
+    /// The limit of the file of events.
     pub(super) events: u64,
 }
 
 /// The file of events.
 struct Events {
     file: File,
-    /// Bytes that may still be written.
+    /// The number of bytes left.
     left: u64,
     left_out: u64,
 }
 
 impl Events {
-    /// Writes a line if there is room, and gives whether this is the first for which there is none.
+    /// Writes a line if there is room; returns true if it is the first without room.
     fn write(&mut self, line: &str) -> (io::Result<()>, bool) {
         let size = line.len() as u64 + 1;
         if self.left_out == 0 && size <= self.left || self.left == u64::MAX {
@@ -104,27 +104,27 @@ struct End<'a> {
     events_left_out: Option<u64>,
 }
 
-/// Where things go.
+/// The destinations of output.
 pub(super) struct Output {
     json: bool,
     events: Option<Events>,
-    /// Of it only with `json`.
+    /// The kept part of the console, only with `json`.
     console: FirstAndLast<u8>,
-    /// Bytes that may still be written of the guest's console, of so many.
+    /// The number of bytes left for the guest's console, and its limit.
     console_left: u64,
     limits: Limits,
-    /// The guest's console stands in the middle of a line.
+    /// True if the guest's console is in the middle of a line.
     is_mid_line: bool,
     errors: FirstAndLast<ErrorReport>,
     unanswered: FirstAndLast<AccessReport>,
     device_errors: u64,
     progress: Option<ProgressBar>,
     shows_progress: ShowsProgress,
-    /// Errors alone are said.
+    /// True if only errors are printed.
     quiet: bool,
     decider: Decider,
     last_seen: Instant,
-    /// The first that went wrong where it could not be said.
+    /// The first failure that could not be reported.
     failure: Option<Failure>,
 }
 
@@ -170,7 +170,7 @@ impl Output {
         })
     }
 
-    /// The guest wrote this.
+    /// Writes the guest's output.
     pub(super) fn console(&mut self, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
         if self.json {
@@ -209,14 +209,14 @@ impl Output {
         }
     }
 
-    /// A line of our own, on stderr; not behind half a line of the guest's.
+    /// Writes our own line to stderr, and never after an unfinished line of the guest.
     pub(super) fn note(&mut self, text: impl Display) {
         if !self.json && !self.quiet {
             self.line(dim(format!("seawall: {text}")));
         }
     }
 
-    /// Something that went wrong, on stderr.
+    /// Writes an error to stderr.
     pub(super) fn error(&mut self, text: impl Display) {
         self.line(format!("{}: {text}", bad("error")));
     }
@@ -230,7 +230,7 @@ impl Output {
         }
     }
 
-    /// Says that the guest still runs, if it has said nothing for long, and only to a person.
+    /// Tells a person that the guest still runs, after a long silence.
     pub(super) fn progress(&mut self, when: When) {
         if self.shows_progress == ShowsProgress::Never || self.last_seen.elapsed() < QUIET {
             return;
@@ -249,7 +249,7 @@ impl Output {
         }
     }
 
-    /// A memory error was handled.
+    /// Reports a handled memory error.
     pub(super) fn memory_error(&mut self, when: When, report: &ErrorReport, outcome: &Outcome) {
         self.note(outcome);
         let explain = |stop| self.decider.explain(report.vcpu, &outcome.error, stop);
@@ -258,7 +258,7 @@ impl Output {
             Action::DryRun(_) => self.note(explain(None)),
             _ => {}
         }
-        // The report has the time itself.
+        // The report contains the time.
         self.event(&Event {
             name: "memory-error",
             guest_time_ns: None,
@@ -270,7 +270,7 @@ impl Output {
         }
     }
 
-    /// Nobody answered an access.
+    /// Reports an unanswered access.
     pub(super) fn unanswered(&mut self, when: When, report: &AccessReport, outcome: &UnansweredOutcome) {
         self.note(outcome);
         self.event(&Event {
@@ -284,14 +284,14 @@ impl Output {
         }
     }
 
-    /// A device met bad memory.
+    /// Reports that a device met bad memory.
     pub(super) fn device_error(&mut self, when: When, address: u64) {
         self.note(format!("a device was to read bad memory at gpa {address:#x}: it told its driver so"));
         self.event(&Event::new("device-error", when, json!({ "gpa": hex(address) })));
         self.device_errors += 1;
     }
 
-    /// Memory went bad.
+    /// Reports that memory went bad.
     pub(super) fn poisoned(&mut self, when: When, range: &Range<u64>, page: Option<&str>) {
         let fields =
             json!({ "gpa": hex(range.start), "bytes": range.end.saturating_sub(range.start), "page": page });
@@ -301,8 +301,8 @@ impl Output {
         }
     }
 
-    /// The guest is about to start, or starts again for a reason: so many bad pages were healed, so many are left out of
-    /// its memory.
+    /// Reports the start of the guest, or a restart with its reason, with the number of healed bad pages and
+    /// of those left out of its memory.
     pub(super) fn starts(&mut self, when: When, reboot: Option<&str>, healed: u64, left_out: u64) {
         let pages = |count| format!("{count} bad {}", if count == 1 { "page" } else { "pages" });
         let counts = format!("{} healed, {left_out} left out of the guest's memory", pages(healed));
@@ -324,7 +324,7 @@ impl Output {
         self.event(&event);
     }
 
-    /// The run is over.
+    /// Reports the end of the run.
     pub(super) fn end(&mut self, when: When, outcome: &str, text: &str) {
         self.end_progress();
         let left_out = self.events.as_ref().map_or(0, |events| events.left_out);
@@ -336,7 +336,7 @@ impl Output {
         self.event(&Event::new("end", when, End { outcome, text, events_left_out: left_out }));
     }
 
-    /// Says how the run ended, with this exit code.
+    /// Prints the end of the run, with this exit code.
     pub(super) fn say_end(&mut self, code: u8, text: &str) {
         if self.quiet && !self.json && code != 0 {
             self.error(text);
@@ -345,10 +345,10 @@ impl Output {
         }
     }
 
-    /// One JSON object on stdout, if that is what was asked for: `report`, and what was seen here.
+    /// Prints one JSON object on stdout, if requested: `report`, with the output seen here.
     ///
     /// # Errors
-    /// The first write that failed, of all since the beginning.
+    /// The first failed write since the beginning.
     pub(super) fn finish(&mut self, mut report: Value) -> Result<(), Failure> {
         if self.json {
             put(&mut report, "errors", &mut self.errors);
@@ -369,7 +369,7 @@ impl Output {
     }
 
     /// # Errors
-    /// The first write that failed: there is no use in going on.
+    /// The first failed write: there is no use in going on.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         self.failure.take().map_or(Ok(()), Err)
     }
@@ -397,7 +397,7 @@ impl Output {
     }
 }
 
-/// What is kept of a list, and how much of it there was: `name`, `name_count` and `name_left_out`.
+/// Adds the kept part of a list, and its size: `name`, `name_count` and `name_left_out`.
 fn put<T: Serialize>(report: &mut Value, name: &str, list: &mut FirstAndLast<T>) {
     let list = std::mem::replace(list, FirstAndLast::new(0));
     report[format!("{name}_count")] = list.count().into();

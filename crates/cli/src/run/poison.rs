@@ -1,14 +1,13 @@
-//! The memory that will go bad: when an instruction is reached, or once the guest has named its page. And what became
-//! of it.
+//! The memory that will go bad, at an instruction or once the guest has named its page, and its outcome.
 
 use std::ops::Range;
 
 use crate::parse::{Place, Poison};
 
-/// How a guest names a page, anywhere in a line: `seawall: page NAME 0xPA`, guest physical.
+/// The text by which a guest names a page, anywhere in a line: `seawall: page NAME 0xPA`, guest physical.
 const NAMES_A_PAGE: &str = "seawall: page ";
 
-/// Names of pages that are kept to tell of.
+/// The number of page names that are kept for messages.
 const MOST_NAMES: usize = 64;
 
 /// A page that the guest named.
@@ -19,13 +18,13 @@ pub(super) fn named_page(line: &str) -> Option<(&str, u64)> {
     Some((name, u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?))
 }
 
-/// Bytes of a line, which is bad as a whole.
+/// Size of a line in bytes; a line is bad as a whole.
 const LINE: u64 = 64;
 
 /// A range that will go bad.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    /// At this many instructions.
+    /// The number of instructions.
     pub(super) at: u64,
     /// Physical addresses.
     pub(super) range: Range<u64>,
@@ -33,18 +32,18 @@ pub(super) struct Due {
     pub(super) page: Option<String>,
 }
 
-/// What is still to go bad.
+/// The ranges that have not gone bad yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
-    /// In the order of their time.
+    /// Ranges in the order of their time.
     due: Vec<Due>,
     /// Pages that the guest has not named yet.
     pages: Vec<(String, Poison)>,
-    /// The names that the guest gave, each once, in their order: the first of them.
+    /// The guest's names, each once, in order, up to the limit.
     names: Vec<String>,
-    /// What went bad, and whether the guest consumed it.
+    /// The bad ranges, with true for those that the guest consumed.
     bad: Vec<(Due, bool)>,
-    /// Something was consumed, and nobody knows where: on a table walk.
+    /// True if bad memory was consumed at an unknown address, on a table walk.
     consumed_somewhere: bool,
 }
 
@@ -62,11 +61,11 @@ impl Schedule {
 
     fn add(&mut self, at: u64, start: u64, len: u64, page: Option<String>) {
         self.due.push(Due { at, range: start..start.saturating_add(len), page });
-        // Stable: what was given first goes bad first.
+        // A stable sort: for equal times the first option goes first.
         self.due.sort_by_key(|due| due.at);
     }
 
-    /// The guest names a page, at so many instructions.
+    /// Notes that the guest named a page, after this many instructions.
     pub(super) fn named(&mut self, name: &str, address: u64, now: u64) {
         if self.names.len() < MOST_NAMES && self.names.iter().all(|known| known != name) {
             self.names.push(name.to_owned());
@@ -78,18 +77,18 @@ impl Schedule {
         }
     }
 
-    /// The next that is due by now.
+    /// Takes the next range that is due by now.
     pub(super) fn take(&mut self, now: u64) -> Option<Due> {
         let is_due = self.due.first().is_some_and(|due| due.at <= now);
         is_due.then(|| self.due.remove(0))
     }
 
-    /// This is bad now.
+    /// Notes that this range is bad now.
     pub(super) fn is_bad(&mut self, due: Due) {
         self.bad.push((due, false));
     }
 
-    /// Bad memory was consumed, at this physical address, or nobody knows where.
+    /// Notes that bad memory was consumed, at this physical address or at an unknown one.
     pub(super) fn consumed(&mut self, address: Option<u64>) {
         let Some(address) = address else {
             self.consumed_somewhere = true;
@@ -103,23 +102,23 @@ impl Schedule {
         }
     }
 
-    /// What went bad and was certainly never consumed.
+    /// The bad ranges that were certainly never consumed.
     pub(super) fn unconsumed(&self) -> impl Iterator<Item = &Due> {
         let is_known = !self.consumed_somewhere;
         self.bad.iter().filter(move |(_, is_consumed)| is_known && !is_consumed).map(|(due, _)| due)
     }
 
-    /// The names that the guest gave to pages.
+    /// The guest's names for pages.
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Instructions until the next is due.
+    /// Instructions until the next range is due.
     pub(super) fn left(&self, now: u64) -> u64 {
         self.due.first().map_or(u64::MAX, |due| due.at.saturating_sub(now))
     }
 
-    /// How many have not gone bad yet, because their time has not come.
+    /// The number of ranges whose time has not come yet.
     pub(super) fn to_come(&self) -> usize {
         self.due.len()
     }
@@ -129,7 +128,7 @@ impl Schedule {
         self.pages.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Whether nothing more will go bad.
+    /// Returns true if nothing more will go bad.
     pub(super) fn is_empty(&self) -> bool {
         self.due.is_empty() && self.pages.is_empty()
     }
@@ -164,7 +163,7 @@ mod tests {
         };
         assert!(!is_consumed("0x40000000", Some(0x4000_0040)));
         assert!(is_consumed("0x40000000", Some(0x4000_003f)));
-        // One that begins in the line before.
+        // An access that begins in the line before.
         assert!(is_consumed("0x40000040", Some(0x4000_003c)));
         assert!(!is_consumed("0x40000040", Some(0x4000_0000)));
         // Eight bytes are a whole line.
@@ -191,7 +190,7 @@ mod tests {
         schedule.named("heap", 0x4200_0000, 4);
         assert_eq!(schedule.left(4), 5);
         assert_eq!(range(schedule.take(9)), Some((0x4200_0000..0x4200_0080, Some("heap".into()))));
-        // A page is bad once, however often it is named.
+        // A page goes bad once, even if it is named several times.
         schedule.named("heap", 0x4200_0000, 9);
         assert_eq!((schedule.to_come(), schedule.is_empty()), (1, false));
         assert_eq!(range(schedule.take(10)), Some((0x4000_0000..0x4000_0040, None)));

@@ -1,5 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP end a run as the keyboard does: the ledger, the `end` event and the JSON are written. A second
-//! signal ends the process at once.
+//! SIGINT, SIGTERM and SIGHUP end a run as the keyboard does: the ledger, the `end` event and the JSON are
+//! written. A second signal ends the process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -13,16 +13,16 @@ const ENDING: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 
 /// The signals that ask a run to end, until this is dropped.
 pub(super) struct Signals {
-    /// The first that came; 0 before that.
+    /// The first signal that came; 0 before that.
     came: Arc<AtomicI32>,
     handle: Handle,
 }
 
 impl Signals {
-    /// `wake` makes the run look whether one [came](Self::came).
+    /// Catches the signals. `wake` makes the run check if one [came](Self::came).
     ///
     /// # Errors
-    /// If the kernel gives no handler, or the host no thread.
+    /// If the kernel refuses the handler, or the host has no thread.
     pub(super) fn new(wake: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
         let heeded: Vec<i32> = ENDING.into_iter().filter(|signal| ignored & 1 << (signal - 1) == 0).collect();
@@ -42,7 +42,7 @@ impl Signals {
         Ok(Self { came, handle })
     }
 
-    /// The signal that asked for the end.
+    /// The signal that requested the end.
     pub(super) fn came(&self) -> Option<i32> {
         Some(self.came.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
     }
@@ -54,8 +54,8 @@ impl Drop for Signals {
     }
 }
 
-/// What the run's parent had it ignore stays ignored (nohup; a shell's background jobs): the mask of signals, signal 1 in
-/// bit 0. Linux, proc_pid_status(5).
+/// The signals that the run's parent ignores, which stay ignored (nohup; a shell's background jobs): the
+/// signal mask, with signal 1 in bit 0. Linux, proc_pid_status(5).
 fn ignored(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)

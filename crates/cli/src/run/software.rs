@@ -1,4 +1,4 @@
-//! A guest on the software machine: each slice is so many instructions.
+//! A guest on the software machine: a slice is a number of instructions.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use super::machine::{Machine, Slice};
 use super::output::When;
 use crate::{Failure, exit};
 
-/// Instructions between two looks at the console.
+/// Instructions between two checks of the console.
 const SLICE: u64 = 5_000_000;
-/// The same if somebody types: about a millisecond.
+/// The same while a user types: about a millisecond.
 const KEY_SLICE: u64 = 200_000;
 
 impl Machine for SoftwareMachine {
@@ -45,7 +45,7 @@ impl Machine for SoftwareMachine {
     }
 
     fn gauge(&mut self) {
-        // A guest whose records are not in its memory hears of it at its next error.
+        // A guest whose records are not in its memory learns of it at its next error.
         let _ = self.gauge();
     }
 
@@ -63,8 +63,8 @@ impl Machine for SoftwareMachine {
         Where { pc, instructions: Some(instructions) }
     }
 
-    /// Whether every CPU that is on stands at a vector that itself aborts: PC is in the vectors and `ELR_EL1` is PC. The
-    /// same exception comes again then, and nothing changes but by poison that is still to come.
+    /// The end of a guest whose running CPUs are all at a vector that itself aborts: PC is in the vectors and
+    /// `ELR_EL1` is PC. The same exception then repeats, and only further poison can change anything.
     fn is_stuck(&mut self) -> Result<Option<Ending>, Failure> {
         const FROM_SAME_LEVEL: [u64; 2] = [0x000, 0x200];
         let mut ending = None;

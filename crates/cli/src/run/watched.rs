@@ -1,5 +1,6 @@
-//! The one loop of a run, whatever the guest runs on: in slices, between which memory goes bad, keys are typed, and what
-//! the guest said is shown. And the one way out: the ledger is flushed, and the end is told.
+//! The one loop of a run, for every backend. It runs in slices; between them memory goes bad, keys are typed,
+//! and the guest's output is shown. It also is the one way out: the ledger is flushed, and the end is
+//! reported.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,9 +23,9 @@ use super::{Args, MAX_INSNS};
 use crate::watch::{Seen, Watch};
 use crate::{Failure, exit};
 
-/// Between two looks at the clock while the guest waits for keys.
+/// The interval between checks of the clock while the guest waits for keys.
 const WAIT: Duration = Duration::from_millis(50);
-/// What a guest that was busy may catch up by waiting less afterwards.
+/// The delay that a busy guest may catch up by waiting less afterwards.
 const LAG: Duration = Duration::from_secs(1);
 
 /// A run, from its guest's first instruction to its end.
@@ -40,15 +41,15 @@ pub(super) struct Run<'a> {
     schedule: Schedule,
     keeper: Keeper<'a>,
     deadline: &'a Deadline,
-    /// Of instructions.
+    /// The limit of instructions.
     limit: u64,
-    /// Since when the guest keeps up with the host's clock: that clock, and the machine's.
+    /// The start of the guest's pace: the host's clock, and the machine's.
     pace: Option<(Instant, Duration)>,
     _metrics: Option<Endpoint>,
 }
 
 impl<'a> Run<'a> {
-    /// A run of this machine, which `watch` sees.
+    /// A run of this machine, observed by `watch`.
     pub(super) fn new(
         args: &'a Args,
         machine: Box<dyn Machine>,
@@ -79,12 +80,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Runs the guest to its end, or to that of its last reboot, which takes `guest`: the exit code.
+    /// Runs the guest to its end, or to that of its last reboot, which needs `guest`; returns the exit code.
     pub(super) fn run(mut self, guest: Option<&Guest>) -> Result<u8, Failure> {
         let ended = self.with_reboots(guest);
         let stopped = self.machine.stop();
         self.deadline.seen();
-        // A terminal is as it was before anything is said.
+        // The terminal is restored before anything is printed.
         self.keyboard = Keyboard::none();
         let rest = stopped.and_then(|()| self.show_rest());
         let ending = ended.and_then(|ending| rest.map(|()| ending)).unwrap_or_else(Ending::Failed);
@@ -132,7 +133,7 @@ impl<'a> Run<'a> {
             let ending = match end {
                 None if self.schedule.is_empty() => self.machine.is_stuck()?,
                 None => None,
-                // Nothing that could still be typed would wake a guest that does not take what is there.
+                // Further input would not wake a guest that does not take the input it has.
                 Some(End::Idle) if self.keyboard.is_open() && self.typed.is_empty() => {
                     self.keys(WAIT).then_some(Ending::Keyboard)
                 }
@@ -145,18 +146,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// How far the guest may run now.
+    /// The limits of the guest's next slice.
     fn slice(&self, now: u64) -> Slice {
         let due = self.schedule.left(now).min(self.keeper.left(now));
         Slice { is_typed_to: self.keyboard.is_open(), instructions: due.min(self.limit - now) }
     }
 
-    /// Instructions that the guest did, where they are counted.
+    /// The number of instructions that the guest did, if they are counted.
     fn instructions(&self) -> u64 {
         self.machine.when().instructions.unwrap_or_default()
     }
 
-    /// Turns bad what is due.
+    /// Turns due ranges bad.
     fn poison(&mut self) -> Result<(), Failure> {
         while let Some(due) = self.schedule.take(self.instructions()) {
             let page = due.page.as_deref();
@@ -170,7 +171,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Shows what the guest did in the last slice.
+    /// Shows the guest's actions in the last slice.
     fn show(&mut self) -> Result<(), Failure> {
         let (when, now) = (self.machine.when(), self.instructions());
         for seen in self.watch.take() {
@@ -197,7 +198,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A snapshot was written to this file.
+    /// Notes that a snapshot was written to this file.
     fn kept(&mut self, path: Option<&Path>) {
         if let Some(path) = path {
             let now = self.instructions();
@@ -205,7 +206,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// How far a guest that somebody types to is ahead of the host's clock: one that waits skips time.
+    /// The time by which a guest with input is ahead of the host's clock: a waiting guest skips time.
     fn ahead(&mut self) -> Duration {
         if !self.keyboard.is_terminal() {
             return Duration::ZERO;
@@ -219,7 +220,8 @@ impl<'a> Run<'a> {
         guest.saturating_sub(host).min(WAIT)
     }
 
-    /// Types what somebody typed, within so long, as far as the guest takes it; whether the user wants to leave.
+    /// Types the user's input, within `wait`, as far as the guest takes it; returns true if the user asks to
+    /// leave.
     fn keys(&mut self, wait: Duration) -> bool {
         let mut wait = wait;
         loop {
@@ -237,7 +239,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Shows what the guest did until it stood still, and takes the snapshot if it is to be one of the end.
+    /// Shows the guest's actions until it stood still, and takes the snapshot if it is due at the end.
     fn show_rest(&mut self) -> Result<(), Failure> {
         self.show()?;
         let kept = self.keeper.at_end(&mut *self.machine)?;
@@ -251,7 +253,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Flushes the ledger, and says how it ended: the exit code.
+    /// Flushes the ledger, and reports the end; returns the exit code.
     fn finish(mut self, ending: Ending) -> Result<u8, Failure> {
         let (when, at) = (self.machine.when(), self.machine.place());
         let text = ending.explain(at);
@@ -288,7 +290,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Says what of the poison came to nothing: the exit code.
+    /// Reports the poison that had no effect; returns the exit code.
     fn tell_of_poison(&mut self, ending: &Ending) -> u8 {
         let to_come = self.schedule.to_come();
         if to_come > 0 {
@@ -321,7 +323,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The physical address that an access met bad memory at, as far as that is known.
+/// The physical address at which an access met bad memory, if it is known.
 fn place(error: &MemoryError) -> Option<u64> {
     // The exit names the page, the gva is exact.
     error.named.map(|page| page + error.gva.unwrap_or_default() % PAGE)
@@ -334,7 +336,7 @@ mod tests {
 
     use super::*;
 
-    /// A guest with 64 KiB pages loses all of one; poison is in a line.
+    /// A guest with 64 KiB pages loses a whole page; poison is in a line.
     #[test]
     fn a_place_is_exact_whatever_the_size_of_what_is_lost() {
         let exit = SeaExit { flags: 1, esr: Esr::from_bits(0x9200_0210), gva: 0x50_2040, gpa: 0x4021_2000 };

@@ -1,9 +1,9 @@
-//! To whom something would have been done, and why: for errors after which the guest does not go on.
+//! The receiver of an injection and the reason for it, for errors after which the guest does not go on.
 
 use seawall::{ErrorKind, MemoryError, Rule, Rules, StopReason};
 use seawall_arm::ExceptionLevel;
 
-/// Who decides what a guest gets, as it was asked for.
+/// The policy and rules of the command line.
 #[derive(Clone, Debug)]
 pub(super) struct Decider {
     policy: String,
@@ -40,7 +40,7 @@ impl Decider {
             };
             return format!("by --policy {}: {what}", self.policy);
         }
-        // The last one given is the one that counts.
+        // The last rule given counts.
         if let Some(rule) = self.rules.iter().rfind(|rule| rule.kind == kind) {
             return format!("by --rule {kind}={}", rule.answer.name());
         }

@@ -1,4 +1,4 @@
-//! Exit, decide, record, inject: the way of one error, with the values of the demo's first.
+//! Exit, decide, record, inject: the path of one error, with the values of the demo's first error.
 
 use serde_json::Value;
 

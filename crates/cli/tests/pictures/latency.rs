@@ -1,11 +1,11 @@
-//! From a guest's load of bad memory to its handler, beside QEMU.
+//! The time from a guest's load of bad memory to its handler, beside QEMU.
 
 use serde_json::Value;
 
 use crate::svg::{Box, Svg, Theme, Tone, bold, sans};
 
 const WIDTH: i32 = 880;
-/// Where bars begin, and how long the longest is.
+/// The start of the bars, and the length of the longest.
 const LEFT: i32 = 150;
 const LENGTH: i32 = 580;
 
@@ -32,7 +32,7 @@ pub(crate) fn draw(theme: Theme, figures: &Value) -> String {
     svg.finish()
 }
 
-/// Two bars from `y` on, the second as long as there is room.
+/// Two bars from `y` on, the second as long as the space allows.
 fn group(
     svg: &mut Svg,
     y: i32,

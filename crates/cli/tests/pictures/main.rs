@@ -1,4 +1,4 @@
-//! The pictures of README and docs: drawn here, from the demo's outcome and from measured figures.
+//! The pictures of README and docs, drawn here from the demo's outcome and from measured figures.
 //!
 //! `SEAWALL_WRITE_PICTURES=1 cargo test -p seawall-cli --test pictures` writes them to `docs/pictures`.
 
@@ -16,7 +16,7 @@ use seawall::{json, seawall};
 use serde_json::Value;
 use svg::{THEMES, Theme};
 
-/// Writes a picture in both themes, or says that the one that is there is not this.
+/// Writes a picture in both themes, or checks that the existing ones equal it.
 fn check(name: &str, draw: impl Fn(Theme) -> String) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pictures");
     for theme in THEMES {

@@ -1,4 +1,4 @@
-//! What dies under KVM today, and under Seawall: the demo's guest, twice.
+//! The losses under KVM today, and under Seawall: the demo's guest, twice.
 
 use serde_json::Value;
 
@@ -59,7 +59,7 @@ fn process(svg: &mut Svg, place: Box, task: &Value) {
     svg.panel(place, tone);
     let middle = place.x + place.width / 2;
     svg.text(middle, place.y + 28, bold(15).centred(), Tone::Plain, name);
-    // Where the demo's poison is.
+    // The place of the demo's poison.
     let bad = match name {
         "web" => "bad code line",
         "db" => "bad data line",

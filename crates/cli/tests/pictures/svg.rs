@@ -1,11 +1,11 @@
-//! Just enough of SVG, in the two themes of a page.
+//! The part of SVG that the pictures need, in the two themes of a page.
 
 use std::fmt::{Display, Write as _};
 
 /// Colours of a page.
 #[derive(Clone, Copy)]
 pub(crate) struct Theme {
-    /// Behind the file's name.
+    /// The suffix of the file's name.
     pub(crate) suffix: &'static str,
     panel: &'static str,
     raised: &'static str,
@@ -49,7 +49,7 @@ pub(crate) const THEMES: [Theme; 2] = [
     },
 ];
 
-/// What a thing means.
+/// The meaning of an element.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
     Plain,
@@ -59,7 +59,7 @@ pub(crate) enum Tone {
     Accent,
 }
 
-/// How a text looks.
+/// The style of a text.
 #[derive(Clone, Copy)]
 pub(crate) struct Font {
     size: u32,
@@ -81,7 +81,7 @@ pub(crate) const fn mono(size: u32) -> Font {
 }
 
 impl Font {
-    /// It ends at its place.
+    /// Ends the text at its place.
     pub(crate) const fn to_the_left(self) -> Self {
         Self { anchor: "end", ..self }
     }
@@ -91,7 +91,7 @@ impl Font {
     }
 }
 
-/// A rectangle's place.
+/// The place of a rectangle.
 #[derive(Clone, Copy)]
 pub(crate) struct Box {
     pub(crate) x: i32,
@@ -100,7 +100,7 @@ pub(crate) struct Box {
     pub(crate) height: i32,
 }
 
-/// A picture that is being drawn.
+/// A picture in progress.
 pub(crate) struct Svg {
     theme: Theme,
     body: String,
@@ -123,7 +123,7 @@ impl Svg {
         }
     }
 
-    /// A box with round corners: its border and what is inside.
+    /// A box with round corners: its border and its content.
     pub(crate) fn panel(&mut self, place: Box, tone: Tone) {
         let Theme { panel, raised, border, .. } = self.theme;
         let (fill, stroke) = match tone {

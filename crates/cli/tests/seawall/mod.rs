@@ -1,4 +1,4 @@
-//! The command, run.
+//! Runs of the command.
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(crate) fn json(output: &Output) -> Value {
     })
 }
 
-/// JSON, a value on a line.
+/// JSON, one value on each line.
 pub(crate) fn lines_of_json(output: &Output) -> Vec<Value> {
     text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -30,7 +30,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// A file of the test's own, gone with it.
+/// A test's own file, removed with it.
 pub(crate) struct File(PathBuf);
 
 impl File {
@@ -115,7 +115,8 @@ pub(crate) fn says(text: &str, then: &[u32]) -> Vec<u32> {
 pub(crate) const OFF: [u32; 3] = [MOV_W0_8, MOVK_W0_8400, HVC];
 pub(crate) const RESET: [u32; 3] = [MOV_W0_9, MOVK_W0_8400, HVC];
 
-/// An arm64 Linux Image (booting.rst) that is a branch over its header to `code`, and wants `size` bytes of memory.
+/// An arm64 Linux Image (booting.rst) that is a branch over its header to `code`, and asks for `size` bytes
+/// of memory.
 pub(crate) fn image(size: u64, code: &[u32]) -> Vec<u8> {
     let mut bytes = vec![0; 64];
     bytes[..4].copy_from_slice(&0x1400_0010_u32.to_le_bytes());

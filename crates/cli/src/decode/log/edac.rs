@@ -1,5 +1,5 @@
-//! Memory errors on one line: `mc_event` and `arm_event` of rasdaemon and of the kernel's tracing, and EDAC's own
-//! lines in the kernel's log.
+//! Memory errors on one line: `mc_event` and `arm_event` of rasdaemon and of the kernel's tracing, and EDAC's
+//! own lines in the kernel's log.
 
 use std::sync::LazyLock;
 
@@ -62,7 +62,7 @@ fn memory(line: &Line) -> Option<Finding> {
             _ => fields.push(Field::named("grain", value.to_string(), "bytes; 0 or 1: not known")),
         }
     }
-    // EDAC counts in pages of the kernel.
+    // EDAC counts in the kernel's pages.
     if let (None, Some(page)) = (address, page) {
         address = u64::checked_mul(page, 4096).and_then(|page| page.checked_add(offset.unwrap_or(0)));
         fields.push(Field::named(
@@ -74,7 +74,7 @@ fn memory(line: &Line) -> Option<Finding> {
     if let Some(address) = address {
         fields.push(Field::named("physical_address", format!("{address:#x}"), ""));
     }
-    // EDAC names the place in its own words, and once more in those of the firmware.
+    // EDAC gives the place in its own words, and again in those of the firmware.
     for (name, value) in places(&detail) {
         if fields.iter().all(|field| field.name != name) {
             fields.push(Field::named(&name, value, ""));

@@ -9,10 +9,10 @@ use super::line::Line;
 use crate::decode::explained::{Explained, Field, table};
 use crate::style::{dim, head};
 
-/// Characters of a line that are shown to people. JSON has all that was looked at.
+/// The number of a line's characters that are shown to people. JSON has all examined ones.
 const SHOWN: usize = 200;
 
-/// Something of a log, explained. docs/decode.md documents the JSON.
+/// An explained part of a log. docs/decode.md documents the JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Finding {
     #[serde(flatten)]
@@ -21,18 +21,18 @@ pub(super) struct Finding {
     pub(super) explained: Explained,
 }
 
-/// Where something was found, and as what.
+/// The place of a finding, and its rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Place {
     /// From 1.
     pub(super) line: u64,
-    /// The last line that it took; `line` if it took one.
+    /// The last line of the finding; `line` if it is one line.
     pub(super) last_line: u64,
     /// The name of the rule.
     pub(super) found_as: &'static str,
-    /// The line; of several, the first.
+    /// The line; for several, the first.
     pub(super) source: String,
-    /// The line was longer than what is looked at.
+    /// True if the line was longer than the examined part.
     pub(super) cut: bool,
 }
 
@@ -50,7 +50,7 @@ impl Finding {
         Self { place, explained }
     }
 
-    /// The line, and below it what it means.
+    /// The line, with its meaning below.
     pub(super) fn in_words(&self, with_fields: bool) -> String {
         let Place { line, last_line, source, .. } = &self.place;
         let lines = if line == last_line { line.to_string() } else { format!("{line}-{last_line}") };
@@ -67,7 +67,7 @@ impl Finding {
     }
 }
 
-/// A line as a terminal may show it: no control characters, no more than [`SHOWN`] characters.
+/// A line that is safe for a terminal: no control characters, at most [`SHOWN`] characters.
 fn printable(source: &str) -> String {
     let mut text = String::new();
     for c in source.trim().chars().take(SHOWN) {

@@ -1,4 +1,4 @@
-//! Records of hardware errors as Linux prints them: `{1}[Hardware Error]: ...`, a field on a line.
+//! Records of hardware errors in Linux's format: `{1}[Hardware Error]: ...`, one field on each line.
 
 use std::sync::LazyLock;
 
@@ -10,21 +10,21 @@ use super::line::Line;
 use super::rules::regex;
 use crate::decode::explained::Field;
 
-/// Records that are printed at the same time, by several CPUs.
+/// The number of records that several CPUs may print at the same time.
 const OPEN: usize = 8;
-/// Lines that are of no record, after which a record is taken to be over.
+/// The number of foreign lines after which a record counts as complete.
 const PATIENCE: u32 = 8;
-/// Fields of an error that are kept.
+/// The number of an error's fields that are kept.
 const FIELDS: usize = 64;
 
 static LINE: LazyLock<Regex> =
     LazyLock::new(|| regex(r"(?:\{(?P<key>[0-9]{1,18})\})?\[Hardware Error\]:(?P<rest>.*)$"));
 
-/// `node:0 card:1`: of a memory section's place.
+/// `node:0 card:1`: the place of a memory section.
 static PAIR: LazyLock<Regex> =
     LazyLock::new(|| regex(r"\b(?P<k>[a-z_]+): ?(?P<v>0x[0-9a-f]{1,16}|[0-9]{1,10})\b"));
 
-/// The names that Linux gives a place, which are those of `--cper` too.
+/// Linux's names for a place, which `--cper` uses too.
 const PLACE: [&str; 16] = [
     "node",
     "card",
@@ -44,7 +44,7 @@ const PLACE: [&str; 16] = [
     "bit_pos",
 ];
 
-/// Fields with a line of their own: Linux's name, and that of `--cper`.
+/// Fields with a line of their own: Linux's name, and the name in `--cper`.
 const FIELD: &[(&str, &str)] = &[
     ("fru_id", "fru_id"),
     ("fru_text", "fru_text"),
@@ -71,16 +71,16 @@ pub(super) struct Records {
 struct Record {
     /// The number in braces; kernels without one print one record at a time.
     key: Option<u64>,
-    /// Lines of no record since the last of this one.
+    /// The number of foreign lines since the last line of this record.
     idle: u32,
     severity: Option<String>,
-    /// The time stands before the error that it is of.
+    /// The time, which precedes its error.
     time: Option<String>,
     error: Option<(Place, ReportedError, Vec<Field>)>,
 }
 
 impl Records {
-    /// Takes a line, if it is of a record. Gives the errors that are over.
+    /// Takes a line, if it belongs to a record. Returns the errors that are complete.
     pub(super) fn take(&mut self, line: &Line) -> Vec<Finding> {
         let Some(captures) = LINE.captures(line.bytes) else { return self.forget() };
         let text =
@@ -115,7 +115,7 @@ impl Records {
         self.open.get(at).is_some_and(|record| record.severity.is_some())
     }
 
-    /// A line is of no record: closes those of which nothing came for long.
+    /// Notes a foreign line: closes the records without a line for long.
     fn forget(&mut self) -> Vec<Finding> {
         for record in &mut self.open {
             record.idle += 1;
@@ -127,7 +127,7 @@ impl Records {
         over.into_iter().filter_map(Record::end).collect()
     }
 
-    /// All that are open, at the end of the log.
+    /// Returns all open records, at the end of the log.
     pub(super) fn end(&mut self) -> Vec<Finding> {
         std::mem::take(&mut self.open).into_iter().filter_map(Record::end).collect()
     }
@@ -155,7 +155,7 @@ impl Record {
         let Some((place, error, fields)) = &mut self.error else { return };
         place.last_line = line.number;
         if matches!(name, "section_type" | "section type") {
-            // Linux writes ARM; the rest is as we call it.
+            // Linux writes ARM; the rest has the same names as here.
             error.section = shortened(value).replace("ARM processor", "Arm processor");
             return;
         }
@@ -193,7 +193,7 @@ impl Record {
         put(name, shown, meaning);
     }
 
-    /// The error that is over.
+    /// The complete error.
     fn over(&mut self) -> Option<Finding> {
         let (place, mut error, fields) = self.error.take()?;
         if error.section.is_empty() {
@@ -207,7 +207,7 @@ impl Record {
     }
 }
 
-/// The pairs of a memory error's place, by the names of `--cper`.
+/// The pairs of a memory error's place, with the names of `--cper`.
 pub(super) fn places(text: &str) -> Vec<(String, String)> {
     let pairs = PAIR.captures_iter(text.as_bytes()).filter_map(|captures| {
         let part = |name| captures.name(name).and_then(|part| std::str::from_utf8(part.as_bytes()).ok());
@@ -218,8 +218,8 @@ pub(super) fn places(text: &str) -> Vec<(String, String)> {
     pairs.collect()
 }
 
-/// The number at the beginning of a text or in its last parentheses, as it is shown, and the words behind it:
-/// `3, multi-bit ECC`, `0x02: cache error`, `Storage error in DRAM memory (0x0000000000000400)`.
+/// The number at the beginning of a text or in its last parentheses, in its original form, and the words
+/// after it: `3, multi-bit ECC`, `0x02: cache error`, `Storage error in DRAM memory (0x0000000000000400)`.
 fn number(text: &str) -> Option<(u64, String, String)> {
     let text = text.trim();
     let digits = text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
@@ -236,7 +236,7 @@ fn number(text: &str) -> Option<(u64, String, String)> {
     Some((number, format!("{number:#x}"), String::new()))
 }
 
-/// A text of a log that is kept: 80 characters.
+/// The kept part of a text from a log: 80 characters.
 pub(super) fn shortened(text: &str) -> String {
     text.trim().chars().take(80).collect()
 }

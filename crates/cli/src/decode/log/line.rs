@@ -2,20 +2,20 @@
 
 use std::io::{self, BufRead, ErrorKind};
 
-/// Bytes of a line that are looked at; the rest of it is read and dropped.
+/// The examined bytes of a line; the rest is read and dropped.
 pub(super) const LIMIT: usize = 16 << 10;
 
-/// One line, without what ends it.
+/// One line, without its line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Line<'a> {
     /// From 1.
     pub(super) number: u64,
     pub(super) bytes: &'a [u8],
-    /// The line is longer than [`LIMIT`].
+    /// True if the line is longer than [`LIMIT`].
     pub(super) is_cut: bool,
 }
 
-/// Takes lines out of a reader.
+/// Reads lines from a reader.
 pub(super) struct Lines<R> {
     reader: R,
     line: Vec<u8>,
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_line_of_any_length_takes_as_much_memory_as_the_limit() {
-        // A quarter of a gibibyte without an end, then a line.
+        // A quarter of a gibibyte without a line end, then a line.
         let endless = io::repeat(b'x').take(1 << 28).chain(&b"\nnext\n"[..]);
         let mut lines = Lines::new(BufReader::with_capacity(1 << 16, endless));
         let first = lines.next().unwrap().unwrap();

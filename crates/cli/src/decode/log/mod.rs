@@ -1,5 +1,5 @@
-//! `seawall decode --log`: reads a log of any size line by line, and explains the aborts and hardware errors in it as
-//! they come.
+//! `seawall decode --log`: reads a log of any size line by line, and explains the aborts and hardware errors
+//! in it as they come.
 
 mod edac;
 mod finding;
@@ -23,16 +23,16 @@ use super::number::Kind;
 use super::{Notes, register};
 use crate::{Failure, exit};
 
-/// How findings are written.
+/// The format of findings.
 #[derive(Clone, Copy)]
 pub(super) struct Style {
-    /// A JSON object on a line.
+    /// One JSON object on each line.
     pub(super) json: bool,
-    /// The fields of each value.
+    /// Shows the fields of each value.
     pub(super) fields: bool,
 }
 
-/// Lines that were cut, of which each is said.
+/// The number of truncated lines that are each reported.
 const CUT_LINES_SAID: u64 = 5;
 
 pub(super) fn main(path: &Path, style: Style, notes: Notes) -> Result<u8, Failure> {
@@ -90,7 +90,7 @@ enum Reader {
     Gone,
 }
 
-/// Writes a finding at once, as the log may still be growing.
+/// Writes a finding at once, because the log may still be growing.
 fn write(finding: &Finding, style: Style) -> Result<Reader, Failure> {
     let text = if style.json {
         let text = serde_json::to_string(finding)
@@ -107,7 +107,7 @@ fn write(finding: &Finding, style: Style) -> Result<Reader, Failure> {
     }
 }
 
-/// State between lines: exits and records that are being printed.
+/// State between lines: exits and records in progress.
 #[derive(Default)]
 struct Scanner {
     exits: SeaExits,
@@ -117,7 +117,7 @@ struct Scanner {
 impl Scanner {
     /// The findings that end with this line.
     fn take(&mut self, line: &Line) -> Vec<Finding> {
-        // Colours stand between words, and hide where one begins.
+        // Colour codes stand between words, and hide their start.
         let plain: Vec<u8>;
         let mut line = *line;
         if line.bytes.contains(&0x1b) {
@@ -126,7 +126,7 @@ impl Scanner {
         }
         let line = &line;
         let mut registers = rules::registers(line.bytes);
-        // A number at the cut may go on behind it.
+        // A number at the cut may continue after it.
         registers.retain(|found| !line.is_cut || found.at.1 < line.bytes.len());
         let exit = self.exits.take(line, &mut registers);
         let mut found: Vec<Finding> = exit.into_iter().collect();

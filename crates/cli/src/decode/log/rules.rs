@@ -1,14 +1,14 @@
-//! Where registers stand in the lines of logs.
+//! The places of registers in the lines of logs.
 //!
-//! The rules go by what precedes a number, not by which program wrote the line: a dump of QEMU in a log of Linux is
-//! found like one alone.
+//! A rule depends on the text before a number, not on the program that wrote the line: a QEMU dump in a Linux
+//! log is found like one alone.
 
 use std::sync::LazyLock;
 
 use regex::bytes::{Captures, Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use seawall_arm::Esr;
 
-/// The register that a number of a line is.
+/// The register of a number in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::decode) enum Register {
     Esr,
@@ -21,19 +21,19 @@ pub(in crate::decode) enum Register {
 pub(in crate::decode) struct Found {
     /// The name of the rule, for JSON's `found_as`.
     pub(super) rule: &'static str,
-    /// Where its digits begin and end in the line, in bytes.
+    /// Start and end of its digits in the line, in bytes.
     pub(super) at: (usize, usize),
     pub(in crate::decode) register: Register,
     pub(in crate::decode) value: u64,
 }
 
-/// The register that a rule's number is.
+/// The register of a rule's number.
 #[derive(Clone, Copy)]
 enum Reading {
     Esr,
     /// `ISS[24:0]` of an SError.
     SErrorIss,
-    /// An FSR: `IFSR` if the name begins so, else `DFSR`.
+    /// An FSR: `IFSR` if the name begins so, otherwise `DFSR`.
     Fsr,
     /// An FSR of a 32-bit kernel, or an ESR of a 64-bit one, by its size.
     Either,
@@ -98,7 +98,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// A pattern as a regular expression over bytes: ASCII, in capitals or not.
+/// A pattern as a regular expression over bytes: ASCII, in any case.
 pub(super) fn regex(pattern: &str) -> Regex {
     let built = RegexBuilder::new(pattern).unicode(false).case_insensitive(true).build();
     built.expect("a constant pattern, which the tests compile")
@@ -128,7 +128,7 @@ pub(in crate::decode) fn registers(line: &[u8]) -> Vec<Found> {
     found
 }
 
-/// A hexadecimal number of a line.
+/// A hexadecimal number in a line.
 pub(super) fn hexadecimal(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
@@ -146,9 +146,9 @@ impl Rule {
             Reading::SErrorIss if value <= Esr::ISS_MASK => (Register::Esr, SERROR | value),
             Reading::Fsr => (fsr, value),
             Reading::Either if value <= FSR_MASK => (fsr, value),
-            // Linux marks a prefetch abort so: FSR_LNX_PF.
+            // Linux marks a prefetch abort by this bit: FSR_LNX_PF.
             Reading::Either if value & !FSR_MASK == 1 << 31 => (Register::Ifsr, value & FSR_MASK),
-            // Bits [63:56] are RES0: a number that has them is an address.
+            // Bits [63:56] are RES0: a number with any of them set is an address.
             Reading::Esr | Reading::Either if value >> 56 == 0 => (Register::Esr, value),
             _ => return None,
         };
@@ -158,7 +158,7 @@ impl Rule {
 
 /// EC of an SError, and IL.
 const SERROR: u64 = 0x2f << 26 | Esr::IL;
-/// FnV `[16]` and what is below it.
+/// FnV `[16]` and the bits below it.
 const FSR_MASK: u64 = 0x1_ffff;
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::line::Line;
 use super::rules::{Found, hexadecimal, regex};
 use crate::decode::explained::{Explained, Field};
 
-/// An exit begins with its name, its number, or a report of ours (docs/telemetry.md).
+/// The start of an exit: its name, its number, or a report of ours (docs/telemetry.md).
 static BEGIN: LazyLock<Regex> = LazyLock::new(|| {
     regex(r#"\bKVM_EXIT_ARM_SEA\b|\bexit_reason\b["']?\s*[:=]?\s*["']?(?:41|0x29)\b|\barm_sea\b|"exit_esr""#)
 });
@@ -23,7 +23,7 @@ static MEMBER: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// The exit that is being printed.
+/// The exit in progress.
 #[derive(Default)]
 pub(super) struct SeaExits {
     open: Option<Open>,
@@ -38,7 +38,8 @@ struct Open {
 }
 
 impl SeaExits {
-    /// Takes what a line has of an exit, and takes its ESR out of `registers`. Gives the exit that is over.
+    /// Takes a line's parts of an exit, and removes its ESR from `registers`. Returns the exit that is
+    /// complete.
     pub(super) fn take(&mut self, line: &Line, registers: &mut Vec<Found>) -> Option<Finding> {
         let mut over = None;
         if BEGIN.is_match(line.bytes) {
@@ -53,7 +54,7 @@ impl SeaExits {
             let Some(value) = captures.name("v").or_else(|| captures.name("d")) else { continue };
             let member = match name.and_then(|name| name.last()).map(u8::to_ascii_lowercase) {
                 Some(b's') => &mut open.flags,
-                // gva and gpa both end so; their second letter tells.
+                // gva and gpa both end so; the second letter tells them apart.
                 Some(b'a') => match name.and_then(|name| name.get(1)).map(u8::to_ascii_lowercase) {
                     Some(b'v') => &mut open.gva,
                     Some(b'p') => &mut open.gpa,
@@ -77,7 +78,7 @@ impl SeaExits {
         over.or_else(|| if is_over { self.end() } else { None })
     }
 
-    /// The exit that was being printed, if it had an ESR.
+    /// The exit in progress, if it had an ESR.
     pub(super) fn end(&mut self) -> Option<Finding> {
         let Open { place, flags, esr, gva, gpa } = self.open.take()?;
         let esr = Esr::from_bits(esr?);

@@ -1,5 +1,5 @@
-//! An HTTP server for one page of text. A client costs it a bounded amount, whatever it sends: a request is its head, a
-//! body is never read, and a connection is for one request.
+//! An HTTP server for one page of text. A client costs it a bounded amount, whatever it sends: it reads a
+//! request's head and never a body, and a connection is for one request.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,18 +18,19 @@ use tokio::task::AbortHandle;
 /// Prometheus' text format.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// Bytes of a request's line and headers, the least that `hyper` can do with.
+/// Bytes of a request's line and headers, `hyper`'s minimum.
 const MOST_BYTES: usize = 8192;
 /// Headers of a request.
 const MOST_HEADERS: usize = 32;
-/// Connections at once: one more, and the oldest is closed.
+/// The number of simultaneous connections: one more closes the oldest.
 pub(super) const MOST_CONNECTIONS: usize = 32;
-/// From a connection's beginning to the end of its answer. Prometheus gives up after ten seconds.
+/// The time from a connection's start to the end of its answer. Prometheus gives up after ten seconds.
 pub(super) const MOST_TIME: Duration = Duration::from_secs(10);
-/// After a failed `accept`, as without file descriptors.
+/// The pause after a failed `accept`, such as without file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes connections, each a task of its own on this thread, and answers `GET /metrics` with what `text` gives then.
+/// Accepts connections, each in its own task on this thread, and answers `GET /metrics` with the result of
+/// `text` at that time.
 pub(super) async fn serve<S, T>(mut accept: impl AsyncFnMut() -> io::Result<S>, text: T)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -66,7 +67,7 @@ where
         .half_close(true)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), answer);
-    // Who asked went away, said what is no HTTP, or takes too long.
+    // The client closed its end, did not send HTTP, or takes too long.
     let _ = tokio::time::timeout(MOST_TIME, served).await;
 }
 
