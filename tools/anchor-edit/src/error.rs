@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Why a tree is left as it was.
+/// The reason why a tree is not changed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The tree has the mark, or a file of ours.
+    /// The tree contains the mark, or a file of ours.
     #[error(
         "{} was changed before: {}; nothing was changed now (a fresh tree is needed)",
         .tree.display(),
@@ -18,10 +18,10 @@ pub enum Error {
     ChangedBefore {
         /// The tree.
         tree: PathBuf,
-        /// Each file that tells it.
+        /// Each file that shows it.
         found: Vec<String>,
     },
-    /// Places that are not what was expected, all of them.
+    /// Places that do not match their edits, all of them.
     #[error("nothing was changed in {}:\n  {}", .tree.display(), lines(.problems))]
     Places {
         /// The tree.
@@ -29,7 +29,7 @@ pub enum Error {
         /// In the order of the edits.
         problems: Vec<Problem>,
     },
-    /// A file that could not be read or written. Files that were written before it are what they were.
+    /// A file could not be read or written. Files written before it were restored.
     #[error("{}: {error}; nothing was changed", .path.display())]
     File {
         /// Its path.
@@ -37,7 +37,7 @@ pub enum Error {
         /// The host's reason.
         error: io::Error,
     },
-    /// Writing failed half way, and what was written could not be taken back.
+    /// Writing failed half way, and the files written so far could not be restored.
     #[error("{}: {error}; the tree is changed in part: {}", .path.display(), .changed.join(", "))]
     HalfWay {
         /// The file that could not be written.
@@ -49,7 +49,7 @@ pub enum Error {
     },
 }
 
-/// A place that is not what an edit expects.
+/// A place that does not match its edit.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -61,16 +61,16 @@ pub enum Problem {
         /// The host's reason.
         reason: String,
     },
-    /// A text that must be there once is missing, or there more often.
+    /// A text that must occur exactly once is missing, or occurs more often.
     #[error("{file}: expected {text:?} exactly once{}, found it {}", scope(.within.as_deref()), times(*.found))]
     NotOnce {
         /// Relative to the tree.
         file: String,
         /// The block in which it was searched.
         within: Option<String>,
-        /// The anchor, or what begins the block.
+        /// The anchor, or the text that begins the block.
         text: String,
-        /// How often it is there.
+        /// The number of occurrences.
         found: usize,
     },
     /// The block has no line that begins with `}`.
@@ -89,15 +89,15 @@ pub enum Problem {
         /// The second of them.
         anchor: String,
     },
-    /// The edit itself is none: the anchor is empty, longer than a line or than the limit.
+    /// The edit itself is not valid: the anchor is empty, has more than one line or exceeds the limit.
     #[error("{file}: expected an anchor of one line and 1 to {limit} bytes, got {anchor:?}", limit = crate::ANCHOR_LIMIT)]
     BadAnchor {
         /// Relative to the tree.
         file: String,
-        /// The anchor, or what begins the block.
+        /// The anchor, or the text that begins the block.
         anchor: String,
     },
-    /// A file without the mark after its edits: a second run could not be told.
+    /// A file without the mark after its edits: a second run could not be recognised.
     #[error("{file}: expected {mark:?} in the text of one of its edits")]
     NoMark {
         /// Relative to the tree.
@@ -108,7 +108,7 @@ pub enum Problem {
     /// A path that leaves the tree.
     #[error("{file:?}: expected a path below the tree")]
     Outside {
-        /// As it was given.
+        /// The path as given.
         file: String,
     },
 }

@@ -1,12 +1,12 @@
-//! Changes a source tree that is not ours, without a line of it in this repository.
+//! Changes a foreign source tree without storing a line of it in this repository.
 //!
-//! A patch carries the lines around each change, and those lines have the tree's licence. [`Changes`] names a place by an
-//! anchor instead: a few words that occur exactly once, in a file or in one block of it. All other text is ours, and a
-//! large change goes into a file of our own ([`Addition`]).
+//! A patch carries the lines around each change, and those lines have the tree's licence. [`Changes`] names a
+//! place by an anchor instead: a few words that occur exactly once, in a file or in one block of it. All
+//! other text is ours, and a large change goes into a file of our own ([`Addition`]).
 //!
-//! [`Changes::plan`] reads the tree and finds every place; [`Plan::apply`] writes. If an anchor is missing or not unique,
-//! if a file of ours is in the tree already, or if the tree was changed before, the plan fails, names every such place,
-//! and nothing is written.
+//! [`Changes::plan`] reads the tree and finds every place; [`Plan::apply`] writes. If an anchor is missing or
+//! not unique, if a file of ours is in the tree already, or if the tree was changed before, the plan fails,
+//! names every such place, and nothing is written.
 //!
 //! ```
 //! use seawall_anchor_edit::{Changes, Edit, Place};
@@ -39,14 +39,14 @@ mod plan;
 pub use error::{Error, Problem};
 pub use plan::Plan;
 
-/// Everything that is done to a tree.
+/// All changes to a tree.
 #[derive(Clone, Copy, Debug)]
 pub struct Changes<'a> {
-    /// A text that no file of the tree has where it is edited, and that each of these files has afterwards: it tells a
-    /// tree that was changed before.
+    /// A text that marks a changed tree: no edited file contains it before the edits, and each contains it
+    /// afterwards.
     pub mark: &'a str,
-    /// Changes of the tree's files. Every anchor is searched in the file as it was, so their order matters only at one
-    /// and the same place.
+    /// Changes to the tree's files. Every anchor is searched in the original file, so the order of edits
+    /// matters only for the same place.
     pub edits: &'a [Edit<'a>],
     /// New files.
     pub additions: &'a [Addition<'a>],
@@ -64,11 +64,11 @@ pub struct Edit<'a> {
     pub anchor: &'a str,
     /// The place of `text`, seen from the anchor.
     pub place: Place,
-    /// Ours. A line break is added where it stands on lines of its own.
+    /// Our text. A line break is added if it goes on lines of its own.
     pub text: &'a str,
 }
 
-/// Where a text goes.
+/// The place of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Right before the anchor.
@@ -86,11 +86,11 @@ pub enum Place {
 /// A new file.
 #[derive(Clone, Copy, Debug)]
 pub struct Addition<'a> {
-    /// Relative to the tree; its folder is there or is made.
+    /// Relative to the tree; a missing folder is created.
     pub file: &'a str,
-    /// All of it.
+    /// The whole content.
     pub text: &'a str,
 }
 
-/// The longest text that may be searched for, in bytes: a name and what stands beside it, not a line of somebody else's.
+/// The longest anchor in bytes: a name and its neighbours, not a line of the foreign source.
 pub const ANCHOR_LIMIT: usize = 48;

@@ -1,10 +1,10 @@
-//! Where an edit's text goes in a file.
+//! The place of an edit's text in a file.
 
 use std::ops::Range;
 
 use crate::{ANCHOR_LIMIT, Edit, Place, Problem};
 
-/// Bytes of the file that a text takes the place of: none, unless the edit replaces.
+/// The bytes of the file that a text replaces: none, unless the edit replaces.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) range: Range<usize>,
@@ -28,13 +28,13 @@ pub(crate) fn find(edit: &Edit<'_>, source: &str) -> Result<Change, Problem> {
         }
         Place::LineAfter => match source[end..].find('\n') {
             Some(length) => change(end + length + 1..end + length + 1, format!("{}\n", edit.text)),
-            // The last line of the file is not ended.
+            // The last line of the file has no line end.
             None => change(source.len()..source.len(), format!("\n{}", edit.text)),
         },
     })
 }
 
-/// The block that the edit names, or all of the file.
+/// The block that the edit names, or the whole file.
 fn block(edit: &Edit<'_>, source: &str) -> Result<Range<usize>, Problem> {
     let Some(within) = edit.within else { return Ok(0..source.len()) };
     let start = once(edit, within, source, None)?;
@@ -45,7 +45,7 @@ fn block(edit: &Edit<'_>, source: &str) -> Result<Range<usize>, Problem> {
     Ok(start..rest)
 }
 
-/// Where the text is, if it is there exactly once.
+/// The position of the text, if it occurs exactly once.
 fn once(edit: &Edit<'_>, text: &str, source: &str, within: Option<&str>) -> Result<usize, Problem> {
     let file = || edit.file.to_owned();
     if text.is_empty() || text.len() > ANCHOR_LIMIT || text.contains('\n') {

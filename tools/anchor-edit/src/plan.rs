@@ -1,4 +1,4 @@
-//! Every place found, then every file written.
+//! Finds every place, then writes every file.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -34,10 +34,10 @@ struct Added {
 }
 
 impl Changes<'_> {
-    /// Finds every place in a tree, and changes nothing.
+    /// Finds every place in a tree without changing it.
     ///
     /// # Errors
-    /// [`Error::ChangedBefore`]; [`Error::Places`] with every place that is not what was expected.
+    /// [`Error::ChangedBefore`]; [`Error::Places`] with every place that does not match its edit.
     pub fn plan(&self, tree: &Path) -> Result<Plan, Error> {
         let (mut problems, mut marked, mut edited) = (Vec::new(), Vec::new(), Vec::new());
         for name in self.files() {
@@ -69,7 +69,7 @@ impl Changes<'_> {
         Ok(Plan { edited, added })
     }
 
-    /// Each file that is edited, once, in order.
+    /// The edited files, each once, in order.
     fn files(&self) -> Vec<&str> {
         let mut files: Vec<&str> = Vec::new();
         for edit in self.edits {
@@ -89,7 +89,7 @@ impl Changes<'_> {
                 Err(problem) => problems.push(problem),
             }
         }
-        // Stable: texts for one place stay in their order.
+        // A stable sort: texts for one place stay in order.
         changes.sort_by_key(|(_, change)| (change.range.start, change.range.end));
         let (mut after, mut done) = (String::with_capacity(before.len()), 0);
         for (edit, Change { range, text }) in &changes {
@@ -128,7 +128,7 @@ impl Plan {
     /// Changes the tree: all of it, or nothing.
     ///
     /// # Errors
-    /// [`Error::File`]: a file cannot be written, and the tree is as it was. [`Error::HalfWay`]: it is not.
+    /// [`Error::File`]: a file cannot be written, and the tree is unchanged. [`Error::HalfWay`]: the tree is partly changed.
     pub fn apply(self) -> Result<(), Error> {
         // All new contents are on the disk before the first file changes.
         let mut ready = Vec::new();
@@ -148,7 +148,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The files that it changes and those that it adds, in this order.
+    /// The changed files and then the added ones.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let edited = self.edited.iter().map(|file| file.path.as_path());
         edited.chain(self.added.iter().map(|file| file.path.as_path()))
@@ -167,13 +167,13 @@ fn create(file: &Added) -> io::Result<()> {
     }
     let written = File::create_new(&file.path)?.write_all(file.text.as_bytes());
     if written.is_err() {
-        // Half of it is not left behind.
+        // Do not leave half of it behind.
         let _ = fs::remove_file(&file.path);
     }
     written
 }
 
-/// The error, after the changes so far were taken back.
+/// The error, after the changes so far were undone.
 fn undone(added: &[Added], edited: &[Edited], path: &Path, error: io::Error) -> Error {
     let mut changed = Vec::new();
     for file in edited {

@@ -52,7 +52,7 @@ fn after(edit: Edit<'_>) -> String {
     fs::read_to_string(tree.path().join(edit.file)).expect("text")
 }
 
-/// The problems of edits, and that the tree is what it was.
+/// The problems of edits; also checks that the tree is unchanged.
 fn problems(edits: &[Edit<'_>], additions: &[Addition<'_>]) -> Vec<Problem> {
     let tree = tree();
     let before = contents(tree.path());

@@ -1,4 +1,4 @@
-//! What is run: an initial state and a short sequence; and what comes out.
+//! A test case: an initial state and a short sequence; and its outcome.
 
 use crate::layout;
 use crate::template::BranchOffset;
@@ -22,38 +22,39 @@ pub(super) struct State {
     pub(super) buffer: Vec<u8>,
 }
 
-/// Something in a unit that depends on where it comes to stand.
+/// A correction that depends on a unit's address.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fix {
     /// The last word branches over this many of the units that follow.
     Branch(BranchOffset, usize),
-    /// The first word is an ADR of the place after this many of the units that follow.
+    /// The first word is an ADR of the address after this many of the units that follow.
     Adr(usize),
     /// The last word is a PC-relative literal access to this address.
     Literal(u64),
 }
 
-/// One instruction under test, with what it needs around it. Sequences are made and shrunk by units.
+/// One instruction under test, with the instructions that it needs around it. Sequences are made and shrunk
+/// by units.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
     /// The group, for reports.
     pub(super) name: &'static str,
     /// Instruction words.
     pub(super) words: Vec<u32>,
-    /// What to correct when the address is known.
+    /// The correction to make when the address is known.
     pub(super) fix: Option<Fix>,
 }
 
 /// A sequence and the state it starts from.
 #[derive(Clone)]
 pub(super) struct Case {
-    /// Where it starts from.
+    /// The initial state.
     pub(super) initial: State,
-    /// What is run, in order.
+    /// The units, in order.
     pub(super) units: Vec<Unit>,
 }
 
-/// Why a sequence stopped early.
+/// The reason why a sequence stopped early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FaultKind {
     /// An undefined instruction (SIGILL; EC 0x00, 0x18 or 0x07).
@@ -71,11 +72,11 @@ pub(super) enum FaultKind {
 /// A fault, as user space sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Fault {
-    /// What kind.
+    /// The kind.
     pub(super) kind: FaultKind,
     /// The instruction.
     pub(super) pc: u64,
-    /// The data address, for memory faults; else 0.
+    /// The data address, for memory faults; otherwise 0.
     pub(super) address: u64,
 }
 
@@ -110,7 +111,7 @@ impl Case {
                     words[last] = offset.set(words[last], (target(skip) - last) as u32);
                 }
                 Some(Fix::Adr(skip)) => {
-                    // ADR's immediate in words is [23:5], as a conditional branch's.
+                    // ADR's immediate in words is [23:5], like a conditional branch's.
                     let first = starts[i];
                     words[first] = BranchOffset::Imm19.set(words[first], (target(skip) - first) as u32);
                 }
@@ -126,7 +127,7 @@ impl Case {
 }
 
 impl Outcome {
-    /// The first thing that differs, in words, `(what, here, there)`.
+    /// The first difference, in words, `(what, here, there)`.
     pub(super) fn difference(&self, other: &Self) -> Option<(String, String, String)> {
         let hex = |v: u64| format!("{v:#018x}");
         let fault = |f: &Option<Fault>| {

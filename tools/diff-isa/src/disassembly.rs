@@ -1,16 +1,17 @@
-//! Words to text, by whichever disassembler is installed.
+//! Words to text, by the installed disassembler.
 
 use std::collections::HashSet;
 use std::io::{Seek as _, Write as _};
 use std::process::{Command, Stdio};
 
-/// One line per word, or None if neither `aarch64-linux-gnu-objdump` nor `llvm-mc` can be run. Aliases are not used,
-/// as far as the disassembler lets them be, so that the mnemonic is the encoding's own. The first word is at `address`.
+/// One line per word, or None if neither `aarch64-linux-gnu-objdump` nor `llvm-mc` can be run. Aliases are
+/// avoided as far as the disassembler allows, so that the mnemonic is the encoding's own. The first word is
+/// at `address`.
 pub(super) fn disassemble(words: &[u32], address: u64) -> Option<Vec<String>> {
     objdump(words, address).or_else(|| llvm_mc(words))
 }
 
-/// The same by GNU's alone.
+/// The same, by GNU's disassembler alone.
 pub(super) fn objdump(words: &[u32], address: u64) -> Option<Vec<String>> {
     let path =
         std::env::temp_dir().join(format!("seawall-disassembly-{}-{:p}.bin", std::process::id(), words));
@@ -36,7 +37,8 @@ pub(super) fn objdump(words: &[u32], address: u64) -> Option<Vec<String>> {
     (lines.len() == words.len()).then_some(lines)
 }
 
-/// One run for all of them, a line each: what it cannot decode it names on stderr by its line, and leaves out.
+/// One run for all words, a line each. llvm-mc names words that it cannot decode on stderr by their line, and
+/// leaves them out.
 fn llvm_mc(words: &[u32]) -> Option<Vec<String>> {
     let mut input = tempfile::tempfile().ok()?;
     for word in words {

@@ -6,14 +6,14 @@ use crate::random::Random;
 use crate::template::{self, Access, Class, Needs, Offset, Template, field};
 use crate::vector;
 
-/// The CPU model that QEMU plays.
+/// The CPU model of QEMU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cpu {
-    /// All that QEMU has, without pointer authentication, SVE and SME.
+    /// All features of QEMU, without pointer authentication, SVE and SME.
     Max,
     /// Armv8.2, with the machine's DC ZVA block size.
     NeoverseN1,
-    /// Armv8.0 with AES, PMULL, SHA-1, SHA-256: just what the machine has of FP and AdvSIMD.
+    /// Armv8.0 with AES, PMULL, SHA-1, SHA-256: exactly the machine's FP and AdvSIMD.
     CortexA57,
 }
 
@@ -78,12 +78,12 @@ fn state(random: &mut Random) -> State {
     v.fill_with(|| random.nasty_vector());
     let buffer = (0..layout::BUFFER_SIZE / 16).flat_map(|_| random.nasty_vector().to_le_bytes()).collect();
     let (sp, nzcv) = (random.nasty(), random.bits() & 0xf000_0000);
-    // Mostly ordinary rounding: others lose information.
+    // Mostly ordinary rounding: other modes lose information.
     let fpcr = if random.one_in(2) { random.bits() & random.bits() & vector::FPCR } else { 0 };
     State { x, sp, nzcv, v, fpcr, fpsr: random.bits() & vector::FPSR, buffer }
 }
 
-/// Where an access goes.
+/// The target of an access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Somewhere in the buffer, often over its page boundary.
@@ -104,12 +104,12 @@ impl Place {
             Place::Buffer => layout::BUFFER + random.bits() % (layout::BUFFER_SIZE - bytes + 1),
         };
         let address = if aligned || random.one_in(2) { address & !(bytes - 1) } else { address };
-        // Linux has TBI on for processes: the top byte is no part of the address.
+        // Linux has TBI on for processes: the top byte is not part of the address.
         if self == Place::Buffer && random.one_in(8) { address | random.bits() << 56 } else { address }
     }
 }
 
-/// An instruction of a row, with its registers set up.
+/// An instruction from a row, with its registers set up.
 fn unit(random: &mut Random, row: &Template, place: Place) -> Unit {
     let word = row.draw(random);
     let (words, fix) = match row.class {
@@ -141,14 +141,14 @@ const ADDRESS: u64 = u64::MAX >> 8;
 const ADR: u32 = 0x1000_0000;
 const CLREX: u32 = 0xd503_3f5f;
 
-/// A register gets an interesting value.
+/// Gives a register an interesting value.
 fn constant(random: &mut Random) -> Unit {
     let register = random.below(31) as u32;
     let value = random.nasty();
     Unit { name: "constant", words: set_register(register, value), fix: None }
 }
 
-/// Halves of a V register get interesting numbers: FMOV, and sometimes INS of another one.
+/// Gives halves of a V register interesting numbers: FMOV, and sometimes INS of another one.
 fn vector_constant(random: &mut Random) -> Unit {
     const FMOV: u32 = 0x9e67_0000;
     const INS_TOP: u32 = 0x4e18_1c00;
@@ -185,7 +185,8 @@ fn counted_loop(random: &mut Random) -> Unit {
     Unit { name: "loop", words, fix: None }
 }
 
-/// `sched_yield`, which returns 0 and does nothing else: an exception and its return in the midst of a sequence.
+/// `sched_yield`, which returns 0 and has no other effect: an exception and its return in the middle of a
+/// sequence.
 fn system_call(random: &mut Random) -> Unit {
     const SCHED_YIELD: u64 = 124;
     let mut words = set_register(8, SCHED_YIELD);
@@ -193,7 +194,7 @@ fn system_call(random: &mut Random) -> Unit {
     Unit { name: "svc", words, fix: None }
 }
 
-/// The end of a sequence: BRK or UDF with any immediate, or a jump to a place from which nothing can be fetched.
+/// The end of a sequence: BRK or UDF with any immediate, or a jump to an address that cannot be fetched.
 fn trap(random: &mut Random) -> Unit {
     let immediate = random.word() & 0xffff;
     let words = match random.below(4) {
@@ -271,7 +272,7 @@ fn access_words(random: &mut Random, row: &Template, access: Access, place: Plac
     words
 }
 
-/// What the access adds to its base before it goes to memory, in bytes. `size` is one register's.
+/// The offset that the access adds to its base, in bytes. `size` is one register's.
 fn offset(word: u32, offset: Offset, size: u64, index: u64) -> u64 {
     let signed = |value: u32, bits: u32| i64::from((value << (32 - bits)) as i32 >> (32 - bits)) as u64;
     match offset {
@@ -290,14 +291,15 @@ fn offset(word: u32, offset: Offset, size: u64, index: u64) -> u64 {
     }
 }
 
-/// For CAS: load the compare register from the same place first, so that the swap happens. Not if that would lose the base.
+/// For CAS: loads the compare register from the same place first, so that the swap happens. `None` if that
+/// would lose the base.
 fn compare_will_match(cas: u32, size: u64) -> Option<u32> {
     let (s, n) = (field(cas, 20, 16), field(cas, 9, 5));
     (s != n && s != 31).then_some(0x3940_0000 | size.ilog2() << 30 | n << 5 | s)
 }
 
-/// A load-exclusive, up to two register instructions, and the store-exclusive that goes with it. Sometimes CLREX
-/// comes between, or the load is missing: then the store must fail.
+/// A load-exclusive, up to two register instructions, and the matching store-exclusive. Sometimes CLREX comes
+/// between, or the load is missing: then the store must fail.
 fn exclusive(random: &mut Random) -> Unit {
     let mut registers: Vec<u32> = (0..31).collect();
     let mut take = |random: &mut Random| {
@@ -326,7 +328,7 @@ fn exclusive(random: &mut Random) -> Unit {
         words.push(load);
     }
     for _ in 0..random.below(3) {
-        // EOR free, t, u: between the two nothing may go to memory, and the base must stay.
+        // EOR free, t, u: between the two no instruction may access memory or change the base.
         words.push(0xca00_0000 | u << 16 | t << 5 | free);
     }
     if lost == 1 {

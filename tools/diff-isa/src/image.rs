@@ -1,8 +1,9 @@
 //! The program that runs sequences: one flat image of code and one of data, the same for both sides.
 //!
-//! For each sequence: copy its record's buffer to the buffer, load its registers, run it, store the registers and
-//! the buffer back into the record. A fault's handler (a signal handler in the process, the EL1 vectors in the
-//! machine) notes it in the record and goes on with the storing. At the end all records are written to standard output.
+//! For each sequence it copies the record's buffer to the buffer, loads the registers, runs the sequence, and
+//! stores the registers and the buffer back into the record. A fault's handler (a signal handler in the
+//! process, the EL1 vectors in the machine) records the fault and continues with the storing. At the end all
+//! records are written to standard output.
 #![allow(
     clippy::unnecessary_semicolon,
     clippy::used_underscore_binding,
@@ -17,7 +18,7 @@ use crate::case::{Case, Fault, FaultKind, Outcome, State};
 use crate::generate::Cpu;
 use crate::layout::{self, record};
 
-/// Where each side keeps its two numbers for a fault.
+/// The meaning of a side's fault code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FaultCode {
     /// A Linux signal number.
@@ -32,11 +33,11 @@ pub(super) struct Image {
     pub(super) code: Vec<u8>,
     /// At `layout::RECORDS`.
     pub(super) records: Vec<u8>,
-    /// Where to start.
+    /// The entry address.
     pub(super) entry: u64,
-    /// Where a fault handler has to continue.
+    /// The address at which a fault handler must continue.
     pub(super) store_state: u64,
-    /// Where each sequence's own words are.
+    /// The addresses of the sequences' own words.
     pub(super) sequences: Vec<u64>,
 }
 
@@ -45,10 +46,11 @@ const RT_SIGACTION: u32 = 134;
 const SIGALTSTACK: u32 = 132;
 const RT_SIGRETURN: u32 = 139;
 const WRITE: u32 = 64;
-/// The machine's EL1 ends the run on this one.
+/// The machine's EL1 ends the run on this call.
 pub(super) const EXIT: u32 = 93;
 
-/// Offsets in the arm64 signal frame that Linux hands to a handler: `siginfo_t.si_addr`, and `ucontext_t`'s PC.
+/// Offsets in the arm64 signal frame that Linux passes to a handler: `siginfo_t.si_addr`, and `ucontext_t`'s
+/// PC.
 const SI_ADDR: u32 = 16;
 const UC_PC: u32 = 440;
 
@@ -61,14 +63,15 @@ const FPSR: u32 = 0x5a21;
 /// The initial TPIDR_EL0.
 const TPIDR: u64 = 0x5ea_0a11_0000_7154;
 
-/// Assembles `cases` (at most `layout::CAPACITY`) into one image. With `first`, the first case's words stand at that
-/// address, or as soon after it as they can.
+/// Assembles `cases` (at most `layout::CAPACITY`) into one image. With `first`, the first case's words are at
+/// that address, or as soon after it as possible.
 pub(super) fn build(cases: &[Case], cpu: Cpu, first: Option<u64>) -> Result<Image, DynasmError> {
     let mut ops: VecAssembler<Aarch64Relocation> = VecAssembler::new(layout::CODE as usize);
     let records_size = cases.len() as u64 * record::SIZE;
 
     let store_state = layout::CODE + ops.offset().0 as u64;
-    // Every register but the PC belongs to the sequence. TPIDR_EL0 serves as scratch: sequences read it themselves.
+    // Every register but the PC belongs to the sequence. TPIDR_EL0 serves as scratch: sequences read it as
+    // well.
     dynasm!(ops
         ; .arch aarch64
         ; ->store_state:
@@ -116,7 +119,7 @@ pub(super) fn build(cases: &[Case], cpu: Cpu, first: Option<u64>) -> Result<Imag
         ; movk x1, (layout::RUNNING >> 16) as u32, lsl 16
         ; ldr x1, [x1, 8]
         ; br x1
-        // x0 = record, x1 = what comes after the sequence; all but x0, x1, x30 are loaded.
+        // x0 = record, x1 = address after the sequence; all but x0, x1, x30 are loaded.
         ; ->load_state:
         ; movz x2, (layout::RUNNING as u32) & 0xffff
         ; movk x2, (layout::RUNNING >> 16) as u32, lsl 16
@@ -330,7 +333,7 @@ fn records(cases: &[Case]) -> Vec<u8> {
     bytes
 }
 
-/// What the records say after the run.
+/// The outcomes in the records after the run.
 pub(super) fn outcomes(records: &[u8], code: FaultCode) -> Vec<Outcome> {
     records.chunks_exact(record::SIZE as usize).map(|bytes| outcome(bytes, code)).collect()
 }
@@ -371,7 +374,7 @@ fn outcome(bytes: &[u8], code: FaultCode) -> Outcome {
     Outcome { state, fault }
 }
 
-/// An access over the end of mapped memory may report its own address or that of the page it failed on
+/// An access over the end of mapped memory may report its own address or that of the page on which it failed
 /// (FAR_EL1: "any address in the naturally-aligned block that caused the abort" is not more exact for it).
 fn canonical(address: u64) -> u64 {
     if (layout::END - 16..layout::END).contains(&address) { layout::END } else { address }
@@ -388,7 +391,8 @@ fn signal_kind(signal: u64) -> Option<FaultKind> {
     }
 }
 
-/// Exception class, and for data aborts the fault status, as Linux turns them into signals.
+/// The kind of fault by exception class, and for data aborts by fault status, as Linux turns them into
+/// signals.
 fn syndrome_kind(esr: u64) -> Option<FaultKind> {
     const ALIGNMENT_FAULT: u64 = 0x21;
     match (esr >> 26) & 0x3f {

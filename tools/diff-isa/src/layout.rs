@@ -1,4 +1,4 @@
-//! Where things are, the same in the `qemu-aarch64` process and in the machine's EL0.
+//! The memory layout, the same in the `qemu-aarch64` process and in the machine's EL0.
 
 /// Code: driver and sequences, read-only and executable. Up to `DATA`.
 pub(super) const CODE: u64 = 0x4100_0000;
@@ -8,13 +8,14 @@ pub(super) const DATA: u64 = 0x4108_0000;
 pub(super) const RUNNING: u64 = DATA;
 /// The structures for sigaltstack and `rt_sigaction`.
 pub(super) const SIGNAL_ARGUMENTS: u64 = DATA + 0x100;
-/// The signal stack. Base registers, so also SP, never come so far from `MIDDLE`: a fault with SP in it would not switch to it.
+/// The signal stack. Base registers, and so SP, never come that far from `MIDDLE`: a fault with SP in it
+/// would not switch to it.
 pub(super) const SIGNAL_STACK: u64 = MIDDLE + 0x1_0000;
 /// Bytes of the signal stack.
 pub(super) const SIGNAL_STACK_SIZE: u64 = 0x4000;
 /// A page boundary in the middle of the buffer.
 pub(super) const MIDDLE: u64 = DATA + 0x8000;
-/// The buffer that sequences work on, and that is compared.
+/// The buffer that sequences access, and that is compared.
 pub(super) const BUFFER: u64 = MIDDLE - BUFFER_SIZE / 2;
 /// Bytes of the buffer.
 pub(super) const BUFFER_SIZE: u64 = 512;

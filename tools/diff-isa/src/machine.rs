@@ -1,5 +1,5 @@
-//! The other side: the same image at EL0 of the software Arm machine, with the MMU on, over a tiny EL1 that does what
-//! the Linux kernel does for the process: it answers the few system calls, and turns faults into notes.
+//! The other side: the same image at EL0 of the software Arm machine, with the MMU on. A tiny EL1 does the
+//! work of the Linux kernel for the process: it answers the few system calls, and records faults.
 #![allow(clippy::unnecessary_semicolon, clippy::used_underscore_binding, reason = "in what dynasm! makes")]
 
 use dynasmrt::aarch64::Aarch64Relocation;
@@ -22,8 +22,9 @@ const STACK_TOP: u64 = RAM_BASE + 0x10_0000;
 /// Translation tables: levels 1, 2 and 3.
 const TABLES: [u64; 3] = [RAM_BASE + 0x10_0000, RAM_BASE + 0x10_1000, RAM_BASE + 0x10_2000];
 
-/// SCTLR_EL1: M, C, I on; EL0 may use DC and IC and read CTR (UCI, UCT, DZE); nothing traps (nTWI, nTWE); no alignment
-/// checks (A, SA, SA0 clear), as in a Linux process but for SP, which QEMU's user mode does not check.
+/// SCTLR_EL1: M, C, I on; EL0 may use DC and IC and read CTR (UCI, UCT, DZE); nothing traps (nTWI, nTWE); no
+/// alignment checks (A, SA, SA0 clear). A Linux process has the same, except for SP, which QEMU's user mode
+/// does not check.
 const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26;
 /// TCR_EL1: 39-bit TTBR0 region, 4 KiB granule, write-back, inner shareable, TBI0, no TTBR1, 40-bit IPA.
 const TCR: u64 = T0SZ_39_BITS | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32 | 1 << 37;
@@ -38,7 +39,7 @@ const CPACR: u64 = 3 << 20;
 const SYSTEM_OFF: u32 = 0x8400_0008;
 const SYSTEM_RESET: u32 = 0x8400_0009;
 
-/// Steps after which a run is given up.
+/// Steps after which a run is abandoned.
 const BUDGET: u64 = 200_000_000;
 
 /// Runs an image to its end.
@@ -186,7 +187,7 @@ fn level_2(i: u64) -> u64 {
     }
 }
 
-/// The image: code up to its end, data up to `layout::END`, both as the ELF file has them.
+/// The image: code up to its end, data up to `layout::END`, both as in the ELF file.
 fn level_3(i: u64, image: &Image) -> u64 {
     let address = layout::CODE + (i << 12);
     if address < layout::CODE + image.code.len() as u64 {
@@ -204,7 +205,7 @@ mod tests {
     use crate::case::{Case, Fault, FaultKind, State, Unit};
     use crate::generate::Cpu;
 
-    /// Runs words from registers that are all 0 but X1, and an empty buffer.
+    /// Runs words from registers that are all 0 except X1, and an empty buffer.
     fn end_of(x1: u64, words: &[u32]) -> Outcome {
         let mut x = [0; 31];
         x[1] = x1;
@@ -240,7 +241,7 @@ mod tests {
         }
     }
 
-    /// What `undefined::comparable` leaves out because QEMU has the feature, and more of the kind.
+    /// The words that `undefined::comparable` leaves out because QEMU has the feature, and more of the kind.
     #[test]
     fn words_of_features_that_the_id_registers_do_not_name_are_undefined() {
         for (word, what) in [

@@ -1,16 +1,21 @@
-//! `cargo xtask diff-isa`, or `cargo run -p seawall-diff-isa`: the machine's CPU against an implementation that is not ours.
+//! `cargo xtask diff-isa`, or `cargo run -p seawall-diff-isa`: the machine's CPU against an independent
+//! implementation.
 //!
-//! Random instruction sequences run at EL0 in the software Arm machine and as a Linux process under `qemu-aarch64`
-//! (QEMU's user mode). Registers, SP, flags, a memory buffer, and a fault's kind, PC and address are compared. A
-//! sequence that ends differently is shrunk and printed with the seed that makes it again.
+//! Random instruction sequences run at EL0 in the software Arm machine and as a Linux process under
+//! `qemu-aarch64` (QEMU's user mode). Registers, SP, flags, a memory buffer, and a fault's kind, PC and
+//! address are compared. A sequence that ends differently is shrunk and printed with the seed that makes it
+//! again.
 //!
-//! `--ci` is a fixed choice of seeds. Where `qemu-aarch64` is missing nothing is compared, which is said; it is no failure.
+//! `--ci` is a fixed choice of seeds. If `qemu-aarch64` is missing, nothing is compared; the program reports
+//! that, and does not fail.
 //!
-//! `--undefined` runs single random words instead, most of them not allocated: it compares what is undefined.
+//! `--undefined` runs single random words instead, most of them not allocated: it compares undefined
+//! instructions.
 //!
-//! Batches take turns between two CPU models of QEMU: `max`, which has everything that the machine has and more, and
-//! `neoverse-n1`, whose DC ZVA block has the machine's size. With `--undefined` every second batch is of words of FP and
-//! AdvSIMD, under `cortex-a57`, which has of these just what the machine has.
+//! Batches take turns between two CPU models of QEMU: `max`, which has all features of the machine and more,
+//! and `neoverse-n1`, whose DC ZVA block has the machine's size. With `--undefined` every second batch
+//! consists of words of FP and AdvSIMD, under `cortex-a57`, which has exactly the machine's features of
+//! these.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -43,16 +48,17 @@ pub(crate) struct Options {
     /// The seed: the same seed makes the same sequences
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// How many sequences (with --undefined: words) to run
+    /// Number of sequences (with --undefined: words) to run
     #[arg(long, default_value_t = 30_000)]
     pub(crate) sequences: usize,
     /// Instructions under test in a sequence; setting up their addresses takes more
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=4000))]
     pub(crate) length: u16,
-    /// Single random words, to compare what is undefined
+    /// Run single random words, to compare undefined instructions
     #[arg(long)]
     pub(crate) undefined: bool,
-    /// What continuous integration runs: fixed seeds in both modes, under a minute; other options but --json do not count
+    /// Run the choice of continuous integration: fixed seeds in both modes, under a minute; other options but
+    /// --json do not count
     #[arg(long)]
     pub(crate) ci: bool,
     /// Print the result as JSON
@@ -74,7 +80,8 @@ impl Options {
         [preset(1, 30_000, false), preset(2, 30_000, false), preset(1, 100_000, true)]
     }
 
-    /// Sequences in one image: as many as surely fit. A unit takes at most 12 words, a sequence's frame fewer than 32.
+    /// The number of sequences in one image that surely fit. A unit takes at most 12 words, a sequence's
+    /// frame fewer than 32.
     fn batch(&self) -> usize {
         const MOST: usize = 250;
         let room = (layout::DATA - layout::CODE) as usize / 4 - 1024;
@@ -82,7 +89,7 @@ impl Options {
     }
 }
 
-/// A batch in numbers of the run.
+/// The place of a batch in the run, in numbers.
 struct Plan {
     index: u64,
     cpu: Cpu,
@@ -117,7 +124,8 @@ struct Sides {
 type Pairs = Vec<(Outcome, Outcome)>;
 
 impl Sides {
-    /// Runs the cases in one image on both sides at the same time; the first of them at address `first`, if given.
+    /// Runs the cases in one image on both sides at the same time; the first of them at address `first`, if
+    /// given.
     fn run(&self, cases: &[Case], cpu: Cpu, first: Option<u64>) -> Result<Pairs, String> {
         let image = image::build(cases, cpu, first).map_err(|e| format!("cannot assemble: {e}"))?;
         let (machine, qemu) = std::thread::scope(|scope| {
@@ -129,7 +137,7 @@ impl Sides {
     }
 }
 
-/// Runs it, and prints what came out. Exit code 1 on a mismatch, 0 if all agree or QEMU is missing.
+/// Runs the program, and prints the result. Exit code 1 on a mismatch, 0 if all agree or QEMU is missing.
 fn main() -> ExitCode {
     let options = Options::parse();
     let Some(qemu) = qemu::Qemu::find() else {
@@ -145,7 +153,7 @@ fn main() -> ExitCode {
     if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One seed. True if all agree.
+/// Runs one seed. Returns true if all agree.
 fn run_one(options: &Options, sides: &Sides) -> bool {
     let start = Instant::now();
     let mut summary = report::Summary { qemu: sides.qemu.version(), ..report::Summary::default() };

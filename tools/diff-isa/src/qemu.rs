@@ -10,7 +10,7 @@ use crate::generate::Cpu;
 use crate::image::{self, FaultCode, Image};
 use crate::layout;
 
-/// The program, and a file name of our own for images.
+/// The program, and our own file name for images.
 pub(super) struct Qemu {
     program: PathBuf,
     elf: PathBuf,
@@ -32,7 +32,7 @@ impl Qemu {
         Some(Self { program, elf })
     }
 
-    /// "qemu-aarch64 version …", as it says itself.
+    /// "qemu-aarch64 version …", in its own words.
     pub(super) fn version(&self) -> String {
         let output = Command::new(&self.program).arg("--version").output();
         let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
@@ -98,7 +98,8 @@ fn write_elf(path: &Path, image: &Image) -> std::io::Result<()> {
     let code_size = image.code.len() as u64;
     let code_at = PAGE;
     let data_at = code_at + code_size.next_multiple_of(PAGE);
-    // The records stand a whole number of pages above the start of data, which itself is zero and has no bytes in the file.
+    // The records are a whole number of pages above the start of data, which itself is zero and has no bytes
+    // in the file.
     let records_offset = layout::RECORDS - layout::DATA;
     let records_size = image.records.len() as u64;
 

@@ -3,11 +3,12 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// ChaCha8 with a few ways to draw from it. Only raw 64-bit draws are used, as their values are promised to be stable.
+/// ChaCha8 with a few ways to draw from it. Only raw 64-bit draws are used, because their values are promised
+/// to be stable.
 pub(super) struct Random(ChaCha8Rng);
 
 impl Random {
-    /// The stream of `batch` under `seed`. Each batch has its own, so that one can be run again alone.
+    /// The stream of `batch` under `seed`. Each batch has its own, so that it can be repeated alone.
     pub(super) fn new(seed: u64, batch: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(batch);
@@ -34,7 +35,7 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// One of a list that must not be empty.
+    /// A random element of a list that must not be empty.
     pub(super) fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         &list[self.below(list.len())]
     }
@@ -52,8 +53,8 @@ impl Random {
         (0..128 / bits).fold(0, |all, i| all | u128::from(self.nasty_float(fraction, exponent)) << (i * bits))
     }
 
-    /// A floating-point number: zeros, denormals, borders, infinities, NaNs of both kinds, numbers near one, near the
-    /// borders of integers, with few bits set or many.
+    /// A floating-point number: zeros, denormals, borders, infinities, NaNs of both kinds, numbers near one,
+    /// near the borders of integers, with few bits set or many.
     fn nasty_float(&mut self, fraction: u32, exponent: u32) -> u64 {
         let (mask, special, bias) = ((1 << fraction) - 1, (1 << exponent) - 1, (1 << (exponent - 1)) - 1);
         let sign = (self.bits() & 1) << (fraction + exponent);

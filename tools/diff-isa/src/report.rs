@@ -1,4 +1,4 @@
-//! What a run says, to a person or as JSON.
+//! The result of a run, for people or as JSON.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ pub(super) struct Summary {
     pub(super) qemu: String,
     /// Sequences compared.
     pub(super) compared: usize,
-    /// Of them, how many ended in the same fault on both sides.
+    /// The number of these that ended in the same fault on both sides.
     pub(super) faults: usize,
-    /// How often each group of instructions was in a sequence that was compared.
+    /// The number of compared sequences that contain each group of instructions.
     pub(super) groups: BTreeMap<&'static str, usize>,
     /// Wall time.
     pub(super) seconds: f64,
@@ -47,7 +47,7 @@ pub(super) struct Mismatch {
     pub(super) qemu: String,
 }
 
-/// Says that nothing was compared, and why.
+/// Reports that nothing was compared, and the reason.
 pub(super) fn skipped(options: &Options) {
     const REASON: &str = "qemu-aarch64 (Debian package qemu-user) is not installed";
     if options.json {
@@ -69,7 +69,7 @@ impl Summary {
         }
     }
 
-    /// All that was run agrees.
+    /// Returns true if everything that was run agrees.
     pub(super) fn agree(&self) -> bool {
         self.mismatch.is_none() && self.error.is_none()
     }

@@ -1,25 +1,26 @@
-//! From a differing sequence to the shortest one that still differs.
+//! Shrinks a differing sequence to the shortest one that still differs.
 
 use crate::case::{Case, Outcome};
 use crate::generate::Cpu;
 use crate::report::Mismatch;
 use crate::{Plan, Sides, image, layout};
 
-/// The mismatch of case `at` of a batch, made as small as it gets.
+/// The mismatch of case `at` of a batch, made as small as possible.
 pub(super) fn mismatch(sides: &Sides, plan: &Plan, at: usize, pair: &(Outcome, Outcome)) -> Mismatch {
     let original = &plan.cases[at];
     let address = image::build(&plan.cases, plan.cpu, None).ok().and_then(|i| i.sequences.get(at).copied());
-    // Many candidates in one image are quick, but stand at other addresses, which some sequences can see (ADR, BL).
+    // Many candidates in one image are quick, but have other addresses, which some sequences can see (ADR,
+    // BL).
     for first in [None, address] {
         if let Some((case, pair)) = smallest(sides, original, plan.cpu, first) {
             return describe(plan, at, &case, first, &pair, true);
         }
     }
-    // It differs only after the sequences before it. Show it as it was.
+    // It differs only after the sequences before it. Show the original.
     describe(plan, at, original, address, pair, false)
 }
 
-/// For a batch that one side could not run: which case it is.
+/// The failing case of a batch that one side could not run.
 pub(super) fn locate_error(sides: &Sides, plan: &Plan, error: &str) -> String {
     let guilty =
         plan.cases.iter().position(|case| sides.run(std::slice::from_ref(case), plan.cpu, None).is_err());
@@ -46,7 +47,8 @@ fn smallest(sides: &Sides, case: &Case, cpu: Cpu, first: Option<u64>) -> Option<
     Some(best)
 }
 
-/// The first candidate that differs. They share one image, or with `first` each has its own and stands there.
+/// The first candidate that differs. They share one image, or with `first` each has its own image at that
+/// address.
 fn first_differing(
     sides: &Sides,
     mut candidates: Vec<Case>,

@@ -1,9 +1,9 @@
 //! Encoding diagrams of the A64 base instruction set, as the Arm ARM (DDI 0487, C4.1) draws them.
 //!
-//! A diagram is 32 characters, bit 31 first: `0` and `1` are fixed, a letter is a field that is drawn at random.
-//! Letters with a meaning to the generator: `n` base or first source, `t` transfer register, `u` second transfer
-//! register, `s` status or compare register, `m` index register. What a diagram cannot say (unallocated
-//! combinations, CONSTRAINED UNPREDICTABLE ones) its `accept` function refuses.
+//! A diagram is 32 characters, bit 31 first: `0` and `1` are fixed, a letter is a field that is drawn at
+//! random. Letters with a meaning to the generator: `n` base or first source, `t` transfer register, `u`
+//! second transfer register, `s` status or compare register, `m` index register. The `accept` function of a
+//! diagram refuses what the diagram cannot express: unallocated and CONSTRAINED UNPREDICTABLE combinations.
 
 use crate::random::Random;
 
@@ -14,11 +14,11 @@ pub(super) enum Needs {
     Base,
     /// `max`: also FlagM, FEAT_LRCPC2, DIT.
     Max,
-    /// A model whose DC ZVA block is 64 bytes, as the machine's. `max` has 512 in user mode.
+    /// A model whose DC ZVA block is 64 bytes, as in the machine. `max` has 512 in user mode.
     ZvaBlock64,
 }
 
-/// How the address of a memory access is made from its fields.
+/// The computation of a memory access's address from its fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Offset {
     /// The base register alone.
@@ -37,7 +37,7 @@ pub(super) enum Offset {
     Register,
 }
 
-/// Which bits give the size of one register's part of an access.
+/// The bits that give the size of one register's part of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Size {
     /// `[31:30]`: 1, 2, 4, 8 bytes.
@@ -71,20 +71,20 @@ impl Size {
 /// A load, store or atomic on one address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Access {
-    /// How the address is made.
+    /// The computation of the address.
     pub(super) offset: Offset,
-    /// Where the size stands.
+    /// The place of the size.
     pub(super) size: Size,
     /// 1, or 2 for pairs.
     pub(super) registers: u64,
-    /// The address must be a multiple of the whole access. Unaligned atomics and ordered accesses are left out:
-    /// what they do depends on FEAT_LSE2, which QEMU 7.2 does not have.
+    /// True if the address must be a multiple of the whole access. Unaligned atomics and ordered accesses are
+    /// left out: their behaviour depends on FEAT_LSE2, which QEMU 7.2 lacks.
     pub(super) aligned: bool,
-    /// Where it faults no part of it may be mapped: QEMU changes registers before a later part faults.
+    /// True if no part of a faulting access may be mapped: QEMU changes registers before a later part faults.
     pub(super) faults_whole: bool,
 }
 
-/// What must be prepared for an instruction before it can run.
+/// The preparation that an instruction needs before it can run.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Class {
     /// Nothing: registers in, registers out.
@@ -95,7 +95,7 @@ pub(super) enum Class {
     AddressInRt,
     /// `Rt` holds any value of these bits.
     ValueInRt(u64),
-    /// The literal's place, which is PC relative.
+    /// The literal at its PC-relative place.
     Literal,
     /// PC relative forward, offset in `[25:0]`, `[23:5]`, or `[18:5]`.
     Branch(BranchOffset),
@@ -103,7 +103,7 @@ pub(super) enum Class {
     BranchRegister,
 }
 
-/// Where a direct branch keeps its offset, counted in words.
+/// The place of a direct branch's offset, counted in words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BranchOffset {
     /// `[25:0]`.
@@ -133,7 +133,7 @@ pub(super) struct Template {
     pub(super) name: &'static str,
     /// The encoding diagram, bit 31 first.
     pub(super) diagram: &'static str,
-    /// What it needs around it.
+    /// The preparation that it needs.
     pub(super) class: Class,
     /// The CPU it needs.
     pub(super) needs: Needs,
@@ -241,7 +241,7 @@ fn single(word: u32) -> bool {
     }
 }
 
-/// As `single`, in a form that has no PRFM.
+/// The same as `single`, in a form without PRFM.
 fn single_no_prefetch(word: u32) -> bool {
     single(word) && !(word >> 30 == 3 && field(word, 23, 22) == 2)
 }
@@ -333,7 +333,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Template> + Clone {
     TEMPLATES.iter().chain(super::vector::TEMPLATES)
 }
 
-/// The base instruction set. LDXR…STXR are made by the generator, as they only mean something together.
+/// The base instruction set. The generator makes LDXR…STXR, which have a meaning only together.
 #[rustfmt::skip]
 pub(super) const TEMPLATES: &[Template] = &[
     // Data processing, immediate.
@@ -432,7 +432,7 @@ mod tests {
         let mut random = Random::new(2, 0);
         let drawn: Vec<_> = all().flat_map(|row| [row; 64]).map(|row| (row, row.draw(&mut random))).collect();
         let words: Vec<u32> = drawn.iter().map(|&(_, word)| word).collect();
-        // LLVM has aliases that it cannot be made to leave.
+        // LLVM has aliases that cannot be turned off.
         let Some(lines) = objdump(&words, 0) else {
             eprintln!("skipped: aarch64-linux-gnu-objdump is not installed");
             return;

@@ -1,7 +1,9 @@
-//! Single random words: are they undefined on both sides, and if not, do they do the same?
+//! Single random words: a check that both sides find the same ones undefined, and that they do the same for
+//! the others.
 //!
-//! All registers and SP point to the middle of the buffer, so that any load or store has somewhere to go, and a
-//! register branch ends in a fault at a known place. `comparable` names what is left out, and why.
+//! All registers and SP point to the middle of the buffer, so that any load or store has a valid target, and
+//! a register branch ends in a fault at a known place. `comparable` names the words that are left out, with
+//! the reasons.
 
 use crate::case::{Case, State, Unit};
 use crate::generate::Cpu;
@@ -9,7 +11,7 @@ use crate::random::Random;
 use crate::template::{BranchOffset, TEMPLATES, field};
 use crate::{layout, vector};
 
-/// A case of one word. For `CortexA57`, which has just what the machine has of FP and AdvSIMD, it is one of those;
+/// A case of one word. For `CortexA57`, which has exactly the machine's FP and AdvSIMD, it is one of those;
 /// for other models it is any other word.
 pub(super) fn case(random: &mut Random, cpu: Cpu) -> Case {
     let word = if cpu == Cpu::CortexA57 { vector_word(random) } else { word(random) };
@@ -27,7 +29,7 @@ pub(super) fn case(random: &mut Random, cpu: Cpu) -> Case {
     }
 }
 
-/// Half of the words are noise, half are allocated ones with one to three bits turned.
+/// Half of the words are noise, half are allocated ones with one to three bits flipped.
 fn word(random: &mut Random) -> u32 {
     loop {
         let word = if random.one_in(2) {
@@ -73,7 +75,7 @@ fn vector_load_store(word: u32) -> Option<u32> {
     }
 }
 
-/// The word, with PC-relative offsets made harmless; None if the two sides may differ by right.
+/// The word, with PC-relative offsets made harmless; None if the two sides may rightly differ.
 fn comparable(word: u32) -> Option<u32> {
     match field(word, 28, 25) {
         // Reserved, SME, unallocated, SVE: undefined in both (`sve=off,sme=off`).
@@ -89,7 +91,7 @@ fn comparable(word: u32) -> Option<u32> {
     }
 }
 
-/// ADDG, SUBG: FEAT_MTE, which `max` has and the machine has not.
+/// ADDG, SUBG: FEAT_MTE, which `max` has and the machine lacks.
 fn tagged_immediate(word: u32) -> bool {
     field(word, 28, 23) == 0b100011 && field(word, 31, 31) == 1 && field(word, 29, 29) == 0
 }
@@ -130,13 +132,13 @@ fn system(word: u32) -> bool {
         0 => match (crn, op1, op2) {
             // WFE and WFI wait.
             (2, ..) => !matches!(crm << 3 | op2, 2 | 3),
-            // XAFLAG, AXFLAG: FEAT_FlagM2; MSR TCO: FEAT_MTE. QEMU has them, the machine not.
+            // XAFLAG, AXFLAG: FEAT_FlagM2; MSR TCO: FEAT_MTE. QEMU has them, the machine does not.
             (4, 0, 1 | 2) | (4, 3, 4) => false,
             _ => true,
         },
-        // SYS with op1 = 3 is what EL0 has. Left out: prediction restriction (CRm 3), tag forms, CVAP and
-        // CVADP (QEMU's user mode lacks them), the block size of DC ZVA, and XZR, an address at which QEMU's
-        // user mode does not fault.
+        // EL0 has SYS with op1 = 3. Left out: prediction restriction (CRm 3), tag forms, CVAP and CVADP
+        // (QEMU's user mode lacks them), the block size of DC ZVA, and XZR, an address at which QEMU's user
+        // mode does not fault.
         1 if op1 == 3 && crn == 7 && !read => {
             op2 == 1 && !matches!(crm, 3 | 4 | 12 | 13) && field(word, 4, 0) != 31
         }
@@ -167,7 +169,7 @@ fn load_store(word: u32) -> bool {
         }
         0b111000 => {
             let writeback = field(word, 21, 21) == 0 && field(word, 10, 10) == 1;
-            // LDAPR with a register where ones should be.
+            // LDAPR with a register in a field that should be ones.
             let ldapr = field(word, 21, 21) == 1 && field(word, 15, 10) == 0b110000;
             !(writeback && n == t && n != 31 || ldapr && s != 31)
         }
@@ -185,7 +187,8 @@ fn exclusive(word: u32, t: u32, n: u32, u: u32, s: u32) -> bool {
     );
     let pair = !o2 && o1 && word >> 31 == 1;
     if o2 && !o1 {
-        // LDLAR, STLLR (o0 = 0): FEAT_LOR, which QEMU has and the machine not. Others: ones where ones should be.
+        // LDLAR, STLLR (o0 = 0): FEAT_LOR, which QEMU has and the machine lacks. Others: ones where ones
+        // should be.
         return o0 && s == 31 && u == 31;
     }
     if (o2 || word >> 31 == 0) && o1 {

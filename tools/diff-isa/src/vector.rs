@@ -1,5 +1,5 @@
-//! Encoding diagrams of FP and AdvSIMD, as `template` has those of the base instruction set: what Armv8.0 has, with
-//! FEAT_AES, FEAT_PMULL, FEAT_SHA1, FEAT_SHA256, and no half-precision arithmetic.
+//! Encoding diagrams of FP and AdvSIMD, like those of the base instruction set in `template`: Armv8.0 with
+//! FEAT_AES, FEAT_PMULL, FEAT_SHA1, FEAT_SHA256, and without half-precision arithmetic.
 
 use crate::template::Needs::Base;
 use crate::template::{Access, Class, Offset, Size, Template, field, row};
@@ -22,7 +22,8 @@ const STRUCTURES: Class = Class::Access(Access {
     faults_whole: true,
 });
 
-/// FPCR: AHP, DN, FZ, RMode. The trap enables are not supported on either side; the rest is of AArch32 or FEAT_FP16.
+/// FPCR: AHP, DN, FZ, RMode. Neither side supports the trap enables; the rest belongs to AArch32 or
+/// FEAT_FP16.
 pub(super) const FPCR: u64 = 0x07c0_0000;
 /// FPSR: QC and the cumulative flags. QEMU also keeps AArch32's NZCV there.
 pub(super) const FPSR: u64 = 0x0800_009f;

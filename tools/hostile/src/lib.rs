@@ -1,10 +1,10 @@
-//! Hostile bytes for all that reads what anybody made.
+//! Hostile bytes for all code that reads data from outside.
 //!
-//! The [bodies](targets) are shared: by the fuzz targets in `fuzz`, by the tests here, which try some inputs of fixed seeds,
-//! and by the command, which tries inputs for as long as one likes under a limit of memory.
+//! The [bodies](targets) are shared by the fuzz targets in `fuzz`, by the tests here, which try some inputs
+//! of fixed seeds, and by the command, which tries inputs for any length of time under a limit of memory.
 
 #![forbid(unsafe_code)]
-// A body that panics has found something.
+// A panic of a body is a finding.
 #![allow(clippy::missing_panics_doc, reason = "a body panics if something is not as it must be")]
 
 pub mod targets;
@@ -13,7 +13,7 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use targets::Target;
 
-/// The input of a case: the same for the same target, seed and number.
+/// The input of a case, which depends only on target, seed and number.
 pub fn input(target: &Target, seed: u64, case: u64) -> Vec<u8> {
     let mut key = [0; 32];
     for (byte, name) in key.iter_mut().zip(target.name.bytes()) {
@@ -22,11 +22,11 @@ pub fn input(target: &Target, seed: u64, case: u64) -> Vec<u8> {
     key[16..24].copy_from_slice(&seed.to_le_bytes());
     key[24..].copy_from_slice(&case.to_le_bytes());
     let mut random = ChaCha8Rng::from_seed(key);
-    // Short ones are as frequent as long ones.
+    // Short inputs are as frequent as long ones.
     let most = random.random_range(0..=target.longest.ilog2());
     let mut bytes = vec![0; random.random_range(0..=1_usize << most)];
     random.fill_bytes(&mut bytes);
-    // Zeros and ones are where fields are often sound.
+    // Fields are often valid if they are zeros and ones.
     if random.random_ratio(1, 2) {
         for byte in &mut bytes {
             match random.random_range(0..4) {

@@ -1,4 +1,5 @@
-//! Tries hostile inputs on each target, each in a process of its own under a limit of memory: for a given time, from a seed.
+//! Tries hostile inputs on each target, each in a process of its own under a limit of memory, for a given
+//! time, from a seed.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -13,28 +14,28 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use seawall_hostile::input;
 use seawall_hostile::targets::{ALL, Target};
 
-/// Tries hostile inputs on all that reads what anybody made. The same seed tries the same inputs.
+/// Try hostile inputs on all code that reads data from outside. The same seed tries the same inputs.
 #[derive(Parser)]
 struct Args {
-    /// How long each target is tried.
+    /// Time to try each target.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     seconds: u64,
-    /// Which inputs.
+    /// Seed of the inputs.
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     seed: u64,
-    /// This target alone; may be given again. All, if none is.
+    /// Target to try; may be given again. Without one, all targets.
     #[arg(long, value_name = "NAME")]
     target: Vec<String>,
-    /// This input of the seed alone: what was found again.
+    /// Number of the single input to try, to reproduce a finding.
     #[arg(long, value_name = "NUMBER")]
     case: Option<u64>,
-    /// MiB of addresses that a target's process may have.
+    /// Limit of a target process's address space in MiB.
     #[arg(long, default_value_t = 768, value_name = "MIB")]
     memory: u64,
-    /// Seconds that one input may take.
+    /// Time limit of one input in seconds.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     patience: u64,
-    /// The process of a target: where it says which case it is at.
+    /// File for the number of the current case, written by the process of a target.
     #[arg(long, hide = true)]
     progress: Option<PathBuf>,
 }
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A target in a process of its own; what becomes of it.
+/// Runs a target in a process of its own, and reports its end.
 fn watch(target: &Target, args: &Args) -> Result<(), String> {
     let progress =
         std::env::temp_dir().join(format!("seawall-hostile-{}-{}", std::process::id(), target.name));
@@ -112,7 +113,7 @@ fn watch_with(target: &Target, args: &Args, progress: &Path) -> Result<(), Strin
     }
 }
 
-/// Tries inputs until the time is over, in this process.
+/// Tries inputs in this process until the time is over.
 fn tries(target: &Target, args: &Args, progress: &Path) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| format!("{}: {error}", target.name);
     let limit = Some(args.memory << 20);
@@ -132,7 +133,7 @@ fn tries(target: &Target, args: &Args, progress: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What this process had of memory at most, KiB.
+/// The peak of this process's memory, KiB.
 fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

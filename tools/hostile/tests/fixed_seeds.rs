@@ -1,4 +1,4 @@
-//! Some inputs of a fixed seed on every target, as there is no fuzzer in CI; and the command.
+//! Some inputs of a fixed seed on every target, because CI has no fuzzer; and the command.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! Files and streams that speak of much and have little, within 256 MiB of addresses for this whole process.
+//! Small files and streams that announce large contents, within 256 MiB of address space for this whole
+//! process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seawall::ledger::{Ledger, PAGE};
@@ -18,7 +19,7 @@ fn all_addresses() -> Vec<u8> {
     file
 }
 
-/// The head of a migration's stream with these sizes, and what comes behind it.
+/// The head of a migration's stream with these sizes, and the bytes after it.
 fn stream(regions: &[(u64, u64)], state: u64, ledger: u64, rest: &[u8]) -> Vec<u8> {
     let mut stream = b"SEAMIGR\0\x01\0\0\0".to_vec();
     stream.extend((regions.len() as u32).to_le_bytes());
@@ -34,7 +35,7 @@ fn refusal(stream: &[u8], limits: &Limits) -> String {
     Incoming::read(stream, limits).map(drop).unwrap_err().to_string()
 }
 
-/// The limit is the process's: this is the only test in it.
+/// The limit is for the process: this is the only test in it.
 #[test]
 fn what_speaks_of_more_than_there_is_costs_what_it_has() {
     setrlimit(Resource::As, Rlimit { current: Some(LIMIT), maximum: Some(LIMIT) }).unwrap();
@@ -64,7 +65,7 @@ fn what_speaks_of_more_than_there_is_costs_what_it_has() {
     assert_eq!((bad.start, bad.end, received.pages), (RAM, RAM + 8 * PAGE, 0));
     assert_eq!(received.ledger.pages(), 1 << 40);
 
-    // Sizes in the head: within no limit, within limits that are no less, and of regions.
+    // Sizes in the head: within no limit, within smaller limits, and of regions.
     let no_limits = Limits { state: u64::MAX, ledger: u64::MAX };
     let huge = stream(&[(RAM, PAGE)], u64::MAX, u64::MAX, &[0; 100]);
     assert_eq!(

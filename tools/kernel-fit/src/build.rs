@@ -5,19 +5,19 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// An archive and the crate that it is of.
+/// An archive, and its crate.
 pub(crate) struct Built {
     pub(crate) name: &'static str,
     pub(crate) path: PathBuf,
 }
 
-/// What Linux builds its Rust with, as far as it changes which paths to a panic there are: overflow is checked
-/// (CONFIG_RUST_OVERFLOW_CHECKS), a panic aborts, no red zone. The unwind tables tell the size of each frame.
+/// Linux's options for its Rust, as far as they change the paths to a panic: overflow is checked
+/// (CONFIG_RUST_OVERFLOW_CHECKS), a panic aborts, no red zone. The unwind tables give the size of each frame.
 const RUSTFLAGS: &str = "-Cforce-unwind-tables=yes -Cno-redzone=yes";
 
 /// Builds the crates with cargo, then the example against them.
 ///
-/// The example is built by rustc itself: cargo would build the test dependencies of the crate for it.
+/// rustc builds the example directly: cargo would build the test dependencies of the crate for it.
 pub(crate) fn build(root: &Path) -> Result<Vec<Built>, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
@@ -87,7 +87,7 @@ pub(crate) fn compile(source: &Path, archive: &Path, crates: &[(&str, &PathBuf)]
     if status.success() { Ok(()) } else { Err(format!("rustc {}: {status}", source.display())) }
 }
 
-/// Beside the other target directories, or in the one that was chosen.
+/// A directory beside the other target directories, or in the configured one.
 fn target_dir(root: &Path) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     target.join("kernel-fit")

@@ -12,18 +12,18 @@ pub(crate) struct Calls<'code> {
 /// The stack of a chain of calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chain {
-    /// Bytes, return addresses included; what is called outside the objects is not counted.
+    /// Size in bytes, return addresses included; calls to functions outside the objects are not counted.
     pub(crate) bytes: u64,
     /// The functions, outermost first.
     pub(crate) names: Vec<String>,
 }
 
-/// Why a chain has no bound.
+/// The reason why a chain has no bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unbounded {
     /// The functions that call each other, the first once more at the end.
     Recursion(Vec<String>),
-    /// A function whose frame is not constant, or not told.
+    /// A function whose frame is not constant, or unknown.
     Frame(String),
 }
 
@@ -46,7 +46,8 @@ impl<'code> Calls<'code> {
         Ok(deepest)
     }
 
-    /// Demangled names of what is called outside the objects, from the functions whose name starts with `prefix`.
+    /// Demangled names of the functions outside the objects that are called from those whose name starts with
+    /// `prefix`.
     pub(crate) fn external(&self, prefix: &str) -> BTreeSet<String> {
         let starts = self.functions.values().filter(|function| function.name.starts_with(prefix));
         let mut open: Vec<&Function> = starts.copied().collect();

@@ -1,4 +1,4 @@
-//! What an object file says of its functions: their frames, what they refer to, and every name.
+//! The contents of an object file: its functions' frames and references, and every name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +16,12 @@ use object::{
 pub(crate) struct Function {
     /// Its demangled name.
     pub(crate) name: String,
-    /// What other functions refer to it by.
+    /// The key by which other functions refer to it.
     pub(crate) key: Key,
     /// Its stack frame with the return address, in bytes; `None` if the unwind information has none, or one that is
     /// not constant.
     pub(crate) frame: Option<u64>,
-    /// What it calls, or takes the address of.
+    /// The functions that it calls, or takes the address of.
     pub(crate) refers_to: BTreeSet<Key>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Code {
     pub(crate) functions: Vec<Function>,
     /// Every name in the symbol table, demangled, that the object defines.
     pub(crate) defined: BTreeSet<String>,
-    /// Every name that it leaves open: mangled, demangled.
+    /// Every undefined name: mangled, demangled.
     pub(crate) open: BTreeMap<String, String>,
 }
 
@@ -75,7 +75,7 @@ struct Reader<'data> {
     functions: BTreeMap<Place, Vec<SymbolIndex>>,
 }
 
-/// The compiler folds functions of the same code: a place may have several names.
+/// The compiler merges functions with the same code, so a place may have several names.
 fn functions_by_place(file: &object::File<'_>) -> BTreeMap<Place, Vec<SymbolIndex>> {
     let mut functions: BTreeMap<Place, Vec<SymbolIndex>> = BTreeMap::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
@@ -128,7 +128,8 @@ impl Reader<'_> {
         }
     }
 
-    /// What the code at `place` refers to, directly or by pointers in constants: tables of functions are such.
+    /// The references of the code at `place`, directly or by pointers in constants, such as tables of
+    /// functions.
     fn refers_to(&self, place: Place, size: u64) -> BTreeSet<Key> {
         let mut found = BTreeSet::new();
         let mut constants = Vec::new();
@@ -169,7 +170,7 @@ impl Reader<'_> {
             constants.push(section);
             return;
         }
-        // A relative entry in a constant is one of a jump table: it leads into the function that uses it.
+        // A relative entry in a constant belongs to a jump table: it leads into the function that uses it.
         if !from_code && relocation.kind() != RelocationKind::Absolute {
             return;
         }
@@ -186,8 +187,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The frame of each function, by the unwind information: the farthest that the canonical frame address (CFA) lies
-    /// above the stack pointer. It includes the return address.
+    /// The frame of each function, by the unwind information: the largest distance of the canonical frame
+    /// address (CFA) above the stack pointer. It includes the return address.
     fn frames(&self) -> Result<BTreeMap<Place, Option<u64>>, String> {
         let mut frames = BTreeMap::new();
         let Some(section) = self.file.section_by_name(".eh_frame") else { return Ok(frames) };
@@ -231,7 +232,7 @@ impl Reader<'_> {
     }
 }
 
-/// Without the hash at its end.
+/// The name without the hash at its end.
 pub(crate) fn demangle(mangled: &str) -> String {
     format!("{:#}", rustc_demangle::demangle(mangled))
 }

@@ -1,15 +1,15 @@
-//! `cargo xtask kernel-fit`, or `cargo run -p seawall-kernel-fit`: are `seawall-events` and `seawall-arm` fit to be
-//! linked into a kernel?
+//! `cargo xtask kernel-fit`, or `cargo run -p seawall-kernel-fit`: a check that `seawall-events` and
+//! `seawall-arm` can be linked into a kernel.
 //!
-//! Read from the built objects, not from intentions: `crates/events/examples/embed_object.rs` instantiates every entry
-//! point for a vCPU of its own; its object and those of the two crates may
+//! It reads the built objects. `crates/events/examples/embed_object.rs` instantiates every entry point for a
+//! vCPU of its own; its object and those of the two crates may
 //!
-//! - refer to no symbol that leads to a panic, though overflow is checked as Linux checks it,
-//! - refer to no allocator and no floating point, and leave nothing open but `memcpy` and its like, and `core::fmt`
-//!   for `Display`,
+//! - refer to no symbol that leads to a panic, with overflow checked as Linux checks it,
+//! - refer to no allocator and no floating point, and leave nothing undefined but `memcpy` and its like, and
+//!   `core::fmt` for `Display`,
 //! - not recurse, and need at most [`STACK_LIMIT`] bytes of stack from an entry point down.
 //!
-//! And no source file of the two crates may name a float.
+//! In addition no source file of the two crates may name a float.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -84,7 +84,7 @@ fn verdict(good: bool, text: &str) -> &str {
     if good { text } else { "see below" }
 }
 
-/// What is wrong with the names that the objects define or leave open.
+/// The offences among the names that the objects define or leave undefined.
 fn names_of(codes: &[Code]) -> Vec<String> {
     let defined: std::collections::BTreeSet<&str> = codes
         .iter()
@@ -106,7 +106,7 @@ fn names_of(codes: &[Code]) -> Vec<String> {
     offences
 }
 
-/// Recursion and the deepest chain; on x86-64 only, whose unwind tables tell every frame.
+/// Checks recursion and the deepest chain, on x86-64 only, whose unwind tables give every frame.
 fn stack(codes: &[Code], offences: &mut Vec<String>) {
     if !cfg!(target_arch = "x86_64") {
         println!("  stack           not measured: frames are read from x86-64 unwind tables");
@@ -144,7 +144,7 @@ fn text(unbounded: &Unbounded) -> String {
     }
 }
 
-/// How many source files were read.
+/// Checks the source files for floats; returns their number.
 fn floats(root: &Path, offences: &mut Vec<String>) -> Result<usize, String> {
     let mut count = 0;
     for folder in ["crates/arm/src", "crates/events/src"] {

@@ -1,15 +1,15 @@
-//! Which symbols an object that runs inside a kernel may refer to.
+//! The symbols to which an object inside a kernel may refer.
 
-/// Why a symbol has no place in a kernel.
+/// The reason why a symbol has no place in a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Offence {
-    /// A path to a panic, or what unwinds one.
+    /// A path to a panic, or to unwinding.
     Panic,
-    /// Memory of a heap.
+    /// Heap memory.
     Allocator,
-    /// Arithmetic on floats by the compiler's runtime, or their text.
+    /// Arithmetic on floats by the compiler's runtime, or their formatting.
     FloatingPoint,
-    /// Anything that neither these objects define nor every kernel has.
+    /// A symbol that neither these objects define nor every kernel has.
     Unknown,
 }
 
@@ -24,8 +24,8 @@ impl Offence {
     }
 }
 
-/// Parts of names that lead to a panic. `core`'s own text of panics, indices, slices and `unwrap` all go
-/// through one of them.
+/// Parts of names that lead to a panic. `core`'s panics for indices, slices and `unwrap` all go through one
+/// of them.
 const PANICS: [&str; 14] = [
     "panicking",
     "panic_",
@@ -54,14 +54,15 @@ const ALLOCATORS: [&str; 8] = [
     "handle_alloc_error",
 ];
 
-/// The compiler's runtime names its helpers by type: `__addsf3`, `__floatundidf`, `__extendhfsf2`.
+/// The suffixes of the compiler runtime's helpers, which name types: `__addsf3`, `__floatundidf`,
+/// `__extendhfsf2`.
 const FLOATS: [&str; 10] = ["sf2", "df2", "tf2", "hf2", "sf3", "df3", "tf3", "__float", "__fix", "f64>::"];
 
-/// What the objects may leave open: memory functions that rustc expects of every target, and the
-/// formatting machinery of `core`, which `Display` needs and no entry point calls.
+/// The names that the objects may leave undefined: memory functions that rustc expects of every target, and
+/// the formatting machinery of `core`, which `Display` needs and no entry point calls.
 const MEMORY: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
 
-/// What is wrong with a name, whether it is defined in the objects or not.
+/// The offence of a name, defined in the objects or not.
 pub(crate) fn offence(name: &str) -> Option<Offence> {
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     let runtime_float = name.starts_with("__") && has(&FLOATS);
@@ -76,7 +77,7 @@ pub(crate) fn offence(name: &str) -> Option<Offence> {
     }
 }
 
-/// What is wrong with a name that no object defines.
+/// The offence of a name that no object defines.
 pub(crate) fn external_offence(name: &str) -> Option<Offence> {
     if let Some(offence) = offence(name) {
         return Some(offence);
@@ -85,7 +86,7 @@ pub(crate) fn external_offence(name: &str) -> Option<Offence> {
     if allowed { None } else { Some(Offence::Unknown) }
 }
 
-/// `core::fmt`: its functions, and what it does for the primitive types.
+/// `core::fmt`: its functions, and its implementations for the primitive types.
 pub(crate) fn is_formatting(name: &str) -> bool {
     name.starts_with("core::fmt::") || name.starts_with("<core::fmt::") || name.contains(" as core::fmt::")
 }

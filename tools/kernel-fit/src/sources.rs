@@ -1,4 +1,4 @@
-//! No floating point in what was written.
+//! A check of the sources for floating point.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The check finds what it is there to find: each source below is compiled as the crates are, and read.
+//! The check finds each kind of offence: every source below is compiled like the crates, and read.
 
 use std::path::PathBuf;
 

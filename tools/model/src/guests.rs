@@ -6,9 +6,9 @@ use seawall_events::kernel::{LastFault, VcpuConfig};
 
 use crate::{Transfer, Vcpu, Waiting};
 
-/// The instruction that met it.
+/// The address of the instruction that met it.
 pub const PC: u64 = 0x40_1040;
-/// The address that it went to.
+/// The address of its access.
 pub const FAR: u64 = 0x50_0123;
 /// VBAR_EL1.
 pub const VBAR: u64 = 0xffff_8000_1000_0800;
@@ -27,7 +27,7 @@ pub fn guest(pstate: u64) -> Vcpu {
         (Reg::Pstate, pstate),
         (Reg::VbarEl1, VBAR),
         (Reg::VbarEl2, VBAR_EL2),
-        (Reg::SctlrEl1, 1 << 23), // SPAN: PAN is left alone
+        (Reg::SctlrEl1, 1 << 23), // SPAN: PAN does not change
         (Reg::SctlrEl2, 1 << 23),
     ] {
         vcpu.set_reg(reg, value);
@@ -89,7 +89,7 @@ pub fn with_serror(events: VcpuEvents) -> VcpuEvents {
 /// Asserts registers by name.
 ///
 /// # Panics
-/// One is not what is expected.
+/// If one differs.
 #[track_caller]
 pub fn check(vcpu: &Vcpu, expected: &[(Reg, u64)]) {
     for (reg, value) in expected {

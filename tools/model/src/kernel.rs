@@ -14,13 +14,13 @@ use crate::one_reg::register;
 /// The ABI of the posted patches.
 pub const POSTED: Abi = Abi::Extended(Layout::Posted);
 
-/// Every kernel that there can be, by how the extended ABI is had of it.
+/// Every kind of kernel, by its way to the extended ABI.
 pub const WAYS: [Way; 3] = [Way::Assisted, Way::Native(Layout::Posted), Way::Native(Layout::Trailing)];
 
 /// The error of a call that was told to fail: EINTR.
 pub const FAILED: Errno = Errno(4);
 
-/// An ioctl that was called.
+/// A called ioctl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// `KVM_SET_VCPU_EVENTS`.
@@ -41,17 +41,17 @@ pub struct Kernel {
     /// The calls so far.
     pub calls: RefCell<Vec<Call>>,
     abi: Abi,
-    /// Which call fails, from 0, without an effect.
+    /// The number of the call that fails, from 0, without an effect.
     fails: Cell<Option<usize>>,
 }
 
 impl Kernel {
-    /// A stock kernel: it knows mainline's events alone.
+    /// A stock kernel, which knows only mainline's events.
     pub fn stock(vcpu: &Vcpu) -> Self {
         Self::of(Way::Assisted, vcpu)
     }
 
-    /// A kernel to which this is the way.
+    /// A kernel with this way to the extended ABI.
     pub fn of(way: Way, vcpu: &Vcpu) -> Self {
         let abi = match way {
             Way::Native(layout) => Abi::Extended(layout),
@@ -68,7 +68,7 @@ impl Kernel {
         self
     }
 
-    /// The answer that a probe must come to.
+    /// The expected result of a probe.
     pub fn injector(&self) -> Injector {
         let way = match self.abi {
             Abi::Extended(layout) => Way::Native(layout),
@@ -78,13 +78,13 @@ impl Kernel {
         Injector { guest: vcpu.guest(), ras: vcpu.config.ras, way }
     }
 
-    /// Injects, and gives the vCPU after it.
+    /// Injects, and returns the vCPU after it.
     pub fn inject(&self, last: Last, events: &VcpuEvents) -> (Result<Delivery, InjectError>, Vcpu) {
         let result = self.injector().inject(self, last, events);
         (result, self.vcpu.borrow().clone())
     }
 
-    /// The same without a look at where the guest is.
+    /// Injects without reading the guest's position.
     pub fn set_events(
         &self,
         last: Last,

@@ -9,7 +9,7 @@ use crate::Vcpu;
 
 /// SCTLR_ELx.EE, data accesses of EL1 or EL2 are big-endian.
 const EE: u64 = 1 << 25;
-/// SCTLR_EL1.E0E, those of EL0.
+/// SCTLR_EL1.E0E, data accesses of EL0 are big-endian.
 const E0E: u64 = 1 << 24;
 /// ESR_ELx.ISV of a data abort.
 const ISV: u64 = 1 << 24;
@@ -17,33 +17,33 @@ const ISV: u64 = 1 << 24;
 /// A load or store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Where.
+    /// The address.
     pub address: u64,
     /// The CPU's ESR_EL2 of the abort; with ISV, it describes the access.
     pub esr: Esr,
-    /// Bytes, a power of two to 8.
+    /// Size in bytes, a power of two up to 8.
     pub bytes: u8,
-    /// What goes from where to where.
+    /// The direction, and the register.
     pub transfer: Transfer,
-    /// The instruction is a halfword.
+    /// True if the instruction is a halfword.
     pub narrow: bool,
 }
 
-/// A register and memory. Without a register: the zero register.
+/// A transfer between a register and memory. `None` is the zero register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
     /// Into the register.
     Load {
-        /// Which.
+        /// The register.
         target: Option<u8>,
-        /// Sign-extended.
+        /// True for sign extension.
         signed: bool,
-        /// Into all 64 bits of it.
+        /// True for all 64 bits of the register.
         wide: bool,
     },
     /// Out of the register.
     Store {
-        /// Which.
+        /// The register.
         source: Option<u8>,
     },
 }
@@ -51,25 +51,26 @@ pub enum Transfer {
 /// An MMIO access that user space has to complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Bytes.
+    /// Size in bytes.
     pub bytes: u8,
-    /// A store has been done by user space already.
+    /// The transfer; user space has already done a store.
     pub transfer: Transfer,
-    /// The instruction is a halfword.
+    /// True if the instruction is a halfword.
     pub narrow: bool,
-    /// What user space answers to a load. An access that nobody answers reads as zero.
+    /// User space's answer to a load. Without one, an access reads as zero.
     pub answer: [u8; 8],
 }
 
 impl Vcpu {
-    /// An access where there is no memory: the exit for it. Source: api.rst, `KVM_EXIT_MMIO`, `KVM_EXIT_ARM_NISV`.
+    /// The exit for an access to an address without memory. Source: api.rst, `KVM_EXIT_MMIO`,
+    /// `KVM_EXIT_ARM_NISV`.
     pub fn mmio_exit(&mut self, access: &Access) -> Exit {
         let Access { address, esr, bytes, transfer, narrow } = *access;
         self.last_fault = LastFault { esr, far: address, ipa: Some(address & !0xfff) };
         finish_run(self);
         let is_write = matches!(transfer, Transfer::Store { .. });
         if esr.bits() & ISV == 0 {
-            // KVM says no more than WnR and what kind of fault it was: a translation fault.
+            // KVM reports only WnR and the kind of fault, a translation fault.
             return Exit::Nisv(NisvExit { esr_iss: u64::from(is_write) << 6 | 4, fault_ipa: address });
         }
         self.waiting = Some(Waiting { bytes, transfer, narrow, answer: [0; 8] });
@@ -83,19 +84,19 @@ impl Vcpu {
         Exit::Mmio(exit)
     }
 
-    /// User space's answer to the load that waits.
+    /// Sets user space's answer to the waiting load.
     pub fn answer_mmio(&mut self, data: [u8; 8]) {
         if let Some(Waiting { transfer: Transfer::Load { .. }, answer, .. }) = &mut self.waiting {
             *answer = data;
         }
     }
 
-    /// The SCTLR that is in effect.
+    /// The SCTLR in effect.
     pub fn sctlr(&self) -> Reg {
         if self.is_hyp_context() { Reg::SctlrEl2 } else { Reg::SctlrEl1 }
     }
 
-    /// As the guest's endianness is when KVM looks.
+    /// Swaps the value if the guest is big-endian at that moment.
     fn swap_if_big_endian(&self, value: u64, bytes: u8) -> u64 {
         let pstate = self.pstate();
         let is_el0 = pstate.exception_level() == ExceptionLevel::El0;
@@ -108,7 +109,7 @@ impl Vcpu {
         if is_big { value.swap_bytes() >> unused } else { value << unused >> unused }
     }
 
-    /// The load that the last exit asked for, completed by the next run. Source: api.rst, `KVM_RUN`.
+    /// Completes the load of the last exit in the next run. Source: api.rst, `KVM_RUN`.
     pub(crate) fn write_loaded(&mut self, waiting: &Waiting) {
         let Transfer::Load { target: Some(target), signed, wide } = waiting.transfer else { return };
         let unused = 64 - 8 * u32::from(waiting.bytes);
@@ -122,7 +123,7 @@ impl Vcpu {
         self.set_reg(Reg::X(target), data);
     }
 
-    /// On to the instruction behind the access.
+    /// Steps to the instruction after the access.
     pub(crate) fn step_over(&mut self, waiting: &Waiting) {
         let pstate = self.pstate();
         let is_thumb = pstate.is_aarch32() && pstate.has(Pstate::T);

@@ -7,7 +7,7 @@ use seawall_inject::Errno;
 use crate::Vcpu;
 use crate::vcpu::SYSTEM;
 
-/// Every register that the model has.
+/// Every register of the model.
 pub fn registers() -> impl Iterator<Item = Reg> {
     (0..=30).map(Reg::X).chain(SYSTEM)
 }
@@ -25,7 +25,7 @@ const fn is_of_el2(reg: Reg) -> bool {
     )
 }
 
-/// A core register to KVM: a write of it narrows the others of a vCPU in AArch32 state.
+/// Returns true for KVM's core registers: a write to one narrows the others of a vCPU in AArch32 state.
 const fn is_core(reg: Reg) -> bool {
     use Reg::{ElrEl1, Pc, Pstate, SpEl0, SpEl1, SpsrAbt, SpsrEl1, X};
     matches!(reg, X(_) | Pc | Pstate | SpEl0 | SpEl1 | ElrEl1 | SpsrEl1 | SpsrAbt)
@@ -35,7 +35,7 @@ impl Vcpu {
     /// `KVM_GET_ONE_REG`.
     ///
     /// # Errors
-    /// ENOENT of a register of EL2, without one.
+    /// ENOENT for a register of EL2, without an EL2.
     pub fn one_reg(&self, reg: Reg) -> Result<u64, Errno> {
         if is_of_el2(reg) && !self.config.el2 { Err(Errno::ENOENT) } else { Ok(self.reg(reg)) }
     }
@@ -43,8 +43,8 @@ impl Vcpu {
     /// `KVM_SET_ONE_REG`.
     ///
     /// # Errors
-    /// As [`Vcpu::one_reg`]; EINVAL of a mode that an AArch64 EL1 does not have. Source: Linux arch/arm64/kvm/guest.c,
-    /// `set_core_reg`.
+    /// As [`Vcpu::one_reg`]; EINVAL for a mode that an AArch64 EL1 lacks. Source: Linux
+    /// arch/arm64/kvm/guest.c, `set_core_reg`.
     pub fn set_one_reg(&mut self, reg: Reg, value: u64) -> Result<(), Errno> {
         self.one_reg(reg)?;
         if reg == Reg::Pstate && matches!(value & Pstate::M, 0x11..=0x1f) && !self.config.el1_aarch32 {
@@ -57,7 +57,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// KVM narrows registers to 32 bits whenever a core register is written in AArch32 state.
+    /// Narrows registers to 32 bits, as KVM does whenever a core register is written in AArch32 state.
     fn narrow(&mut self) {
         let (user, system) = (0x10, 0x1f);
         let is_banked = [user, system].contains(&self.pstate().masked(Pstate::M));

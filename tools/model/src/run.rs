@@ -1,4 +1,4 @@
-//! What `KVM_RUN` does around the guest.
+//! The steps of `KVM_RUN` around the guest.
 
 use seawall_arm::{Esr, ExceptionLevel, Reg, Registers as _, Target, hcr};
 use seawall_events::SeaExit;
@@ -9,15 +9,15 @@ use seawall_events::kernel::{
 use crate::Vcpu;
 
 impl Vcpu {
-    /// The guest hypervisor runs, or its user space.
+    /// Returns true if the guest hypervisor runs, or its user space.
     pub fn is_hyp_context(&self) -> bool {
         let el2 = self.pstate().exception_level() == ExceptionLevel::El2;
         self.config.el2 && (el2 || self.reg(Reg::HcrEl2) & hcr::TGE != 0)
     }
 
-    /// `KVM_RUN` before it enters the guest: it completes the access that waits, and injects an SError that is held. `load`
-    /// is what becomes of registers that are loaded into the CPU, which comes between the two. With `immediate_exit`
-    /// nothing is injected.
+    /// The steps of `KVM_RUN` before it enters the guest: it completes the waiting access, and injects a held
+    /// SError. `load` maps registers that are loaded into the CPU, which happens between the two. With
+    /// `immediate_exit` nothing is injected.
     pub fn begin_run(&mut self, immediate: bool, load: impl Fn(&mut Self)) {
         self.has_run = true;
         let waiting = self.waiting.take();
@@ -32,11 +32,11 @@ impl Vcpu {
         if immediate || !self.serror.held_for_el2 {
             return;
         }
-        // An SError that was held is taken by KVM's own entry, before the CPU's.
+        // KVM's own entry takes a held SError, before the CPU's.
         let changes_context = !self.is_hyp_context();
         load(&mut unstepped);
         match inject_held(&mut unstepped) {
-            // It forgets to step over the access before, unless it changes from a guest to its hypervisor.
+            // It does not step over the access before, unless it changes from a guest to its hypervisor.
             PendingSError::Taken(target) if target == Target::El1 || !changes_context => *self = unstepped,
             _ => {
                 inject_held(self);
@@ -44,21 +44,21 @@ impl Vcpu {
         }
     }
 
-    /// A synchronous external abort, which the CPU takes to the host: the exit, or none where the guest goes on with what
-    /// KVM made of it.
+    /// A synchronous external abort, which the CPU takes to the host: the exit, or `None` if the guest goes
+    /// on with KVM's fallback.
     pub fn sea_exit(&mut self, esr: Esr, address: u64) -> Option<SeaExit> {
         self.aborted(esr, address);
         let policy = SeaPolicy { to_user: true, guest_has_ras: self.config.ras };
         handle_guest_sea(self, policy).ok()
     }
 
-    /// A fetch where there is no memory: KVM injects an abort.
+    /// A fetch from an address without memory: KVM injects an abort.
     pub fn fetch_from_hole(&mut self, esr: Esr) {
         self.aborted(esr, self.reg(Reg::Pc));
         inject_fetch_from_hole(self);
     }
 
-    /// An abort at stage 2, with virtual addresses that are physical ones.
+    /// An abort at stage 2, with virtual addresses equal to physical ones.
     pub fn aborted(&mut self, esr: Esr, address: u64) {
         self.last_fault = LastFault { esr, far: address, ipa: Some(address & !0xfff) };
     }

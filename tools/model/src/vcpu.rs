@@ -1,4 +1,4 @@
-//! What a kernel keeps of a vCPU.
+//! The kernel's state of a vCPU.
 
 use seawall_arm::{Pstate, Reg, Registers};
 use seawall_events::kernel::{LastFault, VcpuConfig, VcpuState, VirtualSError};
@@ -14,7 +14,7 @@ pub(crate) const SYSTEM: [Reg; 32] = [
     Reg::EsrEl2, Reg::FarEl2, Reg::VbarEl2, Reg::SctlrEl2, Reg::Sctlr2El2, Reg::HcrEl2, Reg::HcrxEl2, Reg::VsesrEl2,
 ];
 
-/// How many registers there are.
+/// The number of registers.
 pub const REGISTERS: usize = 31 + SYSTEM.len();
 
 /// A vCPU between runs.
@@ -22,19 +22,20 @@ pub const REGISTERS: usize = 31 + SYSTEM.len();
 pub struct Vcpu {
     /// By [`Registers`]; X0 is the first.
     pub regs: [u64; REGISTERS],
-    /// What the VM was created with.
+    /// The VM's configuration at its creation.
     pub config: VcpuConfig,
-    /// What the last abort was.
+    /// The last abort.
     pub last_fault: LastFault,
     /// The virtual SError.
     pub serror: VirtualSError,
     /// The MMIO access that user space has to complete.
     pub waiting: Option<Waiting>,
-    /// What a walk of the guest's tables for the S1PTW rule finds.
+    /// The result of a walk of the guest's tables for the S1PTW rule.
     pub walk_level: Option<i8>,
-    /// `KVM_ARM_VCPU_INIT` was done.
+    /// True after `KVM_ARM_VCPU_INIT`.
     pub is_initialised: bool,
-    /// `KVM_RUN` was called. An AArch32 vCPU that never ran loses the abort that is delivered to it.
+    /// True once `KVM_RUN` was called. An AArch32 vCPU that never ran loses the abort that is delivered to
+    /// it.
     pub has_run: bool,
 }
 
@@ -46,7 +47,7 @@ fn index(reg: Reg) -> Option<usize> {
 }
 
 impl Vcpu {
-    /// A vCPU out of `KVM_ARM_VCPU_INIT`.
+    /// A vCPU after `KVM_ARM_VCPU_INIT`.
     pub fn new(config: VcpuConfig) -> Self {
         let mut vcpu = Self {
             regs: [0; REGISTERS],
@@ -62,8 +63,8 @@ impl Vcpu {
         vcpu
     }
 
-    /// `KVM_ARM_VCPU_INIT` again: registers come out of reset. The last abort stays; and a pending SError, if the vCPU has
-    /// ever run.
+    /// `KVM_ARM_VCPU_INIT` again: registers get their reset values. The last abort stays, and so does a
+    /// pending SError if the vCPU has ever run.
     pub fn reset(&mut self) {
         self.regs = [0; REGISTERS];
         self.waiting = None;
@@ -78,7 +79,7 @@ impl Vcpu {
         self.set_reg(Reg::Pstate, pstate);
     }
 
-    /// What a VMM knows of it.
+    /// The kind of vCPU as a VMM knows it.
     pub fn guest(&self) -> GuestKind {
         match (self.config.el1_aarch32, self.config.el2) {
             (true, _) => GuestKind::Aarch32,

@@ -1,6 +1,6 @@
-//! Any bytes as instructions, from any register state, at EL0 or EL1, with or without MMU and
-//! poison: the machine runs them or gives the guest its exception, never panics, keeps to its budget,
-//! and does the same when it does it again.
+//! Any bytes as instructions, from any register state, at EL0 or EL1, with or without MMU and poison. The
+//! machine runs them or gives the guest its exception, never panics, keeps to its budget, and repeats a run
+//! exactly.
 
 use seawall_events::{Abi, Layout, Reg, VcpuEvents};
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
@@ -16,7 +16,7 @@ const EXITS: u32 = 40;
 /// Skips the instruction that trapped: mrs x0, elr_el1; add x0, x0, #4; msr elr_el1, x0; eret.
 const SKIP: [u32; 4] = [0xd538_4020, 0x9100_1000, 0xd518_4020, 0xd69f_03e0];
 
-/// What the first 16 bytes of an input say.
+/// The setup in the first 16 bytes of an input.
 struct Setup {
     seed: u64,
     /// AP, SH, AF, nG, UXN, PXN and GP of the block that maps RAM.
@@ -111,7 +111,7 @@ impl Setup {
     }
 }
 
-/// Runs to the end of the budget, and answers every exit as a VMM might. Gives the exits.
+/// Runs to the end of the budget, and answers every exit as a VMM might. Returns the exits.
 fn run(vm: &mut Vm, seed: u64) -> Vec<Result<Exit, Error>> {
     let mut exits = Vec::new();
     let Ok(mut cpu) = vm.vcpu(0) else { return exits };

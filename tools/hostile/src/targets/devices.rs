@@ -1,5 +1,5 @@
-//! What is around a machine in a snapshot's file, behind right checksums: a board's state, changed here and there. It is
-//! refused, or a guest goes on from it, the same each time.
+//! The board's state in a snapshot's file, behind valid checksums, with random changes. It is refused, or a
+//! guest continues from it, the same each time.
 
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 const MEMORY: u64 = 2 << 20;
 const DISK: u64 = 1 << 16;
 
-/// The file of a disk, and a snapshot of a guest that has it: the machine, and what is around it.
+/// The file of a disk, and a snapshot of a guest with it: the machine, and the board's state.
 struct Good {
     disk: NamedTempFile,
     machine: seawall_machine::Snapshot,
@@ -23,7 +23,7 @@ fn good() -> &'static Good {
     GOOD.get_or_init(|| {
         let disk = NamedTempFile::new().expect("a file");
         disk.as_file().set_len(DISK).expect("a sparse file");
-        // mov x1, #0x09000000; 1: str w1, [x1]; b 1b: it writes to the UART, for ever.
+        // mov x1, #0x09000000; 1: str w1, [x1]; b 1b: it writes to the UART forever.
         let code = [0xd2a1_2001_u32, 0xb900_0021, 0x17ff_ffff];
         let code = code.iter().flat_map(|word| word.to_le_bytes()).collect();
         let guest =
@@ -52,7 +52,7 @@ fn config(disk: &NamedTempFile) -> Config {
 pub(super) fn body(data: &[u8]) {
     let good = good();
     let mut devices = good.devices.clone();
-    // Four bytes each: what is done, a place, and a byte.
+    // Four bytes each: the kind of change, its place, and a byte.
     for change in data.chunks_exact(4).take(64) {
         let [how, high, low, value] = *change else { return };
         let at = usize::from(u16::from_be_bytes([high, low])) % (devices.len() + 1);

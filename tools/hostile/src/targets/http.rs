@@ -1,5 +1,6 @@
-//! Any bytes of any number of clients to the endpoint for metrics. No client delays another's scrape, gets more than an
-//! answer, or keeps its connection: time is the runtime's own, which goes on only where everything waits for it.
+//! Any bytes of any number of clients to the endpoint for metrics. No client delays another's scrape, gets
+//! more than an answer, or keeps its connection. The time is the runtime's own, which advances only when
+//! everything waits for it.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 #[path = "../../../../crates/cli/src/run/metrics/server.rs"]
 mod server;
 
-/// What a byte from 0x80 on stands for, by its lower bits; a byte below is itself.
+/// The words for bytes from 0x80 on, by their lower bits; a byte below stands for itself.
 const WORDS: [&str; 16] = [
     "GET /metrics HTTP/1.1\r\n",
     "Host: a\r\n",
@@ -31,11 +32,11 @@ const WORDS: [&str; 16] = [
 ];
 /// Separates clients.
 const NEXT: u8 = 0xff;
-/// Bytes that a client sends at most.
+/// The largest number of bytes that a client sends.
 const LONGEST: usize = 256 << 10;
 /// The page.
 const PAGE: &str = "seawall_errors_total 1\n";
-/// Bytes of an answer at most.
+/// The largest answer in bytes.
 const ANSWER: usize = 512;
 
 /// See the module.
@@ -83,7 +84,8 @@ fn connection(connect: &UnboundedSender<DuplexStream>) -> DuplexStream {
     stream
 }
 
-/// What a client sends: its first two bytes say how it ends and how often the rest is repeated.
+/// The bytes that a client sends: its first two bytes select its ending and the number of repetitions of the
+/// rest.
 fn sent(client: &[u8]) -> Vec<u8> {
     let Some((&[_, times], rest)) = client.split_first_chunk() else { return Vec::new() };
     let mut once = Vec::new();
@@ -97,8 +99,8 @@ fn sent(client: &[u8]) -> Vec<u8> {
     once.into_iter().cycle().take(length).collect()
 }
 
-/// Sends all, as far as it is taken, and takes what comes until the server ends it: how many bytes. The client ends its
-/// side if it is not to stay open.
+/// Sends all bytes, as far as they are accepted, and reads until the server ends the connection; returns the
+/// number of bytes read. The client ends its side unless it is to stay open.
 async fn talk(stream: DuplexStream, bytes: Vec<u8>, is_open: bool) -> usize {
     let (mut from, mut to) = tokio::io::split(stream);
     let send = async {

@@ -1,5 +1,5 @@
-//! Kernel files of every kind, changed here and there: each is refused, or is a kernel that loads or says why it does not.
-//! Nothing is made of a file that is bigger than the guest's memory.
+//! Kernel files of every kind, with random changes: each is refused, or is a kernel that loads or gives the
+//! reason why it does not. Nothing is unpacked from a file that is bigger than the guest's memory.
 
 use std::io::Write as _;
 
@@ -11,9 +11,9 @@ use seawall_vmm::ram::Ram;
 use seawall_vmm::{Guest, layout};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-/// Bytes of the guest's RAM.
+/// Size of the guest's RAM in bytes.
 const MEMORY: u64 = 8 << 20;
-/// The same where a file is only unpacked: a fuzzer is slow at that.
+/// The limit for files that are only unpacked: a fuzzer is slow at that.
 const LITTLE: usize = 1 << 18;
 
 /// See the module.
@@ -70,7 +70,7 @@ fn check(file: Vec<u8>) {
     }
 }
 
-/// Three bytes each: a place, and what is put there. The rest of an odd place is cut off.
+/// Applies three bytes each: a place, and the new bytes. An odd place cuts off the rest.
 fn changed(mut file: Vec<u8>, changes: &[u8]) -> Vec<u8> {
     for change in changes.chunks_exact(3).take(16) {
         let at = usize::from(change[0]) << 4 | usize::from(change[1] >> 4);
@@ -113,7 +113,7 @@ fn zboot(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An ELF64 with so many segments of 16 bytes that are the same in the file.
+/// An ELF64 with this many segments of 16 bytes, which are the same bytes of the file.
 fn elf(segments: u16) -> Vec<u8> {
     let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     bytes.extend([2_u16, 183].map(u16::to_le_bytes).concat());

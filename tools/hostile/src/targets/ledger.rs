@@ -1,5 +1,5 @@
-//! Ledgers' files: any bytes, and any entries behind a right header and before a right checksum. Each is refused, or is a
-//! ledger that writes itself as it was read and answers like any other.
+//! Ledgers' files: any bytes, and any entries behind a valid header and before a valid checksum. Each is
+//! refused, or is a ledger that writes the same bytes and answers like any other.
 
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ pub(super) fn body(data: &[u8]) {
     for start in starts {
         let bad = ledger.get(start).expect("it begins here");
         assert!(bad.range.contains(&start) && ledger.contains(bad.range.end - 1));
-        // What is taken out of the middle and put in again is there again, as something new.
+        // A range taken out of the middle and put in again is there again, as a new one.
         let middle = start..start + PAGE;
         assert_eq!(ledger.remove(middle.clone()), 1);
         assert_eq!(ledger.insert(middle, Cause::Found, SystemTime::UNIX_EPOCH), 1);
@@ -28,7 +28,8 @@ pub(super) fn body(data: &[u8]) {
     assert_eq!(ledger, Ledger::default());
 }
 
-/// The file of entries that are often sound: a distance behind the one before, pages, seconds, cause; 8 bytes each.
+/// A file of entries that are often valid: a distance after the one before, pages, seconds, cause; 8 bytes
+/// each.
 pub(super) fn file(data: &[u8]) -> Vec<u8> {
     let mut entries = Vec::new();
     let mut next: u64 = 0;

@@ -1,5 +1,5 @@
-//! Streams of a migration: any bytes, and any head and records whose checksums are right. Each is refused, or is a guest in
-//! the memory that it was given, with what is bad inside that memory.
+//! Streams of a migration: any bytes, and any head and records with valid checksums. Each is refused, or is a
+//! guest in the given memory, with bad pages only inside that memory.
 
 use seawall::migration::{Incoming, Limits};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -32,7 +32,7 @@ fn check(stream: &[u8]) {
     }
 }
 
-/// A stream whose checksums are right: the VMM's state of so many bytes, a ledger of these entries, and records, each of
+/// A stream with valid checksums: a VMM's state of this size, a ledger of these entries, and records, each of
 /// three bytes: kind, pages and page.
 fn stream(size: u8, state: u8, entries: &[u8], records: &[u8]) -> Vec<u8> {
     let ledger = super::ledger::file(entries);

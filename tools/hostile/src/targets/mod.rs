@@ -1,6 +1,6 @@
-//! What is done with hostile bytes: the bodies of the fuzz targets, of the tests with fixed seeds and of `seawall-hostile`.
+//! The bodies of the fuzz targets, of the tests with fixed seeds and of `seawall-hostile`.
 //!
-//! A body panics if something is not as it must be. It takes any bytes, and the same ones in the same way each time.
+//! A body takes any bytes, and panics if a result is wrong. It repeats a run with the same bytes exactly.
 
 mod decoder;
 mod devices;
@@ -13,16 +13,16 @@ mod virtqueue;
 mod walk;
 mod wire;
 
-/// Something that takes what anybody made.
+/// Code that reads data from outside.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, which is that of its fuzz target too.
+    /// Its name, which is also that of its fuzz target.
     pub name: &'static str,
-    /// What is done with the bytes.
+    /// The test of the bytes.
     pub body: fn(&[u8]),
-    /// Bytes of an input at most: beyond that nothing new comes.
+    /// The largest useful input in bytes.
     pub longest: usize,
-    /// Inputs that the ordinary tests try.
+    /// The number of inputs that the ordinary tests try.
     pub cases: u64,
 }
 
@@ -40,7 +40,7 @@ pub const ALL: &[Target] = &[
     Target { name: "wire", body: wire::body, longest: 1024, cases: 2000 },
 ];
 
-/// Runs the body of the target with this name; nothing if there is none.
+/// Runs the body of the target with this name; does nothing if there is none.
 pub fn run(name: &str, data: &[u8]) {
     if let Some(target) = ALL.iter().find(|target| target.name == name) {
         (target.body)(data);

@@ -1,9 +1,9 @@
-//! Files that are no snapshots, and files whose checksums are right and whose contents are anybody's: each is refused,
-//! or is a machine that runs. No panic, and nothing allocated that the file does not pay for.
+//! Files that are not snapshots, and files with valid checksums and any contents: each is refused, or is a
+//! machine that runs. There is no panic, and no allocation that exceeds the file's own size.
 
 use seawall_machine::{Config, Snapshot, Vm};
 
-/// Where the first section begins, and the bytes of a section before its payload.
+/// Offset of the first section, and the bytes of a section before its payload.
 const SECTIONS: usize = 12;
 const HEAD: usize = 41;
 
@@ -32,7 +32,7 @@ fn sections(file: &[u8]) -> Vec<(u8, Vec<u8>)> {
     sections
 }
 
-/// The file of these sections, as the format's description says.
+/// The file of these sections, by the format's description.
 fn file(sections: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let mut file = good()[..SECTIONS].to_vec();
     let mut checksum = blake3::hash(&file);
@@ -55,7 +55,7 @@ pub(super) fn body(data: &[u8]) {
 
     let mut parts = sections(&good());
     assert!(Snapshot::load(&*file(&parts)).is_ok(), "as it was");
-    // Four bytes each: a section and a place in it, and what is put there.
+    // Four bytes each: a section and a place in it, and the new bytes.
     for change in data.chunks_exact(4) {
         let [section, high, low, value] = *change else { return };
         let count = parts.len();
@@ -67,7 +67,7 @@ pub(super) fn body(data: &[u8]) {
         }
     }
     let Ok(snapshot) = Snapshot::load(&*file(&parts)) else { return };
-    // What can be loaded can be run, gone back to and saved.
+    // A loaded snapshot can run, be restored and be saved.
     let Ok(mut vm) = snapshot.machine() else { return };
     let before = vm.state_hash();
     vm.set_budget(Some(1000));

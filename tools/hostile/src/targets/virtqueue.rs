@@ -1,5 +1,5 @@
-//! Any bytes as a guest's virtqueue: descriptors, rings and buffers. The device does no more than it may for the guest's
-//! steps, and the same however the run is cut.
+//! Any bytes as a guest's virtqueue: descriptors, rings and buffers. The device does no more than the guest's
+//! steps allow, and the same for every division of the run.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,17 +8,18 @@ use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Config, End, Guest, Observer, SoftwareMachine};
 
-/// As much as the guest has.
+/// Size of the guest's memory.
 const MEMORY: u64 = 16 << 20;
 const STEPS: u64 = 24_000;
-/// The first virtio device's registers: the last transport's.
+/// The registers of the first virtio device, which has the last transport.
 const DEVICE: u32 = 0x0a00_3e00;
-/// Bytes of a disk, and of what is kept of the guest's writes to it.
+/// Size of a disk in bytes, and the limit of the guest's kept writes to it.
 const DISK: u64 = 64 << 20;
 const WRITES: u64 = 1 << 20;
-/// Notices of the guest's, and how often its device goes on, each ten microseconds, in all of its steps.
+/// The number of the guest's notices, and of its device's turns, one each ten microseconds, in all of its
+/// steps.
 const PORTIONS: u64 = 3 + STEPS / 10_000;
-/// Bytes of the console in a portion.
+/// Bytes of the console in one turn.
 const PORTION: u64 = 64 << 10;
 
 #[derive(Clone, Default)]
@@ -30,11 +31,11 @@ impl Observer for Counts {
     }
 }
 
-/// Bytes of an input's beginning, and of each descriptor behind it.
+/// Bytes of an input's head, and of each descriptor after it.
 const HEAD: usize = 12;
 const DESCRIPTOR: usize = 10;
 
-/// A descriptor of a queue of this size; `how` says which of its fields are brought to where they mean something.
+/// A descriptor of a queue of this size; `how` selects the fields that get meaningful values.
 fn descriptor(bytes: &[u8; DESCRIPTOR], size: u16) -> [u8; 16] {
     let &[how, a, b, c, l0, l1, l2, l3, flags, next] = bytes;
     let address = match how & 3 {
@@ -42,7 +43,7 @@ fn descriptor(bytes: &[u8; DESCRIPTOR], size: u16) -> [u8; 16] {
         0 => 0x4008_4000 + u64::from(a & 0x70),
         // RAM, sometimes the image itself.
         1 | 2 => 0x4008_0000 + (u64::from(u32::from_le_bytes([a, b, c, 0])) >> (how >> 5)),
-        // RAM and some more on either side.
+        // RAM, and some addresses on either side.
         _ => 0x3ff0_0000 + u64::from(u32::from_le_bytes([a, b, c, 0])) * 2,
     };
     let length = u32::from_le_bytes([l0, l1, l2, l3]);
@@ -58,8 +59,9 @@ fn descriptor(bytes: &[u8; DESCRIPTOR], size: u16) -> [u8; 16] {
     descriptor
 }
 
-/// A guest with a queue of these bytes: which device and queue; how many chains it offers; their heads, eight of which are
-/// repeated; the kind of each of eight requests to a disk; then up to 64 [descriptors](descriptor).
+/// A guest with a queue of these bytes: the device and queue; the number of chains that it offers; their
+/// heads, eight of which are repeated; the kind of each of eight requests to a disk; then up to 64
+/// [descriptors](descriptor).
 fn guest(data: &[u8]) -> (Guest, bool) {
     // adr x0, . + 0x100; 1: ldp w1, w2, [x0], #8; cbz w1, 2f; str w2, [x1]; b 1b; 2: b .
     let words: [u32; 6] = [0x1000_0800, 0x28c1_0801, 0x3400_0061, 0xb900_0022, 0x17ff_fffd, 0x1400_0000];
@@ -110,7 +112,7 @@ fn guest(data: &[u8]) -> (Guest, bool) {
     (Guest { kernel, address: None, initrd: None, command_line: String::new() }, has_disk)
 }
 
-/// Runs it in slices: its end, its state, and how much it wrote to the console.
+/// Runs it in slices; returns its end, its state, and the size of its console output.
 fn run(data: &[u8], slice: u64) -> (Option<End>, StateHash, u64) {
     let (guest, has_disk) = guest(data);
     let mut config = Config::new(MEMORY);
@@ -150,7 +152,7 @@ fn a_sound_chain_reaches_the_device() {
     assert_eq!(run(&data, STEPS).2, 77);
 }
 
-/// type OUT to sector 0x100, 512 bytes, and the status behind them.
+/// type OUT to sector 0x100, 512 bytes, and the status after them.
 #[test]
 fn a_sound_request_reaches_the_disk() {
     let mut data = [0; HEAD + 3 * DESCRIPTOR];

@@ -1,5 +1,5 @@
-//! Stage-1 translation over any registers and any tables: it ends, it does not panic, and what it
-//! gives lies within the CPU's physical addresses.
+//! Stage-1 translation over any registers and any tables: it ends, it does not panic, and its result lies
+//! within the CPU's physical addresses.
 
 use seawall_machine::memory::Memory;
 use seawall_machine::walk::{Access, AccessKind, Regime, descriptor_level, probe, translate};
@@ -24,7 +24,7 @@ pub(super) fn body(data: &[u8]) {
     let regime = Regime {
         sctlr: word(0) | 1,
         tcr: word(1),
-        // Often enough a table that is there.
+        // Often an existing table.
         ttbr0: word(2) & 0xffff_0000_0000_f000 | RAM,
         ttbr1: word(2) & 0xffff_0000_0000_f000 | RAM,
         mair: word(3),

@@ -1,5 +1,5 @@
-//! Any 64 bytes as events, in each layout, given to any guest: nothing panics, a refusal of the extended
-//! ABI leaves no trace, and what is accepted leaves a state that the guest can take.
+//! Any 64 bytes as events, in each layout, given to any guest: nothing panics, a refusal of the extended ABI
+//! leaves no trace, and accepted events leave a state that the guest can take.
 
 use arbitrary::{Result, Unstructured};
 use seawall_arm::{Esr, ExceptionLevel, Mode, Pstate};
@@ -17,7 +17,7 @@ use vcpu::Vcpu;
 
 /// See the module.
 pub(super) fn body(data: &[u8]) {
-    // Too few bytes read as zeros: the error never comes, and a short input is a plain guest.
+    // Missing bytes read as zeros, so this never fails, and a short input is a plain guest.
     let _ = one(&mut Unstructured::new(data));
 }
 
@@ -71,12 +71,12 @@ fn any_guest(input: &mut Unstructured<'_>) -> Result<Vcpu> {
     Ok(vcpu)
 }
 
-/// What can be read can be written, and is read again as the same.
+/// Readable events can be written, and are read back equal.
 fn layouts(abi: Abi, bytes: &[u8; 64]) {
     let Ok(events) = VcpuEvents::from_bytes(abi, bytes) else { return };
     let written = events.to_bytes(abi).expect("it came from these bytes");
     assert_eq!(VcpuEvents::from_bytes(abi, &written), Ok(events));
-    // The ESRs and the zeros are the same; a flag may be any byte that is not zero.
+    // The ESRs and the zeros are equal; a flag may be any byte that is not zero.
     assert_eq!(written[5..], bytes[5..]);
 }
 
@@ -121,7 +121,7 @@ fn accepted(abi: Abi, before: &Vcpu, after: &Vcpu, applied: Applied) {
         if pstate.is_aarch32() {
             assert!(u32::try_from(pc).is_ok());
         } else {
-            // The injector adds the offset to VBAR as it was written, RES0 bits and all.
+            // The injector adds the offset to VBAR as written, RES0 bits included.
             let offset = pc.wrapping_sub(before.reg(vbar));
             assert!(offset < 0x800 && offset % 0x80 == 0, "{offset:#x}");
         }
@@ -134,7 +134,7 @@ fn accepted(abi: Abi, before: &Vcpu, after: &Vcpu, applied: Applied) {
     }
 }
 
-/// The union of `kvm_run`, and the road to a SEA exit.
+/// The union of `kvm_run`, and the path to a SEA exit.
 fn exits(bytes: &[u8; 64], mut vcpu: Vcpu) {
     let (sea, _) = ArmSea::read_from_prefix(bytes).expect("64 bytes hold it");
     assert_eq!(ArmSea::from(SeaExit::from(sea)).as_bytes(), sea.as_bytes());
