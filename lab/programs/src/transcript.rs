@@ -1,8 +1,8 @@
-//! What the guests of a scenario said.
+//! The output of a scenario's guests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The lines of all consoles of a scenario, for whoever has to find out why it failed. Clones have the same lines.
+/// The lines of all consoles of a scenario, for finding out why it failed. Clones share the lines.
 #[derive(Clone, Debug, Default)]
 pub struct Transcript(Arc<Mutex<Vec<String>>>);
 

@@ -1,17 +1,19 @@
-//! `seawall-lab-victim NAME load|spin [FILE]`, `seawall-lab-victim NAME fetch`: a process for a Linux guest, which asks on
-//! its console for bad memory under itself and says what came of it. It needs root, for /proc/self/pagemap.
+//! `seawall-lab-victim NAME load|spin [FILE]`, `seawall-lab-victim NAME fetch`: a process for a Linux guest,
+//! which asks on its console for bad memory under itself and reports the result. It needs root, for
+//! /proc/self/pagemap.
 //!
-//! `load` reads a page again and again, and lets others run in between; `spin` does not let them. The page is anonymous,
-//! or one of FILE that all share who map it. `fetch` calls a function that is alone in a page of this program's file.
+//! `load` reads a page again and again, and lets other processes run in between; `spin` does not let them.
+//! The page is anonymous, or a page of FILE, shared by all processes that map it. `fetch` calls a function
+//! that is alone in a page of this program's file.
 //!
 //! | line | when |
 //! |---|---|
 //! | `NAME: bad memory please: 0xX` | the guest physical address of a line of that page |
-//! | `NAME: SIGBUS si_code=N si_addr=0xX lsb=N page=0xX` | SIGBUS came; `page` is where the page is in this process |
-//! | `NAME: right N times, at 0xX, then at 0xX` | `fetch`: no SIGBUS; where the function's page was and is |
+//! | `NAME: SIGBUS si_code=N si_addr=0xX lsb=N page=0xX` | SIGBUS came; `page` is the page's address in this process |
+//! | `NAME: right N times, at 0xX, then at 0xX` | `fetch`: no SIGBUS; the old and the new address of the function's page |
 //! | `NAME: nothing happened` | none of these, for a while |
 //!
-//! Exit codes: 0 it went on, 1 nothing happened, or something wrong, 3 SIGBUS.
+//! Exit codes: 0 it went on, 1 nothing happened, or a wrong result, 3 SIGBUS.
 //!
 //! Source of `siginfo_t`: sigaction(2); Linux, include/uapi/asm-generic/siginfo.h.
 
@@ -30,17 +32,17 @@ mod victim {
     use std::time::{Duration, Instant};
 
     const PAGE: u64 = 4096;
-    /// Into the page: a line that nothing else is in.
+    /// Offset in the page of a line without other uses.
     const OFFSET: u64 = 2048;
-    /// What every word of the page is.
+    /// The value of every word of the page.
     const WORD: u64 = 0x5ea_3a11;
-    /// How long it waits for SIGBUS.
+    /// The longest wait for SIGBUS.
     const PATIENCE: Duration = Duration::from_secs(20);
-    /// How long a function is called that may be read anew.
+    /// The time for calls of a function that Linux may read again from disk.
     const CALLS: Duration = Duration::from_secs(1);
-    /// Between two batches of loads, if others are to run.
+    /// The pause between two batches of loads, if other processes are to run.
     const PAUSE: Duration = Duration::from_millis(1);
-    /// Loads or calls from one look at the clock to the next.
+    /// Loads or calls between two checks of the clock.
     const BATCH: u64 = 256;
     const SIGBUS_CAME: c_int = 3;
 
@@ -65,11 +67,11 @@ mod victim {
     }
 
     fn sum(to: u64) -> u64 {
-        // SAFETY: it changes x0, x1 and flags only, and ends for any number but 0.
+        // SAFETY: it changes only x0, x1 and flags, and ends for any number but 0.
         unsafe { seawall_lab_sum(to.max(1)) }
     }
 
-    /// For the handler.
+    /// The process's name, for the handler.
     static NAME: OnceLock<String> = OnceLock::new();
     static TARGET: AtomicU64 = AtomicU64::new(0);
 
@@ -105,7 +107,7 @@ mod victim {
         }
     }
 
-    /// A line in the making, without an allocation.
+    /// A line under construction, without an allocation.
     struct Line {
         bytes: [u8; 256],
         length: usize,
@@ -122,7 +124,7 @@ mod victim {
     }
 
     extern "C" fn on_sigbus(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-        // SAFETY: the kernel gives a whole siginfo_t. `si_addr_lsb` is a short behind `si_addr`, at 24.
+        // SAFETY: the kernel passes a whole siginfo_t. `si_addr_lsb` is a short after `si_addr`, at 24.
         let (code, address, lsb) = unsafe {
             let lsb = info.cast::<u8>().add(24).cast::<i16>().read_unaligned();
             ((*info).si_code, (*info).si_addr() as u64, lsb)
@@ -133,19 +135,20 @@ mod victim {
         let page = TARGET.load(Ordering::Relaxed);
         let mut line = Line { bytes: [0; 256], length: 0 };
         let _ = writeln!(line, "{name}: SIGBUS si_code={code} si_addr={address:#x} lsb={lsb} page={page:#x}");
-        // SAFETY: both are async-signal-safe, and the bytes are there.
+        // SAFETY: both are async-signal-safe, and the bytes are valid.
         unsafe {
             libc::write(1, line.bytes.as_ptr().cast(), line.length);
             libc::_exit(SIGBUS_CAME);
         }
     }
 
-    /// Asks for bad memory at this address, which must be in a page that is there. The whole line was written then.
+    /// Asks for bad memory at this address, which must be in a present page. It returns once the whole line
+    /// is written.
     fn ask(name: &str, address: u64) -> Result<u64, Box<dyn Error>> {
         TARGET.store(address & !(PAGE - 1), Ordering::Relaxed);
         let physical = physical(address)?;
         println!("{name}: bad memory please: {physical:#x}");
-        // SAFETY: it waits for the terminal to have written all, and touches no memory.
+        // SAFETY: it waits until the terminal has written everything, and touches no memory.
         unsafe { libc::tcdrain(1) };
         Ok(physical)
     }
@@ -208,7 +211,7 @@ mod victim {
             None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
         };
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping, where the kernel likes.
+        // SAFETY: a new mapping, at an address of the kernel's choice.
         let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE as usize, access, flags, descriptor, 0) };
         if page == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error().into());

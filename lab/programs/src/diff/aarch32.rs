@@ -1,7 +1,7 @@
-//! The A32 and T32 code. Words are as `llvm-mc -triple=armv8-a` and `-triple=thumbv8-a
-//! -mattr=+virtualization --show-encoding` give them; of a 32-bit T32 instruction the first halfword is the low one.
+//! The A32 and T32 code. Words are the output of `llvm-mc -triple=armv8-a` and `-triple=thumbv8-a
+//! -mattr=+virtualization --show-encoding`; the first halfword of a 32-bit T32 instruction is the low one.
 //!
-//! R7 holds an MMIO address. Registers above R7 are not used: some modes have their own.
+//! R7 holds an MMIO address. Registers above R7 are not used, because some modes have their own.
 
 use seawall_arm::Pstate;
 
@@ -108,7 +108,7 @@ pub(super) fn fill(code: &mut Code) {
     for body in T32 {
         code.add_program(body, true, back_t32);
     }
-    // Eight vectors of 4 bytes, each of which stores; behind them more exits.
+    // Eight vectors of 4 bytes, each of which stores; after them more exits.
     for table in [RAM.0 + 0x1000, HIGH.0] {
         let end = code.put(table, &[STR; 8]);
         let end = code.put(end, &[LDR]);

@@ -1,4 +1,4 @@
-//! The A64 code. Words are as `llvm-mc -triple=aarch64 -mattr=+v8.5a --show-encoding` gives them.
+//! The A64 code. Words are the output of `llvm-mc -triple=aarch64 -mattr=+v8.5a --show-encoding`.
 //!
 //! X28 holds an MMIO address, X26 that of the bad line, X25 one without memory.
 

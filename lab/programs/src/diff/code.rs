@@ -4,76 +4,76 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Guest, aarch32, aarch64};
 
-/// Where the guest's memory begins, and its size in bytes.
+/// The start of the guest's memory, and its size in bytes.
 pub(super) const RAM: (u64, u64) = (0x4000_0000, 0x10_0000);
-/// AArch32's high vectors are memory too.
+/// Memory at AArch32's high vectors.
 pub(super) const HIGH: (u64, u64) = (0xffff_0000, 0x1_0000);
 /// An address without memory that programs branch to.
 pub(super) const HOLE: u64 = 0x1000_0000;
-/// A page of RAM whose first line is bad, where the host has the lab's poison register.
+/// A page of RAM whose first line is bad, if the host has the lab's poison register.
 pub(super) const POISON: u64 = RAM.0 + 0x8_0000;
-/// Where the first program begins.
+/// The address of the first program.
 const PROGRAMS: u64 = RAM.0 + 0x1_0000;
-/// Bytes from one program to the next.
+/// The distance between two programs in bytes.
 const STRIDE: u64 = 0x40;
 
-/// What an instruction does, as far as exceptions and exits go.
+/// The effect of an instruction, as far as exceptions and exits are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A load whose syndrome describes it. Into no register: the zero register.
+    /// A load whose syndrome describes it. Without a register it is the zero register.
     Load {
         /// The register loaded.
         target: Option<u8>,
-        /// How many bytes.
+        /// Size in bytes.
         bytes: u8,
-        /// Sign-extended.
+        /// True for sign extension.
         signed: bool,
-        /// Into all 64 bits of the register.
+        /// True for all 64 bits of the register.
         wide: bool,
         /// The register that holds the address.
         base: u8,
     },
     /// A store whose syndrome describes it.
     Store {
-        /// The register stored; the zero register if there is none.
+        /// The stored register; `None` is the zero register.
         source: Option<u8>,
-        /// How many bytes.
+        /// Size in bytes.
         bytes: u8,
         /// The register that holds the address.
         base: u8,
     },
     /// A load or store that no syndrome describes (ISV 0).
     Unsyndromed {
-        /// A store.
+        /// True for a store.
         write: bool,
-        /// The register that the address is made of.
+        /// The register from which the address is computed.
         base: u8,
-        /// What is added to it, bytes.
+        /// The offset added to it in bytes.
         offset: u64,
     },
-    /// PSTATE.DAIF.
+    /// A change of PSTATE.DAIF.
     Mask {
-        /// Set, not clear.
+        /// True to set the bits, false to clear them.
         set: bool,
-        /// Which bits of PSTATE.
+        /// The bits of PSTATE.
         bits: u64,
     },
-    /// Another bit of PSTATE.
+    /// A change of another bit of PSTATE.
     Field {
-        /// Which.
+        /// The bit.
         bit: u64,
         /// Its new value.
         set: bool,
-        /// UNDEFINED at EL0.
+        /// True if it is UNDEFINED at EL0.
         privileged: bool,
     },
-    /// A constant into a register.
+    /// A move of a constant into a register.
     Constant {
-        /// Which.
+        /// The register.
         target: u8,
-        /// What.
+        /// The constant.
         value: u64,
-        /// The bits of the register that stay.
+        /// The bits of the register that do not change.
         keep: u64,
     },
     /// HVC.
@@ -92,7 +92,7 @@ pub enum Action {
     ExceptionReturn,
     /// BR to the address in this register.
     BranchTo(u8),
-    /// B by so many bytes.
+    /// B by this many bytes.
     Branch(i64),
     /// NOP.
     Nothing,
@@ -105,26 +105,26 @@ pub struct Instruction {
     pub word: u32,
     /// 4, or 2 for a halfword.
     pub bytes: u8,
-    /// It is T32.
+    /// True for T32.
     pub thumb: bool,
-    /// As an assembler takes it.
+    /// The text for an assembler.
     pub text: &'static str,
-    /// What it does.
+    /// Its effect.
     pub action: Action,
 }
 
-/// A program, which loops for ever unless it exits.
+/// A program, which loops forever unless it exits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     /// Its instructions.
     pub text: String,
     /// Its address.
     pub start: u64,
-    /// It runs in T32 state.
+    /// True if it runs in T32 state.
     pub thumb: bool,
 }
 
-/// All code that a guest can come to.
+/// All code that a guest can reach.
 #[derive(Clone, Debug, Default)]
 pub struct Code {
     instructions: HashMap<u64, Instruction>,
@@ -164,7 +164,7 @@ impl Code {
         self.tables.first().copied().unwrap_or(0)
     }
 
-    /// Puts `report`, a store that exits, behind everything in each page that has code.
+    /// Puts `report`, a store that exits, after the other code in each page.
     pub(super) fn add_probes(&mut self, report: Instruction) {
         let pages: BTreeSet<u64> = self.instructions.keys().map(|address| address & !0xfff).collect();
         self.probes = pages.into_iter().map(|page| page + 0xffc).collect();
@@ -173,13 +173,13 @@ impl Code {
         }
     }
 
-    /// An address in each page of code, with a store that exits: the host maps a page when it is first touched,
-    /// and that fault would be seen as the vCPU's last.
+    /// An address in each page of code, with a store that exits. The host maps a page on the first touch;
+    /// without these, that fault would become the vCPU's last one.
     pub fn probes(&self) -> &[u64] {
         &self.probes
     }
 
-    /// Puts instructions at an address, and gives the address behind them.
+    /// Puts instructions at an address, and returns the address after them.
     pub(super) fn put(&mut self, mut address: u64, instructions: &[Instruction]) -> u64 {
         for instruction in instructions {
             self.instructions.insert(address, *instruction);
@@ -198,12 +198,12 @@ impl Code {
         &self.programs
     }
 
-    /// Where `VBAR` may point to when the guest runs.
+    /// The possible values of `VBAR` when the guest runs.
     pub fn tables(&self) -> &[u64] {
         &self.tables
     }
 
-    /// What goes into guest memory: addresses and bytes.
+    /// The content of guest memory: addresses and bytes.
     pub fn memory(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
         self.instructions.iter().map(|(address, instruction)| {
             // A 32-bit T32 instruction is two halfwords, the first at the lower address.
@@ -213,7 +213,7 @@ impl Code {
     }
 }
 
-/// Whether there is memory at an address.
+/// Returns true if there is memory at an address.
 pub(super) fn is_memory(guest: Guest, address: u64) -> bool {
     let within = |(start, size): (u64, u64)| (start..start + size).contains(&address);
     within(RAM) || guest == Guest::Aarch32 && within(HIGH)

@@ -1,4 +1,4 @@
-//! What is measured of the host before anything is compared.
+//! Measurements of the host before any comparison.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use seawall_inject::Exit;
 use super::code::Code;
 use super::{Guest, Subject, configuration};
 
-/// Which bits of a register are kept.
+/// The bits that a register keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bits {
-    /// These are as they are written.
+    /// Bits that keep the written value.
     pub writable: u64,
-    /// These are 1.
+    /// Bits that are always 1.
     pub ones: u64,
 }
 
@@ -24,56 +24,56 @@ impl Bits {
     /// Every bit is kept.
     pub const ALL: Self = Self { writable: !0, ones: 0 };
 
-    /// What is kept of a value.
+    /// The kept part of a value.
     pub const fn keep(self, value: u64) -> u64 {
         value & self.writable | self.ones
     }
 
-    /// From what was read after writing zeros and after writing ones.
+    /// From the values read after writing zeros and after writing ones.
     const fn measured(zeros: u64, ones: u64) -> Self {
         Self { writable: ones & !zeros, ones: ones & zeros }
     }
 }
 
-/// What is kept of a register that configures exceptions.
+/// The kept bits of a register that configures exceptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Which.
+    /// The register.
     pub reg: Reg,
-    /// By `KVM_SET_ONE_REG`.
+    /// The bits kept by `KVM_SET_ONE_REG`.
     pub stored: Bits,
-    /// After a run that was to exit at once: KVM in VHE mode loads it for that.
+    /// The bits kept after a run that exits at once: KVM in VHE mode loads the register for that.
     pub touched: Bits,
-    /// After it was loaded into the CPU for a run.
+    /// The bits kept after the register was loaded into the CPU for a run.
     pub loaded: Bits,
 }
 
 /// The host's CPU and KVM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpu {
-    /// What the vCPUs are.
+    /// The kind of the vCPUs.
     pub guest: Guest,
-    /// What events depend on.
+    /// The configuration that events depend on.
     pub config: VcpuConfig,
-    /// Registers that not all bits are kept of.
+    /// Registers that do not keep all bits.
     pub kept: Vec<Kept>,
-    /// Bits of PSTATE that are still there after the guest was entered.
+    /// Bits of PSTATE that remain after the guest was entered.
     pub pstate: u64,
-    /// Bits of PSTATE that the CPU's own exception entry sets, of TCO and ALLINT.
+    /// The bits among TCO and ALLINT that the CPU's own exception entry sets in PSTATE.
     pub entry_sets: u64,
-    /// Bits of PSTATE that the CPU's own exception entry clears although the architecture keeps them, of
-    /// NZCV and DIT: QEMU's does.
+    /// The bits among NZCV and DIT that the CPU's own exception entry clears in PSTATE although the
+    /// architecture keeps them, as QEMU's does.
     pub entry_loses: u64,
-    /// The SPSR of the CPU's own entry to an AArch32 mode is not seen from EL2: QEMU's is not.
+    /// True if EL2 does not see the SPSR of the CPU's own entry to an AArch32 mode, as with QEMU.
     pub hides_spsr: bool,
-    /// EL0 can be AArch32.
+    /// True if EL0 can be AArch32.
     pub aarch32_el0: bool,
-    /// There is a bad line.
+    /// True if there is a bad line.
     pub poison: bool,
 }
 
 impl Cpu {
-    /// A CPU that keeps every bit, for models that are compared with models.
+    /// A CPU that keeps every bit, for comparing models with models.
     pub fn perfect(guest: Guest) -> Self {
         let sctlr2 = guest != Guest::Aarch32;
         let config = VcpuConfig {
@@ -101,10 +101,10 @@ impl Cpu {
         }
     }
 
-    /// Measures. The subject is left in some state.
+    /// Measures the host. The subject is left in an undefined state.
     ///
     /// # Errors
-    /// What failed.
+    /// The failure of a call.
     pub fn measure(
         guest: Guest,
         code: &Code,
@@ -126,12 +126,12 @@ impl Cpu {
         Ok(cpu)
     }
 
-    /// Runs to an exit with every bit of PSTATE set but the modes and IL.
+    /// Runs to an exit with every bit of PSTATE set except the mode and IL.
     fn measure_pstate(&mut self, code: &Code, subject: &mut impl Subject) -> Result<(), String> {
         let (store, mode) = match self.guest {
             Guest::Aarch64 => ("str x2, [x28]", 5),
             Guest::Nested => ("str x2, [x28]", 9),
-            // Without T, and without IT, which A32 has no use for.
+            // Without T, and without IT, which A32 does not use.
             Guest::Aarch32 => ("str r2, [r7]", 0x13),
         };
         let all = match self.guest {
@@ -186,17 +186,17 @@ impl Cpu {
         Ok(())
     }
 
-    /// What `KVM_SET_ONE_REG` keeps of a value.
+    /// The part of a value that `KVM_SET_ONE_REG` keeps.
     pub fn stored(&self, reg: Reg, value: u64) -> u64 {
         self.bits(reg, |kept| kept.stored).keep(value)
     }
 
-    /// What is kept of a value after a run that was to exit at once.
+    /// The part of a value that is kept after a run that exits at once.
     pub fn touched(&self, reg: Reg, value: u64) -> u64 {
         self.bits(reg, |kept| kept.touched).keep(value)
     }
 
-    /// What the CPU keeps of a value.
+    /// The part of a value that the CPU keeps.
     pub fn loaded(&self, reg: Reg, value: u64) -> u64 {
         self.bits(reg, |kept| kept.loaded).keep(value)
     }
@@ -206,10 +206,10 @@ impl Cpu {
     }
 }
 
-/// Where the store of a vCPU's first run goes.
+/// The target of the store in a vCPU's first run.
 pub(super) const SCRATCH: u64 = 0x2000_0000;
 
-/// The CPU holds it while EL1 runs, as opposed to a virtual EL2.
+/// Returns true if the CPU holds it while EL1 runs, but not while a virtual EL2 runs.
 pub(super) fn is_of_el1(reg: Reg) -> bool {
     matches!(reg, Reg::SctlrEl1 | Reg::Sctlr2El1 | Reg::VbarEl1 | Reg::TcrEl1)
 }
@@ -232,7 +232,7 @@ fn measure_register(guest: Guest, reg: Reg, code: &Code, subject: &mut impl Subj
         let stored = subject.reg(reg)?;
         subject.run(true)?;
         let touched = subject.reg(reg)?;
-        // A guest hypervisor's registers are not for a run, with all of their bits set.
+        // A guest hypervisor cannot run with all bits of its registers set.
         if guest != Guest::Nested {
             subject.run(false)?;
             subject.run(true)?;

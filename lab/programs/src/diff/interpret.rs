@@ -1,4 +1,4 @@
-//! What a run does on the model: what KVM does around it, the SError that waits, a few instructions.
+//! A run on the model: KVM's steps around it, the waiting SError, a few instructions.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Model {
         Ran::Unpredictable(Unpredictable::Endless)
     }
 
-    /// Why the model cannot run from here.
+    /// The reason why the model cannot run from here.
     fn why_not(&self) -> Option<Unpredictable> {
         let pstate = self.vcpu.pstate();
         let aarch32_guest = self.cpu.guest == Guest::Aarch32;
@@ -81,7 +81,7 @@ impl Model {
         if self.vcpu.serror.pending && self.cpu.config.el2 { self.why_not_with_an_serror() } else { None }
     }
 
-    /// The same, of a guest with EL2 and an SError that the CPU may take.
+    /// The same for a guest with EL2 and an SError that the CPU may take.
     fn why_not_with_an_serror(&self) -> Option<Unpredictable> {
         if !self.vcpu.is_hyp_context() {
             let set = |reg, bit| self.vcpu.reg(reg) & bit != 0;
@@ -102,7 +102,7 @@ impl Model {
         }
     }
 
-    /// One instruction; `None` if the guest runs on.
+    /// Executes one instruction; `None` if the guest runs on.
     fn step(&mut self) -> Option<Ran> {
         let pc = self.vcpu.reg(Reg::Pc);
         if is_bad(pc) {
@@ -116,7 +116,7 @@ impl Model {
                 return Some(Ran::Unpredictable(Unpredictable::Pc));
             }
             self.vcpu.fetch_from_hole(Esr::from_bits(0x8200_0005));
-            // And the CPU is entered again.
+            // The CPU is then entered again.
             let entered = self.vcpu.pstate().masked(self.cpu.pstate);
             self.vcpu.set_reg(Reg::Pstate, entered);
             return None;
@@ -124,7 +124,7 @@ impl Model {
         if instruction.thumb != (self.vcpu.pstate().is_aarch32() && self.vcpu.pstate().has(Pstate::T)) {
             return Some(Ran::Unpredictable(Unpredictable::Pstate));
         }
-        // Only an instruction that could be fetched. Source: DDI 0487, D1.3.5.5, priorities.
+        // This applies only to an instruction that could be fetched. Source: DDI 0487, D1.3.5.5, priorities.
         if self.vcpu.pstate().has(Pstate::IL) {
             self.take_here(Esr::new(ExceptionClass::ILLEGAL_STATE, true, 0));
             return None;
@@ -142,7 +142,7 @@ impl Model {
             }
             // CPS is a NOP in User mode.
             Action::Mask { .. } if aarch32 && at_el0 => {}
-            // It traps without UMA, but not with the syndrome of the architecture: QEMU swaps op1 and op2.
+            // It traps without UMA, but not with the architecture's syndrome: QEMU swaps op1 and op2.
             Action::Mask { .. } if at_el0 && self.vcpu.reg(self.vcpu.sctlr()) & UMA == 0 => {
                 return Some(Ran::Unpredictable(Unpredictable::Pstate));
             }
@@ -156,7 +156,7 @@ impl Model {
                 self.take_here(Esr::new(ExceptionClass::UNKNOWN, true, 0));
                 return None;
             }
-            // The CPU does not have the bit.
+            // The CPU lacks the bit.
             Action::Field { bit, .. } if bit & self.cpu.pstate == 0 => {
                 self.take_here(Esr::new(ExceptionClass::UNKNOWN, true, 0));
                 return None;
@@ -170,7 +170,7 @@ impl Model {
                 self.take_here(Esr::new(ExceptionClass::UNKNOWN, true, 0));
                 return None;
             }
-            // Whether these two leave BTYPE in the SPSR is CONSTRAINED UNPREDICTABLE: QEMU's do.
+            // It is CONSTRAINED UNPREDICTABLE if these two leave BTYPE in the SPSR: QEMU's do.
             Action::SupervisorCall { immediate } => {
                 self.advance_pc(instruction);
                 self.take_here(Esr::new(ExceptionClass::SVC64, true, immediate.into()));
@@ -184,7 +184,7 @@ impl Model {
             Action::BranchTo(reg) => {
                 let target = self.vcpu.reg(Reg::X(reg));
                 self.vcpu.set_reg(Reg::Pc, target);
-                // Not from a guarded page: BTYPE is 01 whichever the register.
+                // Not from a guarded page: BTYPE is 01 for any register.
                 let pstate = self.vcpu.pstate().bits() & !Pstate::BTYPE | 1 << 10 & self.cpu.pstate;
                 self.vcpu.set_reg(Reg::Pstate, pstate);
                 return None;
@@ -239,7 +239,7 @@ impl Model {
         self.enter_as_the_cpu_does();
     }
 
-    /// What the CPU's own exception entry does beyond KVM's emulation of it.
+    /// The effects of the CPU's own exception entry beyond KVM's emulation.
     fn enter_as_the_cpu_does(&mut self) {
         let kept = self.cpu.pstate & !self.cpu.entry_loses;
         let mut sets = self.cpu.entry_sets;
@@ -248,7 +248,8 @@ impl Model {
         }
         let mut pstate = self.vcpu.pstate().masked(kept) | sets;
         if self.vcpu.is_hyp_context() && self.vcpu.reg(Reg::HcrEl2) & hcr::E2H == 0 {
-            // It runs virtual EL2 as EL1, with a SCTLR_EL1 that KVM makes of SCTLR_EL2: SPAN and DSSBS are 0.
+            // It runs virtual EL2 as EL1, with a SCTLR_EL1 that KVM derives from SCTLR_EL2: SPAN and DSSBS
+            // are 0.
             pstate = pstate & !Pstate::SSBS | Pstate::PAN;
         }
         self.vcpu.set_reg(Reg::Pstate, pstate);
@@ -289,7 +290,7 @@ impl Model {
         Some(Ran::Exit(self.vcpu.mmio_exit(&access)))
     }
 
-    /// SMCCC by HVC, for a guest without EL2. PC is behind the HVC already.
+    /// SMCCC by HVC, for a guest without EL2. PC is already after the HVC.
     fn hypercall(&mut self, immediate: u16) -> Option<Ran> {
         const NOT_SUPPORTED: u64 = !0;
         const INTERNAL_FAILURE: u64 = !5;
@@ -298,7 +299,7 @@ impl Model {
         let (result, exit) = match self.vcpu.reg(Reg::X(0)) & 0xffff_ffff {
             0x8400_0008 => (INTERNAL_FAILURE, Some(SystemEvent::Shutdown)),
             0x8000_0000 => (0x1_0001, None),
-            // Others of PSCI and SMCCC may sleep, or tell about the host.
+            // Other functions of PSCI and SMCCC may sleep, or depend on the host.
             0x8000_0001..=0xffff_ffff => return Some(Ran::Unpredictable(Unpredictable::Hypercall)),
             _ => (NOT_SUPPORTED, None),
         };
@@ -315,7 +316,7 @@ impl Model {
     /// ERET at EL1 to EL0 or EL1.
     fn exception_return(&mut self) -> Option<Ran> {
         let spsr = Pstate::from_bits(self.vcpu.reg(Reg::SpsrEl1));
-        // QEMU's ERET with BTYPE not 0 loses the BTYPE that it restores.
+        // QEMU's ERET with a non-zero BTYPE loses the BTYPE that it restores.
         if !matches!(spsr.masked(0x1f), 0 | 4 | 5) || self.vcpu.pstate().has(Pstate::BTYPE) {
             return Some(Ran::Unpredictable(Unpredictable::Pstate));
         }
@@ -326,9 +327,9 @@ impl Model {
     }
 }
 
-/// Registers that configure exceptions go through the CPU.
+/// Passes registers that configure exceptions through the CPU.
 fn load(cpu: &Cpu, vcpu: &mut Vcpu, immediate: bool) {
-    // Of a guest with EL2, the registers of one of the two levels do.
+    // For a guest with EL2, these are the registers of one of the two levels.
     let el1 = !vcpu.is_hyp_context();
     let loaded = |reg: &&Reg| match reg {
         Reg::HcrEl2 | Reg::HcrxEl2 => false,
@@ -341,7 +342,7 @@ fn load(cpu: &Cpu, vcpu: &mut Vcpu, immediate: bool) {
     }
 }
 
-/// The poisoned line.
+/// Returns true in the poisoned line.
 fn is_bad(address: u64) -> bool {
     (POISON..POISON + 64).contains(&address)
 }

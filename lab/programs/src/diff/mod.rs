@@ -1,14 +1,14 @@
-//! The model of the kernel half against the real kernel: random guest states, random sequences of
+//! The model of the kernel half compared with the real kernel: random guest states, random sequences of
 //! events, masks and runs, the same on `/dev/kvm` and on `seawall_events`, compared bit by bit.
 //!
-//! - [`Cpu`]: what is measured of the host before anything is compared: which register bits KVM and its CPU keep
+//! - [`Cpu`]: measurements of the host before any comparison: the register bits that KVM and its CPU keep
 //! - [`Sequence`]: a random state and random [`Step`]s, made from a seed alone
-//! - [`Model`]: KVM around `seawall_events` (`seawall_model`), and what a run of a tiny guest program does
-//! - [`Subject`]: what the model is compared with; real KVM (`Real`, aarch64 Linux only), or in tests
-//!   another model
-//! - [`play`]: one sequence on both; [`shrink`]: the smallest sequence that still differs
+//! - [`Model`]: KVM around `seawall_events` (`seawall_model`), and the effect of running a tiny guest program
+//! - [`Subject`]: the counterpart of the model: real KVM (`Real`, aarch64 Linux only), or in tests another
+//!   model
+//! - [`play`]: runs one sequence on both; [`shrink`]: finds the smallest sequence that still differs
 //!
-//! What was found is in `lab/DIFFERENCES.md`.
+//! `lab/DIFFERENCES.md` lists the findings.
 
 mod aarch32;
 mod aarch64;

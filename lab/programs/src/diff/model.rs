@@ -1,4 +1,4 @@
-//! The model: a vCPU as its kernel keeps it, with the lab's CPU and code.
+//! The model: a vCPU with its kernel's state, the lab's CPU and code.
 
 use std::sync::Arc;
 
@@ -12,34 +12,34 @@ use seawall_model::Vcpu;
 use super::code::Code;
 use super::{Cpu, Guest, Set, Subject};
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
     /// An exit.
     Exit(Exit),
-    /// The model does not know what the CPU would do here: the step is left out.
+    /// The model does not know the CPU's behaviour here: the step is left out.
     Unpredictable(Unpredictable),
 }
 
-/// Why a run is left out.
+/// The reason why a run is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unpredictable {
-    /// The vCPU is off since it asked for it by PSCI.
+    /// The vCPU is off, by its own request through PSCI.
     PoweredOff,
     /// `VBAR` does not point to a table of ours.
     Vectors,
     /// PC does not point to code of ours.
     Pc,
-    /// PSTATE is nothing that the model runs.
+    /// The model cannot run in this PSTATE.
     Pstate,
-    /// The lab's CPU lets NMEA unmask SErrors where SCTLR2_EL1 has no effect.
+    /// The lab's CPU lets NMEA unmask SErrors although SCTLR2_EL1 has no effect.
     Cpu,
-    /// It calls a function of the host's that the model does not have.
+    /// It calls a host function that the model lacks.
     Hypercall,
-    /// The CPU would take an SError where KVM would not have it taken any more, as its routing changed since it
-    /// was pended. Who is first depends on when the host has an interrupt.
+    /// The CPU would take an SError that KVM would no longer deliver, because its routing changed since it
+    /// became pending. The order depends on the host's next interrupt.
     Routing,
-    /// The guest would not exit, or not soon.
+    /// The guest would not exit soon, or at all.
     Endless,
 }
 
@@ -51,17 +51,18 @@ pub struct Model {
     abi: Abi,
     pub(super) vcpu: Vcpu,
     pub(super) powered_on: bool,
-    /// In the last run the CPU took an SError, or KVM did because an interrupt of the host's came first.
+    /// True if in the last run the CPU took an SError, or KVM did because an interrupt of the host came
+    /// first.
     pub(super) by_either: bool,
-    /// In the last run the CPU took an SError.
+    /// True if in the last run the CPU took an SError.
     pub(super) by_cpu: bool,
 }
 
 impl Model {
-    /// A vCPU as [`Subject::begin`] leaves it, but for its registers.
+    /// A vCPU in the state of [`Subject::begin`], except for its registers.
     pub fn new(cpu: Arc<Cpu>, code: Arc<Code>, abi: Abi) -> Self {
         let mut vcpu = Vcpu::new(cpu.config);
-        // Stage 1 is off in all that a sequence does, and then KVM says 0.
+        // Stage 1 is off in every sequence, and KVM's answer is then 0.
         vcpu.walk_level = Some(0);
         Self { cpu, code, abi, vcpu, powered_on: true, by_either: false, by_cpu: false }
     }
@@ -86,7 +87,7 @@ impl Model {
         let abi = self.abi;
         let events = VcpuEvents::from_bytes(abi, bytes);
         if abi != Abi::Mainline && events.is_ok() && self.cpu.guest == Guest::Aarch32 && !self.vcpu.has_run {
-            // Assisted injection sees to it that the vCPU ran.
+            // Assisted injection makes the vCPU run first.
             self.go(true);
         }
         match set_events_bytes(&mut self.vcpu, abi, || Some(*bytes)) {
@@ -98,8 +99,8 @@ impl Model {
         }
     }
 
-    /// Whether these events could be taken by a guest hypervisor from its own guest. Stock kernels cannot do that
-    /// outside of `KVM_RUN`: they save the wrong registers, or oops. See `lab/DIFFERENCES.md`.
+    /// Returns true if a guest hypervisor might take these events from its own guest. Stock kernels cannot do
+    /// that outside of `KVM_RUN`: they save the wrong registers, or oops. See `lab/DIFFERENCES.md`.
     pub fn may_change_context(&self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> bool {
         let Ok(events) = VcpuEvents::from_bytes(self.abi, bytes) else { return false };
         let abort = events.ext_dabt_pending || events.ext_iabt_pending;
@@ -111,14 +112,14 @@ impl Model {
         tmea || abort && hcr_el2 & hcr::TEA != 0 || events.serror_pending && hcr_el2 & hcr::AMO != 0
     }
 
-    /// The last abort was that of a store to `scratch`.
+    /// Sets the last abort to that of a store to `scratch`.
     pub(super) fn aborted_at(&mut self, far: u64) {
         self.vcpu.has_run = true;
         self.vcpu.aborted(Esr::from_bits(0x9200_0045), far);
     }
 }
 
-/// A model can stand for the kernel: a test compares a sound one with a broken one.
+/// Lets a model take the kernel's place: a test compares a correct one with a broken one.
 impl Subject for Model {
     fn begin(&mut self, fresh: bool, scratch: u64) -> Result<(), String> {
         *self = Self::new(Arc::clone(&self.cpu), Arc::clone(&self.code), self.abi);

@@ -10,32 +10,33 @@ use seawall_inject::Exit;
 use super::sequence::show;
 use super::{Code, Cpu, Guest, Model, Ran, Sequence, Set, Step, Subject, compared, written};
 
-/// Where the two differ.
+/// A difference between the two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// After how many steps; one more than there are if it showed only in the comparison of everything at the end.
+    /// The number of steps before it; one more than there are if it showed only in the full comparison at the
+    /// end.
     pub after: usize,
-    /// What each has: the model's first.
+    /// The differing values, the model's first.
     pub what: Vec<String>,
-    /// What happened before.
+    /// The steps before.
     pub trace: String,
 }
 
-/// What a sequence came to.
+/// The result of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Played {
-    /// Where they differ.
+    /// The difference, if there is one.
     pub difference: Option<Difference>,
-    /// Runs that came to an exit.
+    /// The number of runs that ended in an exit.
     pub runs: u32,
-    /// Steps that the model could not predict, and that were left out on both sides.
+    /// The number of steps that the model could not predict, and that were left out on both sides.
     pub left_out: u32,
 }
 
-/// Plays a sequence on both. `trace`: write down what happens, which takes more calls.
+/// Plays a sequence on both. `trace`: records the steps, which takes more calls.
 ///
 /// # Errors
-/// A call on the subject that failed where none may fail.
+/// A call on the subject that must not fail.
 pub fn play(
     cpu: &Arc<Cpu>,
     code: &Arc<Code>,
@@ -77,7 +78,7 @@ pub fn play(
 
 enum Outcome {
     Done,
-    /// Nothing but what was written changed.
+    /// Only the written register changed.
     Wrote,
     Ran,
     LeftOut,
@@ -176,8 +177,8 @@ impl<S: Subject> Both<'_, S> {
         }
     }
 
-    /// What the model cannot know of the last run, taken from the subject: what the CPU's own entry and KVM's differ
-    /// in, where it may have been either; the syndrome of an SError, if the CPU has no RAS.
+    /// Takes from the subject what the model cannot know of the last run: the differences between the CPU's
+    /// own entry and KVM's, where it may have been either; the syndrome of an SError, if the CPU has no RAS.
     fn settle(&mut self) -> Result<(), String> {
         const ISS: u64 = 0x1ff_ffff;
         const AET_EXT: u64 = 0xd000;
@@ -201,7 +202,7 @@ impl<S: Subject> Both<'_, S> {
         self.settle()?;
         for reg in registers {
             let (ours, theirs) = (self.model.vcpu.reg(reg), self.subject.reg(reg)?);
-            // R0 to R14 have 32 bits. KVM's PSCI may leave more, until anything writes a core register.
+            // R0 to R14 have 32 bits. KVM's PSCI may leave more, until a core register is written.
             let r = self.model.cpu.guest == Guest::Aarch32 && matches!(reg, Reg::X(_));
             if if r { ours as u32 != theirs as u32 } else { ours != theirs } {
                 self.what.push(format!("model {}, kernel {}", show(reg, ours), show(reg, theirs)));
@@ -222,7 +223,7 @@ impl<S: Subject> Both<'_, S> {
     }
 }
 
-/// The level of a stage 2 fault is the host's affair.
+/// Removes the level of a stage 2 fault, which concerns only the host.
 fn without_level(exit: Exit) -> Exit {
     match exit {
         Exit::Nisv(NisvExit { esr_iss, fault_ipa }) => {

@@ -1,4 +1,4 @@
-//! Sequences out of a seed.
+//! Sequences from a seed.
 
 use rand::seq::IndexedRandom as _;
 use rand::{Rng, SeedableRng as _};
@@ -10,7 +10,7 @@ use seawall_events::{Abi, VcpuEvents};
 use super::code::{HOLE, POISON};
 use super::{Code, Cpu, Guest, Sequence, Step, configuration, written};
 
-/// What sequences are made of.
+/// The parts of sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Only {
     /// Everything.
@@ -60,7 +60,7 @@ impl Source<'_> {
         self.random.random_ratio(1, n)
     }
 
-    /// Where there is no memory, 16 bytes aligned, in the VM's 40 bits of physical address space.
+    /// An address without memory, 16 bytes aligned, in the VM's 40 bits of physical address space.
     fn mmio_address(&mut self) -> u64 {
         let page: u64 = match self.random.random_range(0..4) {
             0 => self.random.random_range(0x0_0001..0x4_0000),
@@ -81,7 +81,7 @@ impl Source<'_> {
             Reg::X(25) => HOLE,
             Reg::X(26) => POISON,
             Reg::X(0) if self.one_in(4) => 0x8000_0000,
-            // The rest tells an unexpected write well enough by one value.
+            // For the rest one value suffices to show an unexpected write.
             Reg::X(n) if !matches!(n, 0..=3 | 20) => match self.cpu.guest {
                 Guest::Aarch32 => 0x5ea0_0000 | u64::from(n),
                 _ => 0x5ea0_0000_0000_0000 | u64::from(n),
@@ -120,7 +120,7 @@ impl Source<'_> {
         self.code.tables().choose(&mut self.random).copied().unwrap_or(0)
     }
 
-    /// Everything that a sequence may set: not what turns stage 1 or a guest hypervisor's traps on.
+    /// A value that a sequence may set: nothing that turns on stage 1 or a guest hypervisor's traps.
     fn configuration(&mut self, reg: Reg) -> u64 {
         const SCTLR_M: u64 = 1;
         const SCTLR_UMA: u64 = 1 << 9;
@@ -154,7 +154,7 @@ impl Source<'_> {
         let bits = match self.random.random_range(0..8) {
             0 => self.random.random(),
             1..=3 => self.random.random::<u64>() & (Pstate::NZCV | Pstate::DAIF),
-            // IT outside T32 code would not be run.
+            // IT outside T32 code would not run.
             4..=5 if self.cpu.guest == Guest::Aarch32 => {
                 self.random.random::<u64>() & 0xffff_ffff & !(Pstate::IL | Pstate::IT | Pstate::T)
             }
@@ -198,7 +198,7 @@ impl Source<'_> {
         }
     }
 
-    /// The guest hypervisor comes to run where its guest ran, or the other way round; and it runs.
+    /// Switches from the guest hypervisor to its guest, or back, and runs.
     fn change_context(&mut self, steps: &mut Vec<Step>) {
         for reg in [Reg::HcrEl2, Reg::Pstate, Reg::Pc] {
             if let Some(value) = self.value(reg) {

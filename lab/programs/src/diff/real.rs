@@ -13,10 +13,10 @@ use super::code::{HIGH, POISON, RAM};
 use super::cpu::SCRATCH;
 use super::{Code, Guest, Set, Subject};
 
-/// Where the interrupt controller is: no sequence goes there.
+/// The address of the interrupt controller, which no sequence uses.
 const GIC: u64 = 0x4800_0000;
 
-/// `/dev/kvm`, and the memory that all VMs share: it has the programs, and nobody writes to it.
+/// `/dev/kvm`, and the memory that all VMs share: it holds the programs, and nobody writes to it.
 #[derive(Debug)]
 pub struct Host {
     kvm: Kvm,
@@ -30,10 +30,10 @@ pub struct Host {
 
 impl Host {
     /// Opens `/dev/kvm`, puts the code into memory, and turns a line bad if this is the lab's machine.
-    /// `e2h0`: a virtual EL2 has no E2H (`FEAT_E2H0`), else it always has.
+    /// `e2h0`: a virtual EL2 has no E2H (`FEAT_E2H0`); otherwise it always has.
     ///
     /// # Errors
-    /// What failed.
+    /// The failure of a call.
     pub fn open(guest: Guest, e2h0: bool, code: &Code) -> Result<Self, Box<dyn std::error::Error>> {
         let regions = [RAM, HIGH].map(|(start, size)| (GuestAddress(start), size as usize));
         let regions = if guest == Guest::Aarch32 { &regions[..] } else { &regions[..1] };
@@ -54,7 +54,7 @@ impl Host {
         let config = VmConfig { sea_to_user: false, ..host.config(Abi::Mainline) };
         let vm = host.kvm.create_vm(host.memory.clone(), config)?;
         vm.memory().write_slice(&[0; 8], GuestAddress(POISON))?;
-        // Without RAS no SEA comes to the host.
+        // Without RAS no SEA reaches the host.
         let register = if host.kvm.has_ras() { PoisonRegister::open().ok() } else { None };
         if let Some(mut register) = register {
             register.poison(physical_address(vm.host_address(POISON, 64)? as u64)?, 64)?;
@@ -63,7 +63,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Whether there is a bad line.
+    /// Returns true if there is a bad line.
     pub fn has_poison(&self) -> bool {
         self.poison.is_some()
     }
@@ -98,10 +98,10 @@ impl Host {
         VmConfig { abi, el1, sea_to_user: self.kvm.has_sea_to_user(), ..VmConfig::default() }
     }
 
-    /// A vCPU in a VM of its own.
+    /// A vCPU in its own VM.
     ///
     /// # Errors
-    /// What failed.
+    /// The failure of a call.
     pub fn subject(&self, abi: Abi) -> Result<Real<'_>, seawall_kvm::Error> {
         let vm = self.kvm.create_vm(self.memory.clone(), self.config(abi))?;
         let vcpu = vm.create_vcpu(0)?;
@@ -132,17 +132,17 @@ pub struct Real<'a> {
     abi: Abi,
     vm: Vm,
     vcpu: Vcpu,
-    /// It does nothing but touch pages.
+    /// A vCPU that only touches pages.
     second: Vcpu,
-    /// Without one a vCPU with EL2 does not run.
+    /// A vCPU with EL2 does not run without one.
     _gic: Option<Gic>,
     powered_on: bool,
-    /// What the registers hold that nothing but `set_reg` changes, if anything goes as it should.
+    /// The values of registers that only `set_reg` changes, if everything is correct.
     idle: HashMap<u8, u64>,
 }
 
 impl Real<'_> {
-    /// Has the second vCPU fetch from each page of code, so that the host maps it.
+    /// Lets the second vCPU fetch from each page of code, so that the host maps it.
     fn touch_code(&mut self) -> Result<(), seawall_kvm::Error> {
         for probe in &self.host.probes {
             self.second.complete_mmio()?;
@@ -154,13 +154,14 @@ impl Real<'_> {
         self.second.complete_mmio()
     }
 
-    /// A state in which a pending SError is taken at once, and reported by a store to `scratch` as is everything else.
+    /// Brings the vCPU to a state in which a pending SError is taken at once, and reported by a store to
+    /// `scratch`, like everything else.
     fn drain(&mut self, scratch: u64) -> Result<(), String> {
         if !self.powered_on {
             self.reset()?;
         }
         self.run(true)?;
-        // Of a guest with EL2 two may be pending, one held and one not.
+        // A guest with EL2 may have two pending, one held and one not.
         for _ in 0..2 {
             for (reg, value) in self.host.quiet(self.host.report, scratch) {
                 self.set_reg(reg, value)?;

@@ -1,17 +1,17 @@
-//! Which registers of which guest are written, compared, and configuration.
+//! The registers of each guest that are written, compared, and configuration.
 
 use seawall_arm::Reg;
 
 pub use seawall_inject::GuestKind as Guest;
 
-/// General-purpose registers that guest programs and injections write, the rest stays as it is.
+/// The general-purpose registers that guest programs and injections write; the others do not change.
 const USED: [Reg; 5] = [Reg::X(0), Reg::X(1), Reg::X(2), Reg::X(3), Reg::X(20)];
 
 const AARCH64: [Reg; 6] = [Reg::Pc, Reg::Pstate, Reg::ElrEl1, Reg::SpsrEl1, Reg::EsrEl1, Reg::FarEl1];
 const AARCH32: [Reg; 6] = [Reg::Pc, Reg::Pstate, Reg::SpsrAbt, Reg::EsrEl1, Reg::FarEl1, Reg::Ifsr32];
 const EL2: [Reg; 5] = [Reg::ElrEl2, Reg::SpsrEl2, Reg::EsrEl2, Reg::FarEl2, Reg::VsesrEl2];
 
-/// What is compared after each step.
+/// The registers that are compared after each step.
 pub fn compared(guest: Guest) -> impl Iterator<Item = Reg> + Clone {
     let (own, el2): (&[Reg], &[Reg]) = match guest {
         Guest::Aarch64 => (&AARCH64, &[]),
@@ -40,8 +40,8 @@ pub fn configuration(guest: Guest) -> &'static [Reg] {
     }
 }
 
-/// Everything that a sequence begins with, in the order in which it is written: PSTATE is the last, as
-/// KVM narrows registers once it names AArch32 state.
+/// The registers with which a sequence begins, in writing order: PSTATE is the last, because KVM narrows
+/// registers once it names AArch32 state.
 pub fn written(guest: Guest) -> impl Iterator<Item = Reg> + Clone {
     let pc_and_pstate = [Reg::Pc, Reg::Pstate];
     let first = (0..31).map(Reg::X).chain(configuration(guest).iter().copied());

@@ -1,4 +1,4 @@
-//! A sequence: a state to begin with, and steps.
+//! A sequence: an initial state, and steps.
 
 use std::fmt;
 
@@ -13,34 +13,34 @@ pub enum Step {
     Events([u8; VCPU_EVENTS_SIZE]),
     /// `KVM_SET_ONE_REG`.
     Write(Reg, u64),
-    /// Answer the load that waits.
+    /// Answers the waiting load.
     Answer([u8; 8]),
-    /// `KVM_RUN` to the next exit, from PC as it is.
+    /// `KVM_RUN` to the next exit, from the current PC.
     Run,
     /// `KVM_RUN` with `immediate_exit`.
     RunImmediate,
-    /// `KVM_ARM_VCPU_INIT`, and the state to begin with again.
+    /// `KVM_ARM_VCPU_INIT`, and the initial state again.
     Reset,
 }
 
-/// A state to begin with, and steps.
+/// An initial state, and steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// Which ABI the VM speaks.
+    /// The VM's ABI.
     pub abi: Abi,
-    /// The vCPU never ran before.
+    /// True if the vCPU never ran before.
     pub fresh: bool,
-    /// Every register is compared at the end.
+    /// True if every register is compared at the end.
     pub thorough: bool,
     /// The address of the last abort before the sequence, unless `fresh`.
     pub scratch: u64,
-    /// Every register, in the order in which they are written.
+    /// Every register, in writing order.
     pub start: Vec<(Reg, u64)>,
     /// The steps.
     pub steps: Vec<Step>,
 }
 
-/// PSTATE and SPSR with the names of their bits, the rest as numbers.
+/// PSTATE and SPSR with the names of their bits, the others as numbers.
 pub(super) fn show(reg: Reg, value: u64) -> String {
     match reg {
         Reg::Pstate | Reg::SpsrEl1 | Reg::SpsrEl2 | Reg::SpsrAbt => {

@@ -5,8 +5,8 @@ use seawall_events::wire::VCPU_EVENTS_SIZE;
 
 use super::{Sequence, Step};
 
-/// Makes a sequence smaller as long as `differs` says that it still does: fewer steps, then fewer bits in
-/// the events and in the registers that it begins with. Asks no more than `budget` times.
+/// Makes a sequence smaller as long as `differs` returns true: fewer steps, then fewer bits in the events and
+/// in the initial registers. It calls `differs` at most `budget` times.
 pub fn shrink(sequence: &Sequence, mut budget: u32, mut differs: impl FnMut(&Sequence) -> bool) -> Sequence {
     let mut best = sequence.clone();
     let mut changed = true;
@@ -79,7 +79,7 @@ fn simpler_steps(step: Step) -> Vec<Step> {
     }
 }
 
-/// 0, or with one bit less. PSTATE keeps its mode.
+/// 0, or the value with one bit less. PSTATE keeps its mode.
 fn simpler_values(reg: Reg, value: u64) -> Vec<u64> {
     let (removable, kept) = match reg {
         Reg::Pstate => (value & !Pstate::M, value & Pstate::M),

@@ -1,4 +1,4 @@
-//! The comparison itself, without a kernel: a model against a model, sound or with a fault.
+//! The comparison without a kernel: a model against a model, correct or with a fault.
 
 use std::sync::Arc;
 
@@ -20,16 +20,16 @@ fn model(guest: Guest, abi: Abi) -> Model {
     Model::new(Arc::new(Cpu::perfect(guest)), Arc::new(Code::new(guest)), abi)
 }
 
-/// What a kernel would get wrong.
+/// A possible mistake of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// Exception entry leaves PSTATE.PAN alone whatever SCTLR.SPAN says.
+    /// Exception entry does not change PSTATE.PAN, whatever SCTLR.SPAN is.
     Pan,
     /// An abort does not drop the waiting access.
     Mmio,
     /// A pad byte that is not 0 is EFAULT.
     Pad,
-    /// An SError that waits is forgotten by a run.
+    /// A run forgets a waiting SError.
     Forgotten,
     /// An instruction abort is a data abort.
     Data,
@@ -94,7 +94,7 @@ impl Subject for Faulty {
     }
 }
 
-/// The first of many sequences in which the fault shows, made as small as it gets.
+/// The first of many sequences that shows the fault, made as small as possible.
 fn found(fault: Fault, abi: Abi) -> (Sequence, Vec<String>) {
     let sound = model(Guest::Aarch64, abi);
     let (cpu, code) = (Arc::clone(&sound.cpu), Arc::clone(&sound.code));
@@ -185,7 +185,7 @@ fn only_aborts_and_only_serrors_and_only_events_are_just_that() {
         for step in steps(Only::Events) {
             assert!(matches!(step, Step::Events(_) | Step::Write(..)), "{step}");
         }
-        // One byte in a dozen may be anything: not so both flags.
+        // One byte in a dozen may be anything, but not both flags.
         let both = |step: &Step| matches!(step, Step::Events(bytes) if bytes[0] != 0 && bytes[2] != 0);
         assert!(steps(Only::Aborts).iter().filter(|step| both(step)).count() <= 1);
         assert!(steps(Only::SErrors).iter().filter(|step| both(step)).count() <= 1);

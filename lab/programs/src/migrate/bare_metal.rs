@@ -21,16 +21,16 @@ const MEMORY: u64 = 64 << 20;
 /// | 1 | the poison register; the guest met it before | yes |
 /// | 2 | the poison register | yes |
 /// | 3 | MADV_HWPOISON | yes |
-/// | 4 | the poison register, and nobody knows | no: found by the transfer |
+/// | 4 | the poison register, unknown to everybody | no: found by the transfer |
 /// | 5 | MADV_HWPOISON | no: found by the transfer |
 /// | 6 | | no |
 const KNOWN: [u64; 3] = [1, 2, 3];
 const FOUND: [u64; 2] = [4, 5];
 const GOOD: u64 = 6;
-/// When 2 and 3 went bad: seconds since 1970.
+/// The time at which 2 and 3 went bad: seconds since 1970.
 const THEN: u64 = 1_700_000_000;
 
-/// A load at EL1 by an SEA exit: EA and SET as the hardware gave them. By SIGBUS there is no syndrome to give.
+/// A load at EL1 by an SEA exit: EA and SET from the hardware. SIGBUS has no syndrome.
 const BY_SEA: &str = "96000210";
 const BY_SIGBUS: &str = "96000010";
 
@@ -38,10 +38,11 @@ fn says(page: u64, esr: &str) -> String {
     format!("migrant: page {page}: abort esr=0x{esr} far=0x{:016x}", migrant_page(page))
 }
 
-/// Bare metal: registers, memory and clock go over; what was bad is bad there, and nobody read it; the connection may break.
+/// Bare metal: registers, memory and clock are transferred; bad pages are bad at the destination, and nobody
+/// read them; the connection may break.
 ///
 /// # Errors
-/// What is not as it must be.
+/// The wrong result.
 pub fn bare_metal(transcript: &Transcript) -> Verdict {
     let _healed = Healed;
     let mut source = start(transcript)?;
@@ -58,7 +59,7 @@ pub fn bare_metal(transcript: &Transcript) -> Verdict {
     look(&here)?;
 
     let (mut there, sent, still) = source.send()?;
-    // By this transfer, or by that which broke.
+    // Found by this transfer, or by the broken one.
     for page in FOUND {
         let entry =
             source.machine.ledger().with(|ledger| ledger.get(migrant_page(page))).map(|bad| bad.cause);
@@ -102,8 +103,8 @@ fn start(transcript: &Transcript) -> Result<Source, String> {
         let value = 0x1122_3344_5566_7788_u64.to_le_bytes();
         memory.write_slice(&value, GuestAddress(migrant_page(page))).map_err(text)?;
     }
-    // First, as it splits huge pages, and the host's kernel reads them then (`memcmp_pages`): a bad line that it does not
-    // know of would be its end.
+    // First, because it splits huge pages, and the host's kernel then reads them (`memcmp_pages`): a bad line
+    // that it does not know would bring it down.
     for page in [3, 5] {
         machine.vm().hwpoison(migrant_page(page), PAGE).map_err(text)?;
     }
@@ -113,7 +114,7 @@ fn start(transcript: &Transcript) -> Result<Source, String> {
     Ok(Source { machine, seen, lines: Vec::new(), transcript: transcript.clone() })
 }
 
-/// What the guest says of itself.
+/// Checks the guest's report on itself.
 fn look(said: &str) -> Result<(), String> {
     let verdict = said.split(", polls").next().unwrap_or_default();
     expect("the guest", verdict, "migrant: registers ok, memory ok, clock ok")

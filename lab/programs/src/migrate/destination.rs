@@ -1,4 +1,4 @@
-//! The process that the guest goes to. It says on its standard output what it sees, and types its standard input.
+//! The destination's process. It prints its observations on standard output, and types its standard input.
 
 use std::error::Error;
 use std::io::{self, Read as _, Write as _};
@@ -11,19 +11,19 @@ use seawall::migration::Limits;
 use seawall::telemetry::ErrorReport;
 use seawall_vmm::{Arriving, Observer};
 
-/// Names the socket that the guest comes by.
+/// The variable with the socket of the migration.
 pub(super) const ASKED: &str = "SEAWALL_LAB_MIGRATE_FROM";
-/// The guest runs no longer than this.
+/// The time limit of the guest.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Beginnings of the lines that it says.
+/// Prefixes of its output lines.
 pub(super) const CONSOLE: &str = "console: ";
 pub(super) const ERROR: &str = "error: ";
 pub(super) const ARRIVED: &str = "arrived: ";
 pub(super) const BAD: &str = "bad: ";
 pub(super) const END: &str = "end: ";
 
-/// If this process was started as the destination of a migration, it is that, and this is how it ended.
+/// Runs as the destination of a migration if this process was started as one, and returns its exit code.
 pub fn destination_if_asked() -> Option<ExitCode> {
     let path = std::env::var_os(ASKED)?;
     Some(match UnixStream::connect(path).map_err(Into::into).and_then(|link| destination(&link)) {
@@ -57,13 +57,13 @@ fn destination(link: &UnixStream) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Whoever started this process may have gone.
+/// The parent process may have gone.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// Says what the guest says, and what it meets.
+/// Prints the guest's output, and its errors.
 struct Says;
 
 impl Observer for Says {

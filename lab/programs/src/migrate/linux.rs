@@ -1,4 +1,5 @@
-//! Debian's kernel with ACPI: a process was killed by a bad page, the page is offline, the others go on elsewhere.
+//! Debian's kernel with ACPI: a bad page killed a process, the page is offline, and the other processes go on
+//! elsewhere.
 
 use std::fs;
 use std::path::Path;
@@ -14,10 +15,10 @@ const MEMORY: u64 = 256 << 20;
 const COMMAND_LINE: &str =
     "console=ttyAMA0 panic=-1 quiet cryptomgr.notests seawall.workload=workload seawall.rounds=300";
 const WITNESS: &str = "witness: alive ";
-/// Of all processes only this one comes to that.
+/// The end of the one process that is killed.
 const KILLED: &str = "workload: anonymous ended: SIGBUS";
 
-/// `anonymous` says where its page is: that goes bad.
+/// The page of `anonymous`, which goes bad.
 fn wanted(line: &str) -> Option<u64> {
     u64::from_str_radix(line.strip_prefix("seawall: page anonymous 0x")?, 16).ok()
 }
@@ -26,10 +27,11 @@ fn alive(line: &str) -> Option<u64> {
     line.strip_prefix(WITNESS)?.parse().ok()
 }
 
-/// Debian's kernel, with the initramfs of `seawall guest fetch debian`, on so many vCPUs. `busybox`: a static one.
+/// Debian's kernel, with the initramfs of `seawall guest fetch debian`, on `cpus` vCPUs. `busybox`: a static
+/// one.
 ///
 /// # Errors
-/// What is not as it must be.
+/// The wrong result.
 pub fn linux(kernel: &Path, busybox: &Path, cpus: u32, transcript: &Transcript) -> Verdict {
     let _healed = Healed;
     let mut guest = Guest::read(kernel, None, COMMAND_LINE, MEMORY).map_err(text)?;
@@ -51,7 +53,7 @@ pub fn linux(kernel: &Path, busybox: &Path, cpus: u32, transcript: &Transcript) 
         &Some(bad..bad + 4096),
     )?;
     let broken = source.send_to_nobody(10_000_000)?;
-    // The kernel says so when its console's thread gets to it, which may be after the process's end.
+    // The kernel prints this when its console's thread gets to it, possibly after the process's end.
     let offline = format!("Memory failure: {:#x}: recovery action for dirty LRU page: Recovered", bad >> 12);
     let mut is_offline = source.lines.iter().any(|line| line.ends_with(&offline));
     let last = source.run_until("", &format!("{offline}, and then {WITNESS}"), |line| {
@@ -63,7 +65,7 @@ pub fn linux(kernel: &Path, busybox: &Path, cpus: u32, transcript: &Transcript) 
     let (mut there, sent, still) = source.send()?;
     let first = there.wait_for("", WITNESS, |line| line.starts_with(&format!("{CONSOLE}{WITNESS}")))?;
     let first = alive(first.trim_start_matches(CONSOLE)).unwrap_or_default();
-    // Nothing is said twice, and nothing is left out: but for what was said before the guest stood still.
+    // No line is printed twice or left out, except for the output before the guest stood still.
     let said = source.seen.try_iter().filter(|line| alive(line).is_some());
     expect("the witness's next sign of life", &first, &(last + 10 * (1 + said.count() as u64)))?;
     there.end("", &End::PowerOff)?;

@@ -1,4 +1,4 @@
-//! The process that has the guest: watches it, pauses it, and sends it.
+//! The source's process: watches the guest, pauses it, and sends it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,10 +17,10 @@ use super::destination::ASKED;
 use super::text;
 use crate::Transcript;
 
-/// How long anything may take.
+/// The time limit of each wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Tells the lines of its console, and turns memory bad as soon as one asks for it.
+/// Passes on the lines of the console, and turns memory bad as soon as a line asks for it.
 pub(super) struct Watch {
     say: mpsc::Sender<String>,
     transcript: Transcript,
@@ -29,7 +29,7 @@ pub(super) struct Watch {
     memory: Memory,
 }
 
-/// The guest's memory, as soon as there is a guest.
+/// The guest's memory, once there is a guest.
 pub(super) type Memory = Arc<Mutex<Option<GuestMemoryMmap>>>;
 
 impl Watch {
@@ -63,7 +63,8 @@ impl Observer for Watch {
     }
 }
 
-/// Turns a line of guest memory bad that the host's kernel does not know of. Its page must have been touched.
+/// Turns a line of guest memory bad without the knowledge of the host's kernel. Its page must have been
+/// touched.
 pub(super) fn poison(memory: &GuestMemoryMmap, gpa: u64) -> Result<(), String> {
     let host = memory.get_host_address(GuestAddress(gpa)).map_err(text)?;
     let physical = physical_address(host as u64).map_err(text)?;
@@ -79,8 +80,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Runs the guest, after having typed this, until a line of its console is the `wanted` one. It stands still then; what
-    /// it met of bad memory is in its ledger.
+    /// Types `typed`, then runs the guest until its console has the `wanted` line. The guest stands still
+    /// then; its ledger has the bad pages that it met.
     pub(super) fn run_until(
         &mut self,
         typed: &str,
@@ -115,7 +116,8 @@ impl Source {
         })
     }
 
-    /// Sends the guest to somebody who goes away after so many bytes: it must fail, and the guest is still here.
+    /// Sends the guest to a receiver that stops after this many bytes: the migration must fail, and the guest
+    /// stays here.
     pub(super) fn send_to_nobody(&mut self, after: u64) -> Result<String, String> {
         let (here, there) = UnixStream::pair().map_err(text)?;
         let reader = thread::spawn(move || std::io::copy(&mut (&there).take(after), &mut std::io::sink()));
@@ -128,7 +130,8 @@ impl Source {
         }
     }
 
-    /// Sends the guest to another process, and gives it away. How long it stood still: until that has taken it.
+    /// Sends the guest to another process, and gives it away. Returns the time for which it stood still,
+    /// until that process has taken it.
     pub(super) fn send(&mut self) -> Result<(Destination, Sent, Duration), String> {
         let start = Instant::now();
         let (destination, link) = Destination::start(&self.transcript)?;
@@ -196,7 +199,7 @@ impl Destination {
         }
     }
 
-    /// Types this, and waits for its end, which must be a good one.
+    /// Types this, and waits for its end, which must be a success.
     pub(super) fn end(&mut self, typed: &str, expected: &End) -> Result<(), String> {
         let end = self.wait_for(typed, "how it ended", |line| line.starts_with(super::destination::END))?;
         super::expect(
@@ -218,7 +221,7 @@ impl Drop for Destination {
     }
 }
 
-/// The guest's memory goes back to the host, good.
+/// Heals all bad lines when dropped, so that the guest's memory goes back to the host good.
 pub(super) struct Healed;
 
 impl Drop for Healed {

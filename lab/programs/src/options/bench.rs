@@ -1,4 +1,4 @@
-//! Those of `seawall-lab-bench`.
+//! The options of `seawall-lab-bench`.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ pub struct Bench {
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,
-    /// How many batches; the median counts
+    /// Number of batches; the median counts
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     pub batches: u32,
-    /// How often each case is timed in a batch; the median counts
+    /// Number of timings of each case in a batch; the median counts
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
     /// Measure QEMU as well: this qemu-system-aarch64, or /bin's; `cargo xtask lab bench --peer` brings it in
     #[arg(long, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "/bin/qemu-system-aarch64")]
     pub peer: Option<PathBuf>,
-    /// Why QEMU cannot be measured, to be said in its place
+    /// Reason why QEMU cannot be measured, to print in its place
     #[arg(long, value_name = "WHY", conflicts_with = "peer")]
     pub no_peer: Option<String>,
 }

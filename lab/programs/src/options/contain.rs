@@ -1,4 +1,4 @@
-//! Those of `seawall-lab-contain`, with the table of its scenarios.
+//! The options of `seawall-lab-contain`, with the table of its scenarios.
 
 use std::fmt::Write as _;
 
@@ -14,17 +14,17 @@ pub struct Contain {
     /// Print the scenarios and end
     #[arg(long)]
     pub list: bool,
-    /// Print each guest's console, also where a scenario passed
+    /// Print each guest's console, even if a scenario passed
     #[arg(long)]
     pub console: bool,
 }
 
-/// A scenario, in the order in which they are run.
+/// A scenario, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// ACPI: a process's data goes bad: SIGBUS with BUS_MCEERR_AR, the page offline, the guest lives
     Data,
-    /// ACPI: clean code on ext4 is read anew and its process goes on; code on tmpfs costs its process
+    /// ACPI: clean code on ext4 is read again and its process goes on; code on tmpfs costs its process
     Code,
     /// ACPI, 2 vCPUs: sixteen processes lose a page each at once: sixteen records, none lost
     Sixteen,
@@ -69,30 +69,30 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// As on the command line.
+    /// The name on the command line.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// It uses up the host that it runs on, and has one of its own.
+    /// Returns true if it uses up its host, and therefore needs one of its own.
     pub fn has_own_host(self) -> bool {
         matches!(self, Self::HostTold | Self::HostKept | Self::HostUntold)
     }
 
-    /// It is expected to take its host down, or to have it kill a process.
+    /// Returns true if it is expected to take its host down, or to make it kill a process.
     pub fn ends_its_host(self) -> bool {
         self == Self::HostUntold
     }
 }
 
 impl Contain {
-    /// The scenarios that are asked for: all, if none is named.
+    /// The requested scenarios: all, if none is named.
     pub fn scenarios(&self) -> impl Iterator<Item = Scenario> {
         let all = Scenario::value_variants().iter().copied();
         all.filter(|scenario| self.only.is_empty() || self.only.contains(scenario))
     }
 
-    /// What `--list` prints: a line for each scenario.
+    /// The output of `--list`: a line for each scenario.
     pub fn list() -> String {
         let values = Scenario::value_variants().iter().filter_map(ValueEnum::to_possible_value);
         values.fold(String::new(), |mut list, value| {
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(list.lines().count(), 22);
     }
 
-    /// The table of lab/README.md says more of each.
+    /// The table of lab/README.md describes each in more detail.
     #[test]
     fn the_readme_has_a_row_for_each_scenario_in_the_same_order() {
         let readme = include_str!("../../../README.md");

@@ -1,4 +1,4 @@
-//! Those of `seawall-lab-diff`.
+//! The options of `seawall-lab-diff`.
 
 use clap::ValueEnum;
 
@@ -6,22 +6,22 @@ use clap::ValueEnum;
 #[derive(Debug, clap::Parser)]
 #[command(name = "seawall-lab-diff", version)]
 pub struct Diff {
-    /// Every sequence follows from it
+    /// Seed of every sequence
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How many sequences
+    /// Number of sequences
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub sequences: u64,
-    /// The number of the first sequence
+    /// Number of the first sequence
     #[arg(long, default_value_t = 0)]
     pub from: u64,
-    /// What the vCPUs are
+    /// Kind of the vCPUs
     #[arg(long, value_enum, default_value_t = GuestArg::Aarch64)]
     pub guest: GuestArg,
-    /// Which ABI the VM speaks; both in turn if not given
+    /// ABI of the VM; both in turn by default
     #[arg(long, value_enum)]
     pub abi: Option<AbiArg>,
-    /// Only these; everything if not given
+    /// Part of the sequences to run; everything by default
     #[arg(long, value_enum)]
     pub only: Option<OnlyArg>,
     /// Print the sequences
@@ -29,7 +29,7 @@ pub struct Diff {
     pub verbose: bool,
 }
 
-/// What the vCPUs are.
+/// The kind of the vCPUs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum GuestArg {
     /// AArch64 at EL1 and EL0
@@ -51,7 +51,7 @@ pub enum AbiArg {
     Extended,
 }
 
-/// A part of what the sequences are made of.
+/// A part of the sequences.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum OnlyArg {
     /// KVM_SET_VCPU_EVENTS and registers, no run of the guest

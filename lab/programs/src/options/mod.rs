@@ -1,5 +1,5 @@
-//! The command lines of the lab's programs. `cargo xtask lab` reads them on the host, so that a wrong word, `--help` and
-//! `--list` are answered there, without a lab.
+//! The command lines of the lab's programs. `cargo xtask lab` parses them on the host, which answers wrong
+//! words, `--help` and `--list` without a lab.
 
 mod bench;
 mod contain;

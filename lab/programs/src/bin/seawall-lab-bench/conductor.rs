@@ -1,4 +1,4 @@
-//! The guest is told what to do, from outside: through RAM that is a file, by whichever VMM runs it.
+//! The conductor: it gives the guest commands from outside, through RAM that is a file, under either VMM.
 
 use std::error::Error;
 use std::fs::File;
@@ -15,16 +15,16 @@ use crate::image::{ERRORS, MAILBOX, PAGE, PAGES, RAM, RAM_SIZE, RESULTS, command
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How long a guest may take for one command, and to start.
+/// The time limit of a guest for one command, and for its start.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long the host looks away, for the guest to have the CPU.
+/// The time between the host's checks, which leaves the guest the CPU.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Where the physical address is in a record: block header, entry header, validation and status of the section.
-/// Source: ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.5.
+/// Offset of the physical address in a record: block header, entry header, validation and status of the
+/// section. Source: ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.5.
 const RECORD_ADDRESS: usize = 20 + 72 + 16;
 
-/// RAM of a guest as a file, mapped: with [`memory`] a VMM's own, else a view from outside.
+/// A guest's RAM as a mapped file: with `firmware` a VMM's own view, otherwise a view from outside.
 pub(crate) fn memory(file: &File, firmware: Option<usize>) -> Result<GuestMemoryMmap> {
     let ram = (GuestAddress(RAM), RAM_SIZE, Some(FileOffset::new(file.try_clone()?, 0)));
     let firmware = firmware.map(|size| (GuestAddress(crate::image::FIRMWARE), size, None));
@@ -32,20 +32,20 @@ pub(crate) fn memory(file: &File, firmware: Option<usize>) -> Result<GuestMemory
     Ok(GuestMemoryMmap::from_ranges_with_files(ranges)?)
 }
 
-/// One source of errors, and where QEMU takes it to be: with a single source both agree on the place of the block's
+/// One source of errors, where QEMU expects it: with a single source both agree on the place of the block's
 /// address and of the read-ack register.
 pub(crate) const SOURCES: GhesRegion = GhesRegion { base: ERRORS, sea: 1, polled: 0, poll_interval: 0 };
 
-/// What a guest found on its way through some pages.
+/// The guest's results for some pages.
 pub(crate) struct Ways {
-    /// From before the load to the handler's first instruction.
+    /// The times from before the load to the handler's first instruction.
     pub(crate) times: Vec<Duration>,
 }
 
 /// The view from outside.
 pub(crate) struct Conductor<'a> {
     memory: &'a GuestMemoryMmap,
-    /// Fails if the VMM is gone.
+    /// Fails if the VMM has ended.
     is_alive: &'a mut dyn FnMut() -> Result<()>,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Conductor<'a> {
         Self { memory, is_alive }
     }
 
-    /// Before the VMM starts: data in the pages, and a source that is free.
+    /// Prepares memory before the VMM starts: data in the pages, and a free source.
     pub(crate) fn prepare(memory: &GuestMemoryMmap, pages: u64) -> Result<()> {
         for page in 0..pages {
             memory.write_obj(page, GuestAddress(PAGES + page * PAGE))?;
@@ -63,7 +63,7 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Has the guest carry out a command.
+    /// Makes the guest carry out a command.
     pub(crate) fn command(&mut self, command: u64, arguments: [u64; 2]) -> Result<()> {
         let word = |offset| GuestAddress(MAILBOX + offset);
         self.memory.write_obj(arguments, word(mailbox::ARGUMENTS))?;
@@ -80,12 +80,12 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Has the guest power itself off; does not wait for it.
+    /// Makes the guest power itself off, without waiting for it.
     pub(crate) fn power_off(&mut self) -> Result<()> {
         Ok(self.memory.store(command::OFF, GuestAddress(MAILBOX + mailbox::COMMAND), Ordering::Release)?)
     }
 
-    /// Has the guest load from pages that are good: then they are in its stage 2.
+    /// Makes the guest load from good pages, which puts them in its stage 2.
     pub(crate) fn touch(&mut self, pages: u64) -> Result<()> {
         self.command(command::LOAD, [PAGES, pages])?;
         for page in 0..pages {
@@ -97,7 +97,7 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Has the guest load from pages that are bad, and looks whether each gave an abort with a record.
+    /// Makes the guest load from bad pages, and checks that each gave an abort with a record.
     pub(crate) fn consume(&mut self, pages: u64) -> Result<Ways> {
         self.command(command::LOAD, [PAGES, pages])?;
         let frequency: u64 = self.memory.read_obj(GuestAddress(MAILBOX + mailbox::FREQUENCY))?;
@@ -117,7 +117,7 @@ impl<'a> Conductor<'a> {
         Ok(Ways { times })
     }
 
-    /// The last record: the source has one block.
+    /// Checks the last record: the source has one block.
     fn check_record(&self, expected: u64) -> Result<()> {
         let block: u64 = self.memory.read_obj(GuestAddress(ERRORS))?;
         let mut record = [0; RECORD_SIZE];

@@ -7,7 +7,7 @@ use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_inject::{Errno, KvmVcpu};
 use seawall_kvm::Vcpu;
 
-/// The vCPU, how many system calls were made on it, and for how long.
+/// The vCPU, the number of system calls on it, and their total time.
 pub(crate) struct Counting<'a> {
     vcpu: &'a Vcpu,
     calls: Cell<u64>,
@@ -23,7 +23,7 @@ impl<'a> Counting<'a> {
         self.calls.get()
     }
 
-    /// In these calls; of the clock, its own reading too.
+    /// The time of these calls, which includes one reading of the clock each.
     pub(crate) fn spent(&self) -> Duration {
         self.spent.get()
     }

@@ -1,12 +1,12 @@
-//! A figure, and how it comes of single timings.
+//! A figure, and its derivation from single timings.
 
 use std::time::Duration;
 
-/// All that a run found.
+/// All results of a run.
 pub(crate) struct Report {
-    /// `uname -r` of the kernel whose KVM this is.
+    /// `uname -r` of the kernel under test.
     pub(crate) kernel: String,
-    /// How the extended ABI is had of it.
+    /// The way to the extended ABI on it.
     pub(crate) way: String,
     pub(crate) batches: u32,
     pub(crate) repeat: u32,
@@ -15,33 +15,33 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Whether nothing that was measured is worse than promised.
+    /// Returns true if no measured figure is worse than promised.
     pub(crate) fn is_kept(&self) -> bool {
         self.figures.iter().all(Figure::is_kept) && self.ways.iter().all(Way::is_kept)
     }
 }
 
-/// A part of the way from a memory error to the guest's handler, or a comparison of two.
+/// A part of the path from a memory error to the guest's handler, or a comparison of two.
 #[derive(Debug)]
 pub(crate) struct Way {
-    /// Of what exit.
+    /// The exit before it.
     pub(crate) after: &'static str,
     pub(crate) name: String,
     pub(crate) measured: Measured,
     pub(crate) promise: Option<Promise>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Measured {
     Time(Time),
-    /// Of the medians, round by round; the median.
+    /// The median of the ratios of the medians, round by round.
     Ratio(f64),
-    /// Not measured, and why.
+    /// Not measured, with the reason.
     Skipped(String),
 }
 
-/// What a way may take at most.
+/// The upper bound of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Promise {
     Time(Duration),
@@ -49,7 +49,7 @@ pub(crate) enum Promise {
 }
 
 impl Way {
-    /// What was skipped breaks no promise.
+    /// Returns true if the promise is kept; a skipped figure breaks none.
     pub(crate) fn is_kept(&self) -> bool {
         match (&self.measured, self.promise) {
             (Measured::Time(time), Some(Promise::Time(most))) => time.median <= most,
@@ -62,12 +62,12 @@ impl Way {
 /// One case.
 #[derive(Debug)]
 pub(crate) struct Figure {
-    /// When: what the vCPU's last exit was.
+    /// The vCPU's last exit.
     pub(crate) after: &'static str,
     pub(crate) name: &'static str,
-    /// System calls for one.
+    /// The number of system calls for one.
     pub(crate) calls: u64,
-    /// How many calls it may take more than the kernel's own injection.
+    /// The largest number of calls beyond the kernel's own injection.
     pub(crate) promise: Option<u64>,
     pub(crate) time: Time,
     /// The median of the batches' ratios to the kernel's own data abort.
@@ -80,7 +80,7 @@ impl Figure {
     }
 }
 
-/// Of the batches' medians.
+/// A time, from the batches' medians.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time {
     pub(crate) median: Duration,
@@ -96,14 +96,14 @@ impl Time {
     }
 }
 
-/// The upper median; `None` of nothing.
+/// The upper median; `None` for an empty list.
 pub(crate) fn median(values: &[Duration]) -> Option<Duration> {
     let mut values = values.to_vec();
     values.sort_unstable();
     values.get(values.len() / 2).copied()
 }
 
-/// The median of `ours[n] / theirs[n]`; `None` of nothing, or of a time that is too short to be measured.
+/// The median of `ours[n] / theirs[n]`; `None` for an empty list, or for a time that is too short to measure.
 pub(crate) fn ratio(ours: &[Duration], theirs: &[Duration]) -> Option<f64> {
     if theirs.contains(&Duration::ZERO) {
         return None;

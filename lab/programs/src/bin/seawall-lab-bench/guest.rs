@@ -13,13 +13,13 @@ const SIZE: usize = 1 << 20;
 pub(crate) const VECTORS: u64 = RAM + 0x1000;
 pub(crate) const LOAD: u64 = RAM + 0x2000;
 const REPORT: u64 = RAM + 0x3000;
-/// A page with a line that is bad in memory.
+/// A page with a line of bad memory.
 pub(crate) const BAD_LINE: u64 = RAM + 0x4000;
 /// A page that the host knows to be bad.
 const BAD_PAGE: u64 = RAM + 0x5000;
 /// A source of errors.
 pub(crate) const SOURCE: GhesRegion = GhesRegion { base: RAM + 0x6000, sea: 1, polled: 0, poll_interval: 0 };
-/// No memory: an access is the VMM's.
+/// An address without memory: the VMM handles an access.
 const DEVICE: u64 = 0x0900_0000;
 
 /// EL1h, everything masked.
@@ -61,7 +61,7 @@ impl Guest {
         Ok(Self { vm, vcpu, register, bad })
     }
 
-    /// As if the guest had just come to its load, with this in `ESR_EL1`.
+    /// Puts the guest before its load, with this in `ESR_EL1`.
     pub(crate) fn at_the_load(&mut self, esr: u64) -> Result<(), seawall_kvm::Error> {
         for (reg, value) in [(Reg::Pc, LOAD), (Reg::Pstate, PSTATE), (Reg::EsrEl1, esr)] {
             self.vcpu.set_reg(reg, value)?;
@@ -90,7 +90,7 @@ impl Guest {
         }
     }
 
-    /// From now on, each run is one store to the device.
+    /// Changes the program: from now on, each run is one store to the device.
     pub(crate) fn at_the_reports(&mut self) -> Result<(), Box<dyn Error>> {
         self.vcpu.set_reg(Reg::Pc, REPORT)?;
         self.vcpu.set_reg(Reg::Pstate, PSTATE)?;
@@ -123,7 +123,7 @@ impl Drop for Guest {
     }
 }
 
-/// What was expected, and what came.
+/// An error with the expectation and the finding.
 pub(crate) fn unexpected(expected: &str, found: &impl std::fmt::Debug) -> Box<dyn Error> {
     format!("expected {expected}, got {found:x?}").into()
 }

@@ -1,7 +1,8 @@
-//! The guest that both VMMs run: it measures its own way from a load to its handler.
+//! The guest that both VMMs run: it measures its own path from a load to its handler.
 //!
-//! Bare metal, EL1, MMU off, no device: it looks for a command in its [`mailbox`], carries it out and says so. It runs
-//! from address 0, where QEMU's `virt` has its firmware: without one QEMU has no place for records of errors.
+//! It is bare metal at EL1 with the MMU off and without devices: it polls its [`mailbox`] for a command,
+//! carries it out and reports that. It runs from address 0, the place of the firmware in QEMU's `virt`:
+//! without firmware QEMU has no place for error records.
 #![allow(
     clippy::unnecessary_semicolon,
     clippy::used_underscore_binding,
@@ -12,42 +13,42 @@
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynasmApi, DynasmError, DynasmLabelApi, VecAssembler, dynasm};
 
-/// Where the image is, and runs from its first byte on.
+/// The address of the image, which runs from its first byte on.
 pub(crate) const FIRMWARE: u64 = 0;
-/// Bytes of memory there; the image is shorter.
+/// Size in bytes of the memory there; the image is shorter.
 pub(crate) const FIRMWARE_SIZE: usize = 0x1_0000;
 /// RAM of QEMU's `virt`, and its size in bytes. QEMU writes a device tree to its first MiB.
 pub(crate) const RAM: u64 = 0x4000_0000;
 pub(crate) const RAM_SIZE: usize = 64 << 20;
-/// Where the host speaks with the guest.
+/// The mailbox between the host and the guest.
 pub(crate) const MAILBOX: u64 = RAM + (16 << 20);
 /// One source of errors: the address of its block, its read-ack register, its block.
 pub(crate) const ERRORS: u64 = MAILBOX + 0x1000;
-/// What the host and QEMU's fw_cfg exchange.
+/// Memory for the exchange between the host and QEMU's fw_cfg.
 pub(crate) const EXCHANGE: u64 = MAILBOX + 0x2000;
-/// An entry for each page that the guest loaded from.
+/// Results, an entry for each page from which the guest loaded.
 pub(crate) const RESULTS: u64 = MAILBOX + 0x1_0000;
-/// The pages that it loads from.
+/// The pages from which it loads.
 pub(crate) const PAGES: u64 = RAM + (32 << 20);
 pub(crate) const PAGE: u64 = 4096;
 
 /// Offsets in the mailbox, 64-bit words.
 pub(crate) mod mailbox {
-    /// What to do, one of [`command`](super::command); 0 once the guest has seen it.
+    /// The command, one of [`command`](super::command); 0 once the guest has seen it.
     pub(crate) const COMMAND: u64 = 0;
-    /// What to do it with: two words.
+    /// The command's two arguments.
     pub(crate) const ARGUMENTS: u64 = 8;
-    /// 1 when it is done.
+    /// 1 when the command is done.
     pub(crate) const DONE: u64 = 24;
     /// `CNTFRQ_EL0`, from the guest's start on.
     pub(crate) const FREQUENCY: u64 = 32;
 }
 
-/// What the guest can do.
+/// The guest's commands.
 pub(crate) mod command {
-    /// Stores the second argument at the address that is the first: 64 bits.
+    /// Stores the second argument, 64 bits, at the address in the first.
     pub(crate) const STORE: u64 = 1;
-    /// Loads from so many pages (the second argument), from this address on (the first).
+    /// Loads from pages: the first argument is their address, the second their number.
     pub(crate) const LOAD: u64 = 2;
     /// PSCI SYSTEM_OFF.
     pub(crate) const OFF: u64 = 3;
@@ -57,11 +58,11 @@ pub(crate) mod command {
 pub(crate) mod result {
     /// `CNTVCT_EL0` right before the load.
     pub(crate) const BEFORE: u64 = 0;
-    /// `CNTVCT_EL0` as the handler's first instruction read it; 0 if the load loaded.
+    /// `CNTVCT_EL0` as the handler's first instruction read it; 0 if the load succeeded.
     pub(crate) const IN_HANDLER: u64 = 8;
     /// `ESR_EL1` in the handler.
     pub(crate) const ESR: u64 = 16;
-    /// Bytes.
+    /// Size in bytes.
     pub(crate) const SIZE: u64 = 24;
 }
 
@@ -69,7 +70,7 @@ pub(crate) mod result {
 const VECTORS: usize = 0x800;
 /// The synchronous exceptions of the current EL with SP_ELx.
 const SYNCHRONOUS: usize = 0x200;
-/// Up to here each of the 16 vectors ends.
+/// The end of the 16 vectors.
 const VECTORS_END: usize = 0x800;
 
 /// System registers as MRS and MSR name them: `o0:op1:CRn:CRm:op2`.
@@ -79,7 +80,7 @@ const ELR_EL1: u32 = 0x4201;
 const CNTVCT_EL0: u32 = 0x5f02;
 const CNTFRQ_EL0: u32 = 0x5f00;
 
-/// The image, to be at [`FIRMWARE`].
+/// The image, for [`FIRMWARE`].
 pub(crate) fn image() -> Result<Vec<u8>, DynasmError> {
     let mut ops: VecAssembler<Aarch64Relocation> = VecAssembler::new(FIRMWARE as usize);
     start(&mut ops);
@@ -127,7 +128,7 @@ fn start(ops: &mut VecAssembler<Aarch64Relocation>) {
     );
 }
 
-/// x1: the page, x2: how many.
+/// x1: the page, x2: the number of pages.
 fn consume(ops: &mut VecAssembler<Aarch64Relocation>) {
     dynasm!(ops
         ; .arch aarch64
@@ -152,7 +153,7 @@ fn consume(ops: &mut VecAssembler<Aarch64Relocation>) {
     );
 }
 
-/// The handler goes on behind the load; any other exception stays where it is.
+/// The handler continues after the load; any other exception loops.
 fn vectors(ops: &mut VecAssembler<Aarch64Relocation>) {
     while ops.offset().0 < VECTORS {
         dynasm!(ops ; .arch aarch64 ; udf 0);
@@ -186,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// The code depends on no address.
+    /// An address other than the usual one: the code depends on none.
     const BASE: u64 = RAM + (1 << 20);
 
     fn word(vm: &Vm, address: u64) -> u64 {
@@ -195,7 +196,7 @@ mod tests {
         u64::from_le_bytes(bytes)
     }
 
-    /// Runs the image with a command in its mailbox; gives the exit.
+    /// Runs the image with a command in its mailbox; returns the exit.
     fn run(vm: &mut Vm, command: u64, arguments: [u64; 2]) -> Result<Exit, Box<dyn Error>> {
         let words = [(0, command), (8, arguments[0]), (16, arguments[1]), (24, 0)];
         for (offset, value) in words {

@@ -1,11 +1,13 @@
-//! `seawall-lab-bench`: what an injection costs on real KVM, in calls and in time, against the kernel's own.
+//! `seawall-lab-bench`: the cost of an injection on real KVM, in calls and in time, compared with the
+//! kernel's own.
 //!
-//! Calls are counted, and are what they are on any CPU. Times are those of a software CPU: they say nothing of
-//! hardware's, but their ratio to the kernel's own data-abort injection in the same run says where the cost is.
-//! A time is the median of the batches' medians; a ratio is the median of the batches' ratios.
+//! The number of calls is the same on any CPU. Times are those of a software CPU: they say nothing about
+//! hardware, but their ratio to the kernel's own data-abort injection in the same run shows where the cost
+//! is. A time is the median of the batches' medians; a ratio is the median of the batches' ratios.
 //!
-//! Beside injections alone it measures the whole way from a memory error to the guest's handler: what our own code and
-//! what the kernel takes of it, and how long the guest sees it last, with us and with QEMU.
+//! In addition to single injections it measures the whole path from a memory error to the guest's handler:
+//! the shares of our own code and of the kernel, and the time that the guest sees, with Seawall and with
+//! QEMU.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
 
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether nothing took more calls or time than promised.
+/// Runs the bench; returns true if nothing took more calls or time than promised.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn run(options: &Bench) -> Result<bool, Box<dyn std::error::Error>> {
     let not_asked = || "not asked for by --peer".to_owned();

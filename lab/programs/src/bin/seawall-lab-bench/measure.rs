@@ -17,13 +17,13 @@ use crate::way::{self, AFTER_SEA, AFTER_SIGBUS, Peer};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What is injected.
+/// An injection.
 struct Case {
     name: &'static str,
     events: VcpuEvents,
-    /// In `ESR_EL1` before it.
+    /// `ESR_EL1` before it.
     old_esr: u64,
-    /// In `ESR_EL1` after it.
+    /// `ESR_EL1` after it.
     esr: u64,
 }
 
@@ -37,10 +37,10 @@ const DATA: VcpuEvents = VcpuEvents {
     ext_abt_esr: 0,
 };
 const INSTRUCTION: VcpuEvents = VcpuEvents { ext_dabt_pending: false, ext_iabt_pending: true, ..DATA };
-/// SET and EA, as the exit has them.
+/// SET and EA, as in the exit.
 const ISS: u64 = 0x210;
 
-/// The kernel's own data abort at EL1, left there by an earlier injection.
+/// The kernel's own data abort at EL1, left by an earlier injection.
 const OLD: u64 = 0x9600_0010;
 
 const CASES: [Case; 5] = [
@@ -60,7 +60,7 @@ const fn with_esr(events: VcpuEvents) -> VcpuEvents {
     VcpuEvents { ext_abt_has_esr: true, ext_abt_esr: ISS, ..events }
 }
 
-/// Calls more than the kernel's own injection takes: the table of `seawall_inject::Injector`.
+/// The calls beyond the kernel's own injection: the table of `seawall_inject::Injector`.
 const fn promise(last: Last, case: &Case) -> u64 {
     let is_plain = case.events.ext_dabt_pending && !case.events.ext_abt_has_esr;
     match (last, is_plain) {
@@ -70,14 +70,14 @@ const fn promise(last: Last, case: &Case) -> u64 {
     }
 }
 
-/// Calls of a whole containment after a SEA exit, beside the one that delivers: PC, PSTATE and TCR to decide; PC, to be sure
-/// of the vCPU; ESR, and ESR again, to inject; PC and FAR to see where the guest is.
+/// Calls of a whole containment after a SEA exit, in addition to the one that delivers: PC, PSTATE and TCR to
+/// decide; PC to identify the vCPU; ESR, and ESR again, to inject; PC and FAR to find the guest's position.
 const CONTAINMENT_MORE: u64 = 7;
 
 /// The medians of the batches of one case.
 type Medians = Vec<Duration>;
 
-/// Measures all.
+/// Measures everything.
 pub(crate) fn report(batches: u32, repeat: u32, peer: &Peer<'_>) -> Result<Report> {
     let seen = way::seen_by_the_guest(peer)?;
     let mut guest = Guest::new()?;
@@ -119,7 +119,7 @@ impl Bench {
         figure("for scale", "KVM_RUN to an MMIO exit", 1, None, &medians, None)
     }
 
-    /// The kernel's own data abort, each case, and after a SEA exit the whole containment.
+    /// Measures the kernel's own data abort, each case, and after a SEA exit the whole containment.
     fn injections(
         &self,
         guest: &mut Guest,
@@ -158,7 +158,7 @@ impl Bench {
             if let Some(sea) = sea {
                 whole.push(self.batch(|| {
                     guest.at_the_load(0)?;
-                    // The guard shall not take the bench for a storm.
+                    // The guard must not take the bench for a storm.
                     now += Duration::from_secs(60);
                     time(|| {
                         Ok(containment
@@ -181,7 +181,7 @@ impl Bench {
         Ok(figures)
     }
 
-    /// From the load of a bad line to the store of the handler that it ends in, and back at the load.
+    /// Measures from the load of a bad line to the store of its handler, and back to the load.
     fn whole_way(&self, guest: &mut Guest, own: &Medians) -> Result<Figure> {
         let mut containment = Containment::new(Rules::FULL);
         let mut now = Duration::ZERO;
@@ -201,7 +201,7 @@ impl Bench {
                 })
             })?);
         }
-        // The containment, and two KVM_RUN.
+        // The containment, and two runs.
         let calls = count_containment(guest, Last::NoWalk, &sea)? + 2;
         figure(AFTER_SEA, "load, exit, containment, handler, MMIO, back", calls, None, &medians, Some(own))
     }
@@ -213,7 +213,7 @@ impl Bench {
     }
 }
 
-/// How many system calls a containment takes, and that the guest is where it should be.
+/// Counts the system calls of a containment, and checks the guest's position.
 fn count_containment(guest: &mut Guest, last: Last, sea: &SeaExit) -> Result<u64> {
     guest.at_the_load(0)?;
     let injector = guest.vcpu.injector()?;
@@ -232,7 +232,7 @@ fn count_containment(guest: &mut Guest, last: Last, sea: &SeaExit) -> Result<u64
     }
 }
 
-/// A bench of an injection that does not do its work measures nothing.
+/// Checks the delivery, because a bench of an injection without effect measures nothing.
 fn check(vcpu: &Vcpu, delivery: Option<AbortDelivery>, case: &Case) -> Result<()> {
     let esr = vcpu.reg(Reg::EsrEl1)?;
     if delivery != Some(AbortDelivery::Delivered(Target::El1)) || esr != case.esr {
@@ -260,7 +260,7 @@ fn figure(
     Ok(Figure { after, name, calls, promise, time, ratio: own.and_then(|own| ratio(medians, own)) })
 }
 
-/// A clock of the guest's own, and nobody who measures.
+/// A clock of the guest's own, without measurement of durations.
 fn at(running: Duration) -> Now {
     Now { vcpu: 0, running, time: SystemTime::UNIX_EPOCH, exited: None }
 }

@@ -1,4 +1,4 @@
-//! Our own VMM of the same guest, as small as it can be: a vCPU's thread that contains.
+//! Our own minimal VMM for the same guest: a vCPU's thread that contains errors.
 
 use std::error::Error;
 use std::fs::File;
@@ -22,7 +22,7 @@ use crate::image::{FIRMWARE, FIRMWARE_SIZE, PAGE, PAGES, RAM_SIZE, image};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// All that a VMM keeps for it.
+/// The VMM's state for containment.
 pub(crate) struct Contained {
     pub(crate) containment: Containment,
     pub(crate) ledger: Arc<Keeper>,
@@ -30,7 +30,7 @@ pub(crate) struct Contained {
 }
 
 impl Contained {
-    /// With this memory, and sources of errors that are free in it.
+    /// Containment for this memory, with free sources of errors in it.
     pub(crate) fn new(memory: &GuestMemoryMmap, mut sources: Ghes) -> Result<Self> {
         let regions = memory.iter().map(|region| MemoryRegion {
             guest: region.start_addr().0,
@@ -46,7 +46,7 @@ impl Contained {
         Ok(Self { containment, ledger, memory: memory.clone() })
     }
 
-    /// From an exit to a vCPU that can be run again: decided, in the ledger, recorded, injected.
+    /// Contains an exit until the vCPU can run again: decides, enters the ledger, records, injects.
     pub(crate) fn contain<V: Inject>(
         &mut self,
         vcpu: &mut V,
@@ -61,15 +61,15 @@ impl Contained {
     }
 }
 
-/// Whether the guest is at its handler.
+/// Returns true if the guest is at its handler.
 pub(crate) fn is_at_vector(action: &Action) -> bool {
     matches!(action, Action::Injected { guest: Delivery::AtVector { .. }, .. })
 }
 
-/// The guest in a thread of its own.
+/// The guest in its own thread.
 pub(crate) struct Own {
     thread: JoinHandle<std::result::Result<(), String>>,
-    /// RAM of the guest, seen from outside the VMM.
+    /// The guest's RAM, seen from outside the VMM.
     pub(crate) memory: GuestMemoryMmap,
 }
 
@@ -92,18 +92,18 @@ impl Own {
         Ok(Self { thread, memory: outside })
     }
 
-    /// Speaks to its guest.
+    /// Gives its guest commands.
     pub(crate) fn conduct<T>(&self, act: impl FnOnce(&mut Conductor<'_>) -> Result<T>) -> Result<T> {
         let mut is_alive = || if self.has_ended() { Err("our own VMM ended early".into()) } else { Ok(()) };
         act(&mut Conductor::new(&self.memory, &mut is_alive))
     }
 
-    /// Whether it is over with it.
+    /// Returns true if the guest has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// After the guest was told to power off, or ended early: why.
+    /// Waits for the end, after the guest was told to power off or ended early; returns the reason.
     pub(crate) fn end(self) -> Result<()> {
         Ok(self.thread.join().map_err(|_| "our own VMM's thread panicked")??)
     }
@@ -125,7 +125,7 @@ fn run(vcpu: &mut Vcpu, contained: &mut Contained) -> Result<()> {
     }
 }
 
-/// A mapping of a guest's RAM through which its pages are made bad: a VM without a vCPU, as memory is made bad by that.
+/// A mapping of a guest's RAM for making its pages bad: a VM without a vCPU, which has the functions for it.
 pub(crate) struct Poisoner(Vm);
 
 impl Poisoner {
@@ -137,7 +137,7 @@ impl Poisoner {
     /// `MADV_HWPOISON` on each of these pages.
     pub(crate) fn poison(&self, pages: u64) -> Result<()> {
         for page in 0..pages {
-            // The page tables of this mapping shall have it: what is not there is fetched first.
+            // This mapping's page tables must have the page: an absent one is fetched first.
             let _: u64 = self.0.memory().read_obj(GuestAddress(PAGES + page * PAGE))?;
             self.0.hwpoison(PAGES + page * PAGE, PAGE)?;
         }

@@ -1,5 +1,5 @@
-//! QEMU as it comes from Debian, as a VMM of the same guest: with `ras=on`, it writes a record and injects an abort when
-//! its vCPU's thread gets SIGBUS.
+//! Debian's unchanged QEMU as a VMM for the same guest: with `ras=on` it writes a record and injects an abort
+//! when its vCPU's thread gets SIGBUS.
 
 use std::error::Error;
 use std::fs::File;
@@ -19,30 +19,31 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const DMA_REGISTER: u64 = 0x0902_0000 + 16;
 /// The key of the directory of files.
 const DIRECTORY: u16 = 0x19;
-/// Bytes of the directory that are read: a count and entries.
+/// The bytes of the directory that are read: a count and entries.
 const DIRECTORY_SIZE: usize = 4 + 64 * ENTRY_SIZE;
-/// Size, key, two bytes of nothing, name; numbers are big-endian.
+/// An entry: size, key, two unused bytes, name; numbers are big-endian.
 const ENTRY_SIZE: usize = 64;
 /// Bits of the control word, whose upper half is the key.
 const ERROR: u32 = 1;
 const READ: u32 = 1 << 1;
 const SELECT: u32 = 1 << 3;
 const WRITE: u32 = 1 << 4;
-/// Where QEMU wants to be told where the error sources are. Source: QEMU, docs/specs/acpi_hest_ghes.rst.
+/// The file in which QEMU expects the address of the error sources. Source: QEMU,
+/// docs/specs/acpi_hest_ghes.rst.
 const ADDRESS_FILE: &[u8] = b"etc/hardware_errors_addr";
-/// What is read or written, behind the access's four words.
+/// The transferred data, after the access's four words.
 const BUFFER: u64 = EXCHANGE + 0x100;
 
-/// A QEMU that is killed and waited for when it is let go.
+/// A QEMU that is killed and waited for when dropped.
 pub(crate) struct Qemu {
     child: Child,
-    /// RAM of the guest, seen from here.
+    /// The guest's RAM, seen from here.
     memory: GuestMemoryMmap,
     ram: NamedTempFile,
     _firmware: NamedTempFile,
 }
 
-/// As it says it: `QEMU emulator version 10.0.13 (Debian …)`.
+/// The version in its own words: `QEMU emulator version 10.0.13 (Debian …)`.
 pub(crate) fn version(program: &Path) -> Result<String> {
     let output = Command::new(program).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -75,12 +76,12 @@ impl Qemu {
         Ok(Self { child, memory, ram, _firmware: firmware })
     }
 
-    /// RAM of the guest.
+    /// The guest's RAM.
     pub(crate) fn file(&self) -> &File {
         self.ram.as_file()
     }
 
-    /// Speaks to its guest.
+    /// Gives its guest commands.
     pub(crate) fn conduct<T>(&mut self, act: impl FnOnce(&mut Conductor<'_>) -> Result<T>) -> Result<T> {
         let Self { child, memory, .. } = self;
         let mut is_alive = || match child.try_wait()? {
@@ -90,7 +91,7 @@ impl Qemu {
         act(&mut Conductor::new(memory, &mut is_alive))
     }
 
-    /// Does what firmware does for a guest: tells QEMU where the sources of errors are.
+    /// Tells QEMU the address of the error sources, as firmware does for a guest.
     pub(crate) fn tell_sources(&mut self) -> Result<()> {
         let memory = self.memory.clone();
         self.conduct(|guest| {
@@ -115,7 +116,8 @@ fn control(key: u16, act: u32) -> u32 {
     u32::from(key) << 16 | SELECT | act
 }
 
-/// One transfer between fw_cfg and the buffer: the guest's store to the register starts it, and ends with it.
+/// Does one transfer between fw_cfg and the buffer: the guest's store to the register starts it, and ends
+/// with it.
 fn access(guest: &mut Conductor<'_>, memory: &GuestMemoryMmap, control: u32, length: usize) -> Result<()> {
     let words = [control.to_be(), (length as u32).to_be()];
     memory.write_obj(words, GuestAddress(EXCHANGE))?;

@@ -1,4 +1,5 @@
-//! A vCPU that answers at once, as a stock kernel would, without any system call: what is left is our own code.
+//! A vCPU that answers at once like a stock kernel, without any system call, so that only our own code
+//! remains.
 
 use std::cell::Cell;
 
@@ -11,7 +12,7 @@ use crate::guest::{BAD_LINE, LOAD, PSTATE, VECTORS};
 /// The kernel's own data abort at EL1.
 const ABORT: u64 = 0x9600_0010;
 
-/// At its load of bad memory, and then at its handler.
+/// A vCPU at its load of bad memory, and then at its handler.
 pub(crate) struct Silent {
     is_at_handler: Cell<bool>,
     esr: Cell<u64>,

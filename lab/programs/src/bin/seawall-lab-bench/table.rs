@@ -9,7 +9,7 @@ use crate::figure::{Figure, Measured, Promise, Report, Way};
 
 const NOTE: &str = "Under a software CPU: the times are not hardware's. Calls and ratios are what is meant.";
 
-/// The table: one line a figure.
+/// The table: one line for each figure.
 pub(crate) fn text(report: &Report) -> String {
     let Report { kernel, way, batches, repeat, figures, ways } = report;
     let mut table = format!(
@@ -75,7 +75,7 @@ fn way_line(way: &Way) -> String {
     format!("  {:<50} {promise:>10}  {kept:<6} {measured}", way.name)
 }
 
-/// The same as one JSON object.
+/// The figures as one JSON object.
 pub(crate) fn json(report: &Report) -> Value {
     let figures: Vec<Value> = report.figures.iter().map(figure_json).collect();
     json!({

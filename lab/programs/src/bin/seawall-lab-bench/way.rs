@@ -1,5 +1,5 @@
-//! The way from an exit to the guest's handler: how long our own code has it, how long the kernel, and how long it is as
-//! the guest sees it, with us and with QEMU.
+//! The path from an exit to the guest's handler: the shares of our own code and of the kernel, and its
+//! duration as the guest sees it, with Seawall and with QEMU.
 
 use std::error::Error;
 use std::fs::File;
@@ -25,16 +25,16 @@ use crate::silent::Silent;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What our own code may take: decide, record, ledger, inject. Without a call, that is, of a vCPU that answers at once:
-/// between calls, each of which is timed, there is in the figure what two readings of the clock take more than they should;
-/// and at each switch to and from a guest the lab's CPU forgets all translations that it has in software, which no CPU
-/// with VMIDs does. Both are shown beside it.
+/// The upper bound for our own code: decide, record, ledger, inject. It is measured without calls, on a vCPU
+/// that answers at once. Two effects would distort a measurement between timed calls: the excess of two
+/// readings of the clock, and the loss of all software translations in the lab's CPU at each switch to and
+/// from a guest, which no CPU with VMIDs has. Both are shown beside it.
 const OWN_MOST: Duration = Duration::from_micros(20);
-/// Our way may not be longer than QEMU's.
+/// The upper bound of the ratio of our path to QEMU's.
 const PEER_MOST: f64 = 1.0;
-/// How many pages a guest consumes in one round, each once.
+/// The number of pages that a guest consumes in one round, each once.
 const PAGES_OF_A_ROUND: u64 = 32;
-/// How often each VMM is started for it.
+/// The number of starts of each VMM.
 const ROUNDS: usize = 3;
 
 pub(crate) const AFTER_SEA: &str = "after a SEA exit";
@@ -43,7 +43,7 @@ pub(crate) const AFTER_SIGBUS: &str = "after SIGBUS";
 /// Medians of batches, or of rounds.
 type Medians = Vec<Duration>;
 
-/// QEMU for arm64, or why there is none.
+/// QEMU for arm64, or the reason why it is missing.
 pub(crate) type Peer<'a> = std::result::Result<&'a Path, String>;
 
 fn time(after: &'static str, name: &str, medians: &Medians, promise: Option<Promise>) -> Result<Way> {
@@ -51,11 +51,11 @@ fn time(after: &'static str, name: &str, medians: &Medians, promise: Option<Prom
     Ok(Way { after, name: name.into(), measured: Measured::Time(time), promise })
 }
 
-/// What one containment took, without the readings of the clock.
+/// The times of one containment, without the readings of the clock.
 struct Share {
-    /// Of our code.
+    /// The time of our code.
     own: Duration,
-    /// Of the system calls that it made.
+    /// The time of its system calls.
     calls: Duration,
     number: u64,
 }
@@ -65,7 +65,7 @@ struct Loads<'a> {
     guest: &'a mut Guest,
     contained: Contained,
     last: Last,
-    /// A reading of the clock: there are two for each call, one of them in the call's time.
+    /// The time of a reading of the clock: there are two for each call, one of them in the call's time.
     clock: Duration,
     now: Duration,
 }
@@ -79,7 +79,7 @@ fn source(exit: &Exit) -> Result<Source> {
 }
 
 impl Loads<'_> {
-    /// Runs to the exit, contains it, and has the guest come back to its load.
+    /// Runs to the exit, contains it, and lets the guest return to its load.
     fn after_the_exit(&mut self) -> Result<Share> {
         let exit = self.guest.vcpu.run()?;
         let share = self.contain(&exit)?;
@@ -87,13 +87,14 @@ impl Loads<'_> {
         Ok(share)
     }
 
-    /// Contains what was contained before, without a run between.
+    /// Contains the same exit again, without a run in between.
     fn once_more(&mut self, exit: &Exit) -> Result<Share> {
         self.guest.at_the_load(0)?;
         self.contain(exit)
     }
 
-    /// What our code takes of one without any system call: the mean of so many in a row, with one reading of the clock.
+    /// The time of our code without system calls: the mean of `repeat` containments in a row, with one
+    /// reading of the clock.
     fn silently(&mut self, exit: &Exit, repeat: u32) -> Result<Duration> {
         let start = Instant::now();
         for _ in 0..repeat {
@@ -111,7 +112,7 @@ impl Loads<'_> {
         Ok(start.elapsed() / repeat)
     }
 
-    /// The guest has read the record, and the next page is new to the ledger.
+    /// Completes a round: the guest has read the record, and the next page is new to the ledger.
     fn done(&mut self) -> Result<()> {
         self.contained.memory.write_obj(1_u64, GuestAddress(SOURCE.base + 8))?;
         self.contained.ledger.replace(Ledger::default());
@@ -119,7 +120,7 @@ impl Loads<'_> {
     }
 
     fn contain(&mut self, exit: &Exit) -> Result<Share> {
-        // The guard shall not take the bench for a storm.
+        // The guard must not take the bench for a storm.
         self.now += Duration::from_secs(60);
         let injector = self.guest.vcpu.injector()?;
         let start = Instant::now();
@@ -139,7 +140,7 @@ impl Loads<'_> {
     }
 }
 
-/// Batches of containments: what our code takes of one, and its system calls.
+/// Batches of containments: the time of our code for one, and of its system calls.
 #[derive(Default)]
 struct Batches {
     own: Medians,
@@ -157,7 +158,8 @@ impl Batches {
     }
 }
 
-/// What our code and the kernel take of a containment: right after the exit, and once more without a run between.
+/// The shares of our code and of the kernel in a containment: right after the exit, and again without a run
+/// in between.
 ///
 /// The vCPU is at the load, with the address of bad memory.
 pub(crate) fn shares(
@@ -191,18 +193,18 @@ pub(crate) fn shares(
     ])
 }
 
-/// What a reading of the clock takes.
+/// The time of a reading of the clock.
 fn reading((batches, repeat): (u32, u32)) -> Medians {
     let batch = |_| median(&(0..repeat).map(|_| Instant::now().elapsed()).collect::<Medians>());
     (0..batches).filter_map(batch).collect()
 }
 
-/// The same, to be seen: it is in none of the others.
+/// The same as a figure of its own: the others do not include it.
 pub(crate) fn clock(sizes: (u32, u32)) -> Result<Way> {
     time("for scale", "reading the clock", &reading(sizes), None)
 }
 
-/// As the guest sees it: from before its load to its handler's first instruction.
+/// The path as the guest sees it: from before its load to its handler's first instruction.
 pub(crate) fn seen_by_the_guest(peer: &Peer<'_>) -> Result<Vec<Way>> {
     let (mut sea, mut sigbus, mut peers) = (Medians::new(), Medians::new(), Medians::new());
     for _ in 0..ROUNDS {
@@ -228,8 +230,8 @@ pub(crate) fn seen_by_the_guest(peer: &Peer<'_>) -> Result<Vec<Way>> {
     Ok(ways)
 }
 
-/// Loads of pages that `poison` made bad, from a file that is the guest's RAM and is mapped in `Own::memory`. What it
-/// gives is kept until they are over.
+/// Loads from pages that `poison` made bad, in a file that is the guest's RAM and is mapped in `Own::memory`.
+/// The result of `poison` is kept until the loads are over.
 fn own_round<T>(poison: impl FnOnce(&File, &Own) -> Result<T>) -> Result<Ways> {
     let file = tempfile::tempfile_in("/dev/shm")?;
     let own = Own::start(&file, PAGES_OF_A_ROUND)?;
@@ -240,14 +242,14 @@ fn own_round<T>(poison: impl FnOnce(&File, &Own) -> Result<T>) -> Result<Ways> {
         guest.power_off()?;
         Ok(ways)
     });
-    // If it ended early, it knows best why.
+    // If it ended early, its own error tells best why.
     if found.is_ok() || own.has_ended() {
         own.end()?;
     }
     found
 }
 
-/// Lines of the lab's memory that are bad, until it is dropped: pages are not given back before.
+/// Bad lines of the lab's memory, until this is dropped: pages are not given back before.
 struct BadLines {
     register: PoisonRegister,
     physical: Vec<u64>,

@@ -1,4 +1,4 @@
-//! What the scenarios find in the lab: what `cargo xtask lab contain` brings in.
+//! The scenarios' files in the lab, which `cargo xtask lab contain` brings in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 pub(crate) const KERNEL: &str = "/guest/vmlinuz";
 /// Its modules for a virtio disk with ext4, in the order of their names.
 const MODULES: &str = "/guest/storage";
-/// Static programs of the guests, which the lab has as well.
+/// Static programs of the guests, which the lab has too.
 const PROGRAMS: [&str; 2] = [BUSYBOX, "/bin/seawall-lab-victim"];
-/// Static.
+/// The static busybox.
 pub(crate) const BUSYBOX: &str = "/bin/busybox";
 
-/// A file by its name in the guest: its last part, and what is in it.
+/// A file by its name in the guest: the last part of its path, and its content.
 pub(crate) type Named = (String, Vec<u8>);
 
 pub(crate) fn programs() -> Result<Vec<Named>, String> {

@@ -14,29 +14,30 @@ use crate::files;
 use crate::report::{Sigbus, expect, recovered};
 use crate::watch::{Road, Seen, Watch};
 
-/// A run that takes longer hangs: most take ten seconds, and a minute where the host has other work.
+/// The time limit of a run, after which it counts as hung: most take ten seconds, and a minute on a busy
+/// host.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
-/// Bytes of a guest's memory.
+/// Size of a guest's memory in bytes.
 pub(crate) const MEMORY: u64 = 256 << 20;
-/// Bytes of its disk.
+/// Size of its disk in bytes.
 const DISK: u64 = 16 << 20;
 
-/// What is run.
+/// The configuration of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linux {
     pub(crate) cpus: u32,
-    /// ACPI with our HEST, else a device tree.
+    /// ACPI with our HEST, otherwise a device tree.
     pub(crate) acpi: bool,
     pub(crate) policy: &'static str,
     /// An empty disk, and the modules for it in /modules.
     pub(crate) disk: bool,
     pub(crate) road: Road,
     pub(crate) hold: Duration,
-    /// For the guest to read a record before the next is written, if not the usual second.
+    /// The time for the guest to read a record before the next is written; `None` for the usual second.
     pub(crate) patience: Option<Duration>,
     /// More words for the kernel's command line.
     pub(crate) words: &'static str,
-    /// What init does; before it, everything is mounted, and after it, the kernel's words are printed.
+    /// The script of init; before it, everything is mounted, and after it, the kernel's messages are printed.
     pub(crate) script: &'static str,
 }
 
@@ -55,7 +56,7 @@ impl Linux {
     };
 }
 
-/// Before a scenario's own script.
+/// The part before a scenario's own script.
 const PROLOGUE: &str = "#!/bin/busybox sh
 export PATH=/bin
 busybox mount -t devtmpfs dev /dev
@@ -63,40 +64,42 @@ busybox mount -t proc proc /proc
 busybox mount -t tmpfs tmp /tmp
 busybox --install -s /bin
 ";
-/// Behind it: what the kernel has to say, and no more, as each character is an exit; and that it lives. Where nothing told it which page is bad, no new process must
-/// get that page: the scripts see to it.
+/// The part after it: the kernel's messages, and no more, because each character is an exit; and that it
+/// lives. If nothing told the kernel which page is bad, no new process may get that page; the scripts take
+/// care of that.
 const EPILOGUE: &str = "
 dmesg | grep -E 'recovery action|WARNING|BUG|Oops|Internal error|Unable to handle|stall|lockup'
 grep HardwareCorrupted /proc/meminfo
 echo \"init: the guest lives, and $(echo seawall | sha256sum | cut -c -8) is right\"
 poweroff -f
 ";
-/// What the last line says: the hash is `sha256sum`'s on another machine.
+/// The content of the last line: the hash is that of `sha256sum` on another machine.
 const LIVES: &str = "init: the guest lives, and f3500d84 is right";
-/// Words of a kernel whose memory is not sound.
+/// The messages of a kernel whose memory is damaged.
 const TROUBLE: [&str; 7] =
     ["WARNING", "BUG", "Oops", "Internal error", "Unable to handle", "stall", "lockup"];
-/// Kernel messages do not mix with the processes' lines: the kernel says nothing until it is asked, or panics.
+/// Kernel messages must not mix with the processes' lines: the kernel prints nothing until it is asked, or
+/// panics.
 const COMMAND_LINE: &str = "console=ttyAMA0 panic=-1 quiet loglevel=1 cryptomgr.notests";
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) end: End,
     pub(crate) seen: Seen,
-    /// From the moment at which memory was last made bad to the guest's end.
+    /// The time from the last poisoning to the guest's end.
     pub(crate) after: Option<Duration>,
 }
 
 impl Linux {
-    /// Runs it.
+    /// Runs the guest.
     ///
     /// # Errors
-    /// What went wrong on the host's side, with what the guest said.
+    /// The failure on the host's side, with the guest's output.
     pub(crate) fn run(&self) -> Result<Run, (String, Vec<String>)> {
         let watch = Watch::new(self.road, self.hold);
         let done = self.run_watched(&watch);
-        // The guest's memory goes back to the host, good.
+        // The guest's memory must be good when it goes back to the host.
         if let Ok(mut register) = PoisonRegister::open() {
             register.heal_all();
         }
@@ -130,7 +133,7 @@ impl Linux {
         Ok((end, Instant::now()))
     }
 
-    /// Its kernel with what init does.
+    /// The guest's kernel with init's script.
     pub(crate) fn guest(&self) -> Result<Guest, String> {
         let command_line = format!("{COMMAND_LINE} {}", self.words);
         let mut guest = Guest::read(Path::new(files::KERNEL), None, &command_line, MEMORY).map_err(text)?;
@@ -165,18 +168,18 @@ impl Run {
         self.seen.lines.iter().any(|seen| seen == line)
     }
 
-    /// The first line that begins so.
+    /// The first line with this beginning.
     pub(crate) fn line(&self, start: &str) -> Result<&str, String> {
         let line = self.seen.lines.iter().find(|line| line.starts_with(start));
         line.map(String::as_str).ok_or_else(|| format!("expected a line {start:?}..., got none"))
     }
 
-    /// What processes said of their SIGBUS.
+    /// The processes' reports of their SIGBUS.
     pub(crate) fn sigbus(&self) -> Vec<Sigbus> {
         self.seen.lines.iter().filter_map(|line| Sigbus::parse(line)).collect()
     }
 
-    /// The one SIGBUS that there was.
+    /// The only SIGBUS of the run.
     pub(crate) fn only_sigbus(&self) -> Result<Sigbus, String> {
         match &self.sigbus()[..] {
             [sigbus] => Ok(sigbus.clone()),
@@ -184,7 +187,8 @@ impl Run {
         }
     }
 
-    /// The guest went on to its own end, its kernel found nothing wrong with itself, and so many kB are offline.
+    /// Checks that the guest went on to its own end, that its kernel reported no trouble, and that
+    /// `corrupted` kB are offline.
     pub(crate) fn expect_alive(&self, corrupted: u64) -> Result<(), String> {
         expect("the guest's end", &self.end, &End::PowerOff)?;
         if let Some(line) = self.seen.lines.iter().find(|line| TROUBLE.iter().any(|word| line.contains(word)))
@@ -198,13 +202,13 @@ impl Run {
         expect("HardwareCorrupted, kB", &words.to_owned(), &corrupted.to_string())
     }
 
-    /// Linux took exactly the pages offline that were made bad, and called each of them so.
+    /// Checks that Linux took exactly the bad pages offline, and gave each of them this name.
     pub(crate) fn expect_offline(&self, what: &str) -> Result<(), String> {
         let bad: Vec<(u64, &str)> = self.seen.bad.iter().map(|(gpa, _)| (*gpa, what)).collect();
         self.expect_each_offline(&bad)
     }
 
-    /// Linux took exactly these pages offline, and called each of them so.
+    /// Checks that Linux took exactly these pages offline, and gave each of them this name.
     pub(crate) fn expect_each_offline(&self, bad: &[(u64, &str)]) -> Result<(), String> {
         let mut expected: Vec<(u64, &str)> = bad.iter().map(|(gpa, what)| (gpa >> 12, *what)).collect();
         let mut offline: Vec<(u64, &str)> =
@@ -214,14 +218,14 @@ impl Run {
         expect("frames taken offline", &offline, &expected)
     }
 
-    /// The console's lines, and what was done about each error.
+    /// The console's lines, and the outcome of each error.
     pub(crate) fn transcript(&self) -> Vec<String> {
         let outcomes = self.seen.outcomes.iter().map(|(cpu, outcome)| format!("vcpu {cpu}: {outcome}"));
         self.seen.lines.iter().cloned().chain(outcomes).collect()
     }
 
-    /// Each error was of a page that was made bad, met with this exit's ESR if it was one, was injected as an abort, and
-    /// recorded if so.
+    /// Checks that each error was on a page that was made bad, had this exit's ESR if it came from an exit,
+    /// was injected as an abort, and was recorded as expected.
     pub(crate) fn expect_outcomes(
         &self,
         count: usize,

@@ -1,10 +1,12 @@
-//! `seawall-lab-contain`: memory errors under guests of real KVM, contained, judged by what the guest itself says.
+//! `seawall-lab-contain`: memory errors under guests of real KVM, contained, and judged by the guests' own
+//! output.
 //!
-//! Each scenario boots Debian's kernel, or a bare-metal guest, on `seawall-vmm`, turns memory bad by the lab's poison
-//! register or `MADV_HWPOISON`, and compares the guest's console and what was injected with literal expectations. One
-//! line each: `pass` or `FAIL`, name, seconds, what was seen. Exit code 0 if all passed.
+//! Each scenario boots Debian's kernel, or a bare-metal guest, on `seawall-vmm`, turns memory bad by the
+//! lab's poison register or `MADV_HWPOISON`, and compares the guest's console and the injections with literal
+//! expectations. It prints one line: `pass` or `FAIL`, name, seconds, the finding. The exit code is 0 if all
+//! passed.
 //!
-//! `cargo xtask lab contain` builds and brings in what it takes (`files.rs`).
+//! `cargo xtask lab contain` builds and brings in all needed files (`files.rs`).
 #![cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
 
 mod report;

@@ -1,8 +1,8 @@
-//! A line for each scenario, and what the guest said, as far as it is judged.
+//! A line for each scenario, and the judged parts of the guest's output.
 
 use std::time::Duration;
 
-/// What a scenario saw, or why it did not pass.
+/// The finding of a scenario, or the reason why it failed.
 pub(crate) type Verdict = Result<String, String>;
 
 /// The scenarios that were run.
@@ -13,7 +13,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// The line of a scenario, which is counted.
+    /// Prints the line of a scenario, and counts it.
     pub(crate) fn line(&mut self, name: &str, time: Duration, verdict: &Verdict) -> String {
         let (word, what) = match verdict {
             Ok(seen) => ("pass", seen),
@@ -30,13 +30,13 @@ impl Report {
         format!("{} passed, {} failed", self.passed, self.failed)
     }
 
-    /// At least one, and all.
+    /// Returns true if at least one scenario ran and all passed.
     pub(crate) fn all_passed(&self) -> bool {
         self.failed == 0 && self.passed > 0
     }
 }
 
-/// Fails a scenario unless both are the same.
+/// Fails a scenario unless both are equal.
 pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(
     what: &str,
     got: &T,
@@ -48,16 +48,17 @@ pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(
     Err(format!("{what}: expected {expected:x?}, got {got:x?}"))
 }
 
-/// What a process says of its SIGBUS: see `seawall-lab-victim`.
+/// A process's report of its SIGBUS: see `seawall-lab-victim`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sigbus {
     pub(crate) name: String,
-    /// `si_code`: 4 is `BUS_MCEERR_AR`, 3 `BUS_OBJERR`, which Linux sends if no firmware told it what it is.
+    /// `si_code`: 4 is `BUS_MCEERR_AR`, 3 `BUS_OBJERR`, which Linux sends for an error without a firmware
+    /// record.
     pub(crate) code: i32,
     pub(crate) address: u64,
     /// `si_addr_lsb`; 0 if the code has none.
     pub(crate) lsb: i32,
-    /// Where the bad page is in the process.
+    /// The bad page's address in the process.
     pub(crate) page: u64,
 }
 
@@ -76,7 +77,7 @@ impl Sigbus {
         })
     }
 
-    /// `BUS_MCEERR_AR` with the page's address and size.
+    /// Checks for `BUS_MCEERR_AR` with the page's address and size.
     pub(crate) fn expect_action_required(&self) -> Result<(), String> {
         expect(
             &format!("{}: si_code, si_addr, si_addr_lsb", self.name),
@@ -88,7 +89,7 @@ impl Sigbus {
 
 /// The line with which a guest asks for bad memory: `bad memory please: 0xX [BYTES]`.
 pub(crate) fn request(line: &str) -> Option<(u64, u64)> {
-    /// Bytes of what goes bad if nothing else is said.
+    /// The default size of bad memory in bytes.
     const LINE: u64 = 64;
     let (_, rest) = line.split_once("bad memory please: ")?;
     let mut words = rest.split_whitespace();

@@ -1,4 +1,4 @@
-//! Watches a guest: what it says, what it meets; and turns memory bad as it asks for it.
+//! An observer of a guest: it collects its output and its errors, and turns memory bad on request.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,39 +12,39 @@ use seawall_vmm::Observer;
 
 use crate::report;
 
-/// How memory goes bad that a guest asked for.
+/// The way in which requested memory goes bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Road {
-    /// By the poison register, when so many were asked for: all at once.
+    /// By the poison register, once this many requests have come: all at once.
     Register(usize),
-    /// The same, so much later: the processes are at nothing but their loads then.
+    /// The same after a delay, so that the processes do nothing but their loads by then.
     Later(usize, Duration),
     /// By `MADV_HWPOISON`: the host knows the page to be bad, and gives SIGBUS.
     Host,
 }
 
-/// What is known of a run so far.
+/// The findings of a run so far.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) lines: Vec<String>,
-    /// Which vCPU met what, and what was done about it.
+    /// The vCPU and the outcome of each error.
     pub(crate) outcomes: Vec<(u32, Outcome)>,
-    /// Guest physical ranges that were asked for: address and bytes.
+    /// The requested guest physical ranges: address and bytes.
     pub(crate) bad: Vec<(u64, u64)>,
-    /// When the last of them went bad.
+    /// The time at which the last of them went bad.
     pub(crate) since: Option<Instant>,
-    /// Why the run is worth nothing.
+    /// The reason why the run is not valid.
     pub(crate) failure: Option<String>,
 }
 
-/// The observer; clones see the same.
+/// The observer; clones share their state.
 #[derive(Clone)]
 pub(crate) struct Watch {
     seen: Arc<Mutex<Seen>>,
-    /// There is one as soon as the machine is made.
+    /// The memory, set once the machine is made.
     memory: Arc<OnceLock<GuestMemoryMmap>>,
     road: Road,
-    /// How long the vCPU with the first error is held before it goes on, so that others meet the same meanwhile.
+    /// The time for which the vCPU with the first error is held, so that others meet the same page meanwhile.
     hold: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Watch {
         let _ = self.memory.set(memory.clone());
     }
 
-    /// What was seen; nothing is left here.
+    /// Takes the findings.
     pub(crate) fn take(&self) -> Seen {
         std::mem::take(&mut *self.seen())
     }
@@ -81,7 +81,7 @@ impl Watch {
         }
     }
 
-    /// Turns bad what was asked for and is not bad yet, if that is to be now.
+    /// Turns requested memory bad, if it is time.
     fn serve(&self) {
         let asked = self.seen().bad.clone();
         let due: BTreeSet<(u64, u64)> = match self.road {
@@ -115,11 +115,12 @@ impl Watch {
     }
 }
 
-/// A page that the host has taken out of this process's tables, to split a huge page that another bad one is in, is there
-/// again within this.
+/// The time limit for a page to return to this process's tables. The host removes it to split a huge page
+/// that contains another bad one.
 const ABSENCE: Duration = Duration::from_secs(1);
 
-/// Turns guest memory bad by the poison register. It goes back to the host good if the register heals it.
+/// Turns guest memory bad by the poison register. It must go back to the host good, which the register's
+/// healing ensures.
 pub(crate) fn poison(
     register: &mut PoisonRegister,
     memory: &GuestMemoryMmap,

@@ -1,4 +1,4 @@
-//! Many sequences, progress, and the report of the first that differs.
+//! A campaign of many sequences, with progress, and a report of the first that differs.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -10,9 +10,9 @@ use seawall_lab::diff::{Code, Cpu, Guest, Host, Only, Played, Sequence, play, se
 use seawall_lab::options::{AbiArg, Diff, GuestArg, OnlyArg};
 use seawall_lab_machine::PoisonRegister;
 
-/// A run that takes longer has hung.
+/// The time limit of a sequence, after which it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many times a sequence is played to find a smaller one.
+/// The number of plays to find a smaller sequence.
 const SHRINK_BUDGET: u32 = 3000;
 
 pub(crate) fn main() -> ExitCode {
@@ -26,7 +26,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// What all sequences came to.
+/// The results of all sequences.
 #[derive(Default)]
 struct Totals {
     sequences: u64,
@@ -65,7 +65,7 @@ fn run(options: &Diff) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let (started, mut told) = (Instant::now(), Instant::now());
     let mut totals = Totals::default();
     for index in numbers {
-        // Which ABI goes by the number, so that `--from` and `--abi` repeat a sequence.
+        // The number selects the ABI, so that `--from` and `--abi` repeat a sequence.
         let n = (index % subjects.len() as u64) as usize;
         let sequence = sequence(&cpu, &code, abis[n], only, options.seed, index);
         if options.verbose {
@@ -99,7 +99,7 @@ fn run(options: &Diff) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ends the process when one sequence takes too long: a `KVM_RUN` that does not come back.
+/// Ends the process when one sequence takes too long: a `KVM_RUN` that does not return.
 struct Watch(Arc<Mutex<(Instant, Option<Sequence>)>>);
 
 impl Watch {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What the program was told to expect.
+/// The ABI that the program is told to expect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Abi {
     /// The kernel's own, without the library.
@@ -27,7 +27,7 @@ impl Abi {
         }
     }
 
-    /// Where a program that speaks it, or would like to, puts `ext_abt_esr`.
+    /// The offset at which a program with this ABI, or for it, puts `ext_abt_esr`.
     pub(crate) fn esr(self) -> usize {
         match self {
             Self::Mainline => 16,
@@ -63,7 +63,7 @@ impl fmt::Display for Abi {
 #[derive(Clone, Copy)]
 pub(crate) struct Events(pub(crate) [u8; 64]);
 
-/// Nothing is asked for.
+/// No request.
 pub(crate) const NOTHING: Events = Events([0; 64]);
 /// `ext_dabt_pending`.
 pub(crate) const DABT: Events = NOTHING.byte(2, 1);
@@ -71,7 +71,7 @@ pub(crate) const DABT: Events = NOTHING.byte(2, 1);
 pub(crate) const IABT: Events = NOTHING.byte(3, 1);
 /// `serror_pending`.
 pub(crate) const SERROR: Events = NOTHING.byte(0, 1);
-/// Each byte wrong.
+/// All bytes invalid.
 pub(crate) const GARBAGE: Events = Events([0xff; 64]);
 
 impl Events {

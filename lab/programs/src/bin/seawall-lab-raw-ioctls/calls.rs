@@ -1,4 +1,4 @@
-//! What is wrong with a call, and in which order it is found; descriptors; other requests.
+//! Invalid calls and the order of the kernel's checks; descriptors; other requests.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -29,7 +29,7 @@ pub(crate) fn cases(abi: Abi, report: &mut Report) {
     report.case("other requests are what they were", others());
 }
 
-/// Events of each kind: the vCPU comes before all of them.
+/// Events of each kind: the check of the vCPU comes before all of them.
 fn any_events() -> [Events; 4] {
     [NOTHING, DABT, IABT, GARBAGE]
 }

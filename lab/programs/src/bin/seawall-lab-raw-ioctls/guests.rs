@@ -136,7 +136,7 @@ fn aarch32_data(abi: Abi) -> Outcome {
     ])
 }
 
-/// Linux drops the abort of an AArch32 vCPU that never ran, whoever asks for it.
+/// Linux drops the abort of an AArch32 vCPU that never ran, with and without the library.
 fn aarch32_that_never_ran(abi: Abi) -> Outcome {
     need(KVM_CAP_ARM_EL1_32BIT, "AArch32 EL1")?;
     let vm = Vm::new()?;
@@ -175,8 +175,8 @@ fn at_virtual_el2(abi: Abi) -> Outcome {
     ])
 }
 
-/// Linux would save what the CPU holds as the guest's EL1 registers: it does not load the vCPU for this ioctl
-/// before it switches it to EL2. So it is not asked.
+/// Linux would save the CPU's present registers as the guest's EL1 registers: it does not load the vCPU for
+/// this ioctl before it switches it to EL2. So the library refuses instead of asking it.
 fn taken_by_hypervisor(abi: Abi) -> Outcome {
     const TEA: u64 = 1 << 37;
     let (_vm, vcpu) = virtual_el2(0x3c5)?;
@@ -186,7 +186,7 @@ fn taken_by_hypervisor(abi: Abi) -> Outcome {
     vcpu.expect(&[("PC", reg::PC, PC), ("ESR_EL1", reg::ESR, 0), ("ESR_EL2", reg::ESR_EL2, 0)])
 }
 
-/// An AArch64 vCPU, then under the same number one whose EL1 is AArch32, or that has an EL2.
+/// An AArch64 vCPU, then under the same number a vCPU with AArch32 EL1, or with an EL2.
 fn reused(abi: Abi) -> Outcome {
     let is_aarch32 = need(KVM_CAP_ARM_EL1_32BIT, "AArch32 EL1").is_ok();
     if !is_aarch32 {

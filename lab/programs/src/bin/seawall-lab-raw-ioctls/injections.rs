@@ -1,4 +1,4 @@
-//! What a call does to an AArch64 guest, for each ABI.
+//! The effect of a call on an AArch64 guest, for each ABI.
 
 use crate::bytes::{Abi, DABT, Events, IABT, NOTHING, SERROR};
 use crate::raw::Answer;
@@ -15,7 +15,7 @@ const USR: u64 = 0x010;
 
 const EINVAL: Answer = Err(22);
 
-/// The guest is at its handler: `ESR_EL1`, and how far from `VBAR_EL1`.
+/// The guest is at its handler: `ESR_EL1`, and the distance from `VBAR_EL1`.
 type Taken = Option<(u64, u64)>;
 
 struct Case {

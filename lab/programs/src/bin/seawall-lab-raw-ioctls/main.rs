@@ -1,5 +1,5 @@
 //! `KVM_SET_VCPU_EVENTS` by raw ioctls alone, as a program written to mainline or to the proposal would call
-//! it, for runs without and with `libseawall_preload.so`:
+//! it, for runs with and without `libseawall_preload.so`:
 //!
 //! ```sh
 //! seawall-lab-raw-ioctls
@@ -7,7 +7,7 @@
 //! LD_PRELOAD=/lib/libseawall_preload.so SEAWALL_LAYOUT=trailing seawall-lab-raw-ioctls
 //! ```
 //!
-//! By these variables it knows which results to expect. Ends with `N passed, N failed, N skipped`.
+//! These variables tell it which results to expect. It ends with `N passed, N failed, N skipped`.
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod bytes;

@@ -19,7 +19,7 @@ const KVM_SET_ONE_REG: u32 = 0x4010_aeac;
 const KVM_ARM_VCPU_INIT: u32 = 0x4020_aeae;
 const KVM_ARM_PREFERRED_TARGET: u32 = 0x8020_aeaf;
 
-/// What a call returned, or its errno.
+/// A call's result, or its errno.
 pub(crate) type Answer = Result<i32, i32>;
 
 fn errno() -> i32 {
@@ -27,9 +27,9 @@ fn errno() -> i32 {
 }
 
 /// # Safety
-/// `argument` must be what `request` takes.
+/// `argument` must be valid for `request`.
 unsafe fn ioctl(fd: RawFd, request: u32, argument: u64) -> Answer {
-    // SAFETY: the caller's.
+    // SAFETY: by the caller.
     match unsafe { libc::ioctl(fd, request.into(), argument) } {
         -1 => Err(errno()),
         value => Ok(value),
@@ -77,7 +77,7 @@ pub(crate) fn init(vm: RawFd, vcpu: RawFd, features: u32) -> Answer {
     unsafe { ioctl(vcpu, KVM_ARM_VCPU_INIT, words.as_ptr() as u64) }
 }
 
-/// `KVM_SET_VCPU_EVENTS` with any address at all: the kernel only reads there, or fails.
+/// `KVM_SET_VCPU_EVENTS` with any address: the kernel only reads there, or fails.
 pub(crate) fn set_events_at(fd: RawFd, address: u64) -> Answer {
     // SAFETY: the kernel only reads.
     unsafe { ioctl(fd, KVM_SET_VCPU_EVENTS, address) }
@@ -104,7 +104,7 @@ pub(crate) fn set_reg(fd: RawFd, id: u64, value: u64) -> Answer {
     unsafe { ioctl(fd, KVM_SET_ONE_REG, one_reg.as_ptr() as u64) }
 }
 
-/// Errno after a `KVM_SET_VCPU_EVENTS`, with 77 in it before.
+/// Errno after a `KVM_SET_VCPU_EVENTS`, set to 77 before.
 pub(crate) fn errno_after(fd: RawFd, bytes: &[u8; 64]) -> (Answer, i32) {
     // SAFETY: it points to this thread's errno.
     unsafe { *libc::__errno_location() = 77 };
@@ -114,11 +114,11 @@ pub(crate) fn errno_after(fd: RawFd, bytes: &[u8; 64]) -> (Answer, i32) {
 
 /// The same call in a child: its value, or its errno.
 pub(crate) fn set_events_in_child(fd: RawFd, bytes: &[u8; 64]) -> Answer {
-    // SAFETY: the child makes one system call and leaves.
+    // SAFETY: the child makes one system call and exits.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let answer = set_events_at(fd, bytes.as_ptr() as u64);
-        // SAFETY: leaves at once.
+        // SAFETY: it exits at once.
         unsafe { libc::_exit(answer.err().unwrap_or(0)) };
     }
     let mut status = 0;
@@ -132,9 +132,9 @@ pub(crate) fn set_events_in_child(fd: RawFd, bytes: &[u8; 64]) -> Answer {
     }
 }
 
-/// A descriptor by this number, for what `fd` is; what was there is closed.
+/// Duplicates `fd` to this number, and closes the descriptor that had it.
 pub(crate) fn duplicate_to(fd: &OwnedFd, number: RawFd) -> Result<OwnedFd, i32> {
-    // SAFETY: dup2 takes numbers; the caller gave up what was there.
+    // SAFETY: dup2 takes numbers; the caller has given up the old descriptor.
     match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         -1 => Err(errno()),
         fd => owned(Ok(fd)),
@@ -178,7 +178,7 @@ impl Pages {
 
     fn at<T>(&self, offset: usize) -> *mut T {
         assert!(offset % size_of::<T>() == 0 && offset + size_of::<T>() <= self.size, "{offset:#x}");
-        // SAFETY: in the mapping, as was just looked at.
+        // SAFETY: in the mapping, as just checked.
         unsafe { self.address.add(offset).cast() }
     }
 
@@ -216,7 +216,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: mapped by us, and not used any more.
+        // SAFETY: we mapped it, and it is no longer used.
         unsafe { libc::munmap(self.address.cast(), self.size) };
     }
 }
@@ -225,8 +225,8 @@ impl Drop for Pages {
 pub(crate) fn set_memory(vm: RawFd, gpa: u64, pages: &Pages) -> Answer {
     // `struct kvm_userspace_memory_region`: slot and flags, gpa, size, address.
     let region = [0_u64, gpa, pages.size as u64, pages.address()];
-    // SAFETY: the kernel only reads the 32 bytes; the pages are the guest's until the VM is closed, and are
-    // only accessed as volatile words.
+    // SAFETY: the kernel only reads the 32 bytes; the pages belong to the guest until the VM is closed, and
+    // are only accessed as volatile words.
     unsafe { ioctl(vm, KVM_SET_USER_MEMORY_REGION, region.as_ptr() as u64) }
 }
 
@@ -235,15 +235,15 @@ pub(crate) fn run(vcpu: RawFd) -> Answer {
     unsafe { ioctl(vcpu, KVM_RUN, 0) }
 }
 
-/// What the way through `ioctl` costs a request that is none of ours: the best of many batches, as the
-/// machine may have other things to do.
+/// Measures the cost of the path through `ioctl` for a foreign request: the best of many batches, because the
+/// machine may have other work.
 pub(crate) fn measure() {
     const BATCHES: u32 = 50;
     const CALLS: u32 = 10_000;
     let batch = |_| {
         let start = Instant::now();
         for _ in 0..CALLS {
-            // SAFETY: no descriptor, so that nothing is done.
+            // SAFETY: there is no descriptor, so it does nothing.
             unsafe { libc::ioctl(-1, KVM_GET_API_VERSION.into(), 0) };
         }
         start.elapsed()

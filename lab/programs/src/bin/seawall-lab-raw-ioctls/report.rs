@@ -1,12 +1,12 @@
-//! A line for each case, and the sum.
+//! A line for each case, and the totals.
 
 use std::process::ExitCode;
 
-/// Why a case did not pass.
+/// The reason why a case did not pass.
 pub(crate) enum Not {
-    /// Something else was expected.
+    /// The result differs from the expectation.
     Passed(String),
-    /// The host does not have what it takes.
+    /// The host lacks a feature.
     Run(String),
 }
 
@@ -49,7 +49,7 @@ impl Report {
     }
 }
 
-/// Both in hexadecimal, if they differ.
+/// Compares two numbers, and shows both in hexadecimal if they differ.
 pub(crate) fn expect(what: &str, got: u64, expected: u64) -> Outcome {
     if got == expected {
         return Ok(());
@@ -57,7 +57,7 @@ pub(crate) fn expect(what: &str, got: u64, expected: u64) -> Outcome {
     Err(format!("{what}: expected {expected:#x}, got {got:#x}").into())
 }
 
-/// What a call returned: its value, or its errno.
+/// Compares a call's result: its value, or its errno.
 pub(crate) fn expect_call(what: &str, got: Result<i32, i32>, expected: Result<i32, i32>) -> Outcome {
     if got == expected {
         return Ok(());

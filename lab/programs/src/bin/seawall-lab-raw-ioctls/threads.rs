@@ -37,7 +37,7 @@ fn at_once(abi: Abi) -> Outcome {
     })
 }
 
-/// Each thread and round has an ISS of its own, so that a mix-up shows.
+/// Each thread and round has its own ISS, so that a mix-up shows.
 fn one_round(abi: Abi, vcpu: &Vcpu, index: u64, round: u64) -> Outcome {
     let iss = index << 20 | round << 6;
     let take = |pstate, events: Events, answer, esr, pc| {

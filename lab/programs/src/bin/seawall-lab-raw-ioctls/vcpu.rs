@@ -11,10 +11,10 @@ use crate::report::{Not, Outcome, expect};
 /// Guest physical address of the memory; 64 KiB of it.
 pub(crate) const RAM: u64 = 0x4000_0000;
 const RAM_SIZE: usize = 0x1_0000;
-/// Where the guests of the cases are at, and their vectors.
+/// The guests' code and vectors.
 pub(crate) const PC: u64 = RAM;
 pub(crate) const VBAR: u64 = RAM + 0x800;
-/// Nothing is there.
+/// An empty address.
 pub(crate) const HOLE: u64 = 0x5000_0000;
 
 /// ONE_REG ids (Documentation/virt/kvm/api.rst, 4.68).
@@ -37,7 +37,7 @@ pub(crate) mod reg {
     pub(crate) const VBAR_EL2: u64 = SYSREG + 0xe600;
 }
 
-/// `KVM_ARM_VCPU_INIT` features, and the capabilities that tell of them.
+/// `KVM_ARM_VCPU_INIT` features, and the capabilities that announce them.
 pub(crate) const EL1_32BIT: u32 = 1 << 1;
 pub(crate) const PSCI_0_2: u32 = 1 << 2;
 pub(crate) const HAS_EL2: u32 = 1 << 7;
@@ -55,7 +55,7 @@ pub(crate) fn kvm() -> Result<RawFd, Not> {
     KVM.as_ref().map(File::as_raw_fd).map_err(|why| Not::Passed(why.clone()))
 }
 
-/// Skips the case if the host does not have a capability.
+/// Skips the case if the host lacks a capability.
 pub(crate) fn need(capability: u32, name: &str) -> Outcome {
     match raw::by_value(kvm()?, raw::KVM_CHECK_EXTENSION, capability.into()) {
         Ok(0) => Err(Not::Run(format!("this host has no {name}"))),
@@ -108,7 +108,7 @@ pub(crate) struct Vcpu {
     run: Pages,
 }
 
-/// A vCPU of a VM of its own, at EL1h, about to fetch from [`PC`].
+/// A vCPU in its own VM, at EL1h, about to fetch from [`PC`].
 pub(crate) fn at_el1() -> Result<(Vm, Vcpu), Not> {
     let vm = Vm::new()?;
     let vcpu = vm.vcpu(0, 0)?;
@@ -150,7 +150,7 @@ impl Vcpu {
         raw::get_events(self.fd()).map(Events).map_err(failed("KVM_GET_VCPU_EVENTS"))
     }
 
-    /// Runs to the next exit, and gives its reason.
+    /// Runs to the next exit, and returns its reason.
     pub(crate) fn run(&self) -> Result<u32, Not> {
         raw::run(self.fd()).map_err(failed("KVM_RUN"))?;
         Ok(self.run.read_u32(0x08))

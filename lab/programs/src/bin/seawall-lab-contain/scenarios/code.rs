@@ -1,4 +1,4 @@
-//! A process loses a page of its code, which Linux can read anew from a disk, and cannot from tmpfs.
+//! A process loses a page of its code, which Linux can read again from a disk, but not from tmpfs.
 
 use crate::linux::{Linux, Run};
 use crate::report::{Verdict, expect};
@@ -6,7 +6,7 @@ use crate::report::{Verdict, expect};
 /// A fetch at EL0: SET and EA.
 const FETCH: u64 = 0x8200_0210;
 
-/// What was written must not be in memory any more when it is run: only clean pages can be read anew.
+/// Written data must have left memory before it is run: only clean pages can be read again.
 pub(super) const LINUX: Linux = Linux {
     disk: true,
     script: "

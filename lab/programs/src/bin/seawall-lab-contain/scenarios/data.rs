@@ -1,4 +1,4 @@
-//! A process loses a page of its data, once on each road.
+//! A process loses a page of its data, once in each way.
 
 use seawall_vmm::End;
 
@@ -8,7 +8,7 @@ use crate::watch::Road;
 
 /// A load at EL0: SET and EA.
 const LOAD: u64 = 0x9200_0210;
-/// What the shell says of a process that handled SIGBUS: see `seawall-lab-victim`.
+/// The shell's line about a process that handled SIGBUS: see `seawall-lab-victim`.
 const ENDED: &str = "init: data ended with 3";
 
 pub(super) const ACPI: Linux = Linux {
@@ -24,7 +24,7 @@ pub(super) fn judge_acpi(run: &Run) -> Verdict {
     judge_offline(run)
 }
 
-/// The process was told by `BUS_MCEERR_AR`, and Linux took the page offline.
+/// Checks that the process was told by `BUS_MCEERR_AR`, and that Linux took the page offline.
 fn judge_offline(run: &Run) -> Verdict {
     let sigbus = run.only_sigbus()?;
     sigbus.expect_action_required()?;
@@ -41,7 +41,7 @@ pub(super) fn judge_sigbus(run: &Run) -> Verdict {
     judge_offline(run)
 }
 
-/// Nothing tells Linux which page is bad: it belongs to a file, so that no other process gets it.
+/// Nothing tells Linux which page is bad. The page belongs to a file, so no other process gets it.
 pub(super) const FDT: Linux = Linux {
     acpi: false,
     script: "

@@ -1,7 +1,8 @@
-//! Who gets a bad page behind its VMM: the host is told, or the page is kept, and nobody does; or nobody says anything, and
-//! the next owner meets it.
+//! The next owner of a bad page after its VMM. If the host was told, or the page is kept, there is none; if
+//! nobody tells, the next owner meets the error.
 //!
-//! Each has a host of its own: `cargo xtask lab contain` boots one, and judges also if it goes down.
+//! Each scenario has its own host: `cargo xtask lab contain` boots one, and also judges a host that goes
+//! down.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
@@ -23,21 +24,21 @@ use crate::watch::poison;
 
 /// The first argument of the VMM.
 const CHILD: &str = "--vmm-that-ends";
-/// How many pages go bad, and how far apart.
+/// The number of bad pages, and their distance.
 const BAD: u64 = 16;
 const APART: u64 = 500 * PAGE;
-/// What the guest says of them.
+/// The guest's line about them.
 const MET: &str = "00000010";
 const MET_NONE: &str = "00000000";
 
-/// What a VMM does about bad pages.
+/// A VMM's handling of bad pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manners {
-    /// Tells the host.
+    /// It tells the host.
     Tells,
-    /// May not: it heals, and stays until its input ends.
+    /// It may not: it heals, and stays until its input ends.
     Keeps,
-    /// Nothing.
+    /// It does nothing.
     SaysNothing,
 }
 
@@ -50,7 +51,7 @@ impl Manners {
     }
 }
 
-/// Keeps the console's lines, and how the host was told of each error.
+/// Collects the console's lines, and the host's answer for each error.
 #[derive(Clone, Default)]
 struct Teller {
     lines: Transcript,
@@ -68,7 +69,7 @@ impl Observer for Teller {
     }
 }
 
-/// The VMM: says on a line how many errors its guest met, and how the host was told of each.
+/// The VMM: prints a line with the number of errors that its guest met, and the host's answer for each.
 pub(super) fn child_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     if arguments.next()? != CHILD {
@@ -98,7 +99,7 @@ fn vmm(manners: Manners) -> Result<(), String> {
         poison(&mut register, machine.memory(), page, 64)?;
     }
     if manners == Manners::Keeps {
-        // Only now: the register takes physical addresses, and those take root.
+        // Only now: the register takes physical addresses, which need root.
         let mut sets = capabilities(None).map_err(text)?;
         sets.effective.remove(CapabilitySet::SYS_ADMIN);
         sets.permitted.remove(CapabilitySet::SYS_ADMIN);
@@ -115,7 +116,7 @@ fn vmm(manners: Manners) -> Result<(), String> {
     Ok(())
 }
 
-/// Since it was asked last: the guest's own line, and how often the host gave which answer.
+/// The output since the last call: the guest's own line, and the count of each of the host's answers.
 fn said(teller: &Teller) -> String {
     let answers = std::mem::take(&mut *teller.answers.lock().unwrap_or_else(PoisonError::into_inner));
     let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count();
@@ -125,7 +126,7 @@ fn said(teller: &Teller) -> String {
     format!("{}; {}", teller.lines.take().join(" "), counts.join(", "))
 }
 
-/// The VMM in a process of its own.
+/// The VMM in its own process.
 struct Vmm {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -149,19 +150,19 @@ impl Vmm {
     }
 
     fn end(mut self) -> Result<(), String> {
-        // The end of its input.
+        // Ends its input.
         drop(self.child.stdin.take());
         let status = self.child.wait().map_err(text)?;
         expect("how the VMM ended", &status.code(), &Some(0))
     }
 }
 
-/// kB that the host has taken out of use.
+/// The kB that the host has taken out of use.
 fn corrupted() -> Result<u64, String> {
     Ok(meminfo("HardwareCorrupted")? >> 10)
 }
 
-/// All good again, before the host goes on; how many lines were bad.
+/// Heals all lines before the host goes on; returns how many were bad.
 fn heal_all() -> Result<u64, String> {
     let mut register = PoisonRegister::open().map_err(text)?;
     let bad = register.count();
@@ -189,7 +190,7 @@ pub(super) fn kept(said: &Transcript) -> Verdict {
     vmm.expect_line("of the first guest", &format!("{MET}; told 0, kept {BAD}, unknown 0"), said)?;
     vmm.expect_line("of the second guest", &format!("{MET_NONE}; told 0, kept 0, unknown 0"), said)?;
     let used = use_up(said);
-    // Good, before they are anybody's.
+    // They must be good before anybody gets them.
     let bad = heal_all()?;
     let used = used?;
     vmm.end()?;

@@ -1,4 +1,4 @@
-//! The ledger's file where it is hardest: its writer is killed, and the disk is full.
+//! The ledger's file under the hardest conditions: its writer is killed, and the disk is full.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,12 +22,12 @@ use crate::report::{Verdict, expect};
 
 /// The first argument of a child.
 const CHILD: &str = "--vmm-with-ledger";
-/// The child is killed behind so many errors.
+/// The number of errors after which the child is killed.
 const ENOUGH: u64 = 200;
-/// A child that gets no errors done within this is broken.
+/// The time limit for a child to handle any errors.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Takes its time with each error, so that the killer comes in the middle.
+/// A host that takes its time with each error, so that the kill comes in the middle.
 struct Slow;
 
 impl Observer for Slow {
@@ -52,7 +52,7 @@ fn config(ledger: &Path) -> Result<Config, String> {
     Ok(config)
 }
 
-/// The VMM that is to be killed: its guest meets errors until then.
+/// The VMM to be killed: its guest meets errors until then.
 pub(super) fn child_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != CHILD {
@@ -78,7 +78,8 @@ pub(super) fn survives_sigkill(transcript: &Transcript) -> Verdict {
     let mut child =
         Command::new(program).args([OsString::from(CHILD), ledger.into()]).spawn().map_err(text)?;
     let watched = watch(&mut child, ledger);
-    // Its memory goes back to the host with its end: good, so it must stand still until that is healed.
+    // Its memory goes back to the host at its end. The memory must be good then, so the process stands still
+    // until it is healed.
     signal(&child, Signal::STOP)?;
     let mut register = PoisonRegister::open().map_err(text)?;
     register.heal_all();
@@ -117,11 +118,12 @@ pub(super) fn survives_sigkill(transcript: &Transcript) -> Verdict {
     ))
 }
 
-/// Reads the file over and over while the child writes it: how often, until there is enough in it.
+/// Reads the file over and over while the child writes it, until it has enough entries; returns the number of
+/// reads.
 fn watch(child: &mut Child, ledger: &Path) -> Result<u64, String> {
     let start = Instant::now();
     for looks in 0.. {
-        // What is not whole is an error, and the scenario's end.
+        // A file that is not whole is an error, and ends the scenario.
         let pages = Ledger::load(ledger).map_err(text)?.map_or(0, |ledger| ledger.pages());
         if pages >= ENOUGH {
             return Ok(looks);
@@ -147,7 +149,8 @@ fn enter(keeper: &Keeper, first: u64, count: u64) {
 }
 
 pub(super) fn survives_a_full_disk() -> Verdict {
-    /// 24 bytes a range, and old and new file are there at once: 1000 ranges have room twice, 2000 have not.
+    /// 24 bytes for each range, and the old and the new file exist at once: 1000 ranges fit twice, 2000 do
+    /// not.
     const SIZE: &str = "size=64k";
     let folder = Path::new("/tmp/full");
     fs::create_dir_all(folder).map_err(text)?;
@@ -161,7 +164,7 @@ pub(super) fn survives_a_full_disk() -> Verdict {
     let kind = error.io().map(std::io::Error::kind);
     expect("why", &kind, &Some(std::io::ErrorKind::StorageFull))?;
     let on_disk = || Ledger::load(&path).map_err(text).map(|ledger| ledger.unwrap_or_default().pages());
-    // The writer may have come to it once more before there was no room.
+    // The writer may have succeeded once more before the disk was full.
     let kept = on_disk()?;
     if !(1000..2000).contains(&kept) {
         return Err(format!(

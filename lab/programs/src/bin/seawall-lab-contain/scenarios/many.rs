@@ -22,13 +22,13 @@ pub(super) const PAGE: u64 = 4096;
 pub(super) const PAGES: u64 = 0x4400_0000;
 pub(super) const MEMORY: u64 = 128 << 20;
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
-/// Memory is measured behind this many errors, when all that is kept has its size, and at the end.
+/// Memory is measured after this many errors, when all kept state has its size, and at the end.
 const WARM: u64 = 1000;
-/// How much this process may grow meanwhile, KiB: what the allocator keeps, and 9,000 errors are more than that if each
-/// keeps a word.
+/// The allowed growth of this process meanwhile, KiB: the allocator's reserve, which 9,000 errors exceed if
+/// each keeps a word.
 const GROWTH: u64 = 64;
 
-/// Where the guest's parts are in its image, and its instructions.
+/// The offsets of the guest's parts in its image, and its instructions.
 const IMAGE: [(usize, &[u32]); 3] = [
     // adr x1, vectors; msr vbar_el1, x1; mov x19, #0; mov x20, #10000; mov x21, #0x4400_0000
     // 1: ldr x3, [x21]; add x21, x21, #4096; subs x20, x20, #1; b.ne 1b
@@ -60,18 +60,18 @@ const IMAGE: [(usize, &[u32]); 3] = [
     (0xa34, &[0x52800120, 0x72b08000, 0xd4000002, 0x14000000]),
 ];
 
-/// What is known so far.
+/// The findings so far.
 #[derive(Debug, Default)]
 struct Tally {
     errors: u64,
-    /// The first that was not as it must be.
+    /// The first wrong result.
     wrong: Option<String>,
     lines: Vec<String>,
-    /// Behind [`WARM`] errors, and behind all.
+    /// The sizes after [`WARM`] errors, and after all.
     sizes: Vec<Size>,
 }
 
-/// What this process takes.
+/// The size of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Size {
     files: usize,
@@ -167,7 +167,7 @@ pub(super) fn run(transcript: &Transcript) -> Verdict {
     ))
 }
 
-/// How the guest ended, what this process takes then, and how long the guest ran.
+/// The guest's end, the size of this process then, and the guest's running time.
 fn run_watched(counter: &Counter) -> Result<(End, Size, Duration), String> {
     let mut machine =
         KvmMachine::new(Config::new(MEMORY), &guest(), Box::new(counter.clone())).map_err(text)?;

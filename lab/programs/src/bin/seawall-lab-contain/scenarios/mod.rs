@@ -1,4 +1,4 @@
-//! The scenarios: a row of the table each.
+//! The scenarios, one row of the table for each.
 
 mod code;
 mod data;
@@ -23,12 +23,12 @@ use crate::files::{BUSYBOX, KERNEL};
 use crate::linux::{Linux, Run};
 use crate::report::{Report, Verdict};
 
-/// How a scenario is run.
+/// The form of a scenario.
 #[derive(Clone, Copy)]
 enum How {
-    /// A Linux guest, and who judges its run.
+    /// A Linux guest, and the judge of its run.
     Boot(Linux, fn(&Run) -> Verdict),
-    /// Something else, which keeps what its guests say.
+    /// Another form, which keeps the output of its guests.
     Other(fn(&Transcript) -> Verdict),
 }
 
@@ -63,7 +63,8 @@ fn how(scenario: Scenario) -> How {
     }
 }
 
-/// This program again, as the VMM that a scenario kills or outlives, that a guest goes to, or as a process that uses memory.
+/// Runs this program as a child: the VMM that a scenario kills or outlives, the destination of a migration,
+/// or a process that uses memory.
 pub(crate) fn child_if_asked() -> Option<ExitCode> {
     ledger::child_if_asked()
         .or_else(migrate::destination_if_asked)
@@ -72,7 +73,8 @@ pub(crate) fn child_if_asked() -> Option<ExitCode> {
         .or_else(use_up::child_if_asked)
 }
 
-/// Runs a scenario and prints its line; and behind it its guests' consoles if it failed, or if they are wanted.
+/// Runs a scenario and prints its line, followed by its guests' consoles if it failed or if they are
+/// requested.
 pub(crate) fn run(scenario: Scenario, report: &mut Report, with_consoles: bool) {
     let start = Instant::now();
     let (verdict, said) = match how(scenario) {

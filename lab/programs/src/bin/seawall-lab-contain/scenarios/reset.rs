@@ -1,4 +1,4 @@
-//! Guests that start anew after memory went bad.
+//! Guests that restart after memory went bad.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -20,7 +20,7 @@ use crate::watch::{Road, Watch, poison};
 
 const PAGE: u64 = 4096;
 
-/// Loses a page, and asks for a reset.
+/// A guest that loses a page, and asks for a reset.
 const FIRST: Linux = Linux {
     script: "
 seawall-lab-victim data load
@@ -31,7 +31,7 @@ reboot -f
     ..Linux::DEFAULT
 };
 
-/// Uses all the memory that it has.
+/// A guest that uses all of its memory.
 const SECOND: Linux = Linux {
     script: "
 grep 'System RAM' /proc/iomem
@@ -44,11 +44,11 @@ rm /tmp/all
     ..Linux::DEFAULT
 };
 
-/// What came of both boots.
+/// The results of both boots.
 struct Twice {
     first: Run,
     second: Run,
-    /// In the ledger before the reset, and after it.
+    /// The ledger before the reset, and after it.
     bad: [Vec<Range<u64>>; 2],
 }
 
@@ -95,7 +95,8 @@ impl Twice {
         Ok(page..page + PAGE)
     }
 
-    /// What does not depend on healing: the first guest lost a page and lived on, the second met nothing.
+    /// Checks that are independent of healing: the first guest lost a page and lived on, the second met no
+    /// error.
     fn expect_sound(&self) -> Result<(), String> {
         expect("the first end", &self.first.end, &End::Reset)?;
         self.first.expect_outcomes(1, Some(0x9200_0210), true)?;
@@ -109,7 +110,7 @@ impl Twice {
     }
 }
 
-/// The ranges that a guest takes for RAM: `40200000-4fffffff : System RAM`.
+/// The ranges that a guest uses as RAM: `40200000-4fffffff : System RAM`.
 fn system_ram(run: &Run) -> Vec<Range<u64>> {
     let parse = |line: &String| {
         let (start, end) = line.strip_suffix(" : System RAM")?.split_once('-')?;
@@ -151,14 +152,15 @@ pub(super) fn leaves_out(transcript: &Transcript) -> Verdict {
 const RESETS: usize = 20;
 const RESTLESS_MEMORY: u64 = 128 << 20;
 
-/// Acknowledges each record in the guest's place.
+/// Acknowledges each record on behalf of the guest.
 #[derive(Clone, Default)]
 struct Acknowledger {
     memory: Arc<OnceLock<GuestMemoryMmap>>,
     seen: Arc<Mutex<Vec<Outcome>>>,
 }
 
-/// From one source of records to the next, and where its read-ack register is: `seawall::apei::ghes`.
+/// The distance between two sources of records, and the offset of the read-ack register:
+/// `seawall::apei::ghes`.
 const SOURCE: u64 = 512;
 const READ_ACK: u64 = 8;
 const BLOCK: u64 = 16;
@@ -195,7 +197,7 @@ pub(super) fn under_errors() -> Verdict {
     let mut pages: Vec<_> = seen.iter().filter_map(|outcome| outcome.error.gpa).collect();
     pages.sort_unstable();
     pages.dedup();
-    // What was met is healed by the next reset, and is not met again.
+    // The next reset heals a page that was met, and it is not met again.
     expect("distinct pages met", &pages.len(), &seen.len())?;
     expect("pages healed", &healed, &(seen.len() as u64))?;
     if seen.len() < RESETS {
@@ -207,7 +209,7 @@ pub(super) fn under_errors() -> Verdict {
     ))
 }
 
-/// How many pages the resets healed.
+/// The number of pages that the resets healed.
 fn run_under_errors(acknowledger: &Acknowledger) -> Result<u64, String> {
     let kernel = Kernel::Flat(restless());
     let guest = Guest { kernel, address: None, initrd: None, command_line: String::new() };

@@ -1,6 +1,7 @@
-//! The whole of containment under filters of system calls, which are made of `seawall_host::seccomp` and of `KVM_RUN`: a thread
-//! that sets up, one that runs the vCPU and contains, the ledger's writer, and one that resets the guest. Then each thread again
-//! with one rule fewer, which kills. A filter cannot be taken off: each is tried in a process of its own.
+//! The whole of containment under seccomp filters, which consist of `seawall_host::seccomp` and `KVM_RUN`: a
+//! thread that sets up, one that runs the vCPU and contains, the ledger's writer, and one that resets the
+//! guest. Then each thread runs again with one rule fewer, which kills. A filter cannot be removed: each case
+//! runs in a process of its own.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -33,9 +34,10 @@ use crate::linux::text;
 use crate::report::{Verdict, expect};
 use crate::watch::poison;
 
-/// The first argument of the VMM; then the file that its guest's memory is, the thread whose filter lacks a rule, and the rule.
+/// The first argument of the VMM; then the file with its guest's memory, the thread whose filter lacks a
+/// rule, and the rule.
 ///
-/// The file is the scenario's: what is bad must not go back to the host when the VMM is killed.
+/// The file belongs to the scenario: bad memory must not go back to the host when the VMM is killed.
 const CHILD: &str = "--vmm-under-seccomp";
 const KVM_RUN: u32 = 0xae80;
 
@@ -45,17 +47,17 @@ const PAGE: u64 = 4096;
 const VECTORS: u64 = RAM + 0x1000;
 const CODE: u64 = RAM + 0x2000;
 const RECORDS: GhesRegion = GhesRegion { base: RAM + 0x1_0000, sea: 32, polled: 1, poll_interval: 1000 };
-/// The guest loads from each of these: of the first of them the host knows, the others are bad in hardware.
+/// The guest loads from each of these: the host knows that the first is bad, the others are bad in hardware.
 const PAGES: u64 = RAM + 0x10_0000;
 const BAD: u64 = 4;
 
 /// 1: ldr x3, [x21]; add x21, x21, #4096; subs x20, x20, #1; b.ne 1b; PSCI SYSTEM_OFF
 const PROGRAM: [u32; 7] =
     [0xf940_02a3, 0x9140_06b5, 0xf100_0694, 0x54ff_ffa1, 0x5280_0100, 0x72b0_8000, 0xd400_0002];
-/// Behind the load: mrs x9, elr_el1; add x9, x9, #4; msr elr_el1, x9; eret
+/// Continues after the load: mrs x9, elr_el1; add x9, x9, #4; msr elr_el1, x9; eret
 const HANDLER: [u32; 4] = [0xd538_4029, 0x9100_1129, 0xd518_4029, 0xd69f_03e0];
 
-/// The threads of the VMM that have a filter.
+/// The VMM's threads with a filter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
     Installer,
@@ -72,7 +74,7 @@ impl Which {
         ("resetter", Self::Resetter),
     ];
 
-    /// What it may do, each rule once.
+    /// Its rules, each once.
     fn rules(self) -> Vec<Rule> {
         let all: Vec<Rule> = match self {
             Self::Installer => RUNTIME.iter().chain(INSTALL.rules).copied().collect(),
@@ -89,8 +91,9 @@ impl Which {
         once
     }
 
-    /// Calls that some programs or machines make and this one does not: its memory is not locked or of huge pages, few pages are
-    /// kept, and in one pipe, its disk is not full, no name of a file is taken, and what the runtime does besides is up to its allocator and its clock.
+    /// Returns true for calls that only other programs or machines make. Here the memory is not locked or of
+    /// huge pages, few pages are kept, in one pipe, the disk is not full, no file name is taken, and the
+    /// runtime's other calls depend on its allocator and its clock.
     fn may_spare(self, rule: &Rule) -> bool {
         let of_others: &[&str] = match self {
             Self::Writer => &["unlinkat", "getrandom"],
@@ -110,7 +113,7 @@ impl Which {
     }
 }
 
-/// The rule that is left out, if any.
+/// The rule to leave out, if any.
 #[derive(Clone, Copy)]
 struct LeftOut(Option<(Which, usize)>);
 
@@ -132,7 +135,7 @@ impl LeftOut {
         filter.map_err(text)?.try_into().map_err(text)
     }
 
-    /// A thread that does this under its filter.
+    /// Starts a thread that does this under its filter.
     fn spawn<'scope, T: Send + 'scope>(
         self,
         scope: &'scope Scope<'scope, '_>,
@@ -153,7 +156,7 @@ fn run_rule() -> Rule {
     Rule { purpose: Some("KVM_RUN"), arguments: ARGUMENTS, ..INSTALL.rules[1] }
 }
 
-/// How the host was told, of each page.
+/// The host's answer for each page.
 #[derive(Clone, Default)]
 struct Teller(Arc<Mutex<Vec<HostKnows>>>);
 
@@ -235,7 +238,7 @@ fn vmm(memory: &Path, left_out: LeftOut, is_privileged: bool) -> Result<(), Stri
     expect("how the host was told", &told?, &vec![knows; BAD as usize - 1])
 }
 
-/// A VM as a VMM makes it that has `kvm-ioctls` alone.
+/// A VM of a VMM that uses `kvm-ioctls` alone.
 type Probed = (kvm_ioctls::Kvm, kvm_ioctls::VmFd, kvm_ioctls::VcpuFd);
 
 fn probed() -> Result<Probed, String> {
@@ -277,7 +280,7 @@ fn machine(memory: &Path) -> Result<(Vm, Vcpu), String> {
 
 fn turn_bad(vm: &Vm) -> Result<PoisonRegister, String> {
     let mut register = PoisonRegister::open().map_err(text)?;
-    // Not of the page behind them, which is good.
+    // Not the page after them, which is good.
     vm.memory().write_slice(&[1; 8], GuestAddress(PAGES + BAD * PAGE)).map_err(text)?;
     for page in (PAGES..).step_by(PAGE as usize).take(BAD as usize) {
         vm.memory().write_slice(&[1; 8], GuestAddress(page)).map_err(text)?;
@@ -290,7 +293,7 @@ fn turn_bad(vm: &Vm) -> Result<PoisonRegister, String> {
     Ok(register)
 }
 
-/// Only when the register has what it is to have: it takes physical addresses, and those take root.
+/// Gives up the privilege, once the register has its addresses: it takes physical ones, which need root.
 fn give_up_privilege() -> Result<(), String> {
     let mut sets = capabilities(None).map_err(text)?;
     sets.effective.remove(CapabilitySet::SYS_ADMIN);
@@ -327,14 +330,14 @@ fn run(vcpu: &mut Vcpu, containment: &mut Containment, memory: &GuestMemoryMmap)
             return Err(reason.to_string());
         }
     }
-    // An SError, which the guest has masked: it is looked for in another way.
+    // An SError, which the guest has masked: this reaches another check.
     let source = Source::SigbusAt(PAGES..PAGES + PAGE);
     let now = Now::new(0, started.elapsed());
     let contained = as_serror.contain(vcpu, &source, None, &now).map_err(text)?;
     contained.stop().map_or(Ok(()), |reason| Err(reason.to_string()))
 }
 
-/// A guest of elsewhere.
+/// A guest that arrived by migration.
 fn arrived() -> Result<Vm, String> {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), SIZE as usize)]).map_err(text)?;
     let vm = Kvm::open().map_err(text)?.create_vm(memory, VmConfig::default()).map_err(text)?;
@@ -342,9 +345,10 @@ fn arrived() -> Result<Vm, String> {
     Ok(vm)
 }
 
-/// The thread that resets the guest, and takes one of elsewhere: where memory was bad there are holes, of which devices read.
+/// The thread that resets the guest, and takes one by migration: its bad memory becomes holes, which devices
+/// read.
 fn reset(vm: &Vm, arrived: &Vm, keeper: &Keeper) -> Result<(), String> {
-    // And one page that nobody has told of yet.
+    // And one page that nobody has told yet.
     let pages = PAGES..PAGES + (BAD + 1) * PAGE;
     let host = vm.host_address(pages.start, pages.end - pages.start).map_err(text)? as u64;
     heal(host..host + (pages.end - pages.start))?;
@@ -356,7 +360,7 @@ fn reset(vm: &Vm, arrived: &Vm, keeper: &Keeper) -> Result<(), String> {
 
 #[allow(unsafe_code, reason = "the machine's own function heals anonymous memory")]
 fn heal(host: Range<u64>) -> Result<(), String> {
-    // SAFETY: it is guest memory that is mapped so, and the guest has ended.
+    // SAFETY: this is the guest memory's mapping, and the guest has ended.
     unsafe { seawall_host::heal(host, Backing::SHARED) }.map(|_| ()).map_err(text)
 }
 
@@ -368,7 +372,7 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> String {
     "a thread panicked".to_owned()
 }
 
-/// How the VMM ends, and its last words.
+/// The end of the VMM, and its last output.
 fn try_vmm(arguments: &[&str]) -> Result<(ExitStatus, String), String> {
     let memory = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).map_err(text)?);
     memory.set_len(SIZE).map_err(text)?;
@@ -392,7 +396,7 @@ pub(super) fn run_all(said: &Transcript) -> Verdict {
             let number = number.to_string();
             let (mut status, mut words) = try_vmm(&[name, &number])?;
             if status.success() && !which.may_spare(rule) {
-                // What only the privilege leads to.
+                // Rules that only the privilege leads to.
                 (status, words) = try_vmm(&[name, &number, "privileged"])?;
             }
             said.add(format!("{name} without {rule}: {status} {words}"));

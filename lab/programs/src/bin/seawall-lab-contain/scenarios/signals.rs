@@ -1,7 +1,8 @@
-//! SIGBUS comes to a vCPU's thread while it is in KVM_RUN, sets events, and reads and writes registers.
+//! SIGBUS reaches a vCPU's thread while it is in KVM_RUN, sets events, and reads and writes registers.
 //!
-//! They are early warnings (`BUS_MCEERR_AO`) of the kernel's own: the host is told that pages of the guest are bad, and with
-//! `vm.memory_failure_early_kill` warns the process's main thread, which runs the vCPU here.
+//! The signals are early warnings (`BUS_MCEERR_AO`) of the kernel's own: the host is told that pages of the
+//! guest are bad, and with `vm.memory_failure_early_kill` it warns the process's main thread, which runs the
+//! vCPU here.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,10 +19,10 @@ use crate::report::{Verdict, expect};
 
 const RAM: u64 = 0x4000_0000;
 const SIZE: usize = 4 << 20;
-/// The pages that go bad, one behind the other; the guest does not touch them.
+/// The pages that go bad, one after the other; the guest does not touch them.
 const PAGES: u64 = RAM + (1 << 20);
 const PAGE: u64 = 4096;
-/// No memory: a store to it is an exit.
+/// An address without memory: a store to it is an exit.
 const DEVICE: u64 = 0x0900_0000;
 /// EL1h, everything masked.
 const PSTATE: u64 = 0x3c5;
@@ -32,11 +33,12 @@ const BUS_MCEERR_AO: i32 = 5;
 const SIGNALS: u64 = 200;
 /// Linux, Documentation/ABI/testing/sysfs-memory-page-offline: the page with this physical address has failed.
 const FAILED_PAGE: &str = "/sys/devices/system/memory/hard_offline_page";
-/// Linux, Documentation/admin-guide/sysctl/vm.rst: who has the page is told before it is touched.
+/// Linux, Documentation/admin-guide/sysctl/vm.rst: the owner of a page is told before it touches the page.
 const EARLY: &str = "/proc/sys/vm/memory_failure_early_kill";
-/// Warnings that no run has reported yet; more are lost.
+/// The number of warnings that wait for a run to report them; further ones are lost.
 const SLOTS: u64 = 8;
-/// Nothing is pending; an SError could have an ESR, as the host has RAS (KVM, `__kvm_arm_vcpu_get_events`).
+/// Nothing is pending; an SError could have an ESR, because the host has RAS (KVM,
+/// `__kvm_arm_vcpu_get_events`).
 const NOTHING: VcpuEvents = VcpuEvents {
     serror_pending: false,
     serror_has_esr: true,
@@ -46,33 +48,34 @@ const NOTHING: VcpuEvents = VcpuEvents {
     serror_esr: 0,
     ext_abt_esr: 0,
 };
-/// For one signal to be reported.
+/// The time limit for the report of one signal.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For all of it.
+/// The time limit for the whole scenario.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What both threads know.
+/// State of both threads.
 #[derive(Default)]
 struct Shared {
-    /// How many signals were reported.
+    /// The number of reported signals.
     reported: AtomicU64,
     done: AtomicBool,
 }
 
-/// The vCPU, and what it must come to.
+/// The vCPU, and its expected results.
 struct Looper<'a> {
     vcpu: Vcpu,
     shared: &'a Shared,
-    /// Where the pages that go bad are in this process.
+    /// The address of the bad pages in this process.
     pages: u64,
-    /// What the guest counted to.
+    /// The guest's count.
     stores: u64,
     rounds: u64,
 }
 
 pub(super) fn run() -> Verdict {
-    // The kernel splits a huge page before it takes a part of it out of use. While KVM maps memory for the guest it holds the
-    // huge page for a moment; a split fails then, and the write to `FAILED_PAGE` with EHWPOISON (133).
+    // The kernel splits a huge page before it takes a part of it out of use. While KVM maps memory for the
+    // guest it holds the huge page for a moment; a split then fails, and the write to `FAILED_PAGE` fails
+    // with EHWPOISON (133).
     disable_transparent_huge_pages(true).map_err(text)?;
     let verdict = run_on_small_pages();
     disable_transparent_huge_pages(false).map_err(text)?;
@@ -102,7 +105,7 @@ fn run_on_small_pages() -> Verdict {
             sent
         });
         let looped = looper.run();
-        // The sender waits for nobody then.
+        // The sender then waits for nobody.
         shared.done.store(true, Ordering::SeqCst);
         (sender.join().unwrap_or_else(|_| Err("the sender panicked".to_owned())), looped)
     });
@@ -118,7 +121,8 @@ fn run_on_small_pages() -> Verdict {
     ))
 }
 
-/// One page after the other fails, at no time that the vCPU's thread knows; the next when that was reported.
+/// Makes one page after the other fail, at times unknown to the vCPU's thread; the next one fails once the
+/// last was reported.
 fn fail_all(shared: &Shared, pages: u64) -> Result<(), String> {
     for n in 0..SIGNALS {
         let physical = physical_address(pages + n * PAGE).map_err(text)?;
@@ -156,7 +160,7 @@ impl Looper<'_> {
         Ok(())
     }
 
-    /// A run to the guest's next store; then each of the other calls, several times.
+    /// Runs to the guest's next store; then makes each of the other calls, several times.
     fn round(&mut self) -> Result<(), String> {
         loop {
             match self.vcpu.run().map_err(text)? {
@@ -188,7 +192,8 @@ impl Looper<'_> {
         Ok(())
     }
 
-    /// One more than there are slots, between two runs: the documented number is reported, in order, the last is lost.
+    /// Sends one more than there are slots, between two runs: the documented number is reported, in order,
+    /// and the last is lost.
     fn overflow(&mut self) -> Result<(), String> {
         let page = |n| self.pages + n * PAGE;
         for n in 0..=SLOTS {

@@ -1,4 +1,4 @@
-//! The guest's own exception vectors go bad: nothing that is injected can be handled.
+//! The guest's own exception vectors go bad: it can handle no injection.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use seawall_vmm::End;
 use crate::linux::{Linux, Run};
 use crate::report::{Verdict, expect};
 
-/// From the moment at which the vectors go bad to the guest's end.
+/// The time limit from the moment at which the vectors go bad to the guest's end.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Root's kallsyms shows addresses, in their order. The image begins at `_text`, on a boundary of 2 MiB where it was loaded
 /// (Linux, Documentation/arch/arm64/booting.rst), and "Kernel code" with it or soon after.
 ///
-/// Sixteen vectors of 128 bytes each are 2048 (DDI 0487, D1.4). With mitigations of Spectre on this CPU, other tables would
-/// stand before this one (`__bp_harden_el1_vectors`), and it would be no storm but an oops.
+/// The sixteen vectors of 128 bytes each take 2048 bytes (DDI 0487, D1.4). With mitigations of Spectre on
+/// this CPU, other tables would precede this one (`__bp_harden_el1_vectors`), and the result would be an oops
+/// instead of a storm.
 pub(super) const LINUX: Linux = Linux {
     words: "mitigations=off",
     script: "
@@ -36,7 +37,7 @@ pub(super) fn judge(run: &Run) -> Verdict {
         return Err(format!("expected a storm, the guest {}", run.end));
     };
     expect("PC, from the table of the vectors on", &(pc & 0x7ff), &0x200)?;
-    // One more than the guard allows, and they are seen one by one.
+    // One more than the guard allows; they are visible one by one.
     expect("times at that PC", &times, &17)?;
     let after = run.after.ok_or("nothing went bad")?;
     if after > LIMIT {

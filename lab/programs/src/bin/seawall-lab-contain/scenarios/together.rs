@@ -10,11 +10,12 @@ use crate::watch::Road;
 /// A load at EL0: SET and EA.
 const LOAD: u64 = 0x9200_0210;
 const PROCESSES: usize = 16;
-/// More than a second, for a host that has other work: once it is over, the next record is written beside one that was not
-/// read. Linux may then read another process's record, and that process gets SIGBUS without the reason (`BUS_OBJERR`).
+/// More than a second, for a busy host: once it is over, the next record is written beside an unread one.
+/// Linux may then read another process's record, and that process gets SIGBUS without the reason
+/// (`BUS_OBJERR`).
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 
-/// They wait in a loop of loads until all pages go bad in one go.
+/// The processes wait in a loop of loads until all pages go bad at once.
 pub(super) const SIXTEEN: Linux = Linux {
     cpus: 2,
     patience: PATIENCE,
@@ -57,12 +58,13 @@ wait
     ..Linux::DEFAULT
 };
 
-/// The other waits for the first one's record to be read. Then it gets a record of its own; or Linux was so quick that
-/// the page is not there any more, and its own page fault tells the process.
+/// The other vCPU waits until the first one's record is read. Then it gets its own record; or Linux was so
+/// quick that the page is gone, and its own page fault tells the process.
 pub(super) fn judge_same_page(run: &Run) -> Verdict {
     let met = run.seen.outcomes.len();
     for (number, (_, outcome)) in run.seen.outcomes.iter().enumerate() {
-        // The host was told of the page by the first: the other gets SIGBUS for it, or its exit was before that.
+        // The first vCPU told the host of the page: the other gets SIGBUS for it, or its exit came before
+        // that.
         let esr = if number > 0 && outcome.error.esr.is_none() { None } else { Some(LOAD) };
         run.expect_outcome(outcome, esr, true)?;
     }

@@ -12,23 +12,23 @@ use seawall_lab::Transcript;
 use crate::linux::text;
 use crate::report::expect;
 
-/// The first argument of a process that uses memory; the second is how much, bytes.
+/// The first argument of a process that uses memory; the second is the number of bytes.
 const CHILD: &str = "--use-memory";
-/// What is left to the rest of the host, bytes.
+/// The bytes that are left to the rest of the host.
 const LEFT: u64 = 96 << 20;
-/// How often memory is used, as the kernel gives out what it got back last.
+/// The number of rounds, because the kernel hands out the pages that it got back last.
 const ROUNDS: usize = 3;
-/// One round takes seconds.
+/// The time limit of a round, which takes seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Words of a line, of which one is written and read.
+/// The words of a line, of which one is written and read.
 const LINE: usize = 8;
-/// How much of a file is written at once, bytes.
+/// The bytes of a file that are written at once.
 const PIECE: usize = 1 << 20;
 const FILE: &str = "/tmp/use-up";
 
-/// What became of the processes that used memory.
+/// The end of the processes that used memory.
 pub(super) enum Met {
-    /// Nothing met a bad page; how much was used.
+    /// None of them met a bad page; the used amount.
     Nothing(String),
     /// A process was killed by this signal.
     Signal(i32),
@@ -42,12 +42,12 @@ pub(super) fn meminfo(name: &str) -> Result<u64, String> {
     kib.map(|kib| kib << 10).ok_or_else(|| format!("expected {name} in /proc/meminfo"))
 }
 
-/// What there is, but for a little.
+/// The available memory, less a reserve.
 fn available() -> Result<u64, String> {
     Ok(meminfo("MemAvailable")?.saturating_sub(LEFT))
 }
 
-/// A process that writes a word of each line of so much memory, and reads it back.
+/// A process that writes a word of each line of its memory, and reads it back.
 pub(super) fn child_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     if arguments.next()? != CHILD {
@@ -66,7 +66,7 @@ pub(super) fn child_if_asked() -> Option<ExitCode> {
 /// Uses all memory by processes, then by files.
 ///
 /// # Errors
-/// What is written does not come back, or a process does not end.
+/// A written value is not read back, or a process does not end.
 pub(super) fn use_up(said: &Transcript) -> Result<Met, String> {
     let mut least = u64::MAX;
     for round in 1..=ROUNDS {
@@ -104,7 +104,7 @@ fn use_memory(bytes: u64) -> Result<ExitStatus, String> {
     }
 }
 
-/// A file as large as memory lets it be, which the kernel reads.
+/// Writes a file as large as memory allows, which the kernel reads.
 fn use_files() -> Result<u64, String> {
     let pieces = available()? / 2 / PIECE as u64;
     let mut file = File::create(FILE).map_err(text)?;
