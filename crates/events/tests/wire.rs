@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 const TRAILING: Abi = Abi::Extended(Layout::Trailing);
 const POSTED: Abi = Abi::Extended(Layout::Posted);
 
-/// Zero but for these bytes.
+/// 64 zero bytes except for these.
 fn bytes(set: &[(usize, u8)]) -> [u8; 64] {
     let mut bytes = [0; 64];
     for (offset, value) in set {

@@ -1,4 +1,4 @@
-//! Files that anybody may have made: read within limits, and replaced as a whole.
+//! Untrusted files: read within limits, and replaced as a whole.
 //!
 //! - [`read`], [`open`]: a file by its path. A directory, a device, a socket or a FIFO is refused by its
 //!   kind, before it is opened; a pipe is read if the path asks for one (`/dev/stdin`, `/dev/fd/N`)

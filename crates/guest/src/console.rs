@@ -10,7 +10,7 @@ use dynasmrt::{DynasmApi, DynasmLabelApi};
 const UARTFR: u32 = 0x18;
 const TXFF: u32 = 5;
 const DIGIT: u32 = '0' as u32;
-/// Added to a number from 10 to 15, it gives its hex digit.
+/// The offset from a number from 10 to 15 to its hex digit.
 const LETTER: u32 = 'a' as u32 - 10;
 
 /// Emits the subroutines, for a UART whose registers are at the virtual address `uart`.

@@ -152,7 +152,7 @@ fn look(asm: &mut Asm) {
     a64!(asm ; b ->next);
 }
 
-/// Prints `what`, and if x12 is 0.
+/// Prints `what`, and `ok` if x12 is 0, otherwise `bad`.
 fn verdict(asm: &mut Asm, what: &str) {
     asm.say(what);
     asm.text(1, "bad");

@@ -174,7 +174,7 @@ proptest! {
         prop_assert_eq!(&of_silent, &wanted);
         let is_there = |reg| found.reg(reg) == vcpu.reg(reg);
         if events.serror_pending && vcpu.serror.pending && is_there(Reg::Pc) && is_there(Reg::Pstate) {
-            // `Injector`, Limits: nobody can tell whether it was taken there or waits.
+            // `Injector`, Limits: nobody can tell if it was taken there or waits.
             return Ok(());
         }
         match (applied, silent, delivery) {

@@ -24,7 +24,7 @@ pub(super) mod call {
 const STACK: u32 = 256;
 const LINE: u32 = 64;
 const DIGIT: u32 = '0' as u32;
-/// Added to a number from 10 to 15, it gives its hexadecimal digit.
+/// The offset from a number from 10 to 15 to its hexadecimal digit.
 const LETTER: u32 = 'a' as u32 - 10;
 const NEWLINE: u32 = '\n' as u32;
 const SIGBUS: u32 = 7;

@@ -126,7 +126,7 @@ fn memory_that_is_not_mapped_as_its_owner_says_is_not_taken_for_healed() {
     assert_eq!(memory.bytes(), [1, 2]);
 }
 
-/// Nobody gets an inaccessible page: it can be neither told nor kept.
+/// An inaccessible page cannot be reached: it can be neither told nor kept.
 #[test]
 fn memory_that_can_be_neither_told_of_nor_kept_is_left_where_it_is() {
     give_up_privilege();

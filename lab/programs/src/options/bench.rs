@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What an injection costs on real KVM, and the whole way to the guest's handler, beside QEMU's. Runs in the lab
+/// Cost of an injection on real KVM, and of the whole path to the guest's handler, beside QEMU's. Runs in the lab
 #[derive(Debug, clap::Parser)]
 #[command(name = "seawall-lab-bench", version)]
 pub struct Bench {
