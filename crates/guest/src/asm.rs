@@ -18,7 +18,8 @@
 //! assert_eq!(image[..4], 0xd538_5214_u32.to_le_bytes());
 //! ```
 //!
-//! <https://censoredusername.github.io/dynasm-rs/language/> describes the dialect. `crates/machine/examples/flat_guest.rs` is a whole guest.
+//! <https://censoredusername.github.io/dynasm-rs/language/> describes the dialect.
+//! `crates/machine/examples/flat_guest.rs` is a whole guest.
 
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynamicLabel, VecAssembler};

@@ -43,7 +43,8 @@ impl Backing {
 /// # Errors
 /// [`Error::NotKept`], [`Error::StillThere`], and [`Error::Call`] if nothing was healed: the memory is as bad
 /// as before.
-/// [`Error::NoHugePage`]: the bad page is gone and nothing has replaced it. In either case the guest must not have it.
+/// [`Error::NoHugePage`]: the bad page is gone and nothing has replaced it. In either case the guest must not
+/// have it.
 ///
 /// # Safety
 /// The range must be mapped as `backing` says, nothing may rely on its content, and nobody may use it

@@ -78,7 +78,8 @@ fn is_known(page: &Range<u64>) -> bool {
 /// An empty range asks if the kernel supports it.
 ///
 /// # Errors
-/// [`Error::Call`]: EPERM without the privilege, EINVAL without the configuration, EFAULT for pages that are bad already.
+/// [`Error::Call`]: EPERM without the privilege, EINVAL without the configuration, EFAULT for pages that are
+/// bad already.
 pub fn hwpoison(range: Range<u64>) -> Result<(), Error> {
     let page = page_size();
     // Nothing is mapped there, so a permitted caller only learns that, and a refusal costs less now. SAFETY:

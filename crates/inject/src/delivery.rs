@@ -30,7 +30,8 @@ pub enum Delivery {
 }
 
 impl Delivery {
-    /// The position of `vcpu` after [`set_events`](seawall_events::kernel::set_events) applied `events` to it.
+    /// The position of `vcpu` after [`set_events`](seawall_events::kernel::set_events) applied `events` to
+    /// it.
     pub fn of(vcpu: &impl VcpuState, events: &VcpuEvents, applied: &Applied) -> Self {
         match (applied.serror, applied.abort) {
             (Some(SErrorDelivery::Delivered(target)), _) => Self::at_vector(vcpu, target),

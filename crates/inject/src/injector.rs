@@ -209,7 +209,8 @@ impl Injector {
         Ok(entered)
     }
 
-    /// Reads the guest's position after the injection. `before`: its position before, if an SError was requested.
+    /// Reads the guest's position after the injection. `before`: its position before, if an SError was
+    /// requested.
     fn read_back(
         self,
         vcpu: &impl KvmVcpu,

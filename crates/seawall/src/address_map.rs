@@ -45,7 +45,8 @@ impl AddressMap {
     /// A map of these regions, in any order.
     ///
     /// # Errors
-    /// [`BadRegion`]: a region that is empty, goes beyond the end of an address space, or overlaps another one in either.
+    /// [`BadRegion`]: a region that is empty, goes beyond the end of an address space, or overlaps another
+    /// one in either.
     pub fn new(regions: impl IntoIterator<Item = MemoryRegion>) -> Result<Self, BadRegion> {
         let by_guest: Vec<MemoryRegion> = regions.into_iter().collect();
         let by_host = by_guest.clone();

@@ -1,4 +1,5 @@
-//! The cost of a containment on a stock kernel: each ioctl, from the decision to the guest's position after it.
+//! The cost of a containment on a stock kernel: each ioctl, from the decision to the guest's position after
+//! it.
 
 use std::time::{Duration, SystemTime};
 

@@ -128,7 +128,8 @@ impl Plan {
     /// Changes the tree: all of it, or nothing.
     ///
     /// # Errors
-    /// [`Error::File`]: a file cannot be written, and the tree is unchanged. [`Error::HalfWay`]: the tree is partly changed.
+    /// [`Error::File`]: a file cannot be written, and the tree is unchanged. [`Error::HalfWay`]: the tree is
+    /// partly changed.
     pub fn apply(self) -> Result<(), Error> {
         // All new contents are on the disk before the first file changes.
         let mut ready = Vec::new();
