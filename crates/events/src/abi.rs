@@ -52,6 +52,11 @@ pub struct VcpuEvents {
 }
 
 impl VcpuEvents {
+    /// Whether the events ask for an abort or an SError: without either, SET changes nothing.
+    pub const fn injects(&self) -> bool {
+        self.serror_pending || self.ext_dabt_pending || self.ext_iabt_pending
+    }
+
     /// Reads the events from the bytes of a system call.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use core::mem::{offset_of, size_of};
 
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::{MmioExit, NisvExit, Refusal, SeaExit, VcpuEvents};
 

@@ -7,6 +7,7 @@ use seawall_linux::apt;
 pub(crate) use apt::Candidate;
 
 use super::error::Result;
+use super::host;
 use super::progress::Step;
 
 /// Debian 13 for what must stay, its backports for the kernel; and where newer versions come first.
@@ -22,12 +23,20 @@ impl Apt {
         Self(apt::Apt::new(folder, &SUITES))
     }
 
+    /// The same for the host's own suite and architecture: what is unpacked runs here.
+    ///
+    /// # Errors
+    /// Unavailable: the host is no Debian.
+    pub(crate) fn of_host(folder: PathBuf) -> Result<Self> {
+        Ok(Self(apt::Apt::for_architecture(folder, &[&host::suite()?], &host::architecture()?)))
+    }
+
     /// Adds Debian's unstable suite to what there is.
     pub(crate) fn add_sid(&self) {
         self.0.add(UNSTABLE);
     }
 
-    /// The names of all packages of arm64 that begin like this.
+    /// The names of all packages that begin like this.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         Ok(self.0.names(prefix, &|_| ())?)
     }
@@ -37,7 +46,7 @@ impl Apt {
         Ok(self.0.versions(package, &|_| ())?)
     }
 
-    /// Fetches a package of arm64 with all that it depends on, and unpacks what is `wanted` of them into a folder.
+    /// Fetches a package with all that it depends on, and unpacks what is `wanted` of them into a folder.
     pub(crate) fn unpack_with_dependencies(
         &self,
         step: &Step,
