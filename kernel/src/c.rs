@@ -10,40 +10,46 @@ pub struct KvmVcpu {
     _marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
 
+#[cfg(test)]
+impl KvmVcpu {
+    /// Of the tests, which have no other.
+    pub(crate) const NONE: Self = Self { _opaque: [], _marker: PhantomData };
+}
+
 /// `struct seawall_base`: what every call needs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Base {
-    /// [`config`].
+    /// What the vCPU is: the bits of `config`.
     pub config: u32,
-    /// [`serror`].
+    /// What waits: the bits of `serror`.
     pub serror: u32,
     /// `VSESR_EL2` of the host's making.
     pub vsesr: u64,
 }
 
 /// Bits of [`Base::config`].
-pub mod config {
+pub(crate) mod config {
     /// The host has FEAT_RAS.
-    pub const RAS: u32 = 1 << 0;
+    pub(crate) const RAS: u32 = 1 << 0;
     /// The guest has MTE.
-    pub const MTE: u32 = 1 << 1;
+    pub(crate) const MTE: u32 = 1 << 1;
     /// The guest has `SCTLR2_ELx`.
-    pub const SCTLR2: u32 = 1 << 2;
+    pub(crate) const SCTLR2: u32 = 1 << 2;
     /// The guest has EL2.
-    pub const EL2: u32 = 1 << 3;
+    pub(crate) const EL2: u32 = 1 << 3;
     /// EL1 is AArch32.
-    pub const EL1_32: u32 = 1 << 4;
+    pub(crate) const EL1_32: u32 = 1 << 4;
     /// `KVM_RUN` was called.
-    pub const HAS_RUN: u32 = 1 << 5;
+    pub(crate) const HAS_RUN: u32 = 1 << 5;
 }
 
 /// Bits of [`Base::serror`].
-pub mod serror {
+pub(crate) mod serror {
     /// `HCR_EL2.VSE` of the host's making.
-    pub const PENDING: u32 = 1 << 0;
+    pub(crate) const PENDING: u32 = 1 << 0;
     /// Held back from a virtual EL2.
-    pub const HELD: u32 = 1 << 1;
+    pub(crate) const HELD: u32 = 1 << 1;
 }
 
 /// `struct seawall_fault`: the last exit.
@@ -54,15 +60,15 @@ pub struct Fault {
     pub esr: u64,
     /// `FAR_EL2`.
     pub far: u64,
-    /// The page of `HPFAR_EL2`; [`NO_IPA`] if it was not valid.
+    /// The page of `HPFAR_EL2`; all ones if it was not valid.
     pub ipa: u64,
 }
 
 /// KVM's `INVALID_GPA`.
-pub const NO_IPA: u64 = u64::MAX;
+pub(crate) const NO_IPA: u64 = u64::MAX;
 
 /// How many registers are copied: `SEAWALL_REGS`.
-pub const COUNT: usize = 22;
+pub(crate) const COUNT: usize = 22;
 
 /// `struct seawall_regs`: a copy of the registers that an injection reads and writes. Those that the vCPU does not have are 0.
 #[repr(C)]
@@ -70,18 +76,18 @@ pub const COUNT: usize = 22;
 pub struct Registers {
     /// The last exit.
     pub fault: Fault,
-    /// Bit n: register n was written; [`written`] has more.
+    /// Bit n: register n was written; bit 32: the SError was; bit 33: a waiting MMIO access was dropped.
     pub written: u64,
     /// By the numbers of `enum seawall_reg`.
     pub reg: [u64; COUNT],
 }
 
 /// Bits of [`Registers::written`] that are no register.
-pub mod written {
+pub(crate) mod written {
     /// [`Base::serror`](super::Base::serror) and [`Base::vsesr`](super::Base::vsesr) were written.
-    pub const SERROR: u64 = 1 << 32;
+    pub(crate) const SERROR: u64 = 1 << 32;
     /// A waiting MMIO access was dropped.
-    pub const NO_MMIO: u64 = 1 << 33;
+    pub(crate) const NO_MMIO: u64 = 1 << 33;
 }
 
 #[allow(unsafe_code)]

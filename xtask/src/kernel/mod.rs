@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 mod apply;
+mod bench;
 mod build;
 mod changes;
+mod test;
 mod tools;
 
 pub(crate) use build::Built;
@@ -32,6 +34,14 @@ enum Task {
         /// The source, without these changes
         tree: PathBuf,
     },
+    /// Everything that the project says of a kernel, on this one; and its objects' names and stack
+    Test {
+        /// Only what has this in its name
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        only: String,
+    },
+    /// Instructions of each ioctl, ours beside C's, under QEMU's icount
+    Bench,
 }
 
 /// Does it.
@@ -41,6 +51,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             println!("Linux {}: {}", built.release, built.image.display());
             0
         }),
+        Task::Test { only } => test::run(only),
+        Task::Bench => bench::run(),
         Task::Apply { tree } => apply::run(tree).map(|()| 0),
     })
 }

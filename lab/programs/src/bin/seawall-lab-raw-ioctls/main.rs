@@ -7,12 +7,20 @@
 //! LD_PRELOAD=/lib/libseawall_preload.so SEAWALL_LAYOUT=trailing seawall-lab-raw-ioctls
 //! ```
 //!
-//! By these variables it knows which results to expect. Ends with `N passed, N failed, N skipped`.
+//! By these variables it knows which results to expect. Of a kernel that speaks the proposal's ABI itself it is told so:
+//!
+//! ```sh
+//! seawall-lab-raw-ioctls native-posted        # or native-trailing
+//! ```
+//!
+//! Ends with `N passed, N failed, N skipped`. `seawall-lab-raw-ioctls cost` says instead what the two ioctls take.
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod bytes;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod calls;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod cost;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod guests;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
@@ -29,7 +37,11 @@ mod vcpu;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn main() -> std::process::ExitCode {
-    let abi = match bytes::Abi::of_environment() {
+    let argument = std::env::args().nth(1);
+    if argument.as_deref() == Some("cost") {
+        return cost::print();
+    }
+    let abi = match bytes::Abi::expected(argument.as_deref()) {
         Ok(abi) => abi,
         Err(wrong) => {
             eprintln!("seawall-lab-raw-ioctls: {wrong}");
