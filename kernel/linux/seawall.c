@@ -208,7 +208,7 @@ int seawall_get_events(struct kvm_vcpu *vcpu, struct kvm_vcpu_events *events, se
 	return seawall_rust_get_events(vcpu, &base, READ_ONCE(abi), (seawall_bytes *)events);
 }
 
-static void make_exit(struct kvm_vcpu *vcpu, u8 (*sea)[32])
+static void make_exit(struct kvm_vcpu *vcpu, seawall_sea *sea)
 {
 	struct seawall_fault fault;
 
@@ -221,17 +221,17 @@ bool seawall_sea_exit(struct kvm_vcpu *vcpu)
 {
 	if (READ_ONCE(mode) != SEAWALL_ON)
 		return false;
-	make_exit(vcpu, (u8 (*)[32])&vcpu->run->arm_sea);
+	make_exit(vcpu, (seawall_sea *)&vcpu->run->arm_sea);
 	vcpu->run->exit_reason = KVM_EXIT_ARM_SEA;
 	return true;
 }
 
 void seawall_sea_shadow(struct kvm_vcpu *vcpu)
 {
-	u8 sea[32];
+	seawall_sea sea;
 
 	if (READ_ONCE(mode) != SEAWALL_SHADOW)
 		return;
 	make_exit(vcpu, &sea);
-	seawall_shadow_sea(&sea, (u8 (*)[32])&vcpu->run->arm_sea);
+	seawall_shadow_sea(&sea, (seawall_sea *)&vcpu->run->arm_sea);
 }

@@ -86,7 +86,9 @@ struct seawall_regs {
 	u64 reg[SEAWALL_REGS];
 };
 
-typedef u8 seawall_bytes[64];
+/* struct kvm_vcpu_events, and arm_sea of struct kvm_run. */
+typedef u64 seawall_bytes[8];
+typedef u64 seawall_sea[4];
 
 /* Rust: 0 or a negative errno. */
 int seawall_rust_set_events(struct kvm_vcpu *vcpu, struct seawall_base *base, u32 abi,
@@ -95,7 +97,7 @@ int seawall_rust_predict_events(struct kvm_vcpu *vcpu, struct seawall_base *base
 				struct seawall_regs *regs, u32 abi, const seawall_bytes *events);
 int seawall_rust_get_events(struct kvm_vcpu *vcpu, struct seawall_base *base, u32 abi,
 			    seawall_bytes *events);
-void seawall_rust_sea_exit(const struct seawall_fault *fault, bool guest_has_ras, u8 (*sea)[32]);
+void seawall_rust_sea_exit(const struct seawall_fault *fault, bool guest_has_ras, seawall_sea *sea);
 
 /* C. */
 void seawall_load(struct kvm_vcpu *vcpu, struct seawall_regs *regs);

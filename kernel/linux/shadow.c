@@ -121,19 +121,19 @@ int seawall_shadow_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_events *events, se
 	by_rust = seawall_rust_get_events(vcpu, &base, SEAWALL_MAINLINE, &bytes);
 	by_c = c(vcpu, events);
 	atomic64_inc(&compared[GETS]);
-	if (by_c != by_rust || memcmp(events, bytes, sizeof(bytes))) {
+	if (by_c != by_rust || memcmp(events, &bytes, sizeof(bytes))) {
 		atomic64_inc(&mismatches[GETS]);
 		guard(mutex)(&difference_lock);
 		if (!difference_lines) {
 			line("KVM_GET_VCPU_EVENTS: C %d, Rust %d", by_c, by_rust);
 			line("! C    %24phN", events);
-			line("! Rust %24phN", bytes);
+			line("! Rust %24phN", &bytes);
 		}
 	}
 	return by_c;
 }
 
-void seawall_shadow_sea(u8 (*rust)[32], u8 (*c)[32])
+void seawall_shadow_sea(const seawall_sea *rust, const seawall_sea *c)
 {
 	atomic64_inc(&compared[EXITS]);
 	if (!memcmp(c, rust, sizeof(*c)))

@@ -7,7 +7,7 @@
 
 int seawall_shadow_set(struct kvm_vcpu *vcpu, struct kvm_vcpu_events *events, seawall_events_fn c);
 int seawall_shadow_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_events *events, seawall_events_fn c);
-void seawall_shadow_sea(u8 (*rust)[32], u8 (*c)[32]);
+void seawall_shadow_sea(const seawall_sea *rust, const seawall_sea *c);
 
 /* Of seawall.c. */
 void seawall_base(struct kvm_vcpu *vcpu, struct seawall_base *base);

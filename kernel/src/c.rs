@@ -2,6 +2,8 @@
 
 use core::marker::{PhantomData, PhantomPinned};
 
+use seawall_events::wire::ArmSea;
+
 /// `struct kvm_vcpu`, which only C looks into.
 #[repr(C)]
 #[derive(Debug)]
@@ -63,6 +65,9 @@ pub struct Fault {
     /// The page of `HPFAR_EL2`; all ones if it was not valid.
     pub ipa: u64,
 }
+
+/// `seawall_sea`: `arm_sea` of `struct kvm_run`, as it lies in memory.
+pub type Sea = [u64; size_of::<ArmSea>() / 8];
 
 /// KVM's `INVALID_GPA`.
 pub(crate) const NO_IPA: u64 = u64::MAX;

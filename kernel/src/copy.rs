@@ -1,6 +1,6 @@
 //! A vCPU as `events` sees it: a copy of its registers, which remembers what was written.
 
-use seawall_arm::{Esr, Reg, Registers as _};
+use seawall_arm::{Esr, Reg};
 use seawall_events::kernel::{LastFault, VcpuConfig, VcpuState, VirtualSError};
 
 use crate::c::{Base, KvmVcpu, NO_IPA, Registers, config, seawall_walk_level, serror, written};
@@ -9,7 +9,16 @@ use crate::c::{Base, KvmVcpu, NO_IPA, Registers, config, seawall_walk_level, ser
 pub(crate) struct Copy<'a> {
     pub(crate) kvm: &'a KvmVcpu,
     pub(crate) base: &'a mut Base,
-    pub(crate) registers: &'a mut Registers,
+    /// `None` for a call that injects nothing, and so asks for none: they read as 0.
+    pub(crate) registers: Option<&'a mut Registers>,
+}
+
+impl Copy<'_> {
+    fn wrote(&mut self, what: u64) {
+        if let Some(registers) = &mut self.registers {
+            registers.written |= what;
+        }
+    }
 }
 
 /// The number of a register in `enum seawall_reg`; `None` for what an injection never asks for.
@@ -44,15 +53,15 @@ const fn number(reg: Reg) -> Option<u32> {
 
 impl seawall_arm::Registers for Copy<'_> {
     fn reg(&self, reg: Reg) -> u64 {
-        let value = number(reg).and_then(|number| self.registers.reg.get(number as usize));
-        value.copied().unwrap_or_default()
+        let (Some(number), Some(registers)) = (number(reg), &self.registers) else { return 0 };
+        registers.reg.get(number as usize).copied().unwrap_or_default()
     }
 
     fn set_reg(&mut self, reg: Reg, value: u64) {
-        let Some(number) = number(reg) else { return };
-        if let Some(place) = self.registers.reg.get_mut(number as usize) {
+        let (Some(number), Some(registers)) = (number(reg), &mut self.registers) else { return };
+        if let Some(place) = registers.reg.get_mut(number as usize) {
             *place = value;
-            self.registers.written |= 1 << number;
+            registers.written |= 1 << number;
         }
     }
 }
@@ -70,7 +79,7 @@ impl VcpuState for Copy<'_> {
     }
 
     fn last_fault(&self) -> LastFault {
-        let fault = &self.registers.fault;
+        let Some(Registers { fault, .. }) = &self.registers else { return LastFault::default() };
         LastFault {
             esr: Esr::from_bits(fault.esr),
             far: fault.far,
@@ -84,7 +93,7 @@ impl VcpuState for Copy<'_> {
     }
 
     fn drop_mmio(&mut self) {
-        self.registers.written |= written::NO_MMIO;
+        self.wrote(written::NO_MMIO);
     }
 
     fn serror(&self) -> VirtualSError {
@@ -99,7 +108,7 @@ impl VcpuState for Copy<'_> {
         let bit = |on, bit| if on { bit } else { 0 };
         self.base.serror = bit(serror.pending, serror::PENDING) | bit(serror.held_for_el2, serror::HELD);
         self.base.vsesr = serror.vsesr;
-        self.registers.written |= written::SERROR;
+        self.wrote(written::SERROR);
     }
 
     /// C refuses both ioctls before `KVM_ARM_VCPU_INIT`.

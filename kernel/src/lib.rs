@@ -17,7 +17,7 @@ mod entry;
 #[cfg(test)]
 mod tests;
 
-pub use c::{Base, Fault, KvmVcpu, Registers};
+pub use c::{Base, Fault, KvmVcpu, Registers, Sea};
 pub use entry::{
     seawall_rust_get_events, seawall_rust_predict_events, seawall_rust_sea_exit, seawall_rust_set_events,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::c::{Base, COUNT, Fault, KvmVcpu, NO_IPA, Registers, config, serror, written};
+use crate::c::{Base, COUNT, Fault, KvmVcpu, NO_IPA, Registers, Sea, config, serror, written};
 use crate::{
     seawall_rust_get_events, seawall_rust_predict_events, seawall_rust_sea_exit, seawall_rust_set_events,
 };
@@ -89,12 +89,12 @@ fn begin(bits: u32) -> MutexGuard<'static, ()> {
 }
 
 fn set(abi: u32, bytes: &[(usize, u8)]) -> i32 {
-    let mut events = [0; 64];
+    let mut events = [0_u8; 64];
     for (offset, byte) in bytes {
         events[*offset] = *byte;
     }
     let mut base = with(|state| state.base);
-    seawall_rust_set_events(VCPU, &mut base, abi, &events)
+    seawall_rust_set_events(VCPU, &mut base, abi, &zerocopy::transmute!(events))
 }
 
 /// `KVM_SET_VCPU_EVENTS` of an instruction abort with SET and EA, by the proposal.
@@ -106,7 +106,8 @@ fn an_instruction_abort_is_one_load_and_one_store() {
         let reg = state.registers.reg;
         assert_eq!((reg[ESR], reg[FAR], reg[ELR], reg[SPSR]), (0x8600_0210, 0x8000_0000, 0x4000_0000, 0x3c5));
         assert_eq!((reg[PC], reg[PSTATE]), (0x4008_0200, 0x40_03c5));
-        let wrote = [PC, PSTATE, ELR, SPSR, ESR, FAR].iter().fold(written::NO_MMIO, |all, reg| all | 1 << reg);
+        let wrote =
+            [PC, PSTATE, ELR, SPSR, ESR, FAR].iter().fold(written::NO_MMIO, |all, reg| all | 1 << reg);
         assert_eq!((state.loads, state.stores, state.registers.written), (1, 1, wrote));
     });
 }
@@ -141,10 +142,11 @@ fn a_masked_serror_is_pending_and_get_shows_it() {
     assert_eq!(set(POSTED, &[(0, 1), (1, 1), (8, 0x11), (9, 0x0c), (10, 0x10)]), 0);
     let mut base = with(|state| state.base);
     assert_eq!((base.serror, base.vsesr), (serror::PENDING, 0x10_0c11));
-    let mut bytes = [0xee; 64];
-    assert_eq!(seawall_rust_get_events(VCPU, &mut base, POSTED, &mut bytes), 0);
+    let mut words = [u64::MAX; 8];
+    assert_eq!(seawall_rust_get_events(VCPU, &mut base, POSTED, &mut words), 0);
     let mut expected = [0; 64];
     expected[..11].copy_from_slice(&[1, 1, 0, 0, 0, 0, 0, 0, 0x11, 0x0c, 0x10]);
+    let bytes: [u8; 64] = zerocopy::transmute!(words);
     assert_eq!(bytes, expected);
 }
 
@@ -183,9 +185,9 @@ fn an_abort_that_a_guest_hypervisor_takes_is_written_to_el2s_registers() {
 fn a_prediction_changes_its_copies_and_asks_for_no_other() {
     let _guard = begin(0);
     let (mut base, mut copy) = with(|state| (state.base, state.registers));
-    let mut events = [0; 64];
+    let mut events = [0_u8; 64];
     events[2] = 1;
-    assert_eq!(seawall_rust_predict_events(VCPU, &mut base, &mut copy, 0, &events), 0);
+    assert_eq!(seawall_rust_predict_events(VCPU, &mut base, &mut copy, 0, &zerocopy::transmute!(events)), 0);
     assert_eq!(copy.reg[ESR], 0x9600_0010);
     with(|state| assert_eq!((state.loads, state.stores), (0, 0)));
 }
@@ -194,13 +196,9 @@ fn a_prediction_changes_its_copies_and_asks_for_no_other() {
 #[test]
 fn an_exit_is_the_masked_syndrome_and_the_addresses_that_are_valid() {
     let exit = |fault: Fault, ras| {
-        let mut sea = [0xee; 32];
+        let mut sea: Sea = [u64::MAX; 4];
         seawall_rust_sea_exit(&fault, ras, &mut sea);
-        let mut words = [0; 4];
-        for (word, bytes) in words.iter_mut().zip(sea.chunks_exact(8)) {
-            *word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-        }
-        words
+        sea
     };
     // ISV, SAS, SRT and the like are not the VMM's; SET is, of a guest with RAS.
     let fault = Fault { esr: 0x93c8_1a10, far: 0xffff_0000_1234_5678, ipa: 0x4123_4000 };

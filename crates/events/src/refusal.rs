@@ -45,7 +45,10 @@ pub enum Refusal {
     #[cfg_attr(feature = "thiserror", error("an ESR was given for an SError, but the host has no RAS"))]
     SErrorEsrWithoutRas,
     /// EINVAL.
-    #[cfg_attr(feature = "thiserror", error("an ESR was given for an external abort, but the host has no RAS"))]
+    #[cfg_attr(
+        feature = "thiserror",
+        error("an ESR was given for an external abort, but the host has no RAS")
+    )]
     AbortEsrWithoutRas,
     /// EINVAL.
     #[cfg_attr(feature = "thiserror", error("serror_esr is {0:#x}: expected an ISS, bits [24:0] only"))]
@@ -54,10 +57,16 @@ pub enum Refusal {
     #[cfg_attr(feature = "thiserror", error("ext_abt_esr is {0:#x}: expected an ISS, bits [24:0] only"))]
     AbortEsrOutsideIss(u64),
     /// EINVAL.
-    #[cfg_attr(feature = "thiserror", error("a data abort and an instruction abort in one call: expected at most one"))]
+    #[cfg_attr(
+        feature = "thiserror",
+        error("a data abort and an instruction abort in one call: expected at most one")
+    )]
     BothAborts,
     /// EINVAL.
-    #[cfg_attr(feature = "thiserror", error("mainline's kvm_vcpu_events has no instruction abort and no ESR for an abort"))]
+    #[cfg_attr(
+        feature = "thiserror",
+        error("mainline's kvm_vcpu_events has no instruction abort and no ESR for an abort")
+    )]
     NotInMainline,
 }
 

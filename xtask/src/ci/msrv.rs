@@ -12,8 +12,8 @@ use super::Call;
 use super::tools::root;
 use crate::lab::cache::Cached;
 use crate::lab::error::{Error, Result};
-use crate::lab::{files, host};
 use crate::lab::progress::Step;
+use crate::lab::{files, host};
 
 /// Debian 13 has Rust 1.85.
 const SUITE: &str = "trixie";
@@ -59,7 +59,6 @@ pub(super) fn prepare() -> Result<Toolchain> {
     let program = |name| cached.folder.join(name);
     Ok(Toolchain { rustc: program("rustc"), cargo: program("cargo"), target: target.join("build") })
 }
-
 
 /// The folder of the C library and of all others, with the loader's name.
 fn libraries(unpacked: &Path) -> Result<(PathBuf, PathBuf)> {

@@ -21,22 +21,32 @@ const NEEDED: [(&str, &str); 4] = [
 /// # Errors
 /// The tree is none of Linux's, lacks something, was changed before, or has an anchor not exactly once: each is named.
 pub(super) fn run(tree: &Path) -> Result<()> {
-    let makefile = files::read_text(&tree.join("Makefile"))
-        .map_err(|_| Error::failed(format!("{}: expected Linux's source, found no Makefile", tree.display())))?;
-    let version = version(&makefile)
-        .ok_or_else(|| Error::failed(format!("{}: expected Linux's source: its Makefile has no version", tree.display())))?;
+    let makefile = files::read_text(&tree.join("Makefile")).map_err(|_| {
+        Error::failed(format!("{}: expected Linux's source, found no Makefile", tree.display()))
+    })?;
+    let version = version(&makefile).ok_or_else(|| {
+        Error::failed(format!("{}: expected Linux's source: its Makefile has no version", tree.display()))
+    })?;
     let missing: Vec<String> = NEEDED
         .iter()
         .filter(|(path, _)| !tree.join(path).exists())
         .map(|(path, what)| format!("\n    {path} ({what})"))
         .collect();
     if !missing.is_empty() {
-        return Err(Error::failed(format!("Linux {version} lacks what the kernel half needs:{}", missing.concat()))
-            .advise("use Linux 7.3 or newer; nothing was changed"));
+        return Err(Error::failed(format!(
+            "Linux {version} lacks what the kernel half needs:{}",
+            missing.concat()
+        ))
+        .advise("use Linux 7.3 or newer; nothing was changed"));
     }
     let ours = changes::ours()?;
     changes::plan(tree, &ours).and_then(Plan::apply).map_err(|error| Error::failed(error.to_string()))?;
-    println!("Linux {version} in {}: {} places changed, {} files added", tree.display(), changes::EDITS.len(), ours.len());
+    println!(
+        "Linux {version} in {}: {} places changed, {} files added",
+        tree.display(),
+        changes::EDITS.len(),
+        ours.len()
+    );
     println!("\nNow, in that tree:\n{NEXT}");
     Ok(())
 }
@@ -49,7 +59,8 @@ Boot with kvm.seawall=on (the default), shadow or off.";
 /// `7.3.4` of a Makefile.
 fn version(makefile: &str) -> Option<String> {
     let number = |name: &str| -> Option<u32> {
-        let value = makefile.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix('='))?;
+        let value =
+            makefile.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix('='))?;
         value.trim().parse().ok()
     };
     Some(format!("{}.{}.{}", number("VERSION")?, number("PATCHLEVEL")?, number("SUBLEVEL")?))
@@ -85,6 +96,8 @@ mod tests {
         write("Makefile", MAKEFILE);
         write("arch/arm64/kvm/arm.c", "");
         write("rust/kernel/lib.rs", "");
-        refused("Linux 7.2.12 lacks what the kernel half needs:\n    rust/zerocopy/src/lib.rs (the crate zerocopy");
+        refused(
+            "Linux 7.2.12 lacks what the kernel half needs:\n    rust/zerocopy/src/lib.rs (the crate zerocopy",
+        );
     }
 }

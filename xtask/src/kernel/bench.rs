@@ -33,7 +33,10 @@ pub(super) fn run() -> Result<u8> {
     for (name, about, promise) in PROMISES {
         let (c, rust) = (figure(&output, "off", name)?, figure(&output, "on", name)?);
         let ratio = f64::from(rust) / f64::from(c);
-        println!("{about:<38} {c:>6} {rust:>6} {ratio:>6.2}  {promise:.1}{}", if ratio > promise { "  MISSED" } else { "" });
+        println!(
+            "{about:<38} {c:>6} {rust:>6} {ratio:>6.2}  {promise:.1}{}",
+            if ratio > promise { "  MISSED" } else { "" }
+        );
         missed |= u8::from(ratio > promise);
     }
     Ok(missed)

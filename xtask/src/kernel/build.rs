@@ -25,14 +25,26 @@ const LINES: usize = 1390;
 /// Changed when this file makes something else of the source.
 const KEY: &str = "1";
 
+/// What kbuild makes of our crates, in its output.
+const OBJECTS: [&str; 3] = ["seawall_kernel.o", "seawall_events.o", "seawall_arm.o"];
+
 /// What was built.
 pub(crate) struct Built {
     /// To boot.
     pub(crate) image: PathBuf,
     /// As `uname -r` says it.
     pub(crate) release: String,
-    /// kbuild's output.
-    pub(crate) output: PathBuf,
+}
+
+/// The objects of our crates, once they are built.
+pub(super) fn objects(folders: &Folders) -> Vec<PathBuf> {
+    let folder = output(folders).join("arch/arm64/kvm/seawall");
+    OBJECTS.iter().map(|object| folder.join(object)).collect()
+}
+
+/// kbuild's.
+fn output(folders: &Folders) -> PathBuf {
+    folders.target.join("build")
 }
 
 /// Builds what is not built yet.
@@ -44,11 +56,11 @@ pub(super) fn prepare(folders: &Folders, apt: &Apt) -> Result<Built> {
     let ours = changes::ours()?;
     let tree = tree(folders, apt, &ours)?;
     changes::refresh(&tree, &ours)?;
-    let output = folders.target.join("build");
+    let output = output(folders);
     configure(&tools, folders, &tree, &output)?;
     compile(&tools, folders, &tree, &output)?;
     let release = files::read_text(&output.join("include/config/kernel.release"))?.trim().to_owned();
-    Ok(Built { image: output.join(IMAGE), release, output })
+    Ok(Built { image: output.join(IMAGE), release })
 }
 
 const IMAGE: &str = "arch/arm64/boot/Image";
@@ -86,8 +98,12 @@ fn configure(tools: &Tools, folders: &Folders, tree: &Path, output: &Path) -> Re
     let missing: Vec<&str> =
         MUST_HAVE.into_iter().filter(|option| configuration.lines().all(|line| line != *option)).collect();
     if !missing.is_empty() {
-        return Err(Error::failed(format!("Linux's configuration has not {}{}", missing.join(", "), why_no_rust(tools, folders, tree, output)))
-            .advise("see `make rustavailable` above for what the tools lack"));
+        return Err(Error::failed(format!(
+            "Linux's configuration has not {}{}",
+            missing.join(", "),
+            why_no_rust(tools, folders, tree, output)
+        ))
+        .advise("see `make rustavailable` above for what the tools lack"));
     }
     step.done("");
     files::write(&copy, wanted)
@@ -105,7 +121,8 @@ fn why_no_rust(tools: &Tools, folders: &Folders, tree: &Path, output: &Path) -> 
 
 fn compile(tools: &Tools, folders: &Folders, tree: &Path, output: &Path) -> Result<()> {
     let is_first = !output.join(IMAGE).exists();
-    let step = Step::begin(if is_first { "Linux: compile (minutes, once)" } else { "Linux: compile what changed" });
+    let step =
+        Step::begin(if is_first { "Linux: compile (minutes, once)" } else { "Linux: compile what changed" });
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let mut make = tools.make(tree, output);
     make.arg(format!("-j{jobs}")).arg("Image");

@@ -108,8 +108,14 @@ mod tests {
 
     /// What the edits look for, in as few lines as have it.
     const TREE: [(&str, &str); 4] = [
-        (ARM, "#include \"sys_regs.h\"\nif (kvm_arm_vcpu_get_events(vcpu, &events))\nreturn kvm_arm_vcpu_set_events(vcpu, &events);\n"),
-        (MMU, "#include \"trace.h\"\nint kvm_handle_guest_sea(x)\n{\n\tmemset(&run->arm_sea, 0);\n\treturn 0;\n}\nreturn 0;\n"),
+        (
+            ARM,
+            "#include \"sys_regs.h\"\nif (kvm_arm_vcpu_get_events(vcpu, &events))\nreturn kvm_arm_vcpu_set_events(vcpu, &events);\n",
+        ),
+        (
+            MMU,
+            "#include \"trace.h\"\nint kvm_handle_guest_sea(x)\n{\n\tmemset(&run->arm_sea, 0);\n\treturn 0;\n}\nreturn 0;\n",
+        ),
         ("arch/arm64/kvm/Kconfig", "config PTDUMP_STAGE2_DEBUGFS\n"),
         ("arch/arm64/kvm/Makefile", "always-y := hyp_constants.h\n"),
     ];
@@ -127,8 +133,12 @@ mod tests {
     #[test]
     fn the_crates_go_in_as_they_are() {
         let ours = ours().expect("the workspace");
-        let file = |place: &str| ours.iter().find(|file| file.place.ends_with(place)).map(|file| file.text.as_str());
-        assert_eq!(file("seawall/events/kernel/set.rs"), Some(include_str!("../../../crates/events/src/kernel/set.rs")));
+        let file =
+            |place: &str| ours.iter().find(|file| file.place.ends_with(place)).map(|file| file.text.as_str());
+        assert_eq!(
+            file("seawall/events/kernel/set.rs"),
+            Some(include_str!("../../../crates/events/src/kernel/set.rs"))
+        );
         assert_eq!(file("seawall/arm/lib.rs"), Some(include_str!("../../../crates/arm/src/lib.rs")));
         assert_eq!(file("seawall/seawall.c"), Some(include_str!("../../../kernel/linux/seawall.c")));
     }
@@ -143,7 +153,10 @@ mod tests {
         let file = tree.path().join(FOLDER).join("seawall.c");
         std::fs::write(&file, "old").expect("it is ours");
         refresh(tree.path(), &ours).expect("it can be written");
-        assert_eq!(std::fs::read_to_string(&file).ok().as_deref(), Some(include_str!("../../../kernel/linux/seawall.c")));
+        assert_eq!(
+            std::fs::read_to_string(&file).ok().as_deref(),
+            Some(include_str!("../../../kernel/linux/seawall.c"))
+        );
     }
 
     #[test]

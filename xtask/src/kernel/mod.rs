@@ -18,8 +18,10 @@ use crate::lab::{self, Folders};
 
 /// What to do with it.
 #[derive(clap::Args)]
-#[command(after_help = "Exit codes: 0; 1: a test failed, or a figure is missed; 125: it could not be done; 77: what it \
-                        takes cannot be had here.")]
+#[command(
+    after_help = "Exit codes: 0; 1: a test failed, or a figure is missed; 125: it could not be done; 77: what it \
+                        takes cannot be had here."
+)]
 pub(crate) struct Options {
     #[command(subcommand)]
     task: Task,
@@ -69,5 +71,10 @@ fn alone() -> Result<Built> {
 /// # Errors
 /// A step failed, or something cannot be had here.
 pub(crate) fn prepare(apt: &Apt) -> Result<Built> {
-    build::prepare(&Folders::new(lab::root().join("target/kernel"))?, apt)
+    build::prepare(&folders()?, apt)
+}
+
+/// Beside the lab's: 2 GB that a lab with Debian's kernel does without.
+fn folders() -> Result<Folders> {
+    Folders::new(lab::root().join("target/kernel"))
 }

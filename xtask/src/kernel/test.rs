@@ -1,5 +1,6 @@
 //! `cargo xtask kernel test`: all that the project has to say of a kernel, on ours, and that the objects in it are fit for one.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::lab::machine::{Ended, Machine};
 use crate::lab::progress::indented;
 use crate::lab::{HostKernel, Lab, binaries, preload, selftests};
 
-use super::OBJECTS;
+use super::{build, folders};
 
 /// What is run on a boot of its own. It passes if it exits with 0; its last line is shown.
 struct Row {
@@ -43,11 +44,26 @@ const ROWS: [Row; 14] = [
     row("conformance, as posted, nVHE", N2, "kvm-arm.mode=nvhe", CHECK),
     row("conformance, as posted, pKVM", N2, "kvm-arm.mode=protected", CHECK),
     row("raw ioctls, as posted", N2, "", "seawall-lab-raw-ioctls native-posted"),
-    row("raw ioctls, ext_abt_esr last", N2, "kvm.seawall_abi=trailing", "seawall-lab-raw-ioctls native-trailing"),
-    row("raw ioctls, as posted, with AArch32 and nested guests", MAX, "", "seawall-lab-raw-ioctls native-posted"),
+    row(
+        "raw ioctls, ext_abt_esr last",
+        N2,
+        "kvm.seawall_abi=trailing",
+        "seawall-lab-raw-ioctls native-trailing",
+    ),
+    row(
+        "raw ioctls, as posted, with AArch32 and nested guests",
+        MAX,
+        "",
+        "seawall-lab-raw-ioctls native-posted",
+    ),
     row("raw ioctls, mainline's ABI", MAX, "kvm.seawall_abi=mainline", "seawall-lab-raw-ioctls"),
     row("shadow: conformance", MAX, "kvm.seawall=shadow", CHECK),
-    row("shadow: the model's random sequences", N2, "kvm.seawall=shadow", "seawall-lab-diff --seed 1 --sequences 3000"),
+    row(
+        "shadow: the model's random sequences",
+        N2,
+        "kvm.seawall=shadow",
+        "seawall-lab-diff --seed 1 --sequences 3000",
+    ),
 ];
 /// The rows whose line [`NO_MISMATCH`] follows.
 const SHADOW: &str = "kvm.seawall=shadow";
@@ -85,7 +101,7 @@ pub(super) fn run(only: &str) -> Result<u8> {
     let guests = preload::prepare(&lab)?;
     let mut counts = Counts::default();
     if "the objects are fit for a kernel".contains(only) {
-        counts.add("the objects are fit for a kernel", fit());
+        counts.add("the objects are fit for a kernel", fit(&build::objects(&folders()?)));
     }
     for row in ROWS.iter().filter(|row| row.name.contains(only)) {
         counts.add(row.name, one(&lab, row, &programs, &guests)?);
@@ -121,11 +137,12 @@ fn one(
 }
 
 /// `cargo xtask kernel-fit` of what kbuild made.
-fn fit() -> std::result::Result<String, String> {
-    let folder = crate::lab::root().join("target/kernel/build/arch/arm64/kvm/seawall");
+fn fit(objects: &[PathBuf]) -> std::result::Result<String, String> {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
-    cargo.args(["run", "--quiet", "--locked", "--package", "seawall-kernel-fit", "--"]).current_dir(crate::lab::root());
-    cargo.args(OBJECTS.map(|object| folder.join(object)));
+    cargo
+        .args(["run", "--quiet", "--locked", "--package", "seawall-kernel-fit", "--"])
+        .current_dir(crate::lab::root());
+    cargo.args(objects);
     let output = cargo.output().map_err(|error| format!("    cargo: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}");
@@ -135,4 +152,3 @@ fn fit() -> std::result::Result<String, String> {
         Err(format!("{}\n{}", indented(&text, 30), indented(&String::from_utf8_lossy(&output.stderr), 10)))
     }
 }
-

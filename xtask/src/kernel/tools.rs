@@ -12,8 +12,7 @@ use crate::lab::progress::Step;
 use crate::lab::{Folders, cross, files, host};
 
 /// As Debian names them.
-const PACKAGES: [&str; 7] =
-    ["bc", "bison", "flex", "gcc-aarch64-linux-gnu", "libc6-dev", "make", "xz-utils"];
+const PACKAGES: [&str; 7] = ["bc", "bison", "flex", "gcc-aarch64-linux-gnu", "libc6-dev", "make", "xz-utils"];
 /// Reads C headers for Rust. Debian 12's is too old, that of Debian 13 does not run there.
 const BINDGEN: (&str, &str) = ("bindgen-cli", "0.72.1");
 /// What bindgen reads C by; with a number at its end.
@@ -52,7 +51,9 @@ impl Tools {
             .env("LIBCLANG_PATH", &self.libclang)
             .env("LD_LIBRARY_PATH", std::env::join_paths(libraries).unwrap_or_default());
         // Of cargo's and of a make around us.
-        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "MAKEFLAGS", "MAKELEVEL", "KBUILD_OUTPUT"] {
+        for name in
+            ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "MAKEFLAGS", "MAKELEVEL", "KBUILD_OUTPUT"]
+        {
             make.env_remove(name);
         }
         make
@@ -86,7 +87,8 @@ fn bindgen(folders: &Folders) -> Result<PathBuf> {
         cargo.args(["install", "--locked", name, "--version", version, "--root"]).arg(folder);
         cargo.arg("--target-dir").arg(&built).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         step.run_counted(&mut cargo, &folders.logs.join("bindgen.log"), 120).map_err(|error| {
-            Error::unavailable(error.to_string()).advise("is there a network? bindgen is built from crates.io, once")
+            Error::unavailable(error.to_string())
+                .advise("is there a network? bindgen is built from crates.io, once")
         })?;
         files::remove_folder(&built)?;
         step.done("");
@@ -103,8 +105,11 @@ fn libclang(folders: &Folders) -> Result<(PathBuf, Vec<PathBuf>)> {
         let apt_folder = folder.join("apt");
         let apt = Apt::of_host(apt_folder.clone())?;
         let number = newest(&apt.names(LIBCLANG)?).ok_or_else(|| {
-            Error::unavailable(format!("Debian {} has no {LIBCLANG}{OLDEST_CLANG} or newer", host::suite().unwrap_or_default()))
-                .advise("use Debian 12 or newer")
+            Error::unavailable(format!(
+                "Debian {} has no {LIBCLANG}{OLDEST_CLANG} or newer",
+                host::suite().unwrap_or_default()
+            ))
+            .advise("use Debian 12 or newer")
         })?;
         let wanted = |package: &str| !OF_THE_HOST.contains(&package);
         apt.unpack_with_dependencies(&step, &format!("{LIBCLANG}{number}"), &wanted, folder)?;
@@ -117,7 +122,8 @@ fn libclang(folders: &Folders) -> Result<(PathBuf, Vec<PathBuf>)> {
     let start = cached.folder.join(LLVM).display().to_string();
     let library = llvm.iter().find(|path| path.display().to_string().starts_with(&start));
     let library = library.ok_or_else(|| {
-        Error::failed(format!("no llvm in {}", cached.folder.display())).advise("remove that folder and try again")
+        Error::failed(format!("no llvm in {}", cached.folder.display()))
+            .advise("remove that folder and try again")
     })?;
     // Debian's folders of an architecture: x86_64-linux-gnu.
     let libraries = llvm.iter().filter(|path| path.display().to_string().ends_with("-linux-gnu")).cloned();

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod answers;
 pub(crate) mod apt;
-mod binaries;
+pub(crate) mod binaries;
 pub(crate) mod cache;
 mod contain;
 pub(crate) mod cross;
@@ -20,14 +20,14 @@ pub(crate) mod error;
 mod example;
 pub(crate) mod files;
 pub(crate) mod host;
-mod initramfs;
+pub(crate) mod initramfs;
 mod kernel;
 pub(crate) mod machine;
 mod peer;
 pub(crate) mod preload;
 pub(crate) mod progress;
 mod qemu;
-mod selftests;
+pub(crate) mod selftests;
 pub(crate) mod source;
 mod stream;
 
@@ -167,13 +167,13 @@ struct Booted {
 
 /// The lab, ready to boot.
 pub(crate) struct Lab {
-    folders: Folders,
+    pub(crate) folders: Folders,
     apt: Apt,
     qemu: PathBuf,
     /// Debian's, and what comes with it: guests boot it in any case.
     kernel: Kernel,
     booted: Booted,
-    toolchain: Toolchain,
+    pub(crate) toolchain: Toolchain,
 }
 
 impl Lab {

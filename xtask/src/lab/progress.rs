@@ -67,8 +67,7 @@ impl Step {
                 eprintln!("lab: {}: {percent} %{left}", self.name);
             }
         };
-        process::run(command, log, &note)
-            .map_err(|error| Error::failed(format!("{}: {error}", self.name)))
+        process::run(command, log, &note).map_err(|error| Error::failed(format!("{}: {error}", self.name)))
     }
 
     /// Says that it is done.

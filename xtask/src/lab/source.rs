@@ -53,7 +53,14 @@ impl Source {
 
     /// Fetches the package (160 MB) and unpacks parts of the tree, or all but some; a folder `package` beside is used
     /// meanwhile.
-    pub(crate) fn unpack(&self, step: &Step, apt: &Apt, folders: &Folders, parts: &Parts<'_>, into: &Path) -> Result<()> {
+    pub(crate) fn unpack(
+        &self,
+        step: &Step,
+        apt: &Apt,
+        folders: &Folders,
+        parts: &Parts<'_>,
+        into: &Path,
+    ) -> Result<()> {
         let Self { name, .. } = self;
         let unpacked = into.with_extension("package");
         apt.unpack(step, &self.package(), &unpacked)?;

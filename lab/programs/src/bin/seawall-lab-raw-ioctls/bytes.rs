@@ -79,7 +79,9 @@ impl fmt::Display for Abi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Mainline => f.write_str("mainline's results (no library is loaded)"),
-            Self::Extended { esr, by: By::Preload } => write!(f, "the proposal's results, ext_abt_esr at {esr}"),
+            Self::Extended { esr, by: By::Preload } => {
+                write!(f, "the proposal's results, ext_abt_esr at {esr}")
+            }
             Self::Extended { esr, by: By::Kernel } => {
                 write!(f, "the proposal's results from the kernel itself, ext_abt_esr at {esr}")
             }
