@@ -1,6 +1,6 @@
 //! `cargo xtask kernel test`: all that the project has to say of a kernel, on ours, and that the objects in it are fit for one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ struct Row {
 const N2: &str = "neoverse-n2";
 const MAX: &str = "max";
 const CHECK: &str = "seawall check --backend kvm";
+/// Of pKVM neither kernel says in GET that an SError was taken, and neither maps what the host has no memory behind.
+const CHECK_OF_PKVM: &str =
+    "seawall check --backend kvm abort:: errno:: esr:: get:: mainline:: mmio:: sigbus:: walk::";
 /// The programs give mainline's ABI to C, which Rust is beside; then there are counts, and no mismatch in them.
 const NO_MISMATCH: &str = "cat /sys/kernel/debug/seawall/difference; \
                            awk '{ all += $3; bad += $5 } END { printf \"%d calls compared, %d mismatches\\n\", all, bad; \
@@ -34,7 +37,7 @@ const fn row(name: &'static str, cpu: &'static str, words: &'static str, line: &
     Row { name, cpu, words, line }
 }
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 15] = [
     row("probe says native", N2, "", "seawall probe --json | grep -q native-posted && echo native-posted"),
     row("conformance, as posted", N2, "", CHECK),
     row("conformance, ext_abt_esr last", N2, "kvm.seawall_abi=trailing", CHECK),
@@ -42,7 +45,8 @@ const ROWS: [Row; 14] = [
     row("conformance, as posted, with AArch32 and nested guests", MAX, "", CHECK),
     row("conformance, ext_abt_esr last, the same guests", MAX, "kvm.seawall_abi=trailing", CHECK),
     row("conformance, as posted, nVHE", N2, "kvm-arm.mode=nvhe", CHECK),
-    row("conformance, as posted, pKVM", N2, "kvm-arm.mode=protected", CHECK),
+    row("conformance, as posted, pKVM", N2, "kvm-arm.mode=protected", CHECK_OF_PKVM),
+    row("raw ioctls, as posted, pKVM", N2, "kvm-arm.mode=protected", "seawall-lab-raw-ioctls native-posted"),
     row("raw ioctls, as posted", N2, "", "seawall-lab-raw-ioctls native-posted"),
     row(
         "raw ioctls, ext_abt_esr last",
@@ -101,7 +105,8 @@ pub(super) fn run(only: &str) -> Result<u8> {
     let guests = preload::prepare(&lab)?;
     let mut counts = Counts::default();
     if "the objects are fit for a kernel".contains(only) {
-        counts.add("the objects are fit for a kernel", fit(&build::objects(&folders()?)));
+        let folders = folders()?;
+        counts.add("the objects are fit for a kernel", fit(&build::objects(&folders), &folders.target));
     }
     for row in ROWS.iter().filter(|row| row.name.contains(only)) {
         counts.add(row.name, one(&lab, row, &programs, &guests)?);
@@ -132,17 +137,27 @@ fn one(
     let output = String::from_utf8_lossy(&output);
     Ok(match ended {
         Ended::Exited(0) => Ok(output.lines().next_back().unwrap_or_default().to_owned()),
-        other => Err(format!("{}\n    {other:?}", indented(&output, 40))),
+        other => {
+            let told: Vec<&str> = output.lines().filter(|line| !is_good(line)).collect();
+            Err(format!("{}\n    {other:?}", indented(&told.join("\n"), 40)))
+        }
     })
 }
 
-/// `cargo xtask kernel-fit` of what kbuild made.
-fn fit(objects: &[PathBuf]) -> std::result::Result<String, String> {
+/// A line about a scenario that passed, or was not run.
+fn is_good(line: &str) -> bool {
+    matches!(line.split_whitespace().next(), Some("pass" | "skip" | "ok"))
+}
+
+/// `cargo xtask kernel-fit` of what kbuild made; in a target folder of its own, as CI locks the workspace's.
+fn fit(objects: &[PathBuf], target: &Path) -> std::result::Result<String, String> {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     cargo
-        .args(["run", "--quiet", "--locked", "--package", "seawall-kernel-fit", "--"])
+        .args(["run", "--quiet", "--locked", "--package", "seawall-kernel-fit", "--target-dir"])
+        .arg(target.join("cargo"))
+        .arg("--")
+        .args(objects)
         .current_dir(crate::lab::root());
-    cargo.args(objects);
     let output = cargo.output().map_err(|error| format!("    cargo: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}");

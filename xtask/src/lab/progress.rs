@@ -58,7 +58,7 @@ impl Step {
                 return;
             }
             looked.set(Instant::now());
-            let came = std::fs::read(log).map_or(0, |log| log.iter().filter(|&&byte| byte == b'\n').count());
+            let came = std::fs::read_to_string(log).map_or(0, |log| log.lines().count());
             let percent = (100 * came / lines.max(1)).min(99);
             let left = left(start.elapsed(), percent);
             self.note(&format!("{percent} %{left}: {text}"));
