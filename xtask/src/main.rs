@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ci;
+mod kernel;
 mod lab;
 mod tool;
 
@@ -26,6 +27,8 @@ enum Task {
     /// tools/diff-isa: the machine's CPU against qemu-aarch64 in random instruction sequences
     #[command(disable_help_flag = true)]
     DiffIsa(tool::Arguments),
+    /// Linux with the kernel half in it: built, put into a tree of yours, tested
+    Kernel(kernel::Options),
     /// tools/kernel-fit: the objects of the kernel half can be linked into a kernel
     #[command(disable_help_flag = true)]
     KernelFit(tool::Arguments),
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::DiffIsa(arguments) => tool::run("seawall-diff-isa", &arguments),
+        Task::Kernel(options) => kernel::run(&options),
         Task::KernelFit(arguments) => tool::run("seawall-kernel-fit", &arguments),
         Task::Lab(options) => lab::run(&options),
     }

@@ -20,7 +20,7 @@ pub mod kernel;
 mod refusal;
 pub mod wire;
 
-pub use abi::{Abi, Layout, VcpuEvents};
+pub use abi::{Abi, Layout, VcpuEvents, Words};
 pub use exit::{MmioExit, NisvExit, SeaExit};
 pub use refusal::{Errno, Refusal, Refused};
 pub use seawall_arm::{Reg, Registers};

@@ -1,6 +1,4 @@
-//! The reasons for refused calls: an errno for programs, a message for people.
-
-use thiserror::Error;
+//! The reasons for refused calls: an errno for programs, a message for people. The texts come with the feature `thiserror`.
 
 /// The errnos of the two ioctls, with Linux's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,43 +20,53 @@ impl Errno {
 }
 
 /// The reason why events were refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "thiserror", derive(thiserror::Error))]
 pub enum Refusal {
     /// ENOEXEC.
-    #[error("the vCPU is not initialised: expected KVM_ARM_VCPU_INIT first")]
+    #[cfg_attr(feature = "thiserror", error("the vCPU is not initialised: expected KVM_ARM_VCPU_INIT first"))]
     NotInitialised,
     /// EFAULT.
-    #[error("the 64 bytes of kvm_vcpu_events cannot be read")]
+    #[cfg_attr(feature = "thiserror", error("the 64 bytes of kvm_vcpu_events cannot be read"))]
     Unreadable,
     /// EINVAL.
-    #[error("the reserved word at offset {offset} is not zero")]
+    #[cfg_attr(feature = "thiserror", error("the reserved word at offset {offset} is not zero"))]
     ReservedNotZero {
         /// Offset in `struct kvm_vcpu_events`, bytes.
         offset: usize,
     },
     /// EINVAL.
-    #[error("the pad byte at offset {offset} is not zero")]
+    #[cfg_attr(feature = "thiserror", error("the pad byte at offset {offset} is not zero"))]
     PadNotZero {
         /// Offset in `struct kvm_vcpu_events`, bytes.
         offset: usize,
     },
     /// EINVAL.
-    #[error("an ESR was given for an SError, but the host has no RAS")]
+    #[cfg_attr(feature = "thiserror", error("an ESR was given for an SError, but the host has no RAS"))]
     SErrorEsrWithoutRas,
     /// EINVAL.
-    #[error("an ESR was given for an external abort, but the host has no RAS")]
+    #[cfg_attr(
+        feature = "thiserror",
+        error("an ESR was given for an external abort, but the host has no RAS")
+    )]
     AbortEsrWithoutRas,
     /// EINVAL.
-    #[error("serror_esr is {0:#x}: expected an ISS, bits [24:0] only")]
+    #[cfg_attr(feature = "thiserror", error("serror_esr is {0:#x}: expected an ISS, bits [24:0] only"))]
     SErrorEsrOutsideIss(u64),
     /// EINVAL.
-    #[error("ext_abt_esr is {0:#x}: expected an ISS, bits [24:0] only")]
+    #[cfg_attr(feature = "thiserror", error("ext_abt_esr is {0:#x}: expected an ISS, bits [24:0] only"))]
     AbortEsrOutsideIss(u64),
     /// EINVAL.
-    #[error("a data abort and an instruction abort in one call: expected at most one")]
+    #[cfg_attr(
+        feature = "thiserror",
+        error("a data abort and an instruction abort in one call: expected at most one")
+    )]
     BothAborts,
     /// EINVAL.
-    #[error("mainline's kvm_vcpu_events has no instruction abort and no ESR for an abort")]
+    #[cfg_attr(
+        feature = "thiserror",
+        error("mainline's kvm_vcpu_events has no instruction abort and no ESR for an abort")
+    )]
     NotInMainline,
 }
 
@@ -74,8 +82,12 @@ impl Refusal {
 }
 
 /// A refusal by [`set_events`](crate::kernel::set_events), with the effect that it left on the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-#[error("{refusal}{}", if *.abort_delivered { " (the external abort of the same call was delivered)" } else { "" })]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "thiserror", derive(thiserror::Error))]
+#[cfg_attr(
+    feature = "thiserror",
+    error("{refusal}{}", if *.abort_delivered { " (the external abort of the same call was delivered)" } else { "" })
+)]
 pub struct Refused {
     /// The reason.
     pub refusal: Refusal,

@@ -7,7 +7,7 @@
 use core::mem::{offset_of, size_of};
 
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::{MmioExit, NisvExit, Refusal, SeaExit, VcpuEvents};
 
@@ -97,8 +97,14 @@ const _: () = {
     assert!(offset_of!(TrailingEvents, ext_abt_esr) == 56);
 };
 
-/// Checks the reserved words first, then the pad bytes, as the kernel does.
+/// Checks the reserved words first, then the pad bytes, as the kernel does. They are almost always zero, so all are checked
+/// at once before the one that is not is looked for.
+#[inline]
 fn zero(reserved: &[U32], reserved_at: usize, pad: &[u8], pad_at: usize) -> Result<(), Refusal> {
+    let any_word = reserved.iter().fold(0, |any, word| any | word.get());
+    if any_word | u32::from(pad.iter().fold(0, |any, byte| any | byte)) == 0 {
+        return Ok(());
+    }
     if let Some(n) = reserved.iter().position(|word| word.get() != 0) {
         return Err(Refusal::ReservedNotZero { offset: reserved_at + 4 * n });
     }
@@ -111,6 +117,7 @@ fn zero(reserved: &[U32], reserved_at: usize, pad: &[u8], pad_at: usize) -> Resu
 impl MainlineEvents {
     /// # Errors
     /// [`Refusal::NotInMainline`] for an instruction abort or an ESR for an abort.
+    #[inline]
     pub(crate) fn new(events: &VcpuEvents) -> Result<Self, Refusal> {
         if events.ext_iabt_pending || events.ext_abt_has_esr || events.ext_abt_esr != 0 {
             return Err(Refusal::NotInMainline);
@@ -125,6 +132,7 @@ impl MainlineEvents {
         })
     }
 
+    #[inline]
     pub(crate) fn events(&self) -> Result<VcpuEvents, Refusal> {
         zero(&self.reserved, 16, &self.pad, 3)?;
         Ok(VcpuEvents {
@@ -142,6 +150,7 @@ impl MainlineEvents {
 macro_rules! extended_events {
     ($wire:ident, reserved at $reserved_at:literal) => {
         impl $wire {
+            #[inline]
             pub(crate) fn new(events: &VcpuEvents) -> Self {
                 Self {
                     serror_pending: events.serror_pending.into(),
@@ -156,6 +165,7 @@ macro_rules! extended_events {
                 }
             }
 
+            #[inline]
             pub(crate) fn events(&self) -> Result<VcpuEvents, Refusal> {
                 zero(&self.reserved, $reserved_at, &self.pad, 5)?;
                 Ok(VcpuEvents {

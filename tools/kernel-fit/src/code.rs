@@ -11,6 +11,8 @@ use object::{
     SectionIndex, SectionKind, SymbolIndex, SymbolKind,
 };
 
+use crate::frames;
+
 /// A function of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
@@ -18,8 +20,7 @@ pub(crate) struct Function {
     pub(crate) name: String,
     /// The key by which other functions refer to it.
     pub(crate) key: Key,
-    /// Its stack frame with the return address, in bytes; `None` if the unwind information has none, or one that is
-    /// not constant.
+    /// Its stack frame with the return address, in bytes; `None` if it is not told, or not constant.
     pub(crate) frame: Option<u64>,
     /// The functions that it calls, or takes the address of.
     pub(crate) refers_to: BTreeSet<Key>,
@@ -105,7 +106,7 @@ impl Reader<'_> {
                 code.defined.insert(demangle(mangled));
             }
         }
-        let frames = self.frames()?;
+        let frames = if self.is_aarch64() { self.frames_of_instructions() } else { self.frames()? };
         for (place, symbol) in
             self.functions.iter().flat_map(|(place, names)| names.iter().map(move |n| (place, n)))
         {
@@ -139,6 +140,11 @@ impl Reader<'_> {
             if (place.1..place.1 + size).contains(&offset) {
                 self.follow(&relocation, true, &mut found, &mut constants);
             }
+        }
+        if self.is_aarch64() {
+            let code = section.data_range(place.1, size).ok().flatten().unwrap_or_default();
+            let others = frames::branches(code, place.1).filter(|to| !(place.1..place.1 + size).contains(to));
+            found.extend(others.filter_map(|to| self.function_at((place.0, to))));
         }
         while let Some(index) = constants.pop() {
             let Ok(section) = self.file.section_by_index(index) else { continue };
@@ -175,16 +181,36 @@ impl Reader<'_> {
             return;
         }
         let offset = if symbol.kind() == SymbolKind::Section {
-            // A relative address counts from the end of its field of four bytes.
-            let bias = if relocation.kind() == RelocationKind::Absolute { 0 } else { 4 };
+            // On x86-64 a relative address counts from the end of its field of four bytes.
+            let is_from_end = relocation.kind() != RelocationKind::Absolute
+                && self.file.architecture() == object::Architecture::X86_64;
+            let bias = if is_from_end { 4 } else { 0 };
             relocation.addend().saturating_add(bias)
         } else {
             symbol.address() as i64
         };
-        let function = u64::try_from(offset).ok().and_then(|offset| self.functions.get(&(section.0, offset)));
-        if let Some(function) = function.and_then(|names| self.file.symbol_by_index(*names.first()?).ok()) {
-            found.insert(self.key(&function));
-        }
+        found.extend(u64::try_from(offset).ok().and_then(|offset| self.function_at((section.0, offset))));
+    }
+
+    /// The function that begins there.
+    fn function_at(&self, place: Place) -> Option<Key> {
+        let symbol = self.file.symbol_by_index(*self.functions.get(&place)?.first()?).ok()?;
+        Some(self.key(&symbol))
+    }
+
+    fn is_aarch64(&self) -> bool {
+        self.file.architecture() == object::Architecture::Aarch64
+    }
+
+    /// The frame of each function of aarch64, with the return address in it, as the function itself saves it.
+    fn frames_of_instructions(&self) -> BTreeMap<Place, Option<u64>> {
+        let frame = |place: &Place, symbol: &SymbolIndex| {
+            let size = self.file.symbol_by_index(*symbol).ok()?.size();
+            let section = self.file.section_by_index(SectionIndex(place.0)).ok()?;
+            frames::of_instructions(section.data_range(place.1, size).ok()??)
+        };
+        let functions = self.functions.iter();
+        functions.filter_map(|(place, names)| Some((*place, frame(place, names.first()?)))).collect()
     }
 
     /// The frame of each function, by the unwind information: the largest distance of the canonical frame

@@ -10,6 +10,9 @@
 //! - not recurse, and need at most [`STACK_LIMIT`] bytes of stack from an entry point down.
 //!
 //! In addition no source file of the two crates may name a float.
+//!
+//! With objects on the command line it reads those instead: those that Linux's kbuild made of the crates (`cargo xtask kernel
+//! test`). Their entry points are the functions that C calls.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ use std::process::ExitCode;
 mod build;
 mod calls;
 mod code;
+mod frames;
 mod names;
 mod sources;
 #[cfg(test)]
@@ -29,11 +33,14 @@ use code::Code;
 /// The deepest stack that an entry point may need, in bytes. Linux on arm64 has 16 KiB in all.
 const STACK_LIMIT: u64 = 1024;
 
-/// The entry points: every function of the example.
+/// The entry points: every function of the example; what Linux's C calls.
 const ENTRY_POINTS: &str = "embed_object::";
+const LINUX_ENTRY_POINTS: &str = "seawall_rust_";
 
 fn main() -> ExitCode {
-    match check(&root()) {
+    let objects: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let checked = if objects.is_empty() { check(&root()) } else { check_objects(&objects) };
+    match checked {
         Ok(offences) if offences.is_empty() => ExitCode::SUCCESS,
         Ok(offences) => {
             for offence in offences {
@@ -66,17 +73,33 @@ fn check(root: &Path) -> Result<Vec<String>, String> {
         codes.extend(found);
     }
     let mut offences = names_of(&codes);
-    println!(
-        "  names           {}",
-        verdict(offences.is_empty(), "no panic, no allocator, no floating point")
-    );
-    stack(&codes, &mut offences);
+    if cfg!(target_arch = "x86_64") {
+        stack(&codes, ENTRY_POINTS, &mut offences);
+    } else {
+        println!("  stack           not measured: frames are read from x86-64 unwind tables");
+    }
     let before = offences.len();
     let files = floats(root, &mut offences)?;
     println!(
         "  sources         {}",
         verdict(offences.len() == before, &format!("no float in {files} files"))
     );
+    Ok(offences)
+}
+
+/// The same for objects that another build made.
+fn check_objects(paths: &[PathBuf]) -> Result<Vec<String>, String> {
+    let mut codes = Vec::new();
+    println!("objects of Linux:");
+    for path in paths {
+        let data = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let code = code::read_object(&name, &data)?;
+        println!("  {name:<15} {:>3} functions", code.functions.len());
+        codes.push(code);
+    }
+    let mut offences = names_of(&codes);
+    stack(&codes, LINUX_ENTRY_POINTS, &mut offences);
     Ok(offences)
 }
 
@@ -103,17 +126,17 @@ fn names_of(codes: &[Code]) -> Vec<String> {
     }
     offences.sort();
     offences.dedup();
+    println!(
+        "  names           {}",
+        verdict(offences.is_empty(), "no panic, no allocator, no floating point")
+    );
     offences
 }
 
-/// Checks recursion and the deepest chain, on x86-64 only, whose unwind tables give every frame.
-fn stack(codes: &[Code], offences: &mut Vec<String>) {
-    if !cfg!(target_arch = "x86_64") {
-        println!("  stack           not measured: frames are read from x86-64 unwind tables");
-        return;
-    }
+/// Checks recursion and the deepest chain, from the functions whose name starts with `entry_points`.
+fn stack(codes: &[Code], entry_points: &str, offences: &mut Vec<String>) {
     let calls = Calls::new(codes);
-    match calls.deepest(ENTRY_POINTS) {
+    match calls.deepest(entry_points) {
         Ok(Chain { bytes, names }) => {
             println!(
                 "  stack           {bytes} bytes at most (limit {STACK_LIMIT}), no recursion: {}",
@@ -125,7 +148,7 @@ fn stack(codes: &[Code], offences: &mut Vec<String>) {
         }
         Err(unbounded) => offences.push(text(&unbounded)),
     }
-    let external = calls.external(ENTRY_POINTS);
+    let external = calls.external(entry_points);
     println!("  calls outside   {}", external.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
     for name in external.iter().filter(|name| names::is_formatting(name)) {
         offences.push(format!("an entry point formats text, on a stack that is not measured: {name}"));

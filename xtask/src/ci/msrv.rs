@@ -5,7 +5,6 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use seawall_linux::apt::Apt;
 
@@ -13,8 +12,8 @@ use super::Call;
 use super::tools::root;
 use crate::lab::cache::Cached;
 use crate::lab::error::{Error, Result};
-use crate::lab::files;
 use crate::lab::progress::Step;
+use crate::lab::{files, host};
 
 /// Debian 13 has Rust 1.85.
 const SUITE: &str = "trixie";
@@ -41,7 +40,7 @@ pub(super) fn prepare() -> Result<Toolchain> {
     let cached = Cached::new(target.join("toolchain"), KEY);
     cached.make(|folder| {
         let step = Step::begin("Debian 13's Rust (120 MB)");
-        let apt = Apt::for_architecture(target.join("apt"), &[SUITE], &architecture()?);
+        let apt = Apt::for_architecture(target.join("apt"), &[SUITE], &host::architecture()?);
         let unpacked = folder.join("root");
         apt.unpack_with_dependencies(PACKAGE, &OF_THE_HOST, &|_| true, &unpacked, &|text| step.note(text))?;
         let libraries = libraries(&unpacked)?;
@@ -59,15 +58,6 @@ pub(super) fn prepare() -> Result<Toolchain> {
     })?;
     let program = |name| cached.folder.join(name);
     Ok(Toolchain { rustc: program("rustc"), cargo: program("cargo"), target: target.join("build") })
-}
-
-/// As dpkg names the host's.
-fn architecture() -> Result<String> {
-    let output = Command::new("dpkg").arg("--print-architecture").output();
-    let output = output.map_err(|error| {
-        Error::unavailable(format!("cannot run dpkg: {error}")).advise("use a Debian host")
-    })?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The folder of the C library and of all others, with the loader's name.

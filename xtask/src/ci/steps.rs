@@ -76,6 +76,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::lab("lab-diff", "the model against the real kernel, a fixed seed", lab_diff),
     Step::lab("lab-contain", "memory errors under Debian guests on real KVM, contained", lab_contain),
     Step::lab("selftests", "Linux's own selftests of external aborts", lab_selftests),
+    Step::lab("kernel", "Linux with the kernel half in it: built, and all suites on it", kernel),
     Step::host("miri", "no undefined behaviour in arm and events", miri),
     Step::host("fuzz", "each fuzz target for some seconds", fuzz),
 ];
@@ -143,6 +144,7 @@ fn packages() -> Plan {
         "seawall-capi",
         "seawall-diff-isa",
         "seawall-hostile",
+        "seawall-kernel",
         "seawall-kernel-fit",
         "seawall-lab",
         "seawall-model",
@@ -256,6 +258,13 @@ fn lab_contain() -> Plan {
 
 fn lab_selftests() -> Plan {
     Plan::Run(vec![Call::xtask(&["lab", "selftests"]).if_available()])
+}
+
+fn kernel() -> Plan {
+    Plan::Run(vec![
+        Call::xtask(&["kernel", "test"]).if_available(),
+        Call::xtask(&["kernel", "bench"]).if_available(),
+    ])
 }
 
 fn miri() -> Plan {

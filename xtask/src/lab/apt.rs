@@ -7,6 +7,7 @@ use seawall_linux::apt;
 pub(crate) use apt::Candidate;
 
 use super::error::Result;
+use super::host;
 use super::progress::Step;
 
 /// Debian 13 for what must stay, its backports for the kernel; and where newer versions come first.
@@ -25,6 +26,14 @@ impl Apt {
     /// The same for another architecture, by dpkg's name of it.
     pub(crate) fn for_architecture(folder: PathBuf, architecture: &str) -> Self {
         Self(apt::Apt::for_architecture(folder, &SUITES, architecture))
+    }
+
+    /// The same for the host's own suite and architecture: what is unpacked runs here.
+    ///
+    /// # Errors
+    /// Unavailable: the host is no Debian.
+    pub(crate) fn of_host(folder: PathBuf) -> Result<Self> {
+        Ok(Self(apt::Apt::for_architecture(folder, &[&host::suite()?], &host::architecture()?)))
     }
 
     /// Adds Debian's unstable suite to what there is.

@@ -65,11 +65,11 @@ impl Toolchain {
 }
 
 /// The compiler that cargo uses here.
-struct Rustc {
-    release: String,
+pub(crate) struct Rustc {
+    pub(crate) release: String,
     commit: String,
     host: String,
-    sysroot: PathBuf,
+    pub(crate) sysroot: PathBuf,
 }
 
 /// Everything to build for the lab with.
@@ -80,7 +80,7 @@ pub(crate) fn prepare(folders: &Folders, apt: &Apt) -> Result<Toolchain> {
     Ok(Toolchain { sysroot, linker })
 }
 
-fn rustc() -> Result<Rustc> {
+pub(crate) fn rustc() -> Result<Rustc> {
     let asked = |arguments: &[&str]| -> Result<String> {
         let program = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
         let output = Command::new(&program).args(arguments).current_dir(super::root()).output();
@@ -134,16 +134,12 @@ fn rustup(folders: &Folders) -> bool {
 }
 
 fn build_std(folder: &Path, rustc: &Rustc, folders: &Folders, apt: &Apt) -> Result<()> {
-    let step = Step::begin(format!("source of Rust's standard library {}", rustc.release));
-    let package = source_package(&rustc.release, apt)?;
     let unpacked = folder.join("unpacked");
-    apt.unpack(&step, &package, &unpacked)?;
-    let library = unpacked.join("usr/src").join(format!("rustc-{}", rustc.release)).join("library");
+    let library = unpack_source(rustc, apt, &unpacked)?;
     // A shared std would need a linker now; only the static one is used.
     let manifest = library.join("std/Cargo.toml");
     let text = files::read_text(&manifest)?;
     files::write(&manifest, text.replace("crate-type = [\"dylib\", \"rlib\"]", "crate-type = [\"rlib\"]"))?;
-    step.done(&package);
 
     let step = Step::begin(format!("Rust's standard library for {TARGET}"));
     let built = folder.join("built");
@@ -171,6 +167,20 @@ fn build_std(folder: &Path, rustc: &Rustc, folders: &Folders, apt: &Apt) -> Resu
     files::remove_folder(&built)
 }
 
+/// Unpacks the source of exactly this compiler's standard library. Gives the folder of its crates.
+pub(crate) fn unpack_source(rustc: &Rustc, apt: &Apt, into: &Path) -> Result<PathBuf> {
+    let step = Step::begin(format!("source of Rust's standard library {}", rustc.release));
+    let package = source_package(&rustc.release, apt)?;
+    apt.unpack(&step, &package, into)?;
+    step.done(&package);
+    Ok(source_folder(rustc, into))
+}
+
+/// Where Debian's package has it.
+pub(crate) fn source_folder(rustc: &Rustc, unpacked: &Path) -> PathBuf {
+    unpacked.join("usr/src").join(format!("rustc-{}", rustc.release)).join("library")
+}
+
 /// Debian's package with the source of exactly this release.
 fn source_package(release: &str, apt: &Apt) -> Result<String> {
     for sid in [false, true] {
@@ -181,8 +191,11 @@ fn source_package(release: &str, apt: &Apt) -> Result<String> {
             return Ok(format!("rust-src={version}"));
         }
     }
-    Err(Error::unavailable(format!("Debian has no rust-src {release}, and rustup has no {TARGET} here"))
-        .advise(format!("`rustup target add {TARGET}`, or use a Rust release that Debian's suites have")))
+    Err(Error::unavailable(format!("Debian has no rust-src {release}, and rustup has not what is needed here"))
+        .advise(format!(
+            "`rustup target add {TARGET}` and `rustup component add rust-src`, or use a Rust release that Debian's \
+             suites have"
+        )))
 }
 
 /// The version of a candidate that is this release: `1.95.0+dfsg1-2` is 1.95.0, `1.95.01` is not.

@@ -74,6 +74,32 @@ fn installed(package: &str) -> bool {
     query.output().is_ok_and(|output| output.stdout.starts_with(b"installed"))
 }
 
+/// As dpkg names the host's.
+pub(crate) fn architecture() -> Result<String> {
+    let output = Command::new("dpkg").arg("--print-architecture").output();
+    let output = output.map_err(|error| {
+        Error::unavailable(format!("cannot run dpkg: {error}")).advise("use a Debian host")
+    })?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The name of the host's release of Debian: `bookworm`.
+pub(crate) fn suite() -> Result<String> {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    codename(&text).ok_or_else(|| {
+        Error::unavailable("/etc/os-release names no release of Debian").advise("use a Debian host")
+    })
+}
+
+/// `VERSION_CODENAME` of os-release(5), if the system is Debian.
+fn codename(os_release: &str) -> Option<String> {
+    let field = |name: &str| {
+        let value = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.map(|value| value.trim_matches('"').to_owned())
+    };
+    field("ID").filter(|id| id == "debian").and_then(|_| field("VERSION_CODENAME"))
+}
+
 fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
@@ -85,6 +111,14 @@ mod tests {
     #[test]
     fn only_what_is_not_installed_is_missing() {
         assert_eq!(missing(&["flex", "bison", "patch"], |package| package == "bison"), ["flex", "patch"]);
+    }
+
+    #[test]
+    fn only_debians_release_has_a_suite() {
+        let debian = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_CODENAME=bookworm\nID=debian\n";
+        assert_eq!(codename(debian).as_deref(), Some("bookworm"));
+        assert_eq!(codename("ID=ubuntu\nVERSION_CODENAME=noble\n"), None);
+        assert_eq!(codename(""), None);
     }
 
     /// As apt 2.6 says it of /var/lib/apt/lists/lock.

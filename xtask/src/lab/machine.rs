@@ -17,6 +17,9 @@ const HUGE_PAGE_FROM_MIB: u32 = 3072;
 const CPU_WITH_ALL: &str = "max";
 /// With 52 bits of physical address KVM's nested guests take ten times as long.
 const CPU_WITH_ALL_OPTIONS: &str = ",lpa2=off";
+/// How QEMU's CPUs run: on a thread each, or one after the other, by their clock.
+const PARALLEL: &[&str] = &["-accel", "tcg,thread=multi"];
+const INSTRUCTIONS: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0"];
 /// From power-on to the command. A free host takes 3 to 6 s.
 const BOOT_TIME: Duration = Duration::from_secs(180);
 /// From the command's end to power-off.
@@ -39,6 +42,9 @@ pub(crate) struct Machine {
     /// Words to add to the kernel's command line
     #[arg(long, default_value = "", value_name = "WORDS")]
     pub(crate) append: String,
+    /// A nanosecond of the machine's time is an instruction: slow, and every figure the same each time
+    #[arg(skip)]
+    pub(crate) counts_instructions: bool,
 }
 
 /// What it boots from.
@@ -61,6 +67,19 @@ pub(crate) enum Ended {
     Lost { console: String },
 }
 
+/// What the command line gives where nothing is asked for.
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            cpu: "neoverse-n2".into(),
+            smp: 1,
+            memory: HUGE_PAGE_FROM_MIB,
+            append: String::new(),
+            counts_instructions: false,
+        }
+    }
+}
+
 impl Machine {
     /// QEMU with everything but the serial ports: the first is the console, the second the command's.
     fn command(&self, images: &Images) -> Command {
@@ -73,7 +92,8 @@ impl Machine {
             Command::new(&images.qemu)
         };
         command
-            .args(["-machine", "virt,virtualization=on,gic-version=3", "-accel", "tcg,thread=multi"])
+            .args(["-machine", "virt,virtualization=on,gic-version=3"])
+            .args(if self.counts_instructions { INSTRUCTIONS } else { PARALLEL })
             .args(["-cpu", &self.cpu_model()])
             .args(["-smp", &self.smp.to_string(), "-m", &self.memory.to_string()])
             .args(["-nodefaults", "-nographic", "-monitor", "none", "-no-reboot"])
@@ -257,7 +277,7 @@ mod tests {
     use super::*;
 
     fn machine(cpu: &str, memory: u32, append: &str) -> Machine {
-        Machine { cpu: cpu.into(), smp: 2, memory, append: append.into() }
+        Machine { cpu: cpu.into(), smp: 2, memory, append: append.into(), counts_instructions: false }
     }
 
     fn words(cpu: &str, memory: u32, append: &str) -> String {

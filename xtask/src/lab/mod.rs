@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod answers;
 pub(crate) mod apt;
-mod binaries;
+pub(crate) mod binaries;
 pub(crate) mod cache;
 mod contain;
 pub(crate) mod cross;
@@ -20,14 +20,15 @@ pub(crate) mod error;
 mod example;
 pub(crate) mod files;
 pub(crate) mod host;
-mod initramfs;
+pub(crate) mod initramfs;
 mod kernel;
-mod machine;
+pub(crate) mod machine;
 mod peer;
-mod preload;
+pub(crate) mod preload;
 pub(crate) mod progress;
 mod qemu;
-mod selftests;
+pub(crate) mod selftests;
+pub(crate) mod source;
 mod stream;
 
 use rustix::fs::{FlockOperation, flock};
@@ -40,6 +41,8 @@ use initramfs::{Guest, Task};
 use kernel::Kernel;
 use machine::{Ended, Images, Machine};
 use progress::indented;
+
+use crate::kernel::Built as OwnKernel;
 
 /// Exit codes beside the command's own; the first two as of `timeout(1)`.
 const TIMED_OUT: u8 = 124;
@@ -54,6 +57,9 @@ const UNAVAILABLE: u8 = 77;
 pub(crate) struct Options {
     #[command(flatten)]
     machine: Machine,
+    /// The kernel of the lab's machine, whose KVM is tried
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    kernel: HostKernel,
     /// Seconds that the command may take, from its start
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     timeout: u64,
@@ -118,6 +124,18 @@ pub(crate) fn root() -> PathBuf {
 }
 
 impl Folders {
+    /// In a folder of its own.
+    pub(crate) fn new(target: PathBuf) -> Result<Self> {
+        let folders = Self { logs: target.join("logs"), target };
+        files::create_folder(&folders.logs)?;
+        Ok(folders)
+    }
+
+    /// The lab's.
+    pub(crate) fn of_lab() -> Result<Self> {
+        Self::new(root().join("target/lab"))
+    }
+
     /// Makes something below `target`, alone: two processes never make the same thing at once.
     pub(crate) fn alone<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<T> {
         let path = self.target.join("lock");
@@ -130,13 +148,32 @@ impl Folders {
     }
 }
 
+/// The kernel that the lab's machine boots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum HostKernel {
+    /// Debian's own, as it is
+    #[default]
+    Debian,
+    /// One whose KVM has the kernel half: `cargo xtask kernel build`
+    Seawall,
+}
+
+/// The same, ready.
+struct Booted {
+    image: PathBuf,
+    /// As `uname -r` says it.
+    release: String,
+}
+
 /// The lab, ready to boot.
 pub(crate) struct Lab {
-    folders: Folders,
+    pub(crate) folders: Folders,
     apt: Apt,
     qemu: PathBuf,
+    /// Debian's, and what comes with it: guests boot it in any case.
     kernel: Kernel,
-    toolchain: Toolchain,
+    booted: Booted,
+    pub(crate) toolchain: Toolchain,
 }
 
 impl Lab {
@@ -144,17 +181,23 @@ impl Lab {
     ///
     /// # Errors
     /// A step failed, or what it takes cannot be had here ([`Error::is_unavailable`]).
-    pub(crate) fn prepare() -> Result<Self> {
-        let target = root().join("target/lab");
-        let folders = Folders { logs: target.join("logs"), target };
-        files::create_folder(&folders.logs)?;
+    pub(crate) fn prepare(host_kernel: HostKernel) -> Result<Self> {
+        let folders = Folders::of_lab()?;
         let apt = Apt::new(folders.target.join("apt"));
-        let (qemu, kernel, toolchain) = folders.alone(|| {
+        let (qemu, kernel, toolchain, booted) = folders.alone(|| {
             let qemu = qemu::prepare(&folders, &apt)?;
             let kernel = kernel::prepare(&folders)?;
-            Ok((qemu, kernel, cross::prepare(&folders, &apt)?))
+            let toolchain = cross::prepare(&folders, &apt)?;
+            let booted = match host_kernel {
+                HostKernel::Debian => Booted { image: kernel.image.clone(), release: kernel.release.clone() },
+                HostKernel::Seawall => {
+                    let OwnKernel { image, release, .. } = crate::kernel::prepare(&apt)?;
+                    Booted { image, release }
+                }
+            };
+            Ok((qemu, kernel, toolchain, booted))
         })?;
-        Ok(Self { folders, apt, qemu, kernel, toolchain })
+        Ok(Self { folders, apt, qemu, kernel, booted, toolchain })
     }
 
     /// Boots and runs a command; its stdout goes to `output` as it comes, its stderr to ours.
@@ -182,7 +225,7 @@ impl Lab {
     }
 
     fn images(&self, initramfs: &Path) -> Images {
-        Images { qemu: self.qemu.clone(), kernel: self.kernel.image.clone(), initramfs: initramfs.to_owned() }
+        Images { qemu: self.qemu.clone(), kernel: self.booted.image.clone(), initramfs: initramfs.to_owned() }
     }
 
     fn initramfs(
@@ -242,7 +285,12 @@ fn size(text: &str) -> Option<(u16, u16)> {
 
 /// Runs what was asked for.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    match work(options) {
+    ended(work(options))
+}
+
+/// The exit code of a task, and on stderr why it is none of its own.
+pub(crate) fn ended(result: Result<u8>) -> ExitCode {
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error}");
@@ -257,7 +305,7 @@ fn work(options: &Options) -> Result<u8> {
     }
     let example = options.example.as_deref().map(example::find).transpose()?;
     let mut guests: Vec<Guest> = options.file.iter().map(|text| Guest::parse(text)).collect::<Result<_>>()?;
-    let lab = Lab::prepare()?;
+    let lab = Lab::prepare(options.kernel)?;
     let timeout = Duration::from_secs(options.timeout);
     if let Some(Run::Selftests) = options.run {
         return selftests::run(&lab, &options.machine, timeout);
@@ -283,7 +331,7 @@ fn work(options: &Options) -> Result<u8> {
     if let Some(Run::Contain(arguments)) = &options.run {
         return contain::run(&lab, options, &arguments.arguments, &programs, guests);
     }
-    eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.cpu);
+    eprintln!("lab: Linux {} on {}", lab.booted.release, options.machine.cpu);
     let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
 }

@@ -1,5 +1,6 @@
 //! What the lab is doing, on stderr: a spinner with the time on a terminal, plain lines otherwise.
 
+use std::cell::Cell;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::Command;
@@ -44,6 +45,31 @@ impl Step {
         }
     }
 
+    /// Runs a program that writes about so many lines, and says how much of them came, and how long the rest takes: on a
+    /// terminal all the time, else at each tenth.
+    ///
+    /// # Errors
+    /// As [`Step::run`].
+    pub(crate) fn run_counted(&self, command: &mut Command, log: &Path, lines: usize) -> Result<()> {
+        let (told, looked) = (Cell::new(0), Cell::new(Instant::now()));
+        let start = Instant::now();
+        let note = |text: &str| {
+            if looked.get().elapsed() < LOOK_EVERY {
+                return;
+            }
+            looked.set(Instant::now());
+            let came = std::fs::read_to_string(log).map_or(0, |log| log.lines().count());
+            let percent = (100 * came / lines.max(1)).min(99);
+            let left = left(start.elapsed(), percent);
+            self.note(&format!("{percent} %{left}: {text}"));
+            if self.spinner.is_none() && percent / 10 > told.get() {
+                told.set(percent / 10);
+                eprintln!("lab: {}: {percent} %{left}", self.name);
+            }
+        };
+        process::run(command, log, &note).map_err(|error| Error::failed(format!("{}: {error}", self.name)))
+    }
+
     /// Says that it is done.
     pub(crate) fn done(self, note: &str) {
         if let Some(spinner) = &self.spinner {
@@ -63,6 +89,18 @@ impl Step {
     }
 }
 
+/// How often the log of a long program is counted.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The time that is left, if there is anything to tell it by.
+fn left(elapsed: Duration, percent: usize) -> String {
+    if percent < 3 {
+        return String::new();
+    }
+    let seconds = elapsed.as_secs() * (100 - percent as u64) / percent as u64;
+    if seconds < 60 { format!(", {seconds} s left") } else { format!(", {} min left", seconds.div_ceil(60)) }
+}
+
 impl Drop for Step {
     fn drop(&mut self) {
         if let Some(spinner) = &self.spinner {
@@ -75,6 +113,13 @@ impl Drop for Step {
 mod tests {
     use super::super::files;
     use super::*;
+
+    #[test]
+    fn the_time_left_is_told_once_there_is_something_to_tell_it_by() {
+        assert_eq!(left(Duration::from_secs(10), 2), "");
+        assert_eq!(left(Duration::from_secs(90), 50), ", 2 min left");
+        assert_eq!(left(Duration::from_secs(90), 90), ", 10 s left");
+    }
 
     #[test]
     fn a_program_that_fails_is_told_with_the_end_of_its_output() {

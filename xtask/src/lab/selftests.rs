@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::apt::{Apt, Candidate};
+use super::apt::Apt;
 use super::cache::Cached;
 use super::error::{Error, Result};
 use super::initramfs::Guest;
 use super::machine::{Ended, Machine};
 use super::progress::{Step, indented};
+use super::source::{Parts, Source};
 use super::{Folders, Lab, UNAVAILABLE, files, host, preload};
 
 /// A test in the lab's /bin.
@@ -75,12 +76,27 @@ impl Counts {
 
 /// Runs all. The last line is `N passed, N failed, N skipped`. The exit code is 1 if one failed, 77 if one was skipped.
 pub(crate) fn run(lab: &Lab, machine: &Machine, timeout: Duration) -> Result<u8> {
+    some(lab, machine, timeout, &[&OF_LINUX, &OURS], &|_| true)
+}
+
+/// Linux's alone, without the library: what a kernel of another making must pass as well.
+pub(crate) fn run_of_linux(lab: &Lab, machine: &Machine, timeout: Duration) -> Result<u8> {
+    some(lab, machine, timeout, &[&OF_LINUX], &|way| way.environment.is_empty())
+}
+
+fn some(
+    lab: &Lab,
+    machine: &Machine,
+    timeout: Duration,
+    suites: &[&[Test]],
+    wanted: &dyn Fn(&Way) -> bool,
+) -> Result<u8> {
     let mut counts = Counts::default();
     let preload = preload::prepare(lab);
     let of_linux = preload.as_ref().map_err(Error::clone).and_then(|_| prepare(lab));
-    for (tests, programs) in [(&OF_LINUX[..], &of_linux), (&OURS[..], &preload)] {
-        for test in tests {
-            for way in test.ways {
+    for (tests, programs) in suites.iter().zip([&of_linux, &preload]) {
+        for test in *tests {
+            for way in test.ways.iter().filter(|way| wanted(way)) {
                 let name = format!("{}{}", test.name, way.about);
                 match (&preload, programs) {
                     (Ok(shared), Ok(own)) => {
@@ -168,18 +184,10 @@ fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
 
 fn build(folder: &Path, folders: &Folders, apt: &Apt, release: &str) -> Result<()> {
     let step = Step::begin("source of Linux's selftests (160 MB)");
-    let (name, package) = source_package(release, apt)?;
-    let unpacked = folder.join("package");
-    apt.unpack(&step, &package, &unpacked)?;
+    let package = Source::of(release, apt)?;
     let source = folder.join("linux");
-    files::create_folder(&source)?;
-    let mut tar = Command::new("tar");
-    tar.arg("-xJf").arg(unpacked.join("usr/src").join(format!("{name}.tar.xz")));
-    tar.arg("-C").arg(&source).arg("--strip-components=1");
-    tar.args(PARTS.iter().map(|part| format!("{name}/{part}")));
-    step.run(&mut tar, &folders.logs.join("selftests-unpack.log"))?;
-    files::remove_folder(&unpacked)?;
-    step.done(&package);
+    package.unpack(&step, apt, folders, &Parts::These(&PARTS), &source)?;
+    step.done(&package.package());
 
     let step = Step::begin("Linux's selftests");
     let make = |place: &Path, goals: &[String]| {
@@ -200,28 +208,6 @@ fn build(folder: &Path, folders: &Folders, apt: &Apt, release: &str) -> Result<(
     files::remove_folder(&source)
 }
 
-/// The package with the source of a kernel: its name, and as apt wants it, of the very version if it is there.
-fn source_package(release: &str, apt: &Apt) -> Result<(String, String)> {
-    let mut numbers = release.split('.');
-    let series = format!("{}.{}", numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    let name = format!("linux-source-{series}");
-    let candidates = apt.versions(&name)?;
-    let version = closest(&candidates, release).ok_or_else(|| {
-        Error::unavailable(format!("no package {name} on the mirror"))
-            .advise("remove target/lab/kernel, so that a kernel is taken whose source is there")
-    })?;
-    Ok((name.clone(), format!("{name}={version}")))
-}
-
-/// The candidate of a kernel's version (7.2.12 of `7.2.12+deb13-cloud-arm64`), else apt's first.
-fn closest<'a>(candidates: &'a [Candidate], release: &str) -> Option<&'a str> {
-    let version = release.split('+').next().unwrap_or_default();
-    let of_kernel = |candidate: &&Candidate| {
-        candidate.version.strip_prefix(version).is_some_and(|rest| rest.starts_with(['-', '~']))
-    };
-    candidates.iter().find(of_kernel).or(candidates.first()).map(|candidate| candidate.version.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,15 +216,6 @@ mod tests {
     fn a_test_that_was_skipped_is_told_by_the_exit_code_unless_another_failed() {
         let code = |failed, skipped| Counts { passed: 4, failed, skipped }.code();
         assert_eq!((code(0, 0), code(0, 1), code(1, 1)), (0, 77, 1));
-    }
-
-    #[test]
-    fn the_source_is_that_of_the_kernel_if_it_is_still_there() {
-        let candidates = ["7.2.12-1~bpo13+1", "7.2.1-1~bpo13+1"]
-            .map(|version| Candidate { package: "linux-source-7.2".into(), version: version.into() });
-        assert_eq!(closest(&candidates, "7.2.1+deb13-cloud-arm64"), Some("7.2.1-1~bpo13+1"));
-        assert_eq!(closest(&candidates, "7.2.9+deb13-cloud-arm64"), Some("7.2.12-1~bpo13+1"));
-        assert_eq!(closest(&[], "7.2.9+deb13-cloud-arm64"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use seawall_arm::sysreg;
 use seawall_events::wire::{VCPU_EVENTS_SIZE, system_reg_id};
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Delivery, Exit, Inject, KvmVcpu as _, Vcpu as _, VcpuTraits};
-use seawall_kvm::{Bytes as _, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm, VmConfig};
+use seawall_kvm::{Bytes as _, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm, VmConfig, Way};
 use seawall_lab_machine::{PoisonRegister, hole, physical_address, set_events_unreadable};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
@@ -36,6 +36,8 @@ pub(super) struct Host {
     poison: Poison,
     hwpoison: Result<(), String>,
     cpu: Cpu,
+    /// The kernel speaks the extended ABI itself.
+    is_native: bool,
 }
 
 /// The features of a vCPU.
@@ -67,7 +69,8 @@ impl Host {
             Ok(_) => Err("this kernel has no KVM_CAP_ARM_SEA_TO_USER; expected Linux 6.19 or newer".into()),
             Err(error) => Err(error.to_string()),
         };
-        Ok(Self { hwpoison: can_hwpoison(&vm), kvm, poison, cpu })
+        let is_native = kvm.way()? != Way::Assisted;
+        Ok(Self { hwpoison: can_hwpoison(&vm), kvm, poison, cpu, is_native })
     }
 }
 
@@ -135,7 +138,7 @@ impl Backend for Host {
                 extension(KVM_CAP_ARM_EL2),
                 "no nested virtualisation; expected FEAT_NV2 and kvm-arm.mode=nested (lab: --cpu max)",
             ),
-            Capability::RouteToEl2 => Err("not tried: Linux 7.2 does not do it soundly".into()),
+            Capability::RouteToEl2 => either(self.is_native, "not tried: Linux 7.2 does not do it soundly"),
             Capability::Poison => self.poison.as_ref().map(|_| ()).map_err(Clone::clone),
             Capability::PoisonAbortsStores | Capability::PoisonKeepsStores => {
                 Err("the lab's bad lines drop what is stored to them".into())

@@ -7,22 +7,43 @@ use std::fmt;
 pub(crate) enum Abi {
     /// The kernel's own, without the library.
     Mainline,
-    /// The proposal's; the offset of `ext_abt_esr`.
-    Extended { esr: usize },
+    /// The proposal's; the offset of `ext_abt_esr`, and who speaks it.
+    Extended { esr: usize, by: By },
 }
 
-pub(crate) const POSTED: Abi = Abi::Extended { esr: 16 };
-pub(crate) const TRAILING: Abi = Abi::Extended { esr: 56 };
+/// Who has the extended ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// libseawall_preload.so, over a stock kernel.
+    Preload,
+    /// The kernel itself.
+    Kernel,
+}
+
+/// Where the two layouts have `ext_abt_esr`.
+const POSTED: usize = 16;
+const TRAILING: usize = 56;
 
 impl Abi {
-    pub(crate) fn of_environment() -> Result<Self, String> {
+    /// By the first argument: `native-posted` or `native-trailing`; without one, by the library that is loaded.
+    pub(crate) fn expected(argument: Option<&str>) -> Result<Self, String> {
+        match argument {
+            None => Self::of_environment(),
+            Some("native-posted") => Ok(Self::Extended { esr: POSTED, by: By::Kernel }),
+            Some("native-trailing") => Ok(Self::Extended { esr: TRAILING, by: By::Kernel }),
+            Some(other) => Err(format!("expected native-posted, native-trailing or cost, got {other:?}")),
+        }
+    }
+
+    fn of_environment() -> Result<Self, String> {
         let is_loaded =
             std::env::var("LD_PRELOAD").is_ok_and(|value| value.contains("libseawall_preload.so"));
         let layout = std::env::var("SEAWALL_LAYOUT").unwrap_or_else(|_| "posted".into());
+        let extended = |esr| Ok(Self::Extended { esr, by: By::Preload });
         match (is_loaded, layout.as_str()) {
             (false, _) => Ok(Self::Mainline),
-            (true, "posted") => Ok(POSTED),
-            (true, "trailing") => Ok(TRAILING),
+            (true, "posted") => extended(POSTED),
+            (true, "trailing") => extended(TRAILING),
             (true, other) => Err(format!("expected SEAWALL_LAYOUT=posted or =trailing, got {other:?}")),
         }
     }
@@ -31,7 +52,7 @@ impl Abi {
     pub(crate) fn esr(self) -> usize {
         match self {
             Self::Mainline => 16,
-            Self::Extended { esr } => esr,
+            Self::Extended { esr, .. } => esr,
         }
     }
 
@@ -39,7 +60,7 @@ impl Abi {
     pub(crate) fn reserved(self) -> std::ops::Range<usize> {
         match self {
             Self::Mainline => 16..64,
-            POSTED => 24..64,
+            Self::Extended { esr: POSTED, .. } => 24..64,
             Self::Extended { .. } => 16..56,
         }
     }
@@ -47,15 +68,24 @@ impl Abi {
     pub(crate) fn is_extended(self) -> bool {
         self != Self::Mainline
     }
+
+    /// Whether the kernel itself is to speak it.
+    pub(crate) fn is_native(self) -> bool {
+        matches!(self, Self::Extended { by: By::Kernel, .. })
+    }
 }
 
 impl fmt::Display for Abi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match *self {
-            Self::Mainline => "mainline's results (no library is loaded)",
-            POSTED => "the proposal's results, ext_abt_esr at 16",
-            Self::Extended { .. } => "the proposal's results, ext_abt_esr at 56",
-        })
+        match *self {
+            Self::Mainline => f.write_str("mainline's results (no library is loaded)"),
+            Self::Extended { esr, by: By::Preload } => {
+                write!(f, "the proposal's results, ext_abt_esr at {esr}")
+            }
+            Self::Extended { esr, by: By::Kernel } => {
+                write!(f, "the proposal's results from the kernel itself, ext_abt_esr at {esr}")
+            }
+        }
     }
 }
 

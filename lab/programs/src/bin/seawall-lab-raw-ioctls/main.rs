@@ -7,12 +7,20 @@
 //! LD_PRELOAD=/lib/libseawall_preload.so SEAWALL_LAYOUT=trailing seawall-lab-raw-ioctls
 //! ```
 //!
-//! These variables tell it which results to expect. It ends with `N passed, N failed, N skipped`.
+//! These variables tell it which results to expect. For a kernel that speaks the proposal's ABI itself an argument does:
+//!
+//! ```sh
+//! seawall-lab-raw-ioctls native-posted        # or native-trailing
+//! ```
+//!
+//! It ends with `N passed, N failed, N skipped`. `seawall-lab-raw-ioctls cost` prints the cost of the two ioctls instead.
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod bytes;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod calls;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod cost;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod guests;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
@@ -29,7 +37,11 @@ mod vcpu;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn main() -> std::process::ExitCode {
-    let abi = match bytes::Abi::of_environment() {
+    let argument = std::env::args().nth(1);
+    if argument.as_deref() == Some("cost") {
+        return cost::print();
+    }
+    let abi = match bytes::Abi::expected(argument.as_deref()) {
         Ok(abi) => abi,
         Err(wrong) => {
             eprintln!("seawall-lab-raw-ioctls: {wrong}");

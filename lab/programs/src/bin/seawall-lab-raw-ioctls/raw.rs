@@ -1,7 +1,7 @@
 //! The system calls, and all `unsafe` of this program.
 
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::time::Instant;
 
 pub(crate) const KVM_GET_API_VERSION: u32 = 0xae00;
@@ -132,13 +132,18 @@ pub(crate) fn set_events_in_child(fd: RawFd, bytes: &[u8; 64]) -> Answer {
     }
 }
 
-/// Duplicates `fd` to this number, and closes the descriptor that had it.
+/// Duplicates `fd` to this number, which is free.
 pub(crate) fn duplicate_to(fd: &OwnedFd, number: RawFd) -> Result<OwnedFd, i32> {
-    // SAFETY: dup2 takes numbers; the caller has given up the old descriptor.
-    match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
+    // SAFETY: dup2 takes numbers; the caller closed the one that was there.
+    owned(match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         -1 => Err(errno()),
-        fd => owned(Ok(fd)),
-    }
+        fd => Ok(fd),
+    })
+}
+
+/// Duplicates `fd` to the number of another descriptor, which is closed in the same step.
+pub(crate) fn replace(fd: &OwnedFd, other: OwnedFd) -> Result<OwnedFd, i32> {
+    duplicate_to(fd, other.into_raw_fd())
 }
 
 /// Pages of this process.
