@@ -62,3 +62,6 @@ mod events;
 #[cfg(all(not(test), target_os = "linux", target_arch = "aarch64", target_env = "gnu"))]
 #[allow(unsafe_code)]
 mod hook;
+#[cfg(all(not(test), target_os = "linux", target_arch = "aarch64", target_env = "gnu"))]
+#[allow(unsafe_code)]
+mod vcpu_events;
