@@ -89,6 +89,11 @@ impl<C: Calls> Wrap<C> {
         }
     }
 
+    /// The functions behind ours.
+    pub const fn calls(&self) -> &C {
+        &self.calls
+    }
+
     /// From now on errors are contained: once, and before the VMM makes a VM or filters its threads. `handler` is SIGBUS's, and
     /// does no more than [`Wrap::on_sigbus`].
     ///

@@ -18,11 +18,12 @@ struct Binary {
 }
 
 /// What the lab is used with: the command, the differential test, the containment with its victims. Static.
-const BINARIES: [Binary; 4] = [
+const BINARIES: [Binary; 5] = [
     Binary { package: "seawall-cli", name: "seawall" },
     Binary { package: "seawall-lab", name: "seawall-lab-diff" },
     Binary { package: "seawall-lab", name: "seawall-lab-contain" },
     Binary { package: "seawall-lab", name: "seawall-lab-victim" },
+    Binary { package: "seawall-lab", name: "seawall-lab-wrap" },
 ];
 /// Its times are those of the code as it is shipped.
 const BENCH: Binary = Binary { package: "seawall-lab", name: "seawall-lab-bench" };
