@@ -30,6 +30,30 @@ pub enum WrapScenario {
     WrappedSmp,
     /// a dry run ends as without, and reports
     WrappedDry,
+    /// the host knows the page to be bad (MADV_HWPOISON): contained before QEMU's own handler
+    QemuSigbus,
+    /// --sigbus vmm without ras=on: QEMU's own handler ends QEMU, as it does without `seawall wrap`
+    QemuOwn,
+    /// QEMU's sandbox, a filter on all threads: contained
+    QemuSandbox,
+    /// the guest's exception vectors go bad: a storm ends with the reason, and QEMU stops the guest
+    QemuStorm,
+    /// 4 vCPUs: a reset, and memory plugged in and out while the guest runs; then memory goes bad: contained
+    QemuReset,
+    /// the guest goes to a file and comes back in another QEMU; then memory goes bad: contained
+    QemuMigrate,
+    /// QEMU is killed after an error: the ledger lists the page, and the next QEMU starts
+    QemuKilled,
+    /// a small VMM whose vCPU's thread may not read registers: SEA exits and SIGBUS are contained
+    Small,
+    /// the same, ten thousand errors: each contained, no memory and no file stays
+    SmallMany,
+    /// the same, a thousand VMs in one process under load, each with an error: nothing is lost
+    SmallVms,
+    /// programs and options that cannot be wrapped are refused by name, each with its exit code
+    Refused,
+    /// exits in a second, with and without `seawall wrap` in turn
+    Cost,
 }
 
 impl WrapScenario {
@@ -54,5 +78,32 @@ impl Wrap {
             let _ = writeln!(list, "{:<14} {about}", value.get_name());
             list
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn scenarios_are_run_in_the_tables_order_and_all_of_them_unless_some_are_named() {
+        let named = |words: &[&str]| -> Vec<String> {
+            let words = ["seawall-lab-wrap"].iter().chain(words);
+            Wrap::try_parse_from(words).expect("scenarios").scenarios().map(WrapScenario::name).collect()
+        };
+        assert_eq!(named(&["small", "bare"]), ["bare", "small"]);
+        assert_eq!(named(&[]).len(), Wrap::list().lines().count());
+    }
+
+    /// The table of lab/README.md says more of each.
+    #[test]
+    fn the_readme_has_a_row_for_each_scenario_in_the_same_order() {
+        let readme = include_str!("../../../README.md");
+        let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let rows = rows.map(|(name, _)| name.to_owned());
+        let scenarios: Vec<String> = WrapScenario::value_variants().iter().map(|it| it.name()).collect();
+        assert_eq!(rows.filter(|name| scenarios.contains(name)).collect::<Vec<_>>(), scenarios);
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod lines;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod monitor;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod qemu;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod ram;

@@ -18,8 +18,6 @@ pub(crate) struct Setup {
     /// The options of `seawall wrap`; without any it is not there.
     pub(crate) wrap: Option<Vec<String>>,
     pub(crate) cpus: u32,
-    /// Behind `-M virt,gic-version=3,memory-backend=ram`.
-    pub(crate) machine: String,
     /// For the guest's kernel.
     pub(crate) words: String,
     /// More options of QEMU's.
@@ -31,7 +29,6 @@ impl Setup {
         Self {
             wrap: wrap.map(|words| words.iter().map(ToString::to_string).collect()),
             cpus: 1,
-            machine: String::new(),
             words: String::new(),
             options: Vec::new(),
         }
@@ -56,9 +53,8 @@ impl Setup {
         };
         let backend =
             format!("memory-backend-file,id=ram,size={MEMORY},mem-path={},share=on", ram.path().display());
-        let machine = format!("virt,gic-version=3,memory-backend=ram{}", self.machine);
         command
-            .args(["-accel", "kvm", "-cpu", "host", "-M", &machine, "-object", &backend])
+            .args(["-accel", "kvm", "-cpu", "host", "-M", "virt,gic-version=3,memory-backend=ram", "-object", &backend])
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M,maxmem=2G,slots=4", MEMORY >> 20)])
             .args(["-nodefaults", "-nic", "none", "-display", "none", "-serial", "stdio"])
             .args(["-kernel", "/guest/vmlinuz", "-initrd", "/guest/initrd", "-append"])
@@ -118,6 +114,12 @@ impl Qemu {
             std::thread::sleep(Duration::from_millis(20));
         }
         Err("QEMU did not end".to_owned())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) -> Result<(), String> {
+        self.child.kill().map_err(text)?;
+        self.wait().map(drop)
     }
 
     /// For whoever has to find out why a scenario failed.

@@ -1,6 +1,9 @@
 //! The scenarios: a row of the table each.
 
 mod live;
+mod qemus;
+mod refused;
+mod small;
 
 use std::time::Instant;
 
@@ -14,6 +17,18 @@ fn judged(scenario: WrapScenario, said: &Transcript) -> Verdict {
         WrapScenario::Wrapped => live::wrapped(1, said),
         WrapScenario::WrappedSmp => live::wrapped(2, said),
         WrapScenario::WrappedDry => live::dry_run(said),
+        WrapScenario::QemuSigbus => live::sigbus(said),
+        WrapScenario::QemuOwn => live::own_handler(said),
+        WrapScenario::QemuSandbox => live::sandbox(said),
+        WrapScenario::QemuStorm => live::storm(said),
+        WrapScenario::QemuReset => qemus::reset(said),
+        WrapScenario::QemuMigrate => qemus::migrate(said),
+        WrapScenario::QemuKilled => qemus::killed(said),
+        WrapScenario::Small => small::loads(said),
+        WrapScenario::SmallMany => small::many(said),
+        WrapScenario::SmallVms => small::vms(said),
+        WrapScenario::Refused => refused::run(said),
+        WrapScenario::Cost => small::cost(said),
     }
 }
 
