@@ -21,17 +21,15 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) const fn new() -> Self {
-        Self {
-            kept: [const { [const { AtomicU64::new(0) }; WORDS] }; KEPT],
-            current: AtomicUsize::new(0),
-        }
+        Self { kept: [const { [const { AtomicU64::new(0) }; WORDS] }; KEPT], current: AtomicUsize::new(0) }
     }
 
     /// The VMM's, as it registered it.
     pub(crate) fn get(&self) -> libc::sigaction {
         let kept = self.kept.get(self.current.load(Ordering::Acquire) % KEPT);
-        let words: [u64; WORDS] =
-            std::array::from_fn(|n| kept.and_then(|kept| kept.get(n)).map_or(0, |word| word.load(Ordering::Relaxed)));
+        let words: [u64; WORDS] = std::array::from_fn(|n| {
+            kept.and_then(|kept| kept.get(n)).map_or(0, |word| word.load(Ordering::Relaxed))
+        });
         // SAFETY: these are the words of a sigaction, or zeroes: the default, with an empty mask.
         unsafe { std::mem::transmute::<[u64; WORDS], libc::sigaction>(words) }
     }
@@ -139,7 +137,9 @@ mod tests {
         // SAFETY: zeroes are a siginfo_t.
         let mut info: siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: as the kernel would call it; the handler looks at the number alone.
-        unsafe { chain.pass_on((libc::SIGBUS, &raw mut info, std::ptr::null_mut()), || panic!("not called")) };
+        unsafe {
+            chain.pass_on((libc::SIGBUS, &raw mut info, std::ptr::null_mut()), || panic!("not called"))
+        };
         assert_eq!(CALLED.load(Ordering::Relaxed), libc::SIGBUS as usize);
         assert_eq!(chain.get().sa_sigaction, libc::SIG_DFL);
     }

@@ -7,8 +7,8 @@
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-use seawall_host::sigbus::Signal;
 use seawall_events::SeaExit;
+use seawall_host::sigbus::Signal;
 
 use crate::calls::errno;
 use crate::files::VmId;
@@ -102,8 +102,7 @@ impl Desk {
         if !self.is_open() {
             return Answered::NOBODY;
         }
-        let request =
-            Request { next: AtomicPtr::new(ptr::null_mut()), state: AtomicU32::new(ASKED), what };
+        let request = Request { next: AtomicPtr::new(ptr::null_mut()), state: AtomicU32::new(ASKED), what };
         let pointer = ptr::from_ref(&request).cast_mut();
         let push = |head| {
             request.next.store(head, Ordering::Relaxed);

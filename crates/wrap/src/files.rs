@@ -9,9 +9,7 @@ use std::{ptr, slice};
 
 use seawall::Source;
 use seawall_events::SeaExit;
-use seawall_events::wire::{
-    ArmSea, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_RUN_EXIT_REASON, KVM_RUN_UNION,
-};
+use seawall_events::wire::{ArmSea, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_RUN_EXIT_REASON, KVM_RUN_UNION};
 use zerocopy::FromBytes as _;
 
 /// Descriptors from here on are not known. The kernel gives the lowest that is free.
@@ -82,9 +80,8 @@ impl Files {
     pub(crate) fn add_vm(&self, fd: c_int) -> Option<VmId> {
         self.remove(fd);
         let file = self.file(fd)?;
-        let is_free = |vm: &Vm| {
-            vm.references.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        };
+        let is_free =
+            |vm: &Vm| vm.references.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         let place = self.vms.iter().position(is_free)?;
         let vm = self.vms.get(place)?;
         vm.flags.store(0, Ordering::Relaxed);

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use seawall_host::seccomp::{
-    CONTAIN_SIGBUS, INSTALL, RUNTIME, Rule, TELL, WRITE_LEDGER, allow,
-};
+use seawall_host::seccomp::{CONTAIN_SIGBUS, INSTALL, RUNTIME, Rule, TELL, WRITE_LEDGER, allow};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 /// A `set*id` of a process is one of each thread, by a signal of the C library's: setpriv(1), QEMU's `-run-with user`.
@@ -24,7 +22,9 @@ pub(crate) fn needed() -> impl Iterator<Item = Rule> {
     // SIGBUS's handler is there before.
     let rules = steps.into_iter().flat_map(|step| step.rules).filter(|rule| rule.name != "rt_sigaction");
     let mut seen: Vec<Rule> = Vec::new();
-    for rule in RUNTIME.iter().chain(rules).chain(WRITE_LEDGER.rules.iter().filter(|rule| rule.name == "write")) {
+    for rule in
+        RUNTIME.iter().chain(rules).chain(WRITE_LEDGER.rules.iter().filter(|rule| rule.name == "write"))
+    {
         // The exit of a thread that never ends, and what glibc does not call on it.
         let is_idle = matches!(rule.name, "exit" | "sigaltstack" | "brk");
         if !is_idle && !seen.contains(rule) {
@@ -44,7 +44,8 @@ pub(crate) fn program() -> Result<BpfProgram, String> {
     let identity = IDENTITY.map(|(call, name)| Rule { call, name, purpose: None, arguments: &[] });
     let rules = RUNTIME.iter().chain(steps.into_iter().flat_map(|step| step.rules)).chain(&identity);
     allow(&mut filter, rules).map_err(|error| error.to_string())?;
-    let arch = std::env::consts::ARCH.try_into().map_err(|error: seccompiler::BackendError| error.to_string())?;
+    let arch =
+        std::env::consts::ARCH.try_into().map_err(|error: seccompiler::BackendError| error.to_string())?;
     let otherwise = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(filter, otherwise, SeccompAction::Allow, arch);
     filter.and_then(BpfProgram::try_from).map_err(|error| error.to_string())
@@ -73,6 +74,17 @@ mod tests {
         }
         let execve = Rule { call: libc::SYS_execve, name: "execve", purpose: None, arguments: &[] };
         assert!(!allows(&program, &execve));
+    }
+
+    #[test]
+    fn the_page_for_operators_names_what_is_needed() {
+        let page = include_str!("../../../docs/wrap.md");
+        for rule in needed() {
+            assert!(page.contains(&format!("`{}`", rule.name)), "{rule}");
+            let named =
+                rule.purpose.filter(|purpose| purpose.starts_with("KVM_") || purpose.starts_with("MADV_"));
+            assert!(named.is_none_or(|purpose| page.contains(&format!("`{purpose}`"))), "{rule}");
+        }
     }
 
     #[test]

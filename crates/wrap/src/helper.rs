@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use seawall::{
-    Action, AddressMap, Contained, ContainError, Containment, Host as _, HostKnows, LinuxHost, Now, Source,
+    Action, AddressMap, ContainError, Contained, Containment, Host as _, HostKnows, LinuxHost, Now, Source,
 };
 use seawall_events::SeaExit;
 use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_ENABLE_CAP, VCPU_EVENTS_SIZE};
@@ -45,7 +45,8 @@ struct Guest {
 
 impl<C: Calls> Helper<C> {
     pub(crate) fn new(wrap: &'static Wrap<C>, settings: Settings, reporter: Reporter) -> Self {
-        let filter = filter::program().inspect_err(|error| say(format_args!("no filter of its own: {error}")));
+        let filter =
+            filter::program().inspect_err(|error| say(format_args!("no filter of its own: {error}")));
         Self {
             wrap,
             settings,
@@ -65,7 +66,10 @@ impl<C: Calls> Helper<C> {
                 let served = catch_unwind(AssertUnwindSafe(|| self.serve(what, answer)));
                 if let Err(panic) = served {
                     self.vms.clear();
-                    say(format_args!("a mistake of Seawall's: {}; this error is left to the VMM", words(&*panic)));
+                    say(format_args!(
+                        "a mistake of Seawall's: {}; this error is left to the VMM",
+                        words(&*panic)
+                    ));
                 }
             });
         }
@@ -116,10 +120,15 @@ impl<C: Calls> Helper<C> {
     fn new_vm(&mut self, fd: i32, vm: VmId) {
         self.vms.retain(|place, _| *place != vm.place);
         // SAFETY: it takes a number.
-        let has = unsafe { ask(&self.wrap.calls, fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SEA_TO_USER as *mut _) };
+        let has =
+            unsafe { ask(&self.wrap.calls, fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SEA_TO_USER as *mut _) };
         let failure = match has {
-            Ok(0) => Some("this kernel has no KVM_CAP_ARM_SEA_TO_USER; expected Linux 6.19 or newer".to_owned()),
-            Ok(_) => self.enable(fd).err().map(|error| format!("KVM_CAP_ARM_SEA_TO_USER was refused: {error}")),
+            Ok(0) => {
+                Some("this kernel has no KVM_CAP_ARM_SEA_TO_USER; expected Linux 6.19 or newer".to_owned())
+            }
+            Ok(_) => {
+                self.enable(fd).err().map(|error| format!("KVM_CAP_ARM_SEA_TO_USER was refused: {error}"))
+            }
             Err(error) => Some(format!("KVM_CHECK_EXTENSION failed: {error}")),
         };
         if let Some(failure) = failure {

@@ -49,9 +49,8 @@ impl Slots {
         if region.size == 0 {
             return true;
         }
-        let take = |slot: &&Slot| {
-            slot.key.compare_exchange(0, key, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        };
+        let take =
+            |slot: &&Slot| slot.key.compare_exchange(0, key, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         let slot = self.0.iter().find(take);
         slot.map(|slot| slot.write(key, region)).is_some()
     }
@@ -135,8 +134,7 @@ mod tests {
         assert!(SLOTS.set(A, 1, region(0x8000_0000, 0x9000_0000, 0x1000)));
         assert!(SLOTS.set(B, 0, region(0x4000_0000, 0x1000_0000, 0x1000)));
         assert!(SLOTS.set(A, 0, region(0x5000_0000, 0x7000_0000, 0x2000)));
-        let expected =
-            [region(0x5000_0000, 0x7000_0000, 0x2000), region(0x8000_0000, 0x9000_0000, 0x1000)];
+        let expected = [region(0x5000_0000, 0x7000_0000, 0x2000), region(0x8000_0000, 0x9000_0000, 0x1000)];
         assert_eq!(SLOTS.map(A), map(expected));
         assert!(SLOTS.set(A, 1, region(0x8000_0000, 0, 0)) && SLOTS.set(A, 9, region(0, 0, 0)));
         assert_eq!(SLOTS.map(A), map([expected[0]]));

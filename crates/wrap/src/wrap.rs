@@ -217,7 +217,10 @@ impl<C: Calls> Wrap<C> {
             let Some(vcpu) = vcpu else { return result };
             let Some(Source::Sea(exit)) = vcpu.sea() else {
                 if !vcpu.is_mapped() {
-                    self.say_once(Once::Mapping, "a vCPU's struct kvm_run was not mapped by mmap(): its SEA exits are left to the VMM");
+                    self.say_once(
+                        Once::Mapping,
+                        "a vCPU's struct kvm_run was not mapped by mmap(): its SEA exits are left to the VMM",
+                    );
                 }
                 return result;
             };

@@ -41,11 +41,7 @@ impl Report {
 ///
 /// # Errors
 /// What was expected, and what came.
-pub fn expect<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    got: &T,
-    expected: &T,
-) -> Result<(), String> {
+pub fn expect<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, expected: &T) -> Result<(), String> {
     if got == expected {
         return Ok(());
     }

@@ -15,7 +15,9 @@ pub(crate) const DEVICE: u64 = 0x0900_0000;
 std::arch::global_asm!(
     ".pushsection .rodata.small_guest, \"a\", %progbits",
     ".balign 4096",
-    "small_guest:",
+    ".global seawall_lab_small_guest",
+    ".hidden seawall_lab_small_guest",
+    "seawall_lab_small_guest:",
     "adr x0, 3f",
     "msr vbar_el1, x0",
     "isb",
@@ -38,18 +40,20 @@ std::arch::global_asm!(
     "msr elr_el1, x5",
     "eret",
     ".balign 4096",
-    "small_guest_end:",
+    ".global seawall_lab_small_guest_end",
+    ".hidden seawall_lab_small_guest_end",
+    "seawall_lab_small_guest_end:",
     ".popsection",
 );
 
 unsafe extern "C" {
-    static small_guest: u8;
-    static small_guest_end: u8;
+    static seawall_lab_small_guest: u8;
+    static seawall_lab_small_guest_end: u8;
 }
 
 /// Its bytes, for the beginning of its memory.
 pub(crate) fn program() -> &'static [u8] {
-    let (start, end) = (&raw const small_guest, &raw const small_guest_end);
+    let (start, end) = (&raw const seawall_lab_small_guest, &raw const seawall_lab_small_guest_end);
     // SAFETY: both are labels around constant bytes of this program.
     unsafe { slice::from_raw_parts(start, end.offset_from(start) as usize) }
 }

@@ -146,17 +146,15 @@ fn filter() -> Result<BpfProgram> {
     Ok(SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?.try_into()?)
 }
 
-/// On a thread of its own, under the filter.
-fn run_filtered(mut vcpu: VcpuFd, loads: Loads) -> Result<(u64, u64)> {
+/// On a thread of its own, under the filter. The vCPU is given back: `close` is none of that thread's calls.
+fn run_filtered(mut vcpu: VcpuFd, loads: Loads) -> Result<(VcpuFd, (u64, u64))> {
     let filter = filter()?;
     let thread = thread::spawn(move || {
         seccompiler::apply_filter(&filter)?;
         let done = run(&mut vcpu, loads)?;
-        // Its mapping goes with it, and its file: `close` is none of the thread's calls.
         Ok::<_, Box<dyn Error + Send + Sync>>((vcpu, done))
     });
-    let (_vcpu, done) = thread.join().map_err(|_| "the vCPU's thread panicked")??;
-    Ok(done)
+    thread.join().map_err(|_| "the vCPU's thread panicked")?
 }
 
 /// Open files, and KiB in memory.
@@ -198,7 +196,7 @@ pub(crate) fn work(words: &[String]) -> Result<()> {
             };
             let (_vm, vcpu) = boot(&kvm, &memory)?;
             tell_resources()?;
-            let (good, bad) = run_filtered(vcpu, loads)?;
+            let (_vcpu, (good, bad)) = run_filtered(vcpu, loads)?;
             tell_resources()?;
             println!("{good} loaded, {bad} aborted");
         }
@@ -211,7 +209,7 @@ pub(crate) fn work(words: &[String]) -> Result<()> {
                     tell_resources()?;
                 }
                 let (_vm, vcpu) = boot(&kvm, &memory)?;
-                let done = run_filtered(vcpu, loads)?;
+                let (_vcpu, done) = run_filtered(vcpu, loads)?;
                 (good, bad) = (good + done.0, bad + done.1);
             }
             tell_resources()?;

@@ -72,6 +72,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::lab("lab", "real KVM in the lab: unit tests, conformance", lab),
     Step::lab("lab-diff", "the model against the real kernel, a fixed seed", lab_diff),
     Step::lab("lab-contain", "memory errors under Debian guests on real KVM, contained", lab_contain),
+    Step::lab("lab-wrap", "memory errors under Debian's QEMU as it is, by `seawall wrap`", lab_wrap),
     Step::lab("selftests", "Linux's own selftests of external aborts", lab_selftests),
     Step::host("miri", "no undefined behaviour in arm and events", miri),
     Step::host("fuzz", "each fuzz target for some seconds", fuzz),
@@ -123,6 +124,7 @@ fn packages() -> Plan {
         "seawall-hostile",
         "seawall-kernel-fit",
         "seawall-lab",
+        "seawall-lab-small-vmm",
         "seawall-model",
         "seawall-preload",
     ];
@@ -230,6 +232,10 @@ fn lab_diff() -> Plan {
 
 fn lab_contain() -> Plan {
     Plan::Run(vec![Call::xtask(&["lab", "contain"]).if_available()])
+}
+
+fn lab_wrap() -> Plan {
+    Plan::Run(vec![Call::xtask(&["lab", "wrap"]).if_available()])
 }
 
 fn lab_selftests() -> Plan {

@@ -305,11 +305,13 @@ fn command(options: &Options, programs: &[Built]) -> Vec<String> {
         Some(Run::Diff(arguments)) => with(&["seawall-lab-diff"], arguments),
         Some(Run::Bench(arguments)) => with(&["seawall-lab-bench"], arguments),
         Some(Run::Tests(arguments)) => vec![all_tests(programs, &arguments.arguments)],
-        Some(Run::Contain(_) | Run::Wrap(_) | Run::Selftests) | None => match (&options.command[..], &options.example) {
-            ([], Some(example)) => vec![example.clone()],
-            ([], None) => vec![include_str!("../../../lab/about.sh").to_owned()],
-            (command, _) => command.to_vec(),
-        },
+        Some(Run::Contain(_) | Run::Wrap(_) | Run::Selftests) | None => {
+            match (&options.command[..], &options.example) {
+                ([], Some(example)) => vec![example.clone()],
+                ([], None) => vec![include_str!("../../../lab/about.sh").to_owned()],
+                (command, _) => command.to_vec(),
+            }
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{Failure, exit};
 /// Refuses a host without what containment takes. Gives what an operator should know beside.
 pub(super) fn check() -> Result<Vec<String>, Failure> {
     if cfg!(not(all(target_os = "linux", target_arch = "aarch64"))) {
-        let text = "`seawall wrap` is for KVM on aarch64 Linux; `seawall run` has a software machine for any host";
+        let text =
+            "`seawall wrap` is for KVM on aarch64 Linux; `seawall run` has a software machine for any host";
         return Err(Failure::new(exit::UNAVAILABLE, text));
     }
     let capabilities = match probe().device {

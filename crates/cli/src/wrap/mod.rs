@@ -30,7 +30,11 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         notes.iter().for_each(|note| out::stderr(dim(format!("seawall: {note}"))));
     }
     if args.check {
-        out::stdout(&format!("{} can be wrapped on this host, by {}\n", program.display(), library.display()))?;
+        out::stdout(&format!(
+            "{} can be wrapped on this host, by {}\n",
+            program.display(),
+            library.display()
+        ))?;
         return Ok(0);
     }
     if args.env {

@@ -46,7 +46,8 @@ pub(super) fn check(program: &Path) -> Result<(), Failure> {
     let mut head = Vec::new();
     File::open(program).map_err(failed)?.take(HEAD).read_to_end(&mut head).map_err(failed)?;
     if head.starts_with(b"#!") {
-        let text = "it is a script; wrap the VMM that it starts, in the script: `exec seawall wrap -- VMM ...`";
+        let text =
+            "it is a script; wrap the VMM that it starts, in the script: `exec seawall wrap -- VMM ...`";
         return refuse(exit::FOREIGN, text.to_owned());
     }
     let Some(kind) = Kind::of(&head) else {
@@ -63,7 +64,8 @@ pub(super) fn check(program: &Path) -> Result<(), Failure> {
         return refuse(exit::STATIC, text.to_owned());
     };
     if !interpreter.contains("ld-linux") {
-        let text = format!("its dynamic linker is {interpreter}; expected that of glibc, for which {LIBRARY} is");
+        let text =
+            format!("its dynamic linker is {interpreter}; expected that of glibc, for which {LIBRARY} is");
         return refuse(exit::FOREIGN, text);
     }
     let mode = fs::metadata(program).map_err(failed)?.permissions().mode();
@@ -100,7 +102,8 @@ impl Kind {
 pub(super) fn library(given: Option<&Path>) -> Result<PathBuf, Failure> {
     let failed = |text: String| Failure::new(exit::NOT_LOADED, text);
     if let Some(path) = given {
-        return fs::canonicalize(path).map_err(|error| failed(format!("--library {}: {error}", path.display())));
+        return fs::canonicalize(path)
+            .map_err(|error| failed(format!("--library {}: {error}", path.display())));
     }
     let this = env::current_exe().map_err(|error| failed(error.to_string()))?;
     let beside = this.parent().unwrap_or(Path::new("/"));

@@ -54,7 +54,16 @@ impl Setup {
         let backend =
             format!("memory-backend-file,id=ram,size={MEMORY},mem-path={},share=on", ram.path().display());
         command
-            .args(["-accel", "kvm", "-cpu", "host", "-M", "virt,gic-version=3,memory-backend=ram", "-object", &backend])
+            .args([
+                "-accel",
+                "kvm",
+                "-cpu",
+                "host",
+                "-M",
+                "virt,gic-version=3,memory-backend=ram",
+                "-object",
+                &backend,
+            ])
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M,maxmem=2G,slots=4", MEMORY >> 20)])
             .args(["-nodefaults", "-nic", "none", "-display", "none", "-serial", "stdio"])
             .args(["-kernel", "/guest/vmlinuz", "-initrd", "/guest/initrd", "-append"])

@@ -21,7 +21,8 @@ impl Ram {
         let file = NamedTempFile::new_in("/dev/shm").map_err(text)?;
         file.as_file().set_len(size).map_err(text)?;
         let offset = FileOffset::new(file.as_file().try_clone().map_err(text)?, 0);
-        let view = GuestMemoryMmap::from_ranges_with_files([(GuestAddress(BASE), size as usize, Some(offset))]);
+        let view =
+            GuestMemoryMmap::from_ranges_with_files([(GuestAddress(BASE), size as usize, Some(offset))]);
         Ok(Self { file, view: view.map_err(text)? })
     }
 

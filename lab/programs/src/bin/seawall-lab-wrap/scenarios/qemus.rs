@@ -22,13 +22,14 @@ pub(super) fn reset(said: &Transcript) -> Verdict {
     let folder = tempfile::tempdir().map_err(text)?;
     let socket = folder.path().join("qmp");
     let monitor = format!("unix:{},server=on,wait=off", socket.display());
-    let options = ["-qmp", &monitor, "-device", "pcie-root-port,id=port", "-snapshot"].map(str::to_owned).to_vec();
+    let options =
+        ["-qmp", &monitor, "-device", "pcie-root-port,id=root0", "-snapshot"].map(str::to_owned).to_vec();
     run(&Setup { options, ..Setup::new(Some(&[])).cpus(4).words("seawall.rounds=1000") }, said, |qemu| {
         qemu.page("code")?;
         let mut monitor = Monitor::connect(&socket)?;
         let backend = r#"{"qom-type":"memory-backend-ram","id":"more","size":134217728}"#;
         monitor.execute("object-add", backend)?;
-        let device = r#"{"driver":"virtio-mem-pci","id":"plugged","memdev":"more","bus":"port"}"#;
+        let device = r#"{"driver":"virtio-mem-pci","id":"plugged","memdev":"more","bus":"root0"}"#;
         monitor.execute("device_add", device)?;
         let seen = qemu.console.all().len();
         monitor.execute("system_reset", "{}")?;
@@ -38,7 +39,8 @@ pub(super) fn reset(said: &Transcript) -> Verdict {
         monitor.execute("quit", "{}")?;
         expect("QEMU's exit code", &qemu.wait()?.code(), &Some(0))
     })?;
-    Ok("4 vCPUs, a device of memory plugged, a reset: both processes died after it, and the others went on".to_owned())
+    Ok("4 vCPUs, a device of memory plugged, a reset: both processes died after it, and the others went on"
+        .to_owned())
 }
 
 pub(super) fn migrate(said: &Transcript) -> Verdict {
@@ -61,11 +63,15 @@ pub(super) fn migrate(said: &Transcript) -> Verdict {
         expect("QEMU's exit code", &qemu.wait()?.code(), &Some(0))?;
         Ok(pages)
     })?;
-    run(&Setup { options: options(&["-incoming", &uri]), ..Setup::new(Some(&[])).words(words) }, said, |qemu| {
-        qemu.console.wait("witness: alive")?;
-        pages.iter().try_for_each(|page| qemu.ram.poison(*page))?;
-        ends_well(qemu)
-    })?;
+    run(
+        &Setup { options: options(&["-incoming", &uri]), ..Setup::new(Some(&[])).words(words) },
+        said,
+        |qemu| {
+            qemu.console.wait("witness: alive")?;
+            pages.iter().try_for_each(|page| qemu.ram.poison(*page))?;
+            ends_well(qemu)
+        },
+    )?;
     let size = MEMORY >> 20;
     Ok(format!("{size} MiB to a file and back in another QEMU: 3 of 5 live after it, no complaint"))
 }

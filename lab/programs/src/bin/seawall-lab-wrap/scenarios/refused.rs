@@ -12,7 +12,11 @@ use crate::ram::text;
 const SMALL: &str = "/bin/seawall-lab-small-vmm";
 
 /// The exit code, and what was said.
-fn wrap(words: &[&str], variables: &[(&str, &str)], said: &Transcript) -> Result<(Option<i32>, String), String> {
+fn wrap(
+    words: &[&str],
+    variables: &[(&str, &str)],
+    said: &Transcript,
+) -> Result<(Option<i32>, String), String> {
     let output = Command::new("seawall").arg("wrap").args(words).envs(variables.iter().copied()).output();
     let output = output.map_err(text)?;
     let all = [output.stdout, output.stderr].concat();
@@ -38,7 +42,11 @@ pub(super) fn run(said: &Transcript) -> Verdict {
     let setuid = make("setuid", &small, 0o4755)?;
     let nothing = make("nothing.so", b"nothing", 0o755)?;
     for (words, code, part) in [
-        (vec!["--", "/bin/busybox", "true"], 14, "it is statically linked: no library can be brought into it"),
+        (
+            vec!["--", "/bin/busybox", "true"],
+            14,
+            "it is statically linked: no library can be brought into it",
+        ),
         (vec!["--", &script], 15, "it is a script; wrap the VMM that it starts"),
         (vec!["--", &foreign], 15, "expected a program for aarch64, got one of ELF machine 62"),
         (vec!["--", &setuid], 16, "it is setuid or setgid, or has file capabilities"),
@@ -56,7 +64,11 @@ pub(super) fn run(said: &Transcript) -> Verdict {
     }
     // The library alone, where another program set the variables.
     let output = Command::new(SMALL)
-        .envs([("LD_PRELOAD", "/lib/libseawall_preload.so"), ("SEAWALL", "contain"), ("SEAWALL_SIGBUS", "qemu")])
+        .envs([
+            ("LD_PRELOAD", "/lib/libseawall_preload.so"),
+            ("SEAWALL", "contain"),
+            ("SEAWALL_SIGBUS", "qemu"),
+        ])
         .output()
         .map_err(text)?;
     expect("the exit code of a wrong variable", &output.status.code(), &Some(2))?;

@@ -17,8 +17,8 @@ const PAGE: u64 = 4096;
 const MANY: u64 = 10_000;
 const VMS: u64 = 1000;
 /// Exits in one turn, and turns.
-const EXITS: u64 = 40_000;
-const TURNS: usize = 7;
+const EXITS: u64 = 20_000;
+const TURNS: usize = 5;
 /// Part of the exits in a second that may be lost, if it is more than the turns differ by.
 const MOST_LOST: f64 = 0.01;
 
@@ -78,7 +78,8 @@ pub(super) fn loads(said: &Transcript) -> Verdict {
     ] {
         expect(line, &lines.iter().any(|seen| seen == line), &true)?;
     }
-    Ok("an SEA and a SIGBUS under a filter without KVM_GET_ONE_REG: both aborts at the guest's handler".to_owned())
+    Ok("an SEA and a SIGBUS under a filter without KVM_GET_ONE_REG: both aborts at the guest's handler"
+        .to_owned())
 }
 
 pub(super) fn many(said: &Transcript) -> Verdict {
