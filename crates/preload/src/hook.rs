@@ -233,6 +233,7 @@ pub(crate) unsafe extern "C" fn signal(signal: c_int, handler: libc::sighandler_
 /// # Safety
 /// As libc's.
 #[unsafe(no_mangle)]
+#[allow(clippy::many_single_char_names, reason = "what they are is up to the number")]
 pub(crate) unsafe extern "C" fn syscall(
     number: c_long,
     a: usize,

@@ -61,7 +61,8 @@ fn run(program: &[Instruction], data: &Data) -> Option<u32> {
                     0x60 => *memory.get(k as usize)?,
                     _ => return None,
                 };
-                *(if code & 0x07 == 0 { &mut a } else { &mut x }) = value;
+                let is_load = code & 0x01 == 0;
+                *(if is_load { &mut a } else { &mut x }) = value;
             }
             0x02 => *memory.get_mut(k as usize)? = a,
             0x03 => *memory.get_mut(k as usize)? = x,

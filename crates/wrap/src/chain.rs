@@ -138,7 +138,7 @@ mod tests {
         let mut info: siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: as the kernel would call it; the handler looks at the number alone.
         unsafe {
-            chain.pass_on((libc::SIGBUS, &raw mut info, std::ptr::null_mut()), || panic!("not called"))
+            chain.pass_on((libc::SIGBUS, &raw mut info, std::ptr::null_mut()), || panic!("not called"));
         };
         assert_eq!(CALLED.load(Ordering::Relaxed), libc::SIGBUS as usize);
         assert_eq!(chain.get().sa_sigaction, libc::SIG_DFL);

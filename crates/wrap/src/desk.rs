@@ -184,6 +184,7 @@ fn wake_at(word: *const AtomicU32) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::thread::JoinHandleExt as _;
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
@@ -260,7 +261,6 @@ mod tests {
         while DESK.head.load(Ordering::Acquire).is_null() {
             thread::yield_now();
         }
-        use std::os::unix::thread::JoinHandleExt as _;
         for _ in 0..50 {
             // SAFETY: the thread is there: nobody has answered it.
             unsafe { libc::pthread_kill(asks.as_pthread_t(), libc::SIGUSR1) };

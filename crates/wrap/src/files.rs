@@ -48,7 +48,7 @@ pub(crate) struct VmId {
 }
 
 pub(crate) struct Files {
-    files: [File; FILES],
+    table: [File; FILES],
     vms: [Vm; VMS],
     /// Where mappings were seen.
     lowest: AtomicUsize,
@@ -58,9 +58,10 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    #[allow(clippy::large_stack_arrays, reason = "it is a static")]
     pub(crate) const fn new() -> Self {
         Self {
-            files: [const {
+            table: [const {
                 File { run: AtomicPtr::new(ptr::null_mut()), vm: AtomicU32::new(0), vcpu: AtomicU32::new(0) }
             }; FILES],
             vms: [const {
@@ -73,7 +74,7 @@ impl Files {
     }
 
     fn file(&self, fd: c_int) -> Option<&File> {
-        self.files.get(usize::try_from(fd).ok()?)
+        self.table.get(usize::try_from(fd).ok()?)
     }
 
     /// A new VM. `None` if there is no place for it.
@@ -164,7 +165,7 @@ impl Files {
         if start > self.highest.load(Ordering::Relaxed) || end <= self.lowest.load(Ordering::Relaxed) {
             return;
         }
-        let seen = self.files.get(..self.end.load(Ordering::Relaxed)).unwrap_or_default();
+        let seen = self.table.get(..self.end.load(Ordering::Relaxed)).unwrap_or_default();
         for file in seen {
             let run = file.run.load(Ordering::Relaxed);
             if !run.is_null() && (start..end).contains(&(run as usize)) {
@@ -185,6 +186,7 @@ pub(crate) struct Running<'a> {
     pub(crate) number: u32,
 }
 
+#[allow(clippy::cast_ptr_alignment, reason = "`struct kvm_run` begins at a page")]
 impl Running<'_> {
     pub(crate) fn vm_id(&self) -> VmId {
         VmId { place: self.place, generation: self.vm.generation.load(Ordering::Relaxed) }

@@ -95,7 +95,7 @@ impl<C: Calls> Helper<C> {
         self.confine();
         let done = match what {
             What::Sea { at, exit } => self.sea(at, exit),
-            What::Sigbus { at, signal } => self.sigbus(at, signal.into()),
+            What::Sigbus { at, signal } => self.sigbus(at, &signal.into()),
             _ => Answer::Leave,
         };
         // What the VMM does with an error may be its end.
@@ -166,9 +166,9 @@ impl<C: Calls> Helper<C> {
         }
     }
 
-    fn sigbus(&mut self, at: Place, source: Source) -> Answer {
+    fn sigbus(&mut self, at: Place, source: &Source) -> Answer {
         let map = self.wrap.slots.map(at.vm);
-        self.contain(at, map, &source, Last::Any)
+        self.contain(at, map, source, Last::Any)
     }
 
     fn contain(&mut self, at: Place, map: AddressMap, source: &Source, last: Last) -> Answer {

@@ -49,7 +49,8 @@ pub(crate) struct Reporter {
 /// A line of the file of events.
 #[derive(Serialize)]
 struct Event<'a, T> {
-    event: &'a str,
+    #[serde(rename = "event")]
+    name: &'a str,
     pid: u32,
     #[serde(flatten)]
     fields: T,
@@ -164,7 +165,7 @@ impl Sink for Errors {
 /// What cannot be written is lost: a full disk is no reason to stop a guest.
 fn write(file: Option<&File>, event: &str, fields: impl Serialize) {
     let Some(mut file) = file else { return };
-    let event = Event { event, pid: std::process::id(), fields };
+    let event = Event { name: event, pid: std::process::id(), fields };
     if let Ok(line) = serde_json::to_string(&event) {
         let _ = file.write_all(format!("{line}\n").as_bytes());
     }

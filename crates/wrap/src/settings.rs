@@ -128,7 +128,7 @@ impl Settings {
 
     /// The variables that say all of this. Those that are not among them must not be set.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
-        let mut variables = vec![(MODE, CONTAIN.into()), (POLICY, written(&self.rules).into())];
+        let mut variables = vec![(MODE, CONTAIN.into()), (POLICY, written(self.rules).into())];
         let flags = [(DRY_RUN, self.dry_run), (QUIET, self.quiet)];
         variables.extend(flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, "1".into())));
         variables.push((SIGBUS, self.sigbus.name().into()));
@@ -149,8 +149,8 @@ impl Settings {
 }
 
 /// The name of a table that has one, else each answer.
-fn written(rules: &Rules) -> String {
-    if let Some((name, _)) = Rules::NAMED.iter().find(|(_, named)| named == rules) {
+fn written(rules: Rules) -> String {
+    if let Some((name, _)) = Rules::NAMED.iter().find(|(_, named)| *named == rules) {
         return (*name).to_owned();
     }
     let each = ErrorKind::ALL.map(|kind| format!("{kind}={}", rules.answer(kind).name()));

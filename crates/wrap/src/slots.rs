@@ -25,6 +25,7 @@ struct Slot {
 pub(crate) struct Slots([Slot; SLOTS]);
 
 impl Slots {
+    #[allow(clippy::large_stack_arrays, reason = "it is a static")]
     pub(crate) const fn new() -> Self {
         Self(
             [const {

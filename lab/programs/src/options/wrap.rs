@@ -17,6 +17,9 @@ pub struct Wrap {
     /// Print each guest's console and the VMM's words, also where a scenario passed
     #[arg(long)]
     pub console: bool,
+    /// VMs of `small-vms`
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    pub vms: u64,
 }
 
 /// A scenario, in the order in which they are run.
@@ -48,7 +51,7 @@ pub enum WrapScenario {
     Small,
     /// the same, ten thousand errors: each contained, no memory and no file stays
     SmallMany,
-    /// the same, a thousand VMs in one process under load, each with an error: nothing is lost
+    /// the same, a hundred VMs in one process under load, each with an error: nothing is lost
     SmallVms,
     /// programs and options that cannot be wrapped are refused by name, each with its exit code
     Refused,

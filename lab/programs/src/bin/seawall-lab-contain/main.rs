@@ -7,6 +7,7 @@
 //! `cargo xtask lab contain` builds and brings in what it takes (`files.rs`).
 #![cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
 
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 use seawall_lab::report;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

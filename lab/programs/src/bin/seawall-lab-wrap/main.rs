@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
     let mut report = seawall_lab::report::Report::default();
     for scenario in options.scenarios() {
-        scenarios::run(scenario, &mut report, options.console);
+        scenarios::run(scenario, &mut report, &options);
     }
     println!("{}", report.summary());
     if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -8,10 +8,10 @@ mod small;
 use std::time::Instant;
 
 use seawall_lab::Transcript;
-use seawall_lab::options::WrapScenario;
+use seawall_lab::options::{Wrap, WrapScenario};
 use seawall_lab::report::{Report, Verdict};
 
-fn judged(scenario: WrapScenario, said: &Transcript) -> Verdict {
+fn judged(scenario: WrapScenario, options: &Wrap, said: &Transcript) -> Verdict {
     match scenario {
         WrapScenario::Bare => live::bare(said),
         WrapScenario::Wrapped => live::wrapped(1, said),
@@ -26,18 +26,18 @@ fn judged(scenario: WrapScenario, said: &Transcript) -> Verdict {
         WrapScenario::QemuKilled => qemus::killed(said),
         WrapScenario::Small => small::loads(said),
         WrapScenario::SmallMany => small::many(said),
-        WrapScenario::SmallVms => small::vms(said),
+        WrapScenario::SmallVms => small::vms(options.vms, said),
         WrapScenario::Refused => refused::run(said),
         WrapScenario::Cost => small::cost(said),
     }
 }
 
 /// Runs a scenario and prints its line; and behind it what was said if it failed, or if that is wanted.
-pub(crate) fn run(scenario: WrapScenario, report: &mut Report, with_consoles: bool) {
+pub(crate) fn run(scenario: WrapScenario, report: &mut Report, options: &Wrap) {
     let (start, said) = (Instant::now(), Transcript::default());
-    let verdict = judged(scenario, &said);
+    let verdict = judged(scenario, options, &said);
     println!("{}", report.line(&scenario.name(), start.elapsed(), &verdict));
-    if with_consoles || verdict.is_err() {
+    if options.console || verdict.is_err() {
         for line in said.take() {
             println!("    {line}");
         }

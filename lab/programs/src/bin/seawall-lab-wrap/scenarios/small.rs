@@ -15,7 +15,6 @@ const DATA: u64 = BASE + 0x10_0000;
 const PAGE: u64 = 4096;
 /// So many errors on pages of their own.
 const MANY: u64 = 10_000;
-const VMS: u64 = 1000;
 /// Exits in one turn, and turns.
 const EXITS: u64 = 20_000;
 const TURNS: usize = 5;
@@ -35,9 +34,13 @@ fn run(wrap: Option<&[&str]>, ram: &Ram, words: &[&str], said: &Transcript) -> R
     let output = command.arg(ram.path()).args(words).stdin(Stdio::null()).output().map_err(text)?;
     let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>();
     let (lines, notes) = (lines(&output.stdout), lines(&output.stderr));
-    lines.iter().for_each(|line| said.add(line.clone()));
+    for line in &lines {
+        said.add(line.clone());
+    }
     // Of ten thousand the first are enough.
-    notes.iter().take(40).for_each(|note| said.add(format!("VMM: {note}")));
+    for note in notes.iter().take(40) {
+        said.add(format!("VMM: {note}"));
+    }
     expect("the VMM's exit code", &output.status.code(), &Some(0))?;
     expect("its last line", &lines.last().map(String::as_str), &Some("end"))?;
     Ok(lines)
@@ -95,7 +98,7 @@ pub(super) fn many(said: &Transcript) -> Verdict {
     Ok(format!("{MANY} errors contained; no file and no memory stays"))
 }
 
-pub(super) fn vms(said: &Transcript) -> Verdict {
+pub(super) fn vms(count: u64, said: &Transcript) -> Verdict {
     let ram = Ram::new(16 << 20)?;
     ram.poison(DATA)?;
     let is_done = AtomicBool::new(false);
@@ -105,14 +108,14 @@ pub(super) fn vms(said: &Transcript) -> Verdict {
                 std::hint::spin_loop();
             }
         });
-        let words = ["vms", &format!("{DATA:#x}"), &VMS.to_string()];
+        let words = ["vms", &format!("{DATA:#x}"), &count.to_string()];
         let lines = run(Some(&["--quiet"]), &ram, &words, said);
         is_done.store(true, Ordering::Relaxed);
         lines
     })?;
-    expect("loads", &lines.iter().any(|line| *line == format!("0 loaded, {VMS} aborted")), &true)?;
+    expect("loads", &lines.iter().any(|line| *line == format!("0 loaded, {count} aborted")), &true)?;
     expect_nothing_stays(&lines, 512)?;
-    Ok(format!("{VMS} VMs in one process under load, an error in each: all contained, nothing stays"))
+    Ok(format!("{count} VMs in one process under load, an error in each: all contained, nothing stays"))
 }
 
 fn median(mut times: Vec<u64>) -> u64 {
@@ -120,6 +123,7 @@ fn median(mut times: Vec<u64>) -> u64 {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
+#[allow(clippy::cast_precision_loss, reason = "there are never 2^53 of anything here")]
 pub(super) fn cost(said: &Transcript) -> Verdict {
     let ram = Ram::new(16 << 20)?;
     let exits = EXITS.to_string();
