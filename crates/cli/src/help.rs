@@ -12,6 +12,8 @@ Start here:
   dmesg | seawall decode --log            the aborts and hardware errors in a log
   seawall check                           checks external aborts against the ABI
   seawall probe                           the features of this host, and advice
+  seawall wrap -- qemu-system-aarch64 -accel kvm ...
+                                          a VMM as it is, whose guests survive memory errors
   seawall run --kernel vmlinuz --initrd initrd.gz
                                           Linux on the software machine, on any host
   seawall run --kernel guest.elf --poison 0x40210000@100000
@@ -29,6 +31,23 @@ pub(crate) fn exit_codes() -> String {
         let _ = write!(text, "\n {code:>3}  {meaning}");
     }
     text
+}
+
+/// The text after the short help of `seawall wrap`.
+pub(crate) const WRAP: &str = "\
+Examples:
+  seawall wrap -- qemu-system-aarch64 -accel kvm -M virt -cpu host -m 4G -drive file=guest.qcow2
+  seawall wrap --dry-run --events errors.jsonl -- qemu-system-aarch64 -accel kvm ...
+  seawall wrap --sigbus vmm -- qemu-system-aarch64 -accel kvm -M virt,ras=on ...
+  seawall wrap --check -- qemu-system-aarch64
+  seawall wrap --env -- qemu-system-aarch64        # for libvirt and systemd";
+
+/// The text after the long help of `seawall wrap`.
+pub(crate) fn wrap() -> String {
+    format!(
+        "{WRAP}\n\nBefore PROGRAM runs, the exit codes below tell why it does not. Once it runs, the exit code is its own.\n\n{}",
+        exit_codes()
+    )
 }
 
 /// The text after the short help of `seawall run`.

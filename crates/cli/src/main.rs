@@ -14,6 +14,8 @@ mod probe;
 mod run;
 mod style;
 mod watch;
+#[cfg(unix)]
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,8 @@ enum Command {
     Probe(probe::Args),
     Decode(decode::Args),
     Run(Box<run::Args>),
+    #[cfg(unix)]
+    Wrap(wrap::Args),
     Guest(guest::Args),
     Ledger(ledger::Args),
     Completions(manual::CompletionsArgs),
@@ -66,9 +70,16 @@ mod exit {
     pub(crate) const TOO_LITTLE_MEMORY: u8 = 11;
     pub(crate) const DRY_RUN: u8 = 12;
     pub(crate) const NO_SUCH_PAGE: u8 = 13;
+    pub(crate) const STATIC: u8 = 14;
+    pub(crate) const FOREIGN: u8 = 15;
+    pub(crate) const SECURE: u8 = 16;
+    pub(crate) const NOT_LOADED: u8 = 17;
+    pub(crate) const NO_SEA: u8 = 18;
+    pub(crate) const NO_RAS: u8 = 19;
+    pub(crate) const FILTERED: u8 = 20;
 
     /// All exit codes with their meanings, for the help and the manual.
-    pub(crate) const ALL: [(u8, &str); 15] = [
+    pub(crate) const ALL: [(u8, &str); 22] = [
         (0, "done; the guest powered itself off"),
         (UNEXPECTED, "an outcome was not what it must be, or `decode` found nothing to explain"),
         (USAGE, "wrong usage"),
@@ -83,6 +94,13 @@ mod exit {
         (TOO_LITTLE_MEMORY, "the guest does not fit into its memory"),
         (DRY_RUN, "a dry run met bad memory"),
         (NO_SUCH_PAGE, "the guest ended without having named the page of a --poison page:NAME"),
+        (STATIC, "`wrap`: the program is statically linked"),
+        (FOREIGN, "`wrap`: the program is a script, or of another architecture or C library"),
+        (SECURE, "`wrap`: the program is setuid or has capabilities, so that no library is brought into it"),
+        (NOT_LOADED, "`wrap`: the library is not there, or does not fit the program's C library"),
+        (NO_SEA, "`wrap`: the host's kernel has no SEA exits"),
+        (NO_RAS, "`wrap`: the host's CPUs have no RAS extension"),
+        (FILTERED, "`wrap`: the command is in seccomp's strict mode"),
         (143, "ended by SIGTERM; 129: by SIGHUP, 130: by SIGINT"),
     ];
 }
@@ -115,6 +133,8 @@ fn main() -> ExitCode {
         Some(Command::Probe(args)) => probe::main(&args),
         Some(Command::Decode(args)) => decode::main(&args, quiet),
         Some(Command::Run(args)) => run::main(&args, quiet),
+        #[cfg(unix)]
+        Some(Command::Wrap(args)) => wrap::main(&args, quiet),
         Some(Command::Guest(args)) => guest::main(&args, quiet),
         Some(Command::Ledger(args)) => ledger::main(&args),
         Some(Command::Completions(args)) => manual::completions(&args),

@@ -30,8 +30,15 @@ fn each_exit_code_is_in_the_help_of_the_command_and_of_run() {
   11  the guest does not fit into its memory
   12  a dry run met bad memory
   13  the guest ended without having named the page of a --poison page:NAME
+  14  `wrap`: the program is statically linked
+  15  `wrap`: the program is a script, or of another architecture or C library
+  16  `wrap`: the program is setuid or has capabilities, so that no library is brought into it
+  17  `wrap`: the library is not there, or does not fit the program's C library
+  18  `wrap`: the host's kernel has no SEA exits
+  19  `wrap`: the host's CPUs have no RAS extension
+  20  `wrap`: the command is in seccomp's strict mode
  143  ended by SIGTERM; 129: by SIGHUP, 130: by SIGINT\n";
-    for args in [&["--help"][..], &["run", "--help"]] {
+    for args in [&["--help"][..], &["run", "--help"], &["wrap", "--help"]] {
         let help = stdout(args);
         assert!(help.ends_with(codes), "{help}");
     }
@@ -154,6 +161,7 @@ fn the_manual_has_a_page_for_each_command() {
             "seawall-man.1",
             "seawall-probe.1",
             "seawall-run.1",
+            "seawall-wrap.1",
             "seawall.1"
         ]
     );

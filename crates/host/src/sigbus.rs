@@ -169,22 +169,34 @@ unsafe fn recover(_: c_int, _: *mut c_void) -> bool {
 
 extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel calls this with its siginfo_t and ucontext_t.
-    let (is_done, is_fault) =
-        unsafe { (handle(info) || recover((*info).si_code, context), (*info).si_code > 0) };
+    let is_done = unsafe { handle(info) || recover((*info).si_code, context) };
     if is_done {
         return;
     }
     let Some(Ok(previous)) = PREVIOUS.get() else { return };
-    // SAFETY: the old handler is called as it was registered; sigaction and raise are async-signal-safe.
+    // SAFETY: the kernel gave all of it, and the disposition, which was registered.
+    unsafe { pass_on(previous, signal, info, context) };
+}
+
+/// Handles a signal as a disposition says that had been registered for it: calls its function, ignores the signal, or kills
+/// the process by it. For a handler that stands before another. Async-signal-safe.
+///
+/// # Safety
+/// The arguments must be what the kernel gave a handler of `signal`, and `to` a disposition that was registered for it, whose
+/// function can still be called.
+pub unsafe fn pass_on(to: &libc::sigaction, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel gave it; what was registered is called as it was registered; sigaction and raise are
+    // async-signal-safe.
     unsafe {
-        match previous.sa_sigaction {
+        let is_fault = (*info).si_code > 0;
+        match to.sa_sigaction {
             // A sent signal can be ignored. A fault would repeat forever, so the kernel kills for it.
             libc::SIG_IGN if !is_fault => {}
             libc::SIG_IGN | libc::SIG_DFL => {
                 libc::sigaction(signal, &default(), std::ptr::null_mut());
                 libc::raise(signal);
             }
-            function if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+            function if to.sa_flags & libc::SA_SIGINFO != 0 => {
                 let function: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
                     std::mem::transmute(function);
                 function(signal, info, context);

@@ -1,5 +1,9 @@
-//! `libseawall_preload.so`: an unmodified program that uses `/dev/kvm` finds a `KVM_SET_VCPU_EVENTS` that
-//! injects instruction aborts and takes an ESR for either abort, on a stock kernel.
+//! `libseawall_preload.so`, for an unmodified program that uses `/dev/kvm`. It has two modes:
+//!
+//! - `SEAWALL=contain`: the memory errors of a VMM's guests are contained, and the VMM sees none of them. `seawall wrap` sets
+//!   that up; crate `seawall-wrap` is what is done, and docs/wrap.md is for operators
+//! - without it: a program finds a `KVM_SET_VCPU_EVENTS` that injects instruction aborts and takes an ESR for either abort, on
+//!   a stock kernel. The rest of this page is about that
 //!
 //! ```sh
 //! LD_PRELOAD=/usr/lib/libseawall_preload.so my-vmm ...                            # the layout as posted
@@ -26,8 +30,9 @@
 //!   that mainline lets pass are refused, as the proposal does: an ESR outside the ISS (or without RAS) for
 //!   an SError that is not pending, and for one that is, before the data abort of the same call is delivered.
 //! - The capability of the proposal has no number, so there is nothing to check for: a program asks by a call.
-//! - All other requests go straight on to the next `ioctl`, which is libc's, at the price of one comparison;
-//!   so does this one if the kernel speaks the extended ABI itself.
+//! - All other requests go straight on to the next `ioctl`, which is libc's, at the price of a comparison or two;
+//!   so does this one if the kernel speaks the extended ABI itself. The library's other functions (`mmap`, `close` and the
+//!   like) are of the other mode, and go on to libc's.
 //!
 //! # How
 //!
@@ -62,3 +67,6 @@ mod events;
 #[cfg(all(not(test), target_os = "linux", target_arch = "aarch64", target_env = "gnu"))]
 #[allow(unsafe_code)]
 mod hook;
+#[cfg(all(not(test), target_os = "linux", target_arch = "aarch64", target_env = "gnu"))]
+#[allow(unsafe_code)]
+mod vcpu_events;

@@ -75,6 +75,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::lab("lab", "real KVM in the lab: unit tests, conformance", lab),
     Step::lab("lab-diff", "the model against the real kernel, a fixed seed", lab_diff),
     Step::lab("lab-contain", "memory errors under Debian guests on real KVM, contained", lab_contain),
+    Step::lab("lab-wrap", "memory errors under Debian's QEMU as it is, by `seawall wrap`", lab_wrap),
     Step::lab("selftests", "Linux's own selftests of external aborts", lab_selftests),
     Step::lab("kernel", "Linux with the kernel half in it: built, and all suites on it", kernel),
     Step::host("miri", "no undefined behaviour in arm and events", miri),
@@ -147,6 +148,7 @@ fn packages() -> Plan {
         "seawall-kernel",
         "seawall-kernel-fit",
         "seawall-lab",
+        "seawall-lab-small-vmm",
         "seawall-model",
         "seawall-preload",
     ];
@@ -254,6 +256,10 @@ fn lab_diff() -> Plan {
 
 fn lab_contain() -> Plan {
     Plan::Run(vec![Call::xtask(&["lab", "contain"]).if_available()])
+}
+
+fn lab_wrap() -> Plan {
+    Plan::Run(vec![Call::xtask(&["lab", "wrap"]).if_available()])
 }
 
 fn lab_selftests() -> Plan {

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use seawall_lab::options::{Bench, Contain, Diff};
+use seawall_lab::options::{Bench, Contain, Diff, Wrap};
 
 use super::{Arguments, Run};
 
@@ -11,6 +11,10 @@ pub(crate) fn without_a_lab(run: &Run) -> Option<u8> {
     let answer = match run {
         Run::Contain(arguments) => match parse::<Contain>("contain", arguments) {
             Ok(options) if options.list => Some((Contain::list(), 0)),
+            other => other.err(),
+        },
+        Run::Wrap(arguments) => match parse::<Wrap>("wrap", arguments) {
+            Ok(options) if options.list => Some((Wrap::list(), 0)),
             other => other.err(),
         },
         Run::Bench(arguments) => parse::<Bench>("bench", arguments).err(),

@@ -18,16 +18,20 @@ struct Binary {
 }
 
 /// What the lab is used with: the command, the differential test, the containment with its victims. Static.
-const BINARIES: [Binary; 4] = [
+const BINARIES: [Binary; 5] = [
     Binary { package: "seawall-cli", name: "seawall" },
     Binary { package: "seawall-lab", name: "seawall-lab-diff" },
     Binary { package: "seawall-lab", name: "seawall-lab-contain" },
     Binary { package: "seawall-lab", name: "seawall-lab-victim" },
+    Binary { package: "seawall-lab", name: "seawall-lab-wrap" },
 ];
 /// Its times are those of the code as it is shipped.
 const BENCH: Binary = Binary { package: "seawall-lab", name: "seawall-lab-bench" };
-/// What is run with the library of LD_PRELOAD, and so must not be static.
-const PRELOADED: Binary = Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" };
+/// What is run with the library of LD_PRELOAD, and so must not be static: in the library's first mode, and in its second.
+const PRELOADED: [Binary; 2] = [
+    Binary { package: "seawall-lab", name: "seawall-lab-raw-ioctls" },
+    Binary { package: "seawall-lab-small-vmm", name: "seawall-lab-small-vmm" },
+];
 const PRELOAD: &str = "seawall-preload";
 /// Their tests run in the lab: that which speaks to /dev/kvm, and that which speaks of bad memory.
 const TESTED: [&str; 2] = ["seawall-kvm", "seawall-host"];
@@ -80,12 +84,14 @@ pub(crate) fn build_example(
     cargo(&arguments, folders, &Link::Static(toolchain), is_program)
 }
 
-/// Builds the library for LD_PRELOAD and the program that is run with it. It takes Debian's cross compiler.
+/// Builds the library for LD_PRELOAD and the programs that are run with it. It takes Debian's cross compiler.
 pub(crate) fn build_preload(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
     let shared = Link::Shared(toolchain);
     let mut built = cargo(&["build", "--package", PRELOAD], folders, &shared, is_shared)?;
-    let program = ["build", "--package", PRELOADED.package, "--bin", PRELOADED.name];
-    built.extend(cargo(&program, folders, &shared, is_program)?);
+    // Apart from each other: a VMM that knows nothing of Seawall has none of its crates' features.
+    for Binary { package, name } in PRELOADED {
+        built.extend(cargo(&["build", "--package", package, "--bin", name], folders, &shared, is_program)?);
+    }
     Ok(built)
 }
 

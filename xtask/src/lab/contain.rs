@@ -116,6 +116,7 @@ mod tests {
     fn a_guests_kernel_and_its_modules_keep_their_names() {
         let kernel = Kernel {
             image: "/c/vmlinuz".into(),
+            initrd: "/c/initrd".into(),
             busybox: "/c/busybox".into(),
             storage: vec!["/c/storage/00-virtio_mmio.ko".into()],
             release: String::new(),

@@ -12,6 +12,8 @@ use super::progress::Step;
 pub(crate) struct Kernel {
     /// As Debian ships it.
     pub(crate) image: PathBuf,
+    /// Busybox and a workload.
+    pub(crate) initrd: PathBuf,
     /// Static.
     pub(crate) busybox: PathBuf,
     /// Its modules for a virtio disk with ext4, in the order in which they load.
@@ -26,6 +28,6 @@ pub(crate) fn prepare(folders: &Folders) -> Result<Kernel> {
     let step = Step::begin("Debian's kernel for arm64");
     let guest = fetch.guest(&|text| step.note(text))?;
     step.done(&guest.release);
-    let (image, busybox, storage, release) = (guest.kernel, guest.busybox, guest.storage, guest.release);
-    Ok(Kernel { image, busybox, storage, release })
+    let seawall_linux::Guest { kernel: image, initrd, busybox, storage, release, .. } = guest;
+    Ok(Kernel { image, initrd, busybox, storage, release })
 }

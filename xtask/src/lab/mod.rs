@@ -30,6 +30,7 @@ mod qemu;
 pub(crate) mod selftests;
 pub(crate) mod source;
 mod stream;
+mod wrap;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -97,6 +98,9 @@ enum Run {
     /// Memory errors under guests of real KVM, Debian's kernel and bare metal, contained: a line for each scenario
     #[command(disable_help_flag = true)]
     Contain(Arguments),
+    /// Memory errors under Debian's QEMU and another VMM, as they are, by `seawall wrap`: a line for each scenario
+    #[command(disable_help_flag = true)]
+    Wrap(Arguments),
     /// The tests of the packages that speak to /dev/kvm
     #[command(disable_help_flag = true)]
     Tests(Arguments),
@@ -331,6 +335,9 @@ fn work(options: &Options) -> Result<u8> {
     if let Some(Run::Contain(arguments)) = &options.run {
         return contain::run(&lab, options, &arguments.arguments, &programs, guests);
     }
+    if let Some(Run::Wrap(arguments)) = &options.run {
+        return wrap::run(&lab, options, &arguments.arguments, &programs, guests);
+    }
     eprintln!("lab: Linux {} on {}", lab.booted.release, options.machine.cpu);
     let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
@@ -346,11 +353,13 @@ fn command(options: &Options, programs: &[Built]) -> Vec<String> {
         Some(Run::Diff(arguments)) => with(&["seawall-lab-diff"], arguments),
         Some(Run::Bench(arguments)) => with(&["seawall-lab-bench"], arguments),
         Some(Run::Tests(arguments)) => vec![all_tests(programs, &arguments.arguments)],
-        Some(Run::Contain(_) | Run::Selftests) | None => match (&options.command[..], &options.example) {
-            ([], Some(example)) => vec![example.clone()],
-            ([], None) => vec![include_str!("../../../lab/about.sh").to_owned()],
-            (command, _) => command.to_vec(),
-        },
+        Some(Run::Contain(_) | Run::Wrap(_) | Run::Selftests) | None => {
+            match (&options.command[..], &options.example) {
+                ([], Some(example)) => vec![example.clone()],
+                ([], None) => vec![include_str!("../../../lab/about.sh").to_owned()],
+                (command, _) => command.to_vec(),
+            }
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn bring_in(lab: &Lab, command: &mut Vec<String>) -> Result<Vec<Guest
 }
 
 /// Fetched once; of the newest version there was then.
-fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
+pub(crate) fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
     let Folders { target, .. } = &lab.folders;
     let cached = Cached::new(target.join("peer"), KEY);
     lab.folders.alone(|| {

@@ -18,7 +18,7 @@ const LIBRARIES: [&str; 6] =
 /// Changed when this file makes something else of the packages.
 const KEY: &str = "1";
 
-/// Everything, our library and the program that is run with it built anew; libraries go to /lib, the program to /bin.
+/// Everything, our library and the programs that are run with it built anew; libraries go to /lib, the program to /bin.
 ///
 /// # Errors
 /// The cross compiler is missing and cannot be installed: unavailable.

@@ -4,7 +4,9 @@
 mod bench;
 mod contain;
 mod diff;
+mod wrap;
 
 pub use bench::Bench;
 pub use contain::{Contain, Scenario};
 pub use diff::{AbiArg, Diff, GuestArg, OnlyArg};
+pub use wrap::{Wrap, WrapScenario};

@@ -9,7 +9,8 @@
 //! `cargo xtask lab contain` builds and brings in all needed files (`files.rs`).
 #![cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
 
-mod report;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+use seawall_lab::report;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod files;

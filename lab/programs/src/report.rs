@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 /// The finding of a scenario, or the reason why it failed.
-pub(crate) type Verdict = Result<String, String>;
+pub type Verdict = Result<String, String>;
 
 /// The scenarios that were run.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub struct Report {
     passed: u32,
     failed: u32,
 }
 
 impl Report {
     /// Prints the line of a scenario, and counts it.
-    pub(crate) fn line(&mut self, name: &str, time: Duration, verdict: &Verdict) -> String {
+    pub fn line(&mut self, name: &str, time: Duration, verdict: &Verdict) -> String {
         let (word, what) = match verdict {
             Ok(seen) => ("pass", seen),
             Err(why) => ("FAIL", why),
@@ -26,22 +26,22 @@ impl Report {
         format!("{word}  {name:<14} {:>5.1} s  {what}", time.as_secs_f64())
     }
 
-    pub(crate) fn summary(&self) -> String {
+    /// How many passed, and how many did not.
+    pub fn summary(&self) -> String {
         format!("{} passed, {} failed", self.passed, self.failed)
     }
 
     /// Returns true if at least one scenario ran and all passed.
-    pub(crate) fn all_passed(&self) -> bool {
+    pub fn all_passed(&self) -> bool {
         self.failed == 0 && self.passed > 0
     }
 }
 
-/// Fails a scenario unless both are equal.
-pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    got: &T,
-    expected: &T,
-) -> Result<(), String> {
+/// Fails a scenario unless both are the same.
+///
+/// # Errors
+/// The expected and the actual value.
+pub fn expect<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, expected: &T) -> Result<(), String> {
     if got == expected {
         return Ok(());
     }
@@ -50,21 +50,22 @@ pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(
 
 /// A process's report of its SIGBUS: see `seawall-lab-victim`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sigbus {
-    pub(crate) name: String,
-    /// `si_code`: 4 is `BUS_MCEERR_AR`, 3 `BUS_OBJERR`, which Linux sends for an error without a firmware
-    /// record.
-    pub(crate) code: i32,
-    pub(crate) address: u64,
+pub struct Sigbus {
+    /// Of the process.
+    pub name: String,
+    /// `si_code`: 4 is `BUS_MCEERR_AR`, 3 `BUS_OBJERR`, which Linux sends for an error without a firmware record.
+    pub code: i32,
+    /// `si_addr`.
+    pub address: u64,
     /// `si_addr_lsb`; 0 if the code has none.
-    pub(crate) lsb: i32,
+    pub lsb: i32,
     /// The bad page's address in the process.
-    pub(crate) page: u64,
+    pub page: u64,
 }
 
 impl Sigbus {
     /// `NAME: SIGBUS si_code=N si_addr=0xX lsb=N page=0xX`.
-    pub(crate) fn parse(line: &str) -> Option<Self> {
+    pub fn parse(line: &str) -> Option<Self> {
         let (name, rest) = line.split_once(": SIGBUS ")?;
         let mut words = rest.split(' ');
         let mut value = |key| words.next()?.strip_prefix(key);
@@ -78,7 +79,10 @@ impl Sigbus {
     }
 
     /// Checks for `BUS_MCEERR_AR` with the page's address and size.
-    pub(crate) fn expect_action_required(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The actual values.
+    pub fn expect_action_required(&self) -> Result<(), String> {
         expect(
             &format!("{}: si_code, si_addr, si_addr_lsb", self.name),
             &(self.code, self.address, self.lsb),
@@ -88,7 +92,7 @@ impl Sigbus {
 }
 
 /// The line with which a guest asks for bad memory: `bad memory please: 0xX [BYTES]`.
-pub(crate) fn request(line: &str) -> Option<(u64, u64)> {
+pub fn request(line: &str) -> Option<(u64, u64)> {
     /// The default size of bad memory in bytes.
     const LINE: u64 = 64;
     let (_, rest) = line.split_once("bad memory please: ")?;
@@ -102,7 +106,7 @@ pub(crate) fn request(line: &str) -> Option<(u64, u64)> {
 }
 
 /// The frame in `Memory failure: 0xX: recovery action for WHAT: Recovered`, with the WHAT.
-pub(crate) fn recovered(line: &str) -> Option<(u64, &str)> {
+pub fn recovered(line: &str) -> Option<(u64, &str)> {
     let (_, rest) = line.split_once("Memory failure: ")?;
     let (frame, rest) = rest.split_once(": recovery action for ")?;
     Some((number(frame)?, rest.strip_suffix(": Recovered")?))

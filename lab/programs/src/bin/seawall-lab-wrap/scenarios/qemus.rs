@@ -1,0 +1,105 @@
+//! What QEMU does beside running a guest goes on as without `seawall wrap`.
+
+use seawall_lab::Transcript;
+use seawall_lab::report::{Verdict, expect};
+
+use super::live::{ends_well, run};
+use crate::monitor::Monitor;
+use crate::qemu::{MEMORY, Qemu, Setup};
+use crate::ram::text;
+
+/// Poisons what the guest named after this many lines of its console.
+fn poison_after(qemu: &Qemu, first: usize) -> Result<(), String> {
+    for name in ["anonymous", "code"] {
+        let (_, line) = qemu.console.wait_from(first, &format!("page {name} 0x"))?;
+        let number = line.rsplit("0x").next().unwrap_or_default();
+        qemu.ram.poison(u64::from_str_radix(number, 16).map_err(text)?)?;
+    }
+    Ok(())
+}
+
+pub(super) fn reset(said: &Transcript) -> Verdict {
+    let folder = tempfile::tempdir().map_err(text)?;
+    let socket = folder.path().join("qmp");
+    let monitor = format!("unix:{},server=on,wait=off", socket.display());
+    let options =
+        ["-qmp", &monitor, "-device", "pcie-root-port,id=root0", "-snapshot"].map(str::to_owned).to_vec();
+    run(&Setup { options, ..Setup::new(Some(&[])).cpus(4).words("seawall.rounds=1000") }, said, |qemu| {
+        qemu.page("code")?;
+        let mut monitor = Monitor::connect(&socket)?;
+        let backend = r#"{"qom-type":"memory-backend-ram","id":"more","size":134217728}"#;
+        monitor.execute("object-add", backend)?;
+        let device = r#"{"driver":"virtio-mem-pci","id":"plugged","memdev":"more","bus":"root0"}"#;
+        monitor.execute("device_add", device)?;
+        let seen = qemu.console.all().len();
+        monitor.execute("system_reset", "{}")?;
+        poison_after(qemu, seen)?;
+        qemu.console.wait_from(seen, "workload: anonymous ended: SIGBUS")?;
+        qemu.console.wait_from(seen, "workload: code ended: SIGBUS")?;
+        monitor.execute("quit", "{}")?;
+        expect("QEMU's exit code", &qemu.wait()?.code(), &Some(0))
+    })?;
+    Ok("4 vCPUs, a device of memory plugged, a reset: both processes died after it, and the others went on"
+        .to_owned())
+}
+
+pub(super) fn migrate(said: &Transcript) -> Verdict {
+    let folder = tempfile::tempdir_in("/dev/shm").map_err(text)?;
+    let (socket, file) = (folder.path().join("qmp"), folder.path().join("guest"));
+    let monitor = format!("unix:{},server=on,wait=off", socket.display());
+    let uri = format!("file:{}", file.display());
+    let words = "seawall.rounds=1000";
+    let options = |more: &[&str]| -> Vec<String> {
+        ["-no-reboot", "-qmp", &monitor].iter().chain(more).map(ToString::to_string).collect()
+    };
+    let pages = run(&Setup { options: options(&[]), ..Setup::new(Some(&[])).words(words) }, said, |qemu| {
+        let pages = [qemu.page("anonymous")?, qemu.page("code")?];
+        qemu.console.wait("witness: alive")?;
+        let mut monitor = Monitor::connect(&socket)?;
+        monitor.execute("migrate", &format!(r#"{{"uri":"{uri}"}}"#))?;
+        monitor.wait_for("STOP")?;
+        monitor.until("query-migrate", "{}", r#""status":"completed""#)?;
+        monitor.execute("quit", "{}")?;
+        expect("QEMU's exit code", &qemu.wait()?.code(), &Some(0))?;
+        Ok(pages)
+    })?;
+    run(
+        &Setup { options: options(&["-incoming", &uri]), ..Setup::new(Some(&[])).words(words) },
+        said,
+        |qemu| {
+            qemu.console.wait("witness: alive")?;
+            pages.iter().try_for_each(|page| qemu.ram.poison(*page))?;
+            ends_well(qemu)
+        },
+    )?;
+    let size = MEMORY >> 20;
+    Ok(format!("{size} MiB to a file and back in another QEMU: 3 of 5 live after it, no complaint"))
+}
+
+pub(super) fn killed(said: &Transcript) -> Verdict {
+    let folder = tempfile::tempdir().map_err(text)?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (ledger, metrics) = (path("ledger"), path("metrics"));
+    let wrap = ["--ledger", &ledger, "--metrics", &metrics];
+    let setup = Setup::new(Some(&wrap)).words("seawall.rounds=1000");
+    let page = run(&setup, said, |qemu| {
+        qemu.poison("anonymous")?;
+        qemu.console.wait("workload: anonymous ended: SIGBUS")?;
+        qemu.kill()?;
+        qemu.page("anonymous")
+    })?;
+    let listed = std::process::Command::new("seawall").args(["ledger", &ledger]).output().map_err(text)?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    said.add(listed.clone());
+    let is_listed = listed.contains(&format!("{:#x}", page & !0xfff));
+    expect("the ledger lists the page", &is_listed, &true)?;
+    let numbers = std::fs::read_to_string(&metrics).map_err(text)?;
+    let errors = numbers.lines().filter(|line| line.starts_with("seawall_errors_total{"));
+    let errors: Vec<_> = errors.filter_map(|line| line.rsplit(' ').next()).map(str::to_owned).collect();
+    expect("seawall_errors_total", &errors, &vec!["1".to_owned()])?;
+    run(&Setup::new(Some(&wrap)), said, |qemu| {
+        qemu.page("code")?;
+        qemu.kill()
+    })?;
+    Ok("the ledger lists the page, the metrics one error, and the next QEMU starts".to_owned())
+}

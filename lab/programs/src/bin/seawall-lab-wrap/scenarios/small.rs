@@ -1,0 +1,153 @@
+//! A small VMM that knows nothing of Seawall, whose vCPU's thread may do nothing but run it.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use seawall_lab::Transcript;
+use seawall_lab::report::{Verdict, expect};
+
+use crate::ram::{BASE, Ram, text};
+
+const PROGRAM: &str = "seawall-lab-small-vmm";
+/// Where the guest's data begin.
+const DATA: u64 = BASE + 0x10_0000;
+const PAGE: u64 = 4096;
+/// So many errors on pages of their own.
+const MANY: u64 = 10_000;
+/// Exits in one turn, and turns.
+const EXITS: u64 = 20_000;
+const TURNS: usize = 5;
+/// Part of the exits in a second that may be lost, if it is more than the turns differ by.
+const MOST_LOST: f64 = 0.01;
+
+/// What the VMM said, or why it went wrong.
+fn run(wrap: Option<&[&str]>, ram: &Ram, words: &[&str], said: &Transcript) -> Result<Vec<String>, String> {
+    let mut command = match wrap {
+        None => Command::new(PROGRAM),
+        Some(options) => {
+            let mut command = Command::new("seawall");
+            command.arg("wrap").args(options).arg("--").arg(PROGRAM);
+            command
+        }
+    };
+    let output = command.arg(ram.path()).args(words).stdin(Stdio::null()).output().map_err(text)?;
+    let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>();
+    let (lines, notes) = (lines(&output.stdout), lines(&output.stderr));
+    for line in &lines {
+        said.add(line.clone());
+    }
+    // Of ten thousand the first are enough.
+    for note in notes.iter().take(40) {
+        said.add(format!("VMM: {note}"));
+    }
+    expect("the VMM's exit code", &output.status.code(), &Some(0))?;
+    expect("its last line", &lines.last().map(String::as_str), &Some("end"))?;
+    Ok(lines)
+}
+
+fn number(lines: &[String], start: &str, word: usize) -> Result<Vec<u64>, String> {
+    let found = lines.iter().filter(|line| line.starts_with(start));
+    let numbers = found.map(|line| line.split(' ').nth(word).unwrap_or_default().parse::<u64>());
+    numbers.collect::<Result<_, _>>().map_err(text)
+}
+
+/// Nothing stays: the files are as many, and the memory is at most this many KiB more.
+fn expect_nothing_stays(lines: &[String], more: u64) -> Result<(), String> {
+    let (files, memory) = (number(lines, "files ", 1)?, number(lines, "files ", 3)?);
+    let ([files, files_after], [memory, memory_after]) = (&files[..], &memory[..]) else {
+        return Err("expected two lines of files and memory".to_owned());
+    };
+    expect("files, before and after", files_after, files)?;
+    if *memory_after > memory + more {
+        return Err(format!("expected at most {more} KiB more than {memory}, got {memory_after}"));
+    }
+    Ok(())
+}
+
+/// Of three pages one is bad and nobody knows, and one the host knows.
+pub(super) fn loads(said: &Transcript) -> Verdict {
+    let ram = Ram::new(16 << 20)?;
+    ram.poison(DATA + PAGE)?;
+    ram.tell_host(DATA + 2 * PAGE)?;
+    let words = ["loads", &format!("{DATA:#x}"), "3", &PAGE.to_string()];
+    let lines = run(Some(&[]), &ram, &words, said)?;
+    for line in [
+        "load 0x40100000: 0x0",
+        // FAR is exact. An abort of the same Exception level: EC 0x25; after SIGBUS KVM gives no more than that.
+        "abort 0x40101000: ESR 0x96000210 FAR 0x40101000",
+        "abort 0x40102000: ESR 0x96000010 FAR 0x40102000",
+        "1 loaded, 2 aborted",
+    ] {
+        expect(line, &lines.iter().any(|seen| seen == line), &true)?;
+    }
+    Ok("an SEA and a SIGBUS under a filter without KVM_GET_ONE_REG: both aborts at the guest's handler"
+        .to_owned())
+}
+
+pub(super) fn many(said: &Transcript) -> Verdict {
+    let ram = Ram::new(64 << 20)?;
+    for page in 0..MANY {
+        ram.poison(DATA + page * PAGE)?;
+    }
+    let words = ["loads", &format!("{DATA:#x}"), &MANY.to_string(), &PAGE.to_string()];
+    let lines = run(Some(&["--quiet"]), &ram, &words, said)?;
+    expect("loads", &lines.iter().any(|line| *line == format!("0 loaded, {MANY} aborted")), &true)?;
+    // The helper's first error has it make its own things.
+    expect_nothing_stays(&lines, 1024)?;
+    Ok(format!("{MANY} errors contained; no file and no memory stays"))
+}
+
+pub(super) fn vms(count: u64, said: &Transcript) -> Verdict {
+    let ram = Ram::new(16 << 20)?;
+    ram.poison(DATA)?;
+    let is_done = AtomicBool::new(false);
+    let lines = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let words = ["vms", &format!("{DATA:#x}"), &count.to_string()];
+        let lines = run(Some(&["--quiet"]), &ram, &words, said);
+        is_done.store(true, Ordering::Relaxed);
+        lines
+    })?;
+    expect("loads", &lines.iter().any(|line| *line == format!("0 loaded, {count} aborted")), &true)?;
+    expect_nothing_stays(&lines, 512)?;
+    Ok(format!("{count} VMs in one process under load, an error in each: all contained, nothing stays"))
+}
+
+fn median(mut times: Vec<u64>) -> u64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "there are never 2^53 of anything here")]
+pub(super) fn cost(said: &Transcript) -> Verdict {
+    let ram = Ram::new(16 << 20)?;
+    let exits = EXITS.to_string();
+    let mut times = [Vec::new(), Vec::new()];
+    for turn in 0..2 * TURNS {
+        let wrap: Option<&[&str]> = if turn % 2 == 0 { None } else { Some(&[]) };
+        let lines = run(wrap, &ram, &["exits", &exits], said)?;
+        times[turn % 2].extend(number(&lines, "ns ", 1)?);
+    }
+    let [without, with] = times;
+    let spread = |times: &[u64]| {
+        let (least, most) = (times.iter().min().unwrap_or(&0), times.iter().max().unwrap_or(&0));
+        (most - least) as f64 / *least.max(&1) as f64
+    };
+    let noise = spread(&without).max(spread(&with));
+    let (without, with) = (median(without), median(with));
+    let rate = |nanoseconds: u64| EXITS as f64 * 1e9 / nanoseconds.max(1) as f64;
+    let lost = 1.0 - rate(with) / rate(without);
+    let seen = format!(
+        "{:.0} exits/s without, {:.0} with: {:+.2} %; each turn differs by up to {:.1} %",
+        rate(without),
+        rate(with),
+        -100.0 * lost,
+        100.0 * noise
+    );
+    if lost > MOST_LOST.max(noise) { Err(seen) } else { Ok(seen) }
+}

@@ -1,0 +1,112 @@
+//! Those of `seawall-lab-wrap`, with the table of its scenarios.
+
+use std::fmt::Write as _;
+
+use clap::ValueEnum;
+
+/// Memory errors under VMMs that are not changed, by `seawall wrap`; judged by what the guests say. Runs in the lab
+#[derive(Debug, clap::Parser)]
+#[command(name = "seawall-lab-wrap", version)]
+pub struct Wrap {
+    /// Run these only
+    #[arg(value_enum, value_name = "SCENARIO")]
+    pub only: Vec<WrapScenario>,
+    /// Print the scenarios and end
+    #[arg(long)]
+    pub list: bool,
+    /// Print each guest's console and the VMM's words, also where a scenario passed
+    #[arg(long)]
+    pub console: bool,
+    /// VMs of `small-vms`
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    pub vms: u64,
+}
+
+/// A scenario, in the order in which they are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WrapScenario {
+    /// QEMU without `seawall wrap`: bad memory under a process, and the guest's kernel panics
+    Bare,
+    /// QEMU: data of one process and code of another go bad: both die, the guest lives
+    Wrapped,
+    /// the same with 2 vCPUs
+    WrappedSmp,
+    /// a dry run ends as without, and reports
+    WrappedDry,
+    /// the host knows the page to be bad (MADV_HWPOISON): contained before QEMU's own handler
+    QemuSigbus,
+    /// --sigbus vmm without ras=on: QEMU's own handler ends QEMU, as it does without `seawall wrap`
+    QemuOwn,
+    /// QEMU's sandbox, a filter on all threads: contained
+    QemuSandbox,
+    /// the guest's exception vectors go bad: a storm ends with the reason, and QEMU stops the guest
+    QemuStorm,
+    /// 4 vCPUs: a reset, and memory plugged in and out while the guest runs; then memory goes bad: contained
+    QemuReset,
+    /// the guest goes to a file and comes back in another QEMU; then memory goes bad: contained
+    QemuMigrate,
+    /// QEMU is killed after an error: the ledger lists the page, and the next QEMU starts
+    QemuKilled,
+    /// a small VMM whose vCPU's thread may not read registers: SEA exits and SIGBUS are contained
+    Small,
+    /// the same, ten thousand errors: each contained, no memory and no file stays
+    SmallMany,
+    /// the same, a hundred VMs in one process under load, each with an error: nothing is lost
+    SmallVms,
+    /// programs and options that cannot be wrapped are refused by name, each with its exit code
+    Refused,
+    /// exits in a second, with and without `seawall wrap` in turn
+    Cost,
+}
+
+impl WrapScenario {
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+impl Wrap {
+    /// The scenarios that are asked for: all, if none is named.
+    pub fn scenarios(&self) -> impl Iterator<Item = WrapScenario> {
+        let all = WrapScenario::value_variants().iter().copied();
+        all.filter(|scenario| self.only.is_empty() || self.only.contains(scenario))
+    }
+
+    /// What `--list` prints: a line for each scenario.
+    pub fn list() -> String {
+        let values = WrapScenario::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        values.fold(String::new(), |mut list, value| {
+            let about = value.get_help().map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(list, "{:<14} {about}", value.get_name());
+            list
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn scenarios_are_run_in_the_tables_order_and_all_of_them_unless_some_are_named() {
+        let named = |words: &[&str]| -> Vec<String> {
+            let words = ["seawall-lab-wrap"].iter().chain(words);
+            Wrap::try_parse_from(words).expect("scenarios").scenarios().map(WrapScenario::name).collect()
+        };
+        assert_eq!(named(&["small", "bare"]), ["bare", "small"]);
+        assert_eq!(named(&[]).len(), Wrap::list().lines().count());
+    }
+
+    /// The table of lab/README.md says more of each.
+    #[test]
+    fn the_readme_has_a_row_for_each_scenario_in_the_same_order() {
+        let readme = include_str!("../../../README.md");
+        let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let rows = rows.map(|(name, _)| name.to_owned());
+        let scenarios: Vec<String> = WrapScenario::value_variants().iter().map(|it| it.name()).collect();
+        assert_eq!(rows.filter(|name| scenarios.contains(name)).collect::<Vec<_>>(), scenarios);
+    }
+}

@@ -1,0 +1,40 @@
+//! `seawall-lab-wrap` in the lab: Debian's own QEMU for arm64, the preload library, and a Debian guest.
+
+use super::binaries::Built;
+use super::error::Result;
+use super::initramfs::Guest;
+use super::machine::Machine;
+use super::{Lab, Options, code, peer, preload};
+
+use std::io::stdout;
+use std::time::Duration;
+
+const PROGRAM: &str = "seawall-lab-wrap";
+/// Two vCPUs run side by side.
+const CPUS: u32 = 2;
+
+/// Runs the scenarios that are asked for: the exit code.
+pub(crate) fn run(
+    lab: &Lab,
+    options: &Options,
+    arguments: &[String],
+    programs: &[Built],
+    mut guests: Vec<Guest>,
+) -> Result<u8> {
+    guests.extend(peer::prepare(lab)?);
+    let libraries = preload::prepare(lab)?;
+    // What QEMU needs of the C library is in both.
+    libraries.into_iter().for_each(|library| {
+        if !guests.iter().any(|guest| guest.lab == library.lab) {
+            guests.push(library);
+        }
+    });
+    guests.push(Guest { host: lab.kernel.image.clone(), lab: "guest/vmlinuz".into() });
+    guests.push(Guest { host: lab.kernel.initrd.clone(), lab: "guest/initrd".into() });
+    let machine = Machine { smp: options.machine.smp.max(CPUS), ..options.machine.clone() };
+    eprintln!("lab: Linux {} on {}", lab.kernel.release, machine.cpu);
+    let command: Vec<String> = std::iter::once(PROGRAM.to_owned()).chain(arguments.iter().cloned()).collect();
+    let timeout = Duration::from_secs(options.timeout);
+    let ended = lab.run(&machine, programs, &guests, &command, timeout, &mut stdout().lock())?;
+    Ok(code(&ended, options.timeout))
+}
