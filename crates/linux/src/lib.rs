@@ -12,6 +12,7 @@
 //! | `seawall.workload=` | what the guest does, then powers off |
 //! |---|---|
 //! | `workload` (the default) | five processes say that they live, and name the pages they live by |
+//! | `services` | the five, a database, a web server with its client, a compressor: on a disk, see [`services`] |
 //! | `sixteen` | sixteen processes with memory of their own, and how much of it is bad at the end |
 //! | `vectors` | names the kernel's exception vectors, which it lives by, and sleeps |
 //! | `stress` | tools on known data, each result compared; the kernel tests its ciphers |
@@ -36,6 +37,7 @@ mod files;
 pub mod initramfs;
 mod modules;
 pub mod process;
+pub mod services;
 
 use std::path::PathBuf;
 
