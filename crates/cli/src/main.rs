@@ -1,6 +1,7 @@
 //! The `seawall` command.
 #![forbid(unsafe_code)]
 
+mod campaign;
 mod check;
 mod decode;
 mod demo;
@@ -45,6 +46,7 @@ enum Command {
     Probe(probe::Args),
     Decode(decode::Args),
     Run(Box<run::Args>),
+    Campaign(campaign::Args),
     Guest(guest::Args),
     Ledger(ledger::Args),
     Completions(manual::CompletionsArgs),
@@ -114,6 +116,7 @@ fn main() -> ExitCode {
         Some(Command::Probe(args)) => probe::main(&args),
         Some(Command::Decode(args)) => decode::main(&args, quiet),
         Some(Command::Run(args)) => run::main(&args, quiet),
+        Some(Command::Campaign(args)) => campaign::main(&args, quiet),
         Some(Command::Guest(args)) => guest::main(&args, quiet),
         Some(Command::Ledger(args)) => ledger::main(&args),
         Some(Command::Completions(args)) => manual::completions(&args),

@@ -84,6 +84,7 @@ mod panic;
 mod report;
 mod restless;
 mod sea;
+mod services;
 mod tables;
 mod tasks;
 mod vectors;
@@ -100,6 +101,7 @@ pub use report::{
     Access, Checksum, Counters, KernelEnd, Panic, READY, Report, ReportError, Sea, TaskReport, TaskState,
 };
 pub use restless::{RESTLESS_PAGES, restless};
+pub use services::{SERVICE_PAGES, services};
 
 /// A flat image and what a host must know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -109,8 +109,8 @@ compressor() {
     n=0
     while [ $n -lt $1 ]; do
         n=$((n + 1))
-        head -c 4000 /srv/numbers | bzip2 >/run/packed || return $?
-        got=$(bzip2 -dc </run/packed | md5sum) || return $?
+        head -c 4000 /srv/numbers | bzip2 -1 >/run/packed || return $?
+        got=$(bzip2 -dcs </run/packed | md5sum) || return $?
         [ "$got" = "5b9a715808f2b7bca234139f14440739  -" ] || return 1
         echo "compressor: alive $n"
         usleep 30000
@@ -146,10 +146,11 @@ services() {
     echo "campaign: end"
 }
 
-# Answers what is typed: the use of each page of memory, the kernel's symbols. Lines on the virtio console, if there is one.
+# Answers what is typed: the use of each page of memory, the kernel's symbols. On the virtio console, if there is one.
 census() {
     to=/dev/console
     [ -e /dev/hvc0 ] && to=/dev/hvc0
+    stty -F $to -echo
     while read -r line; do
         case $line in
             'seawall: census')
@@ -161,7 +162,7 @@ census() {
             *) continue ;;
         esac
         echo "census end" >$to
-    done </dev/console
+    done <$to
 }
 
 sixteen() {

@@ -112,7 +112,7 @@ fn make_disk(unpacked: &Path, busybox: &Path, disk: &Path, near: &Path, note: No
     make.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
         .env("SOURCE_DATE_EPOCH", "1700000000")
         .env("E2FSPROGS_FAKE_TIME", "1700000000")
-        .args(["-q", "-t", "ext4", "-m", "0", "-U", "5ea5ea11-0000-4000-8000-000000000001"])
+        .args(["-q", "-t", "ext4", "-b", "4096", "-m", "0", "-U", "5ea5ea11-0000-4000-8000-000000000001"])
         .args(["-E", "hash_seed=5ea5ea11-0000-4000-8000-000000000002,root_owner=0:0"])
         .arg("-d")
         .arg(&root)
