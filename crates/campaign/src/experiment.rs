@@ -13,7 +13,8 @@ use crate::seen::{Seen, Watch};
 
 /// Instructions between two looks at what the guest said.
 const SLICE: u64 = 250_000;
-/// What a run may take beyond a quarter more than the golden one: instructions, and nanoseconds of the guest's time.
+/// What a run may take beyond a quarter more than the golden one, but no more than that one: instructions, and nanoseconds
+/// of the guest's time.
 const SLACK_STEPS: u64 = 20_000_000;
 const SLACK_TIME: u64 = 200_000_000;
 /// The service that stands for the kernel and the first process alone.
@@ -66,8 +67,8 @@ impl Experiment<'_> {
         let golden = &self.moment.golden;
         let from = machine.instructions();
         let done = golden.stride * self.page.checkpoint as u64;
-        let most_steps = golden.steps + golden.steps / 4 + SLACK_STEPS - done;
-        let most_time = self.moment.time + golden.time + golden.time / 4 + SLACK_TIME;
+        let most_steps = golden.steps + golden.steps / 4 + SLACK_STEPS.min(golden.steps) - done;
+        let most_time = self.moment.time + golden.time + golden.time / 4 + SLACK_TIME.min(golden.time);
         let mut end = None;
         while end.is_none() && machine.instructions() - from < most_steps && machine.time() < most_time {
             end = machine.run(Some(SLICE))?;

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
 use seawall_machine::memory::PAGE_SIZE;
 
-/// The prefix of the guest's lines: `census FILE BASE64`, then `census end`.
+/// The prefix of the guest's lines: `census begin`, `census FILE BASE64`, then `census end`.
 const PREFIX: &str = "census ";
 /// The largest file that a guest may print, bytes.
 const LARGEST: u64 = 256 << 20;
@@ -33,6 +33,7 @@ const RESERVED: u32 = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Printed {
     base64: BTreeMap<String, String>,
+    has_begun: bool,
     is_whole: bool,
 }
 
@@ -41,8 +42,15 @@ impl Printed {
         let Some(rest) = line.strip_prefix(PREFIX) else { return };
         match rest.split_once(' ') {
             Some((file, data)) => self.base64.entry(file.to_owned()).or_default().push_str(data.trim()),
-            None => self.is_whole |= rest == "end",
+            None => {
+                self.has_begun |= rest == "begin";
+                self.is_whole |= rest == "end";
+            }
         }
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     pub(crate) fn is_whole(&self) -> bool {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use seawall_machine::memory::{LINE_SIZE, PAGE_SIZE};
 use seawall_machine::{Fate, FirstUse, Trace};
+use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Guest, Snapshot, SoftwareMachine};
 
 use crate::error::{Error, Result};
@@ -15,8 +16,9 @@ use crate::page_use::{PageUses, Symbols};
 use crate::pages::{self, PlannedPage};
 use crate::seen::Watch;
 
-/// Instructions for a boot, for an answer about pages, and for one about symbols.
+/// Instructions for a boot, for the beginning of an answer, for one about pages, and for one about symbols.
 const MOST_BOOT: u64 = 40_000_000_000;
+const MOST_SILENCE: u64 = 1_000_000_000;
 const MOST_CENSUS: u64 = 6_000_000_000;
 const MOST_SYMBOLS: u64 = 20_000_000_000;
 
@@ -87,10 +89,10 @@ pub fn plan(request: &Request, directory: &Path, tell: &mut dyn FnMut(&Planned))
     let mut manifest = manifest_of(request, directory)?;
     let mut all = Vec::new();
     for &firmware in &request.firmware {
-        let moments = moments(request, &manifest, directory, firmware)?;
+        let (moments, answers) = moments(request, &manifest, directory, firmware)?;
         let mut symbols = None;
         for (number, (snapshot, hash)) in moments.into_iter().enumerate() {
-            let place = Place { directory, manifest: &manifest };
+            let place = Place { directory, manifest: &manifest, answers };
             if symbols.is_none() {
                 symbols = Some(place.symbols(&snapshot)?.unwrap_or_default());
             }
@@ -157,13 +159,14 @@ fn manifest_of(request: &Request, directory: &Path) -> Result<Manifest> {
     })
 }
 
-/// Boots, and keeps the moments: each as it is read again from its file, with the file's hash.
+/// Boots, and keeps the moments: each as it is read again from its file, with the file's hash. And whether the guest is a
+/// Linux, which may answer questions about its pages.
 fn moments(
     request: &Request,
     manifest: &Manifest,
     directory: &Path,
     firmware: Firmware,
-) -> Result<Vec<(Snapshot, String)>> {
+) -> Result<(Vec<(Snapshot, String)>, bool)> {
     let watch = Watch::default();
     let mut config = manifest::config(directory, manifest, "full")?;
     config.acpi = firmware == Firmware::Acpi;
@@ -193,13 +196,15 @@ fn moments(
         let file = std::fs::File::open(&path).map_err(|error| Error::file(&path, error))?;
         moments.push((Snapshot::load(std::io::BufReader::new(file))?, hash));
     }
-    Ok(moments)
+    Ok((moments, matches!(guest.kernel, Kernel::Linux(_))))
 }
 
 /// Where moments are planned.
 struct Place<'a> {
     directory: &'a Path,
     manifest: &'a Manifest,
+    /// The guest may answer what it is asked about its pages.
+    answers: bool,
 }
 
 /// A golden run, as it came out.
@@ -229,9 +234,15 @@ impl Place<'_> {
     }
 
     fn ask(&self, snapshot: &Snapshot, question: &[u8], most: u64) -> Result<Option<Watch>> {
+        if !self.answers {
+            return Ok(None);
+        }
         let watch = Watch::default();
         let mut machine = self.machine(snapshot, &watch)?;
         machine.type_in(question);
+        if !golden::advance_until(&mut machine, &watch, MOST_SILENCE, |seen| seen.printed.has_begun())? {
+            return Ok(None);
+        }
         let is_whole = golden::advance_until(&mut machine, &watch, most, |seen| seen.printed.is_whole())?;
         Ok(is_whole.then_some(watch))
     }
@@ -340,8 +351,11 @@ impl Place<'_> {
         walk.run_on()?;
         let machine = walk.machine();
         machine.heal(base..base + ram)?;
-        let errors = watch.seen().errors + watch.seen().device_errors;
-        if errors == 0 && machine.state_hash().to_string() == golden.hash {
+        let is_undisturbed = {
+            let seen = watch.seen();
+            seen.errors == 0 && seen.device_errors == 0
+        };
+        if is_undisturbed && machine.state_hash().to_string() == golden.hash {
             return Ok(proven);
         }
         let text = "did not run as without an error when all pages were bad that nothing consumes: a bug of this program";

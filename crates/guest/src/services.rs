@@ -33,10 +33,11 @@ pub fn services() -> Vec<u8> {
     a64!(asm ; movz x8, #0 ; movz x11, #0 ; movz x12, #0
         ; ->round: ; add x8, x8, #1
         ; cbnz x11, >other
-        ; and x0, x8, #15
-        ; ldr x13, [x9, x0, lsl #3] // the first page, at one of two lines
-        ; lsl x0, x0, PAGE_SHIFT
-        ; ldr x13, [x9, x0]
+        ; and x15, x8, #15
+        ; ldr x13, [x9, x15, lsl #3] // the first page, at one of two lines
+        ; lsl x15, x15, PAGE_SHIFT
+        ; cbnz x11, >other
+        ; ldr x13, [x9, x15]
         ; cbnz x11, >other);
     asm.say_dec("a: alive ", 8);
     asm.say("\n");

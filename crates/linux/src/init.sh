@@ -135,7 +135,7 @@ services() {
         supervise $name $((rounds * 10)) &
     done
     # All have begun: their first rounds are done.
-    sleep 0.5
+    sleep 0.3
     echo "campaign: begin"
     n=0
     while [ $n -lt $rounds ]; do
@@ -153,13 +153,16 @@ census() {
     stty -F $to -echo
     while read -r line; do
         case $line in
-            'seawall: census')
+            'seawall: census' | 'seawall: symbols') echo "census begin" >$to ;;
+            *) continue ;;
+        esac
+        case $line in
+            *census)
                 for file in kpageflags kpagecount iomem; do
                     gzip -c /proc/$file | base64 | sed "s/^/census $file /" >$to
                 done
                 ;;
-            'seawall: symbols') grep -i ' [tw] ' /proc/kallsyms | gzip -c | base64 | sed "s/^/census symbols /" >$to ;;
-            *) continue ;;
+            *symbols) grep -i ' [tw] ' /proc/kallsyms | gzip -c | base64 | sed "s/^/census symbols /" >$to ;;
         esac
         echo "census end" >$to
     done <$to

@@ -1,5 +1,6 @@
 //! `seawall campaign` as a user runs it: killed and gone on with, on a real Slurm, and looked at in a real browser.
 
+mod linux;
 mod slurm;
 
 use std::path::{Path, PathBuf};
