@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::ProgressBar;
+use seawall_linux::services::{self, Services, services};
 use seawall_linux::{COMMAND_LINE, Error, Fetch, Flavour, Guest, by_hand, cache_directory};
 use serde_json::json;
 
@@ -52,7 +53,10 @@ struct FetchArgs {
     /// A static arm64 busybox of your own.
     #[arg(long, value_name = "FILE", requires = "kernel")]
     busybox: Option<PathBuf>,
-    /// Print one JSON object: kernel, initrd, busybox (paths), release, packages, append.
+    /// A guest for campaigns: its root is a disk with Debian's sqlite3 and bzip2, a web server, and the five processes.
+    #[arg(long, conflicts_with_all = ["kernel", "busybox"])]
+    services: bool,
+    /// Print one JSON object: kernel, initrd, busybox (paths), release, packages, append; disk with --services.
     #[arg(long)]
     json: bool,
 }
@@ -88,20 +92,61 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let directory = std::path::absolute(&directory)
         .map_err(|error| Failure::new(exit::FILE, format!("--dir {}: {error}", directory.display())))?;
     let progress = Progress::default();
-    let guest = if let (Some(kernel), Some(busybox)) = (&fetch.kernel, &fetch.busybox) {
-        by_hand(&directory, kernel, busybox)
-    } else {
-        let (suite, flavour) = (fetch.suite.clone(), fetch.flavour);
-        Fetch { directory, suite, flavour }.guest(&|text| {
-            if !quiet {
-                progress.note(text);
+    let note = |text: &str| {
+        if !quiet {
+            progress.note(text);
+        }
+    };
+    let fetched = match (&fetch.kernel, &fetch.busybox) {
+        (Some(kernel), Some(busybox)) => by_hand(&directory, kernel, busybox).map(Fetched::Guest),
+        _ => {
+            let fetch_it = Fetch { directory, suite: fetch.suite.clone(), flavour: fetch.flavour };
+            match fetch.services {
+                true => services(&fetch_it, &note).map(Fetched::Services),
+                false => fetch_it.guest(&note).map(Fetched::Guest),
             }
-        })
+        }
     };
     progress.end();
-    let guest = guest.map_err(|error| failure(&error))?;
-    out::stdout(&if fetch.json { as_json(&guest) } else { screen(&guest) })?;
+    let fetched = fetched.map_err(|error| failure(&error))?;
+    out::stdout(&match (&fetched, fetch.json) {
+        (Fetched::Guest(guest), true) => format!("{}\n", as_json(guest)),
+        (Fetched::Guest(guest), false) => screen(guest),
+        (Fetched::Services(services), true) => services_as_json(services),
+        (Fetched::Services(services), false) => services_screen(services),
+    })?;
     Ok(0)
+}
+
+/// What was fetched.
+enum Fetched {
+    Guest(Guest),
+    Services(Services),
+}
+
+fn services_as_json(services: &Services) -> String {
+    let mut report = as_json(&services.guest);
+    report["initrd"] = json!(services.initrd);
+    report["disk"] = json!(services.disk);
+    report["append"] = json!(services::COMMAND_LINE);
+    format!("{report}\n")
+}
+
+fn services_screen(Services { guest, initrd, disk }: &Services) -> String {
+    let of = guest
+        .packages
+        .iter()
+        .fold(String::new(), |text, package| text + &format!("{} {package}\n", head("of      ")));
+    format!(
+        "{} {}\n{} {}\n{} {}\n{of}\n{}\n  seawall campaign plan DIR --services\n",
+        head("kernel  "),
+        guest.kernel.display(),
+        head("initrd  "),
+        initrd.display(),
+        head("disk    "),
+        disk.display(),
+        dim("plan a campaign with it: which of its pages can go bad, and what that costs"),
+    )
 }
 
 fn failure(error: &Error) -> Failure {
@@ -110,16 +155,15 @@ fn failure(error: &Error) -> Failure {
     Failure::new(code, format!("no guest: {error}{by_hand}"))
 }
 
-fn as_json(guest: &Guest) -> String {
-    let report = json!({
+fn as_json(guest: &Guest) -> serde_json::Value {
+    json!({
         "kernel": guest.kernel,
         "initrd": guest.initrd,
         "busybox": guest.busybox,
         "release": guest.release,
         "packages": guest.packages,
         "append": COMMAND_LINE,
-    });
-    format!("{report}\n")
+    })
 }
 
 fn screen(guest: &Guest) -> String {

@@ -1,6 +1,7 @@
 //! The `seawall` command.
 #![forbid(unsafe_code)]
 
+mod campaign;
 mod check;
 mod decode;
 mod demo;
@@ -49,6 +50,7 @@ enum Command {
     Run(Box<run::Args>),
     #[cfg(unix)]
     Wrap(wrap::Args),
+    Campaign(campaign::Args),
     Guest(guest::Args),
     Ledger(ledger::Args),
     Completions(manual::CompletionsArgs),
@@ -135,6 +137,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run::main(&args, quiet),
         #[cfg(unix)]
         Some(Command::Wrap(args)) => wrap::main(&args, quiet),
+        Some(Command::Campaign(args)) => campaign::main(&args, quiet),
         Some(Command::Guest(args)) => guest::main(&args, quiet),
         Some(Command::Ledger(args)) => ledger::main(&args),
         Some(Command::Completions(args)) => manual::completions(&args),

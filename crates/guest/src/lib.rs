@@ -87,6 +87,7 @@ mod panic;
 mod report;
 mod restless;
 mod sea;
+mod services;
 mod tables;
 mod tasks;
 mod vectors;
@@ -103,6 +104,7 @@ pub use report::{
     Access, Checksum, Counters, KernelEnd, Panic, READY, Report, ReportError, Sea, TaskReport, TaskState,
 };
 pub use restless::{RESTLESS_PAGES, restless};
+pub use services::{SERVICE_PAGES, services};
 
 /// A flat image with the facts that a host needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 # The first process. What it does is on the kernel's command line:
 #
 #   seawall.workload=workload   five processes, each telling that it lives; who ended how (the default)
+#   seawall.workload=services   the five, and a database, a web server with its client and a compressor, each checking its results
 #   seawall.workload=sixteen    sixteen processes with memory of their own, and how much of it is bad at the end
 #   seawall.workload=device     a process that uses a device by accesses that no syndrome describes, and a witness
 #   seawall.workload=vectors    names the kernel's exception vectors, which it lives by, and sleeps
@@ -9,6 +10,7 @@
 #   seawall.workload=shell      a shell on the console
 #   seawall.rounds=100          how long the processes work, in rounds of 10 ms and more
 #   seawall.sigbus=die          or handle: the processes handle SIGBUS
+#   seawall.root=disk           the root is the ext4 on the first disk, which has this file as its init
 #
 # At the end it says what the kernel complained of, and powers off.
 export PATH=/bin HOME=/root TERM=linux
@@ -23,6 +25,20 @@ option() {
         case $word in seawall.$1=*) echo "${word#*=}"; return ;; esac
     done
     echo "$2"
+}
+
+# Once: what is on the disk goes on.
+root_on_disk() {
+    for module in /lib/storage/*; do
+        [ -e "$module" ] && insmod "$module"
+    done
+    mkdir /disk
+    for try in 1 2 3 4 5; do
+        mount -t ext4 -o noatime /dev/vda /disk 2>/dev/null && break
+        sleep 0.1
+    done
+    umount /dev /sys /proc
+    exec switch_root /disk /init
 }
 
 # Runs a program to its end and says what that was; fails if it is not the end of its rounds.
@@ -61,6 +77,97 @@ workload() {
         wait $pid && live=$((live + 1))
     done
     echo "workload: $live of $all live"
+}
+
+# The number that a whole number of rounds adds up to.
+database() {
+    n=0
+    while [ $n -lt $1 ]; do
+        n=$((n + 1))
+        got=$(sqlite3 /var/accounts "UPDATE account SET balance = balance + $n WHERE id = $n % 64;
+            SELECT sum(balance), count(*), min(length(note)) FROM account; PRAGMA quick_check") || return $?
+        [ "$(echo $got)" = "$((n * (n + 1) / 2))|64|400 ok" ] || return 1
+        echo "database: alive $n"
+        usleep 30000
+    done
+}
+
+# A page of the web server's, as its client sees it.
+web() {
+    n=0
+    while [ $n -lt $1 ]; do
+        n=$((n + 1))
+        wget -q -O /run/page http://127.0.0.1/numbers || return $?
+        [ "$(md5sum </run/page)" = "c8b58510b45cc3bd0855d35d748cbce4  -" ] || return 1
+        echo "web: alive $n"
+        usleep 30000
+    done
+}
+
+# Packs and unpacks.
+compressor() {
+    n=0
+    while [ $n -lt $1 ]; do
+        n=$((n + 1))
+        head -c 4000 /srv/numbers | bzip2 -1 >/run/packed || return $?
+        got=$(bzip2 -dcs </run/packed | md5sum) || return $?
+        [ "$got" = "5b9a715808f2b7bca234139f14440739  -" ] || return 1
+        echo "compressor: alive $n"
+        usleep 30000
+    done
+}
+
+services() {
+    echo 0 >/proc/sys/kernel/kptr_restrict
+    ifconfig lo 127.0.0.1 up
+    httpd -p 127.0.0.1:80 -h /srv
+    sqlite3 /var/accounts "CREATE TABLE account (id INTEGER PRIMARY KEY, balance INTEGER, note TEXT);
+        WITH RECURSIVE n (id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM n WHERE id < 63)
+        INSERT INTO account SELECT id, 0, hex(zeroblob(200)) FROM n"
+    # Who is asked answers at once, whatever the services do.
+    census &
+    renice -n -20 -p $! >/dev/null
+    rounds=$(option rounds 100)
+    mkfifo /run/keep
+    exec 3<>/run/keep
+    for name in database web compressor; do
+        supervise $name $rounds &
+    done
+    for name in code anonymous shared-a shared-b witness; do
+        supervise $name $((rounds * 10)) &
+    done
+    # All have begun: their first rounds are done.
+    sleep 0.3
+    echo "campaign: begin"
+    n=0
+    while [ $n -lt $rounds ]; do
+        n=$((n + 1))
+        echo "init: alive $n"
+        usleep 100000
+    done
+    echo "campaign: end"
+}
+
+# Answers what is typed: the use of each page of memory, the kernel's symbols. On the virtio console, if there is one.
+census() {
+    to=/dev/console
+    [ -e /dev/hvc0 ] && to=/dev/hvc0
+    stty -F $to -echo
+    while read -r line; do
+        case $line in
+            'seawall: census' | 'seawall: symbols') echo "census begin" >$to ;;
+            *) continue ;;
+        esac
+        case $line in
+            *census)
+                for file in kpageflags kpagecount iomem; do
+                    gzip -c /proc/$file | base64 | sed "s/^/census $file /" >$to
+                done
+                ;;
+            *symbols) grep -i ' [tw] ' /proc/kallsyms | gzip -c | base64 | sed "s/^/census symbols /" >$to ;;
+        esac
+        echo "census end" >$to
+    done <$to
 }
 
 sixteen() {
@@ -169,7 +276,10 @@ complaints() {
     fi
 }
 
+[ "$(option root none)" = disk ] && [ -e /lib/storage ] && root_on_disk
+
 case $(option workload workload) in
+    services) services ;;
     shell)
         echo "Linux $(uname -r)"
         echo "The end: exit."

@@ -14,6 +14,7 @@
 //! | `seawall.workload=` | the guest's work before it powers off |
 //! |---|---|
 //! | `workload` (the default) | five processes report that they live, and name the pages that they need |
+//! | `services` | the five, a database, a web server with its client, a compressor: on a disk, see [`services`] |
 //! | `sixteen` | sixteen processes with memory of their own report how much of it is bad at the end |
 //! | `vectors` | names the kernel's exception vectors, which the guest needs, and sleeps |
 //! | `stress` | tools on known data, each result compared; the kernel tests its ciphers |
@@ -38,6 +39,7 @@ mod files;
 pub mod initramfs;
 mod modules;
 pub mod process;
+pub mod services;
 
 use std::path::PathBuf;
 

@@ -87,6 +87,7 @@ mod snapshot;
 mod sysreg;
 mod timer;
 mod tlb;
+mod trace;
 mod trap;
 mod vcpu;
 mod vm;
@@ -94,5 +95,6 @@ pub mod walk;
 
 pub use decode::is_allocated;
 pub use snapshot::{FORMAT_VERSION, Limits as SnapshotLimits, Snapshot, SnapshotError, StateHash};
+pub use trace::{Consumer, Fate, FirstUse, Trace};
 pub use vcpu::{FpSimdState, Stopped, Vcpu};
 pub use vm::{Config, Error, Kicker, NoSyndrome, RAM_BASE, StorePolicy, UndefinedLog, Vm};

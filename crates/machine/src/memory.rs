@@ -19,6 +19,7 @@ use crate::pages::{self, Contents};
 use crate::poison::Poison;
 pub use crate::poison::{LINE_SIZE, PAGE_SIZE};
 use crate::ram::Ram;
+use crate::trace::Trace;
 
 /// Physical addresses have at most this many bits: ID_AA64MMFR0_EL1.PARange says 48.
 pub const PA_BITS: u32 = 48;
@@ -28,7 +29,7 @@ pub const PAGE_SHIFT: u32 = 12;
 /// What is special about a 4 KiB page of RAM: a bit set in a byte. 0 means that the CPU's fast path
 /// may have it.
 pub mod page_flags {
-    /// At least one line of the page is poisoned. Kept by [`super::Memory`].
+    /// At least one line of the page is poisoned, or waited for by a [trace](crate::Trace). Kept by [`super::Memory`].
     pub const HAS_POISON: u8 = 1 << 0;
     /// The CPU holds decoded instructions of this page: writes must drop them. Set and cleared by
     /// the CPU.
@@ -100,6 +101,8 @@ pub struct Memory {
     clean: Arc<Contents>,
     /// The pages whose flag says that they may be different now, each once.
     dirty: Vec<u32>,
+    /// What waits for lines that nothing has consumed: they count as poisoned.
+    trace: Option<Box<Trace>>,
 }
 
 /// Which lines of a [`Memory`] are poisoned, to be asked while its bytes are borrowed.
@@ -146,7 +149,7 @@ impl Memory {
         let ram = contents.ram()?;
         let flags = vec![0; ram.len() >> PAGE_SHIFT];
         let (poison, stale_code, dirty) = (Poison::default(), Vec::new(), Vec::new());
-        Ok(Self { base, ram, flags, poison, stale_code, clean: contents, dirty })
+        Ok(Self { base, ram, flags, poison, stale_code, clean: contents, dirty, trace: None })
     }
 
     /// What RAM holds. From now on all pages are clean: nobody may write to one without
@@ -221,12 +224,8 @@ impl Memory {
             return;
         }
         let before = std::mem::replace(&mut self.poison, poison.clone());
-        let after = self.poison.pages().map(|page| (page, page_flags::HAS_POISON));
-        for (page, flag) in before.pages().map(|page| (page, 0)).chain(after) {
-            if let Some(flags) = self.flags.get_mut(page) {
-                *flags = *flags & !page_flags::HAS_POISON | flag;
-            }
-        }
+        let changed: Vec<usize> = before.pages().chain(self.poison.pages()).collect();
+        changed.into_iter().for_each(|page| self.refresh_flag(page));
     }
 
     /// What RAM held when its pages were last clean.
@@ -445,7 +444,7 @@ impl Memory {
     pub fn poison(&mut self, range: Range<u64>) -> Result<u64, MemoryError> {
         let (start, end) = self.poison_offsets(&range)?;
         let added = self.poison.add(start, end);
-        self.refresh_poison_flags(start, end);
+        self.refresh_flags(start, end);
         Ok(added)
     }
 
@@ -457,7 +456,7 @@ impl Memory {
     pub fn heal(&mut self, range: Range<u64>) -> Result<u64, MemoryError> {
         let (start, end) = self.poison_offsets(&range)?;
         let removed = self.poison.remove(start, end);
-        self.refresh_poison_flags(start, end);
+        self.refresh_flags(start, end);
         Ok(removed)
     }
 
@@ -471,7 +470,10 @@ impl Memory {
         self.note_written(offset, end);
         if self.flags(offset) & page_flags::HAS_POISON != 0 {
             self.poison.remove(offset as u64, end as u64);
-            self.refresh_poison_flags(offset as u64, end as u64);
+            if let Some(trace) = &mut self.trace {
+                trace.overwritten(offset as u64, LINE_SIZE);
+            }
+            self.refresh_flags(offset as u64, end as u64);
         }
         Some(())
     }
@@ -499,15 +501,42 @@ impl Memory {
         self.poison.ranges().into_iter().map(|range| range.start + self.base..range.end + self.base).collect()
     }
 
-    /// Brings HAS_POISON of the pages in `[start, end)` (offsets) in line with the masks.
-    fn refresh_poison_flags(&mut self, start: u64, end: u64) {
-        let pages = (start / PAGE_SIZE) as usize..=((end - 1) / PAGE_SIZE) as usize;
-        for page in pages {
-            let has_poison = if self.poison.in_page(page) { page_flags::HAS_POISON } else { 0 };
-            if let Some(flags) = self.flags.get_mut(page) {
-                *flags = *flags & !page_flags::HAS_POISON | has_poison;
-            }
+    /// Brings HAS_POISON of the pages in `[start, end)` (offsets) in line with poison and trace.
+    pub(crate) fn refresh_flags(&mut self, start: u64, end: u64) {
+        for page in (start / PAGE_SIZE) as usize..=((end - 1) / PAGE_SIZE) as usize {
+            self.refresh_flag(page);
         }
+    }
+
+    fn refresh_flag(&mut self, page: usize) {
+        let is_watched = self.trace.as_ref().is_some_and(|trace| trace.watches(page));
+        let flag = if is_watched || self.poison.in_page(page) { page_flags::HAS_POISON } else { 0 };
+        if let Some(flags) = self.flags.get_mut(page) {
+            *flags = *flags & !page_flags::HAS_POISON | flag;
+        }
+    }
+
+    /// Puts a trace in the place of the one that is on.
+    pub(crate) fn set_trace(&mut self, trace: Option<Box<Trace>>) -> Option<Box<Trace>> {
+        let before = std::mem::replace(&mut self.trace, trace);
+        self.refresh_flags(0, self.size());
+        before
+    }
+
+    pub(crate) fn trace_mut(&mut self) -> Option<&mut Trace> {
+        self.trace.as_deref_mut()
+    }
+
+    /// Whether a load of the `len` bytes at `pa` must be looked at: one of their lines is poisoned, or a trace waits for it.
+    #[inline]
+    pub(crate) fn stops(&self, pa: u64, len: u64) -> bool {
+        let is_traced = |trace: &Trace| trace.is_unseen(pa.wrapping_sub(self.base), len);
+        self.trace.as_deref().is_some_and(is_traced) || self.poisoned(pa, len)
+    }
+
+    /// Whether a trace is on.
+    pub fn is_traced(&self) -> bool {
+        self.trace.is_some()
     }
 
     /// Offset of `len` bytes at `pa`, all in RAM.

@@ -319,7 +319,7 @@ impl Runner<'_> {
         let offset = self.icache.ram_offset(slot)? + in_page;
         if self.memory.page_has_poison(offset) {
             let pa = self.memory.base() + offset as u64;
-            if self.memory.poisoned(pa & !(LINE_SIZE - 1), LINE_SIZE) {
+            if self.memory.stops(pa & !(LINE_SIZE - 1), LINE_SIZE) {
                 let intent = Intent::FETCH;
                 self.cpu.trap = Trap::Poison(HostAbort { intent, va: pc, pa, walk_level: None, size: 4 });
                 return None;
@@ -490,6 +490,7 @@ impl Runner<'_> {
                 self.others.iter_mut().for_each(|(_, cpu)| cpu.event = true);
             }
             Trap::Gic { register, rt, is_read } => self.gic_register(left, register, rt, is_read),
+            Trap::Poison(abort) if self.is_traced(&abort) => {}
             Trap::Poison(abort) => return Ok(self.poison(left, &abort).map(Stop::Exit)),
             Trap::Hole(abort) => return Ok(self.hole(left, &abort, insn)?.map(Stop::Exit)),
             Trap::Bus(access) => return Ok(self.bus(left, &access, insn).map(Stop::Exit)),

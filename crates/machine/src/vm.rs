@@ -350,6 +350,7 @@ impl Vm {
     /// The host may change bytes or poison: before a CPU runs again it must look.
     fn host_touches_memory(&mut self) {
         self.cpus.iter_mut().for_each(|cpu| cpu.host_touched_memory = true);
+        self.note_time();
     }
 }
 

@@ -298,7 +298,7 @@ fn read_descriptor(memory: &Memory, pa: u64, level: i8) -> Result<(usize, u64), 
         kind: FaultKind::External { descriptor_pa: pa, cause },
     };
     let offset = memory.offset(pa).ok_or_else(|| external(ExternalCause::Hole))?;
-    if memory.page_has_poison(offset) && memory.poisoned(pa, DESCRIPTOR_SIZE as u64) {
+    if memory.page_has_poison(offset) && memory.stops(pa, DESCRIPTOR_SIZE as u64) {
         return Err(external(ExternalCause::Poison));
     }
     let bytes = memory.read(offset).ok_or_else(|| external(ExternalCause::Hole))?;

@@ -25,6 +25,8 @@ pub(crate) struct Dma<'a> {
     written: RefCell<Vec<Range<u64>>>,
     /// Where reads met bad memory, physical addresses.
     bad: RefCell<Vec<u64>>,
+    /// What was read, physical addresses, if a trace is on.
+    read: Option<RefCell<Vec<Range<u64>>>>,
 }
 
 impl Dma<'_> {
@@ -32,13 +34,17 @@ impl Dma<'_> {
     /// memory, too.
     pub(crate) fn with<T>(memory: &mut Memory, work: impl FnOnce(&Dma<'_>) -> T) -> (T, Vec<u64>) {
         let base = memory.base();
+        let read = memory.is_traced().then(RefCell::default);
         let (ram, poisoned) = memory.dma();
         let (written, bad) = (RefCell::default(), RefCell::default());
-        let dma = Dma { ram: VolatileSlice::from(ram), base, poisoned, written, bad };
+        let dma = Dma { ram: VolatileSlice::from(ram), base, poisoned, written, bad, read };
         let done = work(&dma);
-        let Dma { written, bad, .. } = dma;
+        let Dma { written, bad, read, .. } = dma;
         for range in written.into_inner() {
             memory.host_wrote(range);
+        }
+        for range in read.into_iter().flat_map(RefCell::into_inner) {
+            memory.device_read(range.start, range.end - range.start);
         }
         (done, bad.into_inner())
     }
@@ -56,6 +62,9 @@ impl Dma<'_> {
             self.bad.borrow_mut().push(address);
             let bad = VolatileMemoryError::OutOfBounds { addr: offset as usize };
             return Err(bad.into());
+        }
+        if let Some(read) = self.read.as_ref().filter(|_| access.allow(Permissions::Read)) {
+            read.borrow_mut().push(address..address + count as u64);
         }
         if access.has_write() {
             self.written.borrow_mut().push(address..address + count as u64);

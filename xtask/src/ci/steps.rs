@@ -72,6 +72,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::host("diff-isa", "the CPU against qemu-aarch64, fixed seeds", diff_isa),
     Step::host("hostile", "two minutes of hostile bytes, fixed seeds, under a limit of memory", hostile),
     Step::host("linux", "Debian's kernel on the machine: boots, recovers from bad memory", linux),
+    Step::host("campaign", "campaigns: of Debian's guest, and on a Slurm that loses a node", campaign),
     Step::lab("lab", "real KVM in the lab: unit tests, conformance", lab),
     Step::lab("lab-diff", "the model against the real kernel, a fixed seed", lab_diff),
     Step::lab("lab-contain", "memory errors under Debian guests on real KVM, contained", lab_contain),
@@ -229,6 +230,12 @@ fn linux() -> Plan {
         Some(flavour) => call.with(FLAVOUR, flavour.word()),
         None => call,
     }])
+}
+
+/// The tests say themselves what they skip without Debian's packages.
+fn campaign() -> Plan {
+    let test = ["test", "--release", "--locked", "--package", "seawall-cli", "--test", "campaign"];
+    Plan::Run(vec![Call::cargo(&[&test[..], &["--", "--ignored", "--nocapture"]].concat())])
 }
 
 /// Names the kernel that the Linux tests boot beside the cloud kernel; the step's command line shows which it is.

@@ -391,7 +391,7 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     let flags = memory.flags(offset);
     let consumes = !write || cpu.stores_abort;
     let has_poison = flags & page_flags::HAS_POISON != 0;
-    if consumes && has_poison && memory.poisoned(pa, len) {
+    if consumes && has_poison && memory.stops(pa, len) {
         cpu.trap = Trap::Poison(abort);
         return None;
     }

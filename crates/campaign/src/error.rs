@@ -1,0 +1,89 @@
+//! What can go wrong.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// What can go wrong with a campaign.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file is not what it is to be.
+    #[error("{}: expected {expected}, got {got}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it is to be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// The guest does not do what a campaign needs of it.
+    #[error("the guest {0}")]
+    Guest(String),
+    /// The machine.
+    #[error(transparent)]
+    Machine(#[from] seawall_vmm::Error),
+    /// A plan cannot be made like this.
+    #[error("expected {expected}, got {got}")]
+    Option {
+        /// What an option may be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// There is no such experiment.
+    #[error(
+        "there is no experiment {0} in this campaign; an id is FIRMWARE-MOMENT-PAGE-POLICY, such as acpi-0-0x40a3f000-full"
+    )]
+    NoExperiment(String),
+    /// The same experiment had two results.
+    #[error(
+        "{} and {} disagree about {id}: {first} and {second}; one of them was made by another program or on a broken host",
+        paths.0.display(), paths.1.display()
+    )]
+    Disagree {
+        /// The experiment.
+        id: String,
+        /// The files.
+        paths: (PathBuf, PathBuf),
+        /// What the first says.
+        first: String,
+        /// What the second says.
+        second: String,
+    },
+    /// A merge lacks results.
+    #[error(
+        "{missing} of {all} experiments have no result yet, the first is {first}: run them, or merge with --partial"
+    )]
+    Missing {
+        /// How many.
+        missing: usize,
+        /// Of how many.
+        all: usize,
+        /// The first.
+        first: String,
+    },
+}
+
+/// What may go wrong with a campaign.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn file(path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::File { path: path.to_owned(), source: source.into() }
+    }
+
+    pub(crate) fn content(path: &Path, expected: impl Into<String>, got: impl Into<String>) -> Self {
+        Self::Content { path: path.to_owned(), expected: expected.into(), got: got.into() }
+    }
+}

@@ -1,0 +1,288 @@
+//! A campaign's directory, and what it says of itself.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter};
+use std::path::{Path, PathBuf};
+
+use seawall_vmm::devices::disk::{Disk, Writes};
+use seawall_vmm::{Config, Snapshot};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::seen::Service;
+
+/// Changed when a campaign's files mean something else.
+const FORMAT: u32 = 1;
+/// Of a manifest, bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// How the guest learns of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firmware {
+    /// A device tree: by the abort alone.
+    Dt,
+    /// ACPI: by the abort and a record of it.
+    Acpi,
+}
+
+impl Firmware {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Dt, Self::Acpi];
+
+    /// Its word in ids and on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Dt => "dt",
+            Self::Acpi => "acpi",
+        }
+    }
+}
+
+/// The answers to a memory error that campaigns compare.
+pub const POLICIES: [&str; 3] = ["serror", "mainline", "full"];
+
+/// The run without an error, from a moment to its horizon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Golden {
+    /// Instructions.
+    pub steps: u64,
+    /// Nanoseconds of the guest's time.
+    pub time: u64,
+    /// Instructions from one checkpoint to the next.
+    pub stride: u64,
+    /// Time of each checkpoint since the moment, nanoseconds; the first is 0.
+    pub checkpoints: Vec<u64>,
+    /// BLAKE3 of the machine at the end.
+    pub hash: String,
+    pub(crate) services: BTreeMap<String, Service>,
+}
+
+/// Pages of one use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageCount {
+    /// All.
+    pub pages: u64,
+    /// Those that something consumed before the horizon.
+    pub touched: u64,
+    /// Of these those that the plan has experiments for.
+    pub chosen: u64,
+}
+
+/// A moment of the guest at which memory goes bad.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// How it learns of errors.
+    pub firmware: Firmware,
+    /// Its number among those with this firmware.
+    pub number: u32,
+    /// Of the guest's time, nanoseconds.
+    pub time: u64,
+    /// BLAKE3 of its snapshot's file.
+    pub snapshot: String,
+    /// The run without an error.
+    pub golden: Golden,
+    /// By use.
+    pub pages: BTreeMap<String, PageCount>,
+    /// Pages that nothing consumes, which were all bad at once in one run that ended as the golden one did.
+    pub proven: u64,
+}
+
+impl Moment {
+    /// As ids begin.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.firmware.word(), self.number)
+    }
+}
+
+/// A file that the campaign keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its name in the directory; of a kernel and an initramfs, which are not kept, the name that they had.
+    pub name: String,
+    /// Its hash.
+    pub blake3: String,
+}
+
+/// What a campaign is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub(crate) format: u32,
+    /// The program that planned: results depend on it.
+    pub program: String,
+    /// The guest's kernel.
+    pub kernel: Kept,
+    /// Its initramfs.
+    pub initrd: Option<Kept>,
+    /// Its disks.
+    pub disks: Vec<Kept>,
+    /// Its command line.
+    pub command_line: String,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// vCPUs.
+    pub cpus: u32,
+    /// The line that the first moment comes after.
+    pub begin: String,
+    /// How long after its moment a run is judged, nanoseconds of the guest's time.
+    pub horizon: u64,
+    /// Pages drawn of each moment; all if there is no number.
+    pub sample: Option<u64>,
+    /// What the drawing depends on.
+    pub seed: u64,
+    /// The answers that are compared.
+    pub policies: Vec<String>,
+    /// The moments.
+    pub moments: Vec<Moment>,
+    /// BLAKE3 of the plan's table.
+    pub plan: String,
+}
+
+/// A campaign's directory.
+#[derive(Debug)]
+pub struct Campaign {
+    pub(crate) directory: PathBuf,
+    /// What it is.
+    pub manifest: Manifest,
+    /// BLAKE3 of the manifest: what results belong to.
+    pub id: String,
+}
+
+/// BLAKE3 of a file, in hexadecimal.
+pub(crate) fn hash_file(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(path).map_err(|error| Error::file(path, error))?;
+    hasher.update_reader(file).map_err(|error| Error::file(path, error))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+impl Campaign {
+    /// Writes the manifest, which makes the directory a campaign.
+    pub(crate) fn create(directory: &Path, manifest: Manifest) -> Result<Self> {
+        let path = directory.join("manifest.json");
+        let text = serde_json::to_string_pretty(&manifest)
+            .map_err(|error| Error::content(&path, "a manifest", error.to_string()))?;
+        seawall_files::replace(&path, text.as_bytes()).map_err(|error| Error::file(&path, error))?;
+        Self::open(directory)
+    }
+
+    /// Opens a campaign that was planned.
+    ///
+    /// # Errors
+    /// [`Error::File`] without a plan, [`Error::Content`] if it is one of another version of this program.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join("manifest.json");
+        let bytes = seawall_files::read(&path, LARGEST).map_err(|error| Error::file(&path, error))?;
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::content(&path, "the manifest of a campaign", error.to_string()))?;
+        if manifest.format != FORMAT {
+            let got = format!("format {}", manifest.format);
+            return Err(Error::content(&path, format!("format {FORMAT}"), got));
+        }
+        let id = blake3::hash(&bytes).to_hex().to_string();
+        let campaign = Self { directory: directory.to_owned(), manifest, id };
+        campaign.check(&campaign.plan_path(), &campaign.manifest.plan, "the plan of this campaign")?;
+        Ok(campaign)
+    }
+
+    /// Refuses to go on with another program than the one that planned.
+    ///
+    /// # Errors
+    /// [`Error::Content`].
+    pub fn check_program(&self, program: &str) -> Result<()> {
+        if self.manifest.program == program {
+            return Ok(());
+        }
+        let path = self.directory.join("manifest.json");
+        let planned = format!("the plan of this program, {program}");
+        Err(Error::content(&path, planned, format!("that of {}", self.manifest.program)))
+    }
+
+    fn check(&self, path: &Path, hash: &str, what: &str) -> Result<()> {
+        let found = hash_file(path)?;
+        if found == hash {
+            return Ok(());
+        }
+        Err(Error::content(path, format!("{what} (BLAKE3 {hash})"), found))
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn plan_path(&self) -> PathBuf {
+        self.directory.join("plan.parquet")
+    }
+
+    pub(crate) fn results(&self) -> PathBuf {
+        self.directory.join("results")
+    }
+
+    /// What a machine of this campaign has, but for its policy.
+    pub(crate) fn config(&self, policy: &str) -> Result<Config> {
+        config(&self.directory, &self.manifest, policy)
+    }
+
+    /// The snapshot of a moment, if it still is the one that was planned with.
+    pub(crate) fn snapshot(&self, moment: &Moment) -> Result<Snapshot> {
+        let path = snapshot_path(&self.directory, &moment.name());
+        self.check(&path, &moment.snapshot, "the snapshot that this campaign was planned with")?;
+        let file = File::open(&path).map_err(|error| Error::file(&path, error))?;
+        Ok(Snapshot::load(BufReader::new(file))?)
+    }
+
+    /// Refuses a disk that was changed.
+    pub(crate) fn check_disks(&self) -> Result<()> {
+        self.manifest.disks.iter().try_for_each(|disk| {
+            self.check(&self.directory.join(&disk.name), &disk.blake3, "the disk of this campaign")
+        })
+    }
+}
+
+pub(crate) fn snapshot_path(directory: &Path, moment: &str) -> PathBuf {
+    directory.join(format!("moment-{moment}.snapshot"))
+}
+
+/// Writes a snapshot: its hash.
+pub(crate) fn keep_snapshot(directory: &Path, moment: &str, snapshot: &Snapshot) -> Result<String> {
+    let path = snapshot_path(directory, moment);
+    let file = File::create(&path).map_err(|error| Error::file(&path, error))?;
+    snapshot.save(BufWriter::new(file))?;
+    hash_file(&path)
+}
+
+/// Keeps a copy of a file in the directory.
+pub(crate) fn keep(directory: &Path, file: &Path, name: &str) -> Result<Kept> {
+    let to = directory.join(name);
+    fs::copy(file, &to).map_err(|error| Error::file(file, error))?;
+    Ok(Kept { name: name.to_owned(), blake3: hash_file(&to)? })
+}
+
+/// The hash of a file that is not kept.
+pub(crate) fn name(file: &Path) -> Result<Kept> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Kept { name, blake3: hash_file(file)? })
+}
+
+pub(crate) fn config(directory: &Path, manifest: &Manifest, policy: &str) -> Result<Config> {
+    let mut config = Config::new(manifest.memory);
+    config.cpus = manifest.cpus;
+    config.virtio_console = true;
+    let rules: seawall::Rules = policy.parse().map_err(|_| Error::Option {
+        expected: format!("a policy: {}", POLICIES.join(", ")),
+        got: policy.to_owned(),
+    })?;
+    config.policy = Box::new(rules);
+    for disk in &manifest.disks {
+        let path = directory.join(&disk.name);
+        let opened = Disk::open(&path, Writes::InMemory);
+        config.disks.push(opened.map_err(|error| Error::content(&path, "a disk", error.to_string()))?);
+    }
+    Ok(config)
+}
+
+pub(crate) const fn format() -> u32 {
+    FORMAT
+}

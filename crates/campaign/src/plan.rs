@@ -1,0 +1,443 @@
+//! The plan: moments of a guest, the pages that something uses from each on, and the proof that the others do not matter.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use seawall_machine::memory::{LINE_SIZE, PAGE_SIZE};
+use seawall_machine::{Fate, FirstUse, Trace};
+use seawall_vmm::kernel::Kernel;
+use seawall_vmm::{Guest, Snapshot, SoftwareMachine};
+
+use crate::error::{Error, Result};
+use crate::golden::{self, Walk};
+use crate::manifest::{self, Campaign, Firmware, Golden, Kept, Manifest, Moment, PageCount};
+use crate::page_use::{PageUses, Symbols};
+use crate::pages::{self, PlannedPage};
+use crate::seen::Watch;
+
+/// Instructions for a boot, for the beginning of an answer, for one about pages, and for one about symbols.
+const MOST_BOOT: u64 = 40_000_000_000;
+const MOST_SILENCE: u64 = 1_000_000_000;
+const MOST_CENSUS: u64 = 6_000_000_000;
+const MOST_SYMBOLS: u64 = 20_000_000_000;
+
+/// What a campaign is to be.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The program, as results depend on it.
+    pub program: String,
+    /// Linux.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: Option<PathBuf>,
+    /// Its disks, raw.
+    pub disks: Vec<PathBuf>,
+    /// Its command line.
+    pub command_line: String,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// vCPUs.
+    pub cpus: u32,
+    /// How the guest learns of errors; a boot for each.
+    pub firmware: Vec<Firmware>,
+    /// Text of the line after which memory may go bad.
+    pub begin: String,
+    /// Moments after that, for each firmware.
+    pub moments: u32,
+    /// From one to the next, nanoseconds of the guest's time.
+    pub spacing: u64,
+    /// From a moment to the judgement, nanoseconds of the guest's time.
+    pub horizon: u64,
+    /// Checkpoints of a golden run.
+    pub checkpoints: u32,
+    /// Draw so many of the touched pages of each moment; all, if there is no number.
+    pub sample: Option<u64>,
+    /// What the drawing depends on.
+    pub seed: u64,
+    /// Answers to compare.
+    pub policies: Vec<String>,
+}
+
+/// What planning a moment came to, for whoever waits for it.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The moment.
+    pub moment: String,
+    /// Pages of RAM.
+    pub pages: u64,
+    /// Pages that something uses.
+    pub touched: u64,
+    /// Instructions of the golden run.
+    pub steps: u64,
+    /// What the golden run took of the host's time, without the trace and with it.
+    pub took: (Duration, Duration),
+    /// Whether the guest said what its pages are used for.
+    pub has_uses: bool,
+}
+
+/// Makes the plan in an empty or new directory.
+///
+/// # Errors
+/// [`Error`].
+pub fn plan(request: &Request, directory: &Path, tell: &mut dyn FnMut(&Planned)) -> Result<Campaign> {
+    check(request)?;
+    std::fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
+    if directory.join("manifest.json").exists() {
+        return Err(Error::content(directory, "a directory without a campaign", "one that has a plan"));
+    }
+    let mut manifest = manifest_of(request, directory)?;
+    let mut all = Vec::new();
+    for &firmware in &request.firmware {
+        let (moments, answers) = moments(request, &manifest, directory, firmware)?;
+        let mut symbols = None;
+        for (number, (snapshot, hash)) in moments.into_iter().enumerate() {
+            let place = Place { directory, manifest: &manifest, answers };
+            if symbols.is_none() {
+                symbols = Some(place.symbols(&snapshot)?.unwrap_or_default());
+            }
+            let names = symbols.as_ref();
+            let moment = Moment {
+                firmware,
+                number: number as u32,
+                time: snapshot.time(),
+                snapshot: hash,
+                golden: Golden::default(),
+                pages: BTreeMap::new(),
+                proven: 0,
+            };
+            let index = manifest.moments.len();
+            let (moment, pages, planned) = place.moment(&snapshot, moment, index, request, names)?;
+            tell(&planned);
+            manifest.moments.push(moment);
+            all.extend(pages);
+        }
+    }
+    let path = directory.join("plan.parquet");
+    pages::write(&path, &all)?;
+    manifest.plan = manifest::hash_file(&path)?;
+    Campaign::create(directory, manifest)
+}
+
+fn check(request: &Request) -> Result<()> {
+    let wrong = |expected: &str, got: String| Err(Error::Option { expected: expected.to_owned(), got });
+    for policy in &request.policies {
+        if policy.parse::<seawall::Rules>().is_err() {
+            return wrong("policies among serror, mainline, full, or rules", policy.clone());
+        }
+    }
+    let counts =
+        [request.moments, request.checkpoints, request.firmware.len() as u32, request.policies.len() as u32];
+    if counts.contains(&0) || request.horizon == 0 {
+        return wrong(
+            "at least one moment, checkpoint, firmware and policy, and a horizon",
+            "none".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn manifest_of(request: &Request, directory: &Path) -> Result<Manifest> {
+    let disks = request.disks.iter().enumerate();
+    let disks = disks.map(|(n, disk)| manifest::keep(directory, disk, &format!("disk-{n}")));
+    Ok(Manifest {
+        format: manifest::format(),
+        program: request.program.clone(),
+        kernel: manifest::name(&request.kernel)?,
+        initrd: request.initrd.as_deref().map(manifest::name).transpose()?,
+        disks: disks.collect::<Result<Vec<Kept>>>()?,
+        command_line: request.command_line.clone(),
+        memory: request.memory,
+        cpus: request.cpus,
+        begin: request.begin.clone(),
+        horizon: request.horizon,
+        sample: request.sample,
+        seed: request.seed,
+        policies: request.policies.clone(),
+        moments: Vec::new(),
+        plan: String::new(),
+    })
+}
+
+/// Boots, and keeps the moments: each as it is read again from its file, with the file's hash. And whether the guest is a
+/// Linux, which may answer questions about its pages.
+fn moments(
+    request: &Request,
+    manifest: &Manifest,
+    directory: &Path,
+    firmware: Firmware,
+) -> Result<(Vec<(Snapshot, String)>, bool)> {
+    let watch = Watch::default();
+    let mut config = manifest::config(directory, manifest, "full")?;
+    config.acpi = firmware == Firmware::Acpi;
+    let initrd = request.initrd.as_deref();
+    let guest = Guest::read(&request.kernel, initrd, &request.command_line, request.memory)?;
+    let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
+    watch.seen().awaited = Some(request.begin.clone());
+    if !golden::advance_until(&mut machine, &watch, MOST_BOOT, |seen| seen.has_come)? {
+        let text = format!(
+            "did not come to say {:?} (--begin) when it was booted with {}",
+            request.begin,
+            firmware.word()
+        );
+        return Err(Error::Guest(text));
+    }
+    watch.begin(false);
+    let begin = machine.time();
+    let mut moments = Vec::new();
+    for number in 0..request.moments {
+        if let Some(end) = golden::advance_to_time(&mut machine, begin + request.spacing * u64::from(number))?
+        {
+            return Err(Error::Guest(format!("ended before moment {number}: {end}")));
+        }
+        let name = format!("{}-{number}", firmware.word());
+        let hash = manifest::keep_snapshot(directory, &name, &machine.snapshot()?)?;
+        let path = manifest::snapshot_path(directory, &name);
+        let file = std::fs::File::open(&path).map_err(|error| Error::file(&path, error))?;
+        moments.push((Snapshot::load(std::io::BufReader::new(file))?, hash));
+    }
+    Ok((moments, matches!(guest.kernel, Kernel::Linux(_))))
+}
+
+/// Where moments are planned.
+struct Place<'a> {
+    directory: &'a Path,
+    manifest: &'a Manifest,
+    /// The guest may answer what it is asked about its pages.
+    answers: bool,
+}
+
+/// A golden run, as it came out.
+struct Run {
+    golden: Golden,
+    trace: Option<Trace>,
+    took: Duration,
+}
+
+impl Place<'_> {
+    fn machine(&self, snapshot: &Snapshot, watch: &Watch) -> Result<SoftwareMachine> {
+        let mut config = manifest::config(self.directory, self.manifest, "full")?;
+        config.acpi = snapshot.config().acpi;
+        Ok(SoftwareMachine::resume(snapshot, config, Box::new(watch.clone()))?)
+    }
+
+    /// In forks of the moment, of which nothing remains: what pages are used for.
+    fn uses(&self, snapshot: &Snapshot) -> Result<Option<PageUses>> {
+        let printed = self.ask(snapshot, b"seawall: census\n", MOST_CENSUS)?;
+        Ok(printed.and_then(|watch| PageUses::of(&watch.seen().printed)))
+    }
+
+    /// Where functions are.
+    fn symbols(&self, snapshot: &Snapshot) -> Result<Option<Symbols>> {
+        let printed = self.ask(snapshot, b"seawall: symbols\n", MOST_SYMBOLS)?;
+        Ok(printed.and_then(|watch| Symbols::of(&watch.seen().printed)))
+    }
+
+    fn ask(&self, snapshot: &Snapshot, question: &[u8], most: u64) -> Result<Option<Watch>> {
+        if !self.answers {
+            return Ok(None);
+        }
+        let watch = Watch::default();
+        let mut machine = self.machine(snapshot, &watch)?;
+        machine.type_in(question);
+        if !golden::advance_until(&mut machine, &watch, MOST_SILENCE, |seen| seen.printed.has_begun())? {
+            return Ok(None);
+        }
+        let is_whole = golden::advance_until(&mut machine, &watch, most, |seen| seen.printed.is_whole())?;
+        Ok(is_whole.then_some(watch))
+    }
+
+    fn moment(
+        &self,
+        snapshot: &Snapshot,
+        mut moment: Moment,
+        index: usize,
+        request: &Request,
+        symbols: Option<&Symbols>,
+    ) -> Result<(Moment, Vec<PlannedPage>, Planned)> {
+        let stride = self.stride(snapshot, request)?;
+        let plain = self.run(snapshot, stride, request.checkpoints, false)?;
+        let traced = self.run(snapshot, stride, request.checkpoints, true)?;
+        if plain.golden != traced.golden {
+            return Err(Error::Guest(
+                "ran another way while it was traced: a bug of this program".to_owned(),
+            ));
+        }
+        let trace = traced.trace.ok_or_else(|| Error::Guest("was not traced".to_owned()))?;
+        let uses = self.uses(snapshot)?;
+        let has_uses = uses.is_some();
+        let uses = uses.unwrap_or_default();
+        let mut pages = touched(&trace, snapshot.time(), index, &plain.golden, &uses, symbols);
+        choose(&mut pages, request, &moment.name());
+        let ram = snapshot.machine().config().memory_size;
+        moment.proven = self.prove(snapshot, &plain.golden, request.checkpoints, &pages, ram)?;
+        moment.pages = count(&pages, &uses, ram);
+        moment.golden = plain.golden;
+        let planned = Planned {
+            moment: moment.name(),
+            pages: ram / PAGE_SIZE,
+            touched: pages.len() as u64,
+            steps: moment.golden.steps,
+            took: (plain.took, traced.took),
+            has_uses,
+        };
+        Ok((moment, pages, planned))
+    }
+
+    /// Instructions from one checkpoint to the next.
+    fn stride(&self, snapshot: &Snapshot, request: &Request) -> Result<u64> {
+        let mut machine = self.machine(snapshot, &Watch::default())?;
+        let from = machine.instructions();
+        if let Some(end) = golden::advance_to_time(&mut machine, snapshot.time() + request.horizon)? {
+            return Err(Error::Guest(format!("ended before the horizon: {end}; give it more rounds")));
+        }
+        Ok((machine.instructions() - from).div_ceil(u64::from(request.checkpoints)).max(1))
+    }
+
+    fn run(&self, snapshot: &Snapshot, stride: u64, checkpoints: u32, traced: bool) -> Result<Run> {
+        let watch = Watch::default();
+        let mut walk = Walk::new(self.machine(snapshot, &watch)?, stride);
+        if traced {
+            walk.machine().vm_mut().begin_trace();
+        }
+        let began = Instant::now();
+        let (begin, from) = (snapshot.time(), walk.machine().instructions());
+        let mut times = Vec::new();
+        for _ in 0..checkpoints {
+            times.push(walk.next()?.time() - begin);
+        }
+        walk.run_on()?;
+        let took = began.elapsed();
+        let machine = walk.machine();
+        let trace = machine.vm_mut().end_trace();
+        let seen = watch.seen();
+        if let Some(wrong) = seen.wrong.as_ref().or(seen.panic.as_ref()) {
+            return Err(Error::Guest(format!("fails without an error, too: {wrong}")));
+        }
+        let golden = Golden {
+            steps: machine.instructions() - from,
+            time: machine.time() - begin,
+            stride,
+            checkpoints: times,
+            hash: machine.state_hash().to_string(),
+            services: seen.services.clone(),
+        };
+        Ok(Run { golden, trace, took })
+    }
+
+    /// All pages that nothing consumes bad at once: the run must be the golden one. How many they are.
+    fn prove(
+        &self,
+        snapshot: &Snapshot,
+        golden: &Golden,
+        checkpoints: u32,
+        touched: &[PlannedPage],
+        ram: u64,
+    ) -> Result<u64> {
+        let watch = Watch::default();
+        let mut machine = self.machine(snapshot, &watch)?;
+        let base = machine.vm().memory().base();
+        let mut proven = 0;
+        for page in (base..base + ram).step_by(PAGE_SIZE as usize) {
+            if touched.binary_search_by_key(&page, |touched| touched.page).is_err() {
+                machine.poison(page..page + PAGE_SIZE)?;
+                proven += 1;
+            }
+        }
+        let mut walk = Walk::new(machine, golden.stride);
+        for _ in 0..checkpoints {
+            walk.next()?;
+        }
+        walk.run_on()?;
+        let machine = walk.machine();
+        machine.heal(base..base + ram)?;
+        let is_undisturbed = {
+            let seen = watch.seen();
+            seen.errors == 0 && seen.device_errors == 0
+        };
+        if is_undisturbed && machine.state_hash().to_string() == golden.hash {
+            return Ok(proven);
+        }
+        let text = "did not run as without an error when all pages were bad that nothing consumes: a bug of this program";
+        Err(Error::Guest(text.to_owned()))
+    }
+}
+
+/// The pages that something consumes, by address.
+fn touched(
+    trace: &Trace,
+    begin: u64,
+    moment: usize,
+    golden: &Golden,
+    uses: &PageUses,
+    symbols: Option<&Symbols>,
+) -> Vec<PlannedPage> {
+    let mut by_page: BTreeMap<u64, Vec<(u64, Fate)>> = BTreeMap::new();
+    for (line, fate) in trace.fates() {
+        by_page.entry(line & !(PAGE_SIZE - 1)).or_default().push((line, fate));
+    }
+    let of_page = |(page, fates): (u64, Vec<(u64, Fate)>)| {
+        let consumed: Vec<FirstUse> = fates
+            .iter()
+            .filter_map(|(_, fate)| match fate {
+                Fate::Consumed(first) => Some(*first),
+                Fate::Overwritten { .. } => None,
+            })
+            .collect();
+        let first = consumed.iter().min_by_key(|first| first.time)?;
+        let time = first.time.saturating_sub(begin);
+        let checkpoint = golden.checkpoints.partition_point(|at| *at < time).saturating_sub(1);
+        let at = golden.checkpoints.get(checkpoint).copied().unwrap_or_default();
+        let overwritten = fates.iter().filter_map(|(line, fate)| match fate {
+            Fate::Overwritten { time } if time.saturating_sub(begin) <= at => {
+                Some(1 << (line % PAGE_SIZE / LINE_SIZE))
+            }
+            _ => None,
+        });
+        let symbol = symbols.filter(|_| first.el == 1).and_then(|symbols| symbols.name(first.pc));
+        Some(PlannedPage {
+            moment,
+            page,
+            checkpoint,
+            lines: !overwritten.fold(0_u64, |lines, line| lines | line),
+            consumed: consumed.len() as u32,
+            time,
+            pc: first.pc,
+            symbol: symbol.unwrap_or(if first.el == 0 { "a process" } else { "unknown" }).to_owned(),
+            el: first.el,
+            consumer: first.consumer,
+            page_use: uses.of_page(page).to_owned(),
+            chosen: false,
+        })
+    };
+    by_page.into_iter().filter_map(of_page).collect()
+}
+
+/// Draws the sample: by a hash of seed, moment and page, so that a larger one has the smaller one in it.
+fn choose(pages: &mut [PlannedPage], request: &Request, moment: &str) {
+    let most = request.sample.unwrap_or(u64::MAX) as usize;
+    let key = |page: &PlannedPage| {
+        *blake3::hash(format!("{} {moment} {:#x}", request.seed, page.page).as_bytes()).as_bytes()
+    };
+    let mut order: Vec<([u8; 32], usize)> =
+        pages.iter().enumerate().map(|(n, page)| (key(page), n)).collect();
+    order.sort_unstable();
+    for (_, n) in order.into_iter().take(most) {
+        if let Some(page) = pages.get_mut(n) {
+            page.chosen = true;
+        }
+    }
+}
+
+fn count(touched: &[PlannedPage], uses: &PageUses, ram: u64) -> BTreeMap<String, PageCount> {
+    let mut counts: BTreeMap<String, PageCount> = BTreeMap::new();
+    for page in (seawall_machine::RAM_BASE..seawall_machine::RAM_BASE + ram).step_by(PAGE_SIZE as usize) {
+        counts.entry(uses.of_page(page).to_owned()).or_default().pages += 1;
+    }
+    for page in touched {
+        let count = counts.entry(page.page_use.clone()).or_default();
+        count.touched += 1;
+        count.chosen += u64::from(page.chosen);
+    }
+    counts
+}

@@ -1,0 +1,212 @@
+//! Whole campaigns of a bare-metal guest with two services, `a` and `b`: see `seawall_guest::services`.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::path::Path;
+
+use proptest::prelude::*;
+use seawall_campaign::{
+    Campaign, Error, Firmware, Outcome, POLICIES, Request, Shard, merge, plan, replay, run, write_report,
+};
+use seawall_guest::{SERVICE_PAGES, services};
+
+fn request(folder: &Path) -> Request {
+    let kernel = folder.join("services.bin");
+    std::fs::write(&kernel, services()).unwrap();
+    Request {
+        program: "test".to_owned(),
+        kernel,
+        initrd: None,
+        disks: Vec::new(),
+        command_line: String::new(),
+        memory: 2 << 20,
+        cpus: 1,
+        firmware: vec![Firmware::Dt],
+        begin: "campaign: begin".to_owned(),
+        moments: 2,
+        spacing: 100_000,
+        horizon: 300_000,
+        checkpoints: 5,
+        sample: None,
+        seed: 1,
+        policies: POLICIES.map(str::to_owned).to_vec(),
+    }
+}
+
+fn planned(folder: &Path) -> Campaign {
+    plan(&request(folder), &folder.join("map"), &mut |_| ()).unwrap()
+}
+
+fn whole(campaign: &Campaign, threads: usize) -> Vec<u8> {
+    run(campaign, Shard::WHOLE, NonZero::new(threads), &|_, _| ()).unwrap();
+    let (path, status) = merge(campaign, false).unwrap();
+    assert_eq!((status.done, status.not_as_planned), (status.all, 0));
+    std::fs::read(path).unwrap()
+}
+
+/// The same campaign in another folder, without results.
+fn copy(campaign: &Campaign, to: &Path) -> Campaign {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(campaign.directory()).unwrap().flatten() {
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    let _ = std::fs::remove_file(to.join("results.parquet"));
+    Campaign::open(to).unwrap()
+}
+
+#[test]
+fn each_page_costs_what_lives_by_it_under_the_policies_that_do_not_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    whole(&campaign, 2);
+    let rows = campaign.rows().unwrap().0;
+    let of = |page: u64, policy: &str| {
+        let id = format!("dt-0-{page:#x}-{policy}");
+        let row = rows.iter().find(|row| row.id == id).unwrap_or_else(|| panic!("{id}"));
+        (row.outcome, row.lost_services.as_str())
+    };
+    let last_of_a = SERVICE_PAGES.end - 0x1000;
+    for policy in ["mainline", "full"] {
+        assert_eq!(of(SERVICE_PAGES.start, policy), (Outcome::SomeLost, "a (SIGBUS)"));
+        assert_eq!(of(last_of_a, policy), (Outcome::SomeLost, "a (SIGBUS)"));
+        assert_eq!(of(SERVICE_PAGES.end, policy), (Outcome::SomeLost, "b (SIGBUS)"));
+    }
+    assert_eq!(of(last_of_a, "serror").0, Outcome::Panic);
+    let by_outcome = rows.iter().fold(BTreeMap::<_, u32>::new(), |mut sums, row| {
+        *sums.entry((row.policy.as_str(), row.outcome.is_survived())).or_default() += 1;
+        sums
+    });
+    // Nothing that is used goes bad without a loss: this guest never loads a page again.
+    assert!(by_outcome.keys().all(|(_, survived)| !survived), "{by_outcome:?}");
+}
+
+#[test]
+fn plans_and_results_are_the_same_bytes_each_time_and_on_any_number_of_threads() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let campaigns = folders.each_ref().map(|folder| planned(folder.path()));
+    assert_eq!(campaigns[0].id, campaigns[1].id);
+    assert_eq!(whole(&campaigns[0], 1), whole(&campaigns[1], 3));
+    let reports = campaigns.each_ref().map(|campaign| write_report(campaign).unwrap());
+    let json: Vec<serde_json::Value> = reports
+        .iter()
+        .map(|paths| serde_json::from_slice(&std::fs::read(&paths[1]).unwrap()).unwrap())
+        .collect();
+    assert_eq!(json[0]["cells"], json[1]["cells"]);
+}
+
+/// The plan's proof has them all bad at once; this tries them one by one.
+#[test]
+fn three_hundred_pages_that_nothing_uses_survive_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    let used: Vec<u64> =
+        campaign.pages().unwrap().iter().filter(|page| page.moment == 1).map(|page| page.page).collect();
+    let unused = (0x4000_0000..0x4020_0000_u64).step_by(0x1000).filter(|page| !used.contains(page));
+    let tried = unused.take(300).enumerate().map(|(n, page)| {
+        let replay = replay(&campaign, &format!("dt-1-{page:#x}-{}", POLICIES[n % 3])).unwrap();
+        assert_eq!((replay.row.outcome, replay.row.errors), (Outcome::AllAlive, 0), "{page:#x}");
+    });
+    assert_eq!(tried.count(), 300);
+}
+
+#[test]
+fn a_replay_is_the_row_that_the_campaign_has_and_shows_the_console() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    whole(&campaign, 2);
+    let id = format!("dt-1-{:#x}-full", SERVICE_PAGES.end);
+    let replayed = replay(&campaign, &id).unwrap();
+    assert_eq!(replayed.before.as_ref(), Some(&replayed.row));
+    assert!(replayed.lines.iter().any(|line| line == "workload: b ended: SIGBUS"), "{:?}", replayed.lines);
+    assert!(replayed.lines.iter().any(|line| line.starts_with("seawall: ")), "{:?}", replayed.lines);
+    for wrong in
+        ["dt-7-0x40100000-full", "dt-1-0x40100001-full", "dt-1-0x80000000-full", "dt-1-0x40100000-none"]
+    {
+        assert!(matches!(replay(&campaign, wrong), Err(Error::NoExperiment(_))), "{wrong}");
+    }
+}
+
+#[test]
+fn what_does_not_belong_to_a_campaign_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    let error = |result: Result<Campaign, Error>| result.unwrap_err().to_string();
+    let other = copy(&campaign, &folder.path().join("other"));
+    // A snapshot that is another one.
+    let snapshot = other.directory().join("moment-dt-0.snapshot");
+    std::fs::copy(other.directory().join("moment-dt-1.snapshot"), &snapshot).unwrap();
+    let refused = run(&other, Shard::WHOLE, None, &|_, _| ()).unwrap_err().to_string();
+    assert!(refused.contains("the snapshot that this campaign was planned with"), "{refused}");
+    // Results of another plan.
+    let mut foreign = request(folder.path());
+    foreign.seed = 2;
+    let foreign = plan(&foreign, &folder.path().join("foreign"), &mut |_| ()).unwrap();
+    let table = run(&foreign, Shard { number: 0, of: 8 }, None, &|_, _| ()).unwrap();
+    std::fs::create_dir_all(campaign.directory().join("results")).unwrap();
+    std::fs::copy(&table, campaign.directory().join("results/x.parquet")).unwrap();
+    let refused = merge(&campaign, true).unwrap_err().to_string();
+    assert!(refused.contains("expected results of campaign"), "{refused}");
+    // A plan that was changed.
+    std::fs::write(foreign.directory().join("plan.parquet"), b"PAR1").unwrap();
+    let refused = error(Campaign::open(foreign.directory()));
+    assert!(refused.contains("the plan of this campaign"), "{refused}");
+    let missing = merge(&copy(&campaign, &folder.path().join("empty")), false).unwrap_err();
+    assert!(matches!(missing, Error::Missing { missing, all, .. } if missing == all), "{missing}");
+    assert!(campaign.check_program("test").is_ok());
+    assert!(campaign.check_program("0.2.0").unwrap_err().to_string().contains("test"));
+}
+
+#[test]
+fn a_journal_of_a_killed_run_is_gone_on_from_and_its_half_line_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    let expected = whole(&campaign, 2);
+    let row = |n: usize| serde_json::to_string(&campaign.rows().unwrap().0[n]).unwrap();
+    let killed = copy(&campaign, &folder.path().join("killed"));
+    let results = killed.directory().join("results");
+    std::fs::create_dir(&results).unwrap();
+    let journal = format!("{}\n{}\n{}\n{}", killed.id, row(3), row(0), &row(1)[..40]);
+    std::fs::write(results.join("1-0.journal"), journal).unwrap();
+    let new = std::sync::Mutex::new(0);
+    run(&killed, Shard::WHOLE, None, &|progress, _| *new.lock().unwrap() = progress.new).unwrap();
+    assert_eq!(*new.lock().unwrap(), killed.rows().unwrap().1.all - 2);
+    assert_eq!(std::fs::read(merge(&killed, false).unwrap().0).unwrap(), expected);
+    // Two results of one experiment.
+    let mut changed: serde_json::Value = serde_json::from_str(&row(0)).unwrap();
+    changed["lost"] = 7.into();
+    std::fs::write(results.join("2-0.journal"), format!("{}\n{changed}\n", killed.id)).unwrap();
+    assert!(matches!(merge(&killed, false), Err(Error::Disagree { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    #[test]
+    fn shards_in_any_split_and_order_merge_to_the_same_bytes(
+        of in 1..9_usize, order in any::<u64>(), threads in 1..3_usize,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let campaign = planned(folder.path());
+        let expected = whole(&campaign, 1);
+        let split = copy(&campaign, &folder.path().join("split"));
+        let mut shards: Vec<usize> = (0..of).collect();
+        shards.sort_by_key(|number| (*number as u64 + 1).wrapping_mul(order | 1).rotate_left(17));
+        for number in shards {
+            run(&split, Shard { number, of }, NonZero::new(threads), &|_, _| ()).unwrap();
+        }
+        prop_assert_eq!(std::fs::read(merge(&split, false).unwrap().0).unwrap(), expected);
+    }
+
+    #[test]
+    fn shards_have_each_experiment_once(all in 0..10_000_usize, of in 1..300_usize) {
+        let mut next = 0;
+        for number in 0..of {
+            let range = Shard { number, of }.range(all);
+            prop_assert_eq!(range.start, next);
+            next = range.end;
+        }
+        prop_assert_eq!(next, all);
+    }
+}
