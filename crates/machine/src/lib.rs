@@ -69,6 +69,7 @@ mod bus;
 mod cpu;
 mod debug;
 mod decode;
+mod el2;
 mod exec;
 mod float;
 pub mod gic;
