@@ -160,8 +160,9 @@ mod tests {
             }),
             5 => (0_u32..64).prop_map(Invalidation::WritesTo),
         ];
-        (what, any::<bool>()).prop_map(|(what, of_el2)| {
-            Maintenance { of: if of_el2 { Banked::El20 } else { Banked::El10 }, what }
+        (what, any::<bool>()).prop_map(|(what, of_el2)| Maintenance {
+            of: if of_el2 { Banked::El20 } else { Banked::El10 },
+            what,
         })
     }
 

@@ -293,7 +293,14 @@ impl Runner<'_> {
         let pa = translation.pa;
         let Some(offset) = self.memory.offset(pa) else {
             let intent = Intent::FETCH;
-            self.cpu.trap = Trap::Hole(HostAbort { intent, va: pc, pa, walk_level: None, stage: WalkStage::First, size: 4 });
+            self.cpu.trap = Trap::Hole(HostAbort {
+                intent,
+                va: pc,
+                pa,
+                walk_level: None,
+                stage: WalkStage::First,
+                size: 4,
+            });
             return None;
         };
         let (slot, others_void) = self.icache.slot(self.memory, offset)?;
@@ -320,7 +327,14 @@ impl Runner<'_> {
             let pa = self.memory.base() + offset as u64;
             if self.memory.poisoned(pa & !(LINE_SIZE - 1), LINE_SIZE) {
                 let intent = Intent::FETCH;
-                self.cpu.trap = Trap::Poison(HostAbort { intent, va: pc, pa, walk_level: None, stage: WalkStage::First, size: 4 });
+                self.cpu.trap = Trap::Poison(HostAbort {
+                    intent,
+                    va: pc,
+                    pa,
+                    walk_level: None,
+                    stage: WalkStage::First,
+                    size: 4,
+                });
                 return None;
             }
         }

@@ -8,9 +8,10 @@ use seawall_arm::sysreg::{
     CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTP_TVAL_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTV_TVAL_EL0,
     CNTVCT_EL0, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, CTR_EL0, CURRENT_EL, DAIF, DCZID_EL0, DISR_EL1, DIT,
     ELR_EL1, ERRIDR_EL1, ERRSELR_EL1, ESR_EL1, FAR_EL1, FPCR, FPSR, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1,
-    ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1,
-    ID_AA64MMFR3_EL1, ISR_EL1, MAIR_EL1, MIDR_EL1, MPIDR_EL1, NZCV, PAN, PAR_EL1, REVIDR_EL1, SCTLR_EL1, SCTLR2_EL1, SP_EL0, SPSEL,
-    SPSR_EL1, SSBS, TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, UAO, VBAR_EL1,
+    ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64MMFR3_EL1,
+    ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, ISR_EL1, MAIR_EL1, MIDR_EL1, MPIDR_EL1, NZCV, PAN, PAR_EL1, REVIDR_EL1,
+    SCTLR_EL1, SCTLR2_EL1, SP_EL0, SPSEL, SPSR_EL1, SSBS, TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0,
+    TTBR0_EL1, TTBR1_EL1, UAO, VBAR_EL1,
 };
 use seawall_arm::{ExceptionClass, Pstate};
 
@@ -86,7 +87,9 @@ pub(crate) struct SysRegs {
 impl SysRegs {
     /// Whether this is a state that they can come to, as far as it matters.
     pub(crate) fn is_sound(&self) -> bool {
-        self.cpacr & !(CPACR_FPEN | hcr::CPTR_TCPAC) == 0 && self.physical_timer.is_sound() && self.virtual_timer.is_sound()
+        self.cpacr & !(CPACR_FPEN | hcr::CPTR_TCPAC) == 0
+            && self.physical_timer.is_sound()
+            && self.virtual_timer.is_sound()
     }
 
     /// Swaps those that EL1 and EL2 each have for themselves.
@@ -468,7 +471,8 @@ impl Cpu {
             let own = self.banked();
             return self.set_sctlr2(own, value);
         }
-        (self.set_translation(id, value) || self.set_state(id, value) || self.set_plain(id, value)).then_some(())
+        (self.set_translation(id, value) || self.set_state(id, value) || self.set_plain(id, value))
+            .then_some(())
     }
 
     /// The registers that translation depends on. Whether `id` is one.

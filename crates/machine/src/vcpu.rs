@@ -250,29 +250,30 @@ fn has(cpu: &Cpu, reg: Reg) -> bool {
         reg,
         Reg::ElrEl2 | Reg::SpsrEl2 | Reg::EsrEl2 | Reg::FarEl2 | Reg::VbarEl2 | Reg::SctlrEl2 | Reg::HcrEl2
     );
-    of_el2 && cpu.el2.is_some() || matches!(
-        reg,
-        Reg::X(0..=30)
-            | Reg::Pc
-            | Reg::Pstate
-            | Reg::SpEl0
-            | Reg::SpEl1
-            | Reg::ElrEl1
-            | Reg::SpsrEl1
-            | Reg::EsrEl1
-            | Reg::FarEl1
-            | Reg::VbarEl1
-            | Reg::SctlrEl1
-            | Reg::TcrEl1
-            | Reg::Ttbr0El1
-            | Reg::Ttbr1El1
-            | Reg::MairEl1
-            | Reg::CpacrEl1
-            | Reg::ContextidrEl1
-            | Reg::TpidrEl0
-            | Reg::TpidrEl1
-            | Reg::DisrEl1
-    )
+    of_el2 && cpu.el2.is_some()
+        || matches!(
+            reg,
+            Reg::X(0..=30)
+                | Reg::Pc
+                | Reg::Pstate
+                | Reg::SpEl0
+                | Reg::SpEl1
+                | Reg::ElrEl1
+                | Reg::SpsrEl1
+                | Reg::EsrEl1
+                | Reg::FarEl1
+                | Reg::VbarEl1
+                | Reg::SctlrEl1
+                | Reg::TcrEl1
+                | Reg::Ttbr0El1
+                | Reg::Ttbr1El1
+                | Reg::MairEl1
+                | Reg::CpacrEl1
+                | Reg::ContextidrEl1
+                | Reg::TpidrEl0
+                | Reg::TpidrEl1
+                | Reg::DisrEl1
+        )
 }
 
 fn read(cpu: &Cpu, reg: Reg) -> Result<u64, Error> {

@@ -111,7 +111,9 @@ pub enum Error {
     #[error("this CPU has no register {0:?}")]
     NoRegister(Reg),
     /// EINVAL: a register cannot hold the value.
-    #[error("expected a PSTATE with a mode that the CPU has (EL0t, EL1t, EL1h; with EL2 also EL2t, EL2h), got {0:#x}")]
+    #[error(
+        "expected a PSTATE with a mode that the CPU has (EL0t, EL1t, EL1h; with EL2 also EL2t, EL2h), got {0:#x}"
+    )]
     Mode(u64),
     /// The machine has EL2: there is no kernel half around it that would inject.
     #[error("expected a machine without EL2: one with EL2 takes the aborts of its bad memory itself")]

@@ -254,7 +254,9 @@ pub fn probe(memory: &Memory, regime: &Regime, va: u64, access: Access) -> Resul
     };
     match &regime.stage2 {
         None => Ok(first),
-        Some(stage2) => second_stage(memory, regime, stage2, first, access).map(|(translation, _)| translation),
+        Some(stage2) => {
+            second_stage(memory, regime, stage2, first, access).map(|(translation, _)| translation)
+        }
     }
 }
 

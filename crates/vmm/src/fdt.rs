@@ -173,7 +173,8 @@ fn timer(fdt: &mut FdtWriter, el2: bool) -> Result<(), vm_fdt::Error> {
     strings(fdt, "compatible", &["arm,armv8-timer", "arm,armv7-timer"])?;
     fdt.property_null("always-on")?;
     let more = el2.then_some(HYPERVISOR_VIRTUAL_TIMER);
-    let interrupts: Vec<u32> = TIMERS.into_iter().chain(more).flat_map(|ppi| [PPI, ppi, LEVEL_HIGH]).collect();
+    let interrupts: Vec<u32> =
+        TIMERS.into_iter().chain(more).flat_map(|ppi| [PPI, ppi, LEVEL_HIGH]).collect();
     fdt.property_array_u32("interrupts", &interrupts)?;
     fdt.end_node(node)
 }

@@ -107,7 +107,8 @@ impl SoftwareMachine {
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let (cpus, size) = (config.checked_cpus()?, config.checked_memory()?);
         let (heal, el2) = (config.heal, config.el2);
-        let machine = MachineConfig { cpus: cpus as usize, memory_size: size, el2, ..MachineConfig::default() };
+        let machine =
+            MachineConfig { cpus: cpus as usize, memory_size: size, el2, ..MachineConfig::default() };
         let vm = Vm::new(machine)?;
         let (levels, clock) = (Levels::default(), GuestClock::default());
         let mut config = config;
@@ -196,7 +197,12 @@ impl SoftwareMachine {
         if (then.cpus, then.memory_size, then.el2) != (cpus as usize, size, config.el2) {
             let with = |el2| if el2 { " with EL2" } else { "" };
             return Err(Error::OtherMachine {
-                snapshot: format!("{} vCPUs{} and {} bytes of RAM", then.cpus, with(then.el2), then.memory_size),
+                snapshot: format!(
+                    "{} vCPUs{} and {} bytes of RAM",
+                    then.cpus,
+                    with(then.el2),
+                    then.memory_size
+                ),
                 machine: format!("{cpus} vCPUs{} and {size} bytes", with(config.el2)),
             });
         }
@@ -246,8 +252,17 @@ impl SoftwareMachine {
     /// [`Error::OtherMachine`] if that had other devices; [`Error::Machine`] if the host has no room. The machine is as
     /// it was then.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let Devices { placement, board, levels, known, current, continues_at, typed, types_to_driver, server } =
-            &*snapshot.devices;
+        let Devices {
+            placement,
+            board,
+            levels,
+            known,
+            current,
+            continues_at,
+            typed,
+            types_to_driver,
+            server,
+        } = &*snapshot.devices;
         if !self.board.can_be(board) {
             return Err(Error::OtherMachine { snapshot: board.shape(), machine: self.board.shape() });
         }

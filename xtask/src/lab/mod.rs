@@ -16,6 +16,7 @@ mod binaries;
 pub(crate) mod cache;
 mod contain;
 mod cross;
+mod emulator;
 pub(crate) mod error;
 mod example;
 pub(crate) mod files;
@@ -35,6 +36,7 @@ use rustix::fs::{FlockOperation, flock};
 use apt::Apt;
 use binaries::Built;
 use cross::Toolchain;
+use emulator::Emulator;
 use error::{Error, Result};
 use initramfs::{Guest, Task};
 use kernel::Kernel;
@@ -134,7 +136,7 @@ impl Folders {
 pub(crate) struct Lab {
     folders: Folders,
     apt: Apt,
-    qemu: PathBuf,
+    emulator: Emulator,
     kernel: Kernel,
     toolchain: Toolchain,
 }
@@ -144,17 +146,17 @@ impl Lab {
     ///
     /// # Errors
     /// A step failed, or what it takes cannot be had here ([`Error::is_unavailable`]).
-    pub(crate) fn prepare() -> Result<Self> {
+    pub(crate) fn prepare(machine: &Machine) -> Result<Self> {
         let target = root().join("target/lab");
         let folders = Folders { logs: target.join("logs"), target };
         files::create_folder(&folders.logs)?;
         let apt = Apt::new(folders.target.join("apt"));
-        let (qemu, kernel, toolchain) = folders.alone(|| {
-            let qemu = qemu::prepare(&folders, &apt)?;
+        let (emulator, kernel, toolchain) = folders.alone(|| {
+            let emulator = Emulator::prepare(machine, &folders, &apt)?;
             let kernel = kernel::prepare(&folders)?;
-            Ok((qemu, kernel, cross::prepare(&folders, &apt)?))
+            Ok((emulator, kernel, cross::prepare(&folders, &apt)?))
         })?;
-        Ok(Self { folders, apt, qemu, kernel, toolchain })
+        Ok(Self { folders, apt, emulator, kernel, toolchain })
     }
 
     /// Boots and runs a command; its stdout goes to `output` as it comes, its stderr to ours.
@@ -182,7 +184,8 @@ impl Lab {
     }
 
     fn images(&self, initramfs: &Path) -> Images {
-        Images { qemu: self.qemu.clone(), kernel: self.kernel.image.clone(), initramfs: initramfs.to_owned() }
+        let (emulator, kernel) = (self.emulator.clone(), self.kernel.image.clone());
+        Images { emulator, kernel, initramfs: initramfs.to_owned() }
     }
 
     fn initramfs(
@@ -257,7 +260,7 @@ fn work(options: &Options) -> Result<u8> {
     }
     let example = options.example.as_deref().map(example::find).transpose()?;
     let mut guests: Vec<Guest> = options.file.iter().map(|text| Guest::parse(text)).collect::<Result<_>>()?;
-    let lab = Lab::prepare()?;
+    let lab = Lab::prepare(&options.machine)?;
     let timeout = Duration::from_secs(options.timeout);
     if let Some(Run::Selftests) = options.run {
         return selftests::run(&lab, &options.machine, timeout);
@@ -283,7 +286,7 @@ fn work(options: &Options) -> Result<u8> {
     if let Some(Run::Contain(arguments)) = &options.run {
         return contain::run(&lab, options, &arguments.arguments, &programs, guests);
     }
-    eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.cpu);
+    eprintln!("lab: Linux {} on {}", lab.kernel.release, options.machine.name());
     let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
 }

@@ -13,11 +13,11 @@ mod run;
 
 use std::cmp::Ordering;
 
-use seawall_arm::{ExceptionClass, Pstate};
 use seawall_arm::sysreg::{
     DBGAUTHSTATUS_EL1, DBGCLAIMCLR_EL1, DBGCLAIMSET_EL1, DBGDTR_EL0, DBGDTRRX_EL0, DBGPRCR_EL1, MDCCINT_EL1,
     MDCCSR_EL0, MDRAR_EL1, MDSCR_EL1, OSDLR_EL1, OSDTRRX_EL1, OSDTRTX_EL1, OSECCR_EL1, OSLAR_EL1, OSLSR_EL1,
 };
+use seawall_arm::{ExceptionClass, Pstate};
 
 use crate::cpu::Cpu;
 use crate::sysreg::id;

@@ -103,7 +103,11 @@ impl Query {
             _ => cpu.maintained() == cpu.banked(),
         };
         let access = Access {
-            kind: if write { AccessKind::AddressTranslationWrite } else { AccessKind::AddressTranslationRead },
+            kind: if write {
+                AccessKind::AddressTranslationWrite
+            } else {
+                AccessKind::AddressTranslationRead
+            },
             privileged,
             pan: with_pan && cpu.state.rest & Pstate::PAN != 0,
         };
@@ -123,7 +127,12 @@ impl Query {
 ///
 /// An External abort on the walk is one, and not in PAR_EL1. A fault of stage 2 on a walk for EL1 is EL2's; EL2's own AT
 /// reports it.
-pub(crate) fn translate_address(cpu: &mut Cpu, memory: &mut Memory, instruction: u16, va: u64) -> Option<bool> {
+pub(crate) fn translate_address(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    instruction: u16,
+    va: u64,
+) -> Option<bool> {
     let Some(query) = Query::new(cpu, instruction) else { return Some(false) };
     cpu.sys.par = match query.translate(memory, va) {
         Ok(translation) => {

@@ -52,8 +52,10 @@ fn twin(register: u16) -> Option<u16> {
     let rest = register & 0x7ff;
     let of_el1 = id(3, 0, 0, 0, 0) | rest;
     match of_el1 {
-        SCTLR_EL1 | SCTLR2_EL1 | TTBR0_EL1 | TTBR1_EL1 | TCR_EL1 | SPSR_EL1 | ELR_EL1 | AFSR0_EL1 | AFSR1_EL1
-        | ESR_EL1 | FAR_EL1 | MAIR_EL1 | AMAIR_EL1 | VBAR_EL1 | CONTEXTIDR_EL1 | CNTKCTL_EL1 => Some(of_el1),
+        SCTLR_EL1 | SCTLR2_EL1 | TTBR0_EL1 | TTBR1_EL1 | TCR_EL1 | SPSR_EL1 | ELR_EL1 | AFSR0_EL1
+        | AFSR1_EL1 | ESR_EL1 | FAR_EL1 | MAIR_EL1 | AMAIR_EL1 | VBAR_EL1 | CONTEXTIDR_EL1 | CNTKCTL_EL1 => {
+            Some(of_el1)
+        }
         _ => {
             let timer = id(3, 3, 0, 0, 0) | rest;
             matches!(
@@ -102,7 +104,9 @@ impl Cpu {
     pub(crate) fn read_el2_register(&mut self, register: u16) -> Option<u64> {
         match name(register)? {
             Name::InPlace(of_el1) => self.value(of_el1),
-            Name::Parked(SCTLR2_EL1) => self.el2.as_ref().filter(|_| self.ras).map(|el2| el2.registers.sctlr2[0]),
+            Name::Parked(SCTLR2_EL1) => {
+                self.el2.as_ref().filter(|_| self.ras).map(|el2| el2.registers.sctlr2[0])
+            }
             Name::Parked(of_el1) => self.as_el1(|cpu| cpu.value(of_el1)),
             Name::Own => self.read_own(register),
         }
@@ -211,7 +215,9 @@ impl Cpu {
         use seawall_arm::Pstate;
         let is_masked = self.state.rest & Pstate::A != 0 && !self.serror_is_unmaskable();
         let is_pending = self.signals.has(crate::gic::Signals::VIRTUAL_SERROR);
-        let Some(el2) = self.el2.as_mut().filter(|_| is_masked && is_pending && self.ras) else { return false };
+        let Some(el2) = self.el2.as_mut().filter(|_| is_masked && is_pending && self.ras) else {
+            return false;
+        };
         el2.registers.vdisr = DISR_A | el2.registers.vsesr;
         el2.registers.hcr &= !hcr::VSE;
         self.refresh_virtual_signals();

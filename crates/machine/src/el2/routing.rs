@@ -46,16 +46,19 @@ impl Cpu {
     /// Where an exception of this class goes that is not EL2's alone.
     pub(crate) fn target_of(&self, class: ExceptionClass) -> Target {
         match &self.el2 {
-            Some(el2) if el2.host || is_debug(class) && el2.registers.mdcr & hcr::MDCR_TDE != 0 => Target::El2,
+            Some(el2) if el2.host || is_debug(class) && el2.registers.mdcr & hcr::MDCR_TDE != 0 => {
+                Target::El2
+            }
             _ => Target::El1,
         }
     }
 
     /// Where debug exceptions go: MDCR_EL2.TDE, HCR_EL2.TGE. Source: `DebugTargetFrom`.
     pub(crate) fn debug_target(&self) -> u8 {
-        let to_el2 = self.el2.as_ref().is_some_and(|el2| {
-            el2.registers.mdcr & hcr::MDCR_TDE != 0 || el2.registers.has(hcr::TGE)
-        });
+        let to_el2 = self
+            .el2
+            .as_ref()
+            .is_some_and(|el2| el2.registers.mdcr & hcr::MDCR_TDE != 0 || el2.registers.has(hcr::TGE));
         1 + u8::from(to_el2)
     }
 
@@ -103,9 +106,10 @@ impl Cpu {
         let el2 = self.el2.as_ref()?;
         let (signals, masked, own) = (self.signals, self.state.rest, &el2.registers);
         let in_el2 = el2.host && self.state.el != 0;
-        for (signal, mask, route, vector) in
-            [(Signals::FIQ, Pstate::F, hcr::FMO, Vector::Fiq), (Signals::IRQ, Pstate::I, hcr::IMO, Vector::Irq)]
-        {
+        for (signal, mask, route, vector) in [
+            (Signals::FIQ, Pstate::F, hcr::FMO, Vector::Fiq),
+            (Signals::IRQ, Pstate::I, hcr::IMO, Vector::Irq),
+        ] {
             if !signals.has(signal) {
                 continue;
             }
@@ -152,6 +156,12 @@ impl Runner<'_> {
         trap: &Trap,
         insn: Option<Insn>,
     ) -> Option<Option<Stop>> {
+        let is_undone =
+            matches!(trap, Trap::ToEl2 { .. } | Trap::Stage2(_) | Trap::Poison(_) | Trap::Hole(_));
+        if is_undone && self.cpu.landing.0 == self.cpu.steps {
+            // The instruction that a branch landed at did not complete: PSTATE.BTYPE is still the branch's.
+            self.cpu.state.btype = self.cpu.landing.1;
+        }
         match *trap {
             Trap::Hvc(immediate) => self.hypervisor_call_to_el2(immediate),
             Trap::Smc(immediate) => return Some(self.secure_monitor_call(left, immediate)),
@@ -210,9 +220,7 @@ impl Runner<'_> {
     /// A synchronous External abort, at the vector that SCTLR2_ELx.EASE says.
     fn take_external_abort(&mut self, abort: &HostAbort, why: ExternalAbort) {
         let error = match why {
-            ExternalAbort::Poison => {
-                iss::EA | u32::from(self.config.error_state.bits()) << iss::SET_SHIFT
-            }
+            ExternalAbort::Poison => iss::EA | u32::from(self.config.error_state.bits()) << iss::SET_SHIFT,
             ExternalAbort::Nobody => 0,
         };
         self.cpu.take_external_abort(abort, error);

@@ -40,12 +40,16 @@ fn traps_register(el2: &El2, of_el2: &crate::sysreg::SysRegs, register: u16, el:
         CTR_EL0 | CCSIDR_EL1 | CLIDR_EL1 | CSSELR_EL1 => any(hcr::TID2),
         _ if is_id => any(hcr::TID3),
         SCTLR2_EL1 if own.hcrx & hcr::X_SCTLR2EN == 0 => true,
-        SCTLR_EL1 | SCTLR2_EL1 | TTBR0_EL1 | TTBR1_EL1 | TCR_EL1 | ESR_EL1 | FAR_EL1 | AFSR0_EL1 | AFSR1_EL1
-        | MAIR_EL1 | AMAIR_EL1 | CONTEXTIDR_EL1 => any(if is_read { hcr::TRVM } else { hcr::TVM }),
+        SCTLR_EL1 | SCTLR2_EL1 | TTBR0_EL1 | TTBR1_EL1 | TCR_EL1 | ESR_EL1 | FAR_EL1 | AFSR0_EL1
+        | AFSR1_EL1 | MAIR_EL1 | AMAIR_EL1 | CONTEXTIDR_EL1 => {
+            any(if is_read { hcr::TRVM } else { hcr::TVM })
+        }
         ACTLR_EL1 => any(hcr::TACR),
         CPACR_EL1 => of_el2.cpacr & hcr::CPTR_TCPAC != 0,
         // The registers of error records: ERRIDR, ERRSELR, ERX*.
-        _ if register & !0x3f == id(3, 0, 5, 0, 0) && (3..=5).contains(&(register >> 3 & 7)) => any(hcr::TERR),
+        _ if register & !0x3f == id(3, 0, 5, 0, 0) && (3..=5).contains(&(register >> 3 & 7)) => {
+            any(hcr::TERR)
+        }
         CNTPCT_EL0 => of_el2.cntkctl & hcr::CNTHCTL_EL1PCTEN == 0,
         CNTP_TVAL_EL0 | CNTP_CTL_EL0 | CNTP_CVAL_EL0 => of_el2.cntkctl & hcr::CNTHCTL_EL1PTEN == 0,
         PMCR_EL0 => own.mdcr & (hcr::MDCR_TPM | hcr::MDCR_TPMCR) != 0,
@@ -54,7 +58,9 @@ fn traps_register(el2: &El2, of_el2: &crate::sysreg::SysRegs, register: u16, el:
         MDRAR_EL1 => debug(hcr::MDCR_TDRA),
         _ if debug::is_register(register) => debug(hcr::MDCR_TDA),
         _ if is_implementation_defined(register) => any(hcr::TIDCP),
-        _ if vgic::is_register(register) => el2.interface.traps(register, any(hcr::IMO), any(hcr::FMO)) && el == 1,
+        _ if vgic::is_register(register) => {
+            el2.interface.traps(register, any(hcr::IMO), any(hcr::FMO)) && el == 1
+        }
         _ => false,
     }
 }
@@ -205,7 +211,10 @@ mod unit {
             traps_register(&el2, &sys, register, 1, true)
         };
         let mdscr = id(2, 0, 0, 2, 2);
-        assert_eq!([1 << 9, 1 << 10, 1 << 11, 1 << 8].map(|mdcr| traps(mdcr, mdscr)), [true, false, false, true]);
+        assert_eq!(
+            [1 << 9, 1 << 10, 1 << 11, 1 << 8].map(|mdcr| traps(mdcr, mdscr)),
+            [true, false, false, true]
+        );
         assert_eq!([1 << 9, 1 << 10, 1 << 8].map(|mdcr| traps(mdcr, OSLSR_EL1)), [false, true, true]);
         assert_eq!([1 << 6, 1 << 5, 1 << 8].map(|mdcr| traps(mdcr, PMCR_EL0)), [true, true, false]);
         assert_eq!([1 << 6, 1 << 5].map(|mdcr| traps(mdcr, id(3, 3, 9, 13, 0))), [true, false]);

@@ -132,7 +132,8 @@ fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
             return zero_on_bus(cpu, pa & !(LINE_SIZE - 1), va & !(LINE_SIZE - 1));
         }
         let intent = Intent::STORE;
-        cpu.trap = Trap::Hole(HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size: 64 });
+        cpu.trap =
+            Trap::Hole(HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size: 64 });
         return None;
     }
     if memory.has_stale_code() {

@@ -10,8 +10,8 @@ use super::cpu_interface::{
     ICC_DIR_EL1, ICC_EOIR0_EL1, ICC_EOIR1_EL1, ICC_HPPIR0_EL1, ICC_HPPIR1_EL1, ICC_IAR0_EL1, ICC_IAR1_EL1,
     ICC_IGRPEN0_EL1, ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_RPR_EL1, ICC_SGI0R_EL1, ICC_SGI1R_EL1, ICC_SRE_EL1,
 };
-use super::{SPECIAL, SPURIOUS};
 pub(crate) use super::is_register;
+use super::{SPECIAL, SPURIOUS};
 
 /// How many list registers there are, as on QEMU's `virt`.
 const LIST_REGISTERS: usize = 4;
@@ -61,12 +61,8 @@ impl ListRegister {
     const GROUP_1: u64 = 1 << 60;
     /// Its end is a maintenance interrupt. Part of pINTID where there is one.
     const EOI: u64 = 1 << 41;
-    const ALL: u64 = Self::STATE
-        | Self::HW
-        | Self::GROUP_1
-        | (PRIORITY_MASK as u64) << 48
-        | 0x1fff << 32
-        | 0xffff_ffff;
+    const ALL: u64 =
+        Self::STATE | Self::HW | Self::GROUP_1 | (PRIORITY_MASK as u64) << 48 | 0x1fff << 32 | 0xffff_ffff;
 
     fn state(self) -> u64 {
         self.0 & Self::STATE
@@ -121,9 +117,10 @@ impl VirtualInterface {
     /// The pending interrupt of highest priority in an enabled group: of equals, that of the lowest list register.
     fn highest_pending(&self) -> Option<usize> {
         let groups = self.interface.groups();
-        let pending = self.list.iter().enumerate().filter(|(_, entry)| {
-            entry.state() == ListRegister::PENDING && groups >> entry.group() & 1 != 0
-        });
+        let pending =
+            self.list.iter().enumerate().filter(|(_, entry)| {
+                entry.state() == ListRegister::PENDING && groups >> entry.group() & 1 != 0
+            });
         pending.min_by_key(|(_, entry)| entry.priority()).map(|(n, _)| n)
     }
 
@@ -153,7 +150,9 @@ impl VirtualInterface {
 
     /// ICH_ELRSR_EL2: those that are free.
     fn free(&self) -> u64 {
-        self.those(|entry| entry.state() == 0 && entry.0 & (ListRegister::HW | ListRegister::EOI) != ListRegister::EOI)
+        self.those(|entry| {
+            entry.state() == 0 && entry.0 & (ListRegister::HW | ListRegister::EOI) != ListRegister::EOI
+        })
     }
 
     /// ICH_MISR_EL2.
@@ -340,8 +339,8 @@ impl VirtualInterface {
 /// The group that a register of the CPU interface is of; `None`: of both.
 pub(crate) fn group_of(register: u16) -> Option<u8> {
     match register {
-        ICC_DIR_EL1 | ICC_RPR_EL1 | ICC_SGI0R_EL1 | ICC_SGI1R_EL1 | ICC_ASGI1R_EL1 | ICC_CTLR_EL1 | ICC_SRE_EL1
-        | ICC_PMR_EL1 => None,
+        ICC_DIR_EL1 | ICC_RPR_EL1 | ICC_SGI0R_EL1 | ICC_SGI1R_EL1 | ICC_ASGI1R_EL1 | ICC_CTLR_EL1
+        | ICC_SRE_EL1 | ICC_PMR_EL1 => None,
         ICC_IGRPEN0_EL1 => Some(0),
         // CRm 8: group 0; 9 and 12: group 1.
         _ if register >> 3 & 15 == 8 => Some(0),
@@ -364,7 +363,9 @@ mod tests {
     /// Enabled, both groups, no mask; with these list registers.
     fn with(list: [u64; 2]) -> VirtualInterface {
         let mut interface = VirtualInterface::new();
-        for (register, value) in [(ICH_HCR, 1), (ICH_VMCR, 0xff00_0003), (ICH_LR[0], list[0]), (ICH_LR[1], list[1])] {
+        for (register, value) in
+            [(ICH_HCR, 1), (ICH_VMCR, 0xff00_0003), (ICH_LR[0], list[0]), (ICH_LR[1], list[1])]
+        {
             interface.write_ich(register, value).expect("a register");
         }
         interface
@@ -489,8 +490,11 @@ mod tests {
         assert_eq!(trapped(1 << 14), [false, true, false, false, false, false]);
         let interface = VirtualInterface::new();
         assert_eq!(
-            [(false, false), (true, false), (false, true)]
-                .map(|(imo, fmo)| interface.traps(ICC_SGI1R_EL1, imo, fmo)),
+            [(false, false), (true, false), (false, true)].map(|(imo, fmo)| interface.traps(
+                ICC_SGI1R_EL1,
+                imo,
+                fmo
+            )),
             [false, true, true]
         );
     }

@@ -163,17 +163,8 @@ pub(super) struct SavedConfig {
 
 impl SavedConfig {
     pub(super) fn of(config: &Config) -> Self {
-        let &Config {
-            cpus,
-            memory_size,
-            abi,
-            ras,
-            sea_to_user,
-            no_syndrome,
-            store_policy,
-            error_state,
-            el2,
-        } = config;
+        let &Config { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, store_policy, error_state, el2 } =
+            config;
         Self {
             cpus: cpus as u32,
             memory_size,

@@ -72,7 +72,9 @@ impl Asks {
         match access.kind {
             AccessKind::Fetch => rights.execute,
             AccessKind::Read | AccessKind::AddressTranslationRead => rights.read,
-            AccessKind::Write | AccessKind::AddressTranslationWrite | AccessKind::CacheInvalidate => rights.write,
+            AccessKind::Write | AccessKind::AddressTranslationWrite | AccessKind::CacheInvalidate => {
+                rights.write
+            }
             AccessKind::CacheClean => access.privileged || rights.read,
         }
     }

@@ -79,7 +79,8 @@ impl PoisonRegister {
     fn poison(&mut self, address: u64, vm: &mut Vm) -> Status {
         let start = address & !(self.size - 1);
         let ram = vm.memory().range();
-        let Some(range) = end(start, self.size).filter(|range| ram.start <= range.start && range.end <= ram.end)
+        let Some(range) =
+            end(start, self.size).filter(|range| ram.start <= range.start && range.end <= ram.end)
         else {
             return Status::NotRam;
         };
