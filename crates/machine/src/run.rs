@@ -464,12 +464,13 @@ impl Runner<'_> {
             self.cpu.replay.done.clear();
         }
         if self.cpu.el2.is_some() {
-            if let Some(stop) = self.take_trap_with_el2(left, &trap, insn) {
+            if let Ok(stop) = self.take_trap_with_el2(left, &trap, insn) {
                 return Ok(stop);
             }
         }
         match trap {
-            Trap::None => {}
+            // Those of EL2 are dealt with.
+            Trap::None | Trap::Smc(_) | Trap::ToEl2 { .. } | Trap::Stage2(_) => {}
             Trap::Exception { class, iss, far } => {
                 if class == ExceptionClass::BRK64 && self.cpu.landing.0 == self.cpu.steps {
                     self.cpu.state.btype = self.cpu.landing.1;
@@ -509,8 +510,6 @@ impl Runner<'_> {
                 self.others.iter_mut().for_each(|(_, cpu)| cpu.event = true);
             }
             Trap::Gic { register, rt, is_read } => self.gic_register(left, register, rt, is_read),
-            // Traps of EL2: dealt with.
-            Trap::Smc(_) | Trap::ToEl2 { .. } | Trap::Stage2(_) => {}
             Trap::Poison(abort) => return Ok(self.poison(left, &abort).map(Stop::Exit)),
             Trap::Hole(abort) => return Ok(self.hole(left, &abort, insn)?.map(Stop::Exit)),
             Trap::Bus(access) => return Ok(self.bus(left, &access, insn).map(Stop::Exit)),

@@ -20,7 +20,7 @@ pub(crate) enum Emulator {
 impl Emulator {
     /// The one that is asked for: QEMU is built once, our own each time, by cargo.
     pub(crate) fn prepare(machine: &Machine, folders: &Folders, apt: &Apt) -> Result<Self> {
-        if machine.machine {
+        if machine.ours {
             return Ok(Self::Machine(binaries::build_for_host(folders)?));
         }
         Ok(Self::Qemu(qemu::prepare(folders, apt)?))

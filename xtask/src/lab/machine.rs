@@ -35,8 +35,8 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     /// On Seawall's own machine instead of QEMU: no QEMU is built, and each run is the same; without AArch32, nested
     /// virtualization and SVE
-    #[arg(long, conflicts_with = "cpu")]
-    pub(crate) machine: bool,
+    #[arg(long = "machine", conflicts_with = "cpu")]
+    pub(crate) ours: bool,
     /// Number of CPUs; one is fastest
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) smp: u32,
@@ -71,7 +71,7 @@ pub(crate) enum Ended {
 impl Machine {
     /// What the lab runs on, for people.
     pub(crate) fn name(&self) -> &str {
-        if self.machine { "Seawall's machine" } else { &self.cpu }
+        if self.ours { "Seawall's machine" } else { &self.cpu }
     }
 
     /// Adds what machine it is and what it boots, but for the serial ports: the first is the console, the second the command's.
@@ -120,7 +120,7 @@ impl Machine {
         if self.memory >= HUGE_PAGE_FROM_MIB {
             words += " hugepagesz=1G hugepages=1";
         }
-        if !self.machine && self.cpu.starts_with(CPU_WITH_ALL) {
+        if !self.ours && self.cpu.starts_with(CPU_WITH_ALL) {
             words += " kvm-arm.mode=nested";
         }
         if !self.append.is_empty() {
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     fn machine(cpu: &str, memory: u32, append: &str) -> Machine {
-        Machine { cpu: cpu.into(), machine: false, smp: 2, memory, append: append.into() }
+        Machine { cpu: cpu.into(), ours: false, smp: 2, memory, append: append.into() }
     }
 
     fn words(cpu: &str, memory: u32, append: &str) -> String {

@@ -25,10 +25,8 @@ fn tlbi_of_el2(instruction: u16, value: u64) -> Option<(Maintenance, bool)> {
     let to_all = |of| Maintenance { of, what: Invalidation::All };
     let (crm, op2) = (instruction >> 3 & 15, instruction & 7);
     let maintenance = match (crm, op2) {
-        // IPAS2E1, IPAS2LE1.
-        (0 | 4, 1 | 5) => to_all(Banked::El10),
-        // ALLE1, VMALLS12E1.
-        (3 | 7, 4 | 6) => to_all(Banked::El10),
+        // IPAS2E1, IPAS2LE1; ALLE1, VMALLS12E1.
+        (0 | 4, 1 | 5) | (3 | 7, 4 | 6) => to_all(Banked::El10),
         // ALLE2.
         (3 | 7, 0) => to_all(Banked::El20),
         // VAE2, VALE2.

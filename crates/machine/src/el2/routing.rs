@@ -29,6 +29,9 @@ pub(crate) enum ExternalAbort {
     Nobody,
 }
 
+/// A trap that is as on a CPU without EL2.
+pub(crate) struct NotOfEl2;
+
 fn is_debug(class: ExceptionClass) -> bool {
     matches!(
         class,
@@ -149,13 +152,16 @@ impl Runner<'_> {
         true
     }
 
-    /// A trap that a CPU without EL2 does not have. `None`: it is none of these.
+    /// A trap that EL2 takes, or that a CPU without EL2 does not have: why the CPU stops, if it does.
+    ///
+    /// # Errors
+    /// It is none of these.
     pub(crate) fn take_trap_with_el2(
         &mut self,
         left: &mut u64,
         trap: &Trap,
         insn: Option<Insn>,
-    ) -> Option<Option<Stop>> {
+    ) -> Result<Option<Stop>, NotOfEl2> {
         let is_undone =
             matches!(trap, Trap::ToEl2 { .. } | Trap::Stage2(_) | Trap::Poison(_) | Trap::Hole(_));
         if is_undone && self.cpu.landing.0 == self.cpu.steps {
@@ -164,15 +170,15 @@ impl Runner<'_> {
         }
         match *trap {
             Trap::Hvc(immediate) => self.hypervisor_call_to_el2(immediate),
-            Trap::Smc(immediate) => return Some(self.secure_monitor_call(left, immediate)),
+            Trap::Smc(immediate) => return Ok(self.secure_monitor_call(left, immediate)),
             Trap::ToEl2 { class, iss } => self.cpu.take_synchronous(Target::El2, class, iss, None),
             Trap::Stage2(ref fault) => self.take_stage2_fault(fault, insn),
             Trap::Poison(ref abort) => self.take_external_abort(abort, ExternalAbort::Poison),
             Trap::Hole(ref abort) => self.take_external_abort(abort, ExternalAbort::Nobody),
-            _ => return None,
+            _ => return Err(NotOfEl2),
         }
         self.step(left, 1);
-        Some(None)
+        Ok(None)
     }
 
     /// HVC: EL2 takes it, unless it is disabled (HCR_EL2.HCD). Source: `AArch64.CallHypervisor`.

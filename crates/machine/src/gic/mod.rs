@@ -71,7 +71,7 @@ impl Signals {
     const PHYSICAL: u8 = Self::IRQ.0 | Self::FIQ.0;
 
     /// Whether there is any.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn any(self) -> bool {
         self.0 != 0
     }

@@ -262,8 +262,7 @@ impl Output {
         let mair = outer << 4 | inner;
         // Inner and Outer Non-cacheable memory is Outer Shareable; else the wider of the two.
         let shareability = match (mair, first.shareability, self.shareability) {
-            (0x44, ..) => 2,
-            (_, 2, _) | (_, _, 2) => 2,
+            (0x44, ..) | (_, 2, _) | (_, _, 2) => 2,
             (_, 3, _) | (_, _, 3) => 3,
             _ => 0,
         };

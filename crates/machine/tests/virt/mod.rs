@@ -16,6 +16,7 @@ impl Observer for Console {
 }
 
 /// What `image` (flat or ELF) writes to its console, with 128 MiB, before it powers off, within so many steps.
+#[allow(dead_code, reason = "not every test has one")]
 #[track_caller]
 pub(crate) fn console(image: &[u8], steps: u64) -> String {
     console_of(image, steps, false)
