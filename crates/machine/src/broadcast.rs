@@ -4,8 +4,9 @@
 //! however many CPUs there are, and a CPU that was away drops at once all that it missed. Which entries a CPU finds in
 //! its TLB is the same as if each had been dropped at the time.
 
-use crate::cpu::{Cpu, Invalidation};
-use crate::tlb::untagged;
+use crate::cpu::{Cpu, Invalidation, Maintenance};
+use crate::el2::Banked;
+use crate::tlb::{Tlb, untagged};
 
 /// Entries that are kept. When there are more, all CPUs read the log, and it begins again.
 const MOST: usize = 4096;
@@ -15,7 +16,7 @@ const FEW: usize = 16;
 /// The log.
 #[derive(Debug)]
 pub(crate) struct Broadcasts {
-    entries: Vec<Invalidation>,
+    entries: Vec<Maintenance>,
     /// How many of them each CPU has done.
     done: Vec<usize>,
 }
@@ -32,10 +33,10 @@ impl Broadcasts {
         self.entries.len() >= MOST
     }
 
-    /// The CPU with this number did `invalidation`, and the others are to do it.
-    pub(crate) fn push(&mut self, index: usize, invalidation: Invalidation) {
+    /// The CPU with this number did `maintenance`, and the others are to do it.
+    pub(crate) fn push(&mut self, index: usize, maintenance: Maintenance) {
         // It runs, so it has read what was there before.
-        self.entries.push(invalidation);
+        self.entries.push(maintenance);
         if let Some(done) = self.done.get_mut(index) {
             *done = self.entries.len();
         }
@@ -64,8 +65,19 @@ impl Broadcasts {
 
 /// Does all of `missed`: their order does not matter, as nothing was filled between them.
 #[cold]
-fn invalidate(cpu: &mut Cpu, missed: &[Invalidation]) {
-    let tlb = &mut cpu.tlb;
+fn invalidate(cpu: &mut Cpu, missed: &[Maintenance]) {
+    let regimes: &[Banked] = if cpu.el2.is_some() { &[Banked::El10, Banked::El20] } else { &[Banked::El10] };
+    for &regime in regimes {
+        let is_its = |entry: &&Maintenance| {
+            let of_pages = matches!(entry.what, Invalidation::Fetches | Invalidation::WritesTo(_));
+            of_pages || entry.of == regime
+        };
+        let missed: Vec<Invalidation> = missed.iter().filter(is_its).map(|entry| entry.what).collect();
+        invalidate_in(cpu.tlb_of(regime), &missed);
+    }
+}
+
+fn invalidate_in(tlb: &mut Tlb, missed: &[Invalidation]) {
     if missed.contains(&Invalidation::All) {
         tlb.clear();
         return;
@@ -113,7 +125,7 @@ mod tests {
     use crate::vm::{Config, Vm};
 
     fn cpu() -> Cpu {
-        Cpu::new(psci::mpidr(0), &Config::default())
+        Cpu::new(psci::mpidr(0), &Config { el2: true, ..Config::default() })
     }
 
     /// What a TLB translates of the pages that these tests use.
@@ -137,8 +149,8 @@ mod tests {
         }
     }
 
-    fn invalidations() -> impl Strategy<Value = Invalidation> {
-        prop_oneof![
+    fn invalidations() -> impl Strategy<Value = Maintenance> {
+        let what = prop_oneof![
             1 => Just(Invalidation::All),
             2 => Just(Invalidation::AddressSpace),
             2 => Just(Invalidation::Fetches),
@@ -147,7 +159,11 @@ mod tests {
                 Invalidation::Address(page << 12 | high | u64::from(tag) << 56)
             }),
             5 => (0_u32..64).prop_map(Invalidation::WritesTo),
-        ]
+        ];
+        (what, any::<bool>()).prop_map(|(what, of_el2)| Maintenance {
+            of: if of_el2 { Banked::El20 } else { Banked::El10 },
+            what,
+        })
     }
 
     proptest! {
@@ -155,15 +171,19 @@ mod tests {
         #[test]
         fn a_cpu_that_reads_the_log_holds_what_it_would_hold_if_it_had_dropped_each_at_its_time(
             fills in prop::collection::vec(
-                (0_u64..64, any::<bool>(), prop::sample::select(vec![12_u32, 14, 16, 21]), any::<bool>(), 0_u8..3),
+                (
+                    (0_u64..64, any::<bool>(), prop::sample::select(vec![12_u32, 14, 16, 21]), any::<bool>(), 0_u8..3),
+                    any::<bool>(),
+                ),
                 0..80,
             ),
             entries in prop::collection::vec(invalidations(), 0..40),
         ) {
             let (mut at_once, mut later) = (cpu(), cpu());
-            for what in fills {
-                fill(&mut at_once.tlb, what);
-                fill(&mut later.tlb, what);
+            for (what, of_el2) in fills {
+                let of = if of_el2 { Banked::El20 } else { Banked::El10 };
+                fill(at_once.tlb_of(of), what);
+                fill(later.tlb_of(of), what);
             }
             let mut log = Broadcasts::new(2);
             for entry in entries {
@@ -171,7 +191,9 @@ mod tests {
                 log.push(1, entry);
             }
             log.read(0, &mut later);
-            prop_assert_eq!(held(&at_once.tlb), held(&later.tlb));
+            for of in [Banked::El10, Banked::El20] {
+                prop_assert_eq!(held(at_once.tlb_of(of)), held(later.tlb_of(of)));
+            }
             prop_assert_eq!(log.done[0], log.done[1]);
         }
     }

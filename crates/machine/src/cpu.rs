@@ -9,6 +9,7 @@ use seawall_events::kernel::{LastFault, VirtualSError};
 use crate::bus::{BusAccess, Replay};
 use crate::debug::Debug;
 use crate::decode::{Kind, insn};
+use crate::el2::{Banked, El2};
 use crate::float::Env;
 use crate::gic::Signals;
 use crate::pmu::Pmu;
@@ -26,9 +27,9 @@ pub(crate) const PA_BITS: u32 = 48;
 pub(crate) struct State {
     /// N Z C V, bits 3 to 0.
     pub(crate) nzcv: u8,
-    /// Exception level, 0 or 1.
+    /// 0: EL0. 1: EL1, or EL2 while the registers in place are EL2's ([`El2`]).
     pub(crate) el: u8,
-    /// SPSel: EL1 uses SP_EL1.
+    /// SPSel: EL1 uses SP_EL1, EL2 SP_EL2.
     pub(crate) sp_el1: bool,
     /// BTYPE, bits 1 and 0.
     pub(crate) btype: u8,
@@ -82,7 +83,9 @@ pub(crate) enum Wait {
 /// What is dropped of TLBs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalidation {
+    /// Everything.
     All,
+    /// What depends on the address space.
     AddressSpace,
     /// The page or block that this virtual address is in.
     Address(u64),
@@ -90,6 +93,13 @@ pub(crate) enum Invalidation {
     WritesTo(u32),
     /// Fetches: decoded pages have other numbers.
     Fetches,
+}
+
+/// TLB maintenance of a translation regime. What is about RAM's pages alone goes to the TLBs of all regimes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Maintenance {
+    pub(crate) of: Banked,
+    pub(crate) what: Invalidation,
 }
 
 /// One CPU.
@@ -102,7 +112,7 @@ pub(crate) struct Cpu {
     /// Address of the instruction to execute next.
     pub(crate) pc: u64,
     pub(crate) state: State,
-    /// The stack pointers of EL0 and EL1; that of the current one is stale, it is in `regs`.
+    /// The stack pointers of EL0 and EL1, or EL2; that of the current one is stale, it is in `regs`.
     pub(crate) banked_sp: [u64; 2],
     /// V0 to V31.
     pub(crate) v: [u128; 32],
@@ -110,7 +120,10 @@ pub(crate) struct Cpu {
     pub(crate) fp: Env,
     /// CPACR_EL1.FPEN lets the current EL use FP and AdvSIMD.
     pub(crate) fp_enabled: bool,
+    /// Those of the translation regime that the CPU is in.
     pub(crate) sys: SysRegs,
+    /// EL2, if the CPU has it.
+    pub(crate) el2: Option<Box<El2>>,
     pub(crate) pmu: Pmu,
     pub(crate) debug: Debug,
     pub(crate) tlb: Tlb,
@@ -139,7 +152,7 @@ pub(crate) struct Cpu {
     pub(crate) event: bool,
     pub(crate) wait: Wait,
     /// TLB maintenance that the other CPUs have not been told of yet.
-    pub(crate) broadcast: Vec<Invalidation>,
+    pub(crate) broadcast: Vec<Maintenance>,
     /// Bytes written in pages with decoded instructions: offset in RAM and length, 0 if none.
     pub(crate) written_code: [(usize, usize); 2],
     /// All decoded instructions are to be dropped (IC IALLU).
@@ -178,6 +191,7 @@ impl Cpu {
             fp: Env::new(),
             fp_enabled: false,
             sys: SysRegs::new(mpidr),
+            el2: config.el2.then(|| Box::new(El2::new(mpidr))),
             pmu: Pmu::new(),
             debug: Debug::new(),
             tlb: Tlb::new(),
@@ -202,7 +216,7 @@ impl Cpu {
             last_fault: LastFault::default(),
             mmio: None,
             replay: Replay::default(),
-            serves_all: config.no_syndrome == NoSyndrome::Serve,
+            serves_all: config.el2 || config.no_syndrome == NoSyndrome::Serve,
             stores_abort: config.store_policy == StorePolicy::Abort,
             ras: config.ras,
             budget: None,
@@ -244,35 +258,49 @@ impl Cpu {
     /// Whether an interrupt or SError is pending, masked or not.
     #[inline(always)]
     pub(crate) fn is_signalled(&self) -> bool {
-        self.serror.pending | self.signals.irq | self.signals.fiq
+        self.serror.pending | self.signals.any()
+    }
+
+    /// What the controller signals.
+    pub(crate) fn set_signals(&mut self, physical: Signals) {
+        self.signals = self.signals.with_physical(physical);
     }
 
     /// Do TLB maintenance.
-    pub(crate) fn invalidate(&mut self, invalidation: Invalidation) {
-        match invalidation {
-            Invalidation::All => self.tlb.clear(),
-            Invalidation::AddressSpace => self.tlb.drop_address_space(),
-            Invalidation::Address(va) => self.tlb.drop_address(va),
-            Invalidation::WritesTo(page) => self.tlb.drop_writes_to(&[page]),
-            Invalidation::Fetches => self.tlb.clear_fetch(),
+    pub(crate) fn invalidate(&mut self, maintenance: Maintenance) {
+        match maintenance.what {
+            Invalidation::All => self.tlb_of(maintenance.of).clear(),
+            Invalidation::AddressSpace => self.tlb_of(maintenance.of).drop_address_space(),
+            Invalidation::Address(va) => self.tlb_of(maintenance.of).drop_address(va),
+            Invalidation::WritesTo(page) => self.tlbs().for_each(|tlb| tlb.drop_writes_to(&[page])),
+            Invalidation::Fetches => self.tlbs().for_each(Tlb::clear_fetch),
         }
+    }
+
+    /// The Exception level: 0 to 2.
+    pub(crate) fn exception_level(&self) -> u8 {
+        if self.state.el != 0 && self.is_host() { 2 } else { self.state.el }
     }
 
     /// PSTATE in the format of SPSR_ELx.
     pub(crate) fn pstate(&self) -> u64 {
         let state = &self.state;
-        let mode = u64::from(state.el) << 2 | u64::from(state.sp_el1);
+        let mode = u64::from(self.exception_level()) << 2 | u64::from(state.sp_el1);
         u64::from(state.nzcv) << 28 | state.rest | u64::from(state.btype) << 10 | mode
     }
 
     /// Set all of PSTATE; bits that this CPU does not have are dropped. The mode must be EL0t,
-    /// EL1t or EL1h.
+    /// EL1t, EL1h, or where there is EL2 EL2t or EL2h.
     pub(crate) fn set_pstate(&mut self, value: u64) {
         self.save_sp();
+        if self.el2.is_some() {
+            self.enter_mode(value);
+        }
+        let el = u8::from(value >> 2 & 3 != 0);
         self.state = State {
             nzcv: (value >> 28 & 15) as u8,
-            el: (value >> 2 & 1) as u8,
-            sp_el1: value >> 2 & 1 == 1 && value & 1 == 1,
+            el,
+            sp_el1: el == 1 && value & 1 == 1,
             btype: (value >> 10 & 3) as u8,
             rest: value & REST,
         };
@@ -287,11 +315,11 @@ impl Cpu {
         self.load_sp();
     }
 
-    fn save_sp(&mut self) {
+    pub(crate) fn save_sp(&mut self) {
         self.banked_sp[usize::from(self.state.sp_el1)] = self.slot(insn::SP);
     }
 
-    fn load_sp(&mut self) {
+    pub(crate) fn load_sp(&mut self) {
         self.set_slot(insn::SP, self.banked_sp[usize::from(self.state.sp_el1)]);
     }
 
@@ -332,8 +360,11 @@ impl Cpu {
             1 => !is_el0,
             fpen => fpen == 3,
         };
+        if self.el2.is_some() {
+            self.fp_enabled &= !self.traps_fp();
+        }
         self.sp_must_align = self.sys.sctlr >> if is_el0 { 4 } else { 3 } & 1 != 0;
-        if self.pmu.enter_el(self.state.el, self.steps.wrapping_add(self.elapsed)) {
+        if self.pmu.enter_el(self.exception_level(), self.steps.wrapping_add(self.elapsed)) {
             self.deadline_changed();
         }
     }
@@ -345,26 +376,21 @@ impl Cpu {
 
     /// The registers of translation.
     pub(crate) fn regime(&self) -> Regime {
-        Regime {
-            sctlr: self.sys.sctlr,
-            tcr: self.sys.tcr,
-            ttbr0: self.sys.ttbr0,
-            ttbr1: self.sys.ttbr1,
-            mair: self.sys.mair,
-            pa_bits: PA_BITS,
-        }
+        let SysRegs { sctlr, tcr, ttbr0, ttbr1, mair, .. } = self.sys;
+        let stage2 = if self.el2.is_some() { self.stage2() } else { None };
+        Regime { sctlr, tcr, ttbr0, ttbr1, mair, pa_bits: PA_BITS, stage2 }
     }
 }
 
 impl Registers for Cpu {
     fn reg(&self, reg: Reg) -> u64 {
-        let sys = &self.sys;
+        let sys = self.registers_of(Banked::El10);
         match reg {
             Reg::X(n @ 0..=30) => self.slot(n),
             Reg::Pc => self.pc,
             Reg::Pstate => self.pstate(),
             Reg::SpEl0 => self.sp(false),
-            Reg::SpEl1 => self.sp(true),
+            Reg::SpEl1 => self.sp_el1(),
             Reg::ElrEl1 => sys.elr,
             Reg::SpsrEl1 => sys.spsr,
             Reg::EsrEl1 => sys.esr,
@@ -377,10 +403,11 @@ impl Registers for Cpu {
             Reg::MairEl1 => sys.mair,
             Reg::CpacrEl1 => sys.cpacr,
             Reg::ContextidrEl1 => sys.contextidr,
-            Reg::TpidrEl0 => sys.tpidr_el0,
-            Reg::TpidrEl1 => sys.tpidr_el1,
-            Reg::DisrEl1 => sys.disr,
-            _ => 0,
+            // One register for all Exception levels.
+            Reg::TpidrEl0 => self.sys.tpidr_el0,
+            Reg::TpidrEl1 => self.sys.tpidr_el1,
+            Reg::DisrEl1 => self.sys.disr,
+            _ => self.el2_reg(reg),
         }
     }
 
@@ -390,42 +417,46 @@ impl Registers for Cpu {
             Reg::Pc => self.pc = value,
             Reg::Pstate => self.set_pstate(value),
             Reg::SpEl0 => self.set_sp(false, value),
-            Reg::SpEl1 => self.set_sp(true, value),
-            Reg::ElrEl1 => self.sys.elr = value,
-            Reg::SpsrEl1 => self.sys.spsr = value,
-            Reg::EsrEl1 => self.sys.esr = value,
-            Reg::FarEl1 => self.sys.far = value,
-            Reg::VbarEl1 => self.sys.vbar = value,
-            Reg::ContextidrEl1 => self.sys.contextidr = value,
+            Reg::SpEl1 => self.set_sp_el1(value),
             Reg::TpidrEl0 => self.sys.tpidr_el0 = value,
             Reg::TpidrEl1 => self.sys.tpidr_el1 = value,
             Reg::DisrEl1 => self.sys.disr = value,
+            _ => self.set_banked_reg(reg, value),
+        }
+    }
+}
+
+impl Cpu {
+    /// The registers of which EL1 and EL2 each have their own.
+    fn set_banked_reg(&mut self, reg: Reg, value: u64) {
+        let sys = self.registers_of_mut(Banked::El10);
+        match reg {
+            Reg::ElrEl1 => sys.elr = value,
+            Reg::SpsrEl1 => sys.spsr = value,
+            Reg::EsrEl1 => sys.esr = value,
+            Reg::FarEl1 => sys.far = value,
+            Reg::VbarEl1 => sys.vbar = value,
+            Reg::ContextidrEl1 => sys.contextidr = value,
             Reg::CpacrEl1 => {
-                self.sys.cpacr = value & CPACR_FPEN;
+                sys.cpacr = value & CPACR_FPEN;
                 self.context_changed();
             }
             Reg::SctlrEl1 => {
-                self.sys.sctlr = value;
-                self.tlb.clear();
+                sys.sctlr = value;
+                self.tlb_of(Banked::El10).clear();
                 self.context_changed();
             }
-            Reg::TcrEl1 => {
-                self.sys.tcr = value;
-                self.tlb.clear();
+            Reg::TcrEl1 | Reg::Ttbr0El1 | Reg::Ttbr1El1 | Reg::MairEl1 => {
+                let register = match reg {
+                    Reg::TcrEl1 => &mut sys.tcr,
+                    Reg::Ttbr0El1 => &mut sys.ttbr0,
+                    Reg::Ttbr1El1 => &mut sys.ttbr1,
+                    _ => &mut sys.mair,
+                };
+                *register = value;
+                self.tlb_of(Banked::El10).clear();
             }
-            Reg::Ttbr0El1 => {
-                self.sys.ttbr0 = value;
-                self.tlb.clear();
-            }
-            Reg::Ttbr1El1 => {
-                self.sys.ttbr1 = value;
-                self.tlb.clear();
-            }
-            Reg::MairEl1 => {
-                self.sys.mair = value;
-                self.tlb.clear();
-            }
-            _ => {}
+            _ => self.set_el2_reg(reg, value),
         }
     }
 }

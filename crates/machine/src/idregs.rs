@@ -29,13 +29,15 @@ pub(crate) const CCSIDR: u64 = 2 | 3 << 3 | 127 << 13;
 
 /// ID_AA64PFR0_EL1: EL0 and EL1 in AArch64 only; FP and AdvSIMD (0) without half-precision arithmetic; the
 /// system registers of a GICv3; DIT; RAS if the VM has it. Nothing is done speculatively, so no secret leaks by
-/// it: CSV2, CSV3.
-pub(crate) const fn aa64pfr0(ras: bool) -> u64 {
-    0x1 | 0x1 << 4 | 0x1 << 24 | (ras as u64) << 28 | 0x1 << 48 | 0x1 << 56 | 0x1 << 60
+/// it: CSV2, CSV3. EL2 if the CPU has it.
+pub(crate) const fn aa64pfr0(ras: bool, el2: bool) -> u64 {
+    (el2 as u64) << 8 | 0x1 | 0x1 << 4 | 0x1 << 24 | (ras as u64) << 28 | 0x1 << 48 | 0x1 << 56 | 0x1 << 60
 }
 
-/// ID_AA64PFR1_EL1: BTI, SSBS with its MSR and MRS.
-pub(crate) const AA64PFR1: u64 = 0x1 | 0x2 << 4;
+/// ID_AA64PFR1_EL1: BTI, SSBS with its MSR and MRS; with EL2 and RAS, DoubleFault2 (DF2).
+pub(crate) const fn aa64pfr1(double_fault: bool) -> u64 {
+    0x1 | 0x2 << 4 | (double_fault as u64) << 56
+}
 
 /// ID_AA64DFR0_EL1: Armv8 debug, two breakpoints, both context-aware, and two watchpoints (the fewest that there can be),
 /// PMUv3, no trace.
@@ -51,8 +53,21 @@ pub(crate) const AA64ISAR1: u64 = 0x1 | 0x2 << 20 | 0x1 << 36;
 pub(crate) const AA64MMFR0: u64 = 0x5 | 0x2 << 4 | 0x1 << 20;
 
 /// ID_AA64MMFR1_EL1: hardware access flag and dirty state, hierarchical permission disables, PAN
-/// with its AT instructions; no branch history (ECBHB).
-pub(crate) const AA64MMFR1: u64 = 0x2 | 0x1 << 12 | 0x2 << 20 | 0x1 << 60;
+/// with its AT instructions; no branch history (ECBHB). With EL2: VHE, 16 bits of VMID, HCRX_EL2.
+pub(crate) const fn aa64mmfr1(el2: bool) -> u64 {
+    let of_el2 = if el2 { 0x2 << 4 | 0x1 << 8 | 0x1 << 40 } else { 0 };
+    0x2 | 0x1 << 12 | 0x2 << 20 | 0x1 << 60 | of_el2
+}
 
 /// ID_AA64MMFR2_EL1: UAO, small translation tables, LSE2 (AT).
 pub(crate) const AA64MMFR2: u64 = 0x1 << 4 | 0x1 << 28 | 0x1 << 32;
+
+/// ID_AA64MMFR3_EL1: SCTLR2_ELx, with EL2 and RAS.
+pub(crate) const fn aa64mmfr3(double_fault: bool) -> u64 {
+    (double_fault as u64) << 4
+}
+
+/// ID_AA64MMFR4_EL1.E2H0: HCR_EL2.E2H is RES1, and no nested virtualization.
+pub(crate) const fn aa64mmfr4(el2: bool) -> u64 {
+    if el2 { 0xf << 24 } else { 0 }
+}

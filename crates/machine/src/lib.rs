@@ -10,7 +10,8 @@
 //! The CPU has EL0 and EL1 in AArch64 state: all of the base instruction set, FP and AdvSIMD to the bit (as of Armv8.0, without
 //! half-precision arithmetic), AES, PMULL, SHA-1, SHA-256, LSE and LSE2, LRCPC2, CRC32, FlagM, BTI, PAN, UAO, DIT, SSBS,
 //! hardware access flag and dirty state, two breakpoints, two watchpoints and software step, the PMU's cycle counter,
-//! and RAS if the VM has it. Its ID registers say exactly that. There is no EL2 inside: the host is it. An access that the guest's own tables allow, but
+//! and RAS if the VM has it. Its ID registers say exactly that. With [`Config::el2`] it has EL2 with VHE as well, and is a
+//! server: see [`Config`]. Without it there is no EL2 inside: the host is it. An access that the guest's own tables allow, but
 //! that meets poison or a place without RAM, comes out of [`Vcpu::run`](seawall_inject::Vcpu::run) as KVM would
 //! bring it: [`Sea`](seawall_inject::Exit::Sea), [`Mmio`](seawall_inject::Exit::Mmio); or the host injects by itself what KVM
 //! injects by itself. An access of a device works whatever the instruction, as on hardware; [`NoSyndrome`] has KVM's way,
@@ -69,6 +70,7 @@ mod bus;
 mod cpu;
 mod debug;
 mod decode;
+mod el2;
 mod exec;
 mod float;
 pub mod gic;

@@ -33,8 +33,9 @@ mod userenr {
     pub(super) const ALL: u64 = 0xf;
 }
 
-/// PMCCFILTR_EL0: not at EL1, not at EL0. The rest is about levels and states that are not there.
+/// PMCCFILTR_EL0: not at EL1, not at EL0, also at EL2. The rest is about levels and states that are not there.
 mod filter {
+    pub(super) const NSH: u64 = 1 << 27;
     pub(super) const P: u64 = 1 << 31;
     pub(super) const U: u64 = 1 << 30;
 }
@@ -84,7 +85,7 @@ impl Pmu {
 
     /// Whether this is a state that it can come to at this Exception level.
     pub(crate) fn is_sound(&self, el: u8) -> bool {
-        self.filter & !(filter::P | filter::U) == 0
+        self.filter & !(filter::P | filter::U | filter::NSH) == 0
             && self.selected <= 31
             && self.user & !userenr::ALL == 0
             && self.counting == self.counts_at(el)
@@ -102,8 +103,12 @@ impl Pmu {
 
     /// Whether the counter goes on at this Exception level.
     fn counts_at(&self, el: u8) -> bool {
-        let excluded = if el == 0 { filter::U } else { filter::P };
-        self.enabled && self.counter_enabled && self.filter & excluded == 0
+        let included = match el {
+            0 => self.filter & filter::U == 0,
+            1 => self.filter & filter::P == 0,
+            _ => self.filter & filter::NSH != 0,
+        };
+        self.enabled && self.counter_enabled && included
     }
 
     /// The CPU is at this Exception level from `now` on. Whether the counter starts or stops.
@@ -171,8 +176,9 @@ impl Pmu {
     }
 
     /// MSR at `now` and Exception level `el`. `None`: UNDEFINED.
-    pub(crate) fn write(&mut self, register: u16, value: u64, now: u64, el: u8) -> Option<()> {
+    pub(crate) fn write(&mut self, register: u16, value: u64, now: u64, el: u8, has_el2: bool) -> Option<()> {
         self.advance(now);
+        let filter_mask = filter::P | filter::U | if has_el2 { filter::NSH } else { 0 };
         let cycle = value & CYCLE != 0;
         match register {
             PMCR_EL0 => {
@@ -189,9 +195,9 @@ impl Pmu {
             PMOVSCLR_EL0 => self.overflowed &= !cycle,
             PMSELR_EL0 => self.selected = value & 31,
             PMCCNTR_EL0 => self.count = value,
-            PMCCFILTR_EL0 => self.filter = value & (filter::P | filter::U),
+            PMCCFILTR_EL0 => self.filter = value & filter_mask,
             PMXEVTYPER_EL0 if self.selected == u64::from(CYCLE_COUNTER) => {
-                self.filter = value & (filter::P | filter::U);
+                self.filter = value & filter_mask;
             }
             PMUSERENR_EL0 => self.user = value & userenr::ALL,
             PMSWINC_EL0 | PMXEVTYPER_EL0 | PMXEVCNTR_EL0 => {}

@@ -1,4 +1,4 @@
-//! PSCI 1.1 over HVC, with KVM's answers.
+//! PSCI 1.1 with KVM's answers: over HVC, or for a guest with EL2 over SMC.
 //!
 //! Source: Arm DEN 0022, chapter 5; SMCCC (DEN 0028).
 
@@ -120,8 +120,8 @@ fn affinity_info(cpus: impl Iterator<Item = (u64, bool)>, target: u64, lowest_le
 }
 
 impl Runner<'_> {
-    /// HVC: the call is answered, and may stop the CPU.
-    pub(crate) fn hypervisor_call(&mut self) -> Option<Stop> {
+    /// HVC, or SMC where there is EL2: the call is answered, and may stop the CPU.
+    pub(crate) fn firmware_call(&mut self) -> Option<Stop> {
         let call = Call::new([0, 1, 2, 3].map(|n| self.cpu.slot(n)));
         let (x0, stop) = match call {
             Call::Answer(x0) => (x0, None),

@@ -5,9 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seawall_arm::{
-    EntryContext, Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Target, Vector, take_exception,
-};
+use seawall_arm::{Esr, Exception, ExceptionClass, Pstate, Reg, Registers, Vector};
 use seawall_events::kernel::{
     LastFault, SeaPolicy, VcpuConfig, VcpuState, VirtualSError, handle_guest_sea, inject_fetch_from_hole,
     inject_walk_abort,
@@ -17,17 +15,18 @@ use seawall_inject::Exit;
 
 use crate::broadcast::Broadcasts;
 use crate::bus::BusAccess;
-use crate::cpu::{Cpu, Invalidation, PendingMmio, Wait};
+use crate::cpu::{Cpu, Invalidation, Maintenance, PendingMmio, Wait};
 use crate::decode::{Insn, Kind, Op};
+use crate::el2::Banked;
 use crate::exec::{Code, Leave, is_landing_pad, run_page};
 use crate::gic::Gic;
 use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE};
 use crate::schedule::{Others, TURN};
-use crate::tlb::Fill;
+use crate::tlb::{Fill, Tlb};
 use crate::trap::{HostAbort, Intent, Trap};
 use crate::vm::{Config, Error, NoSyndrome, UndefinedLog};
-use crate::walk::{self, Access};
+use crate::walk::{self, Access, WalkStage};
 
 /// One CPU with what it needs to run.
 pub(crate) struct Runner<'a> {
@@ -119,13 +118,13 @@ pub(crate) fn last_walk_level(cpu: &Cpu, memory: &Memory) -> Option<i8> {
 }
 
 /// ISS bits of the syndromes that the host sees.
-mod iss {
+pub(crate) mod iss {
     /// S1PTW: a stage 2 fault on a stage 1 walk.
-    pub(super) const S1PTW: u32 = 1 << 7;
+    pub(crate) const S1PTW: u32 = 1 << 7;
     /// EA: the memory system reported an error.
-    pub(super) const EA: u32 = 1 << 9;
+    pub(crate) const EA: u32 = 1 << 9;
     /// Where SET begins.
-    pub(super) const SET_SHIFT: u32 = 11;
+    pub(crate) const SET_SHIFT: u32 = 11;
     /// ISV: `[23:14]` describe the access.
     pub(super) const ISV: u32 = 1 << 24;
     /// Stage 2 translation fault, level 3: there is no memory.
@@ -294,7 +293,14 @@ impl Runner<'_> {
         let pa = translation.pa;
         let Some(offset) = self.memory.offset(pa) else {
             let intent = Intent::FETCH;
-            self.cpu.trap = Trap::Hole(HostAbort { intent, va: pc, pa, walk_level: None, size: 4 });
+            self.cpu.trap = Trap::Hole(HostAbort {
+                intent,
+                va: pc,
+                pa,
+                walk_level: None,
+                stage: WalkStage::First,
+                size: 4,
+            });
             return None;
         };
         let (slot, others_void) = self.icache.slot(self.memory, offset)?;
@@ -321,7 +327,14 @@ impl Runner<'_> {
             let pa = self.memory.base() + offset as u64;
             if self.memory.stops(pa & !(LINE_SIZE - 1), LINE_SIZE) {
                 let intent = Intent::FETCH;
-                self.cpu.trap = Trap::Poison(HostAbort { intent, va: pc, pa, walk_level: None, size: 4 });
+                self.cpu.trap = Trap::Poison(HostAbort {
+                    intent,
+                    va: pc,
+                    pa,
+                    walk_level: None,
+                    stage: WalkStage::First,
+                    size: 4,
+                });
                 return None;
             }
         }
@@ -336,13 +349,14 @@ impl Runner<'_> {
         self.broadcast(Invalidation::Fetches);
     }
 
-    /// This CPU does it now, the others before they run.
-    fn broadcast(&mut self, invalidation: Invalidation) {
-        self.cpu.invalidate(invalidation);
-        self.tell_others(invalidation);
+    /// This CPU does it now, the others before they run. It is about RAM's pages, so about the TLBs of all regimes.
+    fn broadcast(&mut self, what: Invalidation) {
+        let maintenance = Maintenance { of: Banked::El10, what };
+        self.cpu.invalidate(maintenance);
+        self.tell_others(maintenance);
     }
 
-    fn tell_others(&mut self, invalidation: Invalidation) {
+    fn tell_others(&mut self, maintenance: Maintenance) {
         if self.others.is_empty() {
             return;
         }
@@ -350,7 +364,7 @@ impl Runner<'_> {
             self.others.iter_mut().for_each(|(index, cpu)| self.broadcasts.read(index, cpu));
             self.broadcasts.clear();
         }
-        self.broadcasts.push(self.index, invalidation);
+        self.broadcasts.push(self.index, maintenance);
     }
 
     /// What is checked before an instruction that a branch landed at, or with PSTATE.IL set: the
@@ -395,16 +409,16 @@ impl Runner<'_> {
             self.icache.clear(self.memory);
             self.drop_fetches();
         }
-        for invalidation in std::mem::take(&mut self.cpu.broadcast) {
+        for maintenance in std::mem::take(&mut self.cpu.broadcast) {
             // Its own TLB did it when the instruction was executed.
-            self.tell_others(invalidation);
+            self.tell_others(maintenance);
         }
     }
 
     /// The host may have written to RAM or poisoned it.
     fn host_touched_memory(&mut self) {
         self.cpu.host_touched_memory = false;
-        self.cpu.tlb.clear();
+        self.cpu.tlbs().for_each(Tlb::clear);
         self.attend();
         if self.memory.poisoned_lines() > 0 {
             self.icache.drop_poisoned(self.memory);
@@ -449,8 +463,14 @@ impl Runner<'_> {
         if !matches!(trap, Trap::Bus(_)) {
             self.cpu.replay.done.clear();
         }
+        if self.cpu.el2.is_some() {
+            if let Ok(stop) = self.take_trap_with_el2(left, &trap, insn) {
+                return Ok(stop);
+            }
+        }
         match trap {
-            Trap::None => {}
+            // Those of EL2 are dealt with.
+            Trap::None | Trap::Smc(_) | Trap::ToEl2 { .. } | Trap::Stage2(_) => {}
             Trap::Exception { class, iss, far } => {
                 if class == ExceptionClass::BRK64 && self.cpu.landing.0 == self.cpu.steps {
                     self.cpu.state.btype = self.cpu.landing.1;
@@ -474,7 +494,7 @@ impl Runner<'_> {
                 // ESR there is: an immediate with bit 7 reads as that.
                 self.cpu.last_fault.esr = Esr::new(ExceptionClass::HVC64, true, immediate.into());
                 self.retire(left);
-                return Ok(self.hypervisor_call());
+                return Ok(self.firmware_call());
             }
             Trap::Wfi => {
                 self.retire(left);
@@ -505,11 +525,10 @@ impl Runner<'_> {
         self.step(left, 1);
     }
 
-    /// An exception to EL1 at the PC.
+    /// An exception at the PC: to EL1, or to EL2 where that is in its place.
     pub(crate) fn enter(&mut self, class: ExceptionClass, iss: u32, far: Option<u64>) {
-        let esr = Some(Esr::new(class, true, iss));
-        let exception = Exception { target: Target::El1, vector: Vector::Synchronous, esr, far };
-        take_exception(self.cpu, &exception, EntryContext::default());
+        let (target, esr) = (self.cpu.target_of(class), Some(Esr::new(class, true, iss)));
+        self.cpu.take_exception(&Exception { target, vector: Vector::Synchronous, esr, far });
     }
 
     /// Poison was consumed: the host sees an SEA.
@@ -562,7 +581,7 @@ impl Runner<'_> {
     fn bus(&mut self, left: &mut u64, access: &BusAccess, insn: Option<Insn>) -> Option<Exit> {
         let BusAccess { va, pa, len, write, data } = *access;
         let intent = if write { Intent::STORE } else { Intent::LOAD };
-        let abort = HostAbort { intent, va, pa, walk_level: None, size: len.into() };
+        let abort = HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size: len.into() };
         let iss = intent.iss() | iss::STAGE2_TRANSLATION;
         let whole = described(insn).filter(|(_, kind, _)| 1 << kind.size() == len);
         if let Some((insn, kind, ordered)) = whole {
@@ -619,6 +638,11 @@ impl Runner<'_> {
         self.cpu.mmio = Some(PendingMmio::Register { kind, rd: insn.rd, data: [0; 8] });
         MmioExit { phys_addr, data, len, is_write: kind.is_store() }
     }
+}
+
+/// What the ISS of a stage 2 fault says of the instruction, if it describes it.
+pub(crate) fn described_iss(insn: Option<Insn>) -> u32 {
+    described(insn).map_or(0, |(insn, kind, ordered)| access_iss(&insn, kind, ordered))
 }
 
 /// The instruction, if a syndrome describes it.

@@ -8,6 +8,7 @@
 use seawall_inject::Exit;
 
 use crate::cpu::{Cpu, Wait};
+use crate::gic::Signals;
 use crate::run::{Runner, Stop};
 use crate::timer::{self, STEPS_PER_TICK};
 use crate::vm::{Error, Vm};
@@ -214,8 +215,7 @@ impl Vm {
         let now = self.now / STEPS_PER_TICK;
         let mut next: Option<u64> = None;
         for cpu in self.cpus.iter().filter(|cpu| cpu.wait != Wait::Off) {
-            let timers = [cpu.sys.physical_timer, cpu.sys.virtual_timer];
-            let interrupts = timers.into_iter().filter_map(|timer| timer.next(now));
+            let interrupts = cpu.timers().filter_map(|(_, timer, offset)| timer.next_with(now, offset));
             let event =
                 (cpu.wait == Wait::Event).then(|| timer::next_event(cpu.sys.cntkctl, now).unwrap_or(now));
             next = interrupts.chain(event).chain(next).min();
@@ -258,8 +258,9 @@ impl Runner<'_> {
             Wait::Event => {
                 cpu.event
                     || cpu.serror.pending
-                    || cpu.signals.irq && masked & seawall_arm::Pstate::I == 0
-                    || cpu.signals.fiq && masked & seawall_arm::Pstate::F == 0
+                    || cpu.signals.has(Signals::IRQ) && masked & seawall_arm::Pstate::I == 0
+                    || cpu.signals.has(Signals::FIQ) && masked & seawall_arm::Pstate::F == 0
+                    || cpu.el2.is_some() && cpu.has_unmasked_interrupt()
             }
         }
     }

@@ -8,15 +8,17 @@ use seawall_arm::sysreg::{
     CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTP_TVAL_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTV_TVAL_EL0,
     CNTVCT_EL0, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, CTR_EL0, CURRENT_EL, DAIF, DCZID_EL0, DISR_EL1, DIT,
     ELR_EL1, ERRIDR_EL1, ERRSELR_EL1, ESR_EL1, FAR_EL1, FPCR, FPSR, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1,
-    ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1,
-    ISR_EL1, MAIR_EL1, MIDR_EL1, MPIDR_EL1, NZCV, PAN, PAR_EL1, REVIDR_EL1, SCTLR_EL1, SP_EL0, SPSEL,
-    SPSR_EL1, SSBS, TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, UAO, VBAR_EL1,
+    ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64MMFR3_EL1,
+    ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, ISR_EL1, MAIR_EL1, MIDR_EL1, MPIDR_EL1, NZCV, PAN, PAR_EL1, REVIDR_EL1,
+    SCTLR_EL1, SCTLR2_EL1, SP_EL0, SPSEL, SPSR_EL1, SSBS, TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0,
+    TTBR0_EL1, TTBR1_EL1, UAO, VBAR_EL1,
 };
 use seawall_arm::{ExceptionClass, Pstate};
 
 use crate::cpu::Cpu;
 use crate::debug;
 use crate::decode::insn::SINK;
+use crate::el2::{hcr, is_el2_register};
 use crate::gic::{self, Signals};
 use crate::idregs;
 use crate::pmu;
@@ -28,6 +30,7 @@ pub(crate) use seawall_arm::sysreg::encoding as id;
 /// The space of the identification registers.
 const ID_FIRST: u16 = id(3, 0, 0, 1, 0);
 const ID_LAST: u16 = id(3, 0, 0, 7, 7);
+const ID_AA64MMFR4_EL1: u16 = id(3, 0, 0, 7, 4);
 
 /// Bits of SCTLR_EL1 that this CPU looks at outside translation.
 pub(crate) mod sctlr {
@@ -84,7 +87,65 @@ pub(crate) struct SysRegs {
 impl SysRegs {
     /// Whether this is a state that they can come to, as far as it matters.
     pub(crate) fn is_sound(&self) -> bool {
-        self.cpacr & !CPACR_FPEN == 0 && self.physical_timer.is_sound() && self.virtual_timer.is_sound()
+        self.cpacr & !(CPACR_FPEN | hcr::CPTR_TCPAC) == 0
+            && self.physical_timer.is_sound()
+            && self.virtual_timer.is_sound()
+    }
+
+    /// Swaps those that EL1 and EL2 each have for themselves.
+    pub(crate) fn swap_banked(&mut self, other: &mut Self) {
+        use std::mem::swap;
+        // All fields by name: whoever adds one must decide here whose it is.
+        let Self {
+            sctlr,
+            cpacr,
+            tcr,
+            ttbr0,
+            ttbr1,
+            mair,
+            vbar,
+            esr,
+            far,
+            elr,
+            spsr,
+            contextidr,
+            afsr,
+            amair,
+            cntkctl,
+            physical_timer,
+            virtual_timer,
+            // One for all.
+            par: _,
+            disr: _,
+            tpidr_el0: _,
+            tpidrro_el0: _,
+            tpidr_el1: _,
+            csselr: _,
+            mpidr: _,
+        } = self;
+        swap(sctlr, &mut other.sctlr);
+        swap(cpacr, &mut other.cpacr);
+        swap(tcr, &mut other.tcr);
+        swap(ttbr0, &mut other.ttbr0);
+        swap(ttbr1, &mut other.ttbr1);
+        swap(mair, &mut other.mair);
+        swap(vbar, &mut other.vbar);
+        swap(esr, &mut other.esr);
+        swap(far, &mut other.far);
+        swap(elr, &mut other.elr);
+        swap(spsr, &mut other.spsr);
+        swap(contextidr, &mut other.contextidr);
+        swap(afsr, &mut other.afsr);
+        swap(amair, &mut other.amair);
+        swap(cntkctl, &mut other.cntkctl);
+        swap(physical_timer, &mut other.physical_timer);
+        swap(virtual_timer, &mut other.virtual_timer);
+    }
+
+    /// A parked set, in which those that are there once are 0.
+    pub(crate) fn without_shared(&self) -> Self {
+        let (par, disr, tpidr_el0, tpidrro_el0, tpidr_el1, csselr) = (0, 0, 0, 0, 0, 0);
+        Self { par, disr, tpidr_el0, tpidrro_el0, tpidr_el1, csselr, ..self.clone() }
     }
 
     /// As they are after reset.
@@ -118,6 +179,15 @@ impl SysRegs {
     }
 }
 
+/// The ISS of a trapped MRS, MSR or SYS. Source: `AArch64.SystemAccessTrapSyndrome`.
+pub(crate) fn access_iss(id: u16, rt: u8, is_read: bool) -> u32 {
+    let id = u32::from(id);
+    let rt = if rt == SINK { 31 } else { u32::from(rt) };
+    let (op0, op1, crn) = (id >> 14, id >> 11 & 7, id >> 7 & 15);
+    let (crm, op2) = (id >> 3 & 15, id & 7);
+    op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | u32::from(is_read)
+}
+
 /// What EL0 may do with a register that it has.
 enum Right {
     Yes,
@@ -133,9 +203,14 @@ impl Cpu {
         self.clock.wrapping_add(self.steps).wrapping_add(self.elapsed)
     }
 
-    /// The counter, in ticks.
+    /// The physical counter, in ticks.
     pub(crate) fn counter(&self) -> u64 {
         self.time() / STEPS_PER_TICK
+    }
+
+    /// The virtual counter, in ticks.
+    fn virtual_counter(&self) -> u64 {
+        self.counter().wrapping_sub(self.virtual_offset())
     }
 
     /// Cycles of this CPU: its steps.
@@ -157,6 +232,9 @@ impl Cpu {
     /// EC 0x07. ISS: CV = 1, COND = 0b1110.
     #[cold]
     fn raise_fp_trap(&mut self) {
+        if self.el2.is_some() && self.raise_fp_trap_of_el2() {
+            return;
+        }
         self.raise(ExceptionClass::FP_ASIMD, 0x1e0_0000, None);
     }
 
@@ -168,15 +246,10 @@ impl Cpu {
         self.trap = Trap::Undefined(word);
     }
 
-    /// Record that it is trapped to EL1 (EC 0x18). Source: `AArch64.SystemAccessTrapSyndrome`.
+    /// Record that it is trapped to EL1 (EC 0x18).
     #[cold]
     pub(crate) fn raise_system_trap(&mut self, id: u16, rt: u8, is_read: bool) {
-        let id = u32::from(id);
-        let rt = if rt == SINK { 31 } else { u32::from(rt) };
-        let (op0, op1, crn) = (id >> 14, id >> 11 & 7, id >> 7 & 15);
-        let (crm, op2) = (id >> 3 & 15, id & 7);
-        let iss = op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | u32::from(is_read);
-        self.raise(ExceptionClass::SYSREG, iss, None);
+        self.raise(ExceptionClass::SYSREG, access_iss(id, rt, is_read), None);
     }
 
     /// At EL0: whether the access goes on; if not, the trap is recorded.
@@ -219,11 +292,16 @@ impl Cpu {
         if matches!(id, FPCR | FPSR) {
             self.check_fp()?;
         }
+        self.el2_lets(id, rt, true)?;
         if gic::is_register(id) {
             self.trap = Trap::Gic { register: id, rt, is_read: true };
             return None;
         }
-        let value = self.identification(id).or_else(|| self.value(id));
+        let value = if is_el2_register(id) && self.exception_level() == 2 {
+            self.read_el2_register(id)
+        } else {
+            self.identification(id).or_else(|| self.value(id))
+        };
         if value.is_none() {
             self.raise_system_undefined(id, rt, true);
         }
@@ -233,16 +311,18 @@ impl Cpu {
     /// The registers that say what the CPU is.
     fn identification(&self, id: u16) -> Option<u64> {
         Some(match id {
-            MIDR_EL1 => idregs::MIDR,
-            MPIDR_EL1 => self.sys.mpidr,
-            ID_AA64PFR0_EL1 => idregs::aa64pfr0(self.ras),
-            ID_AA64PFR1_EL1 => idregs::AA64PFR1,
+            MIDR_EL1 => self.virtual_ids().map_or(idregs::MIDR, |(midr, _)| midr),
+            MPIDR_EL1 => self.virtual_ids().map_or(self.sys.mpidr, |(_, mpidr)| mpidr),
+            ID_AA64PFR0_EL1 => idregs::aa64pfr0(self.ras, self.el2.is_some()),
+            ID_AA64PFR1_EL1 => idregs::aa64pfr1(self.ras && self.el2.is_some()),
             ID_AA64DFR0_EL1 => idregs::AA64DFR0,
             ID_AA64ISAR0_EL1 => idregs::AA64ISAR0,
             ID_AA64ISAR1_EL1 => idregs::AA64ISAR1,
             ID_AA64MMFR0_EL1 => idregs::AA64MMFR0,
-            ID_AA64MMFR1_EL1 => idregs::AA64MMFR1,
+            ID_AA64MMFR1_EL1 => idregs::aa64mmfr1(self.el2.is_some()),
             ID_AA64MMFR2_EL1 => idregs::AA64MMFR2,
+            ID_AA64MMFR3_EL1 => idregs::aa64mmfr3(self.ras && self.el2.is_some()),
+            ID_AA64MMFR4_EL1 => idregs::aa64mmfr4(self.el2.is_some()),
             // The rest of the space, AArch32's included (MVFRn_EL1 too), reads as zero: nothing is there.
             REVIDR_EL1 | AIDR_EL1 | ID_FIRST..=ID_LAST => 0,
             CTR_EL0 => idregs::CTR,
@@ -256,7 +336,8 @@ impl Cpu {
                 }
             }
             DCZID_EL0 => {
-                let prohibited = self.state.el == 0 && self.sys.sctlr & sctlr::DZE == 0;
+                let by_el1 = self.state.el == 0 && self.sys.sctlr & sctlr::DZE == 0;
+                let prohibited = by_el1 || !self.el2_lets_zva();
                 idregs::DCZID | u64::from(prohibited) << 4
             }
             _ => return None,
@@ -264,9 +345,10 @@ impl Cpu {
     }
 
     /// The registers that hold state.
-    fn value(&self, id: u16) -> Option<u64> {
+    pub(crate) fn value(&self, id: u16) -> Option<u64> {
         let sys = &self.sys;
         let now = self.counter();
+        let virtual_now = self.virtual_counter();
         Some(match id {
             SCTLR_EL1 => sys.sctlr,
             TTBR0_EL1 => sys.ttbr0,
@@ -276,7 +358,7 @@ impl Cpu {
             ELR_EL1 => sys.elr,
             SP_EL0 if self.state.sp_el1 => self.sp(false),
             SPSEL => u64::from(self.state.sp_el1),
-            CURRENT_EL => u64::from(self.state.el) << 2,
+            CURRENT_EL => u64::from(self.exception_level()) << 2,
             PAN => self.state.rest & Pstate::PAN,
             UAO => self.state.rest & Pstate::UAO,
             DIT => self.state.rest & Pstate::DIT,
@@ -292,13 +374,11 @@ impl Cpu {
             AMAIR_EL1 => sys.amair,
             VBAR_EL1 => sys.vbar,
             // A, I and F: what is pending.
-            ISR_EL1 => {
-                let Signals { irq, fiq } = self.signals;
-                u64::from(self.serror.pending) << 8 | u64::from(irq) << 7 | u64::from(fiq) << 6
-            }
+            ISR_EL1 => self.pending_interrupts(),
             // No error records.
             ERRIDR_EL1 | ERRSELR_EL1 if self.ras => 0,
-            DISR_EL1 if self.ras => sys.disr,
+            DISR_EL1 if self.ras => self.virtual_disr().unwrap_or(sys.disr),
+            SCTLR2_EL1 => return self.named_sctlr2(),
             CONTEXTIDR_EL1 => sys.contextidr,
             TPIDR_EL0 => sys.tpidr_el0,
             TPIDRRO_EL0 => sys.tpidrro_el0,
@@ -306,12 +386,13 @@ impl Cpu {
             CNTKCTL_EL1 => sys.cntkctl,
             CSSELR_EL1 => sys.csselr,
             CNTFRQ_EL0 => COUNTER_HZ,
-            CNTPCT_EL0 | CNTVCT_EL0 => now,
+            CNTPCT_EL0 => now,
+            CNTVCT_EL0 => virtual_now,
             CNTP_TVAL_EL0 => sys.physical_timer.value(now),
             CNTP_CTL_EL0 => sys.physical_timer.control(now),
             CNTP_CVAL_EL0 => sys.physical_timer.compare,
-            CNTV_TVAL_EL0 => sys.virtual_timer.value(now),
-            CNTV_CTL_EL0 => sys.virtual_timer.control(now),
+            CNTV_TVAL_EL0 => sys.virtual_timer.value(virtual_now),
+            CNTV_CTL_EL0 => sys.virtual_timer.control(virtual_now),
             CNTV_CVAL_EL0 => sys.virtual_timer.compare,
             CPACR_EL1 => sys.cpacr,
             FPCR => self.fp.fpcr(),
@@ -323,6 +404,20 @@ impl Cpu {
         })
     }
 
+    /// ISR_EL1: A, I and F. Below an EL2 that takes them, the virtual ones.
+    fn pending_interrupts(&self) -> u64 {
+        let signals = self.signals;
+        let own = self.hypervisor().map(|el2| &el2.registers);
+        let is = |bit, physical, of_el2| {
+            let is_virtual = own.is_some_and(|own| own.has(bit));
+            u64::from(signals.has(if is_virtual { of_el2 } else { physical }))
+        };
+        let serror = self.serror.pending || signals.has(Signals::VIRTUAL_SERROR);
+        u64::from(serror) << 8
+            | is(hcr::IMO, Signals::IRQ, Signals::VIRTUAL_IRQ) << 7
+            | is(hcr::FMO, Signals::FIQ, Signals::VIRTUAL_FIQ) << 6
+    }
+
     /// MSR (register). `None`: it traps.
     #[inline(never)]
     pub(crate) fn write_system_register(&mut self, id: u16, rt: u8) -> Option<()> {
@@ -330,14 +425,18 @@ impl Cpu {
         if matches!(id, FPCR | FPSR) {
             self.check_fp()?;
         }
+        self.el2_lets(id, rt, false)?;
         if gic::is_register(id) {
             self.trap = Trap::Gic { register: id, rt, is_read: false };
             return None;
         }
         let value = self.slot(rt);
-        if self.set_timer(id, value) {
-            self.deadline_changed();
-            return Some(());
+        if is_el2_register(id) && self.exception_level() == 2 {
+            let done = self.write_el2_register(id, value);
+            if done.is_none() {
+                self.raise_system_undefined(id, rt, false);
+            }
+            return done;
         }
         if debug::is_register(id) {
             if self.write_debug_register(id, value).is_none() {
@@ -347,18 +446,33 @@ impl Cpu {
             return Some(());
         }
         if pmu::is_register(id) {
-            if self.pmu.write(id, value, self.cycles(), self.state.el).is_none() {
+            let (cycles, el) = (self.cycles(), self.exception_level());
+            if self.pmu.write(id, value, cycles, el, self.el2.is_some()).is_none() {
                 self.raise_system_undefined(id, rt, false);
                 return None;
             }
             self.deadline_changed();
             return Some(());
         }
-        if self.set_translation(id, value) || self.set_state(id, value) || self.set_plain(id, value) {
+        let done = self.set_value(id, value);
+        if done.is_none() {
+            self.raise_system_undefined(id, rt, false);
+        }
+        done
+    }
+
+    /// The registers that hold state, but for those of debug and of the performance monitor. `None`: UNDEFINED.
+    pub(crate) fn set_value(&mut self, id: u16, value: u64) -> Option<()> {
+        if self.set_timer(id, value) {
+            self.deadline_changed();
             return Some(());
         }
-        self.raise_system_undefined(id, rt, false);
-        None
+        if id == SCTLR2_EL1 {
+            let own = self.banked();
+            return self.set_sctlr2(own, value);
+        }
+        (self.set_translation(id, value) || self.set_state(id, value) || self.set_plain(id, value))
+            .then_some(())
     }
 
     /// The registers that translation depends on. Whether `id` is one.
@@ -434,13 +548,13 @@ impl Cpu {
 
     /// The registers of the timers. Whether `id` is one.
     fn set_timer(&mut self, id: u16, value: u64) -> bool {
-        let now = self.counter();
+        let (now, virtual_now) = (self.counter(), self.virtual_counter());
         let sys = &mut self.sys;
         match id {
             CNTP_TVAL_EL0 => sys.physical_timer.set_value(now, value),
             CNTP_CTL_EL0 => sys.physical_timer.set_control(value),
             CNTP_CVAL_EL0 => sys.physical_timer.compare = value,
-            CNTV_TVAL_EL0 => sys.virtual_timer.set_value(now, value),
+            CNTV_TVAL_EL0 => sys.virtual_timer.set_value(virtual_now, value),
             CNTV_CTL_EL0 => sys.virtual_timer.set_control(value),
             CNTV_CVAL_EL0 => sys.virtual_timer.compare = value,
             _ => return false,
@@ -450,6 +564,7 @@ impl Cpu {
 
     /// The registers that just hold a value.
     fn set_plain(&mut self, id: u16, value: u64) -> bool {
+        let (counter_control, fp_control) = (self.counter_control_mask(), self.fp_control_mask());
         let sys = &mut self.sys;
         match id {
             SPSR_EL1 => sys.spsr = value,
@@ -461,18 +576,22 @@ impl Cpu {
             PAR_EL1 => sys.par = value,
             AMAIR_EL1 => sys.amair = value,
             VBAR_EL1 => sys.vbar = value & !0x7ff,
-            DISR_EL1 if self.ras => sys.disr = value & (1 << 31 | 0x1ff_ffff),
+            DISR_EL1 if self.ras => {
+                if !self.set_virtual_disr(value) {
+                    self.sys.disr = value & (1 << 31 | 0x1ff_ffff);
+                }
+            }
             ERRSELR_EL1 if self.ras => {}
             CONTEXTIDR_EL1 => sys.contextidr = value & 0xffff_ffff,
             TPIDR_EL0 => sys.tpidr_el0 = value,
             TPIDRRO_EL0 => sys.tpidrro_el0 = value,
             TPIDR_EL1 => sys.tpidr_el1 = value,
-            CNTKCTL_EL1 => sys.cntkctl = value & 0x3ff,
+            CNTKCTL_EL1 => sys.cntkctl = value & counter_control,
             CSSELR_EL1 => sys.csselr = value & 0xf,
             FPCR => self.fp.set_fpcr(value),
             FPSR => self.fp.set_fpsr(value),
             CPACR_EL1 => {
-                sys.cpacr = value & CPACR_FPEN;
+                sys.cpacr = value & fp_control;
                 self.context_changed();
             }
             ACTLR_EL1 => {}

@@ -1,6 +1,9 @@
-//! The generic timers: a counter that counts the machine's steps, and two timers of EL1 on each CPU.
+//! The generic timers: a counter that counts the machine's steps, and two timers of EL1 on each CPU, with EL2 two more.
 //!
-//! There is no offset between physical and virtual counter. Source: DDI 0487, D12.
+//! There is an offset between physical and virtual counter below EL2 alone (CNTVOFF_EL2). Source: DDI 0487, D12.
+
+use crate::cpu::Cpu;
+use crate::el2::Banked;
 
 /// Frequency of the counter, Hz. See [`STEPS_PER_TICK`].
 pub(crate) const COUNTER_HZ: u64 = 62_500_000;
@@ -12,6 +15,10 @@ pub(crate) const STEPS_PER_TICK: u64 = 16;
 /// INTIDs of the timers' PPIs, as on QEMU's `virt`.
 pub(crate) const VIRTUAL_PPI: u32 = 27;
 pub(crate) const PHYSICAL_PPI: u32 = 30;
+pub(crate) const HYPERVISOR_PPI: u32 = 26;
+pub(crate) const HYPERVISOR_VIRTUAL_PPI: u32 = 28;
+/// INTID of the maintenance interrupt of the list registers.
+pub(crate) const MAINTENANCE_PPI: u32 = 25;
 
 const ENABLE: u64 = 1 << 0;
 const IMASK: u64 = 1 << 1;
@@ -59,9 +66,29 @@ impl Timer {
         self.fires(now) && self.control & IMASK == 0
     }
 
+    /// When its interrupt will be asserted, if it is not yet, in ticks of the counter that is `offset` ahead of its own.
+    pub(crate) fn next_with(self, now: u64, offset: u64) -> Option<u64> {
+        let own = now.wrapping_sub(offset);
+        self.next(own).map(|compare| now.saturating_add(compare.wrapping_sub(own)))
+    }
+
     /// When its interrupt will be asserted, if it is not yet.
     pub(crate) fn next(self, now: u64) -> Option<u64> {
         (self.control & (ENABLE | IMASK) == ENABLE && now < self.compare).then_some(self.compare)
+    }
+}
+
+impl Cpu {
+    /// The timers, each with the INTID of its PPI and by how much its counter is behind the physical one.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = (u32, Timer, u64)> + use<> {
+        let own = self.registers_of(Banked::El10);
+        let offset = self.el2.as_ref().map_or(0, |el2| el2.registers.virtual_offset());
+        let of_el1 = [(PHYSICAL_PPI, own.physical_timer, 0), (VIRTUAL_PPI, own.virtual_timer, offset)];
+        let of_el2 = self.el2.is_some().then(|| {
+            let own = self.registers_of(Banked::El20);
+            [(HYPERVISOR_PPI, own.physical_timer, 0), (HYPERVISOR_VIRTUAL_PPI, own.virtual_timer, 0)]
+        });
+        of_el1.into_iter().chain(of_el2.into_iter().flatten())
     }
 }
 
@@ -105,6 +132,18 @@ mod tests {
             (timer.line(149), timer.line(150), timer.next(149), timer.next(150)),
             (false, true, Some(150), None)
         );
+    }
+
+    /// D12.2: the virtual counter is the physical one less CNTVOFF_EL2.
+    #[test]
+    fn a_timer_with_an_offset_fires_by_its_own_counter() {
+        let mut timer = Timer::default();
+        timer.set_control(1);
+        timer.compare = 50;
+        assert_eq!((timer.next_with(1000, 990), timer.next_with(1000, 950)), (Some(1040), None));
+        // The counter is ahead of the physical one.
+        timer.compare = 1100;
+        assert_eq!(timer.next_with(1000, 50_u64.wrapping_neg()), Some(1050));
     }
 
     #[test]

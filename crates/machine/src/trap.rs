@@ -4,7 +4,7 @@ use seawall_arm::{ExceptionClass, FaultStatus};
 
 use crate::bus::BusAccess;
 use crate::cpu::Cpu;
-use crate::walk::{ExternalCause, Fault, FaultKind};
+use crate::walk::{ExternalCause, Fault, FaultKind, WalkStage};
 
 /// What an access was, as a syndrome tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,23 @@ pub(crate) struct HostAbort {
     pub(crate) pa: u64,
     /// The level of the table walk that failed.
     pub(crate) walk_level: Option<i8>,
+    /// Of which walk the descriptor is, if it was one.
+    pub(crate) stage: WalkStage,
     /// Bytes accessed.
     pub(crate) size: u64,
+}
+
+/// A fault of stage 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stage2Fault {
+    pub(crate) intent: Intent,
+    /// Virtual address of the access.
+    pub(crate) va: u64,
+    /// What stage 2 was to translate.
+    pub(crate) ipa: u64,
+    pub(crate) status: FaultStatus,
+    /// The IPA is that of a descriptor of stage 1.
+    pub(crate) of_walk: bool,
 }
 
 /// Why the current instruction did not complete.
@@ -48,7 +63,7 @@ pub(crate) struct HostAbort {
 pub(crate) enum Trap {
     /// It did.
     None,
-    /// The guest takes an exception to EL1; the return address is this instruction.
+    /// The guest takes an exception to EL1, or to EL2 where that is in its place; the return address is this instruction.
     Exception { class: ExceptionClass, iss: u32, far: Option<u64> },
     /// UNDEFINED; the word, for the record.
     Undefined(u32),
@@ -56,6 +71,12 @@ pub(crate) enum Trap {
     Svc(u16),
     /// HVC with this immediate.
     Hvc(u16),
+    /// SMC with this immediate, on a CPU with EL2.
+    Smc(u16),
+    /// EL2 traps the instruction.
+    ToEl2 { class: ExceptionClass, iss: u32 },
+    /// Stage 2 does not let the access through.
+    Stage2(Stage2Fault),
     /// WFI: the CPU waits.
     Wfi,
     /// WFE, and the event register is clear: the CPU waits.
@@ -96,9 +117,12 @@ impl Cpu {
     pub(crate) fn raise_fault(&mut self, fault: &Fault, va: u64, intent: Intent, size: u64) {
         match fault.kind {
             FaultKind::Stage1 => self.raise_abort(fault.status, va, intent),
-            FaultKind::External { descriptor_pa, cause } => {
+            FaultKind::Stage2 { ipa, of_walk } => {
+                self.trap = Trap::Stage2(Stage2Fault { intent, va, ipa, status: fault.status, of_walk });
+            }
+            FaultKind::External { descriptor_pa, cause, stage } => {
                 let walk_level = fault.status.level();
-                let abort = HostAbort { intent, va, pa: descriptor_pa, walk_level, size };
+                let abort = HostAbort { intent, va, pa: descriptor_pa, walk_level, stage, size };
                 self.trap = match cause {
                     ExternalCause::Poison => Trap::Poison(abort),
                     ExternalCause::Hole => Trap::Hole(abort),

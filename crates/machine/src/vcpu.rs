@@ -9,7 +9,9 @@ use seawall_inject::{Delivery, Exit, GuestKind, Inject, VcpuTraits};
 use crate::cpu::{Cpu, PendingMmio, Wait};
 use crate::memory::Memory;
 use crate::run::{Kernel, Tables, last_walk_level};
+use crate::trap::{HostAbort, Intent};
 use crate::vm::{Config, Error, Vm};
+use crate::walk::WalkStage;
 
 /// The FP and AdvSIMD registers: KVM's `user_fpsimd_state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +140,24 @@ impl<'a> Vcpu<'a> {
         Ok(())
     }
 
+    /// Nobody answers the MMIO access that the last run ended with: the CPU takes a synchronous External abort, without
+    /// ISS.EA, as from a bus that finds no device. Of a machine with EL2 alone; of any other the host injects what it
+    /// thinks right.
+    ///
+    /// # Errors
+    /// [`Error::NoCpu`].
+    pub fn refuse_mmio(&mut self) -> Result<(), Error> {
+        let cpu = self.cpu_mut()?;
+        if cpu.el2.is_some() && cpu.mmio.take().is_some() {
+            let write = cpu.last_fault.esr.iss() & 1 << 6 != 0;
+            let intent = if write { Intent::STORE } else { Intent::LOAD };
+            let (va, pa) = (cpu.last_fault.far, cpu.last_fault.ipa.unwrap_or(0));
+            let abort = HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size: 0 };
+            cpu.take_external_abort(&abort, 0);
+        }
+        Ok(())
+    }
+
     /// `KVM_SET_VCPU_EVENTS` with the bytes of the system call, in the layout of the VM's ABI.
     ///
     /// # Errors
@@ -211,6 +231,9 @@ impl Inject for Stopped<'_> {
 
     fn inject(&mut self, events: &VcpuEvents) -> Result<Delivery, Error> {
         let abi = self.config.abi;
+        if self.config.el2 {
+            return Err(Error::HasEl2);
+        }
         let mut kernel = self.kernel();
         let applied = set_events(&mut kernel, abi, events)?;
         Ok(Delivery::of(&kernel, events, &applied))
@@ -221,42 +244,53 @@ fn traits(config: &Config) -> VcpuTraits {
     VcpuTraits { guest: GuestKind::Aarch64, ras: config.ras, abi: config.abi }
 }
 
-/// Whether this CPU has a register.
-fn has(reg: Reg) -> bool {
-    matches!(
+/// Whether a CPU has a register.
+fn has(cpu: &Cpu, reg: Reg) -> bool {
+    let of_el2 = matches!(
         reg,
-        Reg::X(0..=30)
-            | Reg::Pc
-            | Reg::Pstate
-            | Reg::SpEl0
-            | Reg::SpEl1
-            | Reg::ElrEl1
-            | Reg::SpsrEl1
-            | Reg::EsrEl1
-            | Reg::FarEl1
-            | Reg::VbarEl1
-            | Reg::SctlrEl1
-            | Reg::TcrEl1
-            | Reg::Ttbr0El1
-            | Reg::Ttbr1El1
-            | Reg::MairEl1
-            | Reg::CpacrEl1
-            | Reg::ContextidrEl1
-            | Reg::TpidrEl0
-            | Reg::TpidrEl1
-            | Reg::DisrEl1
-    )
+        Reg::ElrEl2 | Reg::SpsrEl2 | Reg::EsrEl2 | Reg::FarEl2 | Reg::VbarEl2 | Reg::SctlrEl2 | Reg::HcrEl2
+    );
+    of_el2 && cpu.el2.is_some()
+        || matches!(
+            reg,
+            Reg::X(0..=30)
+                | Reg::Pc
+                | Reg::Pstate
+                | Reg::SpEl0
+                | Reg::SpEl1
+                | Reg::ElrEl1
+                | Reg::SpsrEl1
+                | Reg::EsrEl1
+                | Reg::FarEl1
+                | Reg::VbarEl1
+                | Reg::SctlrEl1
+                | Reg::TcrEl1
+                | Reg::Ttbr0El1
+                | Reg::Ttbr1El1
+                | Reg::MairEl1
+                | Reg::CpacrEl1
+                | Reg::ContextidrEl1
+                | Reg::TpidrEl0
+                | Reg::TpidrEl1
+                | Reg::DisrEl1
+        )
 }
 
 fn read(cpu: &Cpu, reg: Reg) -> Result<u64, Error> {
-    if has(reg) { Ok(cpu.reg(reg)) } else { Err(Error::NoRegister(reg)) }
+    if has(cpu, reg) { Ok(cpu.reg(reg)) } else { Err(Error::NoRegister(reg)) }
 }
 
 fn write(cpu: &mut Cpu, reg: Reg, value: u64) -> Result<(), Error> {
-    if !has(reg) {
+    let is_read_only = matches!(reg, Reg::SctlrEl2 | Reg::HcrEl2);
+    if is_read_only || !has(cpu, reg) {
         return Err(Error::NoRegister(reg));
     }
-    if reg == Reg::Pstate && !matches!(value & Pstate::M, 0b00000 | 0b00100 | 0b00101) {
+    let is_mode = match value & Pstate::M {
+        0b00000 | 0b00100 | 0b00101 => true,
+        0b01000 | 0b01001 => cpu.el2.is_some(),
+        _ => false,
+    };
+    if reg == Reg::Pstate && !is_mode {
         return Err(Error::Mode(value));
     }
     cpu.set_reg(reg, value);

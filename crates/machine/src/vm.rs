@@ -63,10 +63,13 @@ pub struct Config {
     pub store_policy: StorePolicy,
     /// ISS.SET of an SEA: in what state the error left the CPU.
     pub error_state: ErrorState,
+    /// The CPUs have EL2 with VHE, and come out of reset there. Nothing of a memory error comes out of a run then: the guest
+    /// is the host, and EL1 or EL2 takes the abort. `abi`, `sea_to_user` and `no_syndrome` are without effect.
+    pub el2: bool,
 }
 
 impl Default for Config {
-    /// One CPU, 128 MiB, the extended ABI as posted, RAS, SEA exits, every access served, deferred stores, SET = 0.
+    /// One CPU, 128 MiB, the extended ABI as posted, RAS, SEA exits, every access served, deferred stores, SET = 0, no EL2.
     fn default() -> Self {
         Self {
             cpus: 1,
@@ -77,6 +80,7 @@ impl Default for Config {
             no_syndrome: NoSyndrome::Serve,
             store_policy: StorePolicy::Defer,
             error_state: ErrorState::Recoverable,
+            el2: false,
         }
     }
 }
@@ -107,8 +111,13 @@ pub enum Error {
     #[error("this CPU has no register {0:?}")]
     NoRegister(Reg),
     /// EINVAL: a register cannot hold the value.
-    #[error("expected a PSTATE with mode EL0t, EL1t or EL1h, got {0:#x}")]
+    #[error(
+        "expected a PSTATE with a mode that the CPU has (EL0t, EL1t, EL1h; with EL2 also EL2t, EL2h), got {0:#x}"
+    )]
     Mode(u64),
+    /// The machine has EL2: there is no kernel half around it that would inject.
+    #[error("expected a machine without EL2: one with EL2 takes the aborts of its bad memory itself")]
+    HasEl2,
     /// `KVM_SET_VCPU_EVENTS` was refused.
     #[error(transparent)]
     Events(#[from] Refused),
@@ -242,7 +251,7 @@ impl Vm {
     pub fn set_irq_line(&mut self, intid: u32, high: bool) -> Result<(), Error> {
         if self.gic.set_line(intid, high).ok_or(Error::NoInterrupt(intid))? {
             for (index, cpu) in self.cpus.iter_mut().enumerate() {
-                cpu.signals = self.gic.signals(index);
+                cpu.set_signals(self.gic.signals(index));
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! Stage-1 translation of the EL1&0 regime: DDI 0487, `AArch64.S1Translate` and `AArch64.S1Walk`.
+//! Translation of the EL1&0 and EL2&0 regimes: DDI 0487, `AArch64.S1Translate` and `AArch64.S1Walk`; stage 2 is in
+//! [`stage2`].
 //!
 //! One call walks the tables in guest RAM for one access and says either where the address leads
 //! and what may be done there ([`Translation`], with all that a software TLB must hold), or which
@@ -14,6 +15,7 @@
 //! with its level: [`FaultKind::External`].
 
 mod regime;
+mod stage2;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,8 @@ use seawall_arm::FaultStatus;
 use crate::memory::Memory;
 use regime::TableRange;
 pub use regime::{Granule, Regime};
+use stage2::Asks;
+pub use stage2::Stage2;
 
 /// What an access does, as far as translation must know (`AccessDescriptor`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,11 @@ impl Access {
     /// A load or store at EL1 (`privileged`) or EL0, with PSTATE.PAN.
     pub fn data(write: bool, privileged: bool, pan: bool) -> Self {
         Self { kind: if write { AccessKind::Write } else { AccessKind::Read }, privileged, pan }
+    }
+
+    /// AT, which changes no descriptor.
+    fn only_asks(self) -> bool {
+        matches!(self.kind, AccessKind::AddressTranslationRead | AccessKind::AddressTranslationWrite)
     }
 
     /// An instruction fetch at EL1 (`privileged`) or EL0.
@@ -103,8 +112,8 @@ impl MemoryAttributes {
 pub struct Translation {
     /// Physical address of the very address asked for.
     pub pa: u64,
-    /// log2 of the block's size, bytes: 12, 14, 16 for pages; 21, 25, 29, 30 for blocks; 48 with
-    /// the MMU off. The block maps linearly.
+    /// log2 of the block's size at stage 1, bytes: 12, 14, 16 for pages; 21, 25, 29, 30 for blocks; 48 with
+    /// the MMU off. The block maps linearly, unless there is a stage 2. Maintenance by address drops all of it.
     pub shift: u32,
     /// Lookup level of the leaf descriptor, 0 to 3; 0 with the MMU off.
     pub level: i8,
@@ -144,6 +153,13 @@ impl Fault {
 pub enum FaultKind {
     /// The guest's own tables say no: EL1 takes it.
     Stage1,
+    /// Stage 2's tables say no: EL2 takes it.
+    Stage2 {
+        /// The address that stage 2 was to translate.
+        ipa: u64,
+        /// It is that of a descriptor of stage 1.
+        of_walk: bool,
+    },
     /// A descriptor could not be read: an external abort on the walk, which the host (EL2) sees
     /// first.
     External {
@@ -151,7 +167,20 @@ pub enum FaultKind {
         descriptor_pa: u64,
         /// What is there.
         cause: ExternalCause,
+        /// Whose descriptor it is.
+        stage: WalkStage,
     },
+}
+
+/// Of which walk a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkStage {
+    /// Of stage 1.
+    First,
+    /// Of stage 2, for the access itself.
+    Second,
+    /// Of stage 2, for a descriptor of stage 1.
+    SecondOfWalk,
 }
 
 /// Why a descriptor could not be read.
@@ -165,23 +194,48 @@ pub enum ExternalCause {
 
 /// Translates `va` for `access`, and does what the hardware then does to the leaf descriptor: sets
 /// the access flag (TCR_EL1.HA) and, on a store, marks it dirty (TCR_EL1.HD). An access that
-/// faults, and an AT instruction, changes nothing.
+/// faults, and an AT instruction, changes nothing, but for what stage 1 did before stage 2 faults.
 ///
 /// # Errors
-/// The [`Fault`] with the highest priority (`AArch64.S1Translate`).
+/// The [`Fault`] with the highest priority (`AArch64.S1Translate`, then `AArch64.S2Translate`).
 pub fn translate(
     memory: &mut Memory,
     regime: &Regime,
     va: u64,
     access: Access,
 ) -> Result<Translation, Fault> {
-    let (translation, update) = walk(memory, regime, va, access)?;
+    let first = translate_stage1(memory, regime, va, access)?;
+    let Some(stage2) = &regime.stage2 else { return Ok(first) };
+    let (translation, update) = second_stage(memory, regime, stage2, first, access)?;
     if let Some(update) = update {
-        if memory.write(update.offset, update.descriptor.to_le_bytes()).is_some() {
-            memory.note_written(update.offset, update.offset + DESCRIPTOR_SIZE);
-        }
+        update.apply(memory);
     }
     Ok(translation)
+}
+
+/// Translates `va` by stage 1 alone, whose descriptors are where stage 2 says: the address is an IPA.
+///
+/// # Errors
+/// As [`translate`].
+pub(crate) fn translate_stage1(
+    memory: &mut Memory,
+    regime: &Regime,
+    va: u64,
+    access: Access,
+) -> Result<Translation, Fault> {
+    loop {
+        match walk(memory, regime, va, access) {
+            Ok((translation, update)) => {
+                if let Some(update) = update {
+                    update.apply(memory);
+                }
+                return Ok(translation);
+            }
+            Err(Interruption::Fault(fault)) => return Err(fault),
+            // Stage 2 needs no such change the next time.
+            Err(Interruption::Update(update)) => update.apply(memory),
+        }
+    }
 }
 
 /// Translates `va` for `access` as [`translate`] does, but changes no descriptor.
@@ -189,7 +243,46 @@ pub fn translate(
 /// # Errors
 /// As [`translate`].
 pub fn probe(memory: &Memory, regime: &Regime, va: u64, access: Access) -> Result<Translation, Fault> {
-    walk(memory, regime, va, access).map(|(translation, _)| translation)
+    let mut pending = regime.stage2;
+    let first = loop {
+        let regime = Regime { stage2: pending, ..*regime };
+        match walk(memory, &regime, va, access) {
+            Ok((translation, _)) => break translation,
+            Err(Interruption::Fault(fault)) => return Err(fault),
+            Err(Interruption::Update(_)) => pending = pending.map(Stage2::without_updates),
+        }
+    };
+    match &regime.stage2 {
+        None => Ok(first),
+        Some(stage2) => {
+            second_stage(memory, regime, stage2, first, access).map(|(translation, _)| translation)
+        }
+    }
+}
+
+/// Sends what stage 1 gave through stage 2.
+fn second_stage(
+    memory: &Memory,
+    regime: &Regime,
+    stage2: &Stage2,
+    first: Translation,
+    access: Access,
+) -> Result<(Translation, Option<Update>), Fault> {
+    let (output, update) = stage2.translate(memory, first.pa, regime.pa_bits, Asks::Access(access))?;
+    let both = |rights: Permissions| Permissions {
+        read: rights.read && output.rights.read,
+        write: rights.write && output.rights.write,
+        execute: rights.execute && output.rights.execute,
+    };
+    let translation = Translation {
+        pa: output.pa,
+        el0: both(first.el0),
+        el1: both(first.el1),
+        writable_clean: first.writable_clean || output.writable_clean,
+        attributes: output.combine(first.attributes),
+        ..first
+    };
+    Ok((translation, update))
 }
 
 /// The level at which a walk for `va` reads a descriptor in the granule at `descriptor_ipa`: how
@@ -205,7 +298,8 @@ pub fn descriptor_level(memory: &Memory, regime: &Regime, va: u64, descriptor_ip
         if lookup.descriptor_pa >> lookup.range.granule.shift() == granule {
             return Some(lookup.level);
         }
-        let (_, descriptor) = read_descriptor(memory, lookup.descriptor_pa, lookup.level).ok()?;
+        let (_, descriptor) =
+            read_descriptor(memory, lookup.descriptor_pa, lookup.level, WalkStage::First).ok()?;
         if lookup.resolve(descriptor).ok()?.is_some() {
             return None;
         }
@@ -242,22 +336,72 @@ struct Update {
     descriptor: u64,
 }
 
+impl Update {
+    fn apply(&self, memory: &mut Memory) {
+        if memory.write(self.offset, self.descriptor.to_le_bytes()).is_some() {
+            memory.note_written(self.offset, self.offset + DESCRIPTOR_SIZE);
+        }
+    }
+}
+
+/// Why a walk ended early.
+enum Interruption {
+    Fault(Fault),
+    /// A descriptor of stage 2 is to be changed first; then the walk begins again.
+    Update(Update),
+}
+
+impl From<Fault> for Interruption {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<FaultStatus> for Interruption {
+    fn from(status: FaultStatus) -> Self {
+        Self::Fault(Fault::stage1(status))
+    }
+}
+
 /// `AArch64.S1Translate` up to the descriptor update, which the caller does or leaves.
 fn walk(
     memory: &Memory,
     regime: &Regime,
     va: u64,
     access: Access,
-) -> Result<(Translation, Option<Update>), Fault> {
+) -> Result<(Translation, Option<Update>), Interruption> {
     if !regime.mmu_on() {
-        return mmu_off(regime, va, access).map(|translation| (translation, None)).map_err(Fault::stage1);
+        return Ok(mmu_off(regime, va, access).map(|translation| (translation, None))?);
     }
-    let mut lookup = Lookup::start(regime, va).map_err(Fault::stage1)?;
+    let mut lookup = Lookup::start(regime, va)?;
     loop {
-        let (offset, descriptor) = read_descriptor(memory, lookup.descriptor_pa, lookup.level)?;
-        if let Some(leaf) = lookup.resolve(descriptor).map_err(Fault::stage1)? {
-            return leaf.grant(regime, access, offset).map_err(Fault::stage1);
+        let ipa = lookup.descriptor_pa;
+        let pa = match &regime.stage2 {
+            None => ipa,
+            Some(stage2) => descriptor_pa(memory, regime, stage2, ipa, Asks::Walk)?,
+        };
+        let (offset, descriptor) = read_descriptor(memory, pa, lookup.level, WalkStage::First)?;
+        if let Some(leaf) = lookup.resolve(descriptor)? {
+            let (translation, update) = leaf.grant(regime, access, offset)?;
+            if let (Some(stage2), Some(_)) = (&regime.stage2, &update) {
+                descriptor_pa(memory, regime, stage2, ipa, Asks::Update)?;
+            }
+            return Ok((translation, update));
         }
+    }
+}
+
+/// Where a descriptor of stage 1 is.
+fn descriptor_pa(
+    memory: &Memory,
+    regime: &Regime,
+    stage2: &Stage2,
+    ipa: u64,
+    asks: Asks,
+) -> Result<u64, Interruption> {
+    match stage2.translate(memory, ipa, regime.pa_bits, asks)? {
+        (output, None) => Ok(output.pa),
+        (_, Some(update)) => Err(Interruption::Update(update)),
     }
 }
 
@@ -269,6 +413,8 @@ fn mmu_off(regime: &Regime, va: u64, access: Access) -> Result<Translation, Faul
         return Err(FaultStatus::AddressSize { level: 0 });
     }
     let attributes = match access.kind {
+        // HCR_EL2.DC: Write-Back, Non-shareable.
+        _ if regime.default_cacheable() => MemoryAttributes { mair: 0xff, shareability: 0 },
         // Instruction fetches are Normal, write-through if SCTLR_EL1.I, else non-cacheable; outer
         // shareable.
         AccessKind::Fetch => {
@@ -292,10 +438,10 @@ fn mmu_off(regime: &Regime, va: u64, access: Access) -> Result<Translation, Faul
 
 /// Reads the descriptor at `pa` for a lookup at `level`; gives its RAM offset and value.
 #[inline]
-fn read_descriptor(memory: &Memory, pa: u64, level: i8) -> Result<(usize, u64), Fault> {
+fn read_descriptor(memory: &Memory, pa: u64, level: i8, stage: WalkStage) -> Result<(usize, u64), Fault> {
     let external = |cause| Fault {
         status: FaultStatus::ExternalOnWalk { level },
-        kind: FaultKind::External { descriptor_pa: pa, cause },
+        kind: FaultKind::External { descriptor_pa: pa, cause, stage },
     };
     let offset = memory.offset(pa).ok_or_else(|| external(ExternalCause::Hole))?;
     if memory.page_has_poison(offset) && memory.stops(pa, DESCRIPTOR_SIZE as u64) {
@@ -384,7 +530,7 @@ impl Leaf {
         }
 
         let mut new = self.descriptor;
-        if !matches!(access.kind, AccessKind::AddressTranslationRead | AccessKind::AddressTranslationWrite) {
+        if !access.only_asks() {
             new |= AF;
         }
         if dirty_managed && access.kind == AccessKind::Write {

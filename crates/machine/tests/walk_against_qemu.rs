@@ -226,6 +226,7 @@ fn par(memory: &Memory, record: &Record, access: Access) -> u64 {
         ttbr1: record.ttbr1,
         mair: MAIR,
         pa_bits: 48,
+        stage2: None,
     };
     match probe(memory, &regime, record.va, access) {
         Ok(translation) => {

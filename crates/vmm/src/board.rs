@@ -20,6 +20,7 @@ use seawall::telemetry::{self, ErrorReport, Facades};
 use seawall::{
     Action, ContainError, Contained, Containment, Now, Outcome, RecordError, RecordMemory, Source,
 };
+use seawall_events::MmioExit;
 use seawall_inject::{Exit, Inject, SystemEvent, Vcpu};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{self, MmioAddress, MmioRange};
@@ -64,6 +65,8 @@ pub struct Board {
     containment: Mutex<Containment>,
     virtio: u32,
     acpi: bool,
+    /// The CPUs have EL2.
+    el2: bool,
     /// The bad pages.
     ledger: Arc<Keeper>,
     /// The containment may have accesses to forget as soon as the guest does something else.
@@ -101,6 +104,7 @@ impl Board {
             containment: Mutex::new(containment.with_ledger(ledger.clone()).with_telemetry(Facades)),
             virtio: 0,
             acpi: false,
+            el2: false,
             ledger,
             is_repeating: AtomicBool::new(false),
         };
@@ -216,6 +220,21 @@ impl Board {
     /// The guest is told of the board by ACPI.
     pub fn set_acpi(&mut self) {
         self.acpi = true;
+    }
+
+    /// The CPUs have EL2, which the guest is to be told of.
+    pub(crate) fn set_el2(&mut self) {
+        self.el2 = true;
+    }
+
+    /// Whether the CPUs have EL2.
+    pub(crate) fn has_el2(&self) -> bool {
+        self.el2
+    }
+
+    /// Whether a device answers an access.
+    pub(crate) fn answers(&self, mmio: &MmioExit) -> bool {
+        self.bus.mmio_device(MmioAddress(mmio.phys_addr)).is_some()
     }
 
     /// Whether the guest is told of the board by ACPI.

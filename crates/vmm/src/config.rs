@@ -46,6 +46,11 @@ pub struct Config {
     /// The guest boots with ACPI instead of a device tree, and finds a record of each memory error
     /// ([`firmware`](crate::firmware)): it takes the page offline. For Linux.
     pub acpi: bool,
+    /// The CPUs have EL2, and the guest starts there: it can be a hypervisor. Its memory goes bad from inside, by a register
+    /// page; aborts of bad memory are its own, so policy and ledger have nothing to do. On the software machine.
+    pub el2: bool,
+    /// Where the second UART of a machine with EL2 writes to: ttyAMA1 to Linux.
+    pub second_uart: Option<Box<dyn std::io::Write + Send>>,
     /// A virtio console beside the UART: `hvc0` to Linux.
     pub virtio_console: bool,
     /// virtio block devices: `vda`, `vdb`, ... to Linux.
@@ -77,6 +82,8 @@ impl Config {
             ledger: Arc::new(Keeper::in_memory(Ledger::default())),
             heal: true,
             acpi: false,
+            el2: false,
+            second_uart: None,
             virtio_console: false,
             disks: Vec::new(),
         }
@@ -120,6 +127,9 @@ impl Config {
         let mut board = Board::new(&mut line, clock, observer, parts(containment), self.ledger)?;
         if self.acpi {
             board.set_acpi();
+        }
+        if self.el2 {
+            board.set_el2();
         }
         if self.virtio_console {
             let line = line(board.next_spi())?;
@@ -191,7 +201,8 @@ impl Guest {
             bad.start / page * page..bad.end.checked_next_multiple_of(page).unwrap_or(bad.end)
         };
         let ram = Ram::without(range, bad.into_iter().map(|bad| whole(bad.range)));
-        let platform = Platform { memory: &ram, cpus, command_line: &command_line, initrd: None, pmu };
+        let el2 = board.has_el2();
+        let platform = Platform { memory: &ram, cpus, command_line: &command_line, initrd: None, pmu, el2 };
         if !board.has_acpi() {
             return load::load(memory, &ram, self, |initrd| {
                 Ok(fdt::flatten(&Platform { initrd, ..platform.clone() })?)

@@ -92,6 +92,9 @@ pub enum Error {
         /// How many were asked for.
         got: u32,
     },
+    /// EL2 for a guest on KVM.
+    #[error("expected a guest without EL2 on KVM: only the software machine gives its guest EL2")]
+    NoEl2,
     /// More devices than there is room for.
     #[error(transparent)]
     TooManyDevices(#[from] crate::board::TooManyDevices),

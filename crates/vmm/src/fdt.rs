@@ -22,6 +22,8 @@ pub struct Platform<'a> {
     pub initrd: Option<Range<u64>>,
     /// The CPUs have a PMUv3.
     pub pmu: bool,
+    /// The CPUs have EL2: a server, with what such a machine has.
+    pub el2: bool,
 }
 
 /// The tree cannot be written.
@@ -39,6 +41,10 @@ const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 /// PPIs of the secure, physical, virtual and hypervisor timers.
 const TIMERS: [u32; 4] = [13, 14, 11, 10];
+/// PPI of the hypervisor's virtual timer.
+const HYPERVISOR_VIRTUAL_TIMER: u32 = 12;
+/// PPI of the list registers' maintenance interrupt.
+const MAINTENANCE: u32 = 9;
 /// PPI of the PMU.
 const PMU: u32 = 7;
 /// What "arm,psci" says beside its name (Linux, bindings/arm/psci.yaml).
@@ -66,15 +72,18 @@ pub fn flatten(platform: &Platform<'_>) -> Result<Vec<u8>, FdtError> {
     chosen(&mut fdt, platform)?;
     memory(&mut fdt, platform.memory)?;
     cpus(&mut fdt, platform.cpus)?;
-    psci(&mut fdt)?;
-    timer(&mut fdt)?;
+    psci(&mut fdt, platform.el2)?;
+    timer(&mut fdt, platform.el2)?;
     if platform.pmu {
         pmu(&mut fdt)?;
     }
-    gic(&mut fdt)?;
+    gic(&mut fdt, platform.el2)?;
     clock(&mut fdt)?;
     primecell(&mut fdt, UART_NODE, "arm,pl011", &layout::UART, layout::UART_SPI, &["uartclk", "apb_pclk"])?;
     primecell(&mut fdt, "pl031@9010000", "arm,pl031", &layout::RTC, layout::RTC_SPI, &["apb_pclk"])?;
+    if platform.el2 {
+        server(&mut fdt)?;
+    }
     for number in 0..layout::VIRTIO_TRANSPORTS {
         virtio(&mut fdt, number)?;
     }
@@ -148,21 +157,25 @@ fn cpus(fdt: &mut FdtWriter, count: u32) -> Result<(), vm_fdt::Error> {
     fdt.end_node(node)
 }
 
-fn psci(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+fn psci(fdt: &mut FdtWriter, el2: bool) -> Result<(), vm_fdt::Error> {
     let node = fdt.begin_node("psci")?;
     strings(fdt, "compatible", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"])?;
-    fdt.property_string("method", "hvc")?;
+    // HVC is the guest's own where it has EL2.
+    fdt.property_string("method", if el2 { "smc" } else { "hvc" })?;
     for (name, function) in PSCI_FUNCTIONS {
         fdt.property_u32(name, function)?;
     }
     fdt.end_node(node)
 }
 
-fn timer(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+fn timer(fdt: &mut FdtWriter, el2: bool) -> Result<(), vm_fdt::Error> {
     let node = fdt.begin_node("timer")?;
     strings(fdt, "compatible", &["arm,armv8-timer", "arm,armv7-timer"])?;
     fdt.property_null("always-on")?;
-    fdt.property_array_u32("interrupts", &TIMERS.map(|ppi| [PPI, ppi, LEVEL_HIGH]).concat())?;
+    let more = el2.then_some(HYPERVISOR_VIRTUAL_TIMER);
+    let interrupts: Vec<u32> =
+        TIMERS.into_iter().chain(more).flat_map(|ppi| [PPI, ppi, LEVEL_HIGH]).collect();
+    fdt.property_array_u32("interrupts", &interrupts)?;
     fdt.end_node(node)
 }
 
@@ -173,10 +186,13 @@ fn pmu(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     fdt.end_node(node)
 }
 
-fn gic(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+fn gic(fdt: &mut FdtWriter, el2: bool) -> Result<(), vm_fdt::Error> {
     let node = fdt.begin_node(&format!("intc@{:x}", layout::GIC_DISTRIBUTOR.start))?;
     fdt.property_string("compatible", "arm,gic-v3")?;
     fdt.property_null("interrupt-controller")?;
+    if el2 {
+        fdt.property_array_u32("interrupts", &[PPI, MAINTENANCE, LEVEL_HIGH])?;
+    }
     fdt.property_u32("#interrupt-cells", 3)?;
     fdt.property_u32("#redistributor-regions", 1)?;
     let frames = [layout::GIC_DISTRIBUTOR, layout::GIC_REDISTRIBUTORS];
@@ -185,6 +201,16 @@ fn gic(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
     fdt.property_u32("#size-cells", 2)?;
     fdt.property_null("ranges")?;
     fdt.property_phandle(GIC)?;
+    fdt.end_node(node)
+}
+
+/// The second UART, which Linux calls `ttyAMA1` as its node is behind the first's, and the poison register.
+fn server(fdt: &mut FdtWriter) -> Result<(), vm_fdt::Error> {
+    let (uart, spi) = (&layout::SECOND_UART, layout::SECOND_UART_SPI);
+    primecell(fdt, "pl011@9040000", "arm,pl011", uart, spi, &["uartclk", "apb_pclk"])?;
+    let node = fdt.begin_node("poison@b000000")?;
+    fdt.property_string("compatible", "seawall,poison")?;
+    fdt.property_array_u64("reg", &[layout::POISON.start, layout::POISON.end - layout::POISON.start])?;
     fdt.end_node(node)
 }
 

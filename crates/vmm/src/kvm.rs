@@ -99,6 +99,9 @@ impl KvmMachine {
 
     /// Makes the VM, without a guest.
     fn empty(config: Config, observer: Box<dyn Observer>) -> Result<Self, Error> {
+        if config.el2 {
+            return Err(Error::NoEl2);
+        }
         let cpus = config.checked_cpus()?;
         let memory = memory(config.checked_memory()?)?;
         let heal = config.heal;

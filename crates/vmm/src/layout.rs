@@ -1,4 +1,4 @@
-//! Where things are in guest physical memory, and which interrupts they have: as on QEMU's `virt`.
+//! Where things are in guest physical memory, and which interrupts they have: as on QEMU's `virt`; the poison register is where the lab's QEMU has it.
 
 use std::ops::Range;
 
@@ -19,6 +19,12 @@ pub const UART_SPI: u32 = 1;
 pub const RTC: Range<u64> = 0x0901_0000..0x0901_1000;
 /// SPI of the RTC.
 pub const RTC_SPI: u32 = 2;
+/// The second PL011, of a server with EL2.
+pub const SECOND_UART: Range<u64> = 0x0904_0000..0x0904_1000;
+/// SPI of the second UART.
+pub const SECOND_UART_SPI: u32 = 8;
+/// The register page that turns memory bad, of a server with EL2.
+pub const POISON: Range<u64> = 0x0b00_0000..0x0b00_1000;
 /// The first virtio-mmio transport.
 pub const VIRTIO: u64 = 0x0a00_0000;
 /// From one virtio-mmio transport to the next.

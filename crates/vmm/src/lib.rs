@@ -40,6 +40,7 @@ pub mod layout;
 pub mod load;
 mod marks;
 pub mod ram;
+mod server;
 mod snapshot;
 mod software;
 

@@ -9,6 +9,7 @@ use seawall_machine::{SnapshotLimits, StateHash};
 
 use crate::board::BoardState;
 use crate::load::Placement;
+use crate::server;
 use crate::{Config, Error};
 
 /// A [`SoftwareMachine`](crate::SoftwareMachine) at one moment: CPUs, memory, devices, what was typed, and what
@@ -37,6 +38,9 @@ pub(crate) struct Devices {
     /// What is typed and was not yet taken.
     pub(crate) typed: Vec<u8>,
     pub(crate) types_to_driver: bool,
+    /// Of a machine with EL2, behind the rest.
+    #[serde(skip)]
+    pub(crate) server: Option<server::State>,
 }
 
 /// Bytes of all but the large parts. Lists may take fourteen times as much memory as they have bytes; no board comes to a
@@ -48,13 +52,20 @@ impl Devices {
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Into memory it cannot fail.
         let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
+        if let Some(server) = &self.server {
+            bytes.extend(postcard::to_stdvec(server).unwrap_or_default());
+        }
         bytes.extend(self.board.large_parts());
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    fn decode(bytes: &[u8], el2: bool) -> Option<Self> {
         let head = bytes.get(..bytes.len().min(SMALL_PARTS))?;
-        let (mut devices, rest) = postcard::take_from_bytes::<Self>(head).ok()?;
+        let (mut devices, mut rest) = postcard::take_from_bytes::<Self>(head).ok()?;
+        if el2 {
+            let (server, behind) = postcard::take_from_bytes(rest).ok()?;
+            (devices.server, rest) = (Some(server), behind);
+        }
         devices.board.set_large_parts(bytes.get(head.len() - rest.len()..)?)?;
         Some(devices)
     }
@@ -83,7 +94,7 @@ impl Snapshot {
     /// [`Error::Snapshot`] unless it is a whole and undamaged snapshot, [`Error::NoDevices`].
     pub fn load_within(from: impl Read, limits: &SnapshotLimits) -> Result<Self, Error> {
         let (machine, attachment) = seawall_machine::Snapshot::load_with(from, limits)?;
-        let devices = Devices::decode(&attachment).ok_or(Error::NoDevices)?;
+        let devices = Devices::decode(&attachment, machine.config().el2).ok_or(Error::NoDevices)?;
         Ok(Self { machine, devices: Arc::new(devices) })
     }
 
@@ -92,6 +103,7 @@ impl Snapshot {
         let machine = self.machine.config();
         let mut config = Config::new(machine.memory_size);
         config.cpus = machine.cpus as u32;
+        config.el2 = machine.el2;
         config.acpi = self.devices.board.has_acpi();
         config.virtio_console = self.devices.board.has_virtio_console();
         config
@@ -136,7 +148,7 @@ mod tests {
         let mut devices = devices();
         for (typed, is_taken) in [(1 << 19, true), (1 << 20, false), (15 << 20, false)] {
             devices.typed = vec![7; typed];
-            let decoded = Devices::decode(&devices.encode());
+            let decoded = Devices::decode(&devices.encode(), false);
             assert_eq!(decoded, is_taken.then(|| devices.clone()), "{typed} bytes");
         }
     }
@@ -145,9 +157,9 @@ mod tests {
     fn what_is_cut_off_or_goes_on_is_no_board() {
         let mut bytes = devices().encode();
         for length in 0..bytes.len() {
-            assert_eq!(Devices::decode(&bytes[..length]), None, "{length}");
+            assert_eq!(Devices::decode(&bytes[..length], false), None, "{length}");
         }
         bytes.push(0);
-        assert_eq!(Devices::decode(&bytes), None);
+        assert_eq!(Devices::decode(&bytes, false), None);
     }
 }

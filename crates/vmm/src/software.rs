@@ -10,7 +10,7 @@ use std::time::Duration;
 use seawall::ledger::Keeper;
 use seawall::{Containment, Now};
 use seawall_events::Reg;
-use seawall_inject::{Exit, Inject as _};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config as MachineConfig, Kicker, StateHash, Vm};
 
 use crate::board::{Board, BoardState, End, Served};
@@ -20,6 +20,7 @@ use crate::dma::Dma;
 use crate::interrupt::InterruptLine;
 use crate::kernel::Kernel;
 use crate::load::Placement;
+use crate::server::Server;
 use crate::snapshot::{Devices, Snapshot, state_hash};
 use crate::{Config, Error, Guest, layout};
 
@@ -64,6 +65,12 @@ impl InterruptLine for Line {
     }
 }
 
+/// What a machine with EL2 has more, if this is one.
+fn server(config: &mut Config, levels: &Levels) -> Result<Option<Server>, Error> {
+    let output = config.second_uart.take();
+    config.el2.then(|| Ok(Server::new(levels.line(layout::SECOND_UART_SPI)?, output))).transpose()
+}
+
 /// Bytes that are typed and wait for the guest to take them.
 const MAX_TYPED: usize = 0x1_0000;
 
@@ -88,6 +95,8 @@ pub struct SoftwareMachine {
     /// The board before its guest ran.
     new: BoardState,
     heal: bool,
+    /// What a machine with EL2 has more.
+    server: Option<Server>,
 }
 
 impl SoftwareMachine {
@@ -97,10 +106,13 @@ impl SoftwareMachine {
     /// [`Error`].
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let (cpus, size) = (config.checked_cpus()?, config.checked_memory()?);
-        let heal = config.heal;
-        let machine = MachineConfig { cpus: cpus as usize, memory_size: size, ..MachineConfig::default() };
+        let (heal, el2) = (config.heal, config.el2);
+        let machine =
+            MachineConfig { cpus: cpus as usize, memory_size: size, el2, ..MachineConfig::default() };
         let vm = Vm::new(machine)?;
         let (levels, clock) = (Levels::default(), GuestClock::default());
+        let mut config = config;
+        let server = server(&mut config, &levels)?;
         let board =
             config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer, without_patience)?;
         let new = board.state();
@@ -117,6 +129,7 @@ impl SoftwareMachine {
             types_to_driver: false,
             new,
             heal,
+            server,
         };
         // What the ledger has of a machine before this one is bad here too, unless it can be healed.
         for bad in machine.bad().into_iter().filter(|_| !heal) {
@@ -135,6 +148,9 @@ impl SoftwareMachine {
     pub fn reset(&mut self, guest: &Guest) -> Result<(), Error> {
         self.vm.reset();
         self.board.reset(&self.new);
+        if let Some(server) = &mut self.server {
+            server.reset();
+        }
         self.levels.0.store(0, Ordering::Relaxed);
         (self.known, self.current, self.continues_at) = (0, 0, None);
         self.typed.clear();
@@ -178,14 +194,22 @@ impl SoftwareMachine {
     pub fn resume(snapshot: &Snapshot, config: Config, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let (cpus, size) = (config.checked_cpus()?, config.checked_memory()?);
         let then = snapshot.machine.config();
-        if (then.cpus, then.memory_size) != (cpus as usize, size) {
+        if (then.cpus, then.memory_size, then.el2) != (cpus as usize, size, config.el2) {
+            let with = |el2| if el2 { " with EL2" } else { "" };
             return Err(Error::OtherMachine {
-                snapshot: format!("{} vCPUs and {} bytes of RAM", then.cpus, then.memory_size),
-                machine: format!("{cpus} vCPUs and {size} bytes"),
+                snapshot: format!(
+                    "{} vCPUs{} and {} bytes of RAM",
+                    then.cpus,
+                    with(then.el2),
+                    then.memory_size
+                ),
+                machine: format!("{cpus} vCPUs{} and {size} bytes", with(config.el2)),
             });
         }
         let heal = config.heal;
         let (levels, clock) = (Levels::default(), GuestClock::default());
+        let mut config = config;
+        let server = server(&mut config, &levels)?;
         let board =
             config.board(|spi| levels.line(spi), Box::new(clock.clone()), observer, without_patience)?;
         let new = board.state();
@@ -205,6 +229,7 @@ impl SoftwareMachine {
             types_to_driver,
             new,
             heal,
+            server,
         };
         machine.restore(snapshot)?;
         Ok(machine)
@@ -227,8 +252,17 @@ impl SoftwareMachine {
     /// [`Error::OtherMachine`] if that had other devices; [`Error::Machine`] if the host has no room. The machine is as
     /// it was then.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let Devices { placement, board, levels, known, current, continues_at, typed, types_to_driver } =
-            &*snapshot.devices;
+        let Devices {
+            placement,
+            board,
+            levels,
+            known,
+            current,
+            continues_at,
+            typed,
+            types_to_driver,
+            server,
+        } = &*snapshot.devices;
         if !self.board.can_be(board) {
             return Err(Error::OtherMachine { snapshot: board.shape(), machine: self.board.shape() });
         }
@@ -241,6 +275,9 @@ impl SoftwareMachine {
         self.continues_at = *continues_at;
         self.typed = typed.iter().copied().collect();
         self.types_to_driver = *types_to_driver;
+        if let (Some(own), Some(server)) = (&mut self.server, server) {
+            own.set_state(server);
+        }
         self.clock.set(self.vm.time());
         Ok(())
     }
@@ -267,6 +304,7 @@ impl SoftwareMachine {
             types_to_driver,
             new: _,
             heal: _,
+            server,
         } = self;
         Devices {
             placement: placement.clone(),
@@ -277,6 +315,7 @@ impl SoftwareMachine {
             continues_at: *continues_at,
             typed: typed.iter().copied().collect(),
             types_to_driver: *types_to_driver,
+            server: server.as_ref().map(Server::state),
         }
     }
 
@@ -316,6 +355,16 @@ impl SoftwareMachine {
                     return Ok(None);
                 }
                 continue;
+            }
+            if let (Some(server), Exit::Mmio(mmio)) = (&mut self.server, &exit) {
+                if let Some(data) = server.access(mmio, &mut self.vm) {
+                    self.vm.vcpu(cpu)?.answer_mmio(data);
+                    continue;
+                }
+                if !self.board.answers(mmio) {
+                    self.vm.vcpu(cpu)?.refuse_mmio()?;
+                    continue;
+                }
             }
             // No host's clock: a run is told of the same each time.
             let running = Duration::from_nanos(time);

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Prints a line for each; 1 if a promise is missed.
 pub(super) fn run() -> Result<u8> {
-    let lab = Lab::prepare(HostKernel::Seawall)?;
+    let lab = Lab::prepare(&Machine::default(), HostKernel::Seawall)?;
     let guests = preload::prepare(&lab)?;
     let machine = Machine { counts_instructions: true, ..Machine::default() };
     let mut output = Vec::new();

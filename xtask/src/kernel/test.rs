@@ -99,7 +99,7 @@ impl Counts {
 
 /// Runs all. The last line is `N passed, N failed`; 1 if one failed.
 pub(super) fn run(only: &str) -> Result<u8> {
-    let lab = Lab::prepare(HostKernel::Seawall)?;
+    let lab = Lab::prepare(&Machine::default(), HostKernel::Seawall)?;
     let mut programs = binaries::build(&lab.folders, &lab.toolchain)?;
     programs.retain(|program| program.name != "seawall-lab-victim");
     let guests = preload::prepare(&lab)?;

@@ -61,6 +61,14 @@ pub(crate) fn build(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Buil
     cargo(&arguments, folders, &Link::Static(toolchain), is_program)
 }
 
+/// Builds the command for this host, as it is shipped, and gives its path.
+pub(crate) fn build_for_host(folders: &Folders) -> Result<PathBuf> {
+    let arguments = ["build", "--package", "seawall-cli", "--bin", "seawall"];
+    let built = cargo(&arguments, folders, &Link::Host, is_program)?;
+    let program = built.into_iter().find(|program| program.name == "seawall").map(|program| program.path);
+    program.ok_or_else(|| Error::failed("cargo built no program \"seawall\""))
+}
+
 /// Builds the bench.
 pub(crate) fn build_bench(folders: &Folders, toolchain: &Toolchain) -> Result<Vec<Built>> {
     let arguments = ["build", "--package", BENCH.package, "--bin", BENCH.name];
@@ -100,6 +108,8 @@ enum Link<'a> {
     Static(&'a Toolchain),
     StaticAsShipped(&'a Toolchain),
     Shared(&'a Toolchain),
+    /// A program of this host.
+    Host,
 }
 
 impl Link<'_> {
@@ -107,14 +117,20 @@ impl Link<'_> {
         match self {
             Self::Static(toolchain) | Self::StaticAsShipped(toolchain) => toolchain.environment(),
             Self::Shared(toolchain) => toolchain.environment_for_shared(),
+            Self::Host => Vec::new(),
         }
     }
 
     fn profile(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::StaticAsShipped(_) => &AS_SHIPPED,
+            Self::StaticAsShipped(_) | Self::Host => &AS_SHIPPED,
             _ => &FAST_BUILD,
         }
+    }
+
+    /// What it is built for; `None`: this host.
+    fn target(&self) -> Option<&'static str> {
+        if matches!(self, Self::Host) { None } else { Some(TARGET) }
     }
 
     /// A target directory for each, so that neither has the other built anew.
@@ -123,6 +139,7 @@ impl Link<'_> {
             Self::Static(_) => "cargo",
             Self::StaticAsShipped(_) => "cargo-shipped",
             Self::Shared(_) => "cargo-shared",
+            Self::Host => "cargo-host",
         }
     }
 }
@@ -139,7 +156,8 @@ fn cargo(
     let mut command = Command::new(&cargo);
     command
         .args(arguments)
-        .args(["--release", "--target", TARGET, "--message-format=json-render-diagnostics"])
+        .args(["--release", "--message-format=json-render-diagnostics"])
+        .args(link.target().into_iter().flat_map(|target| ["--target", target]))
         .arg("--target-dir")
         .arg(folders.target.join(link.folder()))
         .current_dir(root())

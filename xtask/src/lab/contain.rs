@@ -46,7 +46,7 @@ pub(crate) fn run(
 ) -> Result<u8> {
     guests.extend(files(&lab.kernel));
     let machine = Machine { smp: options.machine.smp.max(CPUS), ..options.machine.clone() };
-    eprintln!("lab: Linux {} on {}", lab.booted.release, machine.cpu);
+    eprintln!("lab: Linux {} on {}", lab.booted.release, machine.name());
     // It was read before, when there was no lab yet.
     let contain = Contain::try_parse_from([PROGRAM.to_owned()].iter().chain(arguments));
     let (alone, together): (Vec<_>, Vec<_>) =

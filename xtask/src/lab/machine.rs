@@ -1,4 +1,4 @@
-//! The lab's machine: QEMU's command line, and a run from power-on to power-off.
+//! The lab's machine: the command line of what it runs on, and a run from power-on to power-off.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::emulator::Emulator;
 use super::error::{Error, Result};
 use super::stream::{State, Stream};
 
@@ -20,6 +21,8 @@ const CPU_WITH_ALL_OPTIONS: &str = ",lpa2=off";
 /// How QEMU's CPUs run: on a thread each, or one after the other, by their clock.
 const PARALLEL: &[&str] = &["-accel", "tcg,thread=multi"];
 const INSTRUCTIONS: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0"];
+/// Instructions that no run comes to.
+const NO_END: &str = "1_000_000_000_000_000";
 /// From power-on to the command. A free host takes 3 to 6 s.
 const BOOT_TIME: Duration = Duration::from_secs(180);
 /// From the command's end to power-off.
@@ -33,6 +36,10 @@ pub(crate) struct Machine {
     /// The CPU: neoverse-n2; or max, with which KVM has AArch32 guests and nested ones; with QEMU's options, if any
     #[arg(long, default_value = "neoverse-n2", value_name = "MODEL")]
     pub(crate) cpu: String,
+    /// On Seawall's own machine instead of QEMU: no QEMU is built, and each run is the same; without AArch32, nested
+    /// virtualization and SVE
+    #[arg(long = "machine", conflicts_with = "cpu")]
+    pub(crate) ours: bool,
     /// Number of CPUs; one is fastest
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) smp: u32,
@@ -49,7 +56,7 @@ pub(crate) struct Machine {
 
 /// What it boots from.
 pub(crate) struct Images {
-    pub(crate) qemu: PathBuf,
+    pub(crate) emulator: Emulator,
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
 }
@@ -72,6 +79,7 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             cpu: "neoverse-n2".into(),
+            ours: false,
             smp: 1,
             memory: HUGE_PAGE_FROM_MIB,
             append: String::new(),
@@ -81,28 +89,42 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// QEMU with everything but the serial ports: the first is the console, the second the command's.
-    fn command(&self, images: &Images) -> Command {
-        // With setpriv, QEMU does not outlive us, however we end.
-        let mut command = if on_path("setpriv") {
-            let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "KILL", "--"]).arg(&images.qemu);
-            command
-        } else {
-            Command::new(&images.qemu)
-        };
+    /// What the lab runs on, for people.
+    pub(crate) fn name(&self) -> &str {
+        if self.ours { "Seawall's machine" } else { &self.cpu }
+    }
+
+    /// Adds what machine it is and what it boots, but for the serial ports: the first is the console, the second the command's.
+    fn describe(&self, command: &mut Command, images: &Images) {
+        match &images.emulator {
+            Emulator::Qemu(_) => self.describe_to_qemu(command),
+            Emulator::Machine(_) => {
+                command
+                    .args(["run", "--el2", "--backend", "machine", "--max-insns", NO_END])
+                    .args(["--cpus", &self.smp.to_string(), "--memory", &format!("{}M", self.memory)])
+                    .arg("--kernel")
+                    .arg(&images.kernel)
+                    .arg("--initrd")
+                    .arg(&images.initramfs)
+                    .args(["--append", &self.kernel_words()]);
+                return;
+            }
+        }
         command
-            .args(["-machine", "virt,virtualization=on,gic-version=3"])
-            .args(if self.counts_instructions { INSTRUCTIONS } else { PARALLEL })
-            .args(["-cpu", &self.cpu_model()])
-            .args(["-smp", &self.smp.to_string(), "-m", &self.memory.to_string()])
-            .args(["-nodefaults", "-nographic", "-monitor", "none", "-no-reboot"])
             .arg("-kernel")
             .arg(&images.kernel)
             .arg("-initrd")
             .arg(&images.initramfs)
             .args(["-append", &self.kernel_words()]);
+    }
+
+    fn describe_to_qemu(&self, command: &mut Command) {
         command
+            .args(["-machine", "virt,virtualization=on,gic-version=3"])
+            .args(if self.counts_instructions { INSTRUCTIONS } else { PARALLEL })
+            .args(["-cpu", &self.cpu_model()])
+            .args(["-smp", &self.smp.to_string(), "-m", &self.memory.to_string()])
+            .args(["-nodefaults", "-nographic", "-monitor", "none", "-no-reboot"]);
     }
 
     /// The CPU as QEMU is told, with what our patch adds to it.
@@ -119,7 +141,7 @@ impl Machine {
         if self.memory >= HUGE_PAGE_FROM_MIB {
             words += " hugepagesz=1G hugepages=1";
         }
-        if self.cpu.starts_with(CPU_WITH_ALL) {
+        if !self.ours && self.cpu.starts_with(CPU_WITH_ALL) {
             words += " kvm-arm.mode=nested";
         }
         if !self.append.is_empty() {
@@ -131,10 +153,13 @@ impl Machine {
 
     /// Boots, with the terminal as the console, until it is powered off.
     pub(crate) fn interact(&self, images: &Images) -> Result<()> {
-        let mut command = self.command(images);
-        command.args(["-chardev", "stdio,id=console,signal=off,mux=on", "-serial", "chardev:console"]);
-        let status = command.status().map_err(|error| Error::failed(format!("QEMU: {error}")))?;
-        if status.success() { Ok(()) } else { Err(Error::failed(format!("QEMU: {status}"))) }
+        let mut command = images.emulator.on_terminal();
+        self.describe(&mut command, images);
+        if let Emulator::Qemu(_) = images.emulator {
+            command.args(["-chardev", "stdio,id=console,signal=off,mux=on", "-serial", "chardev:console"]);
+        }
+        let status = command.status().map_err(|error| Error::failed(format!("the emulator: {error}")))?;
+        if status.success() { Ok(()) } else { Err(Error::failed(format!("the emulator: {status}"))) }
     }
 
     /// Boots, and runs the command that is in the initramfs. What it writes to stdout goes to `output`, what it writes to
@@ -147,23 +172,27 @@ impl Machine {
         output: &mut dyn Write,
         errors: &mut dyn Write,
     ) -> Result<Ended> {
-        let mut command = self.command(images);
-        // QEMU's own messages come with the console.
-        command.args(["-serial", "file:/dev/stderr", "-serial", "stdio"]);
+        let mut command = images.emulator.command(on_path("setpriv"));
+        self.describe(&mut command, images);
+        // The emulator's own messages come with the console.
+        match images.emulator {
+            Emulator::Qemu(_) => command.args(["-serial", "file:/dev/stderr", "-serial", "stdio"]),
+            Emulator::Machine(_) => command.args(["--second-uart", "/dev/fd/3"]),
+        };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().map_err(|error| Error::failed(format!("QEMU: {error}")))?;
-        let mut qemu = Running { child };
-        let events = qemu.events();
+        let child = command.spawn().map_err(|error| Error::failed(format!("the emulator: {error}")))?;
+        let mut emulator = Running { child };
+        let events = emulator.events();
         Session::new(word, timeout).follow(&events, output, errors)
     }
 }
 
-/// A QEMU that is killed and waited for when it is let go.
+/// An emulator that is killed and waited for when it is let go.
 struct Running {
     child: Child,
 }
 
-/// What comes from QEMU.
+/// What comes from it.
 enum Event {
     Port(Vec<u8>),
     Console(Vec<u8>),
@@ -277,7 +306,7 @@ mod tests {
     use super::*;
 
     fn machine(cpu: &str, memory: u32, append: &str) -> Machine {
-        Machine { cpu: cpu.into(), smp: 2, memory, append: append.into(), counts_instructions: false }
+        Machine { cpu: cpu.into(), memory, append: append.into(), smp: 2, ..Machine::default() }
     }
 
     fn words(cpu: &str, memory: u32, append: &str) -> String {

@@ -16,6 +16,7 @@ pub(crate) mod binaries;
 pub(crate) mod cache;
 mod contain;
 pub(crate) mod cross;
+mod emulator;
 pub(crate) mod error;
 mod example;
 pub(crate) mod files;
@@ -37,6 +38,7 @@ use rustix::fs::{FlockOperation, flock};
 use apt::Apt;
 use binaries::Built;
 use cross::Toolchain;
+use emulator::Emulator;
 use error::{Error, Result};
 use initramfs::{Guest, Task};
 use kernel::Kernel;
@@ -173,7 +175,7 @@ struct Booted {
 pub(crate) struct Lab {
     pub(crate) folders: Folders,
     apt: Apt,
-    qemu: PathBuf,
+    emulator: Emulator,
     /// Debian's, and what comes with it: guests boot it in any case.
     kernel: Kernel,
     booted: Booted,
@@ -185,11 +187,11 @@ impl Lab {
     ///
     /// # Errors
     /// A step failed, or what it takes cannot be had here ([`Error::is_unavailable`]).
-    pub(crate) fn prepare(host_kernel: HostKernel) -> Result<Self> {
+    pub(crate) fn prepare(machine: &Machine, host_kernel: HostKernel) -> Result<Self> {
         let folders = Folders::of_lab()?;
         let apt = Apt::new(folders.target.join("apt"));
-        let (qemu, kernel, toolchain, booted) = folders.alone(|| {
-            let qemu = qemu::prepare(&folders, &apt)?;
+        let (emulator, kernel, toolchain, booted) = folders.alone(|| {
+            let emulator = Emulator::prepare(machine, &folders, &apt)?;
             let kernel = kernel::prepare(&folders)?;
             let toolchain = cross::prepare(&folders, &apt)?;
             let booted = match host_kernel {
@@ -199,9 +201,9 @@ impl Lab {
                     Booted { image, release }
                 }
             };
-            Ok((qemu, kernel, toolchain, booted))
+            Ok((emulator, kernel, toolchain, booted))
         })?;
-        Ok(Self { folders, apt, qemu, kernel, booted, toolchain })
+        Ok(Self { folders, apt, emulator, kernel, booted, toolchain })
     }
 
     /// Boots and runs a command; its stdout goes to `output` as it comes, its stderr to ours.
@@ -229,7 +231,8 @@ impl Lab {
     }
 
     fn images(&self, initramfs: &Path) -> Images {
-        Images { qemu: self.qemu.clone(), kernel: self.booted.image.clone(), initramfs: initramfs.to_owned() }
+        let (emulator, kernel) = (self.emulator.clone(), self.booted.image.clone());
+        Images { emulator, kernel, initramfs: initramfs.to_owned() }
     }
 
     fn initramfs(
@@ -309,7 +312,7 @@ fn work(options: &Options) -> Result<u8> {
     }
     let example = options.example.as_deref().map(example::find).transpose()?;
     let mut guests: Vec<Guest> = options.file.iter().map(|text| Guest::parse(text)).collect::<Result<_>>()?;
-    let lab = Lab::prepare(options.kernel)?;
+    let lab = Lab::prepare(&options.machine, options.kernel)?;
     let timeout = Duration::from_secs(options.timeout);
     if let Some(Run::Selftests) = options.run {
         return selftests::run(&lab, &options.machine, timeout);
@@ -338,7 +341,7 @@ fn work(options: &Options) -> Result<u8> {
     if let Some(Run::Wrap(arguments)) = &options.run {
         return wrap::run(&lab, options, &arguments.arguments, &programs, guests);
     }
-    eprintln!("lab: Linux {} on {}", lab.booted.release, options.machine.cpu);
+    eprintln!("lab: Linux {} on {}", lab.booted.release, options.machine.name());
     let ended = lab.run(&options.machine, &programs, &guests, &command, timeout, &mut stdout().lock())?;
     Ok(code(&ended, options.timeout))
 }

@@ -32,7 +32,7 @@ pub(crate) fn run(
     guests.push(Guest { host: lab.kernel.image.clone(), lab: "guest/vmlinuz".into() });
     guests.push(Guest { host: lab.kernel.initrd.clone(), lab: "guest/initrd".into() });
     let machine = Machine { smp: options.machine.smp.max(CPUS), ..options.machine.clone() };
-    eprintln!("lab: Linux {} on {}", lab.kernel.release, machine.cpu);
+    eprintln!("lab: Linux {} on {}", lab.booted.release, machine.name());
     let command: Vec<String> = std::iter::once(PROGRAM.to_owned()).chain(arguments.iter().cloned()).collect();
     let timeout = Duration::from_secs(options.timeout);
     let ended = lab.run(&machine, programs, &guests, &command, timeout, &mut stdout().lock())?;

@@ -62,12 +62,22 @@ pub(crate) struct Args {
     /// process the address.
     #[arg(long)]
     pub(super) acpi: bool,
+    /// Start the guest at EL2: it can be a hypervisor, as Linux with its own KVM.
+    ///
+    /// The CPUs have EL2 with VHE, the machine has a second UART, and a register page at 0x0b000000 by which the guest turns
+    /// its memory bad (lab/README.md). PSCI is over SMC. The guest takes each abort itself, as a server does: no policy is
+    /// asked.
+    #[arg(long)]
+    pub(super) el2: bool,
+    /// File that the second UART of a machine with EL2 writes to: ttyAMA1 in Linux.
+    #[arg(long, value_name = "FILE")]
+    pub(super) second_uart: Option<PathBuf>,
     /// Load address and entry point of a flat image [default: 0x40080000, as QEMU's virt]
     #[arg(long, value_name = "ADDR", value_parser = parse::number)]
     pub(super) load: Option<u64>,
     /// Backend that runs the guest.
     ///
-    /// `auto` is KVM if this host has KVM for Arm and no option needs the software machine. --poison, --max-insns,
+    /// `auto` is KVM if this host has KVM for Arm and no option needs the software machine. --el2, --poison, --max-insns,
     /// --snapshot and --restore need it.
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(super) backend: Backend,
@@ -89,7 +99,7 @@ pub(crate) struct Args {
     /// Memory, CPUs and devices are as they were. Give the same disks again. The count of instructions continues from the
     /// run that wrote the snapshot.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "kernel", "initrd", "append", "cpus",
-        "virtio_console", "acpi", "load"])]
+        "virtio_console", "acpi", "el2", "load"])]
     pub(super) restore: Option<PathBuf>,
     /// Policy: the exception that the guest gets for a memory error.
     ///

@@ -16,6 +16,7 @@ mod software;
 mod watched;
 mod why;
 
+use std::fs::File;
 use std::sync::Arc;
 
 use seawall::ledger::{Keeper, Ledger};
@@ -94,6 +95,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
 /// Returns true if the guest runs on KVM.
 fn on_kvm(args: &Args) -> Result<bool, Failure> {
     let needs_machine = [
+        ("--el2", "the CPUs have EL2", args.el2),
         ("--poison", "memory goes bad at will", !args.poison.is_empty()),
         ("--max-insns", "instructions are counted", args.max_insns.is_some()),
         ("--snapshot", "a run can be gone back to", args.snapshot.is_some()),
@@ -167,6 +169,7 @@ fn config(args: &Args) -> Result<Config, Failure> {
     config.cpus = args.cpus;
     config.virtio_console = args.virtio_console;
     config.acpi = args.acpi;
+    config.el2 = args.el2;
     add_policy_and_disks(args, &mut config)?;
     Ok(config)
 }
@@ -182,6 +185,12 @@ fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure>
             Failure::new(exit::FILE, format!("--ledger: {error}; move it away to start with an empty one"))
         })?;
         config.ledger = Arc::new(keeper);
+    }
+    if let Some(path) = &args.second_uart {
+        let file = File::create(path).map_err(|error| {
+            Failure::new(exit::FILE, format!("--second-uart {}: {error}", path.display()))
+        })?;
+        config.second_uart = Some(Box::new(file));
     }
     for path in &args.disk {
         let mut disk = Disk::open(path, Writes::InMemory)

@@ -24,9 +24,13 @@ impl Point {
     }
 
     /// Whether it is for this Exception level, in Non-secure state.
-    /// Source: `AArch64.StateMatch`, without EL2 and EL3.
+    /// Source: `AArch64.StateMatch`, without EL3.
     fn matches_state(self, el: u8) -> bool {
         let (levels, hmc, ssc) = (self.field(1, 2), self.field(13, 1), self.field(14, 2));
+        if el == 2 {
+            // Secure state alone: SSC = 10.
+            return ssc == 3 || hmc != 0 && ssc != 2;
+        }
         let is_secure_only = ssc == 2 || ssc == 3 && hmc == 0;
         let level = if el == 0 { levels & 2 } else { levels & 1 };
         !is_secure_only && level != 0
@@ -125,17 +129,14 @@ impl Cpu {
         if !self.debug.watching || !self.debug_exceptions_enabled() {
             return Some(());
         }
-        let (el, contextidr) = (u8::from(privileged), self.sys.contextidr);
+        let level = if privileged { self.exception_level().max(1) } else { 0 };
+        let (el, contextidr) = (level, self.sys.contextidr);
         let matches = |va: u64| {
             let points = &self.debug.watchpoints;
             points.iter().any(|point| self.debug.watchpoint_matches(*point, va, intent.write, el, contextidr))
         };
         let Some(far) = (0..len).map(|n| va.wrapping_add(n)).find(|va| matches(*va)) else { return Some(()) };
-        let class = if self.state.el == 0 {
-            ExceptionClass::WATCHPOINT_LOWER
-        } else {
-            ExceptionClass::WATCHPOINT_SAME
-        };
+        let class = self.debug_class(ExceptionClass::WATCHPOINT_LOWER, ExceptionClass::WATCHPOINT_SAME);
         self.raise(class, intent.iss() | DEBUG_EXCEPTION, Some(far));
         None
     }

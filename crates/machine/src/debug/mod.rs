@@ -11,14 +11,17 @@
 mod matching;
 mod run;
 
-use seawall_arm::Pstate;
+use std::cmp::Ordering;
+
 use seawall_arm::sysreg::{
     DBGAUTHSTATUS_EL1, DBGCLAIMCLR_EL1, DBGCLAIMSET_EL1, DBGDTR_EL0, DBGDTRRX_EL0, DBGPRCR_EL1, MDCCINT_EL1,
     MDCCSR_EL0, MDRAR_EL1, MDSCR_EL1, OSDLR_EL1, OSDTRRX_EL1, OSDTRTX_EL1, OSECCR_EL1, OSLAR_EL1, OSLSR_EL1,
 };
+use seawall_arm::{ExceptionClass, Pstate};
 
 use crate::cpu::Cpu;
 use crate::sysreg::id;
+use crate::tlb::Tlb;
 
 /// Breakpoints, and watchpoints: ID_AA64DFR0_EL1.BRPs and WRPs plus one.
 const COUNT: usize = 2;
@@ -221,22 +224,31 @@ impl Debug {
             && (self.on, self.watching) == self.armed()
     }
 
-    /// Whether debug exceptions are enabled from an Exception level, with PSTATE.D as in `pstate`; they
-    /// go to EL1. Source: `AArch64.GenerateDebugExceptionsFrom`.
-    fn enabled_from(&self, el: u8, pstate: u64) -> bool {
-        let masked = el != 0 && (self.mdscr & mdscr::KDE == 0 || pstate & Pstate::D != 0);
-        !self.os_lock && !self.os_double_lock && !masked
+    /// Whether debug exceptions are enabled from an Exception level, with PSTATE.D as in `pstate`, if they go to
+    /// `target`. Source: `AArch64.GenerateDebugExceptionsFrom`.
+    fn enabled_from(&self, el: u8, target: u8, pstate: u64) -> bool {
+        let enabled = match el.cmp(&target) {
+            Ordering::Less => true,
+            Ordering::Equal => self.mdscr & mdscr::KDE != 0 && pstate & Pstate::D == 0,
+            Ordering::Greater => false,
+        };
+        !self.os_lock && !self.os_double_lock && enabled
     }
 }
 
 impl Cpu {
+    /// Of two classes of a debug exception, that of one from a lower Exception level or that of one from the same.
+    fn debug_class(&self, lower: ExceptionClass, same: ExceptionClass) -> ExceptionClass {
+        if self.exception_level() < self.debug_target() { lower } else { same }
+    }
+
     /// MSR of a debug register. `None`: UNDEFINED.
     pub(crate) fn write_debug_register(&mut self, register: u16, value: u64) -> Option<()> {
         let watched = self.debug.watching;
         self.debug.write(register, value)?;
         if watched || self.debug.watching {
             // No page that is watched may be in the TLB.
-            self.tlb.clear();
+            self.tlbs().for_each(Tlb::clear);
         }
         self.call_attention();
         Some(())
@@ -244,7 +256,7 @@ impl Cpu {
 
     /// Whether debug exceptions are enabled now.
     fn debug_exceptions_enabled(&self) -> bool {
-        self.debug.enabled_from(self.state.el, self.state.rest)
+        self.debug.enabled_from(self.exception_level(), self.debug_target(), self.state.rest)
     }
 
     /// Whether software step is active. Source: DDI 0487, D2.12.
@@ -258,7 +270,7 @@ impl Cpu {
         self.debug.stepped = None;
         let begins = self.debug.mdscr & mdscr::SS != 0
             && !self.debug_exceptions_enabled()
-            && self.debug.enabled_from(el, spsr);
+            && self.debug.enabled_from(el, self.debug_target(), spsr);
         if begins { spsr & Pstate::SS } else { 0 }
     }
 }

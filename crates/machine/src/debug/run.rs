@@ -51,10 +51,10 @@ impl Runner<'_> {
         if self.fetch().is_none() {
             return self.take_trap(left, None);
         }
-        let (el, contextidr) = (self.cpu.state.el, self.cpu.sys.contextidr);
+        let (el, contextidr) = (self.cpu.exception_level(), self.cpu.sys.contextidr);
         if may_break && self.cpu.debug.breakpoint_matches(pc, el, contextidr) {
-            let class =
-                if el == 0 { ExceptionClass::BREAKPOINT_LOWER } else { ExceptionClass::BREAKPOINT_SAME };
+            let (lower, same) = (ExceptionClass::BREAKPOINT_LOWER, ExceptionClass::BREAKPOINT_SAME);
+            let class = self.cpu.debug_class(lower, same);
             self.enter(class, DEBUG_EXCEPTION, None);
             self.step(left, 1);
             return Ok(None);
@@ -85,8 +85,7 @@ impl Runner<'_> {
 
     /// Source: `AArch64.SoftwareStepException`.
     fn take_step_exception(&mut self, left: &mut u64) {
-        let class =
-            if self.cpu.state.el == 0 { ExceptionClass::STEP_LOWER } else { ExceptionClass::STEP_SAME };
+        let class = self.cpu.debug_class(ExceptionClass::STEP_LOWER, ExceptionClass::STEP_SAME);
         let syndrome = match self.cpu.debug.stepped {
             None => 0,
             Some(false) => step::ISV,

@@ -64,10 +64,11 @@ fn register(word: u32) -> Option<Insn> {
 }
 
 fn exception(word: u32) -> Option<Insn> {
-    // SMC without EL3 and HLT without halting debug are UNDEFINED, as is DCPSn.
+    // HLT without halting debug is UNDEFINED, as is DCPSn.
     let op = match (bits(word, 23, 21), bits(word, 4, 0)) {
         (0, 0b00001) => Op::Svc,
         (0, 0b00010) => Op::Hvc,
+        (0, 0b00011) => Op::Smc,
         (1, 0) => Op::Brk,
         _ => return None,
     };

@@ -171,6 +171,7 @@ pub(crate) enum Op {
     // Exceptions. `imm` is the 16-bit immediate.
     Svc,
     Hvc,
+    Smc,
     Brk,
 
     // System.

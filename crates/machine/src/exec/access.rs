@@ -10,7 +10,7 @@ use crate::decode::{Insn, Kind};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE, page_flags};
 use crate::tlb::{Fill, View};
 use crate::trap::{HostAbort, Intent, Trap};
-use crate::walk::{self, Access};
+use crate::walk::{self, Access, WalkStage};
 
 /// SCTLR_EL1.A: every unaligned access faults.
 const SCTLR_A: u64 = 1 << 1;
@@ -171,9 +171,11 @@ impl Cpu {
         self.call_attention();
     }
 
-    /// EL0's rights for unprivileged accesses, unless PSTATE.UAO.
+    /// EL0's rights for unprivileged accesses, unless PSTATE.UAO, or EL0 is not of this regime. Source:
+    /// `AArch64.IsUnprivAccessPriv`.
     pub(super) fn unprivileged_view(&self) -> View {
-        if self.state.rest & seawall_arm::Pstate::UAO == 0 { View::El0 } else { self.view }
+        let is_unprivileged = self.state.rest & seawall_arm::Pstate::UAO == 0 && self.has_el0();
+        if is_unprivileged { View::El0 } else { self.view }
     }
 }
 
@@ -380,7 +382,7 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     }
     cpu.check_watchpoints(va, len, intent, access.privileged)?;
     let pa = translation.pa;
-    let abort = HostAbort { intent, va, pa, walk_level: None, size };
+    let abort = HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size };
     let Some(offset) = memory.offset(pa) else {
         if cpu.serves_all {
             return Some(At::Bus(pa));

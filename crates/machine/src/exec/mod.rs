@@ -594,12 +594,22 @@ pub(crate) fn run_page(
                     if cpu.state.el == 0 { Trap::Undefined(0xd400_0002) } else { Trap::Hvc(insn.imm as u16) };
                 leave!(Leave::Trap);
             }
+            // Without EL2 there is no EL3 either, nor firmware in its place.
+            Op::Smc => {
+                cpu.trap = if cpu.state.el == 0 || cpu.el2.is_none() {
+                    Trap::Undefined(0xd400_0003 | (insn.imm as u32 & 0xffff) << 5)
+                } else {
+                    Trap::Smc(insn.imm as u16)
+                };
+                leave!(Leave::Trap);
+            }
             Op::Brk => {
                 cpu.raise(ExceptionClass::BRK64, insn.imm as u32 & 0xffff, None);
                 leave!(Leave::Trap);
             }
             Op::Wfi => {
                 give!(cpu.check_wfi());
+                give!(cpu.el2_lets_wait(false));
                 cpu.trap = Trap::Wfi;
                 leave!(Leave::Trap);
             }

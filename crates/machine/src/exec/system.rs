@@ -4,12 +4,13 @@
 use seawall_arm::{ExceptionClass, FaultStatus, Pstate};
 
 use super::access::zero_on_bus;
-use crate::cpu::{Cpu, Invalidation};
+use crate::cpu::{Cpu, Invalidation, Maintenance};
+use crate::el2;
 use crate::memory::{LINE_SIZE, Memory};
 use crate::sysreg::{id, sctlr};
 use crate::tlb::View;
 use crate::trap::{HostAbort, Intent, Trap};
-use crate::walk::{self, Access, AccessKind, FaultKind};
+use crate::walk::{self, Access, AccessKind, WalkStage};
 
 const IC_IALLUIS: u16 = id(1, 0, 7, 1, 0);
 const IC_IALLU: u16 = id(1, 0, 7, 5, 0);
@@ -23,20 +24,12 @@ const DC_CVAC: u16 = id(1, 3, 7, 10, 1);
 const DC_CVAU: u16 = id(1, 3, 7, 11, 1);
 const DC_CVAP: u16 = id(1, 3, 7, 12, 1);
 const DC_CIVAC: u16 = id(1, 3, 7, 14, 1);
-const AT_S1E1R: u16 = id(1, 0, 7, 8, 0);
-const AT_S1E1W: u16 = id(1, 0, 7, 8, 1);
-const AT_S1E0R: u16 = id(1, 0, 7, 8, 2);
-const AT_S1E0W: u16 = id(1, 0, 7, 8, 3);
-const AT_S1E1RP: u16 = id(1, 0, 7, 9, 0);
-const AT_S1E1WP: u16 = id(1, 0, 7, 9, 1);
-
-/// PAR_EL1 bit 11, RES1 in either format.
-const PAR_RES1: u64 = 1 << 11;
 
 /// SYS. `None`: it traps.
 #[inline(never)]
 pub(super) fn system_instruction(cpu: &mut Cpu, memory: &mut Memory, id: u16, rt: u8) -> Option<()> {
     el0_may(cpu, id, rt)?;
+    cpu.el2_lets_instruction(id, rt)?;
     let value = cpu.slot(rt);
     match id {
         DC_ZVA => return zero_line(cpu, memory, value),
@@ -49,11 +42,11 @@ pub(super) fn system_instruction(cpu: &mut Cpu, memory: &mut Memory, id: u16, rt
             cpu.drop_code = true;
             cpu.call_attention();
         }
-        AT_S1E1R | AT_S1E1W | AT_S1E0R | AT_S1E0W | AT_S1E1RP | AT_S1E1WP => {
-            return translate_address(cpu, memory, id, value);
-        }
         _ => {
-            if !invalidate_tlb(cpu, id, value) {
+            let is_done = el2::translate_address(cpu, memory, id, value)?
+                || invalidate_tlb(cpu, id, value)
+                || cpu.invalidate_tlb_of_el2(id, value);
+            if !is_done {
                 cpu.raise_system_undefined(id, rt, false);
                 return None;
             }
@@ -97,9 +90,10 @@ fn invalidate_tlb(cpu: &mut Cpu, instruction: u16, value: u64) -> bool {
         1 | 3 | 5 | 7 => Invalidation::Address(value << 12),
         _ => return false,
     };
-    cpu.invalidate(invalidation);
-    if instruction & !7 == INNER_SHAREABLE {
-        cpu.broadcast.push(invalidation);
+    let maintenance = Maintenance { of: cpu.maintained(), what: invalidation };
+    cpu.invalidate(maintenance);
+    if instruction & !7 == INNER_SHAREABLE || cpu.broadcasts_all() {
+        cpu.broadcast.push(maintenance);
     }
     cpu.call_attention();
     true
@@ -138,39 +132,13 @@ fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
             return zero_on_bus(cpu, pa & !(LINE_SIZE - 1), va & !(LINE_SIZE - 1));
         }
         let intent = Intent::STORE;
-        cpu.trap = Trap::Hole(HostAbort { intent, va, pa, walk_level: None, size: 64 });
+        cpu.trap =
+            Trap::Hole(HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size: 64 });
         return None;
     }
     if memory.has_stale_code() {
         cpu.call_attention();
     }
-    Some(())
-}
-
-/// AT: the result goes to PAR_EL1. An external abort on the walk is one, and not in PAR_EL1.
-/// Source: `AArch64.AT`, `AArch64.EncodePAR`.
-fn translate_address(cpu: &mut Cpu, memory: &mut Memory, id: u16, va: u64) -> Option<()> {
-    let write = matches!(id, AT_S1E1W | AT_S1E0W | AT_S1E1WP);
-    let access = Access {
-        kind: if write { AccessKind::AddressTranslationWrite } else { AccessKind::AddressTranslationRead },
-        privileged: !matches!(id, AT_S1E0R | AT_S1E0W),
-        pan: matches!(id, AT_S1E1RP | AT_S1E1WP) && cpu.state.rest & Pstate::PAN != 0,
-    };
-    cpu.sys.par = match walk::translate(memory, &cpu.regime(), va, access) {
-        Ok(translation) => {
-            let attributes = translation.attributes;
-            PAR_RES1
-                | u64::from(attributes.mair) << 56
-                | translation.pa & 0x000f_ffff_ffff_f000
-                | u64::from(attributes.shareability) << 7
-        }
-        Err(fault) if fault.kind == FaultKind::Stage1 => PAR_RES1 | u64::from(fault.status.bits()) << 1 | 1,
-        Err(fault) => {
-            // Reported like a fault of cache maintenance: CM and WnR set.
-            cpu.raise_fault(&fault, va, Intent::MAINTENANCE, 0);
-            return None;
-        }
-    };
     Some(())
 }
 
@@ -225,14 +193,13 @@ impl Cpu {
         let (spsr, target) = (self.sys.spsr, self.sys.elr);
         self.monitor = None;
         self.event = true;
-        let is_legal = matches!(spsr & 0x1f, 0b00000 | 0b00100 | 0b00101);
-        if is_legal {
-            let step = self.step_after_return((spsr >> 2 & 1) as u8, spsr);
+        if self.is_legal_return(spsr) {
+            let step = self.step_after_return((spsr >> 2 & 3) as u8, spsr);
             self.set_pstate(spsr & !Pstate::SS | step);
         } else {
             // Only the flags, PAN and DAIF are taken over, and IL is set.
             let kept = !(Pstate::NZCV | Pstate::PAN | Pstate::DAIF | Pstate::SS);
-            let step = self.step_after_return(self.state.el, spsr);
+            let step = self.step_after_return(self.exception_level(), spsr);
             self.set_pstate(self.pstate() & kept | spsr & !kept & !Pstate::SS | step | Pstate::IL);
         }
         self.pc = self.branch_address(target);
@@ -257,6 +224,7 @@ impl Cpu {
         if self.state.el == 0 && self.sys.sctlr & sctlr::NTWE == 0 {
             self.raise(ExceptionClass::WFX, 0x1e0_0001, None);
         } else {
+            self.el2_lets_wait(true)?;
             self.trap = Trap::Wfe;
         }
         None
@@ -265,6 +233,9 @@ impl Cpu {
     /// ESB: a pending virtual SError that is masked is put off into DISR_EL1. Without FEAT_RAS a NOP.
     /// Source: `AArch64.vESBOperation`.
     pub(super) fn error_synchronization_barrier(&mut self) {
+        if self.el2.is_some() && self.defer_virtual_serror() {
+            return;
+        }
         if !self.ras || !self.serror.pending || self.state.rest & Pstate::A == 0 {
             return;
         }

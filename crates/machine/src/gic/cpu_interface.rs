@@ -64,13 +64,18 @@ impl CpuInterface {
     }
 
     /// The bits of a priority that preemption looks at.
-    fn group_priority(&self, group: u8, priority: u8) -> u8 {
+    pub(super) fn group_priority(&self, group: u8, priority: u8) -> u8 {
         let point = if group == 0 || self.control & CBPR != 0 {
             self.binary_point[0]
         } else {
             self.binary_point[1].saturating_sub(1)
         };
         priority & (0xff_u32 << (point + 1)) as u8
+    }
+
+    /// ICC_BPR0_EL1 or ICC_BPR1_EL1, the latter as it is without CBPR.
+    pub(super) fn own_binary_point(&self, group: usize) -> u64 {
+        self.binary_point[group & 1].into()
     }
 
     /// The priority of what is being handled.

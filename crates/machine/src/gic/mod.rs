@@ -11,6 +11,7 @@ mod bank;
 mod cpu_interface;
 mod distributor;
 mod redistributor;
+pub(crate) mod virtual_interface;
 
 use std::ops::Range;
 
@@ -56,11 +57,53 @@ struct Candidate {
     group: u8,
 }
 
-/// What a CPU sees of the controller.
+/// The interrupts that are signalled to a CPU: those of the controller, and the virtual ones of its own EL2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) struct Signals {
-    pub(crate) irq: bool,
-    pub(crate) fiq: bool,
+pub(crate) struct Signals(u8);
+
+impl Signals {
+    pub(crate) const NONE: Signals = Signals(0);
+    pub(crate) const IRQ: Signals = Signals(1 << 0);
+    pub(crate) const FIQ: Signals = Signals(1 << 1);
+    pub(crate) const VIRTUAL_IRQ: Signals = Signals(1 << 2);
+    pub(crate) const VIRTUAL_FIQ: Signals = Signals(1 << 3);
+    pub(crate) const VIRTUAL_SERROR: Signals = Signals(1 << 4);
+    const PHYSICAL: u8 = Self::IRQ.0 | Self::FIQ.0;
+
+    /// Whether there is any.
+    #[inline]
+    pub(crate) fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Whether this one is there.
+    pub(crate) fn has(self, one: Signals) -> bool {
+        self.0 & one.0 != 0
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub(crate) fn and(self, more: Signals) -> Self {
+        Self(self.0 | more.0)
+    }
+
+    /// This one, if the condition holds.
+    #[must_use]
+    pub(crate) fn when(self, condition: bool) -> Self {
+        if condition { self } else { Self::NONE }
+    }
+
+    /// With these of the controller.
+    #[must_use]
+    pub(crate) fn with_physical(self, physical: Signals) -> Self {
+        Self(self.0 & !Self::PHYSICAL | physical.0)
+    }
+
+    /// With these of the CPU's EL2.
+    #[must_use]
+    pub(crate) fn with_virtual(self, of_el2: Signals) -> Self {
+        Self(self.0 & Self::PHYSICAL | of_el2.0)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -227,7 +270,7 @@ impl Gic {
     /// What a CPU is signalled.
     pub(crate) fn signals(&self, cpu: usize) -> Signals {
         let group = self.signalled(cpu).map(|best| best.group);
-        Signals { irq: group == Some(1), fiq: group == Some(0) }
+        Signals::IRQ.when(group == Some(1)).and(Signals::FIQ.when(group == Some(0)))
     }
 
     fn bank_mut(&mut self, cpu: usize, intid: u32) -> Option<&mut bank::Bank> {
@@ -297,7 +340,7 @@ impl Gic {
         }
     }
 
-    fn deactivate_any(&mut self, cpu: usize, intid: u32) {
+    pub(crate) fn deactivate_any(&mut self, cpu: usize, intid: u32) {
         if let Some(bank) = self.bank_mut(cpu, intid) {
             bank.deactivate(intid % 32);
         }

@@ -47,9 +47,9 @@ fn pend(gic: &mut Gic, intid: u64) {
     write(gic, 0, ICC_SGI1R_EL1, intid << 24 | 1);
 }
 
-const NONE: Signals = Signals { irq: false, fiq: false };
-const IRQ: Signals = Signals { irq: true, fiq: false };
-const FIQ: Signals = Signals { irq: false, fiq: true };
+const NONE: Signals = Signals::NONE;
+const IRQ: Signals = Signals::IRQ;
+const FIQ: Signals = Signals::FIQ;
 
 /// 12.9.38, 12.11.34: GICD_TYPER, GICR_TYPER, and the identification registers.
 #[test]

@@ -29,6 +29,7 @@ use seawall_events::{Abi, Layout};
 
 use super::state::CpuState;
 use super::{Inner, Snapshot, State};
+use crate::el2;
 use crate::gic;
 use crate::memory::{Memory, MemoryError, PAGE_SIZE};
 use crate::pages::Contents;
@@ -38,7 +39,7 @@ use crate::vm::{Config, NoSyndrome, RAM_BASE, StorePolicy};
 /// The first bytes of a snapshot. As with PNG's, a transfer that changes line ends or clears bit 7 shows.
 const MAGIC: [u8; 8] = *b"\x89SWSN\r\n\x1a";
 /// The version of the format of snapshot files, which changes with the machine's state.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// Pages in a section.
 const PAGES_PER_SECTION: usize = 64;
 /// As many bytes at most does a section's payload have: the poison of 16 TiB fits.
@@ -57,7 +58,7 @@ const MAX_POISON: u64 = 20;
 const MISPLACED: (&str, u64) = ("a section that is not where it belongs", 1 << 20);
 
 // Nothing that is packed takes twice the bytes that it has in memory; the rest is the interrupt controller's.
-const _: () = assert!(2 * size_of::<CpuState>() as u64 <= MAX_CPU / 2);
+const _: () = assert!(2 * (size_of::<CpuState>() + size_of::<el2::Saved>()) as u64 <= MAX_CPU / 2);
 
 /// How much is taken of a snapshot's file, which anybody may have made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,11 +158,12 @@ pub(super) struct SavedConfig {
     no_syndrome: u8,
     stores_abort: bool,
     error_state: u8,
+    el2: bool,
 }
 
 impl SavedConfig {
     pub(super) fn of(config: &Config) -> Self {
-        let &Config { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, store_policy, error_state } =
+        let &Config { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, store_policy, error_state, el2 } =
             config;
         Self {
             cpus: cpus as u32,
@@ -180,11 +182,13 @@ impl SavedConfig {
             },
             stores_abort: store_policy == StorePolicy::Abort,
             error_state: error_state.bits(),
+            el2,
         }
     }
 
     fn config(&self) -> Result<Config, SnapshotError> {
-        let &Self { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, stores_abort, error_state } = self;
+        let &Self { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, stores_abort, error_state, el2 } =
+            self;
         if !(1..=gic::MAX_CPUS).contains(&(cpus as usize)) {
             return Err(Impossible("its number of CPUs"));
         }
@@ -210,6 +214,7 @@ impl SavedConfig {
             },
             store_policy: if stores_abort { StorePolicy::Abort } else { StorePolicy::Defer },
             error_state: ErrorState::from_bits(error_state),
+            el2,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::pages::{hash_page, page_of};
-use crate::snapshot::state::Visible;
+use crate::snapshot::state::{State, Visible};
 use crate::vm::Vm;
 
 /// What is hashed, and how: part of each hash, so that hashes of different definitions never are equal.
@@ -15,7 +15,7 @@ const DOMAIN: &str = "seawall-machine state 1";
 /// In it, in this order: the version of this definition; of each CPU all registers, PSTATE, system registers,
 /// timers, pending SError, exclusive monitor, event register, what it waits for, an MMIO access that waits, and its
 /// steps; the GIC; whose turn it is and for how long; time; poison; and of each page of RAM that is not all zero its
-/// number and the BLAKE3 of its bytes. Not in it are TLBs and decoded instructions, which no guest sees, and what is
+/// number and the BLAKE3 of its bytes. A machine with EL2 has what EL2 has of each CPU behind time and poison. Not in it are TLBs and decoded instructions, which no guest sees, and what is
 /// the host's: budgets, the log of UNDEFINED instructions. `Config` is in it only so far as the guest sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StateHash([u8; 32]);
@@ -60,6 +60,9 @@ impl Vm {
         let state = state.unwrap_or_default();
         hasher.update(&(state.len() as u64).to_le_bytes());
         hasher.update(&state);
+        if self.config.el2 {
+            hasher.update(&postcard::to_stdvec(&State::el2_of(self)).unwrap_or_default());
+        }
         hasher.update(&[u8::from(self.config.ras)]);
         hasher.update(&self.memory.size().to_le_bytes());
 

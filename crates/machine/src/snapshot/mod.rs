@@ -23,6 +23,7 @@ use state::State;
 
 use crate::memory::{Memory, MemoryError};
 use crate::pages::Contents;
+use crate::tlb::Tlb;
 use crate::vm::{Config, Error, RAM_BASE, Vm};
 
 /// A whole [`Vm`] at one moment. A clone is the same snapshot and costs nothing.
@@ -119,7 +120,7 @@ impl Vm {
         for index in 0..self.cpus.len() {
             if let Ok(mut runner) = self.runner(index) {
                 runner.attend();
-                runner.cpu.tlb.clear();
+                runner.cpu.tlbs().for_each(Tlb::clear);
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::bus::{self, BusAccess, Replay};
 use crate::cpu::{Cpu, Monitor, PendingMmio, Wait};
 use crate::debug::Debug;
 use crate::decode::{Kind, insn};
+use crate::el2;
 use crate::gic::Gic;
 use crate::pmu::Pmu;
 use crate::poison::Poison;
@@ -35,6 +36,8 @@ pub(super) struct Visible {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) visible: Visible,
+    /// Of each CPU what EL2 has, if they have it: visible as well.
+    pub(super) el2: Vec<el2::Saved>,
     undefined: UndefinedLog,
     budget: Option<u64>,
     cpu_budgets: Vec<Option<u64>>,
@@ -118,6 +121,8 @@ impl CpuState {
             v,
             fp,
             sys,
+            // See State.
+            el2: _,
             pmu,
             debug,
             monitor,
@@ -216,12 +221,17 @@ impl CpuState {
         cpu.host_touched_memory = false;
     }
 
-    fn check(&self, index: usize) -> Result<(), &'static str> {
-        let mode = matches!(self.pstate & Pstate::M, 0b00000 | 0b00100 | 0b00101);
+    fn check(&self, index: usize, el2: Option<&el2::Saved>) -> Result<(), &'static str> {
+        let mode = match self.pstate & Pstate::M {
+            0b00000 | 0b00100 | 0b00101 => true,
+            0b01000 | 0b01001 => el2.is_some(),
+            _ => false,
+        };
         for (is_sound, what) in [
             (mode, "a CPU's PSTATE has a mode that this CPU does not have"),
             (self.sys.is_sound() && self.sys.mpidr == mpidr(index), "a CPU's system registers"),
-            (self.pmu.is_sound((self.pstate >> 2 & 1) as u8), "a CPU's performance monitor"),
+            (el2.is_none_or(|el2| el2.is_sound(self.pstate)), "a CPU's EL2"),
+            (self.pmu.is_sound((self.pstate >> 2 & 3) as u8), "a CPU's performance monitor"),
             (self.debug.is_sound(), "a CPU's debug registers"),
             (self.steps < MOST_STEPS, "a CPU's steps"),
             (self.landing.1 < 4, "a CPU's BTYPE"),
@@ -272,10 +282,16 @@ impl State {
         } = vm;
         Self {
             visible: Visible::of(vm),
+            el2: Self::el2_of(vm),
             undefined: *undefined,
             budget: *budget,
             cpu_budgets: cpus.iter().map(|cpu| cpu.budget).collect(),
         }
+    }
+
+    /// What EL2 has, of each CPU that has it.
+    pub(super) fn el2_of(vm: &Vm) -> Vec<el2::Saved> {
+        vm.cpus.iter().filter_map(|cpu| cpu.el2.as_ref()).map(|el2| el2.save()).collect()
     }
 
     /// The machine becomes this, but for RAM. It must have been created with the same [`Config`].
@@ -291,9 +307,16 @@ impl State {
             vm.icache.drop_poisoned(&vm.memory);
         }
         let saved = cpus.iter().zip(&self.cpu_budgets);
+        let mut of_el2 = self.el2.iter();
         for (index, (cpu, (saved, budget))) in vm.cpus.iter_mut().zip(saved).enumerate() {
+            // First: it says whose the registers in place are.
+            if let (Some(el2), Some(saved)) = (&mut cpu.el2, of_el2.next()) {
+                el2.restore(saved);
+            }
             saved.apply(cpu, *now);
-            cpu.signals = vm.gic.signals(index);
+            cpu.set_signals(vm.gic.signals(index));
+            cpu.refresh_virtual_signals();
+            cpu.attention = false;
             cpu.budget = *budget;
         }
     }
@@ -307,6 +330,7 @@ impl State {
         let pages = config.memory_size / crate::memory::PAGE_SIZE;
         for (is_sound, what) in [
             (cpus.len() == config.cpus, "the number of CPUs"),
+            (self.el2.len() == if config.el2 { config.cpus } else { 0 }, "the number of CPUs with EL2"),
             (self.cpu_budgets.len() == config.cpus, "the number of CPUs' budgets"),
             (gic.is_sound(config.cpus), "the interrupt controller"),
             (turn.is_sound(config.cpus), "whose turn it is"),
@@ -322,6 +346,6 @@ impl State {
         if total.is_none_or(|total| total >= MOST_STEPS) {
             return Err("the CPUs' steps");
         }
-        cpus.iter().enumerate().try_for_each(|(index, cpu)| cpu.check(index))
+        cpus.iter().enumerate().try_for_each(|(index, cpu)| cpu.check(index, self.el2.get(index)))
     }
 }

@@ -1,5 +1,5 @@
 use seawall_arm::Reg;
-use seawall_inject::{Inject as _, Vcpu as _};
+use seawall_inject::Inject as _;
 
 use super::*;
 use crate::vm::{Config, RAM_BASE};

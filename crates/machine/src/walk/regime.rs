@@ -3,9 +3,9 @@
 
 use seawall_arm::FaultStatus;
 
-use super::MemoryAttributes;
+use super::{MemoryAttributes, Stage2};
 
-/// The system registers of the EL1&0 regime. Cheap to build for each walk.
+/// The system registers of a regime. Cheap to build for each walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Regime {
     /// SCTLR_EL1: M, I and WXN are used.
@@ -20,6 +20,8 @@ pub struct Regime {
     pub mair: u64,
     /// Bits of physical address of the CPU (ID_AA64MMFR0_EL1.PARange), 32 to 48.
     pub pa_bits: u32,
+    /// What is below stage 1, if anything is.
+    pub stage2: Option<Stage2>,
 }
 
 /// A translation granule: the size of pages and of full tables.
@@ -97,9 +99,14 @@ impl TableRange {
 }
 
 impl Regime {
-    /// SCTLR_EL1.M.
+    /// SCTLR_EL1.M, which HCR_EL2.DC overrules.
     pub fn mmu_on(&self) -> bool {
-        self.sctlr & 1 != 0
+        self.sctlr & 1 != 0 && !self.default_cacheable()
+    }
+
+    /// HCR_EL2.DC.
+    pub(super) fn default_cacheable(&self) -> bool {
+        self.stage2.is_some_and(|stage2| stage2.default_cacheable)
     }
 
     /// TCR_EL1.TBI0 or TBI1, by bit 55: address bits `[63:56]` are a tag.
@@ -166,7 +173,7 @@ impl Regime {
         Ok(TableRange {
             granule,
             input_bits,
-            output_bits: output_bits(self.tcr).min(self.pa_bits),
+            output_bits: output_bits_of(self.tcr >> 32 & 7).min(self.pa_bits),
             hierarchical_permissions: self.tcr >> (41 + upper) & 1 == 0,
             ttbr: if upper == 0 { self.ttbr0 } else { self.ttbr1 },
         })
@@ -188,9 +195,9 @@ fn granule(tcr: u64, upper: u32) -> Granule {
     }
 }
 
-/// TCR_EL1.IPS, in bits; the reserved encodings are taken as 48.
-fn output_bits(tcr: u64) -> u32 {
-    match tcr >> 32 & 7 {
+/// TCR_EL1.IPS or VTCR_EL2.PS, in bits; the reserved encodings are taken as 48.
+pub(super) fn output_bits_of(size: u64) -> u32 {
+    match size {
         0 => 32,
         1 => 36,
         2 => 40,

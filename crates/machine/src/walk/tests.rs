@@ -4,6 +4,7 @@
 mod faults;
 mod permissions;
 mod properties;
+mod stage2;
 mod updates;
 
 use super::*;
@@ -34,7 +35,15 @@ fn tables(descriptors: &[(u64, u64)]) -> Memory {
 
 /// MMU on, both TTBRs at 0x4000_0000, MAIR: 0 = Device-nGnRnE, 1 = Normal write-back, 2 = non-cacheable.
 fn regime(tcr: u64) -> Regime {
-    Regime { sctlr: 1, tcr, ttbr0: 0x4000_0000, ttbr1: 0x4000_0000, mair: 0x44_ff_00, pa_bits: 48 }
+    Regime {
+        sctlr: 1,
+        tcr,
+        ttbr0: 0x4000_0000,
+        ttbr1: 0x4000_0000,
+        mair: 0x44_ff_00,
+        pa_bits: 48,
+        stage2: None,
+    }
 }
 
 /// TTBR0 alone, 4 KiB granule, IPS 48 bits, with this T0SZ.

@@ -119,6 +119,8 @@ impl Board {
             containment,
             virtio: _,
             acpi,
+            // The machine says so.
+            el2: _,
             ledger,
             is_repeating: _,
         } = self;

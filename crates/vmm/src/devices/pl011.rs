@@ -126,6 +126,11 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
         Self { line, output, registers: Registers::after_reset() }
     }
 
+    /// As after reset.
+    pub(crate) fn reset(&mut self) {
+        self.registers = Registers::after_reset();
+    }
+
     /// Gives the guest what somebody typed: how many bytes there was room for.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
         let room = self.depth().saturating_sub(self.registers.received.len());

@@ -39,7 +39,7 @@ fn read_back(blob: &[u8]) -> Vec<String> {
 static RAM: LazyLock<Ram> = LazyLock::new(|| Ram::new(0x4000_0000..0x5000_0000));
 
 fn platform() -> Platform<'static> {
-    Platform { memory: &RAM, cpus: 1, command_line: "", initrd: None, pmu: false }
+    Platform { memory: &RAM, cpus: 1, command_line: "", initrd: None, pmu: false, el2: false }
 }
 
 fn lines(platform: &Platform<'_>) -> Vec<String> {

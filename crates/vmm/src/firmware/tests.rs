@@ -10,7 +10,7 @@ fn firmware(cpus: u32) -> Firmware {
 }
 
 fn firmware_in(memory: &Ram, cpus: u32) -> Firmware {
-    let platform = Platform { memory, cpus, command_line: "", initrd: None, pmu: true };
+    let platform = Platform { memory, cpus, command_line: "", initrd: None, pmu: true, el2: false };
     Firmware::new(&platform).expect("it fits")
 }
 

@@ -155,7 +155,7 @@ fn a_table_in_a_hole_is_an_external_abort_at_its_level() {
             regime.ttbr0 = 0x9000_0000;
         }
         let fault = translate(&mut memory, &regime, VA, READ).expect_err("a hole");
-        let kind = FaultKind::External { descriptor_pa, cause: ExternalCause::Hole };
+        let kind = FaultKind::External { descriptor_pa, cause: ExternalCause::Hole, stage: WalkStage::First };
         assert_eq!(fault, Fault { status: FaultStatus::ExternalOnWalk { level: level as i8 }, kind });
     }
 }
@@ -176,7 +176,8 @@ fn a_descriptor_in_a_poisoned_line_is_an_external_abort_and_one_beside_it_is_not
         assert_eq!(translate(&mut memory, &regime(TCR_4K), VA, READ).expect("clean line").pa, 0x8000_0abc);
         memory.poison(line..line + 1).expect("in RAM");
         let fault = translate(&mut memory, &regime(TCR_4K), VA, READ).expect_err("poison");
-        let kind = FaultKind::External { descriptor_pa: *pa, cause: ExternalCause::Poison };
+        let kind =
+            FaultKind::External { descriptor_pa: *pa, cause: ExternalCause::Poison, stage: WalkStage::First };
         assert_eq!(fault, Fault { status: FaultStatus::ExternalOnWalk { level: level as i8 }, kind });
     }
 }

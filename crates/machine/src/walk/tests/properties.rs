@@ -58,7 +58,7 @@ proptest! {
             memory.poison(0x4000_0000 + line * 64..0x4000_0001 + line * 64).expect("in RAM");
         }
         let ttbr = 0x4000_0000 | ttbr & 0xffff_0000_0000_f000;
-        let regime = Regime { sctlr, tcr, ttbr0: ttbr, ttbr1: ttbr, mair: 0xff44_0804_00ff_bb00, pa_bits };
+        let regime = Regime { sctlr, tcr, ttbr0: ttbr, ttbr1: ttbr, mair: 0xff44_0804_00ff_bb00, pa_bits, stage2: None };
         for va in vas {
             let va = if sign { va | 0xffff_8000_0000_0000 } else { va & 0x0000_7fff_ffff_ffff };
             let before = memory.ram().to_vec();
@@ -77,7 +77,7 @@ proptest! {
                 }
                 Err(fault) => {
                     prop_assert_eq!(&before, memory.ram());
-                    if let FaultKind::External { descriptor_pa, cause } = fault.kind {
+                    if let FaultKind::External { descriptor_pa, cause, .. } = fault.kind {
                         let FaultStatus::ExternalOnWalk { level } = fault.status else {
                             return Err(TestCaseError::fail(format!("{fault:?}")));
                         };
