@@ -75,6 +75,7 @@ pub mod gic;
 mod icache;
 mod idregs;
 mod interrupt;
+mod jit;
 pub mod memory;
 mod pages;
 mod pmu;
@@ -93,6 +94,7 @@ mod vm;
 pub mod walk;
 
 pub use decode::is_allocated;
+pub use jit::Translation;
 pub use snapshot::{FORMAT_VERSION, Limits as SnapshotLimits, Snapshot, SnapshotError, StateHash};
 pub use vcpu::{FpSimdState, Stopped, Vcpu};
 pub use vm::{Config, Error, Kicker, NoSyndrome, RAM_BASE, StorePolicy, UndefinedLog, Vm};

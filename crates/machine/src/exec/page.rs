@@ -33,7 +33,7 @@ pub(super) fn next_page<'a>(cpu: &mut Cpu, icache: &'a ICache, done: u64) -> Opt
     if !entry.covers(pc, 1) || pc & 3 != 0 || cpu.debug.is_on() || done == 0 {
         return None;
     }
-    let code = Code { page: icache.page(entry.page)?, guarded: entry.strict != 0 };
+    let code = Code { page: icache.page(entry.page())?, guarded: entry.is_strict() };
     let btype = cpu.state.btype;
     if btype != 0 {
         let insn = code.page.get((pc >> 2) as usize & (INSNS_PER_PAGE - 1))?;

@@ -141,6 +141,7 @@ impl CpuState {
             ras: _,
             // Dropped, or done.
             replay: _,
+            jit: _,
             tlb: _,
             elapsed: _,
             attention: _,
