@@ -34,7 +34,13 @@ pub(crate) struct Contents {
 impl Contents {
     /// Zeros.
     pub(crate) fn zeroed(size: usize) -> Self {
-        Self { size, image: None, changed: BTreeMap::new(), hashes: OnceLock::new(), translations: Shared::default() }
+        Self {
+            size,
+            image: None,
+            changed: BTreeMap::new(),
+            hashes: OnceLock::new(),
+            translations: Shared::default(),
+        }
     }
 
     /// What an image holds.

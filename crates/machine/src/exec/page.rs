@@ -27,7 +27,7 @@ pub(crate) struct Code<'a> {
 /// The page that the CPU's PC is in, if nothing but the instructions there need be looked at: it is in the TLB, and a
 /// branch may land there. `done`: the instructions that completed since the interpreter was entered.
 #[inline]
-pub(super) fn next_page<'a>(cpu: &mut Cpu, icache: &'a ICache, done: u64) -> Option<Code<'a>> {
+pub(crate) fn next_page<'a>(cpu: &mut Cpu, icache: &'a ICache, done: u64) -> Option<Code<'a>> {
     let pc = cpu.pc;
     let entry = cpu.tlb.fetch[cpu.state.el as usize & 1].entry(pc);
     if !entry.covers(pc, 1) || pc & 3 != 0 || cpu.debug.is_on() || done == 0 {

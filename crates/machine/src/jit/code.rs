@@ -35,10 +35,14 @@ impl Arena {
     /// # Errors
     /// The host refuses the memory, or to execute it.
     pub(super) fn new(bytes: usize) -> io::Result<Self> {
-        let file: File = memfd_create("seawall-code", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into();
+        let file: File =
+            memfd_create("seawall-code", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into();
         file.set_len(bytes as u64)?;
         let map = map_to_write(&file, bytes)?;
-        fcntl_add_seals(&file, SealFlags::FUTURE_WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        fcntl_add_seals(
+            &file,
+            SealFlags::FUTURE_WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+        )?;
         let code = map_to_execute(&file, bytes)?;
         Ok(Self { free: Mutex::new(Free { map, used: 0 }), code })
     }
@@ -88,7 +92,10 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux");
         let of_code: Vec<&str> = maps.lines().filter(|line| line.contains("seawall-code")).collect();
         let rights = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
-        assert!(of_code.iter().all(|line| matches!(rights(line).as_deref(), Some("rw-s" | "r-xs"))), "{of_code:?}");
+        assert!(
+            of_code.iter().all(|line| matches!(rights(line).as_deref(), Some("rw-s" | "r-xs"))),
+            "{of_code:?}"
+        );
         assert!(of_code.len() >= 2, "{of_code:?}");
     }
 }

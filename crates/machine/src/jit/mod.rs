@@ -61,7 +61,7 @@ pub(crate) use shared::Shared;
 use shared::SharedPage;
 
 use crate::cpu::Cpu;
-use crate::exec::{Code, Leave, run_page};
+use crate::exec::{Code, Leave, next_page, run_page};
 use crate::icache::{ICache, INSNS_PER_PAGE, Page};
 use crate::memory::Memory;
 
@@ -87,6 +87,11 @@ pub enum Translation {
 }
 
 impl Translation {
+    /// This host has a translator, and lets the program execute what it makes.
+    pub fn is_available() -> bool {
+        host().is_some()
+    }
+
     /// What new machines have: `Hot`, unless the environment's SEAWALL_TRANSLATION is `off` or `first-use`, so that all
     /// tests can be run in each way.
     fn of_process() -> Self {
@@ -345,7 +350,12 @@ pub(crate) fn run(
             Some(Exit::Trap) => break Leave::Trap,
             Some(Exit::Attention) => break Leave::Resume,
             Some(Exit::Branch) => {
+                // It lands as the interpreter's branches do, even if no step is left.
                 cpu.pc = cpu.branch_address(cpu.pc);
+                cpu.steps = steps;
+                if next_page(cpu, icache, budget - left).is_none() {
+                    break Leave::Resume;
+                }
                 continue;
             }
             Some(Exit::Budget | Exit::Interpret) | None => {}

@@ -43,10 +43,7 @@ impl Data {
     }
 
     fn is_vector(self) -> bool {
-        matches!(
-            self,
-            Data::VectorLoad | Data::VectorStore | Data::VectorLoadPair | Data::VectorStorePair
-        )
+        matches!(self, Data::VectorLoad | Data::VectorStore | Data::VectorLoadPair | Data::VectorStorePair)
     }
 
     fn is_pair(self) -> bool {

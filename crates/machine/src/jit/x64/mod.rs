@@ -13,14 +13,16 @@
 //! Between two instructions the host's flags may have the same.
 
 mod asm;
-mod branch;
-mod memory;
-mod data;
 mod bits;
+mod branch;
+mod data;
+mod memory;
 
 use std::mem::offset_of;
 
-use self::asm::{Alu, Asm, Cc, Extend, Jump, Mem, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg};
+use self::asm::{
+    Alu, Asm, Cc, Extend, Jump, Mem, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg,
+};
 use super::block::{Block, is_left_to_the_interpreter, is_pure, sets_all_flags};
 use super::enter::{Context, Exit, at};
 use crate::decode::insn::SINK;
@@ -306,10 +308,9 @@ impl<'a> Translator<'a> {
     /// The subtraction before the loop's branch, if in all of the loop nobody else looks at the flags.
     fn deferrable(&self) -> Option<usize> {
         let [body @ .., compare, branch] = self.insns else { return None };
-        let is_compare = matches!(
-            compare.op,
-            Op::SubsImm64 | Op::SubsImm32 | Op::SubsImm64B | Op::SubsImm32B
-        ) && compare.rd != SINK;
+        let is_compare =
+            matches!(compare.op, Op::SubsImm64 | Op::SubsImm32 | Op::SubsImm64B | Op::SubsImm32B)
+                && compare.rd != SINK;
         let is_branch = branch.op == Op::BCond && x86_condition(branch.x).is_some();
         (is_compare && is_branch && body.iter().all(|insn| is_pure(insn.op))).then_some(body.len())
     }
@@ -339,9 +340,9 @@ impl<'a> Translator<'a> {
     /// The cold parts.
     fn finish(&mut self) {
         let at_head: Pool = match self.head {
-            Some(_) => self.pool.map(|held| {
-                held.map(|held| Held { dirty: self.written >> held.slot & 1 == 1, ..held })
-            }),
+            Some(_) => self
+                .pool
+                .map(|held| held.map(|held| Held { dirty: self.written >> held.slot & 1 == 1, ..held })),
             None => [None; POOL.len()],
         };
         for SideExit { jump, pool, done, target } in std::mem::take(&mut self.exits) {
