@@ -21,7 +21,9 @@
 //! The guest's code is decoded once, by lines of 64 bytes as poison is, into 16-byte instructions that are kept
 //! per physical page. The interpreter runs straight on in a page, with nothing to ask between two instructions but
 //! whether the stretch is over; a branch begins another, in a page that it finds in the TLB if it must. It leaves when
-//! an instruction traps or calls for attention. Loads and stores hit in a software TLB by one comparison. A page with poison is not in the TLB's arrays of
+//! an instruction traps or calls for attention. On x86-64 hosts with Linux what runs often is translated to the host's
+//! instructions ([`Translation`]), which makes no difference but in time.
+//! Loads and stores hit in a software TLB by one comparison. A page with poison is not in the TLB's arrays of
 //! loads and a page with decoded code not in those of stores, so clean memory pays for neither.
 //!
 //! # Invariants
