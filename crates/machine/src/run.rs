@@ -242,7 +242,7 @@ impl Runner<'_> {
             self.cpu.advance_step();
         }
         match leave {
-            Leave::Resume => Ok(None),
+            Leave::Resume | Leave::Returned => Ok(None),
             Leave::Pending => match self.fetch().and_then(|(slot, _)| self.decode_line(slot)) {
                 Some(()) => Ok(None),
                 None => self.take_trap(left, None),

@@ -248,7 +248,7 @@ fn guest(plan: &Plan, cpus: usize, translation: Translation) -> Guest {
 }
 
 /// Answer what a CPU asks of the host. Gives what it asked.
-fn answer(guest: &mut Guest, cpu: usize, result: Result<Exit, seawall_machine::Error>) -> String {
+fn answer(guest: &mut Guest, cpu: usize, result: &Result<Exit, seawall_machine::Error>) -> String {
     let said = format!("{cpu} {result:x?}");
     let mut vcpu = guest.vm.vcpu(cpu).expect("a CPU");
     match result {
@@ -271,14 +271,14 @@ fn go(guest: &mut Guest, budget: u64) -> String {
     let mut vcpu = guest.vm.vcpu(0).expect("CPU 0");
     vcpu.set_budget(Some(budget));
     let result = vcpu.run();
-    answer(guest, 0, result)
+    answer(guest, 0, &result)
 }
 
 /// Run all CPUs.
 fn go_all(guest: &mut Guest, budget: u64) -> String {
     guest.vm.set_budget(Some(budget));
     match guest.vm.run() {
-        Ok((cpu, exit)) => answer(guest, cpu, Ok(exit)),
+        Ok((cpu, exit)) => answer(guest, cpu, &Ok(exit)),
         Err(error) => error.to_string(),
     }
 }
@@ -385,6 +385,22 @@ fn a_branch_with_the_last_step_of_a_budget_has_landed() {
         || {
             let mut guest = Guest::new(&[NOP, 0xd61f_0020, NOP, LOOP]);
             guest.set(Reg::X(1), CODE + 12);
+            guest
+        },
+        6,
+    );
+}
+
+#[test]
+fn what_an_exception_return_unmasks_is_taken_before_the_next_instruction() {
+    // eret; nop; nop; b .: to the nops with SErrors unmasked.
+    lockstep(
+        || {
+            let mut guest = Guest::new(&[0xd69f_03e0, NOP, NOP, LOOP]);
+            guest.set(Reg::ElrEl1, CODE + 4);
+            guest.set(Reg::SpsrEl1, 0x2c5);
+            let serror = VcpuEvents { serror_pending: true, ..VcpuEvents::default() };
+            guest.vm.vcpu(0).expect("CPU 0").inject(&serror).expect("an SError waits");
             guest
         },
         6,

@@ -581,7 +581,7 @@ pub(crate) fn run_page(
                 if cpu.exception_return().is_none() {
                     leave!(Leave::Trap);
                 }
-                return (Leave::Resume, cpu.elapsed);
+                return (Leave::Returned, cpu.elapsed);
             }
 
             Op::Svc => {

@@ -10,6 +10,8 @@ use crate::icache::{ICache, INSNS_PER_PAGE, Page};
 pub(crate) enum Leave {
     /// The PC is in another page, the budget is used up, or the CPU called for attention.
     Resume,
+    /// An exception return: what it unmasked or enabled comes before the next instruction.
+    Returned,
     /// The instruction is not decoded yet.
     Pending,
     /// The instruction did not complete: see the CPU's trap.

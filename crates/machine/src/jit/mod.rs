@@ -204,8 +204,9 @@ impl Jit {
         match &page.translations {
             Translations::None => {}
             Translations::Own(entries) => {
-                let entries = entries.get(from..end).unwrap_or_default();
-                entries.iter().for_each(|entry| entry.store(host.unknown(), Ordering::Relaxed));
+                for entry in entries.get(from..end).unwrap_or_default() {
+                    entry.store(host.unknown(), Ordering::Relaxed);
+                }
             }
             Translations::Shared(_) => self.set(slot, Translations::None),
         }
@@ -319,7 +320,7 @@ impl Jit {
 fn here(cpu: &Cpu) -> Option<(u32, bool)> {
     let pc = cpu.pc;
     let entry = cpu.tlb.fetch[cpu.state.el as usize & 1].entry(pc);
-    let is_plain = entry.covers(pc, 1) && pc & 3 == 0 && cpu.state.btype == 0;
+    let is_plain = entry.covers(pc, 1) && pc.trailing_zeros() >= 2 && cpu.state.btype == 0;
     (is_plain && entry.page() != u32::MAX).then(|| (entry.page(), entry.is_strict()))
 }
 

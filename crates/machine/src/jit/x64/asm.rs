@@ -180,16 +180,13 @@ impl Asm {
             -128..128 => 1,
             _ => 2,
         };
-        match mem.index {
-            Some((index, scale)) => {
-                self.raw(&[mode << 6 | (reg & 7) << 3 | 4, scale << 6 | (index & 7) << 3 | mem.base & 7]);
-            }
-            None => {
-                self.bytes.push(mode << 6 | (reg & 7) << 3 | mem.base & 7);
-                if mem.base & 7 == RSP {
-                    self.bytes.push(0x24);
-                }
-            }
+        let reg_and_mode = mode << 6 | (reg & 7) << 3;
+        if let Some((index, scale)) = mem.index {
+            self.raw(&[reg_and_mode | 4, scale << 6 | (index & 7) << 3 | mem.base & 7]);
+        } else if mem.base & 7 == RSP {
+            self.raw(&[reg_and_mode | 4, 0x24]);
+        } else {
+            self.bytes.push(reg_and_mode | mem.base & 7);
         }
         match mode {
             1 => self.bytes.push(mem.disp as u8),

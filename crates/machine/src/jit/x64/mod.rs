@@ -92,7 +92,9 @@ pub(super) fn stubs() -> (Vec<u8>, Stubs) {
     const SAVED: [Reg; 6] = [RBX, RBP, 12, R13, R14, R15];
     let mut a = Asm::with_capacity(512);
     let enter = a.here() as u64;
-    SAVED.iter().for_each(|reg| a.push(*reg));
+    for reg in SAVED {
+        a.push(reg);
+    }
     // Calls are made with RSP aligned to 16 bytes: the return address, six registers, and this.
     a.alu_imm(Alu::Sub, true, RSP, 8);
     a.mov(true, RBX, RDI);
@@ -103,7 +105,9 @@ pub(super) fn stubs() -> (Vec<u8>, Stubs) {
     let leave = a.here() as u64;
     a.mov(true, RAX, LEFT);
     a.alu_imm(Alu::Add, true, RSP, 8);
-    SAVED.iter().rev().for_each(|reg| a.pop(*reg));
+    for reg in SAVED.into_iter().rev() {
+        a.pop(reg);
+    }
     a.ret();
     let unknown = a.here() as u64;
     a.load(Extend::U64, RCX, context!(page_va));
