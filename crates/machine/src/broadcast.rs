@@ -141,7 +141,7 @@ mod tests {
 
     fn fill(tlb: &mut Tlb, (page, is_high, shift, global, kind): (u64, bool, u32, bool, u8)) {
         let va = page << 12 | if is_high { 0xffff << 48 } else { 0 };
-        let fill = Fill { va, page: page as u32, strict: 0, shift, global };
+        let fill = Fill { va, page: page as u32, strict: false, shift, global };
         match kind {
             0 => tlb.fill_read(View::El1, fill),
             1 => tlb.fill_write(View::El0, fill),

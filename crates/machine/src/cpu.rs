@@ -12,6 +12,7 @@ use crate::decode::{Kind, insn};
 use crate::el2::{Banked, El2};
 use crate::float::Env;
 use crate::gic::Signals;
+use crate::jit;
 use crate::pmu::Pmu;
 use crate::sysreg::{CPACR_FPEN, SysRegs};
 use crate::tlb::{Tlb, View};
@@ -109,6 +110,8 @@ pub(crate) struct Maintenance {
 pub(crate) struct Cpu {
     /// Register slots: X0 to X30, zero, the current SP, the sink; the rest make the index a mask.
     pub(crate) regs: [u64; 64],
+    /// What translated code needs while it runs.
+    pub(crate) jit: jit::Context,
     /// Address of the instruction to execute next.
     pub(crate) pc: u64,
     pub(crate) state: State,
@@ -184,6 +187,7 @@ impl Cpu {
     pub(crate) fn new(mpidr: u64, config: &Config) -> Self {
         let mut cpu = Self {
             regs: [0; 64],
+            jit: jit::Context::default(),
             pc: 0,
             state: State { nzcv: 0, el: 1, sp_el1: true, btype: 0, rest: Pstate::DAIF },
             banked_sp: [0; 2],

@@ -4,6 +4,7 @@
 //! may be read along with it. Writes to a decoded line, and IC instructions, drop it.
 
 use crate::decode::{Insn, Op, decode};
+use crate::jit::Jit;
 use crate::memory::{LINE_SIZE, Memory, PAGE_SHIFT, PAGE_SIZE};
 
 /// Instructions in a page.
@@ -29,6 +30,8 @@ pub(crate) struct ICache {
     owner: Vec<u32>,
     /// The decoded page of each page of RAM, or `ABSENT`.
     by_ram_page: Vec<u32>,
+    /// Translations of decoded pages.
+    pub(crate) jit: Jit,
 }
 
 impl ICache {
@@ -39,6 +42,7 @@ impl ICache {
             lines: Vec::new(),
             owner: Vec::new(),
             by_ram_page: vec![ABSENT; (ram_size / PAGE_SIZE) as usize],
+            jit: Jit::new(),
         }
     }
 
@@ -64,6 +68,7 @@ impl ICache {
         self.pages.push(Box::new([Insn::PENDING; INSNS_PER_PAGE]));
         self.lines.push(0);
         self.owner.push(ram_page as u32);
+        self.jit.add_page(slot as usize);
         if let Some(entry) = self.by_ram_page.get_mut(ram_page) {
             *entry = slot;
         }
@@ -97,6 +102,7 @@ impl ICache {
             return None;
         }
         memory.set_has_code(start);
+        self.jit.attach(memory, slot, ram_page);
         Some(ram_page)
     }
 
@@ -117,6 +123,8 @@ impl ICache {
         let (Some(lines), Some(page)) = (self.lines.get_mut(slot), self.pages.get_mut(slot)) else {
             return;
         };
+        // A snapshot's translations are of lines, too, that are not decoded here.
+        self.jit.drop_range(slot, line * INSNS_PER_LINE, INSNS_PER_LINE);
         if *lines >> line & 1 == 0 {
             return;
         }
@@ -136,6 +144,14 @@ impl ICache {
         if let (Some(lines), Some(page)) = (self.lines.get_mut(slot), self.pages.get_mut(slot)) {
             *lines = 0;
             page.fill(Insn::PENDING);
+        }
+        self.jit.drop_page(slot);
+    }
+
+    /// Translate what begins at an instruction of page `slot`.
+    pub(crate) fn translate(&mut self, slot: u32, index: usize) {
+        if let Some(page) = self.pages.get(slot as usize) {
+            self.jit.translate(page, slot, index);
         }
     }
 
@@ -162,6 +178,7 @@ impl ICache {
                 *entry = ABSENT;
             }
         }
+        self.jit.clear();
         self.pages.clear();
         self.lines.clear();
         self.owner.clear();

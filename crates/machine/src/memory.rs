@@ -15,6 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::jit::Shared;
 use crate::pages::{self, Contents};
 use crate::poison::Poison;
 pub use crate::poison::{LINE_SIZE, PAGE_SIZE};
@@ -225,12 +226,21 @@ impl Memory {
         }
         let before = std::mem::replace(&mut self.poison, poison.clone());
         let changed: Vec<usize> = before.pages().chain(self.poison.pages()).collect();
-        changed.into_iter().for_each(|page| self.refresh_flag(page));
+        for page in changed {
+            self.refresh_flag(page);
+        }
     }
 
     /// What RAM held when its pages were last clean.
     pub(crate) fn clean_contents(&self) -> &Contents {
         &self.clean
+    }
+
+    /// The translations that the page's snapshot has, if the page is as it was then and has no poison.
+    pub(crate) fn translations_of(&self, page: u32) -> Option<&Shared> {
+        let flags = self.flags.get(page as usize)?;
+        let is_clean = flags & (page_flags::DIRTY | page_flags::HAS_POISON) == 0;
+        is_clean.then(|| self.clean.translations())
     }
 
     /// The pages that may have been written to since they were last clean.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use crate::jit::Shared;
 use crate::memory::PAGE_SIZE;
 use crate::ram::{Image, ImageWriter, Page, Ram};
 
@@ -26,17 +27,30 @@ pub(crate) struct Contents {
     changed: BTreeMap<u32, Arc<Page>>,
     /// See [`Contents::hashes`].
     hashes: OnceLock<Vec<(u32, [u8; 32])>>,
+    /// Translations of the pages' code.
+    translations: Shared,
 }
 
 impl Contents {
     /// Zeros.
     pub(crate) fn zeroed(size: usize) -> Self {
-        Self { size, image: None, changed: BTreeMap::new(), hashes: OnceLock::new() }
+        Self {
+            size,
+            image: None,
+            changed: BTreeMap::new(),
+            hashes: OnceLock::new(),
+            translations: Shared::default(),
+        }
     }
 
     /// What an image holds.
     pub(crate) fn of(size: usize, image: Image) -> Self {
         Self { image: Some(Arc::new(image)), ..Self::zeroed(size) }
+    }
+
+    /// Translations of code that is in these pages.
+    pub(crate) fn translations(&self) -> &Shared {
+        &self.translations
     }
 
     /// A page by its number.

@@ -18,9 +18,10 @@ use crate::bus::BusAccess;
 use crate::cpu::{Cpu, Invalidation, Maintenance, PendingMmio, Wait};
 use crate::decode::{Insn, Kind, Op};
 use crate::el2::Banked;
-use crate::exec::{Code, Leave, is_landing_pad, run_page};
+use crate::exec::{Leave, is_landing_pad};
 use crate::gic::Gic;
 use crate::icache::{ICache, INSNS_PER_PAGE};
+use crate::jit;
 use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE};
 use crate::schedule::{Others, TURN};
 use crate::tlb::{Fill, Tlb};
@@ -226,12 +227,12 @@ impl Runner<'_> {
         if unusual && self.before_first_instruction(slot, guarded).is_none() {
             return self.take_trap(left, None);
         }
-        let Some(page) = self.icache.page(slot) else {
+        if self.icache.page(slot).is_none() {
             self.cpu.tlb.clear_fetch();
             return Ok(None);
-        };
+        }
         self.cpu.replay.next = 0;
-        let (leave, done) = run_page(self.cpu, self.memory, self.icache, Code { page, guarded }, *left);
+        let (leave, done) = jit::run(self.cpu, self.memory, self.icache, (slot, guarded), *left);
         self.cpu.elapsed = 0;
         self.cpu.steps += done;
         *left -= done;
@@ -240,7 +241,7 @@ impl Runner<'_> {
             self.cpu.advance_step();
         }
         match leave {
-            Leave::Resume => Ok(None),
+            Leave::Resume | Leave::Returned => Ok(None),
             Leave::Pending => match self.fetch().and_then(|(slot, _)| self.decode_line(slot)) {
                 Some(()) => Ok(None),
                 None => self.take_trap(left, None),
@@ -259,8 +260,8 @@ impl Runner<'_> {
     pub(crate) fn fetch(&mut self) -> Option<(u32, bool)> {
         let pc = self.cpu.pc;
         let entry = self.cpu.tlb.fetch[self.cpu.state.el as usize & 1].entry(pc);
-        if entry.covers(pc, 1) && entry.page != u32::MAX && pc.trailing_zeros() >= 2 {
-            return Some((entry.page, entry.strict != 0));
+        if entry.covers(pc, 1) && entry.page() != u32::MAX && pc.trailing_zeros() >= 2 {
+            return Some((entry.page(), entry.is_strict()));
         }
         self.fetch_slow(pc)
     }
@@ -269,7 +270,7 @@ impl Runner<'_> {
     fn fetched(&self) -> Option<u32> {
         let pc = self.cpu.pc;
         let entry = self.cpu.tlb.fetch[self.cpu.state.el as usize & 1].entry(pc);
-        entry.covers(pc, 1).then_some(entry.page)
+        entry.covers(pc, 1).then_some(entry.page())
     }
 
     #[cold]
@@ -310,7 +311,7 @@ impl Runner<'_> {
         let fill = Fill {
             va: pc,
             page: slot,
-            strict: u32::from(translation.guarded),
+            strict: translation.guarded,
             shift: translation.shift,
             global: translation.asid.is_none(),
         };

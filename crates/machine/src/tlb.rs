@@ -32,33 +32,57 @@ pub(crate) enum View {
     El1Pan,
 }
 
-/// One page. 16 bytes.
+/// One page. 16 bytes, which translated code reads.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(crate) struct Entry {
-    /// The virtual address of the page, tag byte included.
+    /// The virtual address of the page, tag byte included. Bit 0, which makes it differ from that of any page: data, unaligned
+    /// accesses fault (Device memory, SCTLR_EL1.A); fetch, the page is guarded.
     tag: u64,
-    /// Data: the page's number in RAM. Fetch: the number of the decoded page.
-    pub(crate) page: u32,
-    /// Data: all ones if unaligned accesses fault (Device memory, SCTLR_EL1.A). Fetch: 1 if guarded.
-    pub(crate) strict: u32,
+    /// Data: what an address lacks to be an offset in RAM. Fetch: the number of the decoded page.
+    word: u64,
 }
+
+/// Where the parts of an [`Entry`] are.
+pub(crate) const TAG: i32 = std::mem::offset_of!(Entry, tag) as i32;
+pub(crate) const WORD: i32 = std::mem::offset_of!(Entry, word) as i32;
+/// An address shifted right by this and masked is where in an array its entry begins.
+pub(crate) const INDEX_SHIFT: u8 = (PAGE_SHIFT - size_of::<Entry>().ilog2()) as u8;
+pub(crate) const INDEX_MASK: i32 = ((SETS - 1) * size_of::<Entry>()) as i32;
 
 impl Entry {
     /// No page: the number is not that of any page, and the address is not one that translates.
-    const NONE: Entry = Entry { tag: 0x0055_0000_0000_0000, page: u32::MAX, strict: 0 };
+    const NONE: Entry = Entry { tag: 0x0055_0000_0000_0001, word: u64::MAX };
 
     /// Whether the `size` bytes at `va` all lie in this page and are aligned if they must be.
     #[inline(always)]
     pub(crate) fn covers(&self, va: u64, size: u64) -> bool {
         let last = va.wrapping_add(size - 1);
         let outside = (va ^ self.tag | last ^ self.tag) & !PAGE_MASK;
-        outside | va & (size - 1) & u64::from(self.strict) == 0
+        outside | va & (size - 1) & (self.tag & 1).wrapping_neg() == 0
     }
 
     /// Offset in RAM of `va`.
     #[inline(always)]
     pub(crate) fn offset(&self, va: u64) -> usize {
-        ((u64::from(self.page) << PAGE_SHIFT) | va & PAGE_MASK) as usize
+        va.wrapping_add(self.word) as usize
+    }
+
+    /// Fetch: the number of the decoded page.
+    #[inline(always)]
+    pub(crate) fn page(&self) -> u32 {
+        self.word as u32
+    }
+
+    /// Fetch: the page is guarded.
+    #[inline(always)]
+    pub(crate) fn is_strict(&self) -> bool {
+        self.tag & 1 != 0
+    }
+
+    /// Data: the page's number in RAM.
+    fn ram_page(&self) -> u32 {
+        ((self.tag & !PAGE_MASK).wrapping_add(self.word) >> PAGE_SHIFT) as u32
     }
 }
 
@@ -105,9 +129,14 @@ impl Array {
         &self.entries[(va >> PAGE_SHIFT) as usize & (SETS - 1)]
     }
 
-    fn insert(&mut self, va: u64, page: u32, strict: u32, scope: Scope) {
+    /// Where the entries are, for translated code.
+    pub(crate) fn address(&self) -> u64 {
+        self.entries.as_ptr().expose_provenance() as u64
+    }
+
+    fn insert(&mut self, va: u64, word: u64, strict: bool, scope: Scope) {
         let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
-        self.entries[set] = Entry { tag: va & !PAGE_MASK, page, strict };
+        self.entries[set] = Entry { tag: va & !PAGE_MASK | u64::from(strict), word };
         self.upkeep.scopes[set] = scope;
         self.upkeep.filled[set / 64] |= 1 << (set % 64);
     }
@@ -171,14 +200,21 @@ pub(crate) struct Tlb {
 pub(crate) struct Fill {
     /// Virtual address, of any byte of the page.
     pub(crate) va: u64,
-    /// As [`Entry::page`].
+    /// Data: the page's number in RAM, which has it. Fetch: the number of the decoded page.
     pub(crate) page: u32,
-    /// As [`Entry::strict`].
-    pub(crate) strict: u32,
+    /// Data: unaligned accesses fault. Fetch: the page is guarded.
+    pub(crate) strict: bool,
     /// log2 of the bytes that the translation spans.
     pub(crate) shift: u32,
     /// Whether it holds for every ASID.
     pub(crate) global: bool,
+}
+
+impl Fill {
+    /// What the page's addresses lack to be offsets in RAM.
+    fn delta(&self) -> u64 {
+        (u64::from(self.page) << PAGE_SHIFT).wrapping_sub(self.va & !PAGE_MASK)
+    }
 }
 
 /// A range with nothing in it.
@@ -220,17 +256,17 @@ impl Tlb {
 
     pub(crate) fn fill_read(&mut self, view: View, fill: Fill) {
         let scope = self.scope(&fill);
-        self.read[view as usize & 3].insert(fill.va, fill.page, fill.strict, scope);
+        self.read[view as usize & 3].insert(fill.va, fill.delta(), fill.strict, scope);
     }
 
     pub(crate) fn fill_write(&mut self, view: View, fill: Fill) {
         let scope = self.scope(&fill);
-        self.write[view as usize & 3].insert(fill.va, fill.page, fill.strict, scope);
+        self.write[view as usize & 3].insert(fill.va, fill.delta(), fill.strict, scope);
     }
 
     pub(crate) fn fill_fetch(&mut self, el: u8, fill: Fill) {
         let scope = self.scope(&fill);
-        self.fetch[el as usize & 1].insert(fill.va, fill.page, fill.strict, scope);
+        self.fetch[el as usize & 1].insert(fill.va, fill.page.into(), fill.strict, scope);
     }
 
     /// Drop everything.
@@ -246,7 +282,7 @@ impl Tlb {
 
     /// Drop all stores to pages of RAM, in rising order: they have got decoded instructions.
     pub(crate) fn drop_writes_to(&mut self, pages: &[u32]) {
-        let keep = |entry: &Entry, _| pages.binary_search(&entry.page).is_err();
+        let keep = |entry: &Entry, _| pages.binary_search(&entry.ram_page()).is_err();
         self.write.iter_mut().for_each(|array| array.retain(keep));
     }
 
@@ -292,7 +328,7 @@ mod tests {
     use super::*;
 
     fn fill(va: u64, page: u32, shift: u32, global: bool) -> Fill {
-        Fill { va, page, strict: 0, shift, global }
+        Fill { va, page, strict: false, shift, global }
     }
 
     fn holds(tlb: &Tlb, va: u64) -> bool {

@@ -12,6 +12,7 @@ use crate::broadcast::Broadcasts;
 use crate::cpu::{Cpu, Wait};
 use crate::gic::{self, Gic};
 use crate::icache::ICache;
+use crate::jit::Translation;
 use crate::memory::{Memory, MemoryError};
 use crate::psci::mpidr;
 use crate::schedule::Turn;
@@ -325,6 +326,20 @@ impl Vm {
     pub fn heal(&mut self, range: Range<u64>) -> Result<u64, Error> {
         self.host_touches_memory();
         Ok(self.memory.heal(range)?)
+    }
+
+    /// How guest code is run: [`Translation::Off`] if the host has no translations.
+    pub fn translation(&self) -> Translation {
+        self.icache.jit.mode()
+    }
+
+    /// Choose how guest code is run, at any time. The guest cannot tell.
+    pub fn set_translation(&mut self, translation: Translation) {
+        if translation != self.translation() {
+            self.icache.clear(&mut self.memory);
+            self.cpus.iter_mut().for_each(|cpu| cpu.tlb.clear_fetch());
+            self.icache.jit.set_mode(translation);
+        }
     }
 
     /// How many CPUs there are.

@@ -11,7 +11,7 @@ use seawall::ledger::Keeper;
 use seawall::{Containment, Now};
 use seawall_events::Reg;
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
-use seawall_machine::{Config as MachineConfig, Kicker, StateHash, Vm};
+use seawall_machine::{Config as MachineConfig, Kicker, StateHash, Translation, Vm};
 
 use crate::board::{Board, BoardState, End, Served};
 use crate::console::Observer;
@@ -137,6 +137,16 @@ impl SoftwareMachine {
         }
         machine.start(guest)?;
         Ok(machine)
+    }
+
+    /// How the guest's code is run; see [`Translation`].
+    pub fn translation(&self) -> Translation {
+        self.vm.translation()
+    }
+
+    /// Choose how the guest's code is run. The guest cannot tell.
+    pub fn set_translation(&mut self, translation: Translation) {
+        self.vm.set_translation(translation);
     }
 
     /// The guest starts anew, as after a reset of the machine: CPUs and devices are as they were when it was made, bad

@@ -60,6 +60,11 @@ pub(super) const STEPS: &[Step] = &[
     Step::host("clippy", "no warning in any target", clippy),
     Step::host("aarch64", "no warning in what is compiled for Arm hosts alone", aarch64),
     Step::quick("tests", "unit and integration tests", tests),
+    Step::host(
+        "translation",
+        "the machine's tests with all code interpreted, and with all translated",
+        translation,
+    ),
     Step::quick("doctests", "the examples in the documentation", doctests),
     Step::quick("doc", "the documentation builds without a warning", doc),
     Step::host("features", "seawall without its default features, and with each alone", features),
@@ -126,6 +131,15 @@ fn tests() -> Plan {
         (None, None) => Plan::Run(vec![call]),
     }
 }
+
+/// The default, which the step `tests` has, translates what runs often.
+fn translation() -> Plan {
+    let tests = ["test", "--package", "seawall-machine", "--locked", "--lib", "--tests", "--no-fail-fast"];
+    Plan::Run(["off", "first-use"].map(|mode| Call::cargo(&tests).with(TRANSLATION, mode)).to_vec())
+}
+
+/// How new machines run their guests' code: `off`, or `first-use`, which translates all.
+const TRANSLATION: &str = "SEAWALL_TRANSLATION";
 
 /// No feature of `seawall`, and each alone: the library, as the tests use all of them.
 fn features() -> Plan {
@@ -203,7 +217,8 @@ fn diff_isa() -> Plan {
     match lacking(&[QEMU_USER]) {
         Some(lacking) => Plan::Skip(lacking),
         None => {
-            Plan::Run(vec![Call::cargo(&["run", "--locked", "--package", "seawall-diff-isa", "--", "--ci"])])
+            let call = || Call::cargo(&["run", "--locked", "--package", "seawall-diff-isa", "--", "--ci"]);
+            Plan::Run(vec![call().with(TRANSLATION, "off"), call().with(TRANSLATION, "first-use")])
         }
     }
 }

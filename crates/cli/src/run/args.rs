@@ -157,6 +157,12 @@ pub(crate) struct Args {
     /// A file is typed the same way in each run.
     #[arg(long)]
     stdin: bool,
+    /// Let the software machine interpret all instructions.
+    ///
+    /// On x86-64 Linux what runs often is translated to the host's instructions, which is several times faster and makes
+    /// no other difference: console, instructions and snapshots are the same to the bit.
+    #[arg(long)]
+    pub(super) interpreter: bool,
     /// End the run after COUNT instructions [default: 10_000_000_000, or no limit at a terminal]
     #[arg(long, value_name = "COUNT", value_parser = parse::count)]
     pub(super) max_insns: Option<u64>,

@@ -25,7 +25,7 @@ use seawall_kvm::Kvm;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::kernel::{Kernel, KernelError};
 use seawall_vmm::load::LoadError;
-use seawall_vmm::{Config, Error, Guest, SoftwareMachine, layout};
+use seawall_vmm::{Config, Error, Guest, SoftwareMachine, Translation, layout};
 
 use crate::parse::Place;
 use crate::watch::Watch;
@@ -66,8 +66,9 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         let mut config = snapshot.config();
         check_poison(args, config.memory)?;
         add_policy_and_disks(args, &mut config)?;
-        let output = output()?;
-        let machine = SoftwareMachine::resume(&snapshot, config, Box::new(watch.clone()))?;
+        let mut output = output()?;
+        let mut machine = SoftwareMachine::resume(&snapshot, config, Box::new(watch.clone()))?;
+        choose_translation(args, &mut machine, &mut output);
         return Run::new(args, Box::new(machine), watch, output, &deadline)?.run(None);
     }
     // A file is read as far as it fits, so check the size first.
@@ -83,13 +84,24 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let machine = if on_kvm {
         kvm::machine(config, &guest, &watch)?
     } else {
-        Box::new(SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?)
+        let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
+        choose_translation(args, &mut machine, &mut output);
+        Box::new(machine)
     };
     let left = machine.ledger().with(Ledger::pages);
     output.starts(When::default(), None, bad - left, left);
     // The guest's memory has its files now; keep them only for a restart.
     let guest = (args.reboot > 0).then_some(guest);
     Run::new(args, machine, watch, output, &deadline)?.run(guest.as_ref())
+}
+
+/// Chooses how the guest's code is executed. Says so if all of it is interpreted though nobody asked for that.
+fn choose_translation(args: &Args, machine: &mut SoftwareMachine, output: &mut Output) {
+    if args.interpreter {
+        machine.set_translation(Translation::Off);
+    } else if !Translation::is_available() {
+        output.note("there is no translator for this host, or it executes no code that a program makes: all is interpreted");
+    }
 }
 
 /// Returns true if the guest runs on KVM.
@@ -100,6 +112,7 @@ fn on_kvm(args: &Args) -> Result<bool, Failure> {
         ("--max-insns", "instructions are counted", args.max_insns.is_some()),
         ("--snapshot", "a run can be gone back to", args.snapshot.is_some()),
         ("--restore", "a run can be gone back to", args.restore.is_some()),
+        ("--interpreter", "all is interpreted", args.interpreter),
     ];
     let needs_machine = needs_machine.iter().find(|(.., is_asked)| *is_asked);
     match (args.backend, needs_machine) {

@@ -7,7 +7,7 @@ use seawall::telemetry::{AccessReport, ErrorReport};
 use seawall::{Outcome, UnansweredOutcome};
 use seawall_arm::Esr;
 use seawall_linux::{COMMAND_LINE, Fetch, Flavour, cache_directory};
-use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine};
+use seawall_vmm::{Config, End, Guest, Observer, Snapshot, SoftwareMachine, Translation};
 
 /// The answer to a line of the console.
 #[derive(Clone, Copy, Debug)]
@@ -179,9 +179,23 @@ pub(crate) fn boot_flavour(
     append: &str,
     answer: impl Fn(&str) -> Answer,
 ) -> Boot {
-    let cpus = config.cpus;
-    let (mut machine, watch) = start(config, flavour, append);
+    run(start(config, flavour, append), answer)
+}
 
+/// Boots the cloud kernel with its code run in this way.
+pub(crate) fn boot_translated(
+    config: Config,
+    translation: Translation,
+    append: &str,
+    answer: impl Fn(&str) -> Answer,
+) -> Boot {
+    let (mut machine, watch) = start(config, Flavour::Cloud, append);
+    machine.set_translation(translation);
+    run((machine, watch), answer)
+}
+
+fn run((mut machine, watch): (SoftwareMachine, Watch), answer: impl Fn(&str) -> Answer) -> Boot {
+    let cpus = machine.vm().cpu_count();
     let mut pages = Vec::new();
     let end = loop {
         let left = super::BUDGET.saturating_sub(machine.instructions());
@@ -212,7 +226,7 @@ pub(crate) fn boot_flavour(
     let (time, hash) = (machine.time(), machine.vm().state_hash().to_string());
     let bad = machine.ledger().with(|ledger| ledger.ranges().map(|bad| bad.range).collect());
     let vm = machine.vm_mut();
-    let steps = (0..cpus as usize).map(|cpu| vm.vcpu(cpu).expect("a vCPU").instructions()).collect();
+    let steps = (0..cpus).map(|cpu| vm.vcpu(cpu).expect("a vCPU").instructions()).collect();
     let Seen { console, lines, errors, unanswered, .. } = std::mem::take(&mut *watch.seen());
     let console = String::from_utf8_lossy(&console).into_owned();
     Boot { console, lines, end, errors, unanswered, steps, bad, time, hash }

@@ -12,9 +12,9 @@ mod guest;
 
 use std::cell::Cell;
 
-use guest::{Answer, Boot, boot, boot_to, config, end_of, hash_at_end};
+use guest::{Answer, Boot, boot, boot_to, boot_translated, config, end_of, hash_at_end};
 use seawall::StopReason;
-use seawall_vmm::{Config, End, Snapshot};
+use seawall_vmm::{Config, End, Snapshot, Translation};
 
 /// The instruction budget, a multiple of the longest run.
 const BUDGET: u64 = 12_000_000_000;
@@ -33,12 +33,21 @@ fn check_no_trouble(boot: &Boot) {
 
 /// Runs the workload and turns these pages bad as soon as all five processes have reported that they work.
 fn workload(config: Config, bad: &'static [&'static str], append: &str) -> Boot {
+    boot(config, &format!("seawall.rounds=40 {append}"), when_at_work(bad))
+}
+
+/// The same with the guest's code run in this way.
+fn workload_translated(config: Config, translation: Translation, bad: &'static [&'static str]) -> Boot {
+    boot_translated(config, translation, "seawall.rounds=40 ", when_at_work(bad))
+}
+
+fn when_at_work(bad: &'static [&'static str]) -> impl Fn(&str) -> Answer {
     let at_work = Cell::new(0);
-    boot(config, &format!("seawall.rounds=40 {append}"), |line| {
+    move |line| {
         let is_one_more = line.ends_with(": alive 10");
         at_work.set(at_work.get() + u32::from(is_one_more));
         if is_one_more && at_work.get() == 5 { Answer::Poison(bad) } else { Answer::None }
-    })
+    }
 }
 
 /// Checks the workload's report of each of these ends.
@@ -124,6 +133,10 @@ fn all_processes_live_where_no_memory_is_bad_and_one_run_is_like_the_other() {
         check_no_trouble(&first);
         assert!(first.errors.is_empty(), "{:x?}", first.errors);
         assert_eq!(run(), first, "{cpus} CPUs");
+        for translation in [Translation::Off, Translation::AtFirstUse] {
+            let other = workload_translated(config(cpus, "full"), translation, &[]);
+            assert_eq!(other, first, "{cpus} CPUs, {translation:?}");
+        }
     }
 }
 
@@ -165,6 +178,10 @@ fn bad_code_and_bad_data_cost_their_processes_and_nothing_else() {
         exits.sort_unstable();
         // A fetch and a load at EL0; neither repeats.
         assert_eq!(exits, [0x8200_0210, 0x9200_0210]);
+        for translation in [Translation::Off, Translation::AtFirstUse] {
+            let other = workload_translated(config(cpus, "full"), translation, &["code", "anonymous"]);
+            assert_eq!(other, boot, "{cpus} CPUs, {translation:?}");
+        }
     }
 }
 

@@ -356,7 +356,7 @@ fn the_virtual_counter_of_el1_has_an_offset() {
 fn a_parked_tlb_sees_dropped_writes_fetches_and_poison_as_the_one_in_use() {
     use crate::cpu::{Invalidation, Maintenance};
     let fill = |tlb: &mut crate::tlb::Tlb| {
-        let fill = Fill { va: 0x1000, page: 7, strict: 0, shift: 12, global: true };
+        let fill = Fill { va: 0x1000, page: 7, strict: false, shift: 12, global: true };
         tlb.fill_read(View::El1, fill);
         tlb.fill_write(View::El1, fill);
         tlb.fill_fetch(1, fill);
@@ -390,7 +390,7 @@ fn a_parked_tlb_sees_dropped_writes_fetches_and_poison_as_the_one_in_use() {
 /// TLBI VMALLE1 at EL2 with TGE = 0 is about EL1's entries; ALLE2 about EL2's own.
 #[test]
 fn maintenance_is_of_the_regime_that_it_names() {
-    let fill = Fill { va: 0x1000, page: 7, strict: 0, shift: 12, global: true };
+    let fill = Fill { va: 0x1000, page: 7, strict: false, shift: 12, global: true };
     // tlbi vmalle1; tlbi alle2
     for (word, left) in [(0xd508_871f, [false, true]), (0xd50c_871f, [true, false])] {
         let mut machine = Machine::new();
@@ -411,7 +411,7 @@ fn maintenance_is_of_the_regime_that_it_names() {
 /// Entries of the EL1&0 regime have no VMID: another VTTBR_EL2 drops them, the same one keeps them.
 #[test]
 fn a_guest_finds_nothing_of_another_stage_2() {
-    let fill = Fill { va: UNMAPPED, page: 7, strict: 0, shift: 12, global: true };
+    let fill = Fill { va: UNMAPPED, page: 7, strict: false, shift: 12, global: true };
     for (vttbr, is_kept) in [(TABLE2, true), (TABLE2 | 1 << 48, false)] {
         let mut machine = Machine::new();
         machine.guest(&[HVC_0]);

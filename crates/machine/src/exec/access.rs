@@ -406,7 +406,7 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     let fill = Fill {
         va,
         page: (offset as u64 / PAGE_SIZE) as u32,
-        strict: if is_device || cpu.sys.sctlr & SCTLR_A != 0 { u32::MAX } else { 0 },
+        strict: is_device || cpu.sys.sctlr & SCTLR_A != 0,
         shift: translation.shift,
         global: translation.asid.is_none(),
     };

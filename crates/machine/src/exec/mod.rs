@@ -23,8 +23,7 @@ use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::Memory;
 use crate::trap::Trap;
 use access::{Alignment, base, load_hit, load_pair_slow, load_slow, store_hit, store_slow};
-use page::next_page;
-pub(crate) use page::{Code, Leave, is_landing_pad};
+pub(crate) use page::{Code, Leave, is_landing_pad, next_page};
 
 /// Run from the CPU's PC, which lies in `code`, for at most `budget` instructions. Gives why it
 /// stopped and how many instructions completed.
@@ -582,7 +581,7 @@ pub(crate) fn run_page(
                 if cpu.exception_return().is_none() {
                     leave!(Leave::Trap);
                 }
-                return (Leave::Resume, cpu.elapsed);
+                return (Leave::Returned, cpu.elapsed);
             }
 
             Op::Svc => {

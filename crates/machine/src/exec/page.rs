@@ -10,6 +10,8 @@ use crate::icache::{ICache, INSNS_PER_PAGE, Page};
 pub(crate) enum Leave {
     /// The PC is in another page, the budget is used up, or the CPU called for attention.
     Resume,
+    /// An exception return: what it unmasked or enabled comes before the next instruction.
+    Returned,
     /// The instruction is not decoded yet.
     Pending,
     /// The instruction did not complete: see the CPU's trap.
@@ -27,13 +29,13 @@ pub(crate) struct Code<'a> {
 /// The page that the CPU's PC is in, if nothing but the instructions there need be looked at: it is in the TLB, and a
 /// branch may land there. `done`: the instructions that completed since the interpreter was entered.
 #[inline]
-pub(super) fn next_page<'a>(cpu: &mut Cpu, icache: &'a ICache, done: u64) -> Option<Code<'a>> {
+pub(crate) fn next_page<'a>(cpu: &mut Cpu, icache: &'a ICache, done: u64) -> Option<Code<'a>> {
     let pc = cpu.pc;
     let entry = cpu.tlb.fetch[cpu.state.el as usize & 1].entry(pc);
     if !entry.covers(pc, 1) || pc & 3 != 0 || cpu.debug.is_on() || done == 0 {
         return None;
     }
-    let code = Code { page: icache.page(entry.page)?, guarded: entry.strict != 0 };
+    let code = Code { page: icache.page(entry.page())?, guarded: entry.is_strict() };
     let btype = cpu.state.btype;
     if btype != 0 {
         let insn = code.page.get((pc >> 2) as usize & (INSNS_PER_PAGE - 1))?;

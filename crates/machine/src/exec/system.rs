@@ -175,7 +175,7 @@ impl Cpu {
     }
 
     /// Where a branch goes: with TBI the tag is replaced by the sign. Source: `AArch64.BranchAddr`.
-    pub(super) fn branch_address(&self, target: u64) -> u64 {
+    pub(crate) fn branch_address(&self, target: u64) -> u64 {
         if !matches!(target >> 55, 0 | 0x1ff) && self.regime().top_byte_ignored(target) {
             return ((target << 8) as i64 >> 8) as u64;
         }

@@ -100,8 +100,9 @@ impl Vm {
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let Inner { config, state, contents } = &*snapshot.0;
         if self.config != *config {
-            let (alarm, kick) = (self.alarm, self.kick.clone());
+            let (alarm, kick, translation) = (self.alarm, self.kick.clone(), self.translation());
             *self = Self { alarm, kick, ..snapshot.machine()? };
+            self.set_translation(translation);
             return Ok(());
         }
         self.drop_translations();

@@ -146,6 +146,7 @@ impl CpuState {
             ras: _,
             // Dropped, or done.
             replay: _,
+            jit: _,
             tlb: _,
             elapsed: _,
             attention: _,

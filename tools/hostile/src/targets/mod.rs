@@ -9,6 +9,7 @@ mod kernel;
 mod ledger;
 mod migration;
 mod snapshot;
+mod translation;
 mod virtqueue;
 mod walk;
 mod wire;
@@ -35,6 +36,7 @@ pub const ALL: &[Target] = &[
     Target { name: "ledger", body: ledger::body, longest: 1024, cases: 2000 },
     Target { name: "migration", body: migration::body, longest: 512, cases: 2000 },
     Target { name: "snapshot", body: snapshot::body, longest: 256, cases: 200 },
+    Target { name: "translation", body: translation::body, longest: 1024, cases: 1000 },
     Target { name: "virtqueue", body: virtqueue::body, longest: 512, cases: 100 },
     Target { name: "walk", body: walk::body, longest: 4096, cases: 400 },
     Target { name: "wire", body: wire::body, longest: 1024, cases: 2000 },

@@ -1,0 +1,185 @@
+//! Branches, and the system registers that a kernel reads all the time.
+
+use std::mem::offset_of;
+
+use super::asm::{Alu, Cc, Extend, Mem, RAX, RBX};
+use super::{Context, Deferred, LEFT, Reg, SideExit, Slow, Translator, at, context, x86_condition};
+use crate::cpu::{Cpu, State};
+use crate::decode::insn::SINK;
+use crate::decode::{Insn, Op};
+use crate::sysreg::{SysRegs, id};
+
+/// The link register.
+const LR: u8 = 30;
+const SP_EL0: u16 = id(3, 0, 4, 1, 0);
+const TPIDR_EL1: u16 = id(3, 0, 13, 0, 4);
+const TPIDR_EL0: u16 = id(3, 3, 13, 0, 2);
+
+impl Translator<'_> {
+    /// An instruction that always ends the block. Whether it is one.
+    pub(super) fn branch(&mut self, insn: &Insn, k: usize) -> bool {
+        let target = self.target(insn, k);
+        match insn.op {
+            Op::B => self.always(target, k),
+            Op::BCond if x86_condition(insn.x).is_none() => self.always(target, k),
+            Op::Bl => {
+                self.link(k);
+                self.always(target, k);
+            }
+            Op::Ret => self.indirect(insn, k, None),
+            // In a guarded page, where it could be 3, there are no translations.
+            Op::Br => self.indirect(insn, k, Some(1)),
+            Op::Blr => self.indirect(insn, k, Some(2)),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The index that a direct branch goes to.
+    fn target(&self, insn: &Insn, k: usize) -> i64 {
+        ((self.block.start + k) as i64).wrapping_add(insn.imm as i64)
+    }
+
+    fn always(&mut self, target: i64, k: usize) {
+        if let Some(head) = self.loop_head(target) {
+            self.next_iteration(head);
+            return;
+        }
+        self.write_back(self.pool);
+        self.give_back(k + 1);
+        self.chain(target);
+    }
+
+    /// Where to go for another iteration, if this is the branch that makes a loop of the block.
+    fn loop_head(&self, target: i64) -> Option<usize> {
+        self.head.filter(|_| target == self.block.start as i64)
+    }
+
+    /// From the end of the loop to its head. The budget is asked once for each iteration.
+    fn next_iteration(&mut self, head: usize) {
+        self.asm.alu_imm(Alu::Sub, true, LEFT, self.max());
+        let jump = self.asm.jcc(Cc::AT_LEAST);
+        self.asm.bind(jump, head);
+        let jump = self.asm.jmp();
+        self.out_of_budget.push(jump);
+    }
+
+    fn link(&mut self, k: usize) {
+        let index = self.block.start + k + 1;
+        let link = self.destination(LR);
+        self.asm.load(Extend::U64, link, context!(page_va));
+        self.asm.lea(true, link, Mem::at(link, index as i32 * 4));
+        self.written(LR);
+    }
+
+    /// To the address in a register; `btype` goes to PSTATE and is done with where the branch lands.
+    fn indirect(&mut self, insn: &Insn, k: usize, btype: Option<u8>) {
+        let target = self.source(insn.rn);
+        self.asm.mov(true, RAX, target);
+        if insn.op == Op::Blr {
+            self.link(k);
+        }
+        self.write_back(self.pool);
+        self.give_back(k + 1);
+        match btype {
+            Some(btype) => {
+                self.asm.store_imm8(Mem::at(RBX, at::BTYPE), btype);
+                self.asm.jmp_mem(context!(lookup_typed));
+            }
+            None => self.asm.jmp_mem(context!(lookup)),
+        }
+    }
+
+    /// Whether it is one.
+    pub(super) fn conditional_branch(&mut self, insn: &Insn, k: usize) -> bool {
+        let target = self.target(insn, k);
+        let cc = match insn.op {
+            Op::BCond => {
+                if self.deferred.is_some() {
+                    self.deferred_branch(insn, target, k);
+                    return true;
+                }
+                self.condition(insn.x)
+            }
+            Op::Cbz64 | Op::Cbz32 | Op::Cbnz64 | Op::Cbnz32 => {
+                let reg = self.source(insn.rn);
+                self.asm.test(matches!(insn.op, Op::Cbz64 | Op::Cbnz64), reg, reg);
+                if matches!(insn.op, Op::Cbz64 | Op::Cbz32) { Cc::ZERO } else { Cc::NOT_ZERO }
+            }
+            Op::Tbz | Op::Tbnz => {
+                let reg = self.source(insn.rn);
+                self.asm.bit_test(reg, (insn.x & 63) as u8);
+                if insn.op == Op::Tbz { Cc::AT_LEAST } else { Cc::BELOW }
+            }
+            _ => return false,
+        };
+        self.branch_if(cc, target, k);
+        true
+    }
+
+    fn branch_if(&mut self, cc: Cc, target: i64, k: usize) {
+        if let Some(head) = self.loop_head(target) {
+            let no = self.asm.jcc(cc.inverted());
+            self.next_iteration(head);
+            self.asm.bind_here(no);
+            return;
+        }
+        let jump = self.asm.jcc(cc);
+        self.exits.push(SideExit { jump, pool: self.pool, done: k + 1, target });
+    }
+
+    /// A subtraction whose flags only the loop's branch needs, unless the loop is left.
+    pub(super) fn defer(&mut self, wide: bool, reg: Reg, immediate: i32) {
+        self.deferred = Some(Deferred { wide, reg, immediate });
+    }
+
+    /// The host's flags are those of a subtraction: CF is a borrow.
+    fn deferred_branch(&mut self, insn: &Insn, target: i64, k: usize) {
+        let (cc, _) = x86_condition(insn.x).unwrap_or((Cc::ZERO, false));
+        // CS and CC are told from the others that look at the carry: HI and LS want it inverted, as it is here.
+        let cc = if matches!(cc, Cc::BELOW | Cc::AT_LEAST) { cc.inverted() } else { cc };
+        self.branch_if(cc, target, k);
+        self.save_flags(true);
+    }
+
+    /// Whether it is a system instruction that is translated.
+    pub(super) fn system(&mut self, insn: &Insn, k: usize) -> bool {
+        if insn.op != Op::Mrs || insn.rd == SINK {
+            return false;
+        }
+        let sys = |field| (offset_of!(Cpu, sys) + field) as i32;
+        let (from, is_of_el1) = match insn.imm as u16 {
+            SP_EL0 => (offset_of!(Cpu, banked_sp) as i32, true),
+            TPIDR_EL1 => (sys(offset_of!(SysRegs, tpidr_el1)), true),
+            TPIDR_EL0 => (sys(offset_of!(SysRegs, tpidr_el0)), false),
+            _ => return false,
+        };
+        let to = self.destination(insn.rd);
+        if is_of_el1 {
+            // At EL1 with SP_EL1 only: at EL0 it is UNDEFINED, and with SP_EL0 that is in use itself.
+            // A destination that was not in the pool is not dirty.
+            let before = self.pool;
+            self.asm.cmp_byte(Mem::at(RBX, (offset_of!(Cpu, state) + offset_of!(State, el)) as i32), 1);
+            let other_el = self.asm.jcc(Cc::NOT_ZERO);
+            self.asm.cmp_byte(Mem::at(RBX, (offset_of!(Cpu, state) + offset_of!(State, sp_el1)) as i32), 1);
+            let other_sp = self.asm.jcc(Cc::NOT_ZERO);
+            let jumps = [Some(other_el), Some(other_sp), None, None];
+            let (index, after) = (self.block.start + k, self.pool);
+            self.slow.push(Slow { jumps, back: 0, before, after, index, done: k });
+        }
+        self.asm.load(Extend::U64, to, Mem::at(RBX, from));
+        self.written(insn.rd);
+        if is_of_el1 {
+            self.go_on_here();
+        }
+        true
+    }
+
+    /// The last slow path comes back here.
+    pub(super) fn go_on_here(&mut self) {
+        let (back, after) = (self.asm.here(), self.pool);
+        if let Some(slow) = self.slow.last_mut() {
+            (slow.back, slow.after) = (back, after);
+        }
+    }
+}

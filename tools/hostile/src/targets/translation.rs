@@ -1,0 +1,140 @@
+//! The translator against the interpreter: instructions that are made of the input's words and are mostly such as get
+//! translated, budgets, poison and registers of its choice. The two are equal after each budget.
+
+use seawall_events::{Reg, VcpuEvents};
+use seawall_inject::{Exit, Inject as _, Vcpu as _};
+use seawall_machine::{Config, RAM_BASE, Translation, Vm};
+
+const RAM_SIZE: u64 = 0x1_0000;
+const VECTORS: u64 = RAM_BASE;
+const CODE: u64 = RAM_BASE + 0x1000;
+const DATA: u64 = RAM_BASE + 0x4000;
+/// Goes on behind the instruction that trapped: mrs x0, elr_el1; add x0, x0, #4; msr elr_el1, x0; eret.
+const SKIP: [u32; 4] = [0xd538_4020, 0x9100_1000, 0xd518_4020, 0xd69f_03e0];
+
+/// An instruction's fixed bits and those that the input chooses. Registers are X0 to X7, in X8 to X15 are addresses.
+const TEMPLATES: &[(u32, u32)] = &[
+    // Data processing: shifted, extended, with carry, conditional, two and three sources, immediates, bit fields.
+    (0x0b00_0000, 0xe0c7_7ce7),
+    (0x0a00_0000, 0xe0e7_7ce7),
+    (0x0b20_0000, 0xe007_fce7),
+    (0x1a00_0000, 0xe007_00e7),
+    (0x1a80_0000, 0xe007_f4e7),
+    (0x3a40_0000, 0xc007_f8ef),
+    (0x1ac0_0000, 0x8007_2ce7),
+    (0x1b00_0000, 0x8007_9ce7),
+    (0x9b20_0000, 0x0087_9ce7),
+    (0x5ac0_0000, 0x8000_1ce7),
+    (0x1100_0000, 0xe07f_fce7),
+    (0x1200_0000, 0xe07f_fce7),
+    (0x1280_0000, 0xe07f_ffe7),
+    (0x1300_0000, 0xe07f_fce7),
+    (0x1380_0000, 0x8047_7ce7),
+    (0x1000_0000, 0xe0ff_ffe7),
+    // Loads and stores on X8 to X15.
+    (0x3900_0100, 0xc0c0_7ce7),
+    (0x3800_0100, 0xc0df_fce7),
+    (0x3820_6900, 0xc0c7_90e7),
+    (0x2800_0100, 0xc1c7_9ce7),
+    (0x3d00_0100, 0xc0c0_7ce7),
+    (0x2c00_0100, 0xc1c7_9ce7),
+    (0x0880_fd00, 0xc040_00e7),
+    (0x0800_7d00, 0xc047_80e7),
+    (0x3820_0100, 0xc0c7_70e7),
+    // Branches within 16 instructions, both ways.
+    (0x1400_0000, 0x0000_000f),
+    (0x17ff_fff0, 0x0000_000f),
+    (0x5400_0000, 0x0000_01ef),
+    (0x54ff_fe00, 0x0000_01ef),
+    (0x3400_0000, 0x8100_01e7),
+    (0x34ff_fe00, 0x8100_01e7),
+    (0x3600_0000, 0x81f8_01e7),
+    (0x3607_fe00, 0x81f8_01e7),
+    (0xd61f_0100, 0x0060_00e0),
+    // Flags, system registers, and whatever else.
+    (0xd538_4100, 0x0000_0007),
+    (0xd518_4200, 0x0000_02e7),
+    (0xd50b_7420, 0x0000_0007),
+    (0x0000_0000, 0xffff_ffff),
+];
+
+/// A machine, and what the input makes of it.
+struct Side {
+    vm: Vm,
+}
+
+impl Side {
+    fn new(translation: Translation, head: [u8; 8], code: &[u8]) -> Side {
+        let mut vm = Vm::new(Config { memory_size: RAM_SIZE, ..Config::default() }).expect("a machine");
+        vm.set_translation(translation);
+        let memory = vm.memory_mut();
+        for vector in 0..16 {
+            let words = SKIP.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+            memory.store(VECTORS + vector * 0x80, &words).expect("in RAM");
+        }
+        for (n, bytes) in code.chunks_exact(5).enumerate() {
+            let (template, chosen) = TEMPLATES[usize::from(bytes[0]) % TEMPLATES.len()];
+            let bits = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+            let word = template ^ bits & chosen;
+            memory.store(CODE + 4 * n as u64, &word.to_le_bytes()).expect("in RAM");
+        }
+        if head[0] & 1 != 0 {
+            let line = DATA + u64::from(head[1]) * 64 % 0x1000;
+            vm.poison(line..line + 1).expect("in RAM");
+        }
+        let mut cpu = vm.vcpu(0).expect("a CPU");
+        for n in 0..=30 {
+            let value = match n {
+                8..=14 => DATA + u64::from(head[2].wrapping_mul(n)) * 8,
+                15 => CODE + u64::from(head[3] & 63) * 4,
+                _ => {
+                    u64::from(head[4]).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(n.into())
+                        >> (head[5] & 63)
+                }
+            };
+            cpu.set_reg(Reg::X(n), value).expect("a register");
+        }
+        for (reg, value) in
+            [(Reg::SpEl1, DATA + 0x800), (Reg::VbarEl1, VECTORS), (Reg::CpacrEl1, 3 << 20), (Reg::Pc, CODE)]
+        {
+            cpu.set_reg(reg, value).expect("a register");
+        }
+        Side { vm }
+    }
+
+    /// Run, and answer as a VMM might. Gives what came.
+    fn run(&mut self, budget: u64) -> String {
+        let mut cpu = self.vm.vcpu(0).expect("a CPU");
+        cpu.set_budget(Some(budget));
+        let exit = cpu.run();
+        let said = format!("{exit:?}");
+        match exit {
+            Ok(Exit::Sea(sea)) => {
+                let events = VcpuEvents {
+                    ext_iabt_pending: sea.is_fetch(),
+                    ext_dabt_pending: !sea.is_fetch(),
+                    ..VcpuEvents::default()
+                };
+                cpu.inject(&events).expect("well formed");
+            }
+            Ok(Exit::Mmio(_)) => cpu.answer_mmio([0x5a; 8]),
+            _ => {}
+        }
+        said
+    }
+}
+
+/// See the module.
+pub(super) fn body(data: &[u8]) {
+    let Some((&[a, b, c, d, e, f, g, h], code)) = data.split_first_chunk::<8>() else { return };
+    let head = [a, b, c, d, e, f, g, h];
+    let mut sides = [Translation::Off, Translation::AtFirstUse].map(|mode| Side::new(mode, head, code));
+    // Small budgets and large ones.
+    for n in 0..12_u8 {
+        let budget = if n % 3 == 2 { 300 } else { 1 + u64::from(g.wrapping_mul(n) ^ h) % 40 };
+        let said = sides.each_mut().map(|side| side.run(budget));
+        assert_eq!(said[0], said[1], "budget {n}");
+        let hashes = sides.each_ref().map(|side| side.vm.state_hash());
+        assert_eq!(hashes[0], hashes[1], "after budget {n}, {budget} steps");
+    }
+}
