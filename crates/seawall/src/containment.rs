@@ -177,8 +177,8 @@ impl Containment {
         self
     }
 
-    /// Sets the size in bytes of the host's pages behind the guest's memory, a power of two; the default is
-    /// 4096. An error costs such a page as a whole, or a page of the guest if those are larger
+    /// Sets the size in bytes of the host's pages behind the guest's memory: a power of two, 4096 by default.
+    /// An error costs such a page as a whole, or a page of the guest if those are larger
     /// ([`MemoryError::range`]).
     pub fn set_host_page(&mut self, bytes: u64) {
         self.host_page = bytes.checked_next_power_of_two().unwrap_or(PAGE);
