@@ -12,6 +12,7 @@ use seawall_host::sigbus::Signal;
 
 use crate::calls::errno;
 use crate::files::VmId;
+use crate::wrap::Once;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) enum What {
     Sigbus { at: Place, signal: Signal },
     /// A filter of the VMM's is on all threads, and these of the helper's calls are not in it: bits by their place.
     Filtered { missing: u64 },
+    /// This is to be said.
+    Say(Once),
 }
 
 /// Which vCPU.

@@ -90,6 +90,11 @@ impl<C: Calls> Helper<C> {
                 ));
                 return;
             }
+            What::Say(once) => {
+                answer(Answer::GoOn);
+                say(once.text());
+                return;
+            }
             What::Sea { .. } | What::Sigbus { .. } => {}
         }
         self.confine();

@@ -40,15 +40,30 @@ enum During {
     Report,
 }
 
-/// Things that are said once.
-#[derive(Clone, Copy)]
-enum Once {
+/// Things that are said once, by the helper: a filter of the VMM's may forbid its own thread to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Once {
     Descriptors,
     UnknownVm,
     Slots,
     Mapping,
     OwnExits,
-    Helper,
+}
+
+impl Once {
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Descriptors => "too many VMs or files: this VM is not wrapped",
+            Self::UnknownVm => "a vCPU of a VM that is not known is not wrapped",
+            Self::Slots => {
+                "too many memory slots: of some, SIGBUS is left to the VMM, and the host is not told of bad pages"
+            }
+            Self::Mapping => {
+                "a vCPU's struct kvm_run was not mapped by mmap() of its descriptor: its SEA exits are left to the VMM"
+            }
+            Self::OwnExits => "this VMM handles SEA exits itself: they are left to it",
+        }
+    }
 }
 
 /// Containment in one process, behind the functions that the preload library has in the place of the C library's.
@@ -217,10 +232,7 @@ impl<C: Calls> Wrap<C> {
             let Some(vcpu) = vcpu else { return result };
             let Some(Source::Sea(exit)) = vcpu.sea() else {
                 if !vcpu.is_mapped() {
-                    self.say_once(
-                        Once::Mapping,
-                        "a vCPU's struct kvm_run was not mapped by mmap(): its SEA exits are left to the VMM",
-                    );
+                    self.say_once(Once::Mapping);
                 }
                 return result;
             };
@@ -287,7 +299,7 @@ impl<C: Calls> Wrap<C> {
             KVM_CREATE_VCPU => {
                 self.forget(result);
                 if !self.files.add_vcpu(result, fd, argument as usize as u32) {
-                    self.say_once(Once::UnknownVm, "a vCPU of a VM that is not known is not wrapped");
+                    self.say_once(Once::UnknownVm);
                 }
             }
             KVM_ENABLE_CAP => {
@@ -295,7 +307,7 @@ impl<C: Calls> Wrap<C> {
                 let capability = unsafe { argument.cast::<u32>().read_unaligned() };
                 if let Some(vm) = self.files.vm_of(fd).filter(|_| capability == KVM_CAP_ARM_SEA_TO_USER) {
                     self.files.set_flag(vm, OWN_EXITS);
-                    self.say_once(Once::OwnExits, "this VMM handles SEA exits itself: they are left to it");
+                    self.say_once(Once::OwnExits);
                 }
             }
             _ => {
@@ -307,7 +319,7 @@ impl<C: Calls> Wrap<C> {
                 };
                 let [_, guest, size, host] = words;
                 if !self.slots.set(vm, numbers, MemoryRegion { guest, host, size }) {
-                    self.say_once(Once::Slots, "too many memory slots: SIGBUS in some is left to the VMM, and the host is not told of bad pages there");
+                    self.say_once(Once::Slots);
                 }
             }
         }
@@ -322,18 +334,16 @@ impl<C: Calls> Wrap<C> {
             Some(vm) => {
                 self.ask(What::NewVm { fd, vm });
             }
-            None => self.say_once(Once::Descriptors, "too many VMs or files: this VM is not wrapped"),
+            None => self.say_once(Once::Descriptors),
         }
     }
 
     /// In a process that was forked.
     fn start_again(&'static self) {
         let Some(settings) = self.settings.get() else { return };
-        // The files are as they were: what goes to their end goes there still.
-        let started = Reporter::new(&Settings { log: None, metrics: None, ..settings.clone() })
-            .and_then(|reporter| self.spawn(settings.clone(), reporter));
+        let started = Reporter::new(settings).and_then(|reporter| self.spawn(settings.clone(), reporter));
         if let Err(error) = started {
-            self.say_once(Once::Helper, &error.to_string());
+            say(error);
         }
     }
 
@@ -444,10 +454,10 @@ impl<C: Calls> Wrap<C> {
         }
     }
 
-    fn say_once(&self, what: Once, text: &str) {
+    fn say_once(&self, what: Once) {
         let bit = 1 << what as u8;
         if self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-            say(text);
+            self.ask(What::Say(what));
         }
     }
 }
