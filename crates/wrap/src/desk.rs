@@ -44,6 +44,8 @@ pub(crate) enum Answer {
     GoOn,
     /// It leaves the error to the VMM.
     Leave,
+    /// The guest must not run on.
+    Stop,
 }
 
 /// An answer, and whether a handler of a signal ran on the thread while it waited.
@@ -60,6 +62,7 @@ impl Answered {
 const ASKED: u32 = 0;
 const GO_ON: u32 = 1;
 const LEAVE: u32 = 2;
+const STOP: u32 = 3;
 
 struct Request {
     next: AtomicPtr<Request>,
@@ -119,6 +122,7 @@ impl Desk {
             match request.state.load(Ordering::Acquire) {
                 ASKED => was_interrupted |= wait(&request.state, ASKED),
                 GO_ON => return Answered { answer: Answer::GoOn, was_interrupted },
+                STOP => return Answered { answer: Answer::Stop, was_interrupted },
                 _ => return Answered { answer: Answer::Leave, was_interrupted },
             }
         }
@@ -150,7 +154,11 @@ impl Desk {
             let mut is_answered = false;
             let mut answer = |answer: Answer| {
                 if !std::mem::replace(&mut is_answered, true) {
-                    let value = if answer == Answer::GoOn { GO_ON } else { LEAVE };
+                    let value = match answer {
+                        Answer::GoOn => GO_ON,
+                        Answer::Leave => LEAVE,
+                        Answer::Stop => STOP,
+                    };
                     // SAFETY: as above: it was not answered before.
                     unsafe { (*state).store(value, Ordering::Release) };
                     wake_at(state);

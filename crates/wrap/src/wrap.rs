@@ -8,14 +8,14 @@ use std::{ptr, slice, thread};
 
 use libc::siginfo_t;
 use seawall::{MemoryRegion, Source};
-use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_ENABLE_CAP, KVM_RUN};
+use seawall_events::wire::{KVM_ARM_VCPU_INIT, KVM_CAP_ARM_SEA_TO_USER, KVM_ENABLE_CAP, KVM_RUN};
 use seawall_host::sigbus::{self, Signal};
 
 use crate::bpf::{Instruction, allows};
 use crate::calls::{Calls, errno, set_errno};
 use crate::chain::{self, Chain};
 use crate::desk::{Answer, Answered, Desk, Place, What};
-use crate::files::{Files, LET_THROUGH, OWN_EXITS, Running};
+use crate::files::{Files, LET_THROUGH, OWN_EXITS, Running, STOPPED};
 use crate::helper::Helper;
 use crate::report::{Reporter, StartError, say};
 use crate::slots::Slots;
@@ -48,6 +48,7 @@ pub(crate) enum Once {
     Slots,
     Mapping,
     OwnExits,
+    UnknownExit,
 }
 
 impl Once {
@@ -60,6 +61,10 @@ impl Once {
             }
             Self::Mapping => {
                 "a vCPU's struct kvm_run was not mapped by mmap() of its descriptor: its SEA exits are left to the VMM"
+            }
+            Self::UnknownExit => {
+                "the VMM runs the guest again after exit 41, which it does not know: KVM_RUN fails with EHWPOISON until the \
+                 guest is reset"
             }
             Self::OwnExits => "this VMM handles SEA exits itself: they are left to it",
         }
@@ -188,6 +193,7 @@ impl<C: Calls> Wrap<C> {
             KVM_CREATE_VM
             | KVM_CREATE_VCPU
             | KVM_ENABLE_CAP
+            | KVM_ARM_VCPU_INIT
             | KVM_SET_USER_MEMORY_REGION
             | KVM_SET_USER_MEMORY_REGION2 => {
                 // SAFETY: the caller's.
@@ -210,6 +216,9 @@ impl<C: Calls> Wrap<C> {
     unsafe fn run(&'static self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
         loop {
             let vcpu = self.files.vcpu(fd);
+            if vcpu.is_some_and(|vcpu| vcpu.has(STOPPED)) {
+                return stopped();
+            }
             let during = vcpu.map_or(During::Leave, |vcpu| self.during(vcpu));
             // SAFETY: the caller's.
             let run = || unsafe { self.calls.ioctl(fd, request, argument) };
@@ -224,8 +233,9 @@ impl<C: Calls> Wrap<C> {
                 _ => run(),
             };
             if result == -1 {
-                if during == During::Record && errno() == libc::EINTR {
-                    self.after_signal(fd);
+                let is_interrupted = during == During::Record && errno() == libc::EINTR;
+                if is_interrupted && self.after_signal(fd) == Answer::Stop {
+                    return stopped();
                 }
                 return result;
             }
@@ -243,7 +253,17 @@ impl<C: Calls> Wrap<C> {
             let answered = self.ask(What::Sea { at: place(fd, vcpu), exit });
             set_errno(before);
             match answered {
+                // QEMU on Arm runs the vCPU again after an exit that it does not know, for ever.
+                Answered { answer: Answer::Leave, .. } if self.files.leave(vcpu.vm_id()) => {
+                    self.files.set_flag(vcpu.vm_id(), STOPPED);
+                    self.say_once(Once::UnknownExit);
+                    return stopped();
+                }
                 Answered { answer: Answer::Leave, .. } => return result,
+                Answered { answer: Answer::Stop, .. } => {
+                    self.files.set_flag(vcpu.vm_id(), STOPPED);
+                    return stopped();
+                }
                 // Who sent the signal expects the vCPU to come out of its run.
                 Answered { answer: Answer::GoOn, was_interrupted: true } => {
                     vcpu.interrupted();
@@ -270,15 +290,18 @@ impl<C: Calls> Wrap<C> {
 
     /// A run was interrupted: by a SIGBUS that was recorded, perhaps. `KVM_RUN` fails with EINTR as it did; whoever sent
     /// another signal meanwhile expects that.
-    fn after_signal(&self, fd: c_int) {
-        let (Some(signal), Some(vcpu)) = (sigbus::take(), self.files.vcpu(fd)) else { return };
+    fn after_signal(&self, fd: c_int) -> Answer {
+        let (Some(signal), Some(vcpu)) = (sigbus::take(), self.files.vcpu(fd)) else { return Answer::GoOn };
         let before = errno();
-        let answered = self.ask(What::Sigbus { at: place(fd, vcpu), signal });
-        if answered.answer == Answer::Leave {
+        let Answered { answer, .. } = self.ask(What::Sigbus { at: place(fd, vcpu), signal });
+        match answer {
+            Answer::GoOn => {}
             // The guest has not moved: its next run meets the page again, and the VMM's handler, or the default, gets it.
-            self.files.set_flag(vcpu.vm_id(), LET_THROUGH);
+            Answer::Leave => self.files.set_flag(vcpu.vm_id(), LET_THROUGH),
+            Answer::Stop => self.files.set_flag(vcpu.vm_id(), STOPPED),
         }
         set_errno(before);
+        answer
     }
 
     fn ask(&self, what: What) -> Answered {
@@ -300,6 +323,11 @@ impl<C: Calls> Wrap<C> {
                 self.forget(result);
                 if !self.files.add_vcpu(result, fd, argument as usize as u32) {
                     self.say_once(Once::UnknownVm);
+                }
+            }
+            KVM_ARM_VCPU_INIT => {
+                if let Some(vm) = self.files.vm_of(fd) {
+                    self.files.reset(vm);
                 }
             }
             KVM_ENABLE_CAP => {
@@ -460,6 +488,13 @@ impl<C: Calls> Wrap<C> {
             self.ask(What::Say(what));
         }
     }
+}
+
+/// What `KVM_RUN` fails with for a guest that must not run on. Each VMM takes that for the guest's end, or stops it; not each
+/// one does so for an exit that it does not know.
+fn stopped() -> c_int {
+    set_errno(libc::EHWPOISON);
+    -1
 }
 
 fn place(fd: c_int, vcpu: Running<'_>) -> Place {

@@ -44,9 +44,9 @@ pub enum WrapScenario {
     QemuRecords,
     /// QEMU's sandbox, a filter on all threads: contained
     QemuSandbox,
-    /// the guest's exception vectors go bad: a storm ends with the reason, and QEMU's own handler gets the next SIGBUS
+    /// the guest's exception vectors go bad: a storm ends with the reason, and QEMU pauses the guest
     QemuStorm,
-    /// a rule stops the guest at its first error: QEMU gets the exit, which it does not know
+    /// a rule stops the guest at its first error, and QEMU pauses it
     QemuStop,
     /// 4 vCPUs: a reset, and memory plugged in and out while the guest runs; then memory goes bad: contained
     QemuReset,
