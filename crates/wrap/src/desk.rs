@@ -12,6 +12,7 @@ use seawall_host::sigbus::Signal;
 
 use crate::calls::errno;
 use crate::files::VmId;
+use crate::wrap::Once;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) enum What {
     Sigbus { at: Place, signal: Signal },
     /// A filter of the VMM's is on all threads, and these of the helper's calls are not in it: bits by their place.
     Filtered { missing: u64 },
+    /// This is to be said.
+    Say(Once),
 }
 
 /// Which vCPU.
@@ -41,6 +44,8 @@ pub(crate) enum Answer {
     GoOn,
     /// It leaves the error to the VMM.
     Leave,
+    /// The guest must not run on.
+    Stop,
 }
 
 /// An answer, and whether a handler of a signal ran on the thread while it waited.
@@ -57,6 +62,7 @@ impl Answered {
 const ASKED: u32 = 0;
 const GO_ON: u32 = 1;
 const LEAVE: u32 = 2;
+const STOP: u32 = 3;
 
 struct Request {
     next: AtomicPtr<Request>,
@@ -116,6 +122,7 @@ impl Desk {
             match request.state.load(Ordering::Acquire) {
                 ASKED => was_interrupted |= wait(&request.state, ASKED),
                 GO_ON => return Answered { answer: Answer::GoOn, was_interrupted },
+                STOP => return Answered { answer: Answer::Stop, was_interrupted },
                 _ => return Answered { answer: Answer::Leave, was_interrupted },
             }
         }
@@ -147,7 +154,11 @@ impl Desk {
             let mut is_answered = false;
             let mut answer = |answer: Answer| {
                 if !std::mem::replace(&mut is_answered, true) {
-                    let value = if answer == Answer::GoOn { GO_ON } else { LEAVE };
+                    let value = match answer {
+                        Answer::GoOn => GO_ON,
+                        Answer::Leave => LEAVE,
+                        Answer::Stop => STOP,
+                    };
                     // SAFETY: as above: it was not answered before.
                     unsafe { (*state).store(value, Ordering::Release) };
                     wake_at(state);

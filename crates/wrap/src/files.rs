@@ -21,8 +21,12 @@ const IS_VM: u32 = u32::MAX;
 
 /// The VM's user handles its SEA exits.
 pub(crate) const OWN_EXITS: u32 = 1 << 0;
-/// Errors of this VM are left to its user from now on.
+/// SIGBUS for this VM's memory is left to its user from now on, until its guest is reset.
 pub(crate) const LET_THROUGH: u32 = 1 << 1;
+/// The VM's guest must not run on, until it is reset.
+pub(crate) const STOPPED: u32 = 1 << 2;
+/// A user that runs a vCPU again after so many exits that were left to it does not know them.
+const MOST_LEFT: u32 = 16;
 
 /// A file descriptor that is of a VM or of its vCPU.
 pub(crate) struct File {
@@ -38,6 +42,8 @@ pub(crate) struct Vm {
     references: AtomicU32,
     generation: AtomicU32,
     flags: AtomicU32,
+    /// Exits that were left to the user.
+    left: AtomicU32,
 }
 
 /// Which VM: its place, and which of those that were there.
@@ -65,7 +71,12 @@ impl Files {
                 File { run: AtomicPtr::new(ptr::null_mut()), vm: AtomicU32::new(0), vcpu: AtomicU32::new(0) }
             }; FILES],
             vms: [const {
-                Vm { references: AtomicU32::new(0), generation: AtomicU32::new(0), flags: AtomicU32::new(0) }
+                Vm {
+                    references: AtomicU32::new(0),
+                    generation: AtomicU32::new(0),
+                    flags: AtomicU32::new(0),
+                    left: AtomicU32::new(0),
+                }
             }; VMS],
             lowest: AtomicUsize::new(0),
             highest: AtomicUsize::new(0),
@@ -86,6 +97,7 @@ impl Files {
         let place = self.vms.iter().position(is_free)?;
         let vm = self.vms.get(place)?;
         vm.flags.store(0, Ordering::Relaxed);
+        vm.left.store(0, Ordering::Relaxed);
         let generation = vm.generation.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         file.vcpu.store(IS_VM, Ordering::Relaxed);
         self.publish(fd, file, place as u32);
@@ -142,6 +154,20 @@ impl Files {
         if let Some(vm) = self.vms.get(id.place as usize) {
             vm.flags.fetch_or(flag, Ordering::Relaxed);
         }
+    }
+
+    /// The VM's guest is reset: it may run, and its errors are contained.
+    pub(crate) fn reset(&self, id: VmId) {
+        if let Some(vm) = self.vms.get(id.place as usize) {
+            vm.flags.fetch_and(!(LET_THROUGH | STOPPED), Ordering::Relaxed);
+            vm.left.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// An exit is left to the VM's user. True if that does not know such exits: it had too many, and ran the vCPU again.
+    pub(crate) fn leave(&self, id: VmId) -> bool {
+        let vm = self.vms.get(id.place as usize);
+        vm.is_some_and(|vm| vm.left.fetch_add(1, Ordering::Relaxed) >= MOST_LEFT)
     }
 
     /// Memory was mapped: a vCPU's `struct kvm_run`, perhaps.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use seawall::{
     Action, AddressMap, ContainError, Contained, Containment, Host as _, HostKnows, LinuxHost, Now, Source,
+    StopReason,
 };
 use seawall_events::SeaExit;
 use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_ENABLE_CAP, VCPU_EVENTS_SIZE};
@@ -90,6 +91,11 @@ impl<C: Calls> Helper<C> {
                 ));
                 return;
             }
+            What::Say(once) => {
+                answer(Answer::GoOn);
+                say(once.text());
+                return;
+            }
             What::Sea { .. } | What::Sigbus { .. } => {}
         }
         self.confine();
@@ -99,7 +105,7 @@ impl<C: Calls> Helper<C> {
             _ => Answer::Leave,
         };
         // What the VMM does with an error may be its end.
-        if done == Answer::Leave {
+        if done != Answer::GoOn {
             self.reporter.flush();
             answer(done);
         } else {
@@ -195,10 +201,12 @@ impl<C: Calls> Helper<C> {
                 }
                 match contained.stop() {
                     None => Answer::GoOn,
+                    // A dry run's guest goes the way of one without us, and memory of the VMM's own is its affair.
                     Some(_) if settings.dry_run => Answer::Leave,
+                    Some(StopReason::NotGuests { .. }) => Answer::Leave,
                     Some(_) => {
-                        say("the guest must not run on: the error is left to the VMM");
-                        Answer::Leave
+                        say("the guest must not run on: KVM_RUN fails with EHWPOISON until it is reset");
+                        Answer::Stop
                     }
                 }
             }

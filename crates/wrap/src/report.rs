@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf, absolute};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use seawall::ledger::{Keeper, Ledger};
@@ -175,12 +175,16 @@ fn file(variable: &'static str, path: &Path, problem: &dyn Display) -> StartErro
     StartError::File { variable, path: path.to_owned(), problem: problem.to_string() }
 }
 
-/// The library's recorder: no other part of the process has it.
+/// The library's recorder: no other part of the process has it, and a process that was forked has its parent's.
 fn recorder() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    if let Some(numbers) = RECORDER.get() {
+        return Ok(numbers.clone());
+    }
     let time = Matcher::Full(EXIT_TO_INJECTION.to_owned());
     let numbers = PrometheusBuilder::new().set_buckets_for_metric(time, &BUCKETS)?.install_recorder()?;
     describe();
-    Ok(numbers)
+    Ok(RECORDER.get_or_init(|| numbers).clone())
 }
 
 /// A line on stderr, whatever that is by now, by one call.

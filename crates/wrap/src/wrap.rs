@@ -8,14 +8,14 @@ use std::{ptr, slice, thread};
 
 use libc::siginfo_t;
 use seawall::{MemoryRegion, Source};
-use seawall_events::wire::{KVM_CAP_ARM_SEA_TO_USER, KVM_ENABLE_CAP, KVM_RUN};
+use seawall_events::wire::{KVM_ARM_VCPU_INIT, KVM_CAP_ARM_SEA_TO_USER, KVM_ENABLE_CAP, KVM_RUN};
 use seawall_host::sigbus::{self, Signal};
 
 use crate::bpf::{Instruction, allows};
 use crate::calls::{Calls, errno, set_errno};
 use crate::chain::{self, Chain};
 use crate::desk::{Answer, Answered, Desk, Place, What};
-use crate::files::{Files, LET_THROUGH, OWN_EXITS, Running};
+use crate::files::{Files, LET_THROUGH, OWN_EXITS, Running, STOPPED};
 use crate::helper::Helper;
 use crate::report::{Reporter, StartError, say};
 use crate::slots::Slots;
@@ -40,15 +40,35 @@ enum During {
     Report,
 }
 
-/// Things that are said once.
-#[derive(Clone, Copy)]
-enum Once {
+/// Things that are said once, by the helper: a filter of the VMM's may forbid its own thread to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Once {
     Descriptors,
     UnknownVm,
     Slots,
     Mapping,
     OwnExits,
-    Helper,
+    UnknownExit,
+}
+
+impl Once {
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Descriptors => "too many VMs or files: this VM is not wrapped",
+            Self::UnknownVm => "a vCPU of a VM that is not known is not wrapped",
+            Self::Slots => {
+                "too many memory slots: of some, SIGBUS is left to the VMM, and the host is not told of bad pages"
+            }
+            Self::Mapping => {
+                "a vCPU's struct kvm_run was not mapped by mmap() of its descriptor: its SEA exits are left to the VMM"
+            }
+            Self::UnknownExit => {
+                "the VMM runs the guest again after exit 41, which it does not know: KVM_RUN fails with EHWPOISON until the \
+                 guest is reset"
+            }
+            Self::OwnExits => "this VMM handles SEA exits itself: they are left to it",
+        }
+    }
 }
 
 /// Containment in one process, behind the functions that the preload library has in the place of the C library's.
@@ -173,6 +193,7 @@ impl<C: Calls> Wrap<C> {
             KVM_CREATE_VM
             | KVM_CREATE_VCPU
             | KVM_ENABLE_CAP
+            | KVM_ARM_VCPU_INIT
             | KVM_SET_USER_MEMORY_REGION
             | KVM_SET_USER_MEMORY_REGION2 => {
                 // SAFETY: the caller's.
@@ -195,6 +216,9 @@ impl<C: Calls> Wrap<C> {
     unsafe fn run(&'static self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
         loop {
             let vcpu = self.files.vcpu(fd);
+            if vcpu.is_some_and(|vcpu| vcpu.has(STOPPED)) {
+                return stopped();
+            }
             let during = vcpu.map_or(During::Leave, |vcpu| self.during(vcpu));
             // SAFETY: the caller's.
             let run = || unsafe { self.calls.ioctl(fd, request, argument) };
@@ -209,18 +233,16 @@ impl<C: Calls> Wrap<C> {
                 _ => run(),
             };
             if result == -1 {
-                if during == During::Record && errno() == libc::EINTR {
-                    self.after_signal(fd);
+                let is_interrupted = during == During::Record && errno() == libc::EINTR;
+                if is_interrupted && self.after_signal(fd) == Answer::Stop {
+                    return stopped();
                 }
                 return result;
             }
             let Some(vcpu) = vcpu else { return result };
             let Some(Source::Sea(exit)) = vcpu.sea() else {
                 if !vcpu.is_mapped() {
-                    self.say_once(
-                        Once::Mapping,
-                        "a vCPU's struct kvm_run was not mapped by mmap(): its SEA exits are left to the VMM",
-                    );
+                    self.say_once(Once::Mapping);
                 }
                 return result;
             };
@@ -231,7 +253,17 @@ impl<C: Calls> Wrap<C> {
             let answered = self.ask(What::Sea { at: place(fd, vcpu), exit });
             set_errno(before);
             match answered {
+                // QEMU on Arm runs the vCPU again after an exit that it does not know, for ever.
+                Answered { answer: Answer::Leave, .. } if self.files.leave(vcpu.vm_id()) => {
+                    self.files.set_flag(vcpu.vm_id(), STOPPED);
+                    self.say_once(Once::UnknownExit);
+                    return stopped();
+                }
                 Answered { answer: Answer::Leave, .. } => return result,
+                Answered { answer: Answer::Stop, .. } => {
+                    self.files.set_flag(vcpu.vm_id(), STOPPED);
+                    return stopped();
+                }
                 // Who sent the signal expects the vCPU to come out of its run.
                 Answered { answer: Answer::GoOn, was_interrupted: true } => {
                     vcpu.interrupted();
@@ -258,15 +290,18 @@ impl<C: Calls> Wrap<C> {
 
     /// A run was interrupted: by a SIGBUS that was recorded, perhaps. `KVM_RUN` fails with EINTR as it did; whoever sent
     /// another signal meanwhile expects that.
-    fn after_signal(&self, fd: c_int) {
-        let (Some(signal), Some(vcpu)) = (sigbus::take(), self.files.vcpu(fd)) else { return };
+    fn after_signal(&self, fd: c_int) -> Answer {
+        let (Some(signal), Some(vcpu)) = (sigbus::take(), self.files.vcpu(fd)) else { return Answer::GoOn };
         let before = errno();
-        let answered = self.ask(What::Sigbus { at: place(fd, vcpu), signal });
-        if answered.answer == Answer::Leave {
+        let Answered { answer, .. } = self.ask(What::Sigbus { at: place(fd, vcpu), signal });
+        match answer {
+            Answer::GoOn => {}
             // The guest has not moved: its next run meets the page again, and the VMM's handler, or the default, gets it.
-            self.files.set_flag(vcpu.vm_id(), LET_THROUGH);
+            Answer::Leave => self.files.set_flag(vcpu.vm_id(), LET_THROUGH),
+            Answer::Stop => self.files.set_flag(vcpu.vm_id(), STOPPED),
         }
         set_errno(before);
+        answer
     }
 
     fn ask(&self, what: What) -> Answered {
@@ -287,7 +322,12 @@ impl<C: Calls> Wrap<C> {
             KVM_CREATE_VCPU => {
                 self.forget(result);
                 if !self.files.add_vcpu(result, fd, argument as usize as u32) {
-                    self.say_once(Once::UnknownVm, "a vCPU of a VM that is not known is not wrapped");
+                    self.say_once(Once::UnknownVm);
+                }
+            }
+            KVM_ARM_VCPU_INIT => {
+                if let Some(vm) = self.files.vm_of(fd) {
+                    self.files.reset(vm);
                 }
             }
             KVM_ENABLE_CAP => {
@@ -295,7 +335,7 @@ impl<C: Calls> Wrap<C> {
                 let capability = unsafe { argument.cast::<u32>().read_unaligned() };
                 if let Some(vm) = self.files.vm_of(fd).filter(|_| capability == KVM_CAP_ARM_SEA_TO_USER) {
                     self.files.set_flag(vm, OWN_EXITS);
-                    self.say_once(Once::OwnExits, "this VMM handles SEA exits itself: they are left to it");
+                    self.say_once(Once::OwnExits);
                 }
             }
             _ => {
@@ -307,7 +347,7 @@ impl<C: Calls> Wrap<C> {
                 };
                 let [_, guest, size, host] = words;
                 if !self.slots.set(vm, numbers, MemoryRegion { guest, host, size }) {
-                    self.say_once(Once::Slots, "too many memory slots: SIGBUS in some is left to the VMM, and the host is not told of bad pages there");
+                    self.say_once(Once::Slots);
                 }
             }
         }
@@ -322,18 +362,16 @@ impl<C: Calls> Wrap<C> {
             Some(vm) => {
                 self.ask(What::NewVm { fd, vm });
             }
-            None => self.say_once(Once::Descriptors, "too many VMs or files: this VM is not wrapped"),
+            None => self.say_once(Once::Descriptors),
         }
     }
 
     /// In a process that was forked.
     fn start_again(&'static self) {
         let Some(settings) = self.settings.get() else { return };
-        // The files are as they were: what goes to their end goes there still.
-        let started = Reporter::new(&Settings { log: None, metrics: None, ..settings.clone() })
-            .and_then(|reporter| self.spawn(settings.clone(), reporter));
+        let started = Reporter::new(settings).and_then(|reporter| self.spawn(settings.clone(), reporter));
         if let Err(error) = started {
-            self.say_once(Once::Helper, &error.to_string());
+            say(error);
         }
     }
 
@@ -444,12 +482,19 @@ impl<C: Calls> Wrap<C> {
         }
     }
 
-    fn say_once(&self, what: Once, text: &str) {
+    fn say_once(&self, what: Once) {
         let bit = 1 << what as u8;
         if self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-            say(text);
+            self.ask(What::Say(what));
         }
     }
+}
+
+/// What `KVM_RUN` fails with for a guest that must not run on. Each VMM takes that for the guest's end, or stops it; not each
+/// one does so for an exit that it does not know.
+fn stopped() -> c_int {
+    set_errno(libc::EHWPOISON);
+    -1
 }
 
 fn place(fd: c_int, vcpu: Running<'_>) -> Place {

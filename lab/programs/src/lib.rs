@@ -5,6 +5,7 @@ pub mod diff;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod migrate;
 pub mod options;
+pub mod peer;
 pub mod report;
 mod transcript;
 

@@ -1,13 +1,13 @@
 //! `seawall-lab-wrap` in the lab: Debian's own QEMU for arm64, the preload library, and a Debian guest.
 
+use std::io::stdout;
+use std::time::Duration;
+
 use super::binaries::Built;
 use super::error::Result;
 use super::initramfs::Guest;
 use super::machine::Machine;
 use super::{Lab, Options, code, peer, preload};
-
-use std::io::stdout;
-use std::time::Duration;
 
 const PROGRAM: &str = "seawall-lab-wrap";
 /// Two vCPUs run side by side.
@@ -24,11 +24,11 @@ pub(crate) fn run(
     guests.extend(peer::prepare(lab)?);
     let libraries = preload::prepare(lab)?;
     // What QEMU needs of the C library is in both.
-    libraries.into_iter().for_each(|library| {
+    for library in libraries {
         if !guests.iter().any(|guest| guest.lab == library.lab) {
             guests.push(library);
         }
-    });
+    }
     guests.push(Guest { host: lab.kernel.image.clone(), lab: "guest/vmlinuz".into() });
     guests.push(Guest { host: lab.kernel.initrd.clone(), lab: "guest/initrd".into() });
     let machine = Machine { smp: options.machine.smp.max(CPUS), ..options.machine.clone() };

@@ -27,7 +27,9 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     program::check_loads(&program, &library)?;
     let settings = args.settings(&program, quiet)?;
     if !quiet {
-        notes.iter().for_each(|note| out::stderr(dim(format!("seawall: {note}"))));
+        for note in notes {
+            out::stderr(dim(format!("seawall: {note}")));
+        }
     }
     if args.check {
         out::stdout(&format!(
@@ -43,9 +45,9 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     }
     let mut vmm = Command::new(&program);
     vmm.arg0(command).args(arguments).env(LD_PRELOAD, program::preload(&library));
-    Settings::VARIABLES.iter().for_each(|variable| {
+    for variable in Settings::VARIABLES {
         vmm.env_remove(variable);
-    });
+    }
     let error = vmm.envs(settings.variables()).exec();
     Err(Failure::new(exit::FILE, format!("{}: {error}", program.display())))
 }
@@ -54,5 +56,5 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
 fn variables(settings: &Settings, library: &Path) -> String {
     let preload = (LD_PRELOAD, library.as_os_str().to_owned());
     let all = std::iter::once(preload).chain(settings.variables());
-    all.map(|(name, value)| format!("{name}={}\n", value.display())).collect()
+    all.fold(String::new(), |lines, (name, value)| lines + name + "=" + &value.to_string_lossy() + "\n")
 }

@@ -23,7 +23,7 @@ const HEAD: u64 = 64 << 10;
 
 /// The file that a command is, as a shell finds it, without symbolic links.
 pub(super) fn find(command: &OsStr) -> Result<PathBuf, Failure> {
-    let failed = |text: String| Failure::new(exit::FILE, format!("{}: {text}", command.display()));
+    let failed = |text: String| Failure::new(exit::FILE, format!("{}: {text}", command.to_string_lossy()));
     let named = Path::new(command);
     let path = if named.components().count() > 1 {
         named.to_owned()

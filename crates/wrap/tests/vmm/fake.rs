@@ -13,6 +13,7 @@ use seawall_wrap::{Calls, Wrap};
 pub(crate) const KVM_CREATE_VM: u32 = 0xae01;
 pub(crate) const KVM_CREATE_VCPU: u32 = 0xae41;
 pub(crate) const KVM_RUN: u32 = 0xae80;
+pub(crate) const KVM_ARM_VCPU_INIT: u32 = 0x4020_aeae;
 pub(crate) const KVM_ENABLE_CAP: u32 = 0x4068_aea3;
 pub(crate) const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
 const KVM_CHECK_EXTENSION: u32 = 0xae03;
@@ -148,7 +149,7 @@ unsafe impl Calls for Fake {
                     self.enabled.store(argument.cast::<u32>().read(), Ordering::Relaxed);
                     0
                 }
-                KVM_SET_USER_MEMORY_REGION => 0,
+                KVM_SET_USER_MEMORY_REGION | KVM_ARM_VCPU_INIT => 0,
                 KVM_GET_ONE_REG | KVM_SET_ONE_REG => {
                     assert!(self.panics.swap(0, Ordering::Relaxed) == 0, "as the test wants");
                     let [id, address] = argument.cast::<[u64; 2]>().read();

@@ -17,8 +17,11 @@ pub struct Wrap {
     /// Print each guest's console and the VMM's words, also where a scenario passed
     #[arg(long)]
     pub console: bool,
+    /// Errors of `small-many`
+    #[arg(long, default_value_t = 2000, value_name = "COUNT")]
+    pub errors: u64,
     /// VMs of `small-vms`
-    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    #[arg(long, default_value_t = 30, value_name = "COUNT")]
     pub vms: u64,
 }
 
@@ -37,10 +40,14 @@ pub enum WrapScenario {
     QemuSigbus,
     /// --sigbus vmm without ras=on: QEMU's own handler ends QEMU, as it does without `seawall wrap`
     QemuOwn,
+    /// QEMU with ras=on and bare metal, an SEA and a SIGBUS: with --sigbus vmm QEMU's record, else the abort alone
+    QemuRecords,
     /// QEMU's sandbox, a filter on all threads: contained
     QemuSandbox,
-    /// the guest's exception vectors go bad: a storm ends with the reason, and QEMU stops the guest
+    /// the guest's exception vectors go bad: a storm ends with the reason, and QEMU pauses the guest
     QemuStorm,
+    /// a rule stops the guest at its first error, and QEMU pauses it
+    QemuStop,
     /// 4 vCPUs: a reset, and memory plugged in and out while the guest runs; then memory goes bad: contained
     QemuReset,
     /// the guest goes to a file and comes back in another QEMU; then memory goes bad: contained
@@ -49,9 +56,9 @@ pub enum WrapScenario {
     QemuKilled,
     /// a small VMM whose vCPU's thread may not read registers: SEA exits and SIGBUS are contained
     Small,
-    /// the same, ten thousand errors: each contained, no memory and no file stays
+    /// the same, thousands of errors: each contained, no memory and no file stays
     SmallMany,
-    /// the same, a hundred VMs in one process under load, each with an error: nothing is lost
+    /// the same, many VMs in one process under load, each with an error: nothing is lost
     SmallVms,
     /// programs and options that cannot be wrapped are refused by name, each with its exit code
     Refused,

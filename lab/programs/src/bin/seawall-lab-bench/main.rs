@@ -12,12 +12,8 @@
 #![cfg_attr(not(all(target_os = "linux", target_arch = "aarch64")), allow(dead_code))]
 
 mod figure;
-#[cfg(any(test, all(target_os = "linux", target_arch = "aarch64")))]
-mod image;
 mod table;
 
-#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-mod conductor;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod counting;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
@@ -26,8 +22,6 @@ mod guest;
 mod measure;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod own;
-#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-mod peer;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod silent;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

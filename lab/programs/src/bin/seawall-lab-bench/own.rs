@@ -16,9 +16,10 @@ use seawall_kvm::{
 };
 use vm_memory::GuestMemoryBackend as _;
 
-use crate::conductor::{Conductor, SOURCES, memory};
+use seawall_lab::peer::conductor::{Conductor, SOURCES, memory};
+use seawall_lab::peer::image::{FIRMWARE, FIRMWARE_SIZE, PAGE, PAGES, RAM_SIZE, image};
+
 use crate::guest::unexpected;
-use crate::image::{FIRMWARE, FIRMWARE_SIZE, PAGE, PAGES, RAM_SIZE, image};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

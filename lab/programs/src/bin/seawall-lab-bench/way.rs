@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use seawall::Source;
@@ -11,16 +12,16 @@ use seawall::apei::ghes::Ghes;
 use seawall::ledger::Ledger;
 use seawall_inject::{Exit, Exited, GuestKind as Kind, Injector, Last, Vcpu as _, Way as How};
 use seawall_kvm::{Bytes as _, GuestAddress};
+use seawall_lab::peer::conductor::Ways;
+use seawall_lab::peer::image::{PAGE, PAGES};
+use seawall_lab::peer::qemu::{self, Qemu};
 use seawall_lab_machine::{PoisonRegister, physical_address};
 use vm_memory::GuestMemoryBackend as _;
 
-use crate::conductor::Ways;
 use crate::counting::Counting;
 use crate::figure::{Measured, Promise, Time, Way, median, ratio};
 use crate::guest::{Guest, SOURCE, unexpected};
-use crate::image::{PAGE, PAGES};
 use crate::own::{Contained, Own, Poisoner, is_at_vector};
-use crate::peer::{self, Qemu};
 use crate::silent::Silent;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -221,7 +222,7 @@ pub(crate) fn seen_by_the_guest(peer: &Peer<'_>) -> Result<Vec<Way>> {
         Ok(program) => {
             let times = Measured::Time(Time::of(&peers).ok_or("expected at least one round")?);
             let of_times = ratio(&sigbus, &peers).ok_or("expected times that can be compared")?;
-            (peer::version(program)?, times, Measured::Ratio(of_times))
+            (qemu::version(program)?, times, Measured::Ratio(of_times))
         }
         Err(why) => ("QEMU".to_owned(), Measured::Skipped(why.clone()), Measured::Skipped(why.clone())),
     };
@@ -274,7 +275,7 @@ fn poison_by_register(_: &File, own: &Own) -> Result<BadLines> {
 }
 
 fn peer_round(program: &Path) -> Result<Ways> {
-    let mut qemu = Qemu::start(program, PAGES_OF_A_ROUND)?;
+    let mut qemu = Qemu::start(Command::new(program), PAGES_OF_A_ROUND)?;
     qemu.tell_sources()?;
     qemu.conduct(|guest| guest.touch(PAGES_OF_A_ROUND))?;
     Poisoner::new(qemu.file())?.poison(PAGES_OF_A_ROUND)?;

@@ -10,8 +10,13 @@ use vm_memory::{Bytes as _, FileOffset};
 /// Where RAM begins in QEMU's `virt`.
 pub(crate) const BASE: u64 = 0x4000_0000;
 
-/// The file, and a view of it. The memory is good again when it is let go.
+/// The lab's memory is good again when it is let go.
+pub(crate) struct Healing;
+
+/// The file, and a view of it.
 pub(crate) struct Ram {
+    // Before the file goes back to the host.
+    _healing: Healing,
     file: NamedTempFile,
     view: GuestMemoryMmap,
 }
@@ -23,7 +28,7 @@ impl Ram {
         let offset = FileOffset::new(file.as_file().try_clone().map_err(text)?, 0);
         let view =
             GuestMemoryMmap::from_ranges_with_files([(GuestAddress(BASE), size as usize, Some(offset))]);
-        Ok(Self { file, view: view.map_err(text)? })
+        Ok(Self { _healing: Healing, file, view: view.map_err(text)? })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -52,7 +57,7 @@ impl Ram {
     }
 }
 
-impl Drop for Ram {
+impl Drop for Healing {
     fn drop(&mut self) {
         if let Ok(mut register) = PoisonRegister::open() {
             register.heal_all();

@@ -2,6 +2,7 @@
 
 mod live;
 mod qemus;
+mod records;
 mod refused;
 mod small;
 
@@ -19,13 +20,15 @@ fn judged(scenario: WrapScenario, options: &Wrap, said: &Transcript) -> Verdict 
         WrapScenario::WrappedDry => live::dry_run(said),
         WrapScenario::QemuSigbus => live::sigbus(said),
         WrapScenario::QemuOwn => live::own_handler(said),
+        WrapScenario::QemuRecords => records::run(),
         WrapScenario::QemuSandbox => live::sandbox(said),
         WrapScenario::QemuStorm => live::storm(said),
+        WrapScenario::QemuStop => live::stop(said),
         WrapScenario::QemuReset => qemus::reset(said),
         WrapScenario::QemuMigrate => qemus::migrate(said),
         WrapScenario::QemuKilled => qemus::killed(said),
         WrapScenario::Small => small::loads(said),
-        WrapScenario::SmallMany => small::many(said),
+        WrapScenario::SmallMany => small::many(options.errors, said),
         WrapScenario::SmallVms => small::vms(options.vms, said),
         WrapScenario::Refused => refused::run(said),
         WrapScenario::Cost => small::cost(said),

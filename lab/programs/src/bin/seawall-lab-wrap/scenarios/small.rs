@@ -13,8 +13,6 @@ const PROGRAM: &str = "seawall-lab-small-vmm";
 /// Where the guest's data begin.
 const DATA: u64 = BASE + 0x10_0000;
 const PAGE: u64 = 4096;
-/// So many errors on pages of their own.
-const MANY: u64 = 10_000;
 /// Exits in one turn, and turns.
 const EXITS: u64 = 20_000;
 const TURNS: usize = 5;
@@ -85,17 +83,17 @@ pub(super) fn loads(said: &Transcript) -> Verdict {
         .to_owned())
 }
 
-pub(super) fn many(said: &Transcript) -> Verdict {
+pub(super) fn many(count: u64, said: &Transcript) -> Verdict {
     let ram = Ram::new(64 << 20)?;
-    for page in 0..MANY {
+    for page in 0..count {
         ram.poison(DATA + page * PAGE)?;
     }
-    let words = ["loads", &format!("{DATA:#x}"), &MANY.to_string(), &PAGE.to_string()];
+    let words = ["loads", &format!("{DATA:#x}"), &count.to_string(), &PAGE.to_string()];
     let lines = run(Some(&["--quiet"]), &ram, &words, said)?;
-    expect("loads", &lines.iter().any(|line| *line == format!("0 loaded, {MANY} aborted")), &true)?;
+    expect("loads", &lines.iter().any(|line| *line == format!("0 loaded, {count} aborted")), &true)?;
     // The helper's first error has it make its own things.
     expect_nothing_stays(&lines, 1024)?;
-    Ok(format!("{MANY} errors contained; no file and no memory stays"))
+    Ok(format!("{count} errors contained; no file and no memory stays"))
 }
 
 pub(super) fn vms(count: u64, said: &Transcript) -> Verdict {
@@ -118,11 +116,6 @@ pub(super) fn vms(count: u64, said: &Transcript) -> Verdict {
     Ok(format!("{count} VMs in one process under load, an error in each: all contained, nothing stays"))
 }
 
-fn median(mut times: Vec<u64>) -> u64 {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
 #[allow(clippy::cast_precision_loss, reason = "there are never 2^53 of anything here")]
 pub(super) fn cost(said: &Transcript) -> Verdict {
     let ram = Ram::new(16 << 20)?;
@@ -133,21 +126,27 @@ pub(super) fn cost(said: &Transcript) -> Verdict {
         let lines = run(wrap, &ram, &["exits", &exits], said)?;
         times[turn % 2].extend(number(&lines, "ns ", 1)?);
     }
-    let [without, with] = times;
-    let spread = |times: &[u64]| {
-        let (least, most) = (times.iter().min().unwrap_or(&0), times.iter().max().unwrap_or(&0));
-        (most - least) as f64 / *least.max(&1) as f64
-    };
-    let noise = spread(&without).max(spread(&with));
-    let (without, with) = (median(without), median(with));
-    let rate = |nanoseconds: u64| EXITS as f64 * 1e9 / nanoseconds.max(1) as f64;
+    let [without, with] = times.map(least_two);
+    // Other work of the host makes a turn longer, never shorter: the least disturbed ones are compared.
+    let noise = [without, with].map(|(least, next)| (next - least) as f64 / least.max(1) as f64);
+    let noise = noise[0].max(noise[1]);
+    let rate = |(nanoseconds, _): (u64, u64)| EXITS as f64 * 1e9 / nanoseconds.max(1) as f64;
     let lost = 1.0 - rate(with) / rate(without);
     let seen = format!(
-        "{:.0} exits/s without, {:.0} with: {:+.2} %; each turn differs by up to {:.1} %",
+        "{:.0} exits/s without, {:.0} with: {:+.2} %; the two best of {TURNS} turns differ by {:.2} %",
         rate(without),
         rate(with),
         -100.0 * lost,
         100.0 * noise
     );
     if lost > MOST_LOST.max(noise) { Err(seen) } else { Ok(seen) }
+}
+
+/// The two shortest.
+fn least_two(mut times: Vec<u64>) -> (u64, u64) {
+    times.sort_unstable();
+    match times[..] {
+        [least, next, ..] => (least, next),
+        _ => (0, 0),
+    }
 }

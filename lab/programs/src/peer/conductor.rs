@@ -11,7 +11,7 @@ use seawall::apei::ghes::{Ghes, GhesRegion};
 use seawall_arm::{Esr, ExceptionClass};
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
 
-use crate::image::{ERRORS, MAILBOX, PAGE, PAGES, RAM, RAM_SIZE, RESULTS, command, mailbox, result};
+use super::image::{ERRORS, MAILBOX, PAGE, PAGES, RAM, RAM_SIZE, RESULTS, command, mailbox, result};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -24,38 +24,45 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// section. Source: ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.5.
 const RECORD_ADDRESS: usize = 20 + 72 + 16;
 
-/// A guest's RAM as a mapped file: with `firmware` a VMM's own view, otherwise a view from outside.
-pub(crate) fn memory(file: &File, firmware: Option<usize>) -> Result<GuestMemoryMmap> {
+/// RAM of a guest as a file, mapped: with memory for firmware a VMM's own, else a view from outside.
+///
+/// # Errors
+/// It cannot be mapped.
+pub fn memory(file: &File, firmware: Option<usize>) -> Result<GuestMemoryMmap> {
     let ram = (GuestAddress(RAM), RAM_SIZE, Some(FileOffset::new(file.try_clone()?, 0)));
-    let firmware = firmware.map(|size| (GuestAddress(crate::image::FIRMWARE), size, None));
+    let firmware = firmware.map(|size| (GuestAddress(super::image::FIRMWARE), size, None));
     let ranges: Vec<_> = firmware.into_iter().chain([ram]).collect();
     Ok(GuestMemoryMmap::from_ranges_with_files(ranges)?)
 }
 
 /// One source of errors, where QEMU expects it: with a single source both agree on the place of the block's
 /// address and of the read-ack register.
-pub(crate) const SOURCES: GhesRegion = GhesRegion { base: ERRORS, sea: 1, polled: 0, poll_interval: 0 };
+pub const SOURCES: GhesRegion = GhesRegion { base: ERRORS, sea: 1, polled: 0, poll_interval: 0 };
 
-/// The guest's results for some pages.
-pub(crate) struct Ways {
-    /// The times from before the load to the handler's first instruction.
-    pub(crate) times: Vec<Duration>,
+/// What a guest found on its way through some pages.
+pub struct Ways {
+    /// From before the load to the handler's first instruction.
+    pub times: Vec<Duration>,
 }
 
 /// The view from outside.
-pub(crate) struct Conductor<'a> {
+pub struct Conductor<'a> {
     memory: &'a GuestMemoryMmap,
     /// Fails if the VMM has ended.
     is_alive: &'a mut dyn FnMut() -> Result<()>,
 }
 
 impl<'a> Conductor<'a> {
-    pub(crate) fn new(memory: &'a GuestMemoryMmap, is_alive: &'a mut dyn FnMut() -> Result<()>) -> Self {
+    /// `is_alive` fails if the VMM is gone.
+    pub fn new(memory: &'a GuestMemoryMmap, is_alive: &'a mut dyn FnMut() -> Result<()>) -> Self {
         Self { memory, is_alive }
     }
 
-    /// Prepares memory before the VMM starts: data in the pages, and a free source.
-    pub(crate) fn prepare(memory: &GuestMemoryMmap, pages: u64) -> Result<()> {
+    /// Before the VMM starts: data in the pages, and a source that is free.
+    ///
+    /// # Errors
+    /// The memory is not there.
+    pub fn prepare(memory: &GuestMemoryMmap, pages: u64) -> Result<()> {
         for page in 0..pages {
             memory.write_obj(page, GuestAddress(PAGES + page * PAGE))?;
         }
@@ -63,8 +70,11 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Makes the guest carry out a command.
-    pub(crate) fn command(&mut self, command: u64, arguments: [u64; 2]) -> Result<()> {
+    /// Has the guest carry out a command.
+    ///
+    /// # Errors
+    /// It does not, or the VMM is gone.
+    pub fn command(&mut self, command: u64, arguments: [u64; 2]) -> Result<()> {
         let word = |offset| GuestAddress(MAILBOX + offset);
         self.memory.write_obj(arguments, word(mailbox::ARGUMENTS))?;
         self.memory.write_obj(0_u64, word(mailbox::DONE))?;
@@ -80,13 +90,19 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Makes the guest power itself off, without waiting for it.
-    pub(crate) fn power_off(&mut self) -> Result<()> {
+    /// Has the guest power itself off; does not wait for it.
+    ///
+    /// # Errors
+    /// The memory is not there.
+    pub fn power_off(&mut self) -> Result<()> {
         Ok(self.memory.store(command::OFF, GuestAddress(MAILBOX + mailbox::COMMAND), Ordering::Release)?)
     }
 
-    /// Makes the guest load from good pages, which puts them in its stage 2.
-    pub(crate) fn touch(&mut self, pages: u64) -> Result<()> {
+    /// Has the guest load from pages that are good: then they are in its stage 2.
+    ///
+    /// # Errors
+    /// One of them is not.
+    pub fn touch(&mut self, pages: u64) -> Result<()> {
         self.command(command::LOAD, [PAGES, pages])?;
         for page in 0..pages {
             let found = self.result(page)?;
@@ -97,8 +113,21 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Makes the guest load from bad pages, and checks that each gave an abort with a record.
-    pub(crate) fn consume(&mut self, pages: u64) -> Result<Ways> {
+    /// Has the guest load from pages that are bad, and looks whether each gave an abort with a record.
+    ///
+    /// # Errors
+    /// One did not.
+    pub fn consume(&mut self, pages: u64) -> Result<Ways> {
+        let ways = self.abort(pages)?;
+        self.check_record(PAGES + (pages - 1) * PAGE)?;
+        Ok(ways)
+    }
+
+    /// Has the guest load from pages that are bad, and looks whether each gave an abort.
+    ///
+    /// # Errors
+    /// One did not.
+    pub fn abort(&mut self, pages: u64) -> Result<Ways> {
         self.command(command::LOAD, [PAGES, pages])?;
         let frequency: u64 = self.memory.read_obj(GuestAddress(MAILBOX + mailbox::FREQUENCY))?;
         let mut times = Vec::new();
@@ -113,12 +142,14 @@ impl<'a> Conductor<'a> {
             let ticks = found.in_handler - found.before;
             times.push(Duration::from_nanos(ticks.saturating_mul(1_000_000_000) / frequency));
         }
-        self.check_record(PAGES + (pages - 1) * PAGE)?;
         Ok(Ways { times })
     }
 
-    /// Checks the last record: the source has one block.
-    fn check_record(&self, expected: u64) -> Result<()> {
+    /// The last record: the source has one block.
+    ///
+    /// # Errors
+    /// It is not of the page at this address.
+    pub fn check_record(&self, expected: u64) -> Result<()> {
         let block: u64 = self.memory.read_obj(GuestAddress(ERRORS))?;
         let mut record = [0; RECORD_SIZE];
         self.memory.read_slice(&mut record, GuestAddress(block))?;

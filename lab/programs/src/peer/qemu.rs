@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use seawall_kvm::{Bytes as _, GuestAddress, GuestMemoryMmap};
 use tempfile::NamedTempFile;
 
-use crate::conductor::{Conductor, memory};
-use crate::image::{ERRORS, EXCHANGE, RAM_SIZE, command, image};
+use super::conductor::{Conductor, memory};
+use super::image::{ERRORS, EXCHANGE, RAM_SIZE, command, image};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -34,8 +34,8 @@ const ADDRESS_FILE: &[u8] = b"etc/hardware_errors_addr";
 /// The transferred data, after the access's four words.
 const BUFFER: u64 = EXCHANGE + 0x100;
 
-/// A QEMU that is killed and waited for when dropped.
-pub(crate) struct Qemu {
+/// A QEMU that is killed and waited for when it is let go.
+pub struct Qemu {
     child: Child,
     /// The guest's RAM, seen from here.
     memory: GuestMemoryMmap,
@@ -43,8 +43,11 @@ pub(crate) struct Qemu {
     _firmware: NamedTempFile,
 }
 
-/// The version in its own words: `QEMU emulator version 10.0.13 (Debian …)`.
-pub(crate) fn version(program: &Path) -> Result<String> {
+/// As it says it: `QEMU emulator version 10.0.13 (Debian …)`.
+///
+/// # Errors
+/// It cannot be started, or says something else.
+pub fn version(program: &Path) -> Result<String> {
     let output = Command::new(program).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default();
@@ -53,8 +56,11 @@ pub(crate) fn version(program: &Path) -> Result<String> {
 }
 
 impl Qemu {
-    /// Starts it; the guest waits for commands.
-    pub(crate) fn start(program: &Path, pages: u64) -> Result<Self> {
+    /// Starts it, by this command without arguments of QEMU's; the guest waits for commands.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(mut command: Command, pages: u64) -> Result<Self> {
         let ram = NamedTempFile::new_in("/dev/shm")?;
         ram.as_file().set_len(RAM_SIZE as u64)?;
         let memory = memory(ram.as_file(), None)?;
@@ -63,7 +69,6 @@ impl Qemu {
         firmware.write_all(&image()?)?;
         let backend =
             format!("memory-backend-file,id=ram,size={RAM_SIZE},mem-path={},share=on", ram.path().display());
-        let mut command = Command::new(program);
         command
             .args(["-accel", "kvm", "-M", "virt,gic-version=3,ras=on,memory-backend=ram", "-cpu", "host"])
             .args(["-smp", "1", "-m", &format!("{}M", RAM_SIZE >> 20), "-object", &backend])
@@ -72,17 +77,21 @@ impl Qemu {
             .arg(firmware.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
         Ok(Self { child, memory, ram, _firmware: firmware })
     }
 
-    /// The guest's RAM.
-    pub(crate) fn file(&self) -> &File {
+    /// RAM of the guest.
+    pub fn file(&self) -> &File {
         self.ram.as_file()
     }
 
-    /// Gives its guest commands.
-    pub(crate) fn conduct<T>(&mut self, act: impl FnOnce(&mut Conductor<'_>) -> Result<T>) -> Result<T> {
+    /// Speaks to its guest.
+    ///
+    /// # Errors
+    /// Those of `act`.
+    pub fn conduct<T>(&mut self, act: impl FnOnce(&mut Conductor<'_>) -> Result<T>) -> Result<T> {
         let Self { child, memory, .. } = self;
         let mut is_alive = || match child.try_wait()? {
             None => Ok(()),
@@ -91,8 +100,11 @@ impl Qemu {
         act(&mut Conductor::new(memory, &mut is_alive))
     }
 
-    /// Tells QEMU the address of the error sources, as firmware does for a guest.
-    pub(crate) fn tell_sources(&mut self) -> Result<()> {
+    /// Does what firmware does for a guest: tells QEMU where the sources of errors are.
+    ///
+    /// # Errors
+    /// The guest or QEMU does not do it.
+    pub fn tell_sources(&mut self) -> Result<()> {
         let memory = self.memory.clone();
         self.conduct(|guest| {
             access(guest, &memory, control(DIRECTORY, READ), DIRECTORY_SIZE)?;

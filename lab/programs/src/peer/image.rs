@@ -13,57 +13,59 @@
 use dynasmrt::aarch64::Aarch64Relocation;
 use dynasmrt::{DynasmApi, DynasmError, DynasmLabelApi, VecAssembler, dynasm};
 
-/// The address of the image, which runs from its first byte on.
-pub(crate) const FIRMWARE: u64 = 0;
-/// Size in bytes of the memory there; the image is shorter.
-pub(crate) const FIRMWARE_SIZE: usize = 0x1_0000;
-/// RAM of QEMU's `virt`, and its size in bytes. QEMU writes a device tree to its first MiB.
-pub(crate) const RAM: u64 = 0x4000_0000;
-pub(crate) const RAM_SIZE: usize = 64 << 20;
-/// The mailbox between the host and the guest.
-pub(crate) const MAILBOX: u64 = RAM + (16 << 20);
+/// Where the image is, and runs from its first byte on.
+pub const FIRMWARE: u64 = 0;
+/// Bytes of memory there; the image is shorter.
+pub const FIRMWARE_SIZE: usize = 0x1_0000;
+/// RAM of QEMU's `virt`. QEMU writes a device tree to its first MiB.
+pub const RAM: u64 = 0x4000_0000;
+/// Bytes of it.
+pub const RAM_SIZE: usize = 64 << 20;
+/// Where the host speaks with the guest.
+pub const MAILBOX: u64 = RAM + (16 << 20);
 /// One source of errors: the address of its block, its read-ack register, its block.
-pub(crate) const ERRORS: u64 = MAILBOX + 0x1000;
-/// Memory for the exchange between the host and QEMU's fw_cfg.
-pub(crate) const EXCHANGE: u64 = MAILBOX + 0x2000;
-/// Results, an entry for each page from which the guest loaded.
-pub(crate) const RESULTS: u64 = MAILBOX + 0x1_0000;
-/// The pages from which it loads.
-pub(crate) const PAGES: u64 = RAM + (32 << 20);
-pub(crate) const PAGE: u64 = 4096;
+pub const ERRORS: u64 = MAILBOX + 0x1000;
+/// What the host and QEMU's fw_cfg exchange.
+pub const EXCHANGE: u64 = MAILBOX + 0x2000;
+/// An entry for each page that the guest loaded from.
+pub const RESULTS: u64 = MAILBOX + 0x1_0000;
+/// The pages that it loads from.
+pub const PAGES: u64 = RAM + (32 << 20);
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
 
 /// Offsets in the mailbox, 64-bit words.
-pub(crate) mod mailbox {
-    /// The command, one of [`command`](super::command); 0 once the guest has seen it.
-    pub(crate) const COMMAND: u64 = 0;
-    /// The command's two arguments.
-    pub(crate) const ARGUMENTS: u64 = 8;
-    /// 1 when the command is done.
-    pub(crate) const DONE: u64 = 24;
+pub mod mailbox {
+    /// What to do, one of [`command`](super::command); 0 once the guest has seen it.
+    pub const COMMAND: u64 = 0;
+    /// What to do it with: two words.
+    pub const ARGUMENTS: u64 = 8;
+    /// 1 when it is done.
+    pub const DONE: u64 = 24;
     /// `CNTFRQ_EL0`, from the guest's start on.
-    pub(crate) const FREQUENCY: u64 = 32;
+    pub const FREQUENCY: u64 = 32;
 }
 
-/// The guest's commands.
-pub(crate) mod command {
-    /// Stores the second argument, 64 bits, at the address in the first.
-    pub(crate) const STORE: u64 = 1;
-    /// Loads from pages: the first argument is their address, the second their number.
-    pub(crate) const LOAD: u64 = 2;
+/// What the guest can do.
+pub mod command {
+    /// Stores the second argument at the address that is the first: 64 bits.
+    pub const STORE: u64 = 1;
+    /// Loads from so many pages (the second argument), from this address on (the first).
+    pub const LOAD: u64 = 2;
     /// PSCI SYSTEM_OFF.
-    pub(crate) const OFF: u64 = 3;
+    pub const OFF: u64 = 3;
 }
 
 /// Offsets in a result, 64-bit words.
-pub(crate) mod result {
+pub mod result {
     /// `CNTVCT_EL0` right before the load.
-    pub(crate) const BEFORE: u64 = 0;
-    /// `CNTVCT_EL0` as the handler's first instruction read it; 0 if the load succeeded.
-    pub(crate) const IN_HANDLER: u64 = 8;
+    pub const BEFORE: u64 = 0;
+    /// `CNTVCT_EL0` as the handler's first instruction read it; 0 if the load loaded.
+    pub const IN_HANDLER: u64 = 8;
     /// `ESR_EL1` in the handler.
-    pub(crate) const ESR: u64 = 16;
-    /// Size in bytes.
-    pub(crate) const SIZE: u64 = 24;
+    pub const ESR: u64 = 16;
+    /// Bytes.
+    pub const SIZE: u64 = 24;
 }
 
 /// Offset of the vectors; a multiple of 2048. Source: DDI 0487, `VBAR_EL1`.
@@ -80,8 +82,11 @@ const ELR_EL1: u32 = 0x4201;
 const CNTVCT_EL0: u32 = 0x5f02;
 const CNTFRQ_EL0: u32 = 0x5f00;
 
-/// The image, for [`FIRMWARE`].
-pub(crate) fn image() -> Result<Vec<u8>, DynasmError> {
+/// The image, to be at [`FIRMWARE`].
+///
+/// # Errors
+/// The assembler's.
+pub fn image() -> Result<Vec<u8>, DynasmError> {
     let mut ops: VecAssembler<Aarch64Relocation> = VecAssembler::new(FIRMWARE as usize);
     start(&mut ops);
     consume(&mut ops);
