@@ -82,7 +82,7 @@ fn a_foreign_file_and_one_of_another_format_are_told_apart() {
     );
     let mut newer = small();
     newer[8] = 4;
-    assert_eq!(refusal(&newer), "expected a snapshot of format 3, got one of format 4");
+    assert_eq!(refusal(&newer), "expected a snapshot of format 4, got one of format 5");
     let mut longer = small();
     longer.push(0);
     let end = longer.len() - 1;

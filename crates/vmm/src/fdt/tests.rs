@@ -127,6 +127,26 @@ fn a_pmu_is_told_of_where_there_is_one() {
     assert!(!lines(&platform()).iter().any(|line| line.contains("pmu")));
 }
 
+/// As on `virt,virtualization=on`: PSCI by SMC, the timer of EL2 and the list registers' interrupt; the second UART and the
+/// lab's register behind the first.
+#[test]
+fn a_server_is_told_of_what_el2_has() {
+    let lines = lines(&Platform { el2: true, ..platform() });
+    assert_has(
+        &lines,
+        &[
+            r"/psci/method = smc\x00",
+            r"/intc@8000000/interrupts = \x00\x00\x00\x01\x00\x00\x00\t\x00\x00\x00\x04",
+            r"/pl011@9040000/interrupts = \x00\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00\x04",
+            r"/poison@b000000/compatible = seawall,poison\x00",
+        ],
+    );
+    let timer = lines.iter().find(|line| line.starts_with("/timer/interrupts")).expect("a timer");
+    assert!(timer.ends_with(r"\x00\x00\x00\x01\x00\x00\x00\x0c\x00\x00\x00\x04"), "{timer}");
+    let at = |name: &str| lines.iter().position(|line| line.starts_with(name));
+    assert!(at("/pl011@9000000") < at("/pl011@9040000"));
+}
+
 /// As on `virt`, whether there are devices behind them or not.
 #[test]
 fn each_of_the_32_virtio_transports_has_its_registers_and_its_interrupt() {
