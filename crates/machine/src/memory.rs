@@ -225,7 +225,9 @@ impl Memory {
         }
         let before = std::mem::replace(&mut self.poison, poison.clone());
         let changed: Vec<usize> = before.pages().chain(self.poison.pages()).collect();
-        changed.into_iter().for_each(|page| self.refresh_flag(page));
+        for page in changed {
+            self.refresh_flag(page);
+        }
     }
 
     /// What RAM held when its pages were last clean.
