@@ -74,7 +74,7 @@ impl Screen {
     }
 
     fn show(&self, progress: Progress) {
-        let rate = progress.new as f64 / self.began.elapsed().as_secs_f64().max(1e-3);
+        let rate = f64::from(progress.new as u32) / self.began.elapsed().as_secs_f64().max(1e-3);
         self.bar.set_length(progress.all as u64);
         self.bar.set_position(progress.done as u64);
         self.bar.set_message(format!("{rate:.1} a second"));
@@ -86,7 +86,7 @@ impl Screen {
             return;
         }
         *told = Instant::now();
-        let left = (progress.all - progress.done) as f64 / rate.max(1e-3);
+        let left = f64::from((progress.all - progress.done) as u32) / rate.max(1e-3);
         out::stderr(format!(
             "seawall: {} of {} experiments, {rate:.1} a second, {left:.0} s left",
             progress.done, progress.all

@@ -202,7 +202,7 @@ fn wait_for(what: &str, is_there: impl Fn() -> bool) {
 fn a_campaign_on_slurm_loses_nothing_with_a_node_that_dies() {
     let folder = tempfile::tempdir().unwrap();
     let Some(mut slurm) = Slurm::new(&folder.path().join("slurm")) else { return };
-    let map = planned(folder.path(), "24");
+    let map = planned(folder.path(), "12");
     let expected = undisturbed(&map, &folder.path().join("whole"));
     let path = map.to_str().unwrap();
     let mut submit = Command::new(SEAWALL);
