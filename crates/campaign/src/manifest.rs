@@ -159,9 +159,9 @@ pub(crate) fn hash_file(path: &Path) -> Result<String> {
 
 impl Campaign {
     /// Writes the manifest, which makes the directory a campaign.
-    pub(crate) fn create(directory: &Path, manifest: Manifest) -> Result<Self> {
+    pub(crate) fn create(directory: &Path, manifest: &Manifest) -> Result<Self> {
         let path = directory.join("manifest.json");
-        let text = serde_json::to_string_pretty(&manifest)
+        let text = serde_json::to_string_pretty(manifest)
             .map_err(|error| Error::content(&path, "a manifest", error.to_string()))?;
         seawall_files::replace(&path, text.as_bytes()).map_err(|error| Error::file(&path, error))?;
         Self::open(directory)
@@ -182,7 +182,7 @@ impl Campaign {
         }
         let id = blake3::hash(&bytes).to_hex().to_string();
         let campaign = Self { directory: directory.to_owned(), manifest, id };
-        campaign.check(&campaign.plan_path(), &campaign.manifest.plan, "the plan of this campaign")?;
+        Self::check(&campaign.plan_path(), &campaign.manifest.plan, "the plan of this campaign")?;
         Ok(campaign)
     }
 
@@ -199,7 +199,7 @@ impl Campaign {
         Err(Error::content(&path, planned, format!("that of {}", self.manifest.program)))
     }
 
-    fn check(&self, path: &Path, hash: &str, what: &str) -> Result<()> {
+    fn check(path: &Path, hash: &str, what: &str) -> Result<()> {
         let found = hash_file(path)?;
         if found == hash {
             return Ok(());
@@ -228,7 +228,7 @@ impl Campaign {
     /// The snapshot of a moment, if it still is the one that was planned with.
     pub(crate) fn snapshot(&self, moment: &Moment) -> Result<Snapshot> {
         let path = snapshot_path(&self.directory, &moment.name());
-        self.check(&path, &moment.snapshot, "the snapshot that this campaign was planned with")?;
+        Self::check(&path, &moment.snapshot, "the snapshot that this campaign was planned with")?;
         let file = File::open(&path).map_err(|error| Error::file(&path, error))?;
         Ok(Snapshot::load(BufReader::new(file))?)
     }
@@ -236,7 +236,7 @@ impl Campaign {
     /// Refuses a disk that was changed.
     pub(crate) fn check_disks(&self) -> Result<()> {
         self.manifest.disks.iter().try_for_each(|disk| {
-            self.check(&self.directory.join(&disk.name), &disk.blake3, "the disk of this campaign")
+            Self::check(&self.directory.join(&disk.name), &disk.blake3, "the disk of this campaign")
         })
     }
 }

@@ -40,13 +40,11 @@ pub(crate) struct Printed {
 impl Printed {
     pub(crate) fn line(&mut self, line: &str) {
         let Some(rest) = line.strip_prefix(PREFIX) else { return };
-        match rest.split_once(' ') {
-            Some((file, data)) => self.base64.entry(file.to_owned()).or_default().push_str(data.trim()),
-            None => {
-                self.has_begun |= rest == "begin";
-                self.is_whole |= rest == "end";
-            }
+        if let Some((file, data)) = rest.split_once(' ') {
+            self.base64.entry(file.to_owned()).or_default().push_str(data.trim());
         }
+        self.has_begun |= rest == "begin";
+        self.is_whole |= rest == "end";
     }
 
     pub(crate) fn has_begun(&self) -> bool {

@@ -116,7 +116,7 @@ pub fn plan(request: &Request, directory: &Path, tell: &mut dyn FnMut(&Planned))
     let path = directory.join("plan.parquet");
     pages::write(&path, &all)?;
     manifest.plan = manifest::hash_file(&path)?;
-    Campaign::create(directory, manifest)
+    Campaign::create(directory, &manifest)
 }
 
 fn check(request: &Request) -> Result<()> {

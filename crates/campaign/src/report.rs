@@ -10,7 +10,7 @@ use crate::manifest::{Campaign, Manifest, Moment};
 use crate::merge::Status;
 use crate::pages::PlannedPage;
 use crate::results::{Outcome, Row};
-use crate::statistics::{mcnemar, wilson, wilson_finite};
+use crate::statistics::{self, mcnemar, wilson, wilson_finite};
 
 /// The page; the data goes into its place.
 const PAGE: &str = include_str!("report.html");
@@ -35,7 +35,7 @@ impl Share {
     /// Of so many drawn from `all`.
     fn new(hits: u64, of: u64, all: u64) -> Self {
         let (low, high) = if all == 0 { wilson(hits, of) } else { wilson_finite(hits, of, all) };
-        Self { hits, of, share: if of == 0 { 0.0 } else { hits as f64 / of as f64 }, low, high }
+        Self { hits, of, share: statistics::share(hits, of), low, high }
     }
 }
 
@@ -288,7 +288,7 @@ fn touched_of<'a>(manifest: &'a Manifest, firmware: &'a str) -> impl Iterator<It
     })
 }
 
-fn share<'a>(rows: impl Iterator<Item = &'a Row> + Clone, hit: fn(Outcome) -> bool, all: u64) -> Share {
+fn share<'a>(rows: impl Iterator<Item = &'a Row> + Clone, hit: Judged, all: u64) -> Share {
     let of = rows.clone().count() as u64;
     Share::new(rows.filter(|row| hit(row.outcome)).count() as u64, of, all)
 }
@@ -311,7 +311,7 @@ fn cell(manifest: &Manifest, rows: &[Row], firmware: &str, policy: &str) -> Cell
         policy: policy.to_owned(),
         outcomes,
         kept: share(mine, Outcome::keeps_guest, touched),
-        of_ram: if pages == 0 { 0.0 } else { 1.0 - touched as f64 / pages as f64 * (1.0 - survived.share) },
+        of_ram: 1.0 - statistics::share(touched, pages) * (1.0 - survived.share),
         survived,
         moments,
     }
@@ -330,9 +330,9 @@ fn groups(
         by_name.entry(name(row)).or_default().push(row);
     }
     let moments = manifest.moments.iter().filter(|moment| moment.firmware.word() == firmware);
-    let all = |name: &str| match is_use {
-        true => moments.clone().filter_map(|moment| Some(moment.pages.get(name)?.touched)).sum(),
-        false => 0,
+    let all = |name: &str| {
+        let of_use = moments.clone().filter(|_| is_use);
+        of_use.filter_map(|moment| Some(moment.pages.get(name)?.touched)).sum()
     };
     let group = |(name, rows): (&str, Vec<&Row>)| Group {
         firmware: firmware.to_owned(),
@@ -347,6 +347,9 @@ fn groups(
     groups
 }
 
+/// Whether an outcome counts.
+type Judged = fn(Outcome) -> bool;
+
 fn pairs(manifest: &Manifest, rows: &[Row], firmware: &str) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for (n, one) in manifest.policies.iter().enumerate() {
@@ -357,7 +360,7 @@ fn pairs(manifest: &Manifest, rows: &[Row], firmware: &str) -> Vec<Pair> {
             let both: Vec<(Outcome, Outcome)> = of_cell(rows, firmware, one)
                 .filter_map(|row| Some((row.outcome, *others.get(&key(row))?)))
                 .collect();
-            let compared: [(&str, fn(Outcome) -> bool); 2] =
+            let compared: [(_, Judged); 2] =
                 [("survived", Outcome::is_survived), ("kept", Outcome::keeps_guest)];
             for (what, hit) in compared {
                 let count = |wanted: (bool, bool)| {

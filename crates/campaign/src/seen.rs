@@ -164,7 +164,9 @@ mod tests {
 
     fn seen(lines: &[&str]) -> Seen {
         let mut seen = Seen::default();
-        lines.iter().for_each(|line| seen.line(line));
+        for line in lines {
+            seen.line(line);
+        }
         seen
     }
 

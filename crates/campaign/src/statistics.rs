@@ -1,7 +1,14 @@
 //! Intervals and tests, as campaigns need them.
 
+#![allow(clippy::cast_precision_loss, reason = "no campaign has 2^52 experiments")]
+
 /// The two-sided 95 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
+
+/// So many of so many; 0 of none.
+pub fn share(hits: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { hits as f64 / of as f64 }
+}
 
 /// The 95 % interval of a share by Wilson's score (JASA 22, 1927): `of` draws, of which `hits` hit. All that there is
 /// when there was no draw.
@@ -22,7 +29,7 @@ pub fn wilson_finite(hits: u64, of: u64, all: u64) -> (f64, f64) {
     if of == 0 || all <= 1 {
         return wilson(hits, of);
     }
-    let share = hits as f64 / of as f64;
+    let share = share(hits, of);
     if of >= all {
         return (share, share);
     }

@@ -97,14 +97,14 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
             progress.note(text);
         }
     };
-    let fetched = match (&fetch.kernel, &fetch.busybox) {
-        (Some(kernel), Some(busybox)) => by_hand(&directory, kernel, busybox).map(Fetched::Guest),
-        _ => {
-            let fetch_it = Fetch { directory, suite: fetch.suite.clone(), flavour: fetch.flavour };
-            match fetch.services {
-                true => services(&fetch_it, &note).map(Fetched::Services),
-                false => fetch_it.guest(&note).map(Fetched::Guest),
-            }
+    let fetched = if let (Some(kernel), Some(busybox)) = (&fetch.kernel, &fetch.busybox) {
+        by_hand(&directory, kernel, busybox).map(Fetched::Guest)
+    } else {
+        let what = Fetch { directory, suite: fetch.suite.clone(), flavour: fetch.flavour };
+        if fetch.services {
+            services(&what, &note).map(Fetched::Services)
+        } else {
+            what.guest(&note).map(Fetched::Guest)
         }
     };
     progress.end();

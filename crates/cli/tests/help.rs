@@ -151,6 +151,14 @@ fn the_manual_has_a_page_for_each_command() {
     assert_eq!(
         names,
         [
+            "seawall-campaign-merge.1",
+            "seawall-campaign-plan.1",
+            "seawall-campaign-replay.1",
+            "seawall-campaign-report.1",
+            "seawall-campaign-run.1",
+            "seawall-campaign-status.1",
+            "seawall-campaign-submit.1",
+            "seawall-campaign.1",
             "seawall-check.1",
             "seawall-completions.1",
             "seawall-decode.1",

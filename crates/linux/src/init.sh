@@ -79,13 +79,18 @@ workload() {
     echo "workload: $live of $all live"
 }
 
+# What a service returns for a program of its own that failed, unless by a signal: 1 is for wrong results alone.
+failure() {
+    if [ $1 -gt 128 ]; then echo $1; else echo 4; fi
+}
+
 # The number that a whole number of rounds adds up to.
 database() {
     n=0
     while [ $n -lt $1 ]; do
         n=$((n + 1))
         got=$(sqlite3 /var/accounts "UPDATE account SET balance = balance + $n WHERE id = $n % 64;
-            SELECT sum(balance), count(*), min(length(note)) FROM account; PRAGMA quick_check") || return $?
+            SELECT sum(balance), count(*), min(length(note)) FROM account; PRAGMA quick_check") || return $(failure $?)
         [ "$(echo $got)" = "$((n * (n + 1) / 2))|64|400 ok" ] || return 1
         echo "database: alive $n"
         usleep 30000
@@ -97,8 +102,9 @@ web() {
     n=0
     while [ $n -lt $1 ]; do
         n=$((n + 1))
-        wget -q -O /run/page http://127.0.0.1/numbers || return $?
-        [ "$(md5sum </run/page)" = "c8b58510b45cc3bd0855d35d748cbce4  -" ] || return 1
+        wget -q -O /run/page http://127.0.0.1/numbers || return $(failure $?)
+        got=$(md5sum </run/page) || return $(failure $?)
+        [ "$got" = "c8b58510b45cc3bd0855d35d748cbce4  -" ] || return 1
         echo "web: alive $n"
         usleep 30000
     done
@@ -109,8 +115,8 @@ compressor() {
     n=0
     while [ $n -lt $1 ]; do
         n=$((n + 1))
-        head -c 4000 /srv/numbers | bzip2 -1 >/run/packed || return $?
-        got=$(bzip2 -dcs </run/packed | md5sum) || return $?
+        head -c 4000 /srv/numbers | bzip2 -1 >/run/packed || return $(failure $?)
+        got=$(bzip2 -dcs </run/packed | md5sum) || return $(failure $?)
         [ "$got" = "5b9a715808f2b7bca234139f14440739  -" ] || return 1
         echo "compressor: alive $n"
         usleep 30000
@@ -118,6 +124,7 @@ compressor() {
 }
 
 services() {
+    set -o pipefail
     echo 0 >/proc/sys/kernel/kptr_restrict
     ifconfig lo 127.0.0.1 up
     httpd -p 127.0.0.1:80 -h /srv

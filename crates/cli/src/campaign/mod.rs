@@ -4,6 +4,7 @@ mod plan;
 mod run;
 mod submit;
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use seawall_campaign::engine::slurm_states;
@@ -179,8 +180,9 @@ fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
         ))?;
     } else {
         let mut text = replay.lines.iter().fold(String::new(), |text, line| text + line + "\n");
-        text += &format!(
-            "{} {}: {}\n{}\n",
+        let _ = writeln!(
+            text,
+            "{} {}: {}\n{}",
             head(&row.id),
             row.page_use,
             row.outcome.word(),
@@ -188,7 +190,7 @@ fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
         );
         for (name, value) in [("lost", &row.lost_services), ("the kernel said", &row.words)] {
             if !value.is_empty() {
-                text += &format!("{name}: {value}\n");
+                let _ = writeln!(text, "{name}: {value}");
             }
         }
         out::stdout(&text)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use seawall_campaign::{Progress, Row, Shard, merge, run};
+use seawall_campaign::{Progress, Row, Shard, merge, run, write_report};
 
 use super::{failure, line, open};
 use crate::style::head;
@@ -17,7 +17,8 @@ const EACH: Duration = Duration::from_secs(30);
 
 /// Run the experiments that have no result yet.
 ///
-/// A run can be stopped or killed at any time; the next one goes on from there. Each result depends on the plan alone, not
+/// A run can be stopped or killed at any time; the next one goes on from there. When all is done it merges the results and
+/// writes the report. Each result depends on the plan alone, not
 /// on threads, shards or hosts.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -42,12 +43,13 @@ pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let table = table.map_err(|error| failure(&error))?;
     if args.shard.is_none() {
         merge(&campaign, false).map_err(|error| failure(&error))?;
+        write_report(&campaign).map_err(|error| failure(&error))?;
     }
     if !quiet {
         let (_, status) = campaign.rows().map_err(|error| failure(&error))?;
         let next = match args.shard {
             Some(_) => format!("{} {}", head("shard"), table.display()),
-            None => format!("  seawall campaign report {}", args.directory.display()),
+            None => format!("{} {}", head("report"), args.directory.join("report.html").display()),
         };
         out::stdout(&format!("{}\n{next}\n", line(&status)))?;
     }
@@ -74,7 +76,7 @@ impl Screen {
     }
 
     fn show(&self, progress: Progress) {
-        let rate = progress.new as f64 / self.began.elapsed().as_secs_f64().max(1e-3);
+        let rate = f64::from(progress.new as u32) / self.began.elapsed().as_secs_f64().max(1e-3);
         self.bar.set_length(progress.all as u64);
         self.bar.set_position(progress.done as u64);
         self.bar.set_message(format!("{rate:.1} a second"));
@@ -86,7 +88,7 @@ impl Screen {
             return;
         }
         *told = Instant::now();
-        let left = (progress.all - progress.done) as f64 / rate.max(1e-3);
+        let left = f64::from((progress.all - progress.done) as u32) / rate.max(1e-3);
         out::stderr(format!(
             "seawall: {} of {} experiments, {rate:.1} a second, {left:.0} s left",
             progress.done, progress.all

@@ -1,5 +1,5 @@
 //! A campaign on a real Slurm of two nodes, of Debian's packages: not installed but unpacked, with a state of its own, all on
-//! this host. `cargo xtask ci --only slurm`, or with `-- --ignored`.
+//! this host. `cargo xtask ci --only campaign`, or with `-- --ignored`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,6 +19,11 @@ const PACKAGES: [&str; 8] = [
     "libhwloc15",
     "liblua5.1-0",
 ];
+/// Where Debian has libraries.
+fn libraries() -> String {
+    format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)
+}
+
 /// Generous: a task whose node died is started again after half a minute.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -112,20 +117,21 @@ impl Slurm {
              AuthInfo=socket={state}/munge/s,cred_expire=5\nCredType=cred/munge\nSlurmUser={user}\nSlurmdUser={user}\n\
              StateSaveLocation={state}/ctld\nSlurmdSpoolDir={state}/%n\nSlurmctldPidFile={state}/ctld.pid\n\
              SlurmdPidFile={state}/%n.pid\nSlurmctldLogFile={state}/log/ctld\nSlurmdLogFile={state}/log/%n\n\
-             PluginDir={root}/usr/lib/x86_64-linux-gnu/slurm-wlm\nProctrackType=proctrack/pgid\nTaskPlugin=task/none\n\
+             PluginDir={root}/{}/slurm-wlm\nProctrackType=proctrack/pgid\nTaskPlugin=task/none\n\
              SwitchType=switch/none\nMpiDefault=none\nMailProg=/bin/true\nJobAcctGatherType=jobacct_gather/none\n\
              AccountingStorageType=accounting_storage/none\nSelectType=select/cons_tres\nSelectTypeParameters=CR_CPU\n\
              SchedulerType=sched/backfill\nSchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,defer\n\
              SlurmdTimeout=10\nInactiveLimit=0\nKillWait=2\nMinJobAge=300\nReturnToService=2\nJobRequeue=1\n\
              UnkillableStepTimeout=10\nSlurmdParameters=config_overrides\n{}{}\
              PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP\n",
+            libraries(),
             node(1),
             node(2)
         )
     }
 
     fn environment(&self, command: &mut Command) {
-        let libraries = self.root.join("usr/lib/x86_64-linux-gnu");
+        let libraries = self.root.join(libraries());
         let path = std::env::var("PATH").unwrap_or_default();
         let root = self.root.display();
         command
@@ -198,11 +204,11 @@ fn wait_for(what: &str, is_there: impl Fn() -> bool) {
 }
 
 #[test]
-#[ignore = "fetches and starts Slurm: cargo xtask ci --only slurm"]
+#[ignore = "fetches and starts Slurm: cargo xtask ci --only campaign"]
 fn a_campaign_on_slurm_loses_nothing_with_a_node_that_dies() {
     let folder = tempfile::tempdir().unwrap();
     let Some(mut slurm) = Slurm::new(&folder.path().join("slurm")) else { return };
-    let map = planned(folder.path(), "24");
+    let map = planned(folder.path(), "12");
     let expected = undisturbed(&map, &folder.path().join("whole"));
     let path = map.to_str().unwrap();
     let mut submit = Command::new(SEAWALL);
