@@ -214,13 +214,11 @@ fn msrv() -> Plan {
 }
 
 fn diff_isa() -> Plan {
-    match lacking(&[QEMU_USER]) {
-        Some(lacking) => Plan::Skip(lacking),
-        None => {
-            let call = || Call::cargo(&["run", "--locked", "--package", "seawall-diff-isa", "--", "--ci"]);
-            Plan::Run(vec![call().with(TRANSLATION, "off"), call().with(TRANSLATION, "first-use")])
-        }
+    if let Some(lacking) = lacking(&[QEMU_USER]) {
+        return Plan::Skip(lacking);
     }
+    let call = || Call::cargo(&["run", "--locked", "--package", "seawall-diff-isa", "--", "--ci"]);
+    Plan::Run(vec![call().with(TRANSLATION, "off"), call().with(TRANSLATION, "first-use")])
 }
 
 fn linux() -> Plan {

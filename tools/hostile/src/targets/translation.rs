@@ -126,12 +126,11 @@ impl Side {
 
 /// See the module.
 pub(super) fn body(data: &[u8]) {
-    let Some((&[a, b, c, d, e, f, g, h], code)) = data.split_first_chunk::<8>() else { return };
-    let head = [a, b, c, d, e, f, g, h];
+    let Some((&head, code)) = data.split_first_chunk::<8>() else { return };
     let mut sides = [Translation::Off, Translation::AtFirstUse].map(|mode| Side::new(mode, head, code));
     // Small budgets and large ones.
     for n in 0..12_u8 {
-        let budget = if n % 3 == 2 { 300 } else { 1 + u64::from(g.wrapping_mul(n) ^ h) % 40 };
+        let budget = if n % 3 == 2 { 300 } else { 1 + u64::from(head[6].wrapping_mul(n) ^ head[7]) % 40 };
         let said = sides.each_mut().map(|side| side.run(budget));
         assert_eq!(said[0], said[1], "budget {n}");
         let hashes = sides.each_ref().map(|side| side.vm.state_hash());
