@@ -105,12 +105,12 @@ impl<C: Calls> Helper<C> {
             _ => Answer::Leave,
         };
         // What the VMM does with an error may be its end.
-        if done != Answer::GoOn {
-            self.reporter.flush();
+        if done == Answer::GoOn {
             answer(done);
+            self.reporter.flush();
         } else {
-            answer(done);
             self.reporter.flush();
+            answer(done);
         }
     }
 
