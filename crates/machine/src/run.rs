@@ -465,6 +465,7 @@ impl Runner<'_> {
             self.cpu.replay.done.clear();
         }
         if self.cpu.el2.is_some() {
+            self.keep_btype(&trap);
             if let Ok(stop) = self.take_trap_with_el2(left, &trap, insn) {
                 return Ok(stop);
             }

@@ -152,6 +152,25 @@ impl Runner<'_> {
         true
     }
 
+    /// An instruction that a branch landed at did not complete: PSTATE.BTYPE is still the branch's. SVC and HVC may leave it so,
+    /// too.
+    pub(crate) fn keep_btype(&mut self, trap: &Trap) {
+        let is_left = matches!(
+            trap,
+            Trap::Exception { .. }
+                | Trap::Undefined(_)
+                | Trap::Svc(_)
+                | Trap::Hvc(_)
+                | Trap::ToEl2 { .. }
+                | Trap::Stage2(_)
+                | Trap::Poison(_)
+                | Trap::Hole(_)
+        );
+        if is_left && self.cpu.landing.0 == self.cpu.steps {
+            self.cpu.state.btype = self.cpu.landing.1;
+        }
+    }
+
     /// A trap that EL2 takes, or that a CPU without EL2 does not have: why the CPU stops, if it does.
     ///
     /// # Errors
@@ -162,12 +181,6 @@ impl Runner<'_> {
         trap: &Trap,
         insn: Option<Insn>,
     ) -> Result<Option<Stop>, NotOfEl2> {
-        let is_undone =
-            matches!(trap, Trap::ToEl2 { .. } | Trap::Stage2(_) | Trap::Poison(_) | Trap::Hole(_));
-        if is_undone && self.cpu.landing.0 == self.cpu.steps {
-            // The instruction that a branch landed at did not complete: PSTATE.BTYPE is still the branch's.
-            self.cpu.state.btype = self.cpu.landing.1;
-        }
         match *trap {
             Trap::Hvc(immediate) => self.hypervisor_call_to_el2(immediate),
             Trap::Smc(immediate) => return Ok(self.secure_monitor_call(left, immediate)),

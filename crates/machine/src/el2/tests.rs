@@ -23,7 +23,7 @@ const READ_ONLY: u64 = 0x9_1000;
 /// Stage 2: two tables of level 2 and 3; VTCR_EL2: T0SZ 34 (1 GiB), SL0 0 (level 2), 4 KiB, PS 48 bits.
 const TABLE2: u64 = RAM + 0x4_0000;
 const TABLE3: u64 = RAM + 0x4_1000;
-const VTCR: u64 = 34 | 5 << 16;
+const VTCR: u64 = 0x22 | 5 << 16;
 
 const HVC_0: u32 = 0xd400_0002;
 const ERET: u32 = 0xd69f_03e0;
@@ -161,7 +161,7 @@ fn a_walk_of_stage_1_that_stage_2_does_not_map_is_told_apart() {
     machine.guest(&[0xd518_2001, 0xd518_2042, 0xd503_3fdf, 0xd518_1003, 0xd503_3fdf]);
     machine.cpu().set_slot(1, UNMAPPED);
     // T0SZ 25: the walk begins at level 1.
-    machine.cpu().set_slot(2, 25 | 5 << 32);
+    machine.cpu().set_slot(2, 0x19 | 5 << 32);
     machine.cpu().set_slot(3, 0x30d5_0999);
     // The first fetch behind it walks.
     assert_eq!(machine.trapped(7), 0x8200_0087);
@@ -372,14 +372,18 @@ fn a_parked_tlb_sees_dropped_writes_fetches_and_poison_as_the_one_in_use() {
         for of in both {
             let mut machine = Machine::new();
             let cpu = machine.cpu();
-            both.into_iter().for_each(|of| fill(cpu.tlb_of(of)));
+            for of in both {
+                fill(cpu.tlb_of(of));
+            }
             // Whichever regime it is entered with.
             cpu.invalidate(Maintenance { of, what });
             assert_eq!(both.map(|of| held(cpu, of)), [left; 2], "{what:?}");
         }
     }
     let mut machine = Machine::new();
-    both.into_iter().for_each(|of| fill(machine.cpu().tlb_of(of)));
+    for of in both {
+        fill(machine.cpu().tlb_of(of));
+    }
     machine.vm.poison(RAM..RAM + 64).expect("in RAM");
     machine.code(CODE, &[0x1400_0000]);
     machine.run(1);
@@ -497,4 +501,19 @@ fn an_access_that_no_device_answers_is_an_external_abort() {
     vcpu.refuse_mmio().expect("a CPU");
     let [esr, far, pc] = [Reg::EsrEl2, Reg::FarEl2, Reg::Pc].map(|reg| vcpu.reg(reg).expect("a register"));
     assert_eq!((esr, far, pc), (0x9600_0050, 0x0c00_0008, VECTORS + 0x200));
+}
+
+/// D1.3: PSTATE changes when an instruction completes. One that a BR landed at and that traps leaves BTYPE in the SPSR.
+#[test]
+fn an_instruction_that_a_branch_landed_at_and_that_traps_keeps_btype() {
+    // br x1, not through X16 or X17 and not from a guarded page: BTYPE 01. Then mrs x0, id_aa64pfr0_el1; udf #0; svc #0.
+    for (word, hcr, is_el2) in [(0xd538_0400, hcr::TID3, true), (0, 0, false), (0xd400_0001, 0, false)] {
+        let mut machine = Machine::new();
+        machine.hcr(hcr::VM | hcr);
+        machine.cpu().set_slot(1, GUEST + 16);
+        machine.guest(&[0xd61f_0020, 0, 0, 0, word]);
+        machine.run(3);
+        let spsr = machine.cpu().reg(if is_el2 { Reg::SpsrEl2 } else { Reg::SpsrEl1 });
+        assert_eq!((machine.cpu().exception_level() == 2, spsr >> 10 & 3), (is_el2, 1), "{word:#010x}");
+    }
 }

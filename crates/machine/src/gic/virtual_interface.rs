@@ -391,10 +391,10 @@ mod tests {
         assert_eq!(interface.read(ICC_HPPIR1_EL1), Some(41));
         assert_eq!(interface.read(ICC_IAR0_EL1), Some(1023));
         assert_eq!(interface.read(ICC_IAR1_EL1), Some(41));
-        assert_eq!(interface.read_ich(ICH_LR[1]), Some(2 << 62 | 1 << 60 | 0x80 << 48 | 41));
+        assert_eq!(interface.read_ich(ICH_LR[1]), Some(2 << 62 | 1 << 60 | 0x80 << 48 | 0x29));
         assert_eq!((interface.read(ICC_RPR_EL1), interface.read(ICC_IAR1_EL1)), (Some(0x80), Some(1023)));
         interface.write(ICC_EOIR1_EL1, 41).expect("a register");
-        assert_eq!(interface.read_ich(ICH_LR[1]), Some(1 << 60 | 0x80 << 48 | 41));
+        assert_eq!(interface.read_ich(ICH_LR[1]), Some(1 << 60 | 0x80 << 48 | 0x29));
         assert_eq!(interface.read(ICC_IAR1_EL1), Some(40));
     }
 

@@ -106,13 +106,14 @@ fn hardware_sets_the_access_flag_and_the_dirty_state() {
 #[test]
 fn what_a_walk_of_stage_1_does_is_checked_by_stage_2() {
     const TABLE1: u64 = RAM + 0x20_0000;
+    const NORMAL_INDEX: u64 = 0;
     // Stage 1: T0SZ 25, one block of 1 GiB at level 1 without AF, in a page that stage 2 maps read-only.
     let first = RAM | NORMAL_INDEX | 1;
     let page = |bits: u64| RAM | AF | bits | 1;
     let with = |bits: u64, protected_walks: bool| {
         let mut regime = regime(25, 1, 0);
         regime.sctlr = 1;
-        regime.tcr = 25 | 5 << 32 | 1 << 39;
+        regime.tcr = 0x19 | 5 << 32 | 1 << 39;
         regime.ttbr0 = TABLE1;
         if let Some(stage2) = &mut regime.stage2 {
             stage2.protected_walks = protected_walks;
@@ -120,7 +121,6 @@ fn what_a_walk_of_stage_1_does_is_checked_by_stage_2() {
         // IPA 0x4000_0000 is the second entry.
         (memory(&[(TABLE1 + 8, first), (TABLE + 8, page(bits))]), regime)
     };
-    const NORMAL_INDEX: u64 = 0;
     let fault =
         Err((FaultStatus::Permission { level: 1 }, FaultKind::Stage2 { ipa: TABLE1 + 8, of_walk: true }));
     let (mut memory, regime) = with(1 << 6 | NORMAL, false);
