@@ -106,6 +106,11 @@ struct Start {
 }
 
 impl Stage2 {
+    /// Stage 2 by its two registers, with HCR_EL2.DC and HCR_EL2.PTW clear.
+    pub const fn new(vttbr: u64, vtcr: u64) -> Self {
+        Self { vttbr, vtcr, default_cacheable: false, protected_walks: false, frozen: false }
+    }
+
     /// The same, but that no descriptor is changed: what its hardware would change counts as changed.
     pub(super) fn without_updates(self) -> Self {
         Self { frozen: true, ..self }

@@ -1,8 +1,8 @@
-//! Stage-1 translation over any registers and any tables: it ends, it does not panic, and its result lies
+//! Translation, by stage 1 alone and by both stages, over any registers and any tables: it ends, it does not panic, and its result lies
 //! within the CPU's physical addresses.
 
-use seawall_machine::memory::Memory;
-use seawall_machine::walk::{Access, AccessKind, Regime, descriptor_level, probe, translate};
+use seawall_machine::memory::{Memory, PA_BITS};
+use seawall_machine::walk::{Access, AccessKind, Regime, Stage2, descriptor_level, probe, translate};
 
 const RAM: u64 = 0x4000_0000;
 const RAM_SIZE: usize = 0x1_0000;
@@ -29,6 +29,12 @@ pub(super) fn body(data: &[u8]) {
         ttbr1: word(2) & 0xffff_0000_0000_f000 | RAM,
         mair: word(3),
         pa_bits: 32 + u32::from(options & 15),
+        stage2: (head[46] & 4 != 0).then(|| {
+            let mut stage2 = Stage2::new(word(2) & 0xffff_0000_0000_f000 | RAM, word(5));
+            stage2.default_cacheable = head[46] & 8 != 0;
+            stage2.protected_walks = head[46] & 16 != 0;
+            stage2
+        }),
     };
     let va = word(4);
     let kind = KINDS[usize::from(options >> 4 & 7) % KINDS.len()];
@@ -49,7 +55,8 @@ pub(super) fn body(data: &[u8]) {
     let translated = translate(&mut memory, &regime, va, access);
     assert_eq!(probed.is_ok(), translated.is_ok());
     if let Ok(translation) = translated {
-        assert!(translation.pa >> regime.pa_bits == 0);
+        let bits = if regime.stage2.is_some() { PA_BITS } else { regime.pa_bits };
+        assert!(translation.pa >> bits == 0);
         assert_eq!(translate(&mut memory, &regime, va, access), Ok(translation));
     }
     let _ = descriptor_level(&memory, &regime, va, word(5));

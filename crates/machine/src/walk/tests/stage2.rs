@@ -13,8 +13,7 @@ const NORMAL: u64 = 0xf << 2;
 /// VTCR_EL2 of the 4 KiB granule, and MMU of stage 1 off.
 fn regime(t0sz: u64, sl0: u64, more: u64) -> Regime {
     let vtcr = t0sz | sl0 << 6 | 5 << 16 | more;
-    let stage2 =
-        Stage2 { vttbr: TABLE, vtcr, default_cacheable: false, protected_walks: false, frozen: false };
+    let stage2 = Stage2::new(TABLE, vtcr);
     Regime { sctlr: 0, tcr: 0, ttbr0: 0, ttbr1: 0, mair: 0xff, pa_bits: 48, stage2: Some(stage2) }
 }
 
