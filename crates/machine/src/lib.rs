@@ -79,6 +79,8 @@ pub mod gic;
 mod icache;
 mod idregs;
 mod interrupt;
+// What only a back end uses is dead where there is none.
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
 mod jit;
 pub mod memory;
 mod pages;

@@ -43,12 +43,17 @@ pub(crate) struct Entry {
     word: u64,
 }
 
-/// Where the parts of an [`Entry`] are.
-pub(crate) const TAG: i32 = std::mem::offset_of!(Entry, tag) as i32;
-pub(crate) const WORD: i32 = std::mem::offset_of!(Entry, word) as i32;
-/// An address shifted right by this and masked is where in an array its entry begins.
-pub(crate) const INDEX_SHIFT: u8 = (PAGE_SHIFT - size_of::<Entry>().ilog2()) as u8;
-pub(crate) const INDEX_MASK: i32 = ((SETS - 1) * size_of::<Entry>()) as i32;
+/// The layout of an array and its entries, for translated code.
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
+pub(crate) mod layout {
+    use super::{Entry, PAGE_SHIFT, SETS};
+
+    pub(crate) const TAG: i32 = std::mem::offset_of!(Entry, tag) as i32;
+    pub(crate) const WORD: i32 = std::mem::offset_of!(Entry, word) as i32;
+    /// An address shifted right by this and masked is the offset of its entry in an array.
+    pub(crate) const INDEX_SHIFT: u8 = (PAGE_SHIFT - size_of::<Entry>().ilog2()) as u8;
+    pub(crate) const INDEX_MASK: i32 = ((SETS - 1) * size_of::<Entry>()) as i32;
+}
 
 impl Entry {
     /// No page: the number is not that of any page, and the address is not one that translates.

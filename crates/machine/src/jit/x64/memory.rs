@@ -9,7 +9,7 @@ use crate::cpu::Cpu;
 use crate::decode::fp_simd::op::VectorAccess;
 use crate::decode::insn::SP;
 use crate::decode::{Insn, Kind, Op};
-use crate::tlb;
+use crate::tlb::layout;
 
 /// Where an address comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,9 +246,9 @@ impl Translator<'_> {
         } else {
             self.asm.alu(Alu::Add, true, RCX, READ);
         }
-        self.asm.alu_mem(Alu::Cmp, true, RDX, Mem::at(RCX, tlb::TAG));
+        self.asm.alu_mem(Alu::Cmp, true, RDX, Mem::at(RCX, layout::TAG));
         let miss = self.asm.jcc(Cc::NOT_ZERO);
-        self.asm.alu_mem(Alu::Add, true, RAX, Mem::at(RCX, tlb::WORD));
+        self.asm.alu_mem(Alu::Add, true, RAX, Mem::at(RCX, layout::WORD));
         miss
     }
 

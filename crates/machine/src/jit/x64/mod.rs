@@ -28,7 +28,7 @@ use super::enter::{Context, Exit, at};
 use crate::decode::insn::SINK;
 use crate::decode::{Insn, Op};
 use crate::icache::{INSNS_PER_PAGE, Page};
-use crate::tlb;
+use crate::tlb::layout;
 
 /// Host registers that hold guest registers.
 const POOL: [Reg; 8] = [RSI, RDI, RBP, 8, 9, 10, 11, 12];
@@ -132,10 +132,10 @@ fn lookup_stub(a: &mut Asm, is_typed: bool) -> u64 {
     a.alu_mem(Alu::Add, true, RCX, context!(fetch));
     a.mov(true, RDX, RAX);
     // One bit of the tag says "guarded"; two of the address must be clear.
-    a.alu_mem(Alu::Xor, true, RDX, Mem::at(RCX, tlb::TAG));
+    a.alu_mem(Alu::Xor, true, RDX, Mem::at(RCX, layout::TAG));
     a.test_imm(true, RDX, !0xffc);
     let missed = a.jcc(Cc::NOT_ZERO);
-    a.load(Extend::U32, RDI, Mem::at(RCX, tlb::WORD));
+    a.load(Extend::U32, RDI, Mem::at(RCX, layout::WORD));
     a.load(Extend::U64, RCX, context!(tables));
     a.load(Extend::U64, RCX, Mem::indexed(RCX, RDI, 3, 0));
     a.mov(false, RSI, RAX);
@@ -172,8 +172,8 @@ fn lookup_stub(a: &mut Asm, is_typed: bool) -> u64 {
 /// RCX = where in a TLB the entry for the address in RAX is.
 fn tlb_index(a: &mut Asm) {
     a.mov(false, RCX, RAX);
-    a.shift(asm::Shift::Shr, false, RCX, tlb::INDEX_SHIFT);
-    a.alu_imm(Alu::And, false, RCX, tlb::INDEX_MASK);
+    a.shift(asm::Shift::Shr, false, RCX, layout::INDEX_SHIFT);
+    a.alu_imm(Alu::And, false, RCX, layout::INDEX_MASK);
 }
 
 /// The machine code of a block. It can be put anywhere.
