@@ -1,5 +1,6 @@
 //! The steps, cheap ones first.
 
+use std::process::Command;
 use std::time::SystemTime;
 
 use seawall_linux::{Fetch, Flavour};
@@ -46,10 +47,11 @@ impl Step {
 }
 
 /// The steps that may be skipped where `CI=true` demands everything, each with its reason. Any other skip fails.
-pub(super) const MAY_SKIP: [(&str, &str); 5] = [
+pub(super) const MAY_SKIP: [(&str, &str); 6] = [
     ("aarch64", "it takes a compiler with that target's standard library; the lab makes one of its own"),
     ("deny", "cargo-deny is in no package of Debian, and takes five minutes to build"),
     ("advisories", "the same, and its database is not on every network"),
+    ("kernel", "its first build takes ten minutes: it runs for a day after each change of what it is made of"),
     ("miri", "it takes a nightly toolchain with miri and rust-src"),
     ("fuzz", "it takes a nightly toolchain and cargo-fuzz"),
 ];
@@ -286,11 +288,32 @@ fn lab_selftests() -> Plan {
     Plan::Run(vec![Call::xtask(&["lab", "selftests"]).if_available()])
 }
 
+/// What the kernel is made of, but for Linux.
+const KERNEL_PARTS: [&str; 5] =
+    ["kernel", "crates/arm", "crates/events", "xtask/src/kernel", "xtask/src/ci/steps.rs"];
+/// So long after a change of them the step runs, seconds.
+const KERNEL_IS_NEWS: u64 = 24 * 3600;
+
+/// A first build takes ten minutes: it is worth them if there is anything new, or if it is there already.
 fn kernel() -> Plan {
+    let is_built = root().join("target/kernel/build").exists();
+    let changed = committed(&KERNEL_PARTS).zip(committed(&[]));
+    // Without git's word it is done.
+    if !is_built && changed.is_some_and(|(change, head)| change + KERNEL_IS_NEWS < head) {
+        return Plan::Skip("kernel, arm and events are as they were a day before this commit".into());
+    }
     Plan::Run(vec![
         Call::xtask(&["kernel", "test"]).if_available(),
         Call::xtask(&["kernel", "bench"]).if_available(),
     ])
+}
+
+/// The time of the last commit that changed any of these, or of the last at all: seconds since 1970.
+fn committed(paths: &[&str]) -> Option<u64> {
+    let mut git = Command::new("git");
+    git.args(["log", "-1", "--format=%ct", "--"]).args(paths).current_dir(root());
+    let output = git.output().ok().filter(|output| output.status.success())?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
 fn miri() -> Plan {

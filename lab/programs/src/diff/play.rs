@@ -180,8 +180,9 @@ impl<S: Subject> Both<'_, S> {
         }
         // The limit that `Injector` states: an SError whose vector is where the vCPU was already is taken for the one that
         // is pending beside it.
+        let waits = self.model.vcpu.serror.pending || self.model.vcpu.serror.held_for_el2;
         let is_unseen = self.place() == before
-            && self.model.vcpu.serror.pending
+            && waits
             && matches!(ours.delivery, Some(Delivery::AtVector { .. }))
             && theirs.delivery == Some(Delivery::SErrorPending);
         if ours.delivery != theirs.delivery && !is_unseen {
