@@ -105,13 +105,11 @@ impl<C: Calls> Helper<C> {
             _ => Answer::Leave,
         };
         // What the VMM does with an error may be its end.
-        if done != Answer::GoOn {
-            self.reporter.flush();
+        if done == Answer::GoOn {
             answer(done);
-        } else {
-            answer(done);
-            self.reporter.flush();
         }
+        self.reporter.flush();
+        answer(done);
     }
 
     /// From its first error on the thread makes the calls of containment and no other.
