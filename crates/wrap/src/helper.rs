@@ -28,6 +28,8 @@ pub(crate) struct Helper<C: 'static> {
     wrap: &'static Wrap<C>,
     settings: Settings,
     reporter: Reporter,
+    /// When each VM was made.
+    born: HashMap<u32, (u32, Instant)>,
     vms: HashMap<u32, Guest>,
     /// Not installed yet. A VMM that filters all threads at once could not do so if this one had a filter of its own.
     filter: Option<BpfProgram>,
@@ -52,6 +54,7 @@ impl<C: Calls> Helper<C> {
             wrap,
             settings,
             reporter,
+            born: HashMap::new(),
             vms: HashMap::new(),
             filter: filter.ok(),
             said_missing: false,
@@ -107,11 +110,9 @@ impl<C: Calls> Helper<C> {
         // What the VMM does with an error may be its end.
         if done == Answer::GoOn {
             answer(done);
-            self.reporter.flush();
-        } else {
-            self.reporter.flush();
-            answer(done);
         }
+        self.reporter.flush();
+        answer(done);
     }
 
     /// From its first error on the thread makes the calls of containment and no other.
@@ -124,7 +125,8 @@ impl<C: Calls> Helper<C> {
 
     /// `KVM_CAP_ARM_SEA_TO_USER`, where the kernel has it.
     fn new_vm(&mut self, fd: i32, vm: VmId) {
-        self.vms.retain(|place, _| *place != vm.place);
+        self.vms.remove(&vm.place);
+        self.born.insert(vm.place, (vm.generation, Instant::now()));
         // SAFETY: it takes a number.
         let has =
             unsafe { ask(&self.wrap.calls, fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SEA_TO_USER as *mut _) };
@@ -178,13 +180,15 @@ impl<C: Calls> Helper<C> {
     }
 
     fn contain(&mut self, at: Place, map: AddressMap, source: &Source, last: Last) -> Answer {
-        let Self { settings, reporter, vms, has_given_ledger, .. } = self;
+        let Self { settings, reporter, vms, born, has_given_ledger, .. } = self;
         let vcpu = Vcpu { calls: &self.wrap.calls, fd: at.fd };
         let guest = match vms.entry(at.vm.place) {
             Entry::Occupied(there) if there.get().generation == at.vm.generation => there.into_mut(),
             entry => {
                 let ledger = reporter.ledger().filter(|_| !std::mem::replace(has_given_ledger, true));
-                let guest = Guest::new(at.vm.generation, settings, reporter, ledger);
+                let born = born.get(&at.vm.place).filter(|(generation, _)| *generation == at.vm.generation);
+                let since = born.map_or_else(Instant::now, |(_, since)| *since);
+                let guest = Guest::new((at.vm.generation, since), settings, reporter, ledger);
                 entry.insert_entry(guest).into_mut()
             }
         };
@@ -237,7 +241,7 @@ impl<C: Calls> Helper<C> {
 
 impl Guest {
     fn new(
-        generation: u32,
+        (generation, since): (u32, Instant),
         settings: &Settings,
         reporter: &Reporter,
         ledger: Option<std::sync::Arc<seawall::ledger::Keeper>>,
@@ -251,7 +255,7 @@ impl Guest {
             Some(ledger) => containment.with_ledger(ledger),
             None => containment,
         };
-        Self { generation, containment, injector: None, since: Instant::now() }
+        Self { generation, containment, injector: None, since }
     }
 
     fn contain<C: Calls>(

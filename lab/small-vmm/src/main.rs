@@ -4,7 +4,7 @@
 //! ```text
 //! seawall-lab-small-vmm FILE loads FIRST COUNT STEP   # the guest loads from COUNT addresses, STEP bytes apart
 //! seawall-lab-small-vmm FILE vms FIRST COUNT          # COUNT VMs one after the other, each of which loads from FIRST
-//! seawall-lab-small-vmm FILE exits COUNT              # COUNT exits, and how many of them in a second
+//! seawall-lab-small-vmm FILE exits COUNT              # COUNT exits, and how long the quickest 64 of them took
 //! ```
 //!
 //! FILE is the guest's memory, at 0x40000000. What the guest met is told on stdout: `load 0xADDRESS: VALUE` or `abort

@@ -293,7 +293,10 @@ mod tests {
         for name in ["aarch64", "deny", "advisories", "kernel", "miri", "fuzz"] {
             assert_eq!(demanded(of(name, missing)).outcome, Outcome::Skipped, "{name}");
         }
-        assert_eq!(MAY_SKIP.map(|(name, _)| name), ["aarch64", "deny", "advisories", "kernel", "miri", "fuzz"]);
+        assert_eq!(
+            MAY_SKIP.map(|(name, _)| name),
+            ["aarch64", "deny", "advisories", "kernel", "miri", "fuzz"]
+        );
     }
 
     #[test]

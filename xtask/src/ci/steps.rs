@@ -51,7 +51,10 @@ pub(super) const MAY_SKIP: [(&str, &str); 6] = [
     ("aarch64", "it takes a compiler with that target's standard library; the lab makes one of its own"),
     ("deny", "cargo-deny is in no package of Debian, and takes five minutes to build"),
     ("advisories", "the same, and its database is not on every network"),
-    ("kernel", "its first build takes ten minutes: it runs for a day after each change of what it is made of"),
+    (
+        "kernel",
+        "its first build takes ten minutes: it runs for a day after each change of what it is made of",
+    ),
     ("miri", "it takes a nightly toolchain with miri and rust-src"),
     ("fuzz", "it takes a nightly toolchain and cargo-fuzz"),
 ];

@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a line is waited for. A host with other work takes a minute for what takes three seconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a line is waited for. A host with other work takes minutes for what takes three seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The lines so far; clones see the same.
 #[derive(Clone, Debug, Default)]
