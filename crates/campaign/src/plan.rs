@@ -14,7 +14,7 @@ use crate::golden::{self, Walk};
 use crate::manifest::{self, Campaign, Firmware, Golden, Kept, Manifest, Moment, PageCount};
 use crate::page_use::{PageUses, Symbols};
 use crate::pages::{self, PlannedPage};
-use crate::seen::Watch;
+use crate::seen::{Seen, Watch};
 
 /// Instructions for a boot, for the beginning of an answer, for one about pages, and for one about symbols.
 const MOST_BOOT: u64 = 40_000_000_000;
@@ -182,6 +182,7 @@ fn moments(
         );
         return Err(Error::Guest(text));
     }
+    refuse_ended(&watch.seen())?;
     watch.begin(false);
     let begin = machine.time();
     let mut moments = Vec::new();
@@ -197,6 +198,16 @@ fn moments(
         moments.push((Snapshot::load(std::io::BufReader::new(file))?, hash));
     }
     Ok((moments, matches!(guest.kernel, Kernel::Linux(_))))
+}
+
+/// A guest whose services end without an error cannot be judged by them.
+fn refuse_ended(seen: &Seen) -> Result<()> {
+    let ended = seen.services.iter().find_map(|(name, service)| Some((name, service.ended.as_ref()?)));
+    ended.map_or(Ok(()), |(name, why)| {
+        Err(Error::Guest(format!(
+            "lost its service {name} without a memory error: {why}; or give it more rounds"
+        )))
+    })
 }
 
 /// Where moments are planned.
@@ -314,6 +325,7 @@ impl Place<'_> {
         if let Some(wrong) = seen.wrong.as_ref().or(seen.panic.as_ref()) {
             return Err(Error::Guest(format!("fails without an error, too: {wrong}")));
         }
+        refuse_ended(&seen)?;
         let golden = Golden {
             steps: machine.instructions() - from,
             time: machine.time() - begin,
