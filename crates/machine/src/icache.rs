@@ -178,7 +178,7 @@ impl ICache {
                 *entry = ABSENT;
             }
         }
-        self.jit.clear();
+        self.jit.clear(self.owner.len());
         self.pages.clear();
         self.lines.clear();
         self.owner.clear();

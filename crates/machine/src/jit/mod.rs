@@ -222,10 +222,10 @@ impl Jit {
         }
     }
 
-    /// All page numbers are void.
-    pub(crate) fn clear(&mut self) {
-        (0..self.pages.len()).for_each(|slot| self.drop_page(slot));
-        self.arena = None;
+    /// The page numbers below this, which are all that are in use, are void. The arena stays: what is in it is forgotten, and
+    /// goes when it is full, so a guest that drops all its code all the time costs no more than what it translates.
+    pub(crate) fn clear(&mut self, in_use: usize) {
+        (0..in_use).for_each(|slot| self.drop_page(slot));
     }
 
     /// Of the tables, and of the entries of page `slot`.
