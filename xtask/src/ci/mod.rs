@@ -272,10 +272,10 @@ mod tests {
         assert_eq!(demanded(of("tests", without)).outcome, Outcome::Failed);
         let entry = step(without);
         assert_eq!((entry.outcome, entry.note.as_str()), (Outcome::Passed, "in part: no QEMU"));
-        for name in ["deny", "advisories", "miri", "fuzz"] {
+        for name in ["deny", "advisories", "kernel", "miri", "fuzz"] {
             assert_eq!(demanded(of(name, missing)).outcome, Outcome::Skipped, "{name}");
         }
-        assert_eq!(MAY_SKIP.map(|(name, _)| name), ["deny", "advisories", "miri", "fuzz"]);
+        assert_eq!(MAY_SKIP.map(|(name, _)| name), ["deny", "advisories", "kernel", "miri", "fuzz"]);
     }
 
     #[test]

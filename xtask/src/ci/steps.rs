@@ -49,7 +49,10 @@ impl Step {
 pub(super) const MAY_SKIP: [(&str, &str); 5] = [
     ("deny", "cargo-deny is in no package of Debian, and takes five minutes to build"),
     ("advisories", "the same, and its database is not on every network"),
-    ("kernel", "its first build takes ten minutes: it runs for a day after each change of what it is made of"),
+    (
+        "kernel",
+        "its first build takes ten minutes: it runs for a day after each change of what it is made of",
+    ),
     ("miri", "it takes a nightly toolchain with miri and rust-src"),
     ("fuzz", "it takes a nightly toolchain and cargo-fuzz"),
 ];
