@@ -1,5 +1,5 @@
 //! Translation of the EL1&0 and EL2&0 regimes: DDI 0487, `AArch64.S1Translate` and `AArch64.S1Walk`; stage 2 is in
-//! [`stage2`].
+//! [`Stage2`].
 //!
 //! One call walks the tables in guest RAM for one access and says either where the address leads
 //! and what may be done there ([`Translation`], with all that a software TLB must hold), or which
