@@ -79,6 +79,7 @@ struct Next;
 
 // SAFETY: they are the next library's, by the dynamic linker.
 unsafe impl Calls for Next {
+    #[inline]
     unsafe fn ioctl(&self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
         // SAFETY: the caller's.
         unsafe { IOCTL.get()(fd, request, argument) }

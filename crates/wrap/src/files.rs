@@ -84,6 +84,7 @@ impl Files {
         }
     }
 
+    #[inline]
     fn file(&self, fd: c_int) -> Option<&File> {
         self.table.get(usize::try_from(fd).ok()?)
     }
@@ -142,6 +143,7 @@ impl Files {
     }
 
     /// The vCPU behind a descriptor.
+    #[inline]
     pub(crate) fn vcpu(&self, fd: c_int) -> Option<Running<'_>> {
         let file = self.file(fd)?;
         let place = file.vm.load(Ordering::Acquire).checked_sub(1)?;
@@ -218,15 +220,18 @@ impl Running<'_> {
         VmId { place: self.place, generation: self.vm.generation.load(Ordering::Relaxed) }
     }
 
+    #[inline]
     pub(crate) fn has(&self, flag: u32) -> bool {
         self.vm.flags.load(Ordering::Relaxed) & flag != 0
     }
 
+    #[inline]
     fn run(&self) -> *mut u8 {
         self.file.run.load(Ordering::Acquire)
     }
 
     /// The VMM's `struct kvm_run` is known.
+    #[inline]
     pub(crate) fn is_mapped(&self) -> bool {
         !self.run().is_null()
     }

@@ -275,6 +275,7 @@ impl<C: Calls> Wrap<C> {
         }
     }
 
+    #[inline]
     fn during(&self, vcpu: Running<'_>) -> During {
         if vcpu.has(LET_THROUGH) || self.missing.load(Ordering::Relaxed) != 0 {
             return During::Leave;

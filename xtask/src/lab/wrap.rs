@@ -3,6 +3,9 @@
 use std::io::stdout;
 use std::time::Duration;
 
+use clap::Parser as _;
+use seawall_lab::options::{Wrap, WrapScenario};
+
 use super::binaries::Built;
 use super::error::Result;
 use super::initramfs::Guest;
@@ -33,8 +36,22 @@ pub(crate) fn run(
     guests.push(Guest { host: lab.kernel.initrd.clone(), lab: "guest/initrd".into() });
     let machine = Machine { smp: options.machine.smp.max(CPUS), ..options.machine.clone() };
     eprintln!("lab: Linux {} on {}", lab.booted.release, machine.name());
-    let command: Vec<String> = std::iter::once(PROGRAM.to_owned()).chain(arguments.iter().cloned()).collect();
-    let timeout = Duration::from_secs(options.timeout);
-    let ended = lab.run(&machine, programs, &guests, &command, timeout, &mut stdout().lock())?;
-    Ok(code(&ended, options.timeout))
+    // It was read before, when there was no lab yet.
+    let wrap = Wrap::try_parse_from([PROGRAM.to_owned()].iter().chain(arguments));
+    let (counted, timed): (Vec<_>, Vec<_>) =
+        wrap.iter().flat_map(Wrap::scenarios).partition(|scenario| *scenario == WrapScenario::Cost);
+    let counting = Machine { counts_instructions: true, smp: 1, ..machine.clone() };
+    let mut codes = Vec::new();
+    for (machine, scenarios) in [(&machine, timed), (&counting, counted)] {
+        if scenarios.is_empty() {
+            continue;
+        }
+        let flags = arguments.iter().filter(|argument| argument.starts_with('-')).cloned();
+        let names = scenarios.iter().map(|scenario| scenario.name());
+        let command: Vec<String> = std::iter::once(PROGRAM.to_owned()).chain(flags).chain(names).collect();
+        let timeout = Duration::from_secs(options.timeout);
+        let ended = lab.run(machine, programs, &guests, &command, timeout, &mut stdout().lock())?;
+        codes.push(code(&ended, options.timeout));
+    }
+    Ok(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
 }

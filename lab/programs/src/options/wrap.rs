@@ -62,7 +62,7 @@ pub enum WrapScenario {
     SmallVms,
     /// programs and options that cannot be wrapped are refused by name, each with its exit code
     Refused,
-    /// exits in a second, with and without `seawall wrap` in turn
+    /// instructions of an exit, with and without `seawall wrap` in turn
     Cost,
 }
 
