@@ -403,9 +403,14 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     if cpu.watches_in_page(va) {
         return Some(At::Ram(offset));
     }
+    let page = offset as u64 / PAGE_SIZE;
+    // Translated code rests on it: a page in the TLB is a whole page of RAM.
+    if page >= memory.size() / PAGE_SIZE {
+        return Some(At::Ram(offset));
+    }
     let fill = Fill {
         va,
-        page: (offset as u64 / PAGE_SIZE) as u32,
+        page: page as u32,
         strict: is_device || cpu.sys.sctlr & SCTLR_A != 0,
         shift: translation.shift,
         global: translation.asid.is_none(),

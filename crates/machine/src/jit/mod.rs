@@ -28,7 +28,7 @@
 //!   the translator, and constants that are operands, never addresses: no byte of guest memory is ever executed.
 //! - It writes to the registers and the few other fields of the [`Cpu`] that [`enter::at`] names, by constant offsets;
 //!   to the context; and to RAM at the offset that a TLB entry gives. An entry is only made for a whole page inside RAM
-//!   ([`Fill`](crate::tlb::Fill), asserted where it is made), an access is compared with it by its first and last byte,
+//!   ([`Fill`](crate::tlb::Fill), checked where it is made), an access is compared with it by its first and last byte,
 //!   and whatever replaces RAM clears the TLBs of all CPUs before any of them runs.
 //! - It jumps to its own labels, to stubs, and to what the entries of pages hold: addresses that the arena gave. Indices
 //!   into the entries are below 1024 by a mask; page numbers come from the fetch TLB, whose numbers are below the length
