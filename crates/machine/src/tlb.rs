@@ -56,8 +56,11 @@ pub(crate) mod layout {
 }
 
 impl Entry {
-    /// No page: the number is not that of any page, and the address is not one that translates.
-    const NONE: Entry = Entry { tag: 0x0055_0000_0000_0001, word: u64::MAX };
+    /// No page, at this place of an array: the number is not that of any page, and no address that is looked for at this
+    /// place has the tag, which belongs to the place beside it. With the MMU off any address may be looked for.
+    const fn none(set: usize) -> Entry {
+        Entry { tag: ((set ^ 1) << PAGE_SHIFT) as u64 | 1, word: u64::MAX }
+    }
 
     /// Whether the `size` bytes at `va` all lie in this page and are aligned if they must be.
     #[inline(always)]
@@ -119,7 +122,7 @@ struct Upkeep {
 impl Array {
     fn new() -> Self {
         Self {
-            entries: Box::new([Entry::NONE; SETS]),
+            entries: Box::new(std::array::from_fn(Entry::none)),
             upkeep: Box::new(Upkeep {
                 scopes: [Scope { shift: 12, global: true }; SETS],
                 filled: [0; SETS / 64],
@@ -162,7 +165,7 @@ impl Array {
                 #[cfg(test)]
                 work::count();
                 if !keep(&self.entries[set], scopes[set]) {
-                    self.entries[set] = Entry::NONE;
+                    self.entries[set] = Entry::none(set);
                     *filled &= !(1 << bit);
                 }
             }
@@ -310,7 +313,7 @@ impl Tlb {
         let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
         for array in self.arrays() {
             if untagged(array.entries[set].tag ^ va) >> PAGE_SHIFT == 0 {
-                array.entries[set] = Entry::NONE;
+                array.entries[set] = Entry::none(set);
                 array.upkeep.filled[set / 64] &= !(1 << (set % 64));
             }
         }
@@ -334,6 +337,18 @@ mod tests {
 
     fn fill(va: u64, page: u32, shift: u32, global: bool) -> Fill {
         Fill { va, page, strict: false, shift, global }
+    }
+
+    #[test]
+    fn an_empty_tlb_has_no_page_for_any_address() {
+        let tlb = Tlb::new();
+        for high in [0, 0x0055 << 48, 0xffff << 48, 0x0055_0000_0040_0000, u64::MAX << 22] {
+            for set in 0..SETS as u64 {
+                let va = high | set << PAGE_SHIFT;
+                assert!(!tlb.read[0].entry(va).covers(va, 8), "{va:#x}");
+                assert!(!tlb.fetch[0].entry(va).covers(va, 1), "{va:#x}");
+            }
+        }
     }
 
     fn holds(tlb: &Tlb, va: u64) -> bool {
