@@ -253,9 +253,15 @@ fn sixteen_processes_that_lose_a_page_each_at_once_get_sixteen_records() {
         // A load at EL0, each once.
         assert_eq!(boot.errors, [0x9200_0210; 16], "{}", boot.console);
         let count = |part: &str| boot.lines().filter(|line| line.contains(part)).count();
-        assert_eq!(count("anonymous: SIGBUS si_code=4 si_addr=0x"), 16, "{}", boot.console);
+        assert_eq!(count("anonymous: SIGBUS si_code="), 16, "{}", boot.console);
         assert_eq!(count("workload: anonymous ended: SIGBUS, handled"), 16, "{}", boot.console);
-        assert_eq!(count("recovery action for dirty LRU page: Recovered"), 16, "{}", boot.console);
+        assert_eq!(count(" LRU page: Recovered"), 16, "{}", boot.console);
+        // With several CPUs one may read another's record, as no vCPU of the software machine waits until it is read:
+        // the other's process gets SIGBUS without an address, and its page goes offline all the same.
+        if cpus == 1 {
+            assert_eq!(count("anonymous: SIGBUS si_code=4 si_addr=0x"), 16, "{}", boot.console);
+            assert_eq!(count("recovery action for dirty LRU page: Recovered"), 16, "{}", boot.console);
+        }
         assert!(boot.has("HardwareCorrupted:    64 kB"), "{}", boot.console);
     }
 }
