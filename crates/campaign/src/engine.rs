@@ -110,7 +110,7 @@ impl Job<'_> {
     }
 }
 
-/// What Slurm says of the tasks of this campaign, by state; nothing if it has no job, or does not know it any more.
+/// Slurm's states of the tasks of this campaign, by state; nothing if it has no job, or does not know it any more.
 pub fn slurm_states(campaign: &Campaign) -> Option<String> {
     let job = std::fs::read_to_string(campaign.directory().join(FOLDER).join("slurm")).ok()?;
     let job = job.trim().split(';').next()?.to_owned();

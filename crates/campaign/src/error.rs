@@ -1,11 +1,11 @@
-//! What can go wrong.
+//! The errors of a campaign.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// What can go wrong with a campaign.
+/// An error of a campaign.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -22,9 +22,9 @@ pub enum Error {
     Content {
         /// The file.
         path: PathBuf,
-        /// What it is to be.
+        /// The expected value.
         expected: String,
-        /// What it is.
+        /// The actual value.
         got: String,
     },
     /// The guest does not do what a campaign needs of it.
@@ -36,9 +36,9 @@ pub enum Error {
     /// A plan cannot be made like this.
     #[error("expected {expected}, got {got}")]
     Option {
-        /// What an option may be.
+        /// The values that the option takes.
         expected: String,
-        /// What it is.
+        /// The actual value.
         got: String,
     },
     /// There is no such experiment.
@@ -56,9 +56,9 @@ pub enum Error {
         id: String,
         /// The files.
         paths: (PathBuf, PathBuf),
-        /// What the first says.
+        /// The first one's value.
         first: String,
-        /// What the second says.
+        /// The second one's value.
         second: String,
     },
     /// A merge lacks results.
@@ -75,7 +75,7 @@ pub enum Error {
     },
 }
 
-/// What may go wrong with a campaign.
+/// An error of a campaign.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

@@ -154,7 +154,7 @@ fn loss(seen: &Seen, golden: &Golden, name: &str) -> Option<String> {
     (service.map_or(0, |service| service.last) < wanted).then(|| SILENT.to_owned())
 }
 
-/// Whether no more can come: each service has ended, or come to where the golden run's came.
+/// True if no more can come: each service has ended, or come to where the golden run's came.
 fn is_decided(seen: &Seen, golden: &Golden) -> bool {
     golden.services.keys().all(|name| loss(seen, golden, name).is_none_or(|why| why != SILENT))
 }

@@ -105,7 +105,7 @@ pub struct Kept {
     pub blake3: String,
 }
 
-/// What a campaign is.
+/// The description of a campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub(crate) format: u32,
@@ -129,7 +129,7 @@ pub struct Manifest {
     pub horizon: u64,
     /// Pages drawn of each moment; all if there is no number.
     pub sample: Option<u64>,
-    /// What the drawing depends on.
+    /// The seed of the drawing.
     pub seed: u64,
     /// The answers that are compared.
     pub policies: Vec<String>,
@@ -143,7 +143,7 @@ pub struct Manifest {
 #[derive(Debug)]
 pub struct Campaign {
     pub(crate) directory: PathBuf,
-    /// What it is.
+    /// The actual value.
     pub manifest: Manifest,
     /// BLAKE3 of the manifest: what results belong to.
     pub id: String,
@@ -220,7 +220,7 @@ impl Campaign {
         self.directory.join("results")
     }
 
-    /// What a machine of this campaign has, but for its policy.
+    /// The configuration of the campaign's machines, but for the policy.
     pub(crate) fn config(&self, policy: &str) -> Result<Config> {
         config(&self.directory, &self.manifest, policy)
     }

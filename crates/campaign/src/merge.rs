@@ -1,4 +1,4 @@
-//! What a campaign has come to: its state, and all results in one table.
+//! The state of a campaign, and all its results in one table.
 
 use std::path::PathBuf;
 

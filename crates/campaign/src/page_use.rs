@@ -29,7 +29,7 @@ const ZERO_PAGE: u32 = 24;
 const PGTABLE: u32 = 26;
 const RESERVED: u32 = 32;
 
-/// What a guest printed, by file.
+/// The files that a guest printed.
 #[derive(Debug, Default)]
 pub(crate) struct Printed {
     base64: BTreeMap<String, String>,
@@ -64,7 +64,7 @@ impl Printed {
     }
 }
 
-/// What each page of RAM is used for.
+/// The use of each page of RAM.
 #[derive(Debug, Default)]
 pub(crate) struct PageUses {
     flags: Vec<u64>,

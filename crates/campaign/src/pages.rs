@@ -28,11 +28,11 @@ pub struct PlannedPage {
     pub symbol: String,
     /// Exception level.
     pub el: u8,
-    /// What used it.
+    /// Its consumer.
     pub consumer: Consumer,
-    /// What the kernel says that the page is for.
+    /// The use of the page, by the kernel's own account.
     pub page_use: String,
-    /// Whether there are experiments with it.
+    /// True if there are experiments with it.
     pub chosen: bool,
 }
 

@@ -22,7 +22,7 @@ const MOST_SILENCE: u64 = 1_000_000_000;
 const MOST_CENSUS: u64 = 6_000_000_000;
 const MOST_SYMBOLS: u64 = 20_000_000_000;
 
-/// What a campaign is to be.
+/// The description of a campaign to be planned.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The program, as results depend on it.
@@ -53,13 +53,13 @@ pub struct Request {
     pub checkpoints: u32,
     /// Draw so many of the touched pages of each moment; all, if there is no number.
     pub sample: Option<u64>,
-    /// What the drawing depends on.
+    /// The seed of the drawing.
     pub seed: u64,
     /// Answers to compare.
     pub policies: Vec<String>,
 }
 
-/// What planning a moment came to, for whoever waits for it.
+/// The result of planning a moment, for progress.
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// The moment.
@@ -70,9 +70,9 @@ pub struct Planned {
     pub touched: u64,
     /// Instructions of the golden run.
     pub steps: u64,
-    /// What the golden run took of the host's time, without the trace and with it.
+    /// The host's time for the golden run, without the trace and with it.
     pub took: (Duration, Duration),
-    /// Whether the guest said what its pages are used for.
+    /// True if the guest said what its pages are used for.
     pub has_uses: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a campaign came to: as JSON, and as one page of HTML that needs nothing else.
+//! The report of a campaign: JSON, and one self-contained page of HTML.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ impl Share {
     }
 }
 
-/// What became of the guest under one policy.
+/// The guest's outcomes under one policy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cell {
     /// `dt` or `acpi`.
@@ -84,7 +84,7 @@ pub struct Pair {
     pub one: String,
     /// The other.
     pub other: String,
-    /// What is compared: `survived` or `kept`.
+    /// The compared outcome: `survived` or `kept`.
     pub what: &'static str,
     /// Only under the one.
     pub only_one: u64,
@@ -347,7 +347,7 @@ fn groups(
     groups
 }
 
-/// Whether an outcome counts.
+/// True if an outcome counts.
 type Judged = fn(Outcome) -> bool;
 
 fn pairs(manifest: &Manifest, rows: &[Row], firmware: &str) -> Vec<Pair> {

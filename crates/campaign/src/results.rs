@@ -56,12 +56,12 @@ impl Outcome {
         }
     }
 
-    /// Whether every service lives with the right results.
+    /// True if every service lives with the right results.
     pub const fn is_survived(self) -> bool {
         matches!(self, Self::AllAlive | Self::AliveAfterOops)
     }
 
-    /// Whether the guest as a whole goes on: its kernel and at least one service.
+    /// True if the guest as a whole goes on: its kernel and at least one service.
     pub const fn keeps_guest(self) -> bool {
         matches!(self, Self::AllAlive | Self::AliveAfterOops | Self::SomeLost)
     }
@@ -82,7 +82,7 @@ pub struct Row {
     pub moment: u32,
     /// Physical address of the page.
     pub page: u64,
-    /// What the page was used for.
+    /// The use of the page.
     pub page_use: String,
     /// The answer.
     pub policy: String,
@@ -98,7 +98,7 @@ pub struct Row {
     pub errors: u64,
     /// Those that a device met.
     pub device_errors: u64,
-    /// Whether the first was met where the golden run's trace said.
+    /// True if the first was met where the golden run's trace said.
     pub as_planned: bool,
     /// Time of the first use, nanoseconds since the moment.
     pub time: u64,
@@ -108,7 +108,7 @@ pub struct Row {
     pub symbol: String,
     /// Its Exception level.
     pub el: u8,
-    /// What it was.
+    /// The outcome.
     pub consumer: String,
     /// Instructions from the checkpoint to the judgement.
     pub steps: u64,

@@ -253,7 +253,7 @@ pub struct Replay {
     pub row: Row,
     /// The console's lines, with the memory errors in between.
     pub lines: Vec<String>,
-    /// What an earlier run made of it, if one did.
+    /// The result of an earlier run, if there was one.
     pub before: Option<Row>,
 }
 
@@ -278,7 +278,7 @@ pub fn replay(campaign: &Campaign, id: &str) -> Result<Replay> {
     Ok(Replay { row, lines, before })
 }
 
-/// What an id says.
+/// The parts of an id.
 struct Asked {
     moment: usize,
     page: u64,

@@ -1,4 +1,4 @@
-//! What a guest says on its console, and the memory errors that it met.
+//! A guest's words on its console, and the memory errors that it met.
 //!
 //! A service says `NAME: alive N`, N rising, with any text behind it that does not depend on time; `workload: NAME ended:
 //! WHY` when it is no more; and `wrong result` when what it computed is not what must be.
@@ -41,7 +41,7 @@ pub(crate) struct FirstError {
     pub(crate) pc: u64,
 }
 
-/// What was seen.
+/// The observations.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) services: BTreeMap<String, Service>,

@@ -184,7 +184,7 @@ pub(crate) enum Step {
     Empty,
     Decided {
         decision: Decision,
-        /// What the injection needs to know of the exit.
+        /// The facts of the exit that the injection needs.
         last: Last,
     },
     Done(seawall::Outcome),

@@ -118,7 +118,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What was fetched.
+/// The fetched files.
 enum Fetched {
     Guest(Guest),
     Services(Services),

@@ -1,4 +1,4 @@
-//! What `seawall wrap` refuses before anything runs.
+//! The refusals of `seawall wrap` before anything runs.
 #![cfg(unix)]
 
 mod seawall;

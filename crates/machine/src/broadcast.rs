@@ -27,7 +27,7 @@ impl Broadcasts {
         Self { entries: Vec::new(), done: vec![0; cpus] }
     }
 
-    /// Whether there is no room for another entry: first all CPUs must [`read`](Self::read) the log, then it is to be
+    /// True if there is no room for another entry: first all CPUs must [`read`](Self::read) the log, then it is to be
     /// [cleared](Self::clear).
     pub(crate) fn is_full(&self) -> bool {
         self.entries.len() >= MOST

@@ -86,7 +86,7 @@ pub(crate) enum Wait {
 pub(crate) enum Invalidation {
     /// Everything.
     All,
-    /// What depends on the address space.
+    /// The parts that depend on the address space.
     AddressSpace,
     /// The page or block that this virtual address is in.
     Address(u64),
@@ -110,7 +110,7 @@ pub(crate) struct Maintenance {
 pub(crate) struct Cpu {
     /// Register slots: X0 to X30, zero, the current SP, the sink; the rest make the index a mask.
     pub(crate) regs: [u64; 64],
-    /// What translated code needs while it runs.
+    /// The state of translated code while it runs.
     pub(crate) jit: jit::Context,
     /// Address of the instruction to execute next.
     pub(crate) pc: u64,
@@ -259,13 +259,13 @@ impl Cpu {
         self.call_attention();
     }
 
-    /// Whether an interrupt or SError is pending, masked or not.
+    /// True if an interrupt or SError is pending, masked or not.
     #[inline(always)]
     pub(crate) fn is_signalled(&self) -> bool {
         self.serror.pending | self.signals.any()
     }
 
-    /// What the controller signals.
+    /// The controller's signals.
     pub(crate) fn set_signals(&mut self, physical: Signals) {
         self.signals = self.signals.with_physical(physical);
     }

@@ -115,7 +115,7 @@ pub struct PoisonedLines<'a> {
 }
 
 impl PoisonedLines<'_> {
-    /// Whether one of the `len` bytes at `pa` lies in a poisoned line. Bytes outside RAM are not poisoned.
+    /// True if one of the `len` bytes at `pa` lies in a poisoned line. Bytes outside RAM are not poisoned.
     #[inline]
     pub fn touch(&self, pa: u64, len: u64) -> bool {
         if self.poison.lines() == 0 {
@@ -412,7 +412,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Whether somebody other than the CPU's own store path wrote over decoded instructions: see
+    /// True if somebody other than the CPU's own store path wrote over decoded instructions: see
     /// [`Memory::take_stale_code`].
     #[inline]
     pub fn has_stale_code(&self) -> bool {
@@ -488,14 +488,14 @@ impl Memory {
         Some(())
     }
 
-    /// Whether one of the `len` bytes at `pa` lies in a poisoned line. Bytes outside RAM are not
+    /// True if one of the `len` bytes at `pa` lies in a poisoned line. Bytes outside RAM are not
     /// poisoned.
     #[inline]
     pub fn poisoned(&self, pa: u64, len: u64) -> bool {
         PoisonedLines { base: self.base, size: self.size(), poison: &self.poison }.touch(pa, len)
     }
 
-    /// Whether the page at `offset` has a poisoned line.
+    /// True if the page at `offset` has a poisoned line.
     #[inline]
     pub fn page_has_poison(&self, offset: usize) -> bool {
         self.flags(offset) & page_flags::HAS_POISON != 0
@@ -537,14 +537,14 @@ impl Memory {
         self.trace.as_deref_mut()
     }
 
-    /// Whether a load of the `len` bytes at `pa` must be looked at: one of their lines is poisoned, or a trace waits for it.
+    /// True if a load of the `len` bytes at `pa` must be looked at: one of their lines is poisoned, or a trace waits for it.
     #[inline]
     pub(crate) fn stops(&self, pa: u64, len: u64) -> bool {
         let is_traced = |trace: &Trace| trace.is_unseen(pa.wrapping_sub(self.base), len);
         self.trace.as_deref().is_some_and(is_traced) || self.poisoned(pa, len)
     }
 
-    /// Whether a trace is on.
+    /// True if a trace is on.
     pub fn is_traced(&self) -> bool {
         self.trace.is_some()
     }

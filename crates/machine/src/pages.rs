@@ -129,7 +129,7 @@ impl Contents {
         Ok(Self::of(self.size, writer.finish()?))
     }
 
-    /// Whether both are differences from the same image.
+    /// True if both are differences from the same image.
     pub(crate) fn shares_image_with(&self, other: &Self) -> bool {
         self.size == other.size
             && self.image.as_ref().map(Arc::as_ptr) == other.image.as_ref().map(Arc::as_ptr)

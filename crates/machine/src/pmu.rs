@@ -68,7 +68,7 @@ pub(crate) struct Pmu {
     counting: bool,
 }
 
-/// Whether a system register is one of the performance monitor's, read or written.
+/// True if a system register is one of the performance monitor's, read or written.
 pub(crate) fn is_register(register: u16) -> bool {
     match register {
         PMINTENSET_EL1 | PMINTENCLR_EL1 | PMCCFILTR_EL0 => true,
@@ -83,7 +83,7 @@ impl Pmu {
         Self::default()
     }
 
-    /// Whether this is a state that it can come to at this Exception level.
+    /// True if this is a state that it can come to at this Exception level.
     pub(crate) fn is_sound(&self, el: u8) -> bool {
         self.filter & !(filter::P | filter::U | filter::NSH) == 0
             && self.selected <= 31
@@ -101,7 +101,7 @@ impl Pmu {
         self.since = now;
     }
 
-    /// Whether the counter goes on at this Exception level.
+    /// True if the counter goes on at this Exception level.
     fn counts_at(&self, el: u8) -> bool {
         let included = match el {
             0 => self.filter & filter::U == 0,
@@ -122,7 +122,7 @@ impl Pmu {
         true
     }
 
-    /// Whether the counter's interrupt is asserted; [`Pmu::advance`] first.
+    /// True if the counter's interrupt is asserted; [`Pmu::advance`] first.
     pub(crate) fn line(&self) -> bool {
         self.enabled && self.overflowed && self.interrupt_enabled
     }
@@ -136,7 +136,7 @@ impl Pmu {
         self.since.checked_add(self.count.wrapping_neg())
     }
 
-    /// Whether EL0 may access a register: PMUSERENR_EL0. `None`: it never may.
+    /// True if EL0 may access a register: PMUSERENR_EL0. `None`: it never may.
     pub(crate) fn el0_right(&self, register: u16, is_read: bool) -> Option<bool> {
         let also = match register {
             PMUSERENR_EL0 => return is_read.then_some(true),

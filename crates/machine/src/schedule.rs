@@ -28,7 +28,7 @@ pub(crate) struct Turn {
 impl Turn {
     pub(crate) const FIRST: Turn = Turn { cpu: 0, left: TURN };
 
-    /// Whether it can be a turn among so many CPUs.
+    /// True if it can be a turn among so many CPUs.
     pub(crate) fn is_sound(self, cpus: usize) -> bool {
         self.cpu < cpus && self.left <= TURN
     }
@@ -176,7 +176,7 @@ impl Vm {
         (first..first + count).map(|n| n % count).find(|&index| self.can_run(index))
     }
 
-    /// Whether a CPU does not wait, or what it waits for has come.
+    /// True if a CPU does not wait, or what it waits for has come.
     fn can_run(&mut self, index: usize) -> bool {
         let wait = self.cpus.get(index).map_or(Wait::Off, |cpu| cpu.wait);
         match wait {
@@ -246,7 +246,7 @@ impl Vm {
 }
 
 impl Runner<'_> {
-    /// Whether the CPU's wait is over.
+    /// True if the CPU's wait is over.
     pub(crate) fn wakes(&self) -> bool {
         let cpu = &self.cpu;
         let masked = cpu.state.rest;

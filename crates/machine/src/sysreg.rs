@@ -85,7 +85,7 @@ pub(crate) struct SysRegs {
 }
 
 impl SysRegs {
-    /// Whether this is a state that they can come to, as far as it matters.
+    /// True if this is a state that they can come to, as far as it matters.
     pub(crate) fn is_sound(&self) -> bool {
         self.cpacr & !(CPACR_FPEN | hcr::CPTR_TCPAC) == 0
             && self.physical_timer.is_sound()
@@ -218,7 +218,7 @@ impl Cpu {
         self.steps.wrapping_add(self.elapsed)
     }
 
-    /// Whether FP and AdvSIMD are enabled; if not, the trap is recorded. Source:
+    /// True if FP and AdvSIMD are enabled; if not, the trap is recorded. Source:
     /// `CheckFPAdvSIMDEnabled64`.
     #[inline]
     pub(crate) fn check_fp(&mut self) -> Option<()> {

@@ -34,7 +34,7 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// Whether this is a state that a timer can come to.
+    /// True if this is a state that a timer can come to.
     pub(crate) fn is_sound(self) -> bool {
         self.control & !(ENABLE | IMASK) == 0
     }
@@ -61,7 +61,7 @@ impl Timer {
         self.compare = now.wrapping_add(value as u32 as i32 as u64);
     }
 
-    /// Whether its interrupt is asserted.
+    /// True if its interrupt is asserted.
     pub(crate) fn line(self, now: u64) -> bool {
         self.fires(now) && self.control & IMASK == 0
     }

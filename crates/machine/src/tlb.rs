@@ -62,7 +62,7 @@ impl Entry {
         Entry { tag: ((set ^ 1) << PAGE_SHIFT) as u64 | 1, word: u64::MAX }
     }
 
-    /// Whether the `size` bytes at `va` all lie in this page and are aligned if they must be.
+    /// True if the `size` bytes at `va` all lie in this page and are aligned if they must be.
     #[inline(always)]
     pub(crate) fn covers(&self, va: u64, size: u64) -> bool {
         let last = va.wrapping_add(size - 1);
@@ -214,7 +214,7 @@ pub(crate) struct Fill {
     pub(crate) strict: bool,
     /// log2 of the bytes that the translation spans.
     pub(crate) shift: u32,
-    /// Whether it holds for every ASID.
+    /// True if it holds for every ASID.
     pub(crate) global: bool,
 }
 

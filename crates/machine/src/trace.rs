@@ -81,12 +81,12 @@ impl Trace {
         Self { base, unseen: vec![u64::MAX; pages], pages: untouched, now: 0 }
     }
 
-    /// Whether a page, by its number in RAM, has a line that nothing has happened to.
+    /// True if a page, by its number in RAM, has a line that nothing has happened to.
     pub(crate) fn watches(&self, page: usize) -> bool {
         self.unseen.get(page).is_some_and(|unseen| *unseen != 0)
     }
 
-    /// Whether a line that the `len` bytes at an offset of RAM touch is one that nothing has happened to.
+    /// True if a line that the `len` bytes at an offset of RAM touch is one that nothing has happened to.
     pub(crate) fn is_unseen(&self, offset: u64, len: u64) -> bool {
         lines(offset, len)
             .any(|line| self.unseen.get(line / LINES).is_some_and(|unseen| unseen >> (line % LINES) & 1 != 0))

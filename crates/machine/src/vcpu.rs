@@ -70,7 +70,7 @@ impl<'a> Vcpu<'a> {
         self.index
     }
 
-    /// Whether the CPU is on: the first is at first, PSCI turns others on and off.
+    /// True if the CPU is on: the first is at first, PSCI turns others on and off.
     pub fn is_on(&self) -> bool {
         self.cpu().is_ok_and(|cpu| cpu.wait != Wait::Off)
     }
@@ -244,7 +244,7 @@ fn traits(config: &Config) -> VcpuTraits {
     VcpuTraits { guest: GuestKind::Aarch64, ras: config.ras, abi: config.abi }
 }
 
-/// Whether a CPU has a register.
+/// True if a CPU has a register.
 fn has(cpu: &Cpu, reg: Reg) -> bool {
     let of_el2 = matches!(
         reg,

@@ -195,7 +195,7 @@ impl Kicker {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether there was a kick, which counts once.
+    /// True if there was a kick, which counts once.
     pub(crate) fn take(&self) -> bool {
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }

@@ -101,7 +101,7 @@ impl MemoryAttributes {
     /// Device-nGnRnE: what data accesses get with the MMU off.
     pub const DEVICE_NGNRNE: Self = Self { mair: 0x00, shareability: 2 };
 
-    /// Whether this is Device memory of any kind: unaligned accesses fault.
+    /// True if this is Device memory of any kind: unaligned accesses fault.
     pub fn is_device(self) -> bool {
         self.mair & 0xf0 == 0
     }

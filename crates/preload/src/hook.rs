@@ -81,7 +81,7 @@ struct Next;
 unsafe impl Calls for Next {
     #[inline]
     unsafe fn ioctl(&self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-        // SAFETY: the caller's.
+        // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
         unsafe { IOCTL.get()(fd, request, argument) }
     }
 
@@ -91,7 +91,7 @@ unsafe impl Calls for Next {
         new: *const libc::sigaction,
         old: *mut libc::sigaction,
     ) -> c_int {
-        // SAFETY: the caller's.
+        // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
         unsafe { SIGACTION.get()(signal, new, old) }
     }
 }
@@ -159,7 +159,7 @@ pub(crate) unsafe extern "C" fn mmap64(
     fd: c_int,
     offset: off_t,
 ) -> *mut c_void {
-    // SAFETY: the caller's.
+    // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
     unsafe { mmap(address, length, access, flags, fd, offset) }
 }
 

@@ -191,12 +191,12 @@ impl Board {
         lock(&self.uart).receive(bytes)
     }
 
-    /// Whether a driver waits for what is typed, on the virtio console or by the UART's interrupt.
+    /// True if a driver waits for what is typed, on the virtio console or by the UART's interrupt.
     pub fn is_listened_to(&self) -> bool {
         self.hvc.as_deref().is_some_and(|hvc| lock(hvc).is_driven()) || lock(&self.uart).is_listened_to()
     }
 
-    /// Whether there is something to [`process`](Board::process).
+    /// True if there is something to [`process`](Board::process).
     pub fn is_notified(&self) -> bool {
         self.hvc.as_deref().is_some_and(|hvc| lock(hvc).is_notified())
             || self.disks.iter().any(|disk| lock(disk).is_notified())
@@ -227,17 +227,17 @@ impl Board {
         self.el2 = true;
     }
 
-    /// Whether the CPUs have EL2.
+    /// True if the CPUs have EL2.
     pub(crate) fn has_el2(&self) -> bool {
         self.el2
     }
 
-    /// Whether a device answers an access.
+    /// True if a device answers an access.
     pub(crate) fn answers(&self, mmio: &MmioExit) -> bool {
         self.bus.mmio_device(MmioAddress(mmio.phys_addr)).is_some()
     }
 
-    /// Whether the guest is told of the board by ACPI.
+    /// True if the guest is told of the board by ACPI.
     pub fn has_acpi(&self) -> bool {
         self.acpi
     }

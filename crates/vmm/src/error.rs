@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! The errors of a campaign.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -28,7 +28,7 @@ const ARCH: u32 = 0xc000_00b7;
 #[cfg(not(target_arch = "aarch64"))]
 const ARCH: u32 = 0xc000_003e;
 
-/// Whether the filter lets such a call pass. Where the rule says nothing of an argument, it is 0.
+/// True if the filter lets such a call pass. Where the rule says nothing of an argument, it is 0.
 pub(crate) fn allows(program: &[Instruction], rule: &Rule) -> bool {
     let mut data: Data = [0; 16];
     data[0] = rule.call as u32;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use seawall::{ErrorKind, Rules};
 use thiserror::Error;
 
-/// Whether the library does anything.
+/// True if the library does anything.
 const MODE: &str = "SEAWALL";
 const CONTAIN: &str = "contain";
 const POLICY: &str = "SEAWALL_POLICY";
@@ -50,7 +50,7 @@ pub struct Settings {
     pub rules: Rules,
     /// Decide and report, and leave the guest to what happens without the library.
     pub dry_run: bool,
-    /// Who gets an error for which the VMM could have a handler.
+    /// The receiver of an error for which the VMM could have a handler.
     pub sigbus: Sigbus,
     /// Each error as a line of JSON goes to the end of this file.
     pub events: Option<PathBuf>,

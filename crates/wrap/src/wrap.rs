@@ -188,7 +188,7 @@ impl<C: Calls> Wrap<C> {
     pub unsafe fn ioctl(&'static self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
         // The kernel takes 32 bits of it.
         match request as u32 {
-            // SAFETY: the caller's.
+            // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
             KVM_RUN => unsafe { self.run(fd, request, argument) },
             KVM_CREATE_VM
             | KVM_CREATE_VCPU
@@ -196,7 +196,7 @@ impl<C: Calls> Wrap<C> {
             | KVM_ARM_VCPU_INIT
             | KVM_SET_USER_MEMORY_REGION
             | KVM_SET_USER_MEMORY_REGION2 => {
-                // SAFETY: the caller's.
+                // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
                 let result = unsafe { self.calls.ioctl(fd, request, argument) };
                 if result >= 0 {
                     let before = errno();
@@ -206,7 +206,7 @@ impl<C: Calls> Wrap<C> {
                 }
                 result
             }
-            // SAFETY: the caller's.
+            // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
             _ => unsafe { self.calls.ioctl(fd, request, argument) },
         }
     }
@@ -220,7 +220,7 @@ impl<C: Calls> Wrap<C> {
                 return stopped();
             }
             let during = vcpu.map_or(During::Leave, |vcpu| self.during(vcpu));
-            // SAFETY: the caller's.
+            // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
             let run = || unsafe { self.calls.ioctl(fd, request, argument) };
             let result = match (during, vcpu) {
                 (During::Record, _) => sigbus::recording(run),
@@ -458,7 +458,7 @@ impl<C: Calls> Wrap<C> {
                 self.calls.sigaction(libc::SIGBUS, &raw const default, ptr::null_mut());
             }
         };
-        // SAFETY: the caller's.
+        // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
         unsafe { self.chain.pass_on((signal, info, context), kill) };
     }
 

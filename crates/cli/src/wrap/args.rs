@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Decide and report, and leave each guest to what happens without the wrapper.
     #[arg(long)]
     dry_run: bool,
-    /// Who gets an error: `contain`, or the VMM's own handler of SIGBUS.
+    /// The receiver of an error: `contain`, or the VMM's own handler of SIGBUS.
     ///
     /// `vmm` tells the host's kernel of the bad page, and lets the guest touch it again: the VMM then gets SIGBUS, for which
     /// QEMU with `-M virt,ras=on` writes a record of the error for the guest's kernel. It needs CAP_SYS_ADMIN; errors of
@@ -66,7 +66,7 @@ pub(crate) struct Args {
     pub(super) env: bool,
 }
 
-/// Who gets an error for which the VMM could have a handler.
+/// The receiver of an error for which the VMM could have a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum To {
     Contain,
@@ -74,7 +74,7 @@ enum To {
 }
 
 impl Args {
-    /// What the library is told, in this executable.
+    /// The library's settings, for this executable.
     pub(super) fn settings(&self, program: &Path, quiet: bool) -> Result<Settings, Failure> {
         let rules: Rules = self.policy.parse().unwrap_or_default();
         Ok(Settings {

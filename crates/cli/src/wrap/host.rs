@@ -1,4 +1,4 @@
-//! Whether a host can contain errors in a VMM that is not changed.
+//! Checks of a host: can it contain errors in an unmodified VMM?
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Whether a library can be brought into a program.
+//! Checks of a program: can a library be brought into it?
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -79,7 +79,7 @@ pub(super) fn check(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What matters of an ELF file.
+/// The relevant parts of an ELF file.
 #[derive(Debug, PartialEq, Eq)]
 struct Kind {
     machine: u16,

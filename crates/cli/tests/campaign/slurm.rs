@@ -27,7 +27,7 @@ fn libraries() -> String {
 /// Generous: a task whose node died is started again after half a minute.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What was unpacked, and what runs of it; it ends with this.
+/// The unpacked files and their processes, which end with this.
 struct Slurm {
     root: PathBuf,
     state: PathBuf,

@@ -23,7 +23,7 @@ impl Point {
         self.field(20, 4)
     }
 
-    /// Whether it is for this Exception level, in Non-secure state.
+    /// True if it is for this Exception level, in Non-secure state.
     /// Source: `AArch64.StateMatch`, without EL3.
     fn matches_state(self, el: u8) -> bool {
         let (levels, hmc, ssc) = (self.field(1, 2), self.field(13, 1), self.field(14, 2));
@@ -55,7 +55,7 @@ impl Point {
         is_near && self.watched_bytes() >> (va & if self.value & 4 == 0 { 7 } else { 3 }) & 1 != 0
     }
 
-    /// Whether a byte of the page at `va` may be one that is watched.
+    /// True if a byte of the page at `va` may be one that is watched.
     fn watches_in_page(self, va: u64) -> bool {
         let shift = self.watched_shift().max(PAGE_SIZE.trailing_zeros());
         ((va ^ self.value) & ADDRESS) >> shift == 0
@@ -63,7 +63,7 @@ impl Point {
 }
 
 impl Debug {
-    /// Whether a breakpoint that `linked` names compares the context, and finds it.
+    /// True if a breakpoint that `linked` names compares the context, and finds it.
     fn linked_context_matches(&self, linked: u64, contextidr: u64) -> bool {
         self.breakpoints.get(linked as usize).is_some_and(|point| {
             point.is_enabled() && point.breakpoint_type() == 3 && point.value as u32 == contextidr as u32
@@ -85,7 +85,7 @@ impl Debug {
         })
     }
 
-    /// Whether an instruction in the page at `pc` may match.
+    /// True if an instruction in the page at `pc` may match.
     pub(super) fn may_break_in_page(&self, pc: u64) -> bool {
         self.breakpoints.iter().any(|point| {
             let is_address = point.breakpoint_type() < 2;
@@ -106,7 +106,7 @@ impl Debug {
 }
 
 impl Cpu {
-    /// Whether the page at `va` must stay out of the TLB.
+    /// True if the page at `va` must stay out of the TLB.
     pub(crate) fn watches_in_page(&self, va: u64) -> bool {
         self.debug.watching
             && (0..COUNT).any(|n| {

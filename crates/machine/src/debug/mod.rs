@@ -112,7 +112,7 @@ impl Name {
     }
 }
 
-/// Whether a system register is one of debug's, or is in its space and there is none: op0 = 2.
+/// True if a system register is one of debug's, or is in its space and there is none: op0 = 2.
 pub(crate) fn is_register(register: u16) -> bool {
     register >> 14 == 2
 }
@@ -135,13 +135,13 @@ impl Debug {
         }
     }
 
-    /// Whether instructions must be looked at one by one, at some Exception level.
+    /// True if instructions must be looked at one by one, at some Exception level.
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.on
     }
 
-    /// Whether EL0 may access a register: MDSCR_EL1.TDCC. `None`: it never may.
+    /// True if EL0 may access a register: MDSCR_EL1.TDCC. `None`: it never may.
     pub(crate) fn el0_right(&self, register: u16, is_read: bool) -> Option<bool> {
         match register {
             MDCCSR_EL0 if !is_read => None,
@@ -211,7 +211,7 @@ impl Debug {
         (self.mdscr & mdscr::SS != 0 || is_armed(&self.breakpoints), is_armed(&self.watchpoints))
     }
 
-    /// Whether this is a state that it can come to.
+    /// True if this is a state that it can come to.
     pub(crate) fn is_sound(&self) -> bool {
         self.mdscr & !(mdscr::OPEN | mdscr::LOCKED) == 0
             && self.mdccint & !MDCCINT == 0
@@ -224,7 +224,7 @@ impl Debug {
             && (self.on, self.watching) == self.armed()
     }
 
-    /// Whether debug exceptions are enabled from an Exception level, with PSTATE.D as in `pstate`, if they go to
+    /// True if debug exceptions are enabled from an Exception level, with PSTATE.D as in `pstate`, if they go to
     /// `target`. Source: `AArch64.GenerateDebugExceptionsFrom`.
     fn enabled_from(&self, el: u8, target: u8, pstate: u64) -> bool {
         let enabled = match el.cmp(&target) {
@@ -254,12 +254,12 @@ impl Cpu {
         Some(())
     }
 
-    /// Whether debug exceptions are enabled now.
+    /// True if debug exceptions are enabled now.
     fn debug_exceptions_enabled(&self) -> bool {
         self.debug.enabled_from(self.exception_level(), self.debug_target(), self.state.rest)
     }
 
-    /// Whether software step is active. Source: DDI 0487, D2.12.
+    /// True if software step is active. Source: DDI 0487, D2.12.
     pub(crate) fn is_stepping(&self) -> bool {
         self.debug.mdscr & mdscr::SS != 0 && self.debug_exceptions_enabled()
     }

@@ -97,7 +97,7 @@ impl Runner<'_> {
 }
 
 impl Cpu {
-    /// Whether a breakpoint can match now.
+    /// True if a breakpoint can match now.
     fn breakpoints_armed(&self) -> bool {
         self.debug.mdscr & super::mdscr::MDE != 0 && self.debug_exceptions_enabled()
     }

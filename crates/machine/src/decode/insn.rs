@@ -351,7 +351,7 @@ impl Kind {
         Kind::ALL.get(n as usize).copied().unwrap_or(Kind::LdrX)
     }
 
-    /// Whether it stores.
+    /// True if it stores.
     pub(crate) const fn is_store(self) -> bool {
         (self as u8) < 4
     }
@@ -366,12 +366,12 @@ impl Kind {
         }
     }
 
-    /// Whether the value loaded is sign-extended.
+    /// True if the value loaded is sign-extended.
     pub(crate) const fn is_signed(self) -> bool {
         self as u8 >= Kind::LdrSb64 as u8
     }
 
-    /// Whether the register is 64 bits wide (ISS.SF).
+    /// True if the register is 64 bits wide (ISS.SF).
     pub(crate) const fn is_64(self) -> bool {
         matches!(self, Kind::StrX | Kind::LdrX | Kind::LdrSb64 | Kind::LdrSh64 | Kind::LdrSw64)
     }

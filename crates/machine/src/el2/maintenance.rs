@@ -20,7 +20,7 @@ const PAR_RES1: u64 = 1 << 11;
 const PAR_PTW: u64 = 1 << 8;
 const PAR_S: u64 = 1 << 9;
 
-/// What TLBI with op1 = 4 is to do, and whether to other CPUs too. `None`: there is no such instruction.
+/// The maintenance that TLBI with op1 = 4 does, and whether to other CPUs too. `None`: there is no such instruction.
 fn tlbi_of_el2(instruction: u16, value: u64) -> Option<(Maintenance, bool)> {
     let to_all = |of| Maintenance { of, what: Invalidation::All };
     let (crm, op2) = (instruction >> 3 & 15, instruction & 7);
@@ -60,7 +60,7 @@ impl Cpu {
         }
     }
 
-    /// Whether HCR_EL2.FB makes TLB maintenance of EL1 one for all CPUs.
+    /// True if HCR_EL2.FB makes TLB maintenance of EL1 one for all CPUs.
     pub(crate) fn broadcasts_all(&self) -> bool {
         self.hypervisor().is_some_and(|el2| el2.registers.has(hcr::FB))
     }

@@ -47,7 +47,7 @@ pub(crate) enum Banked {
     El20,
 }
 
-/// What a CPU with EL2 has more.
+/// The additional state of a CPU with EL2.
 #[derive(Debug)]
 pub(crate) struct El2 {
     /// The registers in place are EL2's.
@@ -57,7 +57,7 @@ pub(crate) struct El2 {
     /// SP_EL1 or SP_EL2, whichever is not in place.
     parked_sp: u64,
     parked_tlb: Tlb,
-    /// What the EL1&0 regime's TLB was filled by.
+    /// The registers by which the EL1&0 regime's TLB was filled.
     filled_by: Option<Stage2>,
     pub(crate) registers: Registers,
     pub(crate) interface: VirtualInterface,
@@ -101,7 +101,7 @@ impl Registers {
         }
     }
 
-    /// Whether these are values that they can have.
+    /// True if these are values that they can have.
     fn is_sound(&self) -> bool {
         self.hcr & !hcr::ALL == 0
             && self.hcr & hcr::RES1 == hcr::RES1
@@ -152,7 +152,7 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// Whether a CPU with this PSTATE can have it.
+    /// True if a CPU with this PSTATE can have it.
     pub(crate) fn is_sound(&self, pstate: u64) -> bool {
         let in_place = match pstate >> 2 & 3 {
             0 => self.host == self.registers.has(hcr::TGE),
@@ -212,13 +212,13 @@ impl El2 {
 }
 
 impl Cpu {
-    /// Whether the registers in place are EL2's: it is at EL2, or at EL0 below it.
+    /// True if the registers in place are EL2's: it is at EL2, or at EL0 below it.
     #[inline]
     pub(crate) fn is_host(&self) -> bool {
         self.el2.as_ref().is_some_and(|el2| el2.host)
     }
 
-    /// What EL2 has, while EL1 or EL0 below it runs.
+    /// EL2's registers while EL1 or EL0 below it runs.
     #[inline]
     pub(crate) fn hypervisor(&self) -> Option<&El2> {
         self.el2.as_deref().filter(|el2| !el2.host)

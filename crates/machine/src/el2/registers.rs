@@ -67,7 +67,7 @@ fn twin(register: u16) -> Option<u16> {
     }
 }
 
-/// What a number names at EL2.
+/// The register that a number names at EL2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
     /// EL2's own of a register that EL1 has as well, by that one's name.
@@ -90,7 +90,7 @@ fn name(register: u16) -> Option<Name> {
     }
 }
 
-/// Whether a number is in the space of EL2's registers: UNDEFINED at EL1 and EL0.
+/// True if a number is in the space of EL2's registers: UNDEFINED at EL1 and EL0.
 pub(crate) fn is_el2_register(register: u16) -> bool {
     register >> 14 == 3 && matches!(register >> 11 & 7, 4 | 5)
 }
@@ -238,12 +238,12 @@ impl Cpu {
         self.hypervisor().map(|el2| (el2.registers.vpidr, el2.registers.vmpidr))
     }
 
-    /// What may be written to the register that is CNTKCTL_EL1 or CNTHCTL_EL2 here.
+    /// The writable bits of the register that is CNTKCTL_EL1 or CNTHCTL_EL2 here.
     pub(crate) fn counter_control_mask(&self) -> u64 {
         if self.is_host() { 0x3ff | hcr::CNTHCTL_EL1PCTEN | hcr::CNTHCTL_EL1PTEN } else { 0x3ff }
     }
 
-    /// What may be written to the register that is CPACR_EL1 or CPTR_EL2 here.
+    /// The writable bits of the register that is CPACR_EL1 or CPTR_EL2 here.
     pub(crate) fn fp_control_mask(&self) -> u64 {
         crate::sysreg::CPACR_FPEN | if self.is_host() { hcr::CPTR_TCPAC } else { 0 }
     }

@@ -20,7 +20,7 @@ use crate::walk::WalkStage;
 /// ISS of a virtual SError: IDS and the rest.
 const SERROR_ISS: u32 = 0x1ff_ffff;
 
-/// Who answers an access that fails.
+/// The Exception level that takes a failed access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExternalAbort {
     /// Memory that went bad: ISS.EA is set.
@@ -87,7 +87,7 @@ impl Cpu {
         }
     }
 
-    /// Who takes an External abort: HCR_EL2.TEA, HCRX_EL2.TMEA, and EL2 what a walk of its tables met.
+    /// The Exception level that takes an External abort: HCR_EL2.TEA, HCRX_EL2.TMEA, and EL2 what a walk of its tables met.
     fn external_abort_target(&self, stage: WalkStage) -> Target {
         let Some(el2) = &self.el2 else { return Target::El1 };
         let is_masked = self.state.rest & Pstate::A != 0;
@@ -134,7 +134,7 @@ impl Cpu {
         is_open(Signals::VIRTUAL_IRQ, Pstate::I).then_some((Target::El1, Vector::Irq))
     }
 
-    /// Whether the CPU, which has EL2, would take an interrupt now.
+    /// True if the CPU, which has EL2, would take an interrupt now.
     pub(crate) fn has_unmasked_interrupt(&self) -> bool {
         self.next_interrupt().is_some()
     }
@@ -266,7 +266,7 @@ impl Cpu {
 }
 
 impl Cpu {
-    /// Whether ERET may return by this SPSR. Source: `IllegalExceptionReturn`.
+    /// True if ERET may return by this SPSR. Source: `IllegalExceptionReturn`.
     pub(crate) fn is_legal_return(&self, spsr: u64) -> bool {
         let own = self.el2.as_ref().filter(|el2| el2.host).map(|el2| &el2.registers);
         match spsr & 0x1f {
@@ -278,7 +278,7 @@ impl Cpu {
         }
     }
 
-    /// Whether a register of the GIC's CPU interface is one of the virtual interface here.
+    /// True if a register of the GIC's CPU interface is one of the virtual interface here.
     pub(crate) fn has_virtual(&self, register: u16) -> bool {
         let Some(el2) = self.hypervisor() else { return false };
         let (imo, fmo) = (el2.registers.has(hcr::IMO), el2.registers.has(hcr::FMO));
@@ -289,7 +289,7 @@ impl Cpu {
         }
     }
 
-    /// Whether EL0 is of the regime that is in place: EL2's if HCR_EL2.TGE.
+    /// True if EL0 is of the regime that is in place: EL2's if HCR_EL2.TGE.
     pub(crate) fn has_el0(&self) -> bool {
         self.el2.as_ref().is_none_or(|el2| !el2.host || el2.registers.has(hcr::TGE))
     }

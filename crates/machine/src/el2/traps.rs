@@ -24,12 +24,12 @@ use crate::trap::Trap;
 /// CV = 1, COND = 0b1110: the ISS of a trap that may be of a conditional instruction.
 const UNCONDITIONAL: u32 = 0x1e0_0000;
 
-/// Whether a number is IMPLEMENTATION DEFINED: CRn 11 or 15 (D24.2, op0 = 3; C5.1, op0 = 1).
+/// True if a number is IMPLEMENTATION DEFINED: CRn 11 or 15 (D24.2, op0 = 3; C5.1, op0 = 1).
 fn is_implementation_defined(register: u16) -> bool {
     matches!(register >> 7 & 15, 11 | 15) && matches!(register >> 14, 1 | 3)
 }
 
-/// Whether EL2 traps MRS or MSR of a register, at EL1 or EL0.
+/// True if EL2 traps MRS or MSR of a register, at EL1 or EL0.
 fn traps_register(el2: &El2, of_el2: &crate::sysreg::SysRegs, register: u16, el: u8, is_read: bool) -> bool {
     let own = &el2.registers;
     let any = |bits: u64| own.hcr & bits != 0;
@@ -65,7 +65,7 @@ fn traps_register(el2: &El2, of_el2: &crate::sysreg::SysRegs, register: u16, el:
     }
 }
 
-/// Whether EL2 traps a system instruction (SYS), at EL1 or EL0.
+/// True if EL2 traps a system instruction (SYS), at EL1 or EL0.
 fn traps_instruction(hcr: u64, instruction: u16) -> bool {
     let (op1, crn, crm, op2) =
         (instruction >> 11 & 7, instruction >> 7 & 15, instruction >> 3 & 15, instruction & 7);
@@ -92,7 +92,7 @@ impl Cpu {
         self.trap = Trap::ToEl2 { class, iss };
     }
 
-    /// Whether EL2 lets MRS or MSR of a register go on. `None`: it traps, as recorded.
+    /// Checks that EL2 lets MRS or MSR of a register go on. `None`: it traps, as recorded.
     #[inline]
     pub(crate) fn el2_lets(&mut self, register: u16, rt: u8, is_read: bool) -> Option<()> {
         let Some(el2) = self.hypervisor() else { return Some(()) };
@@ -104,7 +104,7 @@ impl Cpu {
         None
     }
 
-    /// Whether EL2 lets a system instruction go on. `None`: it traps, as recorded.
+    /// Checks that EL2 lets a system instruction go on. `None`: it traps, as recorded.
     #[inline]
     pub(crate) fn el2_lets_instruction(&mut self, instruction: u16, rt: u8) -> Option<()> {
         let Some(el2) = self.hypervisor() else { return Some(()) };
@@ -115,12 +115,12 @@ impl Cpu {
         None
     }
 
-    /// Whether EL2 lets DC ZVA go on (DCZID_EL0.DZP).
+    /// True if EL2 lets DC ZVA go on (DCZID_EL0.DZP).
     pub(crate) fn el2_lets_zva(&self) -> bool {
         self.hypervisor().is_none_or(|el2| !el2.registers.has(hcr::TDZ))
     }
 
-    /// Whether CPTR_EL2.FPEN keeps EL1 and EL0 from FP and AdvSIMD. Source: `AArch64.CheckFPAdvSIMDTrap`.
+    /// True if CPTR_EL2.FPEN keeps EL1 and EL0 from FP and AdvSIMD. Source: `AArch64.CheckFPAdvSIMDTrap`.
     pub(crate) fn traps_fp(&self) -> bool {
         // 01 is about EL0 below EL2 alone.
         self.hypervisor().is_some() && self.registers_of(Banked::El20).cpacr & CPACR_FPEN & 1 << 20 == 0
@@ -139,7 +139,7 @@ impl Cpu {
         is_el2s
     }
 
-    /// Whether EL2 lets WFI (`false`) or WFE (`true`) wait. `None`: it traps, as recorded.
+    /// Checks that EL2 lets WFI (`false`) or WFE (`true`) wait. `None`: it traps, as recorded.
     /// Source: `AArch64.CheckForWFxTrap`.
     pub(crate) fn el2_lets_wait(&mut self, for_event: bool) -> Option<()> {
         let bit = if for_event { hcr::TWE } else { hcr::TWI };

@@ -76,7 +76,7 @@ impl Place {
         }
     }
 
-    /// Whether it is in RAM.
+    /// True if it is in RAM.
     pub(super) fn is_in_ram(&self) -> bool {
         matches!((self.first, self.second), (At::Ram(_), At::Ram(_)))
     }
@@ -348,7 +348,7 @@ pub(super) fn probe(cpu: &mut Cpu, memory: &mut Memory, request: &Request) -> Op
     Some(Place { va, first, first_len: first_len as usize, second, len: size as usize, element })
 }
 
-/// Whether an access that is not aligned to its element faults whatever the memory.
+/// True if an access that is not aligned to its element faults whatever the memory.
 fn misalignment_faults(cpu: &Cpu, request: &Request) -> bool {
     let sctlr = cpu.sys.sctlr;
     let within_16 = (request.va & 15) + request.size <= 16;

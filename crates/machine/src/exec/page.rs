@@ -48,7 +48,7 @@ pub(crate) fn next_page<'a>(cpu: &mut Cpu, icache: &'a ICache, done: u64) -> Opt
     Some(code)
 }
 
-/// Whether an instruction in a guarded page may be branched to with this BTYPE (0 always may).
+/// True if an instruction in a guarded page may be branched to with this BTYPE (0 always may).
 /// Source: `BTypeCompatible_BTI`, `BTypeCompatible_PACIXSP`.
 pub(crate) fn is_landing_pad(cpu: &Cpu, insn: &Insn, btype: u8) -> bool {
     if btype == 0 || insn.op != Op::Bti {

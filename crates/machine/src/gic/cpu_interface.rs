@@ -44,7 +44,7 @@ impl CpuInterface {
         }
     }
 
-    /// Whether this is a state that an interface can come to.
+    /// True if this is a state that an interface can come to.
     pub(super) fn is_sound(&self) -> bool {
         let [first, second] = self.binary_point;
         (MIN_BPR0..8).contains(&first)
@@ -58,7 +58,7 @@ impl CpuInterface {
         u8::from(self.enabled[0]) | u8::from(self.enabled[1]) << 1
     }
 
-    /// Whether EOIR also deactivates.
+    /// True if EOIR also deactivates.
     pub(super) fn eoi_deactivates(&self) -> bool {
         self.control & EOI_MODE == 0
     }
@@ -84,7 +84,7 @@ impl CpuInterface {
         if active == 0 { IDLE_PRIORITY } else { (active.trailing_zeros() << 3) as u8 }
     }
 
-    /// Whether an interrupt may be signalled, or acknowledged.
+    /// True if an interrupt may be signalled, or acknowledged.
     pub(super) fn signals(&self, group: u8, priority: u8) -> bool {
         let running = self.running_priority();
         priority < self.priority_mask

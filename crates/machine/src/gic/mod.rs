@@ -44,7 +44,7 @@ pub(crate) fn affinity(cpu: usize) -> u32 {
     ((cpu / CLUSTER) << 8 | (cpu % CLUSTER)) as u32
 }
 
-/// Whether a system register belongs to the CPU interface.
+/// True if a system register belongs to the CPU interface.
 pub(crate) fn is_register(register: u16) -> bool {
     register == ICC_PMR_EL1 || (ICC_IAR0_EL1..=cpu_interface::ICC_IGRPEN1_EL1).contains(&register)
 }
@@ -70,13 +70,13 @@ impl Signals {
     pub(crate) const VIRTUAL_SERROR: Signals = Signals(1 << 4);
     const PHYSICAL: u8 = Self::IRQ.0 | Self::FIQ.0;
 
-    /// Whether there is any.
+    /// True if there is any.
     #[inline]
     pub(crate) fn any(self) -> bool {
         self.0 != 0
     }
 
-    /// Whether this one is there.
+    /// True if this one is there.
     pub(crate) fn has(self, one: Signals) -> bool {
         self.0 & one.0 != 0
     }
@@ -129,7 +129,7 @@ impl Gic {
         Self { distributor: Distributor::new(), cpus: (0..cpus).map(private).collect() }
     }
 
-    /// Whether this is a state that a controller for so many CPUs can come to.
+    /// True if this is a state that a controller for so many CPUs can come to.
     pub(crate) fn is_sound(&self, cpus: usize) -> bool {
         let new = Self::new(cpus);
         self.distributor.is_sound()
@@ -148,7 +148,7 @@ impl Gic {
         }
     }
 
-    /// Whether a physical address is one of the controller's registers.
+    /// True if a physical address is one of the controller's registers.
     pub(crate) fn has(&self, pa: u64) -> bool {
         DISTRIBUTOR.contains(&pa) || self.redistributor(pa).is_some()
     }
@@ -178,7 +178,7 @@ impl Gic {
         }
     }
 
-    /// Whether the register at `pa` is 64 bits wide: GICR_TYPER and GICD_IROUTER.
+    /// True if the register at `pa` is 64 bits wide: GICR_TYPER and GICD_IROUTER.
     fn is_wide(&self, pa: u64) -> bool {
         if DISTRIBUTOR.contains(&pa) {
             return (0x6000..0x8000).contains(&(pa - DISTRIBUTOR.start));
@@ -186,7 +186,7 @@ impl Gic {
         self.redistributor(pa).is_some_and(|(_, offset)| offset == 8)
     }
 
-    /// Whether `pa` is in a register that has one byte for each interrupt.
+    /// True if `pa` is in a register that has one byte for each interrupt.
     fn is_byte(&self, pa: u64) -> bool {
         let offset = if DISTRIBUTOR.contains(&pa) {
             pa - DISTRIBUTOR.start

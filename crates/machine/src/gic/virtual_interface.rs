@@ -107,7 +107,7 @@ impl VirtualInterface {
         Self { interface: CpuInterface::new(), control: 0, list, deactivated: None }
     }
 
-    /// Whether this is a state that it can come to.
+    /// True if this is a state that it can come to.
     pub(crate) fn is_sound(&self) -> bool {
         self.interface.is_sound()
             && self.control & !control::ALL == 0
@@ -172,7 +172,7 @@ impl VirtualInterface {
         is(misr::EOI, self.ended() != 0) | conditions & self.control & control::MAINTENANCE
     }
 
-    /// Whether the maintenance interrupt is asserted.
+    /// True if the maintenance interrupt is asserted.
     pub(crate) fn maintenance(&self) -> bool {
         self.control & control::EN != 0 && self.maintenance_state() != 0
     }
@@ -236,7 +236,7 @@ impl VirtualInterface {
         Some(())
     }
 
-    /// Whether EL2 traps EL1's access to a register of the CPU interface, with HCR_EL2.IMO and FMO.
+    /// True if EL2 traps EL1's access to a register of the CPU interface, with HCR_EL2.IMO and FMO.
     pub(crate) fn traps(&self, register: u16, imo: bool, fmo: bool) -> bool {
         let is_sgi = matches!(register, ICC_SGI1R_EL1 | ICC_SGI0R_EL1 | ICC_ASGI1R_EL1);
         let bits = match group_of(register) {

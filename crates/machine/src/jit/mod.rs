@@ -74,7 +74,7 @@ const NEVER: u8 = u8::MAX;
 /// Steps in a guarded page before somebody looks where the CPU is.
 const GUARDED_STRETCH: u64 = 256;
 
-/// Whether guest code is translated to the host's. No guest can tell, nor can a state hash.
+/// True if guest code is translated to the host's. No guest can tell, nor can a state hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Translation {
     /// Never: the interpreter runs all.

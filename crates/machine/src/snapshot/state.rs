@@ -322,7 +322,7 @@ impl State {
         }
     }
 
-    /// Whether a machine created with `config` can be in this state.
+    /// True if a machine created with `config` can be in this state.
     ///
     /// # Errors
     /// What of it cannot be.

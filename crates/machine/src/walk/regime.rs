@@ -55,7 +55,7 @@ impl Granule {
         self.shift() + self.stride() * (3 - level as u32)
     }
 
-    /// Whether a descriptor at `level` may be a block (`AArch64.BlockDescSupported`, without LPA2
+    /// True if a descriptor at `level` may be a block (`AArch64.BlockDescSupported`, without LPA2
     /// and LPA).
     pub(super) const fn has_blocks_at(self, level: i8) -> bool {
         matches!((self, level), (Self::Size4K, 1 | 2) | (Self::Size16K | Self::Size64K, 2))

@@ -87,7 +87,7 @@ impl Asks {
         }
     }
 
-    /// Whether descriptors stay as they are.
+    /// True if descriptors stay as they are.
     fn only_asks(self) -> bool {
         matches!(self, Self::Access(access) if access.only_asks())
     }

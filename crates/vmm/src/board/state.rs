@@ -79,12 +79,12 @@ impl BoardState {
         )
     }
 
-    /// Whether the guest was started with ACPI.
+    /// True if the guest was started with ACPI.
     pub(crate) fn has_acpi(&self) -> bool {
         self.acpi
     }
 
-    /// Whether it has a virtio console.
+    /// True if it has a virtio console.
     pub(crate) fn has_virtio_console(&self) -> bool {
         self.hvc.is_some()
     }
@@ -161,7 +161,7 @@ impl Board {
         shape(self.acpi, self.hvc.is_some(), disks)
     }
 
-    /// Whether a board of this shape can be in this state.
+    /// True if a board of this shape can be in this state.
     pub(crate) fn can_be(&self, state: &BoardState) -> bool {
         let hvc = match (&self.hvc, &state.hvc) {
             (Some(hvc), Some(state)) => lock(hvc).can_be(&state.transport),

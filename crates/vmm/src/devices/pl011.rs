@@ -81,7 +81,7 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
-    /// Whether this is a state that they can come to.
+    /// True if this is a state that they can come to.
     pub(crate) fn is_sound(&self) -> bool {
         self.received.len() <= FIFO
     }
@@ -148,7 +148,7 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
         if self.registers.line_control & LCR_H_FEN == 0 { 1 } else { FIFO }
     }
 
-    /// Whether Linux's driver takes what somebody types. It unmasks the receive interrupt long before that, and throws
+    /// True if Linux's driver takes what somebody types. It unmasks the receive interrupt long before that, and throws
     /// away what comes until it has seen the FIFO empty and unmasks the interrupt once more; when it stops it clears
     /// all interrupts (`amba-pl011.c`: `hwinit`, `enable_interrupts`, `disable_interrupts`).
     pub fn is_listened_to(&self) -> bool {

@@ -6,7 +6,7 @@ use crate::decode::insn::ZR;
 use crate::decode::{Insn, Op};
 
 impl Translator<'_> {
-    /// Whether it is one that is translated.
+    /// True if it is one that is translated.
     pub(super) fn bits(&mut self, insn: &Insn) -> bool {
         match insn.op {
             Op::Ubfm64 => self.field64(insn),
@@ -157,7 +157,7 @@ impl Translator<'_> {
         self.written(insn.rd);
     }
 
-    /// Whether it is one that is translated.
+    /// True if it is one that is translated.
     pub(super) fn multiply_divide(&mut self, insn: &Insn) -> bool {
         match insn.op {
             Op::Madd64 => self.multiply(true, false, insn),

@@ -90,7 +90,7 @@ impl Translator<'_> {
         }
     }
 
-    /// Whether it is one.
+    /// True if it is one.
     pub(super) fn conditional_branch(&mut self, insn: &Insn, k: usize) -> bool {
         let target = self.target(insn, k);
         let cc = match insn.op {
@@ -142,7 +142,7 @@ impl Translator<'_> {
         self.save_flags(true);
     }
 
-    /// Whether it is a system instruction that is translated.
+    /// True if it is a system instruction that is translated.
     pub(super) fn system(&mut self, insn: &Insn, k: usize) -> bool {
         if insn.op != Op::Mrs || insn.rd == SINK {
             return false;

@@ -17,7 +17,7 @@ enum Sets {
 }
 
 impl Translator<'_> {
-    /// Whether it is one that is translated.
+    /// True if it is one that is translated.
     pub(super) fn data_processing(&mut self, insn: &Insn, k: usize) -> bool {
         match insn.op {
             Op::Nop | Op::Bti => {}

@@ -168,7 +168,7 @@ impl Access {
 }
 
 impl Translator<'_> {
-    /// Whether it is one that is translated.
+    /// True if it is one that is translated.
     pub(super) fn load_store(&mut self, insn: &Insn, k: usize) -> bool {
         let Some(access) = Access::of(insn) else { return false };
         // All registers first, so that the slow path and the fast one agree on where they are.
