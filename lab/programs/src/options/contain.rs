@@ -1,8 +1,8 @@
 //! The options of `seawall-lab-contain`, with the table of its scenarios.
 
-use std::fmt::Write as _;
-
 use clap::ValueEnum;
+
+use super::table::{list, requested};
 
 /// Memory errors under guests of real KVM, contained; judged by what the guests say. Runs in the lab
 #[derive(Debug, clap::Parser)]
@@ -88,18 +88,12 @@ impl Scenario {
 impl Contain {
     /// The requested scenarios: all, if none is named.
     pub fn scenarios(&self) -> impl Iterator<Item = Scenario> {
-        let all = Scenario::value_variants().iter().copied();
-        all.filter(|scenario| self.only.is_empty() || self.only.contains(scenario))
+        requested(&self.only)
     }
 
     /// The output of `--list`: a line for each scenario.
     pub fn list() -> String {
-        let values = Scenario::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        values.fold(String::new(), |mut list, value| {
-            let about = value.get_help().map(ToString::to_string).unwrap_or_default();
-            let _ = writeln!(list, "{:<14} {about}", value.get_name());
-            list
-        })
+        list::<Scenario>()
     }
 }
 

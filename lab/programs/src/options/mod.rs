@@ -4,6 +4,7 @@
 mod bench;
 mod contain;
 mod diff;
+mod table;
 mod wrap;
 
 pub use bench::Bench;

@@ -1,8 +1,8 @@
 //! Those of `seawall-lab-wrap`, with the table of its scenarios.
 
-use std::fmt::Write as _;
-
 use clap::ValueEnum;
+
+use super::table::{list, requested};
 
 /// Memory errors under VMMs that are not changed, by `seawall wrap`; judged by what the guests say. Runs in the lab
 #[derive(Debug, clap::Parser)]
@@ -74,20 +74,14 @@ impl WrapScenario {
 }
 
 impl Wrap {
-    /// The scenarios that are asked for: all, if none is named.
+    /// The requested scenarios: all, if none is named.
     pub fn scenarios(&self) -> impl Iterator<Item = WrapScenario> {
-        let all = WrapScenario::value_variants().iter().copied();
-        all.filter(|scenario| self.only.is_empty() || self.only.contains(scenario))
+        requested(&self.only)
     }
 
-    /// What `--list` prints: a line for each scenario.
+    /// The output of `--list`: a line for each scenario.
     pub fn list() -> String {
-        let values = WrapScenario::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        values.fold(String::new(), |mut list, value| {
-            let about = value.get_help().map(ToString::to_string).unwrap_or_default();
-            let _ = writeln!(list, "{:<14} {about}", value.get_name());
-            list
-        })
+        list::<WrapScenario>()
     }
 }
 
