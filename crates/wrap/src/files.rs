@@ -236,20 +236,23 @@ impl Running<'_> {
         !self.run().is_null()
     }
 
-    /// What `KVM_EXIT_ARM_SEA` says, if that is what the run came back with.
+    /// The run came back, and not for a memory error; false if that is not known.
     #[inline]
-    pub(crate) fn sea(&self) -> Option<Source> {
+    pub(crate) fn came_for_another_reason(&self) -> bool {
         let run = self.run();
-        if run.is_null() {
-            return None;
-        }
         // SAFETY: the VMM has the vCPU's struct kvm_run mapped there, a page at least: it was told of by mmap, and not
         // unmapped. The kernel wrote it before KVM_RUN came back, and nobody writes it until the vCPU runs again.
-        let reason = unsafe { run.add(KVM_RUN_EXIT_REASON).cast::<u32>().read_volatile() };
-        if reason != KVM_EXIT_ARM_SEA {
+        !run.is_null()
+            && unsafe { run.add(KVM_RUN_EXIT_REASON).cast::<u32>().read_volatile() } != KVM_EXIT_ARM_SEA
+    }
+
+    /// What `KVM_EXIT_ARM_SEA` says, if that is what the run came back with.
+    pub(crate) fn sea(&self) -> Option<Source> {
+        let run = self.run();
+        if run.is_null() || self.came_for_another_reason() {
             return None;
         }
-        // SAFETY: as above; the union begins at 32 of a page's bytes.
+        // SAFETY: as in `came_for_another_reason`; the union begins at 32 of a page's bytes.
         let bytes = unsafe { slice::from_raw_parts(run.add(KVM_RUN_UNION), size_of::<ArmSea>()) };
         ArmSea::read_from_bytes(bytes).ok().map(|sea| Source::Sea(SeaExit::from(sea)))
     }
@@ -258,7 +261,7 @@ impl Running<'_> {
     pub(crate) fn interrupted(&self) {
         let run = self.run();
         if !run.is_null() {
-            // SAFETY: as in `sea`; the vCPU does not run, and this is its thread.
+            // SAFETY: as in `came_for_another_reason`; the vCPU does not run, and this is its thread.
             unsafe { run.add(KVM_RUN_EXIT_REASON).cast::<u32>().write_volatile(KVM_EXIT_INTR) };
         }
     }

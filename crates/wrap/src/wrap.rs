@@ -25,6 +25,15 @@ const KVM_CREATE_VM: u32 = 0xae01;
 const KVM_CREATE_VCPU: u32 = 0xae41;
 const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
 const KVM_SET_USER_MEMORY_REGION2: u32 = 0x40a0_ae49;
+/// Calls of which something is learnt when the kernel took them.
+const LEARNT: [u32; 6] = [
+    KVM_CREATE_VM,
+    KVM_CREATE_VCPU,
+    KVM_ENABLE_CAP,
+    KVM_ARM_VCPU_INIT,
+    KVM_SET_USER_MEMORY_REGION,
+    KVM_SET_USER_MEMORY_REGION2,
+];
 /// `si_code`: the thread was about to consume the memory.
 const BUS_MCEERR_AR: c_int = 4;
 
@@ -38,6 +47,8 @@ enum During {
     Record,
     /// It is reported, and the VMM's handler gets it.
     Report,
+    /// There is no run: the guest must not run on.
+    Stop,
 }
 
 /// Things that are said once, by the helper: a filter of the VMM's may forbid its own thread to write.
@@ -187,105 +198,138 @@ impl<C: Calls> Wrap<C> {
     #[inline]
     pub unsafe fn ioctl(&'static self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
         // The kernel takes 32 bits of it.
-        match request as u32 {
+        if request as u32 == KVM_RUN {
             // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
-            KVM_RUN => unsafe { self.run(fd, request, argument) },
-            KVM_CREATE_VM
-            | KVM_CREATE_VCPU
-            | KVM_ENABLE_CAP
-            | KVM_ARM_VCPU_INIT
-            | KVM_SET_USER_MEMORY_REGION
-            | KVM_SET_USER_MEMORY_REGION2 => {
-                // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
-                let result = unsafe { self.calls.ioctl(fd, request, argument) };
-                if result >= 0 {
-                    let before = errno();
-                    // SAFETY: the kernel took the argument.
-                    unsafe { self.learn(fd, request as u32, argument, result) };
-                    set_errno(before);
-                }
-                result
-            }
-            // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
-            _ => unsafe { self.calls.ioctl(fd, request, argument) },
+            return unsafe { self.run(fd, request, argument) };
         }
+        // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
+        let result = unsafe { self.calls.ioctl(fd, request, argument) };
+        if result >= 0 && LEARNT.contains(&(request as u32)) {
+            let before = errno();
+            // SAFETY: the kernel took the argument.
+            unsafe { self.learn(fd, request as u32, argument, result) };
+            set_errno(before);
+        }
+        result
     }
 
+    /// `KVM_RUN`. While nothing is bad this is all that it costs: the descriptor's vCPU, a look at how SIGBUS is taken, a mark
+    /// for the handler and off again, and a look at the exit's reason.
+    ///
     /// # Safety
     /// As libc's.
     unsafe fn run(&'static self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
         loop {
             let vcpu = self.files.vcpu(fd);
-            if vcpu.is_some_and(|vcpu| vcpu.has(STOPPED)) {
-                return stopped();
-            }
-            let during = vcpu.map_or(During::Leave, |vcpu| self.during(vcpu));
+            let during = self.during(vcpu);
             // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
             let run = || unsafe { self.calls.ioctl(fd, request, argument) };
-            let result = match (during, vcpu) {
-                (During::Record, _) => sigbus::recording(run),
-                (During::Report, Some(vcpu)) => {
-                    REPORTED.set(Some(place(fd, vcpu)));
-                    let result = run();
-                    REPORTED.set(None);
-                    result
-                }
-                _ => run(),
+            let result = match during {
+                During::Record => sigbus::recording(run),
+                _ => Self::run_unrecorded(during, fd, vcpu, run),
             };
-            if result == -1 {
-                let is_interrupted = during == During::Record && errno() == libc::EINTR;
-                if is_interrupted && self.after_signal(fd) == Answer::Stop {
-                    return stopped();
-                }
-                return result;
-            }
             let Some(vcpu) = vcpu else { return result };
-            let Some(Source::Sea(exit)) = vcpu.sea() else {
-                if !vcpu.is_mapped() {
-                    self.say_once(Once::Mapping);
-                }
-                return result;
-            };
-            if vcpu.has(OWN_EXITS) {
+            if result != -1 && vcpu.came_for_another_reason() {
                 return result;
             }
-            let before = errno();
-            let answered = self.ask(What::Sea { at: place(fd, vcpu), exit });
-            set_errno(before);
-            match answered {
-                // QEMU on Arm runs the vCPU again after an exit that it does not know, for ever.
-                Answered { answer: Answer::Leave, .. } if self.files.leave(vcpu.vm_id()) => {
-                    self.files.set_flag(vcpu.vm_id(), STOPPED);
-                    self.say_once(Once::UnknownExit);
-                    return stopped();
-                }
-                Answered { answer: Answer::Leave, .. } => return result,
-                Answered { answer: Answer::Stop, .. } => {
-                    self.files.set_flag(vcpu.vm_id(), STOPPED);
-                    return stopped();
-                }
-                // Who sent the signal expects the vCPU to come out of its run.
-                Answered { answer: Answer::GoOn, was_interrupted: true } => {
-                    vcpu.interrupted();
-                    set_errno(libc::EINTR);
-                    return -1;
-                }
-                Answered { answer: Answer::GoOn, .. } => {}
+            if let Some(result) = self.after_run(fd, vcpu, during, result) {
+                return result;
             }
         }
     }
 
+    /// How SIGBUS is taken during a run.
     #[inline]
-    fn during(&self, vcpu: Running<'_>) -> During {
-        if vcpu.has(LET_THROUGH) || self.missing.load(Ordering::Relaxed) != 0 {
+    fn during(&self, vcpu: Option<Running<'_>>) -> During {
+        let is_recorded = self.during.load(Ordering::Relaxed) == During::Record as u8;
+        match vcpu {
+            Some(vcpu) if is_recorded && !vcpu.has(LET_THROUGH | STOPPED) => During::Record,
+            Some(vcpu) => self.during_otherwise(vcpu),
+            None => During::Leave,
+        }
+    }
+
+    #[cold]
+    fn during_otherwise(&self, vcpu: Running<'_>) -> During {
+        if vcpu.has(STOPPED) {
+            return During::Stop;
+        }
+        if vcpu.has(LET_THROUGH) || self.is_filtered() {
             return During::Leave;
         }
         match self.during.load(Ordering::Relaxed) {
-            during if during == During::Record as u8 => During::Record,
             during if during == During::Report as u8 => During::Report,
             // Asked for the VMM's handler, where there is none.
             _ if self.settings.get().is_some() && !self.chain.has_handler() => During::Record,
             _ => During::Leave,
+        }
+    }
+
+    /// A run whose SIGBUS, if there is one, the VMM's handler gets; or none.
+    #[cold]
+    fn run_unrecorded(
+        during: During,
+        fd: c_int,
+        vcpu: Option<Running<'_>>,
+        run: impl FnOnce() -> c_int,
+    ) -> c_int {
+        match (during, vcpu) {
+            (During::Stop, _) => stopped(),
+            (During::Report, Some(vcpu)) => {
+                REPORTED.set(Some(place(fd, vcpu)));
+                let result = run();
+                REPORTED.set(None);
+                result
+            }
+            _ => run(),
+        }
+    }
+
+    /// A run failed, or came back for a memory error: the VMM gets the result, or the vCPU runs again.
+    #[cold]
+    fn after_run(
+        &'static self,
+        fd: c_int,
+        vcpu: Running<'_>,
+        during: During,
+        result: c_int,
+    ) -> Option<c_int> {
+        if result == -1 {
+            let is_interrupted = during == During::Record && errno() == libc::EINTR;
+            let must_stop = is_interrupted && self.after_signal(fd) == Answer::Stop;
+            return Some(if must_stop { stopped() } else { result });
+        }
+        let Some(Source::Sea(exit)) = vcpu.sea() else {
+            if !vcpu.is_mapped() {
+                self.say_once(Once::Mapping);
+            }
+            return Some(result);
+        };
+        if vcpu.has(OWN_EXITS) {
+            return Some(result);
+        }
+        let before = errno();
+        let answered = self.ask(What::Sea { at: place(fd, vcpu), exit });
+        set_errno(before);
+        match answered {
+            // QEMU on Arm runs the vCPU again after an exit that it does not know, for ever.
+            Answered { answer: Answer::Leave, .. } if self.files.leave(vcpu.vm_id()) => {
+                self.files.set_flag(vcpu.vm_id(), STOPPED);
+                self.say_once(Once::UnknownExit);
+                Some(stopped())
+            }
+            Answered { answer: Answer::Leave, .. } => Some(result),
+            Answered { answer: Answer::Stop, .. } => {
+                self.files.set_flag(vcpu.vm_id(), STOPPED);
+                Some(stopped())
+            }
+            // Who sent the signal expects the vCPU to come out of its run.
+            Answered { answer: Answer::GoOn, was_interrupted: true } => {
+                vcpu.interrupted();
+                set_errno(libc::EINTR);
+                Some(-1)
+            }
+            Answered { answer: Answer::GoOn, .. } => None,
         }
     }
 
@@ -305,9 +349,13 @@ impl<C: Calls> Wrap<C> {
         answer
     }
 
+    /// A filter of the VMM's on all threads forbids the helper its calls.
+    fn is_filtered(&self) -> bool {
+        self.missing.load(Ordering::Relaxed) != 0
+    }
+
     fn ask(&self, what: What) -> Answered {
-        let is_filtered = self.missing.load(Ordering::Relaxed) != 0;
-        if is_filtered {
+        if self.is_filtered() {
             return Answered { answer: Answer::Leave, was_interrupted: false };
         }
         self.desk.ask(what)
@@ -476,6 +524,7 @@ impl<C: Calls> Wrap<C> {
         let forbidden = filter::needed().enumerate().filter(|(_, rule)| !allows(instructions, rule));
         let missing = forbidden.fold(0, |bits, (place, _)| bits | 1_u64 << place);
         if missing != 0 && self.missing.fetch_or(missing, Ordering::Relaxed) == 0 {
+            self.during.store(During::Leave as u8, Ordering::Relaxed);
             let can_say = !filter::names(missing).split(", ").any(|name| name == "write" || name == "futex");
             if can_say {
                 self.desk.ask(What::Filtered { missing });

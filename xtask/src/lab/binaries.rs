@@ -123,7 +123,7 @@ impl Link<'_> {
 
     fn profile(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::StaticAsShipped(_) => &AS_SHIPPED,
+            Self::StaticAsShipped(_) | Self::Shared(_) => &AS_SHIPPED,
             _ => &FAST_BUILD,
         }
     }

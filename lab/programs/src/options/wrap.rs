@@ -23,6 +23,9 @@ pub struct Wrap {
     /// VMs of `small-vms`
     #[arg(long, default_value_t = 30, value_name = "COUNT")]
     pub vms: u64,
+    /// Processes of `small-starts`
+    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    pub starts: u64,
 }
 
 /// A scenario, in the order in which they are run.
@@ -52,6 +55,8 @@ pub enum WrapScenario {
     QemuReset,
     /// the guest goes to a file and comes back in another QEMU; then memory goes bad: contained
     QemuMigrate,
+    /// QEMU's savevm and loadvm: the guest is back where it was; then memory goes bad: contained
+    QemuSavevm,
     /// QEMU is killed after an error: the ledger lists the page, and the next QEMU starts
     QemuKilled,
     /// a small VMM whose vCPU's thread may not read registers: SEA exits and SIGBUS are contained
@@ -60,6 +65,8 @@ pub enum WrapScenario {
     SmallMany,
     /// the same, many VMs in one process under load, each with an error: nothing is lost
     SmallVms,
+    /// many starts and ends of the same, two at a time, each with an error: nothing is lost
+    SmallStarts,
     /// programs and options that cannot be wrapped are refused by name, each with its exit code
     Refused,
     /// instructions of an exit, with and without `seawall wrap` in turn

@@ -60,6 +60,14 @@ impl Monitor {
         Ok(())
     }
 
+    /// A command that QEMU carries out as a job, to its end.
+    pub(crate) fn job(&mut self, command: &str, arguments: &str) -> Result<(), String> {
+        let id = r#""job-id":"job""#;
+        self.execute(command, &format!("{{{id},{arguments}}}"))?;
+        self.until("query-jobs", "{}", r#""status":"concluded""#)?;
+        self.execute("job-dismiss", r#"{"id":"job"}"#).map(drop)
+    }
+
     /// The command is answered with this, sooner or later.
     pub(crate) fn until(&mut self, command: &str, arguments: &str, part: &str) -> Result<(), String> {
         let start = Instant::now();

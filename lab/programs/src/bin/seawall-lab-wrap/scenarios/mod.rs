@@ -26,10 +26,12 @@ fn judged(scenario: WrapScenario, options: &Wrap, said: &Transcript) -> Verdict 
         WrapScenario::QemuStop => live::stop(said),
         WrapScenario::QemuReset => qemus::reset(said),
         WrapScenario::QemuMigrate => qemus::migrate(said),
+        WrapScenario::QemuSavevm => qemus::savevm(said),
         WrapScenario::QemuKilled => qemus::killed(said),
         WrapScenario::Small => small::loads(said),
         WrapScenario::SmallMany => small::many(options.errors, said),
         WrapScenario::SmallVms => small::vms(options.vms, said),
+        WrapScenario::SmallStarts => small::starts(options.starts, said),
         WrapScenario::Refused => refused::run(said),
         WrapScenario::Cost => small::cost(said),
     }

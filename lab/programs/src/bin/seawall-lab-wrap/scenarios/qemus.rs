@@ -79,6 +79,47 @@ pub(super) fn migrate(said: &Transcript) -> Verdict {
     Ok(format!("{size} MiB to a file and back in another QEMU: both processes died, and the others went on"))
 }
 
+/// The witness says how often it looked: that number goes back.
+fn looks(line: &str) -> Result<u64, String> {
+    line.rsplit(' ').next().unwrap_or_default().parse().map_err(|error| format!("{line}: {error}"))
+}
+
+pub(super) fn savevm(said: &Transcript) -> Verdict {
+    let folder = tempfile::tempdir_in("/dev/shm").map_err(text)?;
+    let (socket, disk) = (folder.path().join("qmp"), folder.path().join("disk").display().to_string());
+    let monitor = format!("unix:{},server=on,wait=off", socket.display());
+    let options = ["-no-reboot", "-qmp", &monitor].map(str::to_owned).to_vec();
+    let alive = "witness: alive ";
+    run(&Setup { options, ..Setup::new(Some(&[])).words("seawall.rounds=1000") }, said, |qemu| {
+        qemu.page("code")?;
+        qemu.console.wait(alive)?;
+        let mut monitor = Monitor::connect(&socket)?;
+        let file = format!(r#""driver":"file","filename":"{disk}""#);
+        monitor.job("blockdev-create", &format!(r#""options":{{{file},"size":0}}"#))?;
+        monitor.execute("blockdev-add", &format!(r#"{{{file},"node-name":"file"}}"#))?;
+        let format = r#""driver":"qcow2","file":"file""#;
+        monitor.job("blockdev-create", &format!(r#""options":{{{format},"size":1048576}}"#))?;
+        monitor.execute("blockdev-add", &format!(r#"{{{format},"node-name":"disk"}}"#))?;
+        let snapshot = r#""tag":"saved","vmstate":"disk","devices":["disk"]"#;
+        monitor.job("snapshot-save", snapshot)?;
+        let (first, _) = qemu.console.wait_from(qemu.console.all().len(), alive)?;
+        let (mut seen, mut line) = qemu.console.wait_from(first + 1, alive)?;
+        monitor.job("snapshot-load", snapshot)?;
+        let before = looks(&line)?;
+        while looks(&line)? >= before {
+            (seen, line) = qemu.console.wait_from(seen + 1, alive)?;
+        }
+        for name in ["anonymous", "code"] {
+            qemu.poison(name)?;
+            (seen, _) = qemu.console.wait_from(seen, &format!("workload: {name} ended: SIGBUS"))?;
+        }
+        qemu.console.wait_from(seen, alive)?;
+        qemu.kill()
+    })?;
+    Ok("saved, run on, loaded: the guest was back where it was; then both processes died, and the others went on"
+        .to_owned())
+}
+
 pub(super) fn killed(said: &Transcript) -> Verdict {
     let folder = tempfile::tempdir().map_err(text)?;
     let path = |name: &str| folder.path().join(name).display().to_string();
