@@ -66,6 +66,7 @@ impl<F: Copy> Function<F> {
     }
 
     #[cold]
+    #[inline(never)]
     fn find(&self) -> *mut c_void {
         // SAFETY: a C string. The C library has all of these.
         let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };

@@ -203,6 +203,16 @@ impl<C: Calls> Wrap<C> {
             return unsafe { self.run(fd, request, argument) };
         }
         // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
+        unsafe { self.other_ioctl(fd, request, argument) }
+    }
+
+    /// Any but `KVM_RUN`.
+    ///
+    /// # Safety
+    /// As libc's.
+    #[inline(never)]
+    unsafe fn other_ioctl(&'static self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+        // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
         let result = unsafe { self.calls.ioctl(fd, request, argument) };
         if result >= 0 && LEARNT.contains(&(request as u32)) {
             let before = errno();
@@ -218,39 +228,58 @@ impl<C: Calls> Wrap<C> {
     ///
     /// # Safety
     /// As libc's.
+    #[inline(never)]
     unsafe fn run(&'static self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-        loop {
-            let vcpu = self.files.vcpu(fd);
-            let during = self.during(vcpu);
+        if let Some(vcpu) = self.files.vcpu(fd).filter(|vcpu| self.records(*vcpu)) {
             // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
-            let run = || unsafe { self.calls.ioctl(fd, request, argument) };
-            let result = match during {
-                During::Record => sigbus::recording(run),
-                _ => Self::run_unrecorded(during, fd, vcpu, run),
-            };
-            let Some(vcpu) = vcpu else { return result };
+            let result = sigbus::recording(|| unsafe { self.calls.ioctl(fd, request, argument) });
             if result != -1 && vcpu.came_for_another_reason() {
                 return result;
             }
-            if let Some(result) = self.after_run(fd, vcpu, during, result) {
+            if let Some(result) = self.after_run(fd, During::Record, result) {
+                return result;
+            }
+        }
+        // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
+        unsafe { self.run_otherwise(fd, request, argument) }
+    }
+
+    /// The usual way of a run's SIGBUS: it is recorded.
+    #[inline]
+    fn records(&self, vcpu: Running<'_>) -> bool {
+        self.during.load(Ordering::Relaxed) == During::Record as u8 && !vcpu.has(LET_THROUGH | STOPPED)
+    }
+
+    /// `KVM_RUN` whichever way SIGBUS goes, again after each error that is contained.
+    ///
+    /// # Safety
+    /// As libc's.
+    #[cold]
+    unsafe fn run_otherwise(&'static self, fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+        loop {
+            let vcpu = self.files.vcpu(fd);
+            let during = vcpu.map_or(During::Leave, |vcpu| self.during(vcpu));
+            // SAFETY: the program's own arguments, passed on as they came: as sound as its call.
+            let run = || unsafe { self.calls.ioctl(fd, request, argument) };
+            let result = match (during, vcpu) {
+                (During::Stop, _) => return stopped(),
+                (During::Record, _) => sigbus::recording(run),
+                (During::Report, Some(vcpu)) => {
+                    REPORTED.set(Some(place(fd, vcpu)));
+                    let result = run();
+                    REPORTED.set(None);
+                    result
+                }
+                _ => run(),
+            };
+            if let Some(result) = self.after_run(fd, during, result) {
                 return result;
             }
         }
     }
 
     /// How SIGBUS is taken during a run.
-    #[inline]
-    fn during(&self, vcpu: Option<Running<'_>>) -> During {
-        let is_recorded = self.during.load(Ordering::Relaxed) == During::Record as u8;
-        match vcpu {
-            Some(vcpu) if is_recorded && !vcpu.has(LET_THROUGH | STOPPED) => During::Record,
-            Some(vcpu) => self.during_otherwise(vcpu),
-            None => During::Leave,
-        }
-    }
-
-    #[cold]
-    fn during_otherwise(&self, vcpu: Running<'_>) -> During {
+    fn during(&self, vcpu: Running<'_>) -> During {
         if vcpu.has(STOPPED) {
             return During::Stop;
         }
@@ -258,6 +287,7 @@ impl<C: Calls> Wrap<C> {
             return During::Leave;
         }
         match self.during.load(Ordering::Relaxed) {
+            during if during == During::Record as u8 => During::Record,
             during if during == During::Report as u8 => During::Report,
             // Asked for the VMM's handler, where there is none.
             _ if self.settings.get().is_some() && !self.chain.has_handler() => During::Record,
@@ -265,40 +295,15 @@ impl<C: Calls> Wrap<C> {
         }
     }
 
-    /// A run whose SIGBUS, if there is one, the VMM's handler gets; or none.
+    /// A run came back: the VMM gets its result, or the vCPU runs again.
     #[cold]
-    fn run_unrecorded(
-        during: During,
-        fd: c_int,
-        vcpu: Option<Running<'_>>,
-        run: impl FnOnce() -> c_int,
-    ) -> c_int {
-        match (during, vcpu) {
-            (During::Stop, _) => stopped(),
-            (During::Report, Some(vcpu)) => {
-                REPORTED.set(Some(place(fd, vcpu)));
-                let result = run();
-                REPORTED.set(None);
-                result
-            }
-            _ => run(),
-        }
-    }
-
-    /// A run failed, or came back for a memory error: the VMM gets the result, or the vCPU runs again.
-    #[cold]
-    fn after_run(
-        &'static self,
-        fd: c_int,
-        vcpu: Running<'_>,
-        during: During,
-        result: c_int,
-    ) -> Option<c_int> {
+    fn after_run(&'static self, fd: c_int, during: During, result: c_int) -> Option<c_int> {
         if result == -1 {
             let is_interrupted = during == During::Record && errno() == libc::EINTR;
             let must_stop = is_interrupted && self.after_signal(fd) == Answer::Stop;
             return Some(if must_stop { stopped() } else { result });
         }
+        let Some(vcpu) = self.files.vcpu(fd) else { return Some(result) };
         let Some(Source::Sea(exit)) = vcpu.sea() else {
             if !vcpu.is_mapped() {
                 self.say_once(Once::Mapping);
@@ -365,6 +370,7 @@ impl<C: Calls> Wrap<C> {
     ///
     /// # Safety
     /// `argument` must be what the kernel has just read.
+    #[inline(never)]
     unsafe fn learn(&'static self, fd: c_int, request: u32, argument: *mut c_void, result: c_int) {
         match request {
             KVM_CREATE_VM => self.new_vm(result),
