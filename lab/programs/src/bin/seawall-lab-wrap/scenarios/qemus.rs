@@ -106,7 +106,8 @@ pub(super) fn savevm(said: &Transcript) -> Verdict {
         let (mut seen, mut line) = qemu.console.wait_from(first + 1, alive)?;
         monitor.job("snapshot-load", snapshot)?;
         let before = looks(&line)?;
-        while looks(&line)? >= before {
+        (seen, line) = qemu.console.wait_from(seen + 1, alive)?;
+        while looks(&line)? > before {
             (seen, line) = qemu.console.wait_from(seen + 1, alive)?;
         }
         for name in ["anonymous", "code"] {
