@@ -30,6 +30,7 @@ pub(crate) mod progress;
 mod qemu;
 pub(crate) mod selftests;
 pub(crate) mod source;
+mod stranger;
 mod stream;
 mod wrap;
 

@@ -10,7 +10,7 @@ use super::binaries::Built;
 use super::error::Result;
 use super::initramfs::Guest;
 use super::machine::Machine;
-use super::{Lab, Options, code, peer, preload};
+use super::{Lab, Options, code, peer, preload, stranger};
 
 const PROGRAM: &str = "seawall-lab-wrap";
 /// Two vCPUs run side by side.
@@ -32,6 +32,7 @@ pub(crate) fn run(
             guests.push(library);
         }
     }
+    guests.push(stranger::prepare(lab)?);
     guests.push(Guest { host: lab.kernel.image.clone(), lab: "guest/vmlinuz".into() });
     guests.push(Guest { host: lab.kernel.initrd.clone(), lab: "guest/initrd".into() });
     let machine = Machine { smp: options.machine.smp.max(CPUS), ..options.machine.clone() };

@@ -59,6 +59,10 @@ pub enum WrapScenario {
     QemuSavevm,
     /// QEMU is killed after an error: the ledger lists the page, and the next QEMU starts
     QemuKilled,
+    /// alioth, a VMM from crates.io, without `seawall wrap`: the guest's kernel panics
+    StrangerBare,
+    /// the same with it, 2 vCPUs: data of one process and code of another go bad: both die, the guest lives
+    Stranger,
     /// a small VMM whose vCPU's thread may not read registers: SEA exits and SIGBUS are contained
     Small,
     /// the same, thousands of errors: each contained, no memory and no file stays

@@ -5,11 +5,11 @@ mod lines;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod monitor;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-mod qemu;
-#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod ram;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod scenarios;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod vmm;
 
 use std::process::ExitCode;
 

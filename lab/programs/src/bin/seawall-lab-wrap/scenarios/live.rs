@@ -3,7 +3,7 @@
 use seawall_lab::Transcript;
 use seawall_lab::report::{Verdict, expect};
 
-use crate::qemu::{Qemu, Setup};
+use crate::vmm::{Program, Setup, Vmm};
 
 /// What Linux says of an SError that KVM makes of a memory error.
 const PANIC: &str = "Kernel panic - not syncing: Asynchronous SError Interrupt";
@@ -14,30 +14,30 @@ const PAGES: [&str; 2] = ["anonymous", "code"];
 pub(super) fn run<T>(
     setup: &Setup,
     said: &Transcript,
-    act: impl FnOnce(&mut Qemu) -> Result<T, String>,
+    act: impl FnOnce(&mut Vmm) -> Result<T, String>,
 ) -> Result<T, String> {
-    let mut qemu = setup.start()?;
-    let done = act(&mut qemu);
-    qemu.tell(said);
+    let mut vmm = setup.start()?;
+    let done = act(&mut vmm);
+    vmm.tell(said);
     done
 }
 
 /// Both processes end, and the guest goes on to its own end.
-pub(super) fn ends_well(qemu: &mut Qemu) -> Result<(), String> {
+pub(super) fn ends_well(vmm: &mut Vmm) -> Result<(), String> {
     for line in ["workload: 3 of 5 live", "kernel: no complaint"] {
-        qemu.console.wait(line)?;
+        vmm.console.wait(line)?;
     }
     for name in PAGES {
-        qemu.console.wait(&format!("workload: {name} ended: SIGBUS"))?;
+        vmm.console.wait(&format!("workload: {name} ended: SIGBUS"))?;
     }
-    let status = qemu.wait()?;
+    let status = vmm.wait()?;
     expect("QEMU's exit code", &status.code(), &Some(0))
 }
 
-fn survives(qemu: &mut Qemu) -> Result<(), String> {
-    PAGES.iter().try_for_each(|name| qemu.poison(name))?;
-    ends_well(qemu)?;
-    expect("errors that were told of", &qemu.notes.with("seawall: vCPU").len(), &2)
+fn survives(vmm: &mut Vmm) -> Result<(), String> {
+    PAGES.iter().try_for_each(|name| vmm.poison(name))?;
+    ends_well(vmm)?;
+    expect("errors that were told of", &vmm.notes.with("seawall: vCPU").len(), &2)
 }
 
 fn no_reboot(wrap: Option<&[&str]>) -> Setup {
@@ -49,11 +49,11 @@ pub(super) fn wrapped(cpus: u32, said: &Transcript) -> Verdict {
     Ok("data and code of two processes: 3 of 5 live, no complaint".to_owned())
 }
 
-fn panics(qemu: &mut Qemu) -> Result<Vec<String>, String> {
-    qemu.poison("anonymous")?;
-    qemu.console.wait(PANIC)?;
-    qemu.wait()?;
-    Ok(qemu.notes.with("seawall: "))
+fn panics(vmm: &mut Vmm) -> Result<Vec<String>, String> {
+    vmm.poison("anonymous")?;
+    vmm.console.wait(PANIC)?;
+    vmm.wait()?;
+    Ok(vmm.notes.with("seawall: "))
 }
 
 pub(super) fn bare(said: &Transcript) -> Verdict {
@@ -129,4 +129,22 @@ pub(super) fn stop(said: &Transcript) -> Verdict {
         expect("errors that were told of", &qemu.notes.with("seawall: vCPU").len(), &1)
     })?;
     Ok("stopped by the rule at the first error; QEMU: kvm run failed, and the guest is paused".to_owned())
+}
+
+/// A memfd of the VMM's is the guest's memory, and the VMM ends at an exit that it does not know.
+fn alioth(wrap: Option<&[&str]>) -> Setup {
+    Setup { program: Program::Alioth, ..Setup::new(wrap) }
+}
+
+pub(super) fn stranger_bare(said: &Transcript) -> Verdict {
+    run(&alioth(None), said, |vmm| {
+        vmm.poison("anonymous")?;
+        vmm.console.wait(PANIC).map(drop)
+    })?;
+    Ok("the guest's kernel panics: Asynchronous SError Interrupt".to_owned())
+}
+
+pub(super) fn stranger(said: &Transcript) -> Verdict {
+    run(&alioth(Some(&[])).cpus(2), said, survives)?;
+    Ok("data and code of two processes: 3 of 5 live, no complaint".to_owned())
 }

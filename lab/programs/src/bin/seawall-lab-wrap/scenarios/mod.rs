@@ -28,6 +28,8 @@ fn judged(scenario: WrapScenario, options: &Wrap, said: &Transcript) -> Verdict 
         WrapScenario::QemuMigrate => qemus::migrate(said),
         WrapScenario::QemuSavevm => qemus::savevm(said),
         WrapScenario::QemuKilled => qemus::killed(said),
+        WrapScenario::StrangerBare => live::stranger_bare(said),
+        WrapScenario::Stranger => live::stranger(said),
         WrapScenario::Small => small::loads(said),
         WrapScenario::SmallMany => small::many(options.errors, said),
         WrapScenario::SmallVms => small::vms(options.vms, said),

@@ -5,11 +5,11 @@ use seawall_lab::report::{Verdict, expect};
 
 use super::live::run;
 use crate::monitor::Monitor;
-use crate::qemu::{MEMORY, Qemu, Setup};
 use crate::ram::text;
+use crate::vmm::{MEMORY, Setup, Vmm};
 
 /// Poisons what the guest named after this many lines of its console.
-fn poison_after(qemu: &Qemu, first: usize) -> Result<(), String> {
+fn poison_after(qemu: &Vmm, first: usize) -> Result<(), String> {
     for name in ["anonymous", "code"] {
         let (_, line) = qemu.console.wait_from(first, &format!("page {name} 0x"))?;
         let number = line.rsplit("0x").next().unwrap_or_default();
