@@ -88,9 +88,9 @@ pub(super) fn plan(tree: &Path, ours: &[Ours]) -> std::result::Result<Plan, Erro
 
 /// True if the tree has every one of our changes.
 pub(super) fn is_applied(tree: &Path) -> bool {
-    EDITS.iter().all(|edit| {
-        std::fs::read_to_string(tree.join(edit.file)).is_ok_and(|text| text.contains(edit.text))
-    })
+    EDITS
+        .iter()
+        .all(|edit| std::fs::read_to_string(tree.join(edit.file)).is_ok_and(|text| text.contains(edit.text)))
 }
 
 /// Brings our files in a tree that was changed before up to the workspace: those that differ, so that kbuild compiles no

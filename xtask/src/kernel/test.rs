@@ -65,7 +65,7 @@ const SHADOW: &str = "kvm.seawall=shadow";
 const LEAST: u32 = 100;
 /// Subcommands of `cargo xtask lab --kernel seawall`, each with its own labs. They pass if they exit with 0.
 const SUBCOMMANDS: [(&str, &[&str]); 3] = [
-    ("memory errors under Debian guests", &["contain", "data", "code", "sixteen", "migrate-smp"]),
+    ("memory errors under Debian guests", &["contain", "data", "code"]),
     ("shadow: Debian guests that migrate", &["--append", SHADOW, "contain", "migrate", "migrate-linux"]),
     ("shadow: Debian's QEMU migrates a Debian guest", &["--append", SHADOW, "wrap", "qemu-migrate"]),
 ];

@@ -109,7 +109,10 @@ impl Vcpu {
         let serror = VcpuEvents { ext_dabt_pending: false, ..*events };
         match (delivery, injector.inject(self, self.last, &serror)?) {
             // The SError waits behind the abort; or it was taken at the abort's own vector, which ESR tells.
-            (Delivery::AtVector { target, pc, esr, far }, Delivery::SErrorPending | Delivery::NotDelivered) => {
+            (
+                Delivery::AtVector { target, pc, esr, far },
+                Delivery::SErrorPending | Delivery::NotDelivered,
+            ) => {
                 let esr = match (injector.guest, target) {
                     (GuestKind::Aarch32, _) => esr,
                     (_, Target::El1) => Esr::from_bits(self.reg(Reg::EsrEl1)?),

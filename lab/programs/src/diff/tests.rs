@@ -284,6 +284,16 @@ fn an_serror_at_a_pc_that_a32_cannot_have_returns_to_the_word_below() {
     }
 }
 
+/// Seen on Linux 7.3.4. The flag of a held SError is no part of HCR_EL2, which `KVM_ARM_VCPU_INIT` resets before the first run.
+#[test]
+fn before_the_first_run_vcpu_init_forgets_a_pending_serror_and_keeps_a_held_one() {
+    let mut model = model(Guest::Nested, Abi::Mainline);
+    model.vcpu.serror = VirtualSError { pending: true, held_for_el2: true, vsesr: 0x11 };
+    model.reset().unwrap();
+    let kept = VirtualSError { pending: false, held_for_el2: true, vsesr: 0x11 };
+    assert_eq!(model.vcpu.serror, kept);
+}
+
 /// By mainline's ABI the kernel is called by itself, and says no position.
 #[test]
 fn a_kernel_that_says_no_position_is_compared_by_its_registers() {
