@@ -154,9 +154,13 @@ void seawall_store(struct kvm_vcpu *vcpu, const struct seawall_base *base,
 		store_serror(vcpu, base);
 	if (regs->written & SEAWALL_WROTE_NO_MMIO)
 		vcpu->mmio_needed = false;
-	/* All else that goes with a change of regime is done by the next vcpu_load(). */
+	/*
+	 * All else that goes with a change of regime is done by the next vcpu_load(). Not so the
+	 * filters of its counters; kvm_pmu_nested_transition() is for a vCPU that is loaded, as it
+	 * hands this CPU's counters of EL0 over to the guest.
+	 */
 	if (was_nested && !is_nested_ctxt(vcpu) && kvm_vcpu_has_pmu(vcpu))
-		kvm_pmu_nested_transition(vcpu);
+		kvm_make_request(KVM_REQ_RELOAD_PMU, vcpu);
 }
 
 bool seawall_walk_level(struct kvm_vcpu *vcpu, u64 va, u64 ipa, s32 *level)

@@ -63,13 +63,13 @@ impl Vcpu {
         vcpu
     }
 
-    /// `KVM_ARM_VCPU_INIT` again: registers get their reset values. The last abort stays, and so does a
-    /// pending SError if the vCPU has ever run.
+    /// `KVM_ARM_VCPU_INIT` again: registers get their reset values. The last abort stays, and so does an SError that is held
+    /// for virtual EL2; a pending one if the vCPU has ever run.
     pub fn reset(&mut self) {
         self.regs = [0; REGISTERS];
         self.waiting = None;
         if !self.has_run {
-            self.serror = VirtualSError::default();
+            self.serror.pending = false;
         }
         let pstate = match self.guest() {
             GuestKind::Aarch64 => 0x3c5,

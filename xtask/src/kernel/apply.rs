@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use seawall_anchor_edit::Plan;
+use seawall_anchor_edit::{Error as Refusal, Plan};
 
 use super::changes;
 use crate::lab::error::{Error, Result};
@@ -12,11 +12,13 @@ use crate::lab::files;
 const NEEDED: [(&str, &str); 4] = [
     ("arch/arm64/kvm/arm.c", "KVM for arm64"),
     ("rust/kernel/lib.rs", "Rust support"),
-    ("rust/zerocopy/src/lib.rs", "the crate zerocopy, which Linux has from 7.3 on"),
-    ("rust/zerocopy-derive/lib.rs", "its derive macros, from 7.3 on"),
+    ("rust/zerocopy/src/lib.rs", "the crate zerocopy, which Linux has from 7.2 on"),
+    ("rust/zerocopy-derive/lib.rs", "its derive macros, from 7.2 on"),
 ];
 
 /// Changes the tree, or nothing.
+///
+/// A tree with our changes has its files of ours brought up to date.
 ///
 /// # Errors
 /// The tree is none of Linux's, lacks something, was changed before, or has an anchor not exactly once: each is named.
@@ -37,10 +39,17 @@ pub(super) fn run(tree: &Path) -> Result<()> {
             "Linux {version} lacks what the kernel half needs:{}",
             missing.concat()
         ))
-        .advise("use Linux 7.3 or newer; nothing was changed"));
+        .advise("use Linux 7.2 or newer; nothing was changed"));
     }
     let ours = changes::ours()?;
-    changes::plan(tree, &ours).and_then(Plan::apply).map_err(|error| Error::failed(error.to_string()))?;
+    match changes::plan(tree, &ours).and_then(Plan::apply) {
+        Err(Refusal::ChangedBefore { .. }) if changes::is_applied(tree) => {
+            changes::refresh(tree, &ours)?;
+            println!("Linux {version} in {}: has our changes; our files are up to date now", tree.display());
+            return Ok(());
+        }
+        applied => applied.map_err(|error| Error::failed(error.to_string()))?,
+    }
     println!(
         "Linux {version} in {}: {} places changed, {} files added",
         tree.display(),
@@ -70,11 +79,11 @@ fn version(makefile: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const MAKEFILE: &str = "# SPDX\nVERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 12\n";
+    const MAKEFILE: &str = "# SPDX\nVERSION = 7\nPATCHLEVEL = 1\nSUBLEVEL = 12\n";
 
     #[test]
     fn a_tree_has_the_version_of_its_makefile() {
-        assert_eq!(version(MAKEFILE).as_deref(), Some("7.2.12"));
+        assert_eq!(version(MAKEFILE).as_deref(), Some("7.1.12"));
         assert_eq!(version("all:\n\ttrue\n"), None);
     }
 
@@ -97,7 +106,7 @@ mod tests {
         write("arch/arm64/kvm/arm.c", "");
         write("rust/kernel/lib.rs", "");
         refused(
-            "Linux 7.2.12 lacks what the kernel half needs:\n    rust/zerocopy/src/lib.rs (the crate zerocopy",
+            "Linux 7.1.12 lacks what the kernel half needs:\n    rust/zerocopy/src/lib.rs (the crate zerocopy",
         );
     }
 }

@@ -16,7 +16,7 @@ const INCLUDE: &str = "#include \"seawall/seawall.h\"";
 /// Where our files go.
 const FOLDER: &str = "arch/arm64/kvm/seawall";
 
-/// All edits, for Linux 7.3.
+/// All edits, for Linux 7.2 and 7.3.
 #[rustfmt::skip]
 pub(super) const EDITS: &[Edit<'_>] = &[
     // The two ioctls, with what they were as an argument.
@@ -86,6 +86,13 @@ pub(super) fn plan(tree: &Path, ours: &[Ours]) -> std::result::Result<Plan, Erro
     Changes { mark: "seawall", edits: EDITS, additions: &additions }.plan(tree)
 }
 
+/// True if the tree has every one of our changes.
+pub(super) fn is_applied(tree: &Path) -> bool {
+    EDITS
+        .iter()
+        .all(|edit| std::fs::read_to_string(tree.join(edit.file)).is_ok_and(|text| text.contains(edit.text)))
+}
+
 /// Brings our files in a tree that was changed before up to the workspace: those that differ, so that kbuild compiles no
 /// other again.
 pub(super) fn refresh(tree: &Path, ours: &[Ours]) -> Result<()> {
@@ -150,6 +157,7 @@ mod tests {
         let arm = std::fs::read_to_string(tree.path().join(ARM)).expect("it is there");
         assert!(arm.contains("return seawall_set_events(vcpu, &events, kvm_arm_vcpu_set_events);"), "{arm}");
         assert!(matches!(plan(tree.path(), &ours), Err(Error::ChangedBefore { .. })));
+        assert!(is_applied(tree.path()));
         let file = tree.path().join(FOLDER).join("seawall.c");
         std::fs::write(&file, "old").expect("it is ours");
         refresh(tree.path(), &ours).expect("it can be written");
@@ -157,6 +165,18 @@ mod tests {
             std::fs::read_to_string(&file).ok().as_deref(),
             Some(include_str!("../../../kernel/linux/seawall.c"))
         );
+    }
+
+    #[test]
+    fn a_tree_with_a_part_of_our_changes_is_refused_and_local_edits_stay() {
+        let (tree, ours) = (tree(), ours().expect("the workspace"));
+        let arm = tree.path().join(ARM);
+        std::fs::write(&arm, format!("/* local */\n{}", TREE[0].1)).expect("it is there");
+        plan(tree.path(), &ours).and_then(Plan::apply).expect("every anchor is there");
+        assert!(std::fs::read_to_string(&arm).is_ok_and(|text| text.starts_with("/* local */\n#include")));
+        std::fs::write(&arm, TREE[0].1).expect("it is there");
+        assert!(!is_applied(tree.path()));
+        assert!(matches!(plan(tree.path(), &ours), Err(Error::ChangedBefore { .. })));
     }
 
     #[test]

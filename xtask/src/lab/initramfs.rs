@@ -9,10 +9,11 @@ use super::error::{Error, Result};
 use super::files;
 
 /// The first process, and small programs for the shell.
-const SCRIPTS: [(&str, &str); 3] = [
+const SCRIPTS: [(&str, &str); 4] = [
     ("init", include_str!("../../../lab/init.sh")),
     ("bin/poison", include_str!("../../../lab/poison.sh")),
     ("bin/fake-einj", include_str!("../../../lab/fake-einj.sh")),
+    ("bin/shadow-counts", include_str!("../../../lab/shadow-counts.sh")),
 ];
 /// Folders that are mounted on, or expected.
 const FOLDERS: [&str; 9] = ["bin", "dev", "lab", "lib", "proc", "root", "run", "sys", "tmp"];

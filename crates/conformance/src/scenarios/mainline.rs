@@ -1,7 +1,7 @@
 //! Linux's own behaviour, which a VMM on it must live with.
 
 use seawall_events::{Abi, Reg, VcpuEvents};
-use seawall_inject::Exit;
+use seawall_inject::{Delivery, Exit};
 
 use super::{data_abort, group, serror_with, stopped_at};
 use crate::backend::Setup;
@@ -12,6 +12,7 @@ use crate::trial::{Outcome, Trial};
 group! { "mainline";
     a_data_abort_is_delivered_before_the_serror_is_refused needs Ras;
     the_refused_serror_is_not_pending needs Ras;
+    an_serror_at_the_aborts_own_vector_is_told_from_one_that_waits needs Sctlr2, Ras;
     after_a_fetch_from_bad_memory_the_abort_is_a_data_abort needs Poison;
     the_address_is_0_on_a_fresh_vcpu;
     the_address_is_stale_once_the_access_is_completed;
@@ -40,6 +41,26 @@ fn the_refused_serror_is_not_pending(trial: &mut Trial) -> Outcome {
     trial.same("pending", &guest.events()?.serror_pending, &false);
     guest.handler_report()?;
     trial.hex("phys_addr of the next exit", guest.run_to_mmio()?.phys_addr, 0x0a00_1008);
+    Ok(())
+}
+
+/// With EASE and NMEA both are taken at one vector, and a third, which waits, is still pending afterwards.
+fn an_serror_at_the_aborts_own_vector_is_told_from_one_that_waits(trial: &mut Trial) -> Outcome {
+    const EASE_AND_NMEA: u64 = 0x24;
+    let mut guest = trial.guest(mainline())?;
+    guest.program(&[LOOP])?;
+    guest.set(Reg::Pstate, EL1H)?;
+    trial.inject(&mut guest, &serror_with(0x11))?;
+    trial.same("pending", &guest.events()?.serror_pending, &true);
+    guest.set(Reg::Sctlr2El1, EASE_AND_NMEA)?;
+    let delivery = guest.inject(&VcpuEvents { ext_dabt_pending: true, ..serror_with(0x12) })?;
+    let Delivery::AtVector { pc, esr, .. } = delivery else {
+        trial.same("delivery", &format!("{delivery:x?}"), &"at a vector".to_owned());
+        return Ok(());
+    };
+    trial.hex("PC", pc, 0x4009_0380);
+    trial.hex("ESR", esr.bits(), 0xbe00_0012);
+    trial.hex("ESR_EL1", guest.get(Reg::EsrEl1)?, 0xbe00_0012);
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use kvm_bindings::kvm_vcpu_init;
 use kvm_ioctls::VcpuFd;
+use seawall_arm::{Esr, Target};
 use seawall_events::wire::{
     ArmNisv, ArmSea, KVM_EXIT_ARM_LDST64B, KVM_EXIT_ARM_NISV, KVM_EXIT_ARM_SEA, KVM_EXIT_INTR, KVM_EXIT_MMIO,
     KVM_EXIT_SYSTEM_EVENT, Mmio, VCPU_EVENTS_SIZE, one_reg_id,
@@ -106,11 +107,21 @@ impl Vcpu {
             return Ok(delivery);
         }
         let serror = VcpuEvents { ext_dabt_pending: false, ..*events };
-        Ok(match (delivery, injector.inject(self, self.last, &serror)?) {
-            // The SError waits behind the abort.
-            (Delivery::AtVector { .. }, Delivery::SErrorPending | Delivery::NotDelivered) => delivery,
-            (_, after_serror) => after_serror,
-        })
+        match (delivery, injector.inject(self, self.last, &serror)?) {
+            // The SError waits behind the abort; or it was taken at the abort's own vector, which ESR tells.
+            (
+                Delivery::AtVector { target, pc, esr, far },
+                Delivery::SErrorPending | Delivery::NotDelivered,
+            ) => {
+                let esr = match (injector.guest, target) {
+                    (GuestKind::Aarch32, _) => esr,
+                    (_, Target::El1) => Esr::from_bits(self.reg(Reg::EsrEl1)?),
+                    (_, Target::El2) => Esr::from_bits(self.reg(Reg::EsrEl2)?),
+                };
+                Ok(Delivery::AtVector { target, pc, esr, far })
+            }
+            (_, after_serror) => Ok(after_serror),
+        }
     }
 
     /// `KVM_GET_VCPU_EVENTS`.

@@ -39,6 +39,7 @@ impl Model {
             return Ran::Unpredictable(Unpredictable::Pstate);
         }
         self.vcpu.set_reg(Reg::Pstate, entered);
+        self.align_pc();
         for _ in 0..ENOUGH {
             let spsr_abt = self.vcpu.reg(Reg::SpsrAbt);
             if matches!(prepare_run(&mut self.vcpu), PendingSError::Taken(_)) {
@@ -54,6 +55,18 @@ impl Model {
             }
         }
         Ran::Unpredictable(Unpredictable::Endless)
+    }
+
+    /// The entry to AArch32 state drops the low bits of PC: bit 0 in T32 state, bits `[1:0]` in A32 state.
+    ///
+    /// Source: DDI 0487, `AArch64.ExceptionReturn`.
+    fn align_pc(&mut self) {
+        let pstate = self.vcpu.pstate();
+        if pstate.is_aarch32() {
+            let low = if pstate.has(Pstate::T) { 1 } else { 3 };
+            let pc = self.vcpu.reg(Reg::Pc) & !low;
+            self.vcpu.set_reg(Reg::Pc, pc);
+        }
     }
 
     /// The reason why the model cannot run from here.

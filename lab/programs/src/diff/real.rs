@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use seawall_arm::{Pstate, Reg, hcr};
 use seawall_events::wire::VCPU_EVENTS_SIZE;
 use seawall_events::{Abi, VcpuEvents};
-use seawall_inject::{Exit, Inject as _, Vcpu as _};
+use seawall_inject::{Exit, Inject as _, KvmVcpu as _, Vcpu as _};
 use seawall_kvm::{Bytes as _, El1, Gic, GuestAddress, GuestMemoryMmap, Kvm, Vcpu, Vm, VmConfig};
 use seawall_lab_machine::{PoisonRegister, physical_address};
 
@@ -209,7 +209,12 @@ impl Subject for Real<'_> {
         described(&format!("get {reg:?}"), self.vcpu.reg(reg))
     }
 
+    /// By mainline's ABI the bytes go to the kernel as they are: its checks are compared, and both requests of one call.
     fn set_events(&mut self, bytes: &[u8; VCPU_EVENTS_SIZE]) -> Set {
+        if self.abi == Abi::Mainline {
+            let errno = self.vcpu.set_vcpu_events(bytes).err().map_or(0, |errno| errno.0);
+            return Set { errno, delivery: None };
+        }
         match self.vcpu.set_events_bytes(bytes) {
             Ok(delivery) => Set { errno: 0, delivery: Some(delivery) },
             Err(error) => Set { errno: error.errno().map_or(-1, |errno| errno.0), delivery: None },

@@ -9,7 +9,7 @@ use seawall_inject::{Delivery, Exit};
 pub struct Set {
     /// 0 or the errno.
     pub errno: i32,
-    /// The guest's position after it, if the call succeeded.
+    /// The guest's position after it, if the call succeeded and the subject found it.
     pub delivery: Option<Delivery>,
 }
 

@@ -33,6 +33,8 @@ enum Fault {
     Forgotten,
     /// An instruction abort is a data abort.
     Data,
+    /// None: where the guest is after a call is not said.
+    Silent,
 }
 
 struct Faulty {
@@ -64,6 +66,7 @@ impl Subject for Faulty {
                 self.sound.vcpu.set_reg(Reg::Pstate, pstate);
             }
             Fault::Mmio => self.sound.vcpu.waiting = before.vcpu.waiting,
+            Fault::Silent => set.delivery = None,
             Fault::Pad if bytes[7] != 0 && set.errno == 22 => set.errno = 14,
             Fault::Data if bytes[3] != 0 && taken => {
                 let esr = self.sound.vcpu.reg(Reg::EsrEl1) | 1 << 28;
@@ -267,6 +270,43 @@ fn an_it_block_goes_on_behind_a_load_of_t32() {
     assert_eq!(model.go(true), Ran::Exit(Exit::Intr));
     assert_eq!(model.vcpu.reg(Reg::Pc), pc + 2);
     assert_eq!(model.vcpu.reg(Reg::Pstate), 0x1d3 | 1 << 5 | 0xf800);
+}
+
+/// DDI 0487, `AArch64.ExceptionReturn`: a return to A32 state drops bits `[1:0]` of the address. `LR_abt` is 8 bytes ahead.
+#[test]
+fn an_serror_at_a_pc_that_a32_cannot_have_returns_to_the_word_below() {
+    for (thumb, returns_to) in [(0, 0x4001_0488), (Pstate::T, 0x4001_048a)] {
+        let mut model = at(Guest::Aarch32, "ldr.n r1, [r7]", 0x10 | thumb);
+        model.write(Reg::Pc, 0x4001_0482);
+        model.vcpu.serror = VirtualSError { pending: true, ..VirtualSError::default() };
+        assert!(matches!(model.go(false), Ran::Exit(Exit::Mmio(_))));
+        assert_eq!(model.vcpu.reg(Reg::X(20)), returns_to, "T {thumb:#x}");
+    }
+}
+
+/// Seen on Linux 7.3.4. The flag of a held SError is no part of HCR_EL2, which `KVM_ARM_VCPU_INIT` resets before the first run.
+#[test]
+fn before_the_first_run_vcpu_init_forgets_a_pending_serror_and_keeps_a_held_one() {
+    let mut model = model(Guest::Nested, Abi::Mainline);
+    model.vcpu.serror = VirtualSError { pending: true, held_for_el2: true, vsesr: 0x11 };
+    model.reset().unwrap();
+    let kept = VirtualSError { pending: false, held_for_el2: true, vsesr: 0x11 };
+    assert_eq!(model.vcpu.serror, kept);
+}
+
+/// By mainline's ABI the kernel is called by itself, and says no position.
+#[test]
+fn a_kernel_that_says_no_position_is_compared_by_its_registers() {
+    for (abi, differs) in [(Abi::Mainline, false), (EXTENDED, true)] {
+        let sound = model(Guest::Aarch64, abi);
+        let (cpu, code) = (Arc::clone(&sound.cpu), Arc::clone(&sound.code));
+        let mut silent = Faulty { sound, fault: Fault::Silent };
+        let is_different = |index| {
+            let sequence = sequence(&cpu, &code, abi, Only::Events, 1, index);
+            play(&cpu, &code, &sequence, &mut silent, false).unwrap().difference.is_some()
+        };
+        assert_eq!((0..50).any(is_different), differs, "{abi:?}");
+    }
 }
 
 #[test]
