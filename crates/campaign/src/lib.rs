@@ -49,4 +49,4 @@ pub use pages::PlannedPage;
 pub use plan::{Planned, Request, plan};
 pub use report::{Cell, Group, Guest, MomentFigures, Pair, Report, Share, report, write_report};
 pub use results::{Outcome, Row};
-pub use run::{Progress, Replay, Shard, replay, run};
+pub use run::{Only, Progress, Replay, Shard, replay, run};
