@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use seawall::{MemoryError, Policy, Response, Rules};
+use seawall_events::Reg;
+use seawall_inject::Inject as _;
 use seawall_machine::RAM_BASE;
 use seawall_machine::memory::PAGE_SIZE;
 use seawall_vmm::{Snapshot, SoftwareMachine};
@@ -295,6 +297,19 @@ impl<'a> Worker<'a> {
         let (_, machine) = self.machine.insert((firmware, machine));
         experiment.run(machine, &self.watch, checkpoint, keeps)
     }
+
+    /// Of each CPU PC and PSTATE.
+    fn cpus(&mut self) -> Result<Vec<(u64, u64)>> {
+        let Some((_, machine)) = &mut self.machine else { return Ok(Vec::new()) };
+        let vm = machine.vm_mut();
+        let count = vm.cpu_count();
+        let place = |index| {
+            let vcpu = vm.vcpu(index).map_err(seawall_vmm::Error::from)?;
+            let reg = |reg| vcpu.reg(reg).map_err(seawall_vmm::Error::from);
+            Ok((reg(Reg::Pc)?, reg(Reg::Pstate)?))
+        };
+        (0..count).map(place).collect()
+    }
 }
 
 /// One experiment again, with all that its guest said.
@@ -304,6 +319,8 @@ pub struct Replay {
     pub row: Row,
     /// The console's lines, with the memory errors in between.
     pub lines: Vec<String>,
+    /// Of each CPU PC and PSTATE at the end.
+    pub cpus: Vec<(u64, u64)>,
     /// The result of an earlier run, if there was one.
     pub before: Option<Row>,
 }
@@ -326,7 +343,7 @@ pub fn replay(campaign: &Campaign, id: &str) -> Result<Replay> {
     let row = worker.run(&experiment, &at.snapshot, true)?;
     let lines = std::mem::take(&mut worker.watch.seen().lines);
     let before = campaign.rows()?.0.into_iter().find(|before| before.id == row.id);
-    Ok(Replay { row, lines, before })
+    Ok(Replay { row, lines, cpus: worker.cpus()?, before })
 }
 
 /// The parts of an id.
@@ -344,8 +361,7 @@ impl Asked {
         let (page, policy) = rest.split_once('-')?;
         let page = u64::from_str_radix(page, 16).ok()?;
         let ram = RAM_BASE..RAM_BASE + campaign.manifest.memory;
-        let is_page =
-            page % PAGE_SIZE == 0 && ram.contains(&page) && policy.parse::<Rules>().is_ok();
+        let is_page = page % PAGE_SIZE == 0 && ram.contains(&page) && policy.parse::<Rules>().is_ok();
         is_page.then(|| Self { moment, page, policy: policy.to_owned() })
     }
 }

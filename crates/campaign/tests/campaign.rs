@@ -6,7 +6,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use seawall_campaign::{
-    Campaign, Error, Firmware, Only, Outcome, POLICIES, Request, Shard, merge, plan, replay, run, write_report,
+    Campaign, Error, Firmware, Only, Outcome, POLICIES, Request, Shard, merge, plan, replay, run,
+    write_report,
 };
 use seawall_guest::{SERVICE_PAGES, services};
 
@@ -94,6 +95,7 @@ fn plans_and_results_are_the_same_bytes_each_time_and_on_any_number_of_threads()
         .map(|paths| serde_json::from_slice(&std::fs::read(&paths[1]).unwrap()).unwrap())
         .collect();
     assert_eq!(json[0]["cells"], json[1]["cells"]);
+    assert_eq!(json[0]["moments"], json[1]["moments"]);
 }
 
 /// The plan's proof has them all bad at once; this tries them one by one.
@@ -143,7 +145,8 @@ fn what_does_not_belong_to_a_campaign_is_refused_by_name() {
     let mut foreign = request(folder.path());
     foreign.seed = 2;
     let foreign = plan(&foreign, &folder.path().join("foreign"), &mut |_| ()).unwrap();
-    let table = run(&foreign, Shard { number: 0, of: 8 }, &Only::default(), None, &|_, _| ()).unwrap().unwrap();
+    let table =
+        run(&foreign, Shard { number: 0, of: 8 }, &Only::default(), None, &|_, _| ()).unwrap().unwrap();
     std::fs::create_dir_all(campaign.directory().join("results")).unwrap();
     std::fs::copy(&table, campaign.directory().join("results/x.parquet")).unwrap();
     let refused = merge(&campaign, true).unwrap_err().to_string();
@@ -186,7 +189,8 @@ fn a_journal_of_a_killed_run_is_gone_on_from_and_its_half_line_is_done_again() {
     let journal = format!("{}\n{}\n{}\n{}", killed.id, row(3), row(0), &row(1)[..40]);
     std::fs::write(results.join("1-0.journal"), journal).unwrap();
     let new = std::sync::Mutex::new(0);
-    run(&killed, Shard::WHOLE, &Only::default(), None, &|progress, _| *new.lock().unwrap() = progress.new).unwrap();
+    run(&killed, Shard::WHOLE, &Only::default(), None, &|progress, _| *new.lock().unwrap() = progress.new)
+        .unwrap();
     assert_eq!(*new.lock().unwrap(), killed.rows().unwrap().1.all - 2);
     assert_eq!(std::fs::read(merge(&killed, false).unwrap().0).unwrap(), expected);
     // Two results of one experiment.

@@ -93,7 +93,13 @@ impl Screen {
             bar.set_style(style);
         }
         let now = Instant::now();
-        Self { bar, began: now, used: processor_time(), told: std::sync::Mutex::new(now), lines: !quiet && !is_seen }
+        Self {
+            bar,
+            began: now,
+            used: processor_time(),
+            told: std::sync::Mutex::new(now),
+            lines: !quiet && !is_seen,
+        }
     }
 
     fn show(&self, progress: Progress) {
