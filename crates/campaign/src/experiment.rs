@@ -30,7 +30,7 @@ pub(crate) struct Experiment<'a> {
 
 /// Pages of each moment that are tried before those that were drawn later: wherever a run is stopped, the pages that are
 /// done are a draw of all.
-const ROUND: u64 = 240;
+pub(crate) const ROUND: u64 = 240;
 
 /// All experiments: by round, and in a round in the order in which one machine gets to them, by moment, checkpoint, page
 /// and policy.

@@ -1,8 +1,9 @@
-//! The experiments that count: of each moment and policy those with the pages that were drawn first, as far as none is
-//! missing. So they are a random draw, wherever a run was stopped.
+//! The experiments that count: of each moment and policy those of all rounds that are complete. A round has the pages that
+//! were drawn one after the other, so they are a random draw, wherever a run was stopped.
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::experiment::ROUND;
 use crate::manifest::Manifest;
 use crate::pages::PlannedPage;
 use crate::report::{Cell, Group, Pair, Share};
@@ -50,7 +51,10 @@ impl<'a> Tried<'a> {
             for of_moment in drawn.chunk_by(|a, b| a.moment == b.moment) {
                 let has_row =
                     |page: &&&PlannedPage| rows.contains_key(&(page.moment, page.page, policy.as_str()));
-                let count = of_moment.iter().take_while(has_row).count() as u64;
+                let (count, all) =
+                    (of_moment.iter().take_while(has_row).count() as u64, of_moment.len() as u64);
+                // A moment that has a few pages only would make the figures of all others worse.
+                let count = if count == all { all } else { count - count % ROUND };
                 counts.insert((of_moment.first().map_or(0, |page| page.moment), policy.as_str()), count);
             }
         }
