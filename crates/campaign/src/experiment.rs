@@ -13,10 +13,10 @@ use crate::seen::{Seen, Watch};
 
 /// Instructions between two looks at what the guest said.
 const SLICE: u64 = 250_000;
-/// What a run may take beyond a quarter more than the golden one, but no more than that one: instructions, and nanoseconds
-/// of the guest's time.
-const SLACK_STEPS: u64 = 20_000_000;
-const SLACK_TIME: u64 = 200_000_000;
+/// What a run may take beyond a tenth more than the golden one, but no more than that one: instructions, and nanoseconds of
+/// the guest's time. An oops takes a million instructions, a page that is read again less.
+const SLACK_STEPS: u64 = 5_000_000;
+const SLACK_TIME: u64 = 50_000_000;
 /// The service that stands for the kernel and the first process alone.
 const INIT: &str = "init";
 
@@ -28,10 +28,15 @@ pub(crate) struct Experiment<'a> {
     pub(crate) policy: &'a str,
 }
 
-/// All experiments, in the order in which one machine gets to them: by moment, checkpoint, page and policy.
+/// Pages of each moment that are tried before those that were drawn later: wherever a run is stopped, the pages that are
+/// done are a draw of all.
+pub(crate) const ROUND: u64 = 240;
+
+/// All experiments: by round, and in a round in the order in which one machine gets to them, by moment, checkpoint, page
+/// and policy.
 pub(crate) fn all<'a>(manifest: &'a Manifest, pages: &'a [PlannedPage]) -> Vec<Experiment<'a>> {
     let mut chosen: Vec<&PlannedPage> = pages.iter().filter(|page| page.chosen).collect();
-    chosen.sort_by_key(|page| (page.moment, page.checkpoint, page.page));
+    chosen.sort_by_key(|page| (page.draw / ROUND, page.moment, page.checkpoint, page.page));
     let experiments = chosen.into_iter().flat_map(|page| {
         let moment = manifest.moments.get(page.moment);
         let policies = manifest.policies.iter();
@@ -50,7 +55,7 @@ impl Experiment<'_> {
         format!("{}-{:#x}-{}", self.moment.name(), self.page.page, self.policy)
     }
 
-    /// Runs it on a machine with its policy, from its checkpoint.
+    /// Runs it on a machine that has its policy, from its checkpoint.
     pub(crate) fn run(
         &self,
         machine: &mut SoftwareMachine,
@@ -67,8 +72,8 @@ impl Experiment<'_> {
         let golden = &self.moment.golden;
         let from = machine.instructions();
         let done = golden.stride * self.page.checkpoint as u64;
-        let most_steps = golden.steps + golden.steps / 4 + SLACK_STEPS.min(golden.steps) - done;
-        let most_time = self.moment.time + golden.time + golden.time / 4 + SLACK_TIME.min(golden.time);
+        let most_steps = golden.steps + golden.steps / 10 + SLACK_STEPS.min(golden.steps) - done;
+        let most_time = self.moment.time + golden.time + golden.time / 10 + SLACK_TIME.min(golden.time);
         let mut end = None;
         while end.is_none() && machine.instructions() - from < most_steps && machine.time() < most_time {
             end = machine.run(Some(SLICE))?;

@@ -41,12 +41,13 @@ mod run;
 mod seen;
 pub mod statistics;
 mod table;
+mod tried;
 
 pub use error::{Error, Result};
 pub use manifest::{Campaign, Firmware, Golden, Kept, Manifest, Moment, POLICIES, PageCount};
 pub use merge::{Status, merge};
 pub use pages::PlannedPage;
 pub use plan::{Planned, Request, plan};
-pub use report::{Cell, Group, Guest, MomentFigures, Pair, Report, Share, report, write_report};
+pub use report::{Cell, Group, Guest, MomentFigures, Pair, Report, Results, Share, report, write_report};
 pub use results::{Outcome, Row};
-pub use run::{Progress, Replay, Shard, replay, run};
+pub use run::{Only, Progress, Replay, Shard, replay, run};

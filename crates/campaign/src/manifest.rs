@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
+use seawall::{Policy, Rules};
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::{Config, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::seen::Service;
 
 /// Changed when a campaign's files mean something else.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Of a manifest, bytes.
 const LARGEST: u64 = 64 << 20;
 
@@ -145,7 +146,8 @@ pub struct Campaign {
     pub(crate) directory: PathBuf,
     /// The actual value.
     pub manifest: Manifest,
-    /// BLAKE3 of the manifest: what results belong to.
+    /// BLAKE3 of the manifest without its program: what results belong to. Another program that makes the same guest,
+    /// snapshots and plan makes the same campaign.
     pub id: String,
 }
 
@@ -180,13 +182,17 @@ impl Campaign {
             let got = format!("format {}", manifest.format);
             return Err(Error::content(&path, format!("format {FORMAT}"), got));
         }
-        let id = blake3::hash(&bytes).to_hex().to_string();
+        let nameless = Manifest { program: String::new(), ..manifest.clone() };
+        let text = serde_json::to_vec(&nameless)
+            .map_err(|error| Error::content(&path, "the manifest of a campaign", error.to_string()))?;
+        let id = blake3::hash(&text).to_hex().to_string();
         let campaign = Self { directory: directory.to_owned(), manifest, id };
         Self::check(&campaign.plan_path(), &campaign.manifest.plan, "the plan of this campaign")?;
         Ok(campaign)
     }
 
-    /// Refuses to go on with another program than the one that planned.
+    /// Refuses to go on with another program than the one that planned: what a guest does after an error may be another
+    /// thing in another program, and a table has rows of one. A replay may be by any program.
     ///
     /// # Errors
     /// [`Error::Content`].
@@ -220,8 +226,8 @@ impl Campaign {
         self.directory.join("results")
     }
 
-    /// The configuration of the campaign's machines, but for the policy.
-    pub(crate) fn config(&self, policy: &str) -> Result<Config> {
+    /// The configuration of the campaign's machines.
+    pub(crate) fn config(&self, policy: Box<dyn Policy>) -> Result<Config> {
         config(&self.directory, &self.manifest, policy)
     }
 
@@ -266,15 +272,19 @@ pub(crate) fn name(file: &Path) -> Result<Kept> {
     Ok(Kept { name, blake3: hash_file(file)? })
 }
 
-pub(crate) fn config(directory: &Path, manifest: &Manifest, policy: &str) -> Result<Config> {
+/// The rules of a policy.
+pub(crate) fn rules(policy: &str) -> Result<Rules> {
+    policy.parse().map_err(|_| Error::Option {
+        expected: format!("a policy: {}", POLICIES.join(", ")),
+        got: policy.to_owned(),
+    })
+}
+
+pub(crate) fn config(directory: &Path, manifest: &Manifest, policy: Box<dyn Policy>) -> Result<Config> {
     let mut config = Config::new(manifest.memory);
     config.cpus = manifest.cpus;
     config.virtio_console = true;
-    let rules: seawall::Rules = policy.parse().map_err(|_| Error::Option {
-        expected: format!("a policy: {}", POLICIES.join(", ")),
-        got: policy.to_owned(),
-    })?;
-    config.policy = Box::new(rules);
+    config.policy = policy;
     for disk in &manifest.disks {
         let path = directory.join(&disk.name);
         let opened = Disk::open(&path, Writes::InMemory);

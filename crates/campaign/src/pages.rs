@@ -18,8 +18,6 @@ pub struct PlannedPage {
     pub checkpoint: usize,
     /// The lines that go bad there, a bit each: all that DC ZVA did not overwrite before.
     pub lines: u64,
-    /// How many lines are consumed at all.
-    pub consumed: u32,
     /// Time of the first use since the moment, nanoseconds.
     pub time: u64,
     /// Virtual address of the instruction; 0 for a device.
@@ -32,6 +30,8 @@ pub struct PlannedPage {
     pub consumer: Consumer,
     /// The use of the page, by the kernel's own account.
     pub page_use: String,
+    /// Its place in the drawing of its moment's pages, from 0.
+    pub draw: u64,
     /// True if there are experiments with it.
     pub chosen: bool,
 }
@@ -44,13 +44,13 @@ impl PlannedPage {
             page,
             checkpoint: 0,
             lines: u64::MAX,
-            consumed: 0,
             time: 0,
             pc: 0,
             symbol: "nothing".to_owned(),
             el: 0,
             consumer: Consumer::Load,
             page_use: "not used".to_owned(),
+            draw: 0,
             chosen: false,
         }
     }
@@ -77,13 +77,13 @@ pub(crate) fn write(path: &Path, pages: &[PlannedPage]) -> Result<()> {
         ("page", numbers(|page| page.page)),
         ("checkpoint", numbers(|page| page.checkpoint as u64)),
         ("lines", numbers(|page| page.lines)),
-        ("consumed", numbers(|page| page.consumed.into())),
         ("time", numbers(|page| page.time)),
         ("pc", texts(|page| format!("{:#x}", page.pc))),
         ("symbol", texts(|page| page.symbol.clone())),
         ("el", numbers(|page| page.el.into())),
         ("consumer", texts(|page| consumer_word(page.consumer).to_owned())),
         ("use", texts(|page| page.page_use.clone())),
+        ("draw", numbers(|page| page.draw)),
         ("chosen", Column::Flag(pages.iter().map(|page| page.chosen).collect())),
     ];
     table::write(path, "plan", &columns)
@@ -97,13 +97,13 @@ pub(crate) fn read(path: &Path, moments: usize) -> Result<Vec<PlannedPage>> {
         ("page", number()),
         ("checkpoint", number()),
         ("lines", number()),
-        ("consumed", number()),
         ("time", number()),
         ("pc", text()),
         ("symbol", text()),
         ("el", number()),
         ("consumer", text()),
         ("use", text()),
+        ("draw", number()),
         ("chosen", Column::Flag(Vec::new())),
     ];
     let table = table::read(path, "plan", columns)?;
@@ -135,13 +135,13 @@ fn page(table: &Columns, row: usize, moments: usize) -> Option<PlannedPage> {
         page: number("page")?,
         checkpoint: usize::try_from(number("checkpoint")?).ok()?,
         lines: number("lines")?,
-        consumed: u32::try_from(number("consumed")?).ok()?,
         time: number("time")?,
         pc: u64::from_str_radix(text("pc")?.strip_prefix("0x")?, 16).ok()?,
         symbol: text("symbol")?,
         el: u8::try_from(number("el")?).ok()?,
         consumer: CONSUMERS.iter().find(|(_, word)| *word == consumer)?.0,
         page_use: text("use")?,
+        draw: number("draw")?,
         chosen: *chosen.get(row)?,
     })
 }

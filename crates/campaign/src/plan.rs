@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+use seawall::Rules;
 use seawall_machine::memory::{LINE_SIZE, PAGE_SIZE};
-use seawall_machine::{Fate, FirstUse, Trace};
+use seawall_machine::{Fate, FirstUse, Grain, Trace};
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Guest, Snapshot, SoftwareMachine};
 
@@ -70,7 +72,7 @@ pub struct Planned {
     pub touched: u64,
     /// Instructions of the golden run.
     pub steps: u64,
-    /// The host's time for the golden run, without the trace and with it.
+    /// The processor's time for the golden run, without the trace and with it, once its code is translated.
     pub took: (Duration, Duration),
     /// True if the guest said what its pages are used for.
     pub has_uses: bool,
@@ -122,7 +124,7 @@ pub fn plan(request: &Request, directory: &Path, tell: &mut dyn FnMut(&Planned))
 fn check(request: &Request) -> Result<()> {
     let wrong = |expected: &str, got: String| Err(Error::Option { expected: expected.to_owned(), got });
     for policy in &request.policies {
-        if policy.parse::<seawall::Rules>().is_err() {
+        if policy.parse::<Rules>().is_err() {
             return wrong("policies among serror, mainline, full, or rules", policy.clone());
         }
     }
@@ -168,7 +170,7 @@ fn moments(
     firmware: Firmware,
 ) -> Result<(Vec<(Snapshot, String)>, bool)> {
     let watch = Watch::default();
-    let mut config = manifest::config(directory, manifest, "full")?;
+    let mut config = manifest::config(directory, manifest, Box::new(Rules::FULL))?;
     config.acpi = firmware == Firmware::Acpi;
     let initrd = request.initrd.as_deref();
     let guest = Guest::read(&request.kernel, initrd, &request.command_line, request.memory)?;
@@ -218,6 +220,11 @@ struct Place<'a> {
     answers: bool,
 }
 
+/// This thread's.
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
 /// A golden run, as it came out.
 struct Run {
     golden: Golden,
@@ -227,7 +234,7 @@ struct Run {
 
 impl Place<'_> {
     fn machine(&self, snapshot: &Snapshot, watch: &Watch) -> Result<SoftwareMachine> {
-        let mut config = manifest::config(self.directory, self.manifest, "full")?;
+        let mut config = manifest::config(self.directory, self.manifest, Box::new(Rules::FULL))?;
         config.acpi = snapshot.config().acpi;
         Ok(SoftwareMachine::resume(snapshot, config, Box::new(watch.clone()))?)
     }
@@ -309,16 +316,16 @@ impl Place<'_> {
         let watch = Watch::default();
         let mut walk = Walk::new(self.machine(snapshot, &watch)?, stride);
         if traced {
-            walk.machine().vm_mut().begin_trace();
+            walk.machine().vm_mut().begin_trace(Grain::Page);
         }
-        let began = Instant::now();
+        let began = processor_time();
         let (begin, from) = (snapshot.time(), walk.machine().instructions());
         let mut times = Vec::new();
         for _ in 0..checkpoints {
             times.push(walk.next()?.time() - begin);
         }
         walk.run_on()?;
-        let took = began.elapsed();
+        let took = processor_time().saturating_sub(began);
         let machine = walk.machine();
         let trace = machine.vm_mut().end_trace();
         let seen = watch.seen();
@@ -389,14 +396,10 @@ fn touched(
         by_page.entry(line & !(PAGE_SIZE - 1)).or_default().push((line, fate));
     }
     let of_page = |(page, fates): (u64, Vec<(u64, Fate)>)| {
-        let consumed: Vec<FirstUse> = fates
-            .iter()
-            .filter_map(|(_, fate)| match fate {
-                Fate::Consumed(first) => Some(*first),
-                Fate::Overwritten { .. } => None,
-            })
-            .collect();
-        let first = consumed.iter().min_by_key(|first| first.time)?;
+        let first: FirstUse = fates.iter().find_map(|(_, fate)| match fate {
+            Fate::Consumed(first) => Some(*first),
+            Fate::Overwritten { .. } => None,
+        })?;
         let time = first.time.saturating_sub(begin);
         let checkpoint = golden.checkpoints.partition_point(|at| *at < time).saturating_sub(1);
         let at = golden.checkpoints.get(checkpoint).copied().unwrap_or_default();
@@ -412,31 +415,31 @@ fn touched(
             page,
             checkpoint,
             lines: !overwritten.fold(0_u64, |lines, line| lines | line),
-            consumed: consumed.len() as u32,
             time,
             pc: first.pc,
             symbol: symbol.unwrap_or(if first.el == 0 { "a process" } else { "unknown" }).to_owned(),
             el: first.el,
             consumer: first.consumer,
             page_use: uses.of_page(page).to_owned(),
+            draw: 0,
             chosen: false,
         })
     };
     by_page.into_iter().filter_map(of_page).collect()
 }
 
-/// Draws the sample: by a hash of seed, moment and page, so that a larger one has the smaller one in it.
+/// Draws the pages one after the other, by a hash of seed, moment and page; those that come first are the sample.
 fn choose(pages: &mut [PlannedPage], request: &Request, moment: &str) {
-    let most = request.sample.unwrap_or(u64::MAX) as usize;
+    let most = request.sample.unwrap_or(u64::MAX);
     let key = |page: &PlannedPage| {
         *blake3::hash(format!("{} {moment} {:#x}", request.seed, page.page).as_bytes()).as_bytes()
     };
     let mut order: Vec<([u8; 32], usize)> =
         pages.iter().enumerate().map(|(n, page)| (key(page), n)).collect();
     order.sort_unstable();
-    for (_, n) in order.into_iter().take(most) {
+    for (draw, (_, n)) in (0..).zip(order) {
         if let Some(page) = pages.get_mut(n) {
-            page.chosen = true;
+            (page.draw, page.chosen) = (draw, draw < most);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The report of a campaign: JSON, and one self-contained page of HTML.
+//! The report of a campaign: JSON, and one self-contained page of HTML, both of the same figures.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::manifest::{Campaign, Manifest, Moment};
-use crate::merge::Status;
-use crate::pages::PlannedPage;
+use crate::pages::{PlannedPage, consumer_word};
 use crate::results::{Outcome, Row};
-use crate::statistics::{self, mcnemar, wilson, wilson_finite};
+use crate::statistics::{Stratum, stratified};
+use crate::tried::{Column, Tried};
 
 /// The page; the data goes into its place.
 const PAGE: &str = include_str!("report.html");
@@ -21,9 +21,11 @@ const PLACE: &str = "/*DATA*/null";
 pub struct Share {
     /// How many.
     pub hits: u64,
-    /// Of how many.
+    /// Of how many that were drawn.
     pub of: u64,
-    /// The share, and its 95 % interval (Wilson, with the finite population correction).
+    /// How many there are to draw from, at moments with a draw.
+    pub all: u64,
+    /// The share, each moment with its weight, and its 95 % interval ([`stratified`]).
     pub share: f64,
     /// Its lower end.
     pub low: f64,
@@ -32,10 +34,12 @@ pub struct Share {
 }
 
 impl Share {
-    /// Of so many drawn from `all`.
-    fn new(hits: u64, of: u64, all: u64) -> Self {
-        let (low, high) = if all == 0 { wilson(hits, of) } else { wilson_finite(hits, of, all) };
-        Self { hits, of, share: statistics::share(hits, of), low, high }
+    pub(crate) fn of(strata: &[Stratum]) -> Self {
+        let (share, low, high) = stratified(strata);
+        let sum = |of: fn(&Stratum) -> u64| strata.iter().filter(|stratum| stratum.of != 0).map(of).sum();
+        let (all, of, hits) =
+            (sum(|stratum| stratum.all), sum(|stratum| stratum.of), sum(|stratum| stratum.hits));
+        Self { hits, of, all, share, low, high }
     }
 }
 
@@ -46,8 +50,10 @@ pub struct Cell {
     pub firmware: String,
     /// The policy.
     pub policy: String,
-    /// By outcome.
+    /// By outcome, counted.
     pub outcomes: BTreeMap<&'static str, u64>,
+    /// By outcome: the share of pages in use, each moment with its weight.
+    pub shares: BTreeMap<&'static str, f64>,
     /// Every service lives with the right results.
     pub survived: Share,
     /// The kernel and at least one service live.
@@ -86,6 +92,8 @@ pub struct Pair {
     pub other: String,
     /// The compared outcome: `survived` or `kept`.
     pub what: &'static str,
+    /// Pages that were tried under both.
+    pub of: u64,
     /// Only under the one.
     pub only_one: u64,
     /// Only under the other.
@@ -103,12 +111,35 @@ pub struct MomentFigures {
     pub pages: u64,
     /// Pages that something uses.
     pub touched: u64,
-    /// Pages tried.
-    pub chosen: u64,
     /// Instructions of the golden run.
     pub steps: u64,
-    /// The touched pages: number in RAM, use by its place in `uses`, 1 if tried.
-    pub map: Vec<(u64, usize, u8)>,
+    /// The touched pages, a value each in all lists: numbers of pages in RAM.
+    pub page: Vec<u64>,
+    /// Their uses, by place in `names`.
+    pub page_use: Vec<usize>,
+    /// Of each the first use: nanoseconds since the moment.
+    pub time: Vec<u64>,
+    /// The function, by place in `names`.
+    pub symbol: Vec<usize>,
+    /// The consumer, by place in `names`.
+    pub consumer: Vec<usize>,
+    /// The instruction.
+    pub pc: Vec<String>,
+    /// By policy.
+    pub results: BTreeMap<String, Results>,
+}
+
+/// What became of a moment's touched pages under a policy, a value each.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Results {
+    /// How many were tried.
+    pub tried: u64,
+    /// The outcome by its place in `outcomes`; -1 if the page was not tried.
+    pub outcome: Vec<i8>,
+    /// The lost services, by place in `names`.
+    pub lost: Vec<usize>,
+    /// The guest's words, by place in `names`.
+    pub words: Vec<usize>,
 }
 
 /// All of it.
@@ -126,10 +157,12 @@ pub struct Report {
     pub all: usize,
     /// The moments.
     pub moments: Vec<MomentFigures>,
-    /// The uses that `map` numbers.
-    pub uses: Vec<String>,
-    /// All pages by use, added up over the moments: use, pages, touched, tried.
-    pub by_use: Vec<(String, u64, u64, u64)>,
+    /// The outcomes, the best first.
+    pub outcomes: Vec<&'static str>,
+    /// Texts, each once.
+    pub names: Vec<String>,
+    /// All pages by use, added up over the moments: use, pages, touched.
+    pub by_use: Vec<(String, u64, u64)>,
     /// By firmware and policy.
     pub cells: Vec<Cell>,
     /// By use.
@@ -140,8 +173,6 @@ pub struct Report {
     pub pairs: Vec<Pair>,
     /// The command with the campaign's directory, for replays.
     pub replay: String,
-    /// The experiments.
-    pub rows: Vec<Row>,
 }
 
 /// The guest, in words.
@@ -165,8 +196,35 @@ pub struct Guest {
 /// [`Error`].
 pub fn report(campaign: &Campaign) -> Result<Report> {
     let (rows, status) = campaign.rows()?;
-    let pages = campaign.pages()?;
-    Ok(of(&campaign.manifest, &campaign.id, &campaign.directory.display().to_string(), &pages, rows, &status))
+    let (manifest, pages) = (&campaign.manifest, campaign.pages()?);
+    let tried = Tried::new(manifest, &pages, &rows);
+    let mut firmware: Vec<&str> = manifest.moments.iter().map(|moment| moment.firmware.word()).collect();
+    firmware.dedup();
+    let columns = || {
+        let of = |firmware| {
+            manifest.policies.iter().map(move |policy| Column { firmware, policy: policy.as_str() })
+        };
+        firmware.iter().flat_map(move |firmware| of(*firmware))
+    };
+    let mut names = Names::default();
+    let moments = manifest.moments.iter().enumerate();
+    let moments = moments.map(|(index, moment)| figures(&tried, index, moment, &pages, &mut names)).collect();
+    Ok(Report {
+        campaign: campaign.id.clone(),
+        program: manifest.program.clone(),
+        guest: guest(manifest),
+        done: status.done,
+        all: status.all,
+        moments,
+        outcomes: Outcome::ALL.map(Outcome::word).to_vec(),
+        names: names.list,
+        by_use: by_use(manifest),
+        cells: columns().map(|column| tried.cell(column)).collect(),
+        losses_by_use: columns().flat_map(|column| tried.groups(column, |page| &page.page_use)).collect(),
+        losses_by_symbol: columns().flat_map(|column| tried.groups(column, |page| &page.symbol)).collect(),
+        pairs: firmware.iter().flat_map(|firmware| tried.pairs(firmware)).collect(),
+        replay: format!("seawall campaign replay {}", campaign.directory.display()),
+    })
 }
 
 /// Writes `report.html` and `report.json`: their paths.
@@ -193,193 +251,87 @@ fn page(json: &str) -> String {
     )
 }
 
-fn of(
-    manifest: &Manifest,
-    id: &str,
-    directory: &str,
-    pages: &[PlannedPage],
-    rows: Vec<Row>,
-    status: &Status,
-) -> Report {
-    let uses: Vec<String> = {
-        let mut uses: Vec<String> = pages.iter().map(|page| page.page_use.clone()).collect();
-        uses.sort();
-        uses.dedup();
-        uses
-    };
-    let mut firmware: Vec<&str> = manifest.moments.iter().map(|moment| moment.firmware.word()).collect();
-    firmware.dedup();
-    let each = || {
-        let policies = manifest.policies.iter();
-        firmware
-            .iter()
-            .flat_map(move |firmware| policies.clone().map(move |policy| (*firmware, policy.as_str())))
-    };
-    let services = manifest.moments.first().map(|moment| moment.golden.services.keys().cloned().collect());
-    Report {
-        campaign: id.to_owned(),
-        program: manifest.program.clone(),
-        guest: Guest {
-            kernel: format!("{} (BLAKE3 {})", manifest.kernel.name, manifest.kernel.blake3),
-            command_line: manifest.command_line.clone(),
-            memory: manifest.memory,
-            horizon: manifest.horizon,
-            services: services.unwrap_or_default(),
-        },
-        done: status.done,
-        all: status.all,
-        moments: figures(manifest, pages, &uses),
-        by_use: by_use(manifest),
-        cells: each().map(|(firmware, policy)| cell(manifest, &rows, firmware, policy)).collect(),
-        losses_by_use: each()
-            .flat_map(|(f, p)| groups(manifest, &rows, f, p, |row| &row.page_use, true))
-            .collect(),
-        losses_by_symbol: each()
-            .flat_map(|(f, p)| groups(manifest, &rows, f, p, |row| &row.symbol, false))
-            .collect(),
-        pairs: firmware.iter().flat_map(|firmware| pairs(manifest, &rows, firmware)).collect(),
-        uses,
-        replay: format!("seawall campaign replay {directory}"),
-        rows,
+/// Texts by their places.
+#[derive(Default)]
+struct Names {
+    list: Vec<String>,
+    places: BTreeMap<String, usize>,
+}
+
+impl Names {
+    fn place(&mut self, name: &str) -> usize {
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        self.list.push(name.to_owned());
+        self.places.insert(name.to_owned(), self.list.len() - 1);
+        self.list.len() - 1
     }
 }
 
-fn figures(manifest: &Manifest, pages: &[PlannedPage], uses: &[String]) -> Vec<MomentFigures> {
-    let figure = |(index, moment): (usize, &Moment)| {
-        let of_moment = pages.iter().filter(move |page| page.moment == index);
-        let number =
-            |page: &PlannedPage| (page.page - seawall_machine::RAM_BASE) / seawall_machine::memory::PAGE_SIZE;
-        let map: Vec<(u64, usize, u8)> = of_moment
-            .map(|page| (number(page), uses.binary_search(&page.page_use).unwrap_or(0), page.chosen.into()))
-            .collect();
-        MomentFigures {
-            name: moment.name(),
-            pages: moment.pages.values().map(|count| count.pages).sum(),
-            touched: map.len() as u64,
-            chosen: map.iter().map(|(_, _, chosen)| u64::from(*chosen)).sum(),
-            steps: moment.golden.steps,
-            map,
-        }
-    };
-    manifest.moments.iter().enumerate().map(figure).collect()
+fn guest(manifest: &Manifest) -> Guest {
+    let services = manifest.moments.first().map(|moment| moment.golden.services.keys().cloned().collect());
+    Guest {
+        kernel: format!("{} (BLAKE3 {})", manifest.kernel.name, manifest.kernel.blake3),
+        command_line: manifest.command_line.clone(),
+        memory: manifest.memory,
+        horizon: manifest.horizon,
+        services: services.unwrap_or_default(),
+    }
 }
 
-fn by_use(manifest: &Manifest) -> Vec<(String, u64, u64, u64)> {
-    let mut sums: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+fn figures(
+    tried: &Tried<'_>,
+    index: usize,
+    moment: &Moment,
+    pages: &[PlannedPage],
+    names: &mut Names,
+) -> MomentFigures {
+    let mine: Vec<&PlannedPage> = pages.iter().filter(|page| page.moment == index).collect();
+    let number =
+        |page: &&PlannedPage| (page.page - seawall_machine::RAM_BASE) / seawall_machine::memory::PAGE_SIZE;
+    let policies = tried.policies().iter().map(|policy| {
+        let rows: Vec<Option<&Row>> = mine.iter().map(|page| tried.row(page, policy)).collect();
+        (policy.clone(), results(tried.count(index, policy), &rows, names))
+    });
+    let results = policies.collect();
+    MomentFigures {
+        name: moment.name(),
+        pages: moment.pages.values().map(|count| count.pages).sum(),
+        touched: mine.len() as u64,
+        steps: moment.golden.steps,
+        page: mine.iter().map(number).collect(),
+        page_use: mine.iter().map(|page| names.place(&page.page_use)).collect(),
+        time: mine.iter().map(|page| page.time).collect(),
+        symbol: mine.iter().map(|page| names.place(&page.symbol)).collect(),
+        consumer: mine.iter().map(|page| names.place(consumer_word(page.consumer))).collect(),
+        pc: mine.iter().map(|page| format!("{:x}", page.pc)).collect(),
+        results,
+    }
+}
+
+fn results(tried: u64, rows: &[Option<&Row>], names: &mut Names) -> Results {
+    let outcome = |row: &Option<&Row>| {
+        let place = Outcome::ALL.iter().position(|outcome| row.is_some_and(|row| row.outcome == *outcome));
+        place.map_or(-1, |place| place as i8)
+    };
+    let mut text =
+        |of: fn(&Row) -> &str| rows.iter().map(|row| names.place(row.map_or("", of))).collect::<Vec<usize>>();
+    Results {
+        tried,
+        outcome: rows.iter().map(outcome).collect(),
+        lost: text(|row| &row.lost_services),
+        words: text(|row| &row.words),
+    }
+}
+
+fn by_use(manifest: &Manifest) -> Vec<(String, u64, u64)> {
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (name, count) in manifest.moments.iter().flat_map(|moment| &moment.pages) {
         let sum = sums.entry(name).or_default();
-        *sum = (sum.0 + count.pages, sum.1 + count.touched, sum.2 + count.chosen);
+        *sum = (sum.0 + count.pages, sum.1 + count.touched);
     }
-    sums.into_iter()
-        .map(|(name, (pages, touched, chosen))| (name.to_owned(), pages, touched, chosen))
-        .collect()
-}
-
-fn of_cell<'a>(rows: &'a [Row], firmware: &'a str, policy: &'a str) -> impl Iterator<Item = &'a Row> + Clone {
-    rows.iter().filter(move |row| row.firmware == firmware && row.policy == policy)
-}
-
-/// How many pages there were to draw from, at the moments of this firmware.
-fn touched_of<'a>(manifest: &'a Manifest, firmware: &'a str) -> impl Iterator<Item = (u32, u64, u64)> + 'a {
-    let moments = manifest.moments.iter().filter(move |moment| moment.firmware.word() == firmware);
-    moments.map(|moment| {
-        let sum = |of: fn(&crate::PageCount) -> u64| moment.pages.values().map(of).sum();
-        (moment.number, sum(|count| count.touched), sum(|count| count.pages))
-    })
-}
-
-fn share<'a>(rows: impl Iterator<Item = &'a Row> + Clone, hit: Judged, all: u64) -> Share {
-    let of = rows.clone().count() as u64;
-    Share::new(rows.filter(|row| hit(row.outcome)).count() as u64, of, all)
-}
-
-fn cell(manifest: &Manifest, rows: &[Row], firmware: &str, policy: &str) -> Cell {
-    let mine = of_cell(rows, firmware, policy);
-    let (touched, pages) = touched_of(manifest, firmware).fold((0, 0), |(a, b), (_, c, d)| (a + c, b + d));
-    let mut outcomes: BTreeMap<&'static str, u64> =
-        Outcome::ALL.iter().map(|outcome| (outcome.word(), 0)).collect();
-    for row in mine.clone() {
-        *outcomes.entry(row.outcome.word()).or_default() += 1;
-    }
-    let survived = share(mine.clone(), Outcome::is_survived, touched);
-    let moments = touched_of(manifest, firmware).map(|(number, touched, _)| {
-        share(mine.clone().filter(move |row| row.moment == number), Outcome::is_survived, touched)
-    });
-    let moments = moments.collect();
-    Cell {
-        firmware: firmware.to_owned(),
-        policy: policy.to_owned(),
-        outcomes,
-        kept: share(mine, Outcome::keeps_guest, touched),
-        of_ram: 1.0 - statistics::share(touched, pages) * (1.0 - survived.share),
-        survived,
-        moments,
-    }
-}
-
-fn groups(
-    manifest: &Manifest,
-    rows: &[Row],
-    firmware: &str,
-    policy: &str,
-    name: fn(&Row) -> &String,
-    is_use: bool,
-) -> Vec<Group> {
-    let mut by_name: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    for row in of_cell(rows, firmware, policy) {
-        by_name.entry(name(row)).or_default().push(row);
-    }
-    let moments = manifest.moments.iter().filter(|moment| moment.firmware.word() == firmware);
-    let all = |name: &str| {
-        let of_use = moments.clone().filter(|_| is_use);
-        of_use.filter_map(|moment| Some(moment.pages.get(name)?.touched)).sum()
-    };
-    let group = |(name, rows): (&str, Vec<&Row>)| Group {
-        firmware: firmware.to_owned(),
-        policy: policy.to_owned(),
-        name: name.to_owned(),
-        survived: share(rows.iter().copied(), Outcome::is_survived, all(name)),
-        kept: share(rows.iter().copied(), Outcome::keeps_guest, all(name)),
-        worst: rows.iter().max_by_key(|row| row.outcome).map(|row| row.id.clone()).unwrap_or_default(),
-    };
-    let mut groups: Vec<Group> = by_name.into_iter().map(group).collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.survived.of - group.survived.hits));
-    groups
-}
-
-/// True if an outcome counts.
-type Judged = fn(Outcome) -> bool;
-
-fn pairs(manifest: &Manifest, rows: &[Row], firmware: &str) -> Vec<Pair> {
-    let mut pairs = Vec::new();
-    for (n, one) in manifest.policies.iter().enumerate() {
-        for other in manifest.policies.iter().skip(n + 1) {
-            let key = |row: &Row| (row.moment, row.page);
-            let others: BTreeMap<_, _> =
-                of_cell(rows, firmware, other).map(|row| (key(row), row.outcome)).collect();
-            let both: Vec<(Outcome, Outcome)> = of_cell(rows, firmware, one)
-                .filter_map(|row| Some((row.outcome, *others.get(&key(row))?)))
-                .collect();
-            let compared: [(_, Judged); 2] =
-                [("survived", Outcome::is_survived), ("kept", Outcome::keeps_guest)];
-            for (what, hit) in compared {
-                let count = |wanted: (bool, bool)| {
-                    both.iter().filter(|(a, b)| (hit(*a), hit(*b)) == wanted).count() as u64
-                };
-                let (only_one, only_other) = (count((true, false)), count((false, true)));
-                pairs.push(Pair {
-                    firmware: firmware.to_owned(),
-                    one: one.clone(),
-                    other: other.clone(),
-                    what,
-                    only_one,
-                    only_other,
-                    p: mcnemar(only_one, only_other),
-                });
-            }
-        }
-    }
-    pairs
+    sums.into_iter().map(|(name, (pages, touched))| (name.to_owned(), pages, touched)).collect()
 }
 
 #[cfg(test)]

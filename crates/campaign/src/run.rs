@@ -1,10 +1,12 @@
 //! Runs experiments: in parallel, from where an earlier run was stopped, with the same rows each time.
 
-use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use seawall::{MemoryError, Policy, Response, Rules};
+use seawall_events::Reg;
+use seawall_inject::Inject as _;
 use seawall_machine::RAM_BASE;
 use seawall_machine::memory::PAGE_SIZE;
 use seawall_vmm::{Snapshot, SoftwareMachine};
@@ -12,7 +14,7 @@ use seawall_vmm::{Snapshot, SoftwareMachine};
 use crate::error::{Error, Result};
 use crate::experiment::{self, Experiment};
 use crate::golden::Walk;
-use crate::manifest::Campaign;
+use crate::manifest::{self, Campaign, Firmware, Manifest, Moment};
 use crate::pages::{self, PlannedPage};
 use crate::results::{self, Journal, Row};
 use crate::seen::Watch;
@@ -36,7 +38,7 @@ impl Shard {
         part(self.number)..part(self.number + 1)
     }
 
-    fn file(self) -> String {
+    pub(crate) fn file(self) -> String {
         format!("{:05}-of-{:05}.parquet", self.number, self.of)
     }
 }
@@ -57,35 +59,72 @@ impl std::str::FromStr for Shard {
     }
 }
 
+/// Some of the experiments: those that each of these allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// Of these moments, by name; of all if there is none.
+    pub moments: Vec<String>,
+    /// Under these policies; under all if there is none.
+    pub policies: Vec<String>,
+    /// With so many pages of each moment, those that were drawn first.
+    pub pages: Option<u64>,
+}
+
+impl Only {
+    fn allows(&self, experiment: &Experiment<'_>) -> bool {
+        let among = |names: &[String], name: &str| names.is_empty() || names.iter().any(|own| own == name);
+        among(&self.moments, &experiment.moment.name())
+            && among(&self.policies, experiment.policy)
+            && self.pages.is_none_or(|pages| experiment.page.draw < pages)
+    }
+
+    /// Refuses names that the campaign does not have.
+    fn check(&self, manifest: &Manifest) -> Result<()> {
+        let moments: Vec<String> = manifest.moments.iter().map(Moment::name).collect();
+        for (asked, known) in [(&self.moments, &moments), (&self.policies, &manifest.policies)] {
+            if let Some(foreign) = asked.iter().find(|name| !known.contains(name)) {
+                let expected = format!("one of {}", known.join(", "));
+                return Err(Error::Option { expected, got: foreign.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Experiments of the shard with a result, from this run or an earlier one.
+    /// Experiments that were asked for and have a result, from this run or an earlier one.
     pub done: usize,
     /// Of them those of this run.
     pub new: usize,
-    /// Experiments of the shard.
+    /// Experiments that were asked for.
     pub all: usize,
 }
 
-/// Runs the experiments of a shard that have no result yet, on so many threads, and writes the shard's table.
+/// Runs the experiments of a shard that have no result yet, or some of them, on so many threads. Gives the shard's table, if
+/// the shard is complete.
 ///
 /// # Errors
 /// [`Error`]. Rows that are done stay: the next run goes on from there.
 pub fn run(
     campaign: &Campaign,
     shard: Shard,
+    only: &Only,
     threads: Option<NonZero<usize>>,
     tell: &(dyn Fn(Progress, &Row) + Sync),
-) -> Result<PathBuf> {
+) -> Result<Option<PathBuf>> {
+    only.check(&campaign.manifest)?;
     let pages = pages::read(&campaign.plan_path(), campaign.manifest.moments.len())?;
     let experiments = experiment::all(&campaign.manifest, &pages);
     let ids = experiment::ids(&experiments);
     let table = campaign.results().join(shard.file());
     let range = shard.range(experiments.len());
     let mut found = campaign.found(&ids)?;
-    let left: Vec<usize> = range.clone().filter(|index| !found.contains_key(index)).collect();
-    let (all, before) = (range.len(), range.len() - left.len());
+    let asked = |index: &usize| experiments.get(*index).is_some_and(|experiment| only.allows(experiment));
+    let asked: Vec<usize> = range.clone().filter(asked).collect();
+    let left: Vec<usize> = asked.iter().copied().filter(|index| !found.contains_key(index)).collect();
+    let (all, before) = (asked.len(), asked.len() - left.len());
     let mut journal = None;
     if !left.is_empty() {
         campaign.check_disks()?;
@@ -106,12 +145,15 @@ pub fn run(
         }
         journal = Some(done);
     }
+    if range.clone().any(|index| !found.contains_key(&index)) {
+        return Ok(None);
+    }
     let rows: Vec<Row> = range.filter_map(|index| found.remove(&index).map(|(row, _)| row)).collect();
     results::write(&table, &campaign.id, &rows)?;
     if let Some(journal) = journal {
         journal.remove();
     }
-    Ok(table)
+    Ok(Some(table))
 }
 
 /// The same on several threads: what all of them gave, or the first failure.
@@ -155,10 +197,10 @@ impl<'a> Work<'a> {
     }
 
     fn until_done(&self, note: &Note<'_>) -> Result<Vec<(usize, Row)>> {
-        let mut machines = Machines { campaign: self.campaign, firmware: None, by_policy: BTreeMap::new() };
+        let mut worker = Worker::new(self.campaign);
         let mut rows = Vec::new();
         while let Some((index, experiment, checkpoint)) = self.next()? {
-            let done = machines.run(&experiment, &checkpoint, false).and_then(|(row, _)| note(index, row));
+            let done = worker.run(&experiment, &checkpoint, false).and_then(|row| note(index, row));
             match done {
                 Ok(done) => rows.push(done),
                 Err(error) => {
@@ -194,7 +236,7 @@ impl<'a> Work<'a> {
 fn at_moment(campaign: &Campaign, experiment: &Experiment<'_>) -> Result<At> {
     let moment = experiment.moment;
     let snapshot = campaign.snapshot(moment)?;
-    let mut config = campaign.config("full")?;
+    let mut config = campaign.config(Box::new(Rules::FULL))?;
     config.acpi = snapshot.config().acpi;
     let machine = SoftwareMachine::resume(&snapshot, config, Box::new(()))?;
     let mut walk = Walk::new(machine, moment.golden.stride);
@@ -212,37 +254,61 @@ impl At {
     }
 }
 
-/// A worker's machines, one for each policy.
-struct Machines<'a> {
-    campaign: &'a Campaign,
-    /// They are of one firmware.
-    firmware: Option<crate::manifest::Firmware>,
-    by_policy: BTreeMap<String, (SoftwareMachine, Watch)>,
+/// A policy that is another one for each experiment, so that a worker needs one machine.
+#[derive(Clone)]
+struct Current(Arc<Mutex<Rules>>);
+
+impl Policy for Current {
+    fn name(&self) -> &'static str {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).name()
+    }
+
+    fn decide(&self, error: &MemoryError) -> Response {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).decide(error)
+    }
 }
 
-impl Machines<'_> {
-    fn run(
-        &mut self,
-        experiment: &Experiment<'_>,
-        checkpoint: &Snapshot,
-        keeps: bool,
-    ) -> Result<(Row, Watch)> {
-        if self.firmware != Some(experiment.moment.firmware) {
-            self.firmware = Some(experiment.moment.firmware);
-            self.by_policy.clear();
-        }
-        if !self.by_policy.contains_key(experiment.policy) {
-            let watch = Watch::default();
-            let mut config = self.campaign.config(experiment.policy)?;
-            config.acpi = checkpoint.config().acpi;
-            let machine = SoftwareMachine::resume(checkpoint, config, Box::new(watch.clone()))?;
-            self.by_policy.insert(experiment.policy.to_owned(), (machine, watch));
-        }
-        let Some((machine, watch)) = self.by_policy.get_mut(experiment.policy) else {
-            return Err(Error::NoExperiment(experiment.id()));
+/// A worker's machine, which is of one firmware.
+struct Worker<'a> {
+    campaign: &'a Campaign,
+    policy: Current,
+    watch: Watch,
+    machine: Option<(Firmware, SoftwareMachine)>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(campaign: &'a Campaign) -> Self {
+        let policy = Current(Arc::new(Mutex::new(Rules::FULL)));
+        Self { campaign, policy, watch: Watch::default(), machine: None }
+    }
+
+    fn run(&mut self, experiment: &Experiment<'_>, checkpoint: &Snapshot, keeps: bool) -> Result<Row> {
+        let rules = manifest::rules(experiment.policy)?;
+        *self.policy.0.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        let firmware = experiment.moment.firmware;
+        let machine = match self.machine.take() {
+            Some((own, machine)) if own == firmware => machine,
+            _ => {
+                let mut config = self.campaign.config(Box::new(self.policy.clone()))?;
+                config.acpi = checkpoint.config().acpi;
+                SoftwareMachine::resume(checkpoint, config, Box::new(self.watch.clone()))?
+            }
         };
-        let row = experiment.run(machine, watch, checkpoint, keeps)?;
-        Ok((row, watch.clone()))
+        let (_, machine) = self.machine.insert((firmware, machine));
+        experiment.run(machine, &self.watch, checkpoint, keeps)
+    }
+
+    /// Of each CPU PC and PSTATE.
+    fn cpus(&mut self) -> Result<Vec<(u64, u64)>> {
+        let Some((_, machine)) = &mut self.machine else { return Ok(Vec::new()) };
+        let vm = machine.vm_mut();
+        let count = vm.cpu_count();
+        let place = |index| {
+            let vcpu = vm.vcpu(index).map_err(seawall_vmm::Error::from)?;
+            let reg = |reg| vcpu.reg(reg).map_err(seawall_vmm::Error::from);
+            Ok((reg(Reg::Pc)?, reg(Reg::Pstate)?))
+        };
+        (0..count).map(place).collect()
     }
 }
 
@@ -253,6 +319,8 @@ pub struct Replay {
     pub row: Row,
     /// The console's lines, with the memory errors in between.
     pub lines: Vec<String>,
+    /// Of each CPU PC and PSTATE at the end.
+    pub cpus: Vec<(u64, u64)>,
     /// The result of an earlier run, if there was one.
     pub before: Option<Row>,
 }
@@ -271,11 +339,11 @@ pub fn replay(campaign: &Campaign, id: &str) -> Result<Replay> {
     let experiment = Experiment { moment, page: planned.unwrap_or(&unused), policy: &asked.policy };
     campaign.check_disks()?;
     let at = at_moment(campaign, &experiment)?.advance((asked.moment, experiment.page.checkpoint))?;
-    let mut machines = Machines { campaign, firmware: None, by_policy: BTreeMap::new() };
-    let (row, watch) = machines.run(&experiment, &at.snapshot, true)?;
-    let lines = std::mem::take(&mut watch.seen().lines);
+    let mut worker = Worker::new(campaign);
+    let row = worker.run(&experiment, &at.snapshot, true)?;
+    let lines = std::mem::take(&mut worker.watch.seen().lines);
     let before = campaign.rows()?.0.into_iter().find(|before| before.id == row.id);
-    Ok(Replay { row, lines, before })
+    Ok(Replay { row, lines, cpus: worker.cpus()?, before })
 }
 
 /// The parts of an id.
@@ -293,8 +361,7 @@ impl Asked {
         let (page, policy) = rest.split_once('-')?;
         let page = u64::from_str_radix(page, 16).ok()?;
         let ram = RAM_BASE..RAM_BASE + campaign.manifest.memory;
-        let is_page =
-            page % PAGE_SIZE == 0 && ram.contains(&page) && policy.parse::<seawall::Rules>().is_ok();
+        let is_page = page % PAGE_SIZE == 0 && ram.contains(&page) && policy.parse::<Rules>().is_ok();
         is_page.then(|| Self { moment, page, policy: policy.to_owned() })
     }
 }

@@ -13,29 +13,47 @@ pub fn share(hits: u64, of: u64) -> f64 {
 /// The 95 % interval of a share by Wilson's score (JASA 22, 1927): `of` draws, of which `hits` hit. All that there is
 /// when there was no draw.
 pub fn wilson(hits: u64, of: u64) -> (f64, f64) {
-    if of == 0 {
-        return (0.0, 1.0);
-    }
-    let (n, p) = (of as f64, hits as f64 / of as f64);
+    if of == 0 { (0.0, 1.0) } else { score(share(hits, of), of as f64) }
+}
+
+/// Wilson's interval of a share that so many draws gave, or that is worth as much as so many.
+fn score(share: f64, draws: f64) -> (f64, f64) {
     let z2 = Z * Z;
-    let center = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let half = Z / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+    let center = (share + z2 / (2.0 * draws)) / (1.0 + z2 / draws);
+    let half = Z / (1.0 + z2 / draws) * (share * (1.0 - share) / draws + z2 / (4.0 * draws * draws)).sqrt();
     ((center - half).max(0.0), (center + half).min(1.0))
 }
 
-/// The 95 % interval of the share in a finite population of `all`, of which `of` were drawn without repetition: Wilson's
-/// with the finite population correction; no interval for a census.
-pub fn wilson_finite(hits: u64, of: u64, all: u64) -> (f64, f64) {
-    if of == 0 || all <= 1 {
-        return wilson(hits, of);
+/// A part of a population that was drawn from without repetition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stratum {
+    /// How many it has.
+    pub all: u64,
+    /// How many were drawn.
+    pub of: u64,
+    /// How many of these hit.
+    pub hits: u64,
+}
+
+/// The share in all strata that were drawn from, each with its size as weight, and its 95 % interval: Wilson's with the
+/// number of draws that has the same variance (Kish, Survey Sampling, 1965, with the finite population correction). A census
+/// has no interval.
+pub fn stratified(strata: &[Stratum]) -> (f64, f64, f64) {
+    let drawn = || strata.iter().filter(|stratum| stratum.of != 0);
+    let all: u64 = drawn().map(|stratum| stratum.all).sum();
+    if all == 0 {
+        return (0.0, 0.0, 1.0);
     }
-    let share = share(hits, of);
-    if of >= all {
-        return (share, share);
+    let weight = |stratum: &Stratum| stratum.all as f64 / all as f64;
+    let estimate: f64 = drawn().map(|stratum| weight(stratum) * share(stratum.hits, stratum.of)).sum();
+    let left = |stratum: &Stratum| 1.0 - share(stratum.of, stratum.all);
+    let variance: f64 =
+        drawn().map(|stratum| weight(stratum).powi(2) * left(stratum) / stratum.of as f64).sum();
+    if variance <= 0.0 {
+        return (estimate, estimate, estimate);
     }
-    let correction = ((all - of) as f64 / (all - 1) as f64).sqrt();
-    let (low, high) = wilson(hits, of);
-    (share - (share - low) * correction, share + (high - share) * correction)
+    let (low, high) = score(estimate, 1.0 / variance);
+    (estimate, low, high)
 }
 
 /// The p-value of McNemar's exact test (Psychometrika 12, 1947): of pairs that differ, so many went one way and so many
@@ -83,9 +101,27 @@ mod tests {
 
     #[test]
     fn a_census_has_no_interval() {
-        assert_eq!(wilson_finite(3, 4, 4), (0.75, 0.75));
-        let (low, high) = wilson_finite(3, 4, 1000);
-        assert!(low < 0.75 && high > 0.75);
+        let stratum = |all, of, hits| Stratum { all, of, hits };
+        assert_eq!(stratified(&[stratum(4, 4, 3)]), (0.75, 0.75, 0.75));
+        assert_eq!(stratified(&[stratum(4, 4, 3), stratum(12, 12, 0)]), (0.1875, 0.1875, 0.1875));
+        assert_eq!(stratified(&[stratum(9, 0, 0)]), (0.0, 0.0, 1.0));
+        let (share, low, high) = stratified(&[stratum(1000, 4, 3)]);
+        assert!(low < share && share < high);
+    }
+
+    /// 29 of 400 as above, from a population without end; half of 100 is worth 100 draws.
+    #[test]
+    fn strata_count_by_their_size_and_not_by_their_draws() {
+        let (share, low, high) = stratified(&[Stratum { all: 1 << 40, of: 400, hits: 29 }]);
+        near(share, 0.0725);
+        near(low, 0.0510);
+        near(high, 0.1021);
+        let (_, low, high) = stratified(&[Stratum { all: 100, of: 50, hits: 25 }]);
+        near(low, wilson(50, 100).0);
+        near(high, wilson(50, 100).1);
+        let (share, ..) =
+            stratified(&[Stratum { all: 300, of: 10, hits: 10 }, Stratum { all: 100, of: 100, hits: 0 }]);
+        near(share, 0.75);
     }
 
     /// R: binom.test(1, 10)$p.value = 0.02148, binom.test(0, 6) = 0.03125.

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use seawall_campaign::{
-    Campaign, Error, Firmware, Outcome, POLICIES, Request, Shard, merge, plan, replay, run, write_report,
+    Campaign, Error, Firmware, Only, Outcome, POLICIES, Request, Shard, merge, plan, replay, run,
+    write_report,
 };
 use seawall_guest::{SERVICE_PAGES, services};
 
@@ -38,7 +39,7 @@ fn planned(folder: &Path) -> Campaign {
 }
 
 fn whole(campaign: &Campaign, threads: usize) -> Vec<u8> {
-    run(campaign, Shard::WHOLE, NonZero::new(threads), &|_, _| ()).unwrap();
+    run(campaign, Shard::WHOLE, &Only::default(), NonZero::new(threads), &|_, _| ()).unwrap();
     let (path, status) = merge(campaign, false).unwrap();
     assert_eq!((status.done, status.not_as_planned), (status.all, 0));
     std::fs::read(path).unwrap()
@@ -94,6 +95,7 @@ fn plans_and_results_are_the_same_bytes_each_time_and_on_any_number_of_threads()
         .map(|paths| serde_json::from_slice(&std::fs::read(&paths[1]).unwrap()).unwrap())
         .collect();
     assert_eq!(json[0]["cells"], json[1]["cells"]);
+    assert_eq!(json[0]["moments"], json[1]["moments"]);
 }
 
 /// The plan's proof has them all bad at once; this tries them one by one.
@@ -137,13 +139,14 @@ fn what_does_not_belong_to_a_campaign_is_refused_by_name() {
     // A snapshot that is another one.
     let snapshot = other.directory().join("moment-dt-0.snapshot");
     std::fs::copy(other.directory().join("moment-dt-1.snapshot"), &snapshot).unwrap();
-    let refused = run(&other, Shard::WHOLE, None, &|_, _| ()).unwrap_err().to_string();
+    let refused = run(&other, Shard::WHOLE, &Only::default(), None, &|_, _| ()).unwrap_err().to_string();
     assert!(refused.contains("the snapshot that this campaign was planned with"), "{refused}");
     // Results of another plan.
     let mut foreign = request(folder.path());
     foreign.seed = 2;
     let foreign = plan(&foreign, &folder.path().join("foreign"), &mut |_| ()).unwrap();
-    let table = run(&foreign, Shard { number: 0, of: 8 }, None, &|_, _| ()).unwrap();
+    let table =
+        run(&foreign, Shard { number: 0, of: 8 }, &Only::default(), None, &|_, _| ()).unwrap().unwrap();
     std::fs::create_dir_all(campaign.directory().join("results")).unwrap();
     std::fs::copy(&table, campaign.directory().join("results/x.parquet")).unwrap();
     let refused = merge(&campaign, true).unwrap_err().to_string();
@@ -159,6 +162,22 @@ fn what_does_not_belong_to_a_campaign_is_refused_by_name() {
 }
 
 #[test]
+fn a_run_of_some_experiments_leaves_the_others_to_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    let expected = whole(&copy(&campaign, &folder.path().join("whole")), 2);
+    let some = Only { moments: vec!["dt-1".into()], policies: vec!["full".into()], pages: Some(7) };
+    let rows = || campaign.rows().unwrap().0;
+    assert_eq!(run(&campaign, Shard::WHOLE, &some, None, &|_, _| ()).unwrap(), None);
+    assert_eq!(rows().len(), 7);
+    assert!(rows().iter().all(|row| (row.moment, row.policy.as_str()) == (1, "full")));
+    let foreign = Only { policies: vec!["none".into()], ..Only::default() };
+    let refused = run(&campaign, Shard::WHOLE, &foreign, None, &|_, _| ()).unwrap_err().to_string();
+    assert_eq!(refused, "expected one of serror, mainline, full, got none");
+    assert_eq!(whole(&campaign, 2), expected);
+}
+
+#[test]
 fn a_journal_of_a_killed_run_is_gone_on_from_and_its_half_line_is_done_again() {
     let folder = tempfile::tempdir().unwrap();
     let campaign = planned(folder.path());
@@ -170,7 +189,8 @@ fn a_journal_of_a_killed_run_is_gone_on_from_and_its_half_line_is_done_again() {
     let journal = format!("{}\n{}\n{}\n{}", killed.id, row(3), row(0), &row(1)[..40]);
     std::fs::write(results.join("1-0.journal"), journal).unwrap();
     let new = std::sync::Mutex::new(0);
-    run(&killed, Shard::WHOLE, None, &|progress, _| *new.lock().unwrap() = progress.new).unwrap();
+    run(&killed, Shard::WHOLE, &Only::default(), None, &|progress, _| *new.lock().unwrap() = progress.new)
+        .unwrap();
     assert_eq!(*new.lock().unwrap(), killed.rows().unwrap().1.all - 2);
     assert_eq!(std::fs::read(merge(&killed, false).unwrap().0).unwrap(), expected);
     // Two results of one experiment.
@@ -194,7 +214,7 @@ proptest! {
         let mut shards: Vec<usize> = (0..of).collect();
         shards.sort_by_key(|number| (*number as u64 + 1).wrapping_mul(order | 1).rotate_left(17));
         for number in shards {
-            run(&split, Shard { number, of }, NonZero::new(threads), &|_, _| ()).unwrap();
+            run(&split, Shard { number, of }, &Only::default(), NonZero::new(threads), &|_, _| ()).unwrap();
         }
         prop_assert_eq!(std::fs::read(merge(&split, false).unwrap().0).unwrap(), expected);
     }

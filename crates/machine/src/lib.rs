@@ -103,6 +103,6 @@ pub mod walk;
 pub use decode::is_allocated;
 pub use jit::Translation;
 pub use snapshot::{FORMAT_VERSION, Limits as SnapshotLimits, Snapshot, SnapshotError, StateHash};
-pub use trace::{Consumer, Fate, FirstUse, Trace};
+pub use trace::{Consumer, Fate, FirstUse, Grain, Trace};
 pub use vcpu::{FpSimdState, Stopped, Vcpu};
 pub use vm::{Config, Error, Kicker, NoSyndrome, RAM_BASE, StorePolicy, UndefinedLog, Vm};

@@ -1,4 +1,4 @@
-//! The first consuming access of each line of RAM, recorded while a guest runs.
+//! The first consuming access of each line or page of RAM, recorded while a guest runs.
 //!
 //! While a trace is on, a line that nothing has consumed yet is treated like a poisoned one: its page stays out of the
 //! TLB's arrays of loads, its instructions are not decoded. The access that would take an abort leaves the interpreter in
@@ -56,6 +56,16 @@ pub enum Fate {
     },
 }
 
+/// What a trace tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grain {
+    /// Lines: a page costs slow accesses until each of its lines was consumed, which most never are.
+    Line,
+    /// Pages: the first line of a page that is consumed stands for all, and lets the page go. A line that DC ZVA
+    /// overwrites before that is recorded as that.
+    Page,
+}
+
 /// What is known of a page.
 #[derive(Debug)]
 struct TracedPage {
@@ -65,6 +75,7 @@ struct TracedPage {
 /// The first consuming access of each line, of a machine that runs or ran: [`Vm::begin_trace`].
 #[derive(Debug)]
 pub struct Trace {
+    grain: Grain,
     /// Physical address of RAM.
     base: u64,
     /// By page: the lines that nothing has happened to, a bit each.
@@ -75,10 +86,10 @@ pub struct Trace {
 }
 
 impl Trace {
-    fn new(base: u64, size: u64) -> Self {
+    fn new(grain: Grain, base: u64, size: u64) -> Self {
         let pages = (size / PAGE_SIZE) as usize;
         let untouched = std::iter::repeat_with(|| None).take(pages).collect();
-        Self { base, unseen: vec![u64::MAX; pages], pages: untouched, now: 0 }
+        Self { grain, base, unseen: vec![u64::MAX; pages], pages: untouched, now: 0 }
     }
 
     /// True if a page, by its number in RAM, has a line that nothing has happened to.
@@ -100,7 +111,10 @@ impl Trace {
             if *unseen & bit == 0 {
                 continue;
             }
-            *unseen &= !bit;
+            *unseen = match (self.grain, fate) {
+                (Grain::Page, Fate::Consumed(_)) => 0,
+                _ => *unseen & !bit,
+            };
             let Some(page) = self.pages.get_mut(line / LINES) else { return };
             let page = page.get_or_insert_with(|| Box::new(TracedPage { fates: [None; LINES] }));
             if let Some(slot) = page.fates.get_mut(line % LINES) {
@@ -144,11 +158,11 @@ impl Memory {
 }
 
 impl Vm {
-    /// Begins to record the first consuming access of each line, instead of a trace that is on. What the guest does stays
+    /// Begins to record the first consuming access of each line or page, instead of a trace that is on. What the guest does stays
     /// the same, to the bit. A trace is no part of a snapshot; going back to one leaves it on.
-    pub fn begin_trace(&mut self) {
+    pub fn begin_trace(&mut self, grain: Grain) {
         let (base, size) = (self.memory.base(), self.memory.size());
-        self.memory.set_trace(Some(Box::new(Trace::new(base, size))));
+        self.memory.set_trace(Some(Box::new(Trace::new(grain, base, size))));
         self.trace_changed();
     }
 

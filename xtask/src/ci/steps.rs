@@ -82,7 +82,11 @@ pub(super) const STEPS: &[Step] = &[
     Step::host("diff-isa", "the CPU against qemu-aarch64, fixed seeds", diff_isa),
     Step::host("hostile", "two minutes of hostile bytes, fixed seeds, under a limit of memory", hostile),
     Step::host("linux", "Debian's kernel on the machine: boots, recovers from bad memory", linux),
-    Step::host("campaign", "campaigns: of Debian's guest, and on a Slurm that loses a node", campaign),
+    Step::host(
+        "campaign",
+        "campaigns: of Debian's guest, and on a Slurm and a HyperQueue that lose nodes",
+        campaign,
+    ),
     Step::lab("lab", "real KVM in the lab: unit tests, conformance", lab),
     Step::lab("lab-diff", "the model against the real kernel, a fixed seed", lab_diff),
     Step::lab("lab-contain", "memory errors under Debian guests on real KVM, contained", lab_contain),

@@ -52,7 +52,7 @@ struct StatusArgs {
     /// Directory of the campaign.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Print one JSON object: done, all, next, not_as_planned.
+    /// Print one JSON object: done, all, next, not_as_planned, campaign (its id).
     #[arg(long)]
     json: bool,
 }
@@ -120,7 +120,9 @@ fn status(args: &StatusArgs) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
     let (_, status) = campaign.rows().map_err(|error| failure(&error))?;
     if args.json {
-        out::stdout(&format!("{}\n", json!(status)))?;
+        let mut status = json!(status);
+        status["campaign"] = json!(campaign.id);
+        out::stdout(&format!("{status}\n"))?;
     } else {
         let jobs = slurm_states(&campaign).map(|text| format!("{text}\n")).unwrap_or_default();
         out::stdout(&format!("{}\n{jobs}", line(&status)))?;
@@ -166,8 +168,8 @@ fn reported(args: &ReportArgs, quiet: bool) -> Result<u8, Failure> {
 
 fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
+    let planned = &campaign.manifest.program;
     if !quiet && campaign.check_program(VERSION).is_err() {
-        let planned = &campaign.manifest.program;
         out::stderr(format!("seawall: {planned} planned this campaign; this is {VERSION}"));
     }
     let replay = replay(&campaign, &args.id).map_err(|error| failure(&error))?;
@@ -176,7 +178,7 @@ fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
     if args.json {
         out::stdout(&format!(
             "{}\n",
-            json!({ "result": row, "console": replay.lines, "before": replay.before })
+            json!({ "result": row, "console": replay.lines, "cpus": replay.cpus, "before": replay.before })
         ))?;
     } else {
         let mut text = replay.lines.iter().fold(String::new(), |text, line| text + line + "\n");
@@ -188,6 +190,9 @@ fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
             row.outcome.word(),
             dim(format!("first used by {} at {} ({}, EL{})", row.consumer, row.pc, row.symbol, row.el)),
         );
+        for (number, (pc, pstate)) in replay.cpus.iter().enumerate() {
+            let _ = writeln!(text, "at the end: CPU {number} at PC {pc:#x}, PSTATE {pstate:#x}");
+        }
         for (name, value) in [("lost", &row.lost_services), ("the kernel said", &row.words)] {
             if !value.is_empty() {
                 let _ = writeln!(text, "{name}: {value}");
@@ -198,7 +203,9 @@ fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
     if differs {
         return Err(Failure::new(
             exit::UNEXPECTED,
-            "the result is another than the one that the campaign has",
+            format!(
+                "the result is another than the one that the campaign has, which {planned} planned; this is {VERSION}"
+            ),
         ));
     }
     Ok(0)

@@ -1,11 +1,12 @@
-//! `seawall campaign` as a user runs it: killed and gone on with, on a real Slurm, and looked at in a real browser.
+//! `seawall campaign` as a user runs it: killed and gone on with, on a real Slurm and HyperQueue, and looked at in a real browser.
 
+mod hyperqueue;
 mod linux;
 mod slurm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -63,6 +64,17 @@ pub(crate) fn undisturbed(map: &Path, to: &Path) -> Vec<u8> {
     let whole = copied(map, to);
     succeeds(&["run", whole.to_str().unwrap(), "--threads", "2"]);
     std::fs::read(whole.join("results.parquet")).unwrap()
+}
+
+/// Generous: a task of Slurm's whose node died is started again after half a minute.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+pub(crate) fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_there() {
+        assert!(began.elapsed() < PATIENCE, "{what} did not come in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]

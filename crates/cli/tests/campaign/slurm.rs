@@ -5,9 +5,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use super::{SEAWALL, planned, succeeds, undisturbed};
+use super::{SEAWALL, planned, succeeds, undisturbed, wait_for};
 
 const PACKAGES: [&str; 8] = [
     "slurmctld",
@@ -23,9 +22,6 @@ const PACKAGES: [&str; 8] = [
 fn libraries() -> String {
     format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)
 }
-
-/// Generous: a task whose node died is started again after half a minute.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The unpacked files and their processes, which end with this.
 struct Slurm {
@@ -193,14 +189,6 @@ fn parent_of(process: u32) -> Option<u32> {
 
 fn processes() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn wait_for(what: &str, is_there: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_there() {
-        assert!(began.elapsed() < PATIENCE, "{what} did not come in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
 }
 
 #[test]

@@ -33,7 +33,7 @@ const LOADS: [u32; 5] = [0xf940_0020, 0xf900_2020, 0xf940_0420, 0xf940_2020, 0xd
 #[test]
 fn the_first_load_and_fetch_of_each_line_is_recorded_with_its_step_and_pc() {
     let mut vm = machine(&LOADS);
-    vm.begin_trace();
+    vm.begin_trace(Grain::Line);
     run(&mut vm, 5);
     let fates: Vec<_> = vm.end_trace().unwrap().fates().collect();
     assert_eq!(
@@ -47,9 +47,36 @@ fn the_first_load_and_fetch_of_each_line_is_recorded_with_its_step_and_pc() {
 }
 
 #[test]
+fn a_trace_of_pages_has_the_first_use_of_each_and_lets_the_page_go() {
+    let mut vm = machine(&LOADS);
+    vm.begin_trace(Grain::Page);
+    run(&mut vm, 5);
+    assert!(!vm.memory().page_has_poison((DATA - RAM_BASE) as usize));
+    let fates: Vec<_> = vm.end_trace().unwrap().fates().collect();
+    assert_eq!(
+        fates,
+        [(CODE, consumed(0, CODE, Consumer::Fetch)), (DATA, consumed(0, CODE, Consumer::Load))]
+    );
+}
+
+#[test]
+fn a_trace_of_pages_keeps_the_lines_that_dc_zva_overwrote_first() {
+    let mut vm = machine(&LOADS);
+    vm.begin_trace(Grain::Page);
+    vm.memory_mut().clean_line(DATA + 64).unwrap();
+    run(&mut vm, 1);
+    vm.memory_mut().clean_line(DATA + 128).unwrap();
+    let fates: Vec<_> = vm.end_trace().unwrap().fates().skip(1).collect();
+    assert_eq!(
+        fates,
+        [(DATA, consumed(0, CODE, Consumer::Load)), (DATA + 64, Fate::Overwritten { time: 0 })]
+    );
+}
+
+#[test]
 fn a_trace_changes_nothing_that_the_guest_can_see() {
     let (mut plain, mut traced) = (machine(&LOADS), machine(&LOADS));
-    traced.begin_trace();
+    traced.begin_trace(Grain::Line);
     for _ in 0..5 {
         run(&mut plain, 1);
         run(&mut traced, 1);
@@ -60,7 +87,7 @@ fn a_trace_changes_nothing_that_the_guest_can_see() {
 #[test]
 fn poison_is_met_at_the_step_and_pc_that_a_trace_recorded() {
     let mut vm = machine(&LOADS);
-    vm.begin_trace();
+    vm.begin_trace(Grain::Line);
     run(&mut vm, 5);
     let trace = vm.end_trace().unwrap();
     for (line, fate) in trace.fates() {
@@ -79,7 +106,7 @@ fn poison_is_met_at_the_step_and_pc_that_a_trace_recorded() {
 fn a_line_that_dc_zva_overwrites_before_it_is_consumed_is_recorded_as_that() {
     // MMU off is Device memory, for which DC ZVA faults: so one by the host's hand.
     let mut vm = machine(&LOADS);
-    vm.begin_trace();
+    vm.begin_trace(Grain::Line);
     vm.memory_mut().clean_line(DATA).unwrap();
     run(&mut vm, 1);
     let trace = vm.end_trace().unwrap();
@@ -90,7 +117,7 @@ fn a_line_that_dc_zva_overwrites_before_it_is_consumed_is_recorded_as_that() {
 #[test]
 fn a_device_that_reads_consumes() {
     let mut vm = machine(&LOADS);
-    vm.begin_trace();
+    vm.begin_trace(Grain::Line);
     run(&mut vm, 1);
     vm.memory_mut().device_read(DATA + 0x80, 65);
     let trace = vm.end_trace().unwrap();
@@ -105,7 +132,7 @@ fn a_device_that_reads_consumes() {
 #[test]
 fn real_poison_is_met_while_a_trace_is_on() {
     let mut vm = machine(&LOADS);
-    vm.begin_trace();
+    vm.begin_trace(Grain::Line);
     vm.poison(DATA..DATA + 64).unwrap();
     vm.set_budget(Some(5));
     assert!(matches!(vm.run().unwrap().1, seawall_inject::Exit::Sea(_)));
