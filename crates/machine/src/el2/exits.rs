@@ -77,7 +77,7 @@ impl Cpu {
 
     /// Records that the CPU left its guest by this exception, which it has taken.
     pub(super) fn note_guest_exit(&mut self, exception: &Exception) {
-        let (steps, time) = (self.steps, self.time());
+        let (steps, time) = (self.steps.wrapping_add(self.elapsed), self.time());
         let pc = self.sys.elr;
         let Some(el2) = &mut self.el2 else { return };
         let hpfar = el2.registers.hpfar;

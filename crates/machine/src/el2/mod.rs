@@ -238,7 +238,7 @@ impl Cpu {
 
     /// Has the registers in place that this PSTATE's mode uses. SP is saved.
     pub(crate) fn enter_mode(&mut self, pstate: u64) {
-        let (steps, time) = (self.steps, self.time());
+        let (steps, time) = (self.steps.wrapping_add(self.elapsed), self.time());
         let Some(el2) = &mut self.el2 else { return };
         let level = pstate >> 2 & 3;
         let host = match level {

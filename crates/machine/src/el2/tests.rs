@@ -151,7 +151,7 @@ fn an_exit_is_recorded_with_its_cost_and_changes_nothing() {
     assert_eq!(
         seen,
         [
-            (2, 2, 4, Some(0x5a00_0017), 8, None),
+            (2, 1, 4, Some(0x5a00_0017), 8, None),
             (6, 0, 4, Some(0x9383_0007), 8, page),
             (10, 0, 4, Some(0x9383_0007), 8, page),
         ]
