@@ -3,7 +3,8 @@
 #
 # The command's stdout is the second serial port, between two marks with the word in /lab/word; its stderr is the
 # console. The exit code is in the second mark; a mismatch in shadow mode makes it 1. /lab/terminal has the size of the
-# terminal at the other end, if it is one.
+# terminal at the other end, if it is one. With /lab/from-port these files come by that port: the lab is booted without them,
+# and a snapshot of it is good for all commands.
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root TERM=linux
 mount -t proc proc /proc
@@ -18,6 +19,15 @@ mount -t tmpfs tmp /tmp
 mount -t debugfs debug /sys/kernel/debug
 hostname lab
 cd /root || exit
+if [ -e /lab/from-port ]; then
+    exec 3<>/dev/ttyAMA1
+    stty raw -echo <&3
+    stty -F /dev/console -opost
+    echo "seawall.lab: booted" > /dev/console
+    printf '\005' >&3
+    read -r length <&3
+    head -c "$length" <&3 | (cd / && cpio -i) 2> /dev/null
+fi
 [ -e /lab/terminal ] || export TERM=dumb NO_COLOR=1
 
 if [ -e /lab/command ]; then

@@ -101,6 +101,7 @@ mod vm;
 pub mod walk;
 
 pub use decode::is_allocated;
+pub use el2::exits::GuestExit;
 pub use jit::Translation;
 pub use snapshot::{FORMAT_VERSION, Limits as SnapshotLimits, Snapshot, SnapshotError, StateHash};
 pub use trace::{Consumer, Fate, FirstUse, Grain, Trace};

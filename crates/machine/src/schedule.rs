@@ -202,6 +202,9 @@ impl Vm {
             }
         }
         self.turn = Turn { cpu: index, left: TURN };
+        if self.config.el2 {
+            self.note_steps_of_others();
+        }
     }
 
     /// Steps to the host's alarm.

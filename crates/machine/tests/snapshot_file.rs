@@ -81,8 +81,8 @@ fn a_foreign_file_and_one_of_another_format_are_told_apart() {
          [7f, 45, 4c, 46, 20, 61, 6e, 64]"
     );
     let mut newer = small();
-    newer[8] = 5;
-    assert_eq!(refusal(&newer), "expected a snapshot of format 4, got one of format 5");
+    newer[8] = 6;
+    assert_eq!(refusal(&newer), "expected a snapshot of format 5, got one of format 6");
     let mut longer = small();
     longer.push(0);
     let end = longer.len() - 1;

@@ -20,6 +20,7 @@ use crate::kernel::{self, Kernel};
 use crate::load::{self, Placement};
 use crate::marks::{self, Use};
 use crate::ram::Ram;
+use crate::server::SecondUart;
 use crate::{Error, layout};
 
 /// Linux's `COMMAND_LINE_SIZE` on arm64, less the NUL.
@@ -49,8 +50,8 @@ pub struct Config {
     /// The CPUs have EL2, and the guest starts there: it can be a hypervisor. Its memory goes bad from inside, by a register
     /// page; aborts of bad memory are its own, so policy and ledger have nothing to do. On the software machine.
     pub el2: bool,
-    /// Where the second UART of a machine with EL2 writes to: ttyAMA1 to Linux.
-    pub second_uart: Option<Box<dyn std::io::Write + Send>>,
+    /// The host's end of the second UART of a machine with EL2: ttyAMA1 to Linux.
+    pub second_uart: SecondUart,
     /// A virtio console beside the UART: `hvc0` to Linux.
     pub virtio_console: bool,
     /// virtio block devices: `vda`, `vdb`, ... to Linux.
@@ -83,7 +84,7 @@ impl Config {
             heal: true,
             acpi: false,
             el2: false,
-            second_uart: None,
+            second_uart: SecondUart::default(),
             virtio_console: false,
             disks: Vec::new(),
         }

@@ -25,6 +25,9 @@ pub const SECOND_UART: Range<u64> = 0x0904_0000..0x0904_1000;
 pub const SECOND_UART_SPI: u32 = 8;
 /// The register page that turns memory bad, of a server with EL2.
 pub const POISON: Range<u64> = 0x0b00_0000..0x0b00_1000;
+/// The registers behind the EINJ table, of a server with EL2 and ACPI. Behind the poison register is a hole, which programs
+/// in the lab rely on.
+pub const EINJ: Range<u64> = 0x0b01_0000..0x0b01_1000;
 /// The first virtio-mmio transport.
 pub const VIRTIO: u64 = 0x0a00_0000;
 /// From one virtio-mmio transport to the next.

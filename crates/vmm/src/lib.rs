@@ -51,6 +51,7 @@ pub use error::Error;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub use kvm::{Arrived, Arriving, Gauges, Keyboard, KvmMachine, Pauser};
 pub use load::Placement;
-pub use seawall_machine::{SnapshotLimits, Translation};
+pub use seawall_machine::{GuestExit, SnapshotLimits, Translation};
+pub use server::SecondUart;
 pub use snapshot::Snapshot;
 pub use software::SoftwareMachine;

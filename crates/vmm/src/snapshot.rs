@@ -54,6 +54,7 @@ impl Devices {
         let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
         if let Some(server) = &self.server {
             bytes.extend(postcard::to_stdvec(server).unwrap_or_default());
+            bytes.extend(postcard::to_stdvec(&server.ranges()).unwrap_or_default());
         }
         bytes.extend(self.board.large_parts());
         bytes
@@ -61,13 +62,18 @@ impl Devices {
 
     fn decode(bytes: &[u8], el2: bool) -> Option<Self> {
         let head = bytes.get(..bytes.len().min(SMALL_PARTS))?;
-        let (mut devices, mut rest) = postcard::take_from_bytes::<Self>(head).ok()?;
-        if el2 {
-            let (server, behind) = postcard::take_from_bytes(rest).ok()?;
-            (devices.server, rest) = (Some(server), behind);
+        let (mut devices, rest) = postcard::take_from_bytes::<Self>(head).ok()?;
+        if !el2 {
+            devices.board.set_large_parts(bytes.get(head.len() - rest.len()..)?)?;
+            return Some(devices);
         }
-        devices.board.set_large_parts(bytes.get(head.len() - rest.len()..)?)?;
-        Some(devices)
+        let (mut server, rest) = postcard::take_from_bytes::<server::State>(rest).ok()?;
+        let (ranges, rest) =
+            postcard::take_from_bytes::<&[u8]>(bytes.get(head.len() - rest.len()..)?).ok()?;
+        server.set_ranges(ranges)?;
+        devices.board.set_large_parts(rest)?;
+        devices.server = Some(server).filter(server::State::is_sound);
+        devices.server.is_some().then_some(devices)
     }
 }
 

@@ -67,8 +67,8 @@ impl InterruptLine for Line {
 
 /// What a machine with EL2 has more, if this is one.
 fn server(config: &mut Config, levels: &Levels) -> Result<Option<Server>, Error> {
-    let output = config.second_uart.take();
-    config.el2.then(|| Ok(Server::new(levels.line(layout::SECOND_UART_SPI)?, output))).transpose()
+    let host = std::mem::take(&mut config.second_uart);
+    config.el2.then(|| Ok(Server::new(levels.line(layout::SECOND_UART_SPI)?, host))).transpose()
 }
 
 /// Bytes that are typed and wait for the guest to take them.
@@ -344,6 +344,9 @@ impl SoftwareMachine {
         self.vm.set_budget(steps);
         loop {
             self.give_typed();
+            if let Some(server) = &mut self.server {
+                server.give_input();
+            }
             self.drive_lines()?;
             let alarm = self.board.alarm().map(GuestClock::nanoseconds_at);
             self.vm.set_alarm(alarm.into_iter().chain(self.continues_at).min());
@@ -367,7 +370,7 @@ impl SoftwareMachine {
                 continue;
             }
             if let (Some(server), Exit::Mmio(mmio)) = (&mut self.server, &exit) {
-                if let Some(data) = server.access(mmio, &mut self.vm) {
+                if let Some(data) = server.access(mmio, &mut self.vm, self.board.has_acpi()) {
                     self.vm.vcpu(cpu)?.answer_mmio(data);
                     continue;
                 }

@@ -32,7 +32,7 @@ impl Write for Port {
 fn config(port: &Port) -> Config {
     let mut config = Config::new(MEMORY);
     config.el2 = true;
-    config.second_uart = Some(Box::new(port.clone()));
+    config.second_uart.output = Some(Box::new(port.clone()));
     config
 }
 
@@ -90,6 +90,67 @@ fn the_second_uart_writes_where_it_was_told_to() {
     let mut machine = SoftwareMachine::new(config(&port), &guest(&code, &[]), Box::new(())).unwrap();
     assert_eq!(machine.run(Some(1000)).unwrap(), Some(End::PowerOff));
     assert_eq!(*port.0.lock().unwrap(), b"A");
+}
+
+/// movz x3, #0x0904, lsl #16; mov w2, #5; str w2, [x3]: ENQ. Then: ldr w4, [x3, #0x18] (FR); tbnz w4, #4, . - 4 (RXFE);
+/// ldr w2, [x3]; str w2, [x3]; b . - 16: what is typed comes back.
+const ECHO: [u32; 8] =
+    [0xd2a1_2083, 0x5280_00a2, 0xb900_0062, 0xb940_1864, 0x3727_ffe4, 0xb940_0062, 0xb900_0062, 0x17ff_fffc];
+
+#[test]
+fn the_second_uart_types_its_input_once_the_guest_asks_for_it_by_enq() {
+    let port = Port::default();
+    let mut config = config(&port);
+    config.second_uart.input = b"forty bytes, more than the FIFO of one..".to_vec();
+    let mut machine = SoftwareMachine::new(config, &guest(&ECHO, &[]), Box::new(())).unwrap();
+    assert_eq!(machine.run(Some(2)).unwrap(), None);
+    assert_eq!(*port.0.lock().unwrap(), b"", "it did not ask yet");
+    assert_eq!(machine.run(Some(1000)).unwrap(), None);
+    assert_eq!(*port.0.lock().unwrap(), b"forty bytes, more than the FIFO of one..");
+}
+
+/// How much of the input was typed is the machine's state; the input is the host's.
+#[test]
+fn a_snapshot_goes_on_in_the_middle_of_the_input_of_the_second_uart() {
+    let with_input = |mut config: Config, text: &[u8]| {
+        config.second_uart.input = text.to_vec();
+        config
+    };
+    let mut machine = SoftwareMachine::new(
+        with_input(config(&Port::default()), b"first"),
+        &guest(&ECHO, &[]),
+        Box::new(()),
+    )
+    .unwrap();
+    let before = machine.snapshot().unwrap();
+    assert_eq!(machine.run(Some(19)).unwrap(), None);
+    let within = machine.snapshot().unwrap();
+    for (snapshot, input, wanted) in [(&before, b"other", &b"other"[..]), (&within, b"abcde", b"se")] {
+        let port = Port::default();
+        let mut config = with_input(snapshot.config(), input);
+        config.second_uart.output = Some(Box::new(port.clone()));
+        let mut machine = SoftwareMachine::resume(snapshot, config, Box::new(())).unwrap();
+        assert_eq!(machine.run(Some(1000)).unwrap(), None);
+        assert_eq!(*port.0.lock().unwrap(), wanted);
+    }
+}
+
+/// The register takes 2^20 ranges, which are more bytes than the rest of a board may have.
+#[test]
+fn a_snapshot_from_a_file_has_as_many_bad_ranges_as_the_register_takes() {
+    // str x1, [x3]; add x1, x1, #64; sub x2, x2, #1; cbnz x2, . - 12
+    let code = [&ADDRESSES[..], &[0xd2a0_0202, 0xf900_0061, 0x9101_0021, 0xd100_0442, 0xb5ff_ffa2]].concat();
+    let mut config = config(&Port::default());
+    config.memory = 128 << 20;
+    let code = [&code[..], &OFF].concat();
+    let mut machine = SoftwareMachine::new(config, &guest(&code, &[]), Box::new(())).unwrap();
+    assert_eq!(machine.run(Some(10_000_000)).unwrap(), Some(End::PowerOff));
+    assert_eq!(machine.vm().memory().poisoned_lines(), 1 << 20);
+    let mut file = Vec::new();
+    machine.snapshot().unwrap().save(&mut file).unwrap();
+    let snapshot = Snapshot::load(&*file).unwrap();
+    let loaded = SoftwareMachine::resume(&snapshot, snapshot.config(), Box::new(())).unwrap();
+    assert_eq!(loaded.state_hash(), machine.state_hash());
 }
 
 /// The register's state goes with the machine, and the guest goes on to the bit.

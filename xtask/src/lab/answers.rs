@@ -19,7 +19,7 @@ pub(crate) fn without_a_lab(run: &Run) -> Option<u8> {
         },
         Run::Bench(arguments) => parse::<Bench>("bench", arguments).err(),
         Run::Diff(arguments) => parse::<Diff>("diff", arguments).err(),
-        Run::Check(_) | Run::Tests(_) | Run::Selftests => None,
+        Run::Check(_) | Run::Tests(_) | Run::Selftests(_) | Run::Compare => None,
     };
     let (text, code) = answer?;
     if code == 0 {

@@ -177,10 +177,13 @@ fn cargo(
 /// What cargo says it built, as far as it is wanted.
 fn artifacts(messages: &str, wanted: fn(&Value) -> Option<Built>) -> Vec<Built> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    messages
+    let mut built: Vec<Built> = messages
         .filter(|message| message["reason"] == "compiler-artifact")
         .filter_map(|message| wanted(&message))
-        .collect()
+        .collect();
+    // Cargo tells what is fresh in no order.
+    built.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+    built
 }
 
 fn is_program(message: &Value) -> Option<Built> {

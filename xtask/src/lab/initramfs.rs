@@ -38,21 +38,49 @@ impl Guest {
     }
 }
 
-/// What the lab does once it is up.
+/// What the lab does once it is up. `terminal` is the size (rows, columns) of the terminal that the output goes to, if it is
+/// one.
 pub(crate) enum Task<'a> {
     /// Runs a command between marks with this word.
-    Command { arguments: &'a [String], word: &'a str },
+    Command { arguments: &'a [String], word: &'a str, terminal: Option<(u16, u16)> },
     /// Gives a shell on the console.
-    Shell,
+    Shell { terminal: (u16, u16) },
+    /// Asks for its task by the second serial port: [`Task::by_port`].
+    FromPort,
 }
 
-/// The archive. `terminal` is the size (rows, columns) of the terminal that the output goes to, if it is one.
+impl Task<'_> {
+    /// Adds the task's files.
+    fn put(&self, archive: Initramfs) -> Initramfs {
+        let (archive, terminal) = match self {
+            Self::Command { arguments, word, terminal } => {
+                let archive = archive.program("lab/command", command_line(arguments).as_bytes());
+                (archive.file("lab/word", word.as_bytes()), *terminal)
+            }
+            Self::Shell { terminal } => (archive, Some(*terminal)),
+            Self::FromPort => (archive.file("lab/from-port", &[]), None),
+        };
+        match terminal {
+            Some((rows, columns)) => {
+                archive.file("lab/terminal", format!("rows {rows} cols {columns}").as_bytes())
+            }
+            None => archive,
+        }
+    }
+
+    /// The answer to a lab that asks for its task: a line with the length of an archive, and the archive.
+    pub(crate) fn by_port(&self) -> Vec<u8> {
+        let archive = self.put(Initramfs::default()).finish();
+        [format!("{}\n", archive.len()).as_bytes(), &archive].concat()
+    }
+}
+
+/// The archive.
 pub(crate) fn build(
     busybox: &Path,
     programs: &[Built],
     guests: &[Guest],
     task: &Task<'_>,
-    terminal: Option<(u16, u16)>,
 ) -> Result<Vec<u8>> {
     let mut archive = FOLDERS.iter().fold(Initramfs::default(), |archive, folder| archive.directory(folder));
     archive = archive
@@ -68,15 +96,7 @@ pub(crate) fn build(
     for guest in guests {
         archive = archive.above(&guest.lab).program(&guest.lab, &files::read(&guest.host)?);
     }
-    if let Task::Command { arguments, word } = task {
-        archive = archive
-            .program("lab/command", command_line(arguments).as_bytes())
-            .file("lab/word", word.as_bytes());
-    }
-    if let Some((rows, columns)) = terminal {
-        archive = archive.file("lab/terminal", format!("rows {rows} cols {columns}").as_bytes());
-    }
-    Ok(archive.finish())
+    Ok(task.put(archive).finish())
 }
 
 /// A script that runs the arguments: one is a line for the shell, several are a program and its arguments, as they are.
@@ -94,6 +114,18 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_that_comes_by_the_port_is_its_files_behind_their_length() {
+        let arguments = words(&["true"]);
+        let bytes = Task::Command { arguments: &arguments, word: "w", terminal: None }.by_port();
+        let line = bytes.iter().position(|&byte| byte == b'\n').unwrap_or_default();
+        let length: usize = String::from_utf8_lossy(&bytes[..line]).parse().unwrap_or_default();
+        let archive = &bytes[line + 1..];
+        assert_eq!((length, &archive[..6]), (archive.len(), &b"070701"[..]));
+        let has = |name: &[u8]| archive.windows(name.len()).any(|window| window == name);
+        assert!(has(b"lab/command\0") && has(b"lab/word\0") && !has(b"lab/terminal"));
+    }
 
     fn words(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()

@@ -21,6 +21,8 @@ const CPU_WITH_ALL_OPTIONS: &str = ",lpa2=off";
 /// How QEMU's CPUs run: on a thread each, or one after the other, by their clock.
 const PARALLEL: &[&str] = &["-accel", "tcg,thread=multi"];
 const INSTRUCTIONS: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0"];
+/// The line of the console on which the lab is booted (`init.sh`).
+const BOOTED: &str = "seawall.lab: booted";
 /// Instructions that no run comes to.
 const NO_END: &str = "1_000_000_000_000_000";
 /// From power-on to the command. A free host takes 3 to 6 s.
@@ -40,6 +42,19 @@ pub(crate) struct Machine {
     /// virtualization and SVE
     #[arg(long = "machine", conflicts_with = "cpu")]
     pub(crate) ours: bool,
+    /// Seawall's machine has ACPI instead of a device tree, and an EINJ table by which Linux's einj driver turns memory bad
+    #[arg(long, requires = "ours")]
+    pub(crate) acpi: bool,
+    /// Writes a snapshot of Seawall's machine, and goes on: after so many instructions, when the lab's console has a line with
+    /// this text, or when it ends; may be given several times
+    #[arg(long, requires = "ours", value_name = "FILE[@COUNT|@TEXT]")]
+    pub(crate) snapshot: Vec<String>,
+    /// Goes on from a snapshot of a running command, as often as you like: to the bit as it went on then
+    #[arg(long, requires = "ours", value_name = "FILE")]
+    pub(crate) restore: Option<PathBuf>,
+    /// Writes each exit of the KVM inside to FILE: reason, ESR, FAR, HPFAR, PC, instructions; as JSON if it ends in .json
+    #[arg(long, requires = "ours", value_name = "FILE")]
+    pub(crate) trace_exits: Option<PathBuf>,
     /// Number of CPUs; one is fastest
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) smp: u32,
@@ -80,6 +95,10 @@ impl Default for Machine {
         Self {
             cpu: "neoverse-n2".into(),
             ours: false,
+            acpi: false,
+            snapshot: Vec::new(),
+            restore: None,
+            trace_exits: None,
             smp: 1,
             memory: HUGE_PAGE_FROM_MIB,
             append: String::new(),
@@ -100,13 +119,11 @@ impl Machine {
             Emulator::Qemu(_) => self.describe_to_qemu(command),
             Emulator::Machine(_) => {
                 command
-                    .args(["run", "--el2", "--backend", "machine", "--max-insns", NO_END])
-                    .args(["--cpus", &self.smp.to_string(), "--memory", &format!("{}M", self.memory)])
+                    .args(self.description())
                     .arg("--kernel")
                     .arg(&images.kernel)
                     .arg("--initrd")
-                    .arg(&images.initramfs)
-                    .args(["--append", &self.kernel_words()]);
+                    .arg(&images.initramfs);
                 return;
             }
         }
@@ -116,6 +133,38 @@ impl Machine {
             .arg("-initrd")
             .arg(&images.initramfs)
             .args(["-append", &self.kernel_words()]);
+    }
+
+    /// Seawall's machine, but for the files that it boots.
+    pub(crate) fn description(&self) -> Vec<String> {
+        let memory = format!("{}M", self.memory);
+        let words = ["run", "--el2", "--backend", "machine", "--max-insns", NO_END];
+        let words = words.into_iter().map(str::to_owned);
+        words
+            .chain(["--cpus".into(), self.smp.to_string(), "--memory".into(), memory])
+            .chain(["--append".into(), self.kernel_words()])
+            .chain(self.acpi.then(|| "--acpi".into()))
+            .collect()
+    }
+
+    /// A run of Seawall's machine from a snapshot.
+    fn describe_restored(&self, command: &mut Command, snapshot: &Path) {
+        command
+            .args(["run", "--backend", "machine", "--max-insns", NO_END])
+            .args(["--memory", &format!("{}M", self.memory)])
+            .arg("--restore")
+            .arg(snapshot);
+    }
+
+    /// The command's port of Seawall's machine, and what is to be kept of its run.
+    fn describe_port(&self, command: &mut Command) {
+        command.args(["--second-uart", "/dev/fd/3"]);
+        for snapshot in &self.snapshot {
+            command.args(["--snapshot", snapshot]);
+        }
+        if let Some(path) = &self.trace_exits {
+            command.arg("--trace-exits").arg(path);
+        }
     }
 
     fn describe_to_qemu(&self, command: &mut Command) {
@@ -162,29 +211,76 @@ impl Machine {
         if status.success() { Ok(()) } else { Err(Error::failed(format!("the emulator: {status}"))) }
     }
 
-    /// Boots, and runs the command that is in the initramfs. What it writes to stdout goes to `output`, what it writes to
-    /// stderr and the kernel's last words to `errors`, both as they come. `word` is that of the marks.
+    /// Runs a command. What it writes to stdout goes to `output`, what it writes to stderr and the kernel's last words to
+    /// `errors`, both as they come. `word` is that of the marks.
     pub(crate) fn run(
         &self,
         images: &Images,
+        start: Start<'_>,
         word: &str,
         timeout: Duration,
         output: &mut dyn Write,
         errors: &mut dyn Write,
     ) -> Result<Ended> {
         let mut command = images.emulator.command(on_path("setpriv"));
-        self.describe(&mut command, images);
-        // The emulator's own messages come with the console.
-        match images.emulator {
-            Emulator::Qemu(_) => command.args(["-serial", "file:/dev/stderr", "-serial", "stdio"]),
-            Emulator::Machine(_) => command.args(["--second-uart", "/dev/fd/3"]),
-        };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().map_err(|error| Error::failed(format!("the emulator: {error}")))?;
-        let mut emulator = Running { child };
-        let events = emulator.events();
-        Session::new(word, timeout).follow(&events, output, errors)
+        match start {
+            Start::PowerOn => {
+                self.describe(&mut command, images);
+                // The emulator's own messages come with the console.
+                command.args(["-serial", "file:/dev/stderr", "-serial", "stdio"]);
+            }
+            Start::Booted { snapshot, input } => {
+                if snapshot.exists() {
+                    self.describe_restored(&mut command, snapshot);
+                } else {
+                    self.describe(&mut command, images);
+                    command.args(["--snapshot", &format!("{}@{BOOTED}", snapshot.display())]);
+                }
+                self.describe_port(&mut command);
+                command.arg("--second-input").arg(input);
+            }
+        }
+        follow(command, Session::new(Stream::new(word), timeout), output, errors)
     }
+
+    /// Goes on from a snapshot of a running command: as [`Machine::run`].
+    pub(crate) fn resume(
+        &self,
+        program: PathBuf,
+        snapshot: &Path,
+        word: &str,
+        timeout: Duration,
+        output: &mut dyn Write,
+        errors: &mut dyn Write,
+    ) -> Result<Ended> {
+        let mut command = Emulator::Machine(program).command(on_path("setpriv"));
+        self.describe_restored(&mut command, snapshot);
+        self.describe_port(&mut command);
+        follow(command, Session::new(Stream::running(word), timeout), output, errors)
+    }
+}
+
+/// Where a run begins.
+pub(crate) enum Start<'a> {
+    /// The machine is turned on; the command is in the initramfs.
+    PowerOn,
+    /// The lab is booted and asks for its command, which is in `input`. If there is no such snapshot yet it is turned on, and
+    /// the snapshot is written in passing.
+    Booted { snapshot: &'a Path, input: &'a Path },
+}
+
+/// Runs an emulator to its end.
+fn follow(
+    mut command: Command,
+    session: Session,
+    output: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> Result<Ended> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|error| Error::failed(format!("the emulator: {error}")))?;
+    let mut emulator = Running { child };
+    let events = emulator.events();
+    session.follow(&events, output, errors)
 }
 
 /// An emulator that is killed and waited for when it is let go.
@@ -239,8 +335,8 @@ struct Session {
 }
 
 impl Session {
-    fn new(word: &str, timeout: Duration) -> Self {
-        Self { stream: Stream::new(word), console: VecDeque::new(), start: Instant::now(), timeout }
+    fn new(stream: Stream, timeout: Duration) -> Self {
+        Self { stream, console: VecDeque::new(), start: Instant::now(), timeout }
     }
 
     fn follow(
@@ -249,7 +345,8 @@ impl Session {
         output: &mut dyn Write,
         errors: &mut dyn Write,
     ) -> Result<Ended> {
-        let mut deadline = self.start + BOOT_TIME;
+        let runs_already = self.stream.state() == State::Running;
+        let mut deadline = self.start + if runs_already { self.timeout } else { BOOT_TIME };
         loop {
             let before = self.stream.state();
             match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -321,7 +418,7 @@ mod tests {
         }
         let held = open.then_some(sender);
         let (mut output, mut errors) = (Vec::new(), Vec::new());
-        let session = Session::new("w", Duration::from_millis(50));
+        let session = Session::new(Stream::new("w"), Duration::from_millis(50));
         let ended = session.follow(&receiver, &mut output, &mut errors).unwrap_or(Ended::Exited(-1));
         drop(held);
         let text = |bytes| String::from_utf8(bytes).unwrap_or_default();
@@ -367,7 +464,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_console_is_kept() {
-        let mut session = Session::new("w", Duration::ZERO);
+        let mut session = Session::new(Stream::new("w"), Duration::ZERO);
         session.keep(&[b'a'; 5000]);
         session.keep(&[b'b'; 5000]);
         assert_eq!(session.console.len(), 8192);

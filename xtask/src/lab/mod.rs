@@ -13,9 +13,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 mod answers;
 pub(crate) mod apt;
 pub(crate) mod binaries;
+mod booted;
 pub(crate) mod cache;
+mod compare;
 mod contain;
 pub(crate) mod cross;
+mod einj;
 mod emulator;
 pub(crate) mod error;
 mod example;
@@ -43,7 +46,7 @@ use emulator::Emulator;
 use error::{Error, Result};
 use initramfs::{Guest, Task};
 use kernel::Kernel;
-use machine::{Ended, Images, Machine};
+use machine::{Ended, Images, Machine, Start};
 use progress::indented;
 
 use crate::kernel::Built as OwnKernel;
@@ -107,8 +110,10 @@ enum Run {
     /// The tests of the packages that speak to /dev/kvm
     #[command(disable_help_flag = true)]
     Tests(Arguments),
+    /// The conformance suite on both emulators, one after the other: a line for each scenario that differs
+    Compare,
     /// Linux's own selftests of external aborts, without and with libseawall_preload.so
-    Selftests,
+    Selftests(selftests::Options),
 }
 
 #[derive(clap::Args)]
@@ -217,17 +222,28 @@ impl Lab {
         timeout: Duration,
         output: &mut dyn Write,
     ) -> Result<Ended> {
-        let word = word();
-        let task = Task::Command { arguments, word: &word };
         let terminal = stdout().is_terminal().then(terminal_size).flatten();
-        let initramfs = self.initramfs(programs, guests, &task, terminal)?;
-        machine.run(&self.images(&initramfs.0), &word, timeout, output, &mut stderr().lock())
+        let errors = &mut stderr().lock();
+        if let Emulator::Machine(program) = &self.emulator {
+            let initramfs = self.initramfs(programs, guests, &Task::FromPort)?;
+            let made_of: [&Path; 3] = [program, &self.booted.image, &initramfs.0];
+            let words = machine.description();
+            let booted = booted::place(&self.folders.target.join("booted"), &made_of, &words)?;
+            let task = Task::Command { arguments, word: WORD_OF_MACHINE, terminal };
+            let input = self.scratch("input", task.by_port())?;
+            let start = Start::Booted { snapshot: &booted, input: &input.0 };
+            return machine.run(&self.images(&initramfs.0), start, WORD_OF_MACHINE, timeout, output, errors);
+        }
+        let word = word();
+        let initramfs =
+            self.initramfs(programs, guests, &Task::Command { arguments, word: &word, terminal })?;
+        machine.run(&self.images(&initramfs.0), Start::PowerOn, &word, timeout, output, errors)
     }
 
     /// Boots and gives a shell on the terminal.
     pub(crate) fn shell(&self, machine: &Machine, programs: &[Built], guests: &[Guest]) -> Result<()> {
         let terminal = terminal_size().unwrap_or((24, 80));
-        let initramfs = self.initramfs(programs, guests, &Task::Shell, Some(terminal))?;
+        let initramfs = self.initramfs(programs, guests, &Task::Shell { terminal })?;
         machine.interact(&self.images(&initramfs.0))
     }
 
@@ -236,19 +252,17 @@ impl Lab {
         Images { emulator, kernel, initramfs: initramfs.to_owned() }
     }
 
-    fn initramfs(
-        &self,
-        programs: &[Built],
-        guests: &[Guest],
-        task: &Task<'_>,
-        terminal: Option<(u16, u16)>,
-    ) -> Result<Scratch> {
-        let archive = initramfs::build(&self.kernel.busybox, programs, guests, task, terminal)?;
+    fn initramfs(&self, programs: &[Built], guests: &[Guest], task: &Task<'_>) -> Result<Scratch> {
+        self.scratch("cpio", initramfs::build(&self.kernel.busybox, programs, guests, task)?)
+    }
+
+    /// A file of this run.
+    fn scratch(&self, extension: &str, bytes: Vec<u8>) -> Result<Scratch> {
         let runs = self.folders.target.join("runs");
         files::create_folder(&runs)?;
         sweep(&runs)?;
-        let path = runs.join(format!("{}.cpio", std::process::id()));
-        files::write(&path, archive)?;
+        let path = runs.join(format!("{}.{extension}", std::process::id()));
+        files::write(&path, bytes)?;
         Ok(Scratch(path))
     }
 }
@@ -264,7 +278,7 @@ impl Drop for Scratch {
 
 /// Removes what interrupted runs left: files named by a process that is gone.
 fn sweep(runs: &Path) -> Result<()> {
-    for path in files::with_extension(runs, "cpio")? {
+    for path in files::list(runs)? {
         let process = path.file_stem().unwrap_or_default();
         if !Path::new("/proc").join(process).exists() {
             let _ = std::fs::remove_file(&path);
@@ -272,6 +286,9 @@ fn sweep(runs: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// The word of the marks on Seawall's machine, where each run is the same: in no program's output.
+const WORD_OF_MACHINE: &str = "seawall-7f2c9e41d6b05a38";
 
 /// The word of the marks: no other run's, nor in any program's output.
 fn word() -> String {
@@ -311,12 +328,22 @@ fn work(options: &Options) -> Result<u8> {
     if let Some(code) = options.run.as_ref().and_then(answers::without_a_lab) {
         return Ok(code);
     }
+    if let Some(snapshot) = &options.machine.restore {
+        let program = binaries::build_for_host(&Folders::of_lab()?)?;
+        let timeout = Duration::from_secs(options.timeout);
+        let (output, errors) = (&mut stdout().lock(), &mut stderr().lock());
+        let ended = options.machine.resume(program, snapshot, WORD_OF_MACHINE, timeout, output, errors)?;
+        return Ok(code(&ended, options.timeout));
+    }
+    if let Some(Run::Compare) = options.run {
+        return compare::run(&options.machine, Duration::from_secs(options.timeout));
+    }
     let example = options.example.as_deref().map(example::find).transpose()?;
     let mut guests: Vec<Guest> = options.file.iter().map(|text| Guest::parse(text)).collect::<Result<_>>()?;
     let lab = Lab::prepare(&options.machine, options.kernel)?;
     let timeout = Duration::from_secs(options.timeout);
-    if let Some(Run::Selftests) = options.run {
-        return selftests::run(&lab, &options.machine, timeout);
+    if let Some(Run::Selftests(which)) = &options.run {
+        return selftests::run(&lab, &options.machine, timeout, which);
     }
     let mut programs = match &options.run {
         Some(Run::Tests(_)) => binaries::build_tests(&lab.folders, &lab.toolchain)?,
@@ -357,7 +384,7 @@ fn command(options: &Options, programs: &[Built]) -> Vec<String> {
         Some(Run::Diff(arguments)) => with(&["seawall-lab-diff"], arguments),
         Some(Run::Bench(arguments)) => with(&["seawall-lab-bench"], arguments),
         Some(Run::Tests(arguments)) => vec![all_tests(programs, &arguments.arguments)],
-        Some(Run::Contain(_) | Run::Wrap(_) | Run::Selftests) | None => {
+        Some(Run::Contain(_) | Run::Wrap(_) | Run::Selftests(_) | Run::Compare) | None => {
             match (&options.command[..], &options.example) {
                 ([], Some(example)) => vec![example.clone()],
                 ([], None) => vec![include_str!("../../../lab/about.sh").to_owned()],

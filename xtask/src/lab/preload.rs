@@ -23,6 +23,19 @@ const KEY: &str = "1";
 /// # Errors
 /// The cross compiler is missing and cannot be installed: unavailable.
 pub(crate) fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
+    let of_libc = libraries(lab)?;
+    let built = binaries::build_preload(&lab.folders, &lab.toolchain)?.into_iter().map(|built| {
+        let folder = if built.name.starts_with("lib") { "lib" } else { "bin" };
+        Guest { host: built.path, lab: format!("{folder}/{}", built.name) }
+    });
+    Ok(of_libc.into_iter().chain(built).collect())
+}
+
+/// The C library and its loader alone, for programs that others built.
+///
+/// # Errors
+/// As [`prepare`].
+pub(crate) fn libraries(lab: &Lab) -> Result<Vec<Guest>> {
     let folders = &lab.folders;
     let libc = Cached::new(folders.target.join("libc"), KEY);
     folders.alone(|| {
@@ -38,12 +51,7 @@ pub(crate) fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
             Ok(())
         })
     })?;
-    let of_libc = LIBRARIES
-        .iter()
-        .map(|name| Guest { host: libc.folder.join(FOLDER).join(name), lab: format!("lib/{name}") });
-    let built = binaries::build_preload(folders, &lab.toolchain)?.into_iter().map(|built| {
-        let folder = if built.name.starts_with("lib") { "lib" } else { "bin" };
-        Guest { host: built.path, lab: format!("{folder}/{}", built.name) }
-    });
-    Ok(of_libc.chain(built).collect())
+    let library =
+        |name: &&str| Guest { host: libc.folder.join(FOLDER).join(name), lab: format!("lib/{name}") };
+    Ok(LIBRARIES.iter().map(library).collect())
 }

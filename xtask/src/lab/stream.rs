@@ -28,6 +28,11 @@ impl Stream {
         Self { begin, end, state: State::Booting, held: Vec::new() }
     }
 
+    /// For a command that runs already.
+    pub(crate) fn running(word: &str) -> Self {
+        Self { state: State::Running, ..Self::new(word) }
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state
     }
@@ -99,6 +104,15 @@ mod tests {
                 "pieces of {size}"
             );
         }
+    }
+
+    #[test]
+    fn of_a_command_that_runs_already_all_is_output_up_to_its_end() {
+        let mut stream = Stream::running("m4rk");
+        assert_eq!(
+            (stream.take(b"rest\nm4rk-end 7\n"), stream.state()),
+            (b"rest\n".to_vec(), State::Ended(7))
+        );
     }
 
     #[test]

@@ -72,6 +72,19 @@ pub(crate) struct Args {
     /// File that the second UART of a machine with EL2 writes to: ttyAMA1 in Linux.
     #[arg(long, value_name = "FILE")]
     pub(super) second_uart: Option<PathBuf>,
+    /// File that is typed on the second UART of a machine with EL2.
+    ///
+    /// The guest asks for it by ENQ (0x05) on that UART, and gets it as fast as it takes it: the same way in each run.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(super) second_input: Option<PathBuf>,
+    /// Write each exit of a guest of this guest to FILE: the ones of KVM in a Linux at EL2.
+    ///
+    /// An exit is an exception that EL2 takes from EL1 or EL0 below it, and ends with the return there. It has the count of
+    /// instructions, which --snapshot FILE@COUNT takes; the instructions of the inner guest before it, and of EL2 and its user
+    /// space until the return; ESR, FAR, HPFAR and PC. A file whose name ends in .json gets one JSON object a line; any
+    /// other file a table.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(super) trace_exits: Option<PathBuf>,
     /// Load address and entry point of a flat image [default: 0x40080000, as QEMU's virt]
     #[arg(long, value_name = "ADDR", value_parser = parse::number)]
     pub(super) load: Option<u64>,
@@ -88,12 +101,12 @@ pub(crate) struct Args {
     /// without COUNT they go bad at once.
     #[arg(long, value_name = "ADDR|page:NAME[+LEN][@COUNT]", value_parser = parse::poison)]
     pub(super) poison: Vec<Poison>,
-    /// Write a snapshot of the machine to FILE, and go on.
+    /// Write a snapshot of the machine to FILE, and go on; may be given again.
     ///
     /// The snapshot is taken after COUNT instructions, or when the guest writes a line that contains TEXT. Without either it
     /// is taken when the run ends.
     #[arg(long, value_name = "FILE[@COUNT|@TEXT]", value_parser = parse::keep)]
-    pub(super) snapshot: Option<Keep>,
+    pub(super) snapshot: Vec<Keep>,
     /// Continue from a snapshot instead of booting a kernel.
     ///
     /// Memory, CPUs and devices are as they were. Give the same disks again. The count of instructions continues from the

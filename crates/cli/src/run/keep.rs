@@ -10,62 +10,71 @@ use super::machine::Machine;
 use crate::parse::{Keep, Moment};
 use crate::{Failure, exit};
 
-/// The requested snapshot.
-pub(super) struct Keeper<'a>(Option<&'a Keep>);
+/// The requested snapshots whose moments are to come.
+pub(super) struct Keeper<'a>(Vec<&'a Keep>);
 
 impl<'a> Keeper<'a> {
-    pub(super) fn new(keep: Option<&'a Keep>) -> Self {
-        Self(keep)
+    pub(super) fn new(keeps: &'a [Keep]) -> Self {
+        Self(keeps.iter().collect())
     }
 
-    /// Instructions until it is due, if that is known.
+    /// Instructions until the first is due, if that is known.
     pub(super) fn left(&self, now: u64) -> u64 {
-        match self.0 {
-            Some(Keep { when: Moment::Count(count), .. }) => count.saturating_sub(now).max(1),
-            _ => u64::MAX,
-        }
+        let due = self.0.iter().filter_map(|keep| match keep.when {
+            Moment::Count(count) => Some(count.saturating_sub(now).max(1)),
+            _ => None,
+        });
+        due.min().unwrap_or(u64::MAX)
     }
 
-    /// Takes it if it is due by the number of instructions; returns the file's name if it did.
-    pub(super) fn at_count(&mut self, machine: &mut dyn Machine) -> Result<Option<&'a Path>, Failure> {
+    /// Takes those that are due by the number of instructions; returns the files' names.
+    pub(super) fn at_count(&mut self, machine: &mut dyn Machine) -> Result<Vec<&'a Path>, Failure> {
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
         let now = machine.when().instructions.unwrap_or_default();
         self.take_if(machine, |when| matches!(when, Moment::Count(count) if *count <= now))
     }
 
-    /// Takes it if it is due by a line of the console.
+    /// Takes those that are due by a line of the console.
     pub(super) fn at_line(
         &mut self,
         machine: &mut dyn Machine,
         line: &str,
-    ) -> Result<Option<&'a Path>, Failure> {
+    ) -> Result<Vec<&'a Path>, Failure> {
         self.take_if(machine, |when| matches!(when, Moment::Line(text) if line.contains(text)))
     }
 
-    /// Takes it if it is due when the run ends.
-    pub(super) fn at_end(&mut self, machine: &mut dyn Machine) -> Result<Option<&'a Path>, Failure> {
+    /// Takes those that are due when the run ends.
+    pub(super) fn at_end(&mut self, machine: &mut dyn Machine) -> Result<Vec<&'a Path>, Failure> {
         self.take_if(machine, |when| matches!(when, Moment::End))
     }
 
-    /// The file that was not written, because its moment never came.
-    pub(super) fn missed(&self) -> Option<&'a Path> {
-        self.0.map(|keep| keep.path.as_path())
+    /// The files that were not written, because their moments never came.
+    pub(super) fn missed(&self) -> impl Iterator<Item = &'a Path> {
+        self.0.iter().map(|keep| keep.path.as_path())
     }
 
     fn take_if(
         &mut self,
         machine: &mut dyn Machine,
-        is_due: impl FnOnce(&Moment) -> bool,
-    ) -> Result<Option<&'a Path>, Failure> {
-        let Some(keep) = self.0.take_if(|keep| is_due(&keep.when)) else { return Ok(None) };
-        let failure = |error: &dyn std::fmt::Display| {
-            Failure::new(exit::FILE, format!("--snapshot {}: {error}", keep.path.display()))
-        };
-        let snapshot = machine.snapshot()?;
-        let mut file = Replacement::new(&keep.path).map_err(|error| failure(&error))?;
-        snapshot.save(BufWriter::new(&mut file)).map_err(|error| failure(&with_source(&error)))?;
-        file.finish().map_err(|error| failure(&error))?;
-        Ok(Some(&keep.path))
+        is_due: impl Fn(&Moment) -> bool,
+    ) -> Result<Vec<&'a Path>, Failure> {
+        let (due, rest) = self.0.iter().partition(|keep| is_due(&keep.when));
+        self.0 = rest;
+        due.into_iter().map(|keep| write(machine, keep)).collect()
     }
+}
+
+fn write<'a>(machine: &mut dyn Machine, keep: &'a Keep) -> Result<&'a Path, Failure> {
+    let failure = |error: &dyn std::fmt::Display| {
+        Failure::new(exit::FILE, format!("--snapshot {}: {error}", keep.path.display()))
+    };
+    let snapshot = machine.snapshot()?;
+    let mut file = Replacement::new(&keep.path).map_err(|error| failure(&error))?;
+    snapshot.save(BufWriter::new(&mut file)).map_err(|error| failure(&with_source(&error)))?;
+    file.finish().map_err(|error| failure(&error))?;
+    Ok(&keep.path)
 }
 
 /// The largest attachment of a snapshot with disks, in bytes: it holds the sectors that the guest wrote.

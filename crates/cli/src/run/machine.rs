@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use seawall::ledger::Keeper;
-use seawall_vmm::{End, Guest, Snapshot};
+use seawall_vmm::{End, Guest, GuestExit, Snapshot};
 use serde_json::Value;
 
 use super::ending::{Ending, Where};
@@ -71,6 +71,16 @@ pub(super) trait Machine {
     /// A snapshot of the machine's present state.
     fn snapshot(&mut self) -> Result<Snapshot, Failure> {
         Err(needs_software("--snapshot", "a run can be gone back to"))
+    }
+
+    /// Records the exits of the guest's own guests from now on.
+    fn trace_exits(&mut self) -> Result<(), Failure> {
+        Err(needs_software("--trace-exits", "the guest's own guests are seen"))
+    }
+
+    /// The exits that were recorded since the last call.
+    fn take_exits(&mut self) -> Vec<GuestExit> {
+        Vec::new()
     }
 
     /// Facts about a run that only this machine knows: fields of the JSON object at its end.

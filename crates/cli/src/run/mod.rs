@@ -3,6 +3,7 @@
 mod args;
 mod deadline;
 mod ending;
+mod exits;
 mod keep;
 mod kept;
 mod keyboard;
@@ -44,6 +45,8 @@ const LINUX_COMMAND_LINE: &str = "console=ttyAMA0 panic=-1";
 const HOW_TO_LEAVE: &str = "Ctrl-A X leaves the guest; every other key goes to it";
 /// The default limit of instructions for a guest without a terminal.
 const MAX_INSNS: u64 = 10_000_000_000;
+/// The largest input of the second UART, bytes.
+const MAX_INPUT: u64 = 1 << 30;
 
 pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     metrics::log(args.log.clone());
@@ -110,7 +113,7 @@ fn on_kvm(args: &Args) -> Result<bool, Failure> {
         ("--el2", "the CPUs have EL2", args.el2),
         ("--poison", "memory goes bad at will", !args.poison.is_empty()),
         ("--max-insns", "instructions are counted", args.max_insns.is_some()),
-        ("--snapshot", "a run can be gone back to", args.snapshot.is_some()),
+        ("--snapshot", "a run can be gone back to", !args.snapshot.is_empty()),
         ("--restore", "a run can be gone back to", args.restore.is_some()),
         ("--interpreter", "all is interpreted", args.interpreter),
     ];
@@ -203,7 +206,12 @@ fn add_policy_and_disks(args: &Args, config: &mut Config) -> Result<(), Failure>
         let file = File::create(path).map_err(|error| {
             Failure::new(exit::FILE, format!("--second-uart {}: {error}", path.display()))
         })?;
-        config.second_uart = Some(Box::new(file));
+        config.second_uart.output = Some(Box::new(file));
+    }
+    if let Some(path) = &args.second_input {
+        config.second_uart.input = seawall_files::read(path, MAX_INPUT).map_err(|error| {
+            Failure::new(exit::FILE, format!("--second-input {}: {error}", path.display()))
+        })?;
     }
     for path in &args.disk {
         let mut disk = Disk::open(path, Writes::InMemory)

@@ -8,7 +8,7 @@ use seawall::ledger::Keeper;
 use seawall_arm::Esr;
 use seawall_events::Reg;
 use seawall_inject::Inject as _;
-use seawall_vmm::{End, Guest, Snapshot, SoftwareMachine};
+use seawall_vmm::{End, Guest, GuestExit, Snapshot, SoftwareMachine};
 use serde_json::Value;
 
 use super::ending::{Ending, Where};
@@ -94,6 +94,19 @@ impl Machine for SoftwareMachine {
 
     fn snapshot(&mut self) -> Result<Snapshot, Failure> {
         Ok(self.snapshot()?)
+    }
+
+    fn trace_exits(&mut self) -> Result<(), Failure> {
+        if !self.vm().config().el2 {
+            let message = "--trace-exits: only a machine with EL2 has guests of its guest; give --el2";
+            return Err(Failure::new(exit::USAGE, message));
+        }
+        self.vm_mut().begin_exit_trace();
+        Ok(())
+    }
+
+    fn take_exits(&mut self) -> Vec<GuestExit> {
+        self.vm_mut().take_exits()
     }
 
     fn report(&self) -> Vec<(&'static str, Value)> {

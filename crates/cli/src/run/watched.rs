@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::deadline::Deadline;
 use super::ending::Ending;
+use super::exits::ExitTable;
 use super::keep::Keeper;
 use super::keyboard::{Keyboard, Typed};
 use super::machine::{Machine, Slice};
@@ -40,6 +41,7 @@ pub(super) struct Run<'a> {
     typed: Vec<u8>,
     schedule: Schedule,
     keeper: Keeper<'a>,
+    exits: Option<ExitTable>,
     deadline: &'a Deadline,
     /// The limit of instructions.
     limit: u64,
@@ -52,12 +54,14 @@ impl<'a> Run<'a> {
     /// A run of this machine, observed by `watch`.
     pub(super) fn new(
         args: &'a Args,
-        machine: Box<dyn Machine>,
+        mut machine: Box<dyn Machine>,
         watch: Watch,
         output: Output,
         deadline: &'a Deadline,
     ) -> Result<Self, Failure> {
         let metrics = args.metrics()?;
+        let exits =
+            args.trace_exits.as_deref().map(|path| ExitTable::new(path, &mut *machine)).transpose()?;
         deadline.ends_by(machine.waker());
         let keyboard = args.keyboard(machine.waker());
         let signals = Signals::new(machine.waker())
@@ -72,7 +76,8 @@ impl<'a> Run<'a> {
             signals,
             typed: Vec::new(),
             schedule: Schedule::new(&args.poison),
-            keeper: Keeper::new(args.snapshot.as_ref()),
+            keeper: Keeper::new(&args.snapshot),
+            exits,
             deadline,
             limit,
             pace: None,
@@ -109,7 +114,7 @@ impl<'a> Run<'a> {
         loop {
             let now = self.instructions();
             let kept = self.keeper.at_count(&mut *self.machine)?;
-            self.kept(kept);
+            self.kept(&kept);
             self.poison()?;
             if now >= self.limit {
                 return Ok(Ending::InstructionLimit);
@@ -174,6 +179,9 @@ impl<'a> Run<'a> {
     /// Shows the guest's actions in the last slice.
     fn show(&mut self) -> Result<(), Failure> {
         let (when, now) = (self.machine.when(), self.instructions());
+        if let Some(exits) = &mut self.exits {
+            exits.write(&self.machine.take_exits())?;
+        }
         for seen in self.watch.take() {
             match seen {
                 Seen::Console(bytes) => self.output.console(&bytes),
@@ -182,7 +190,7 @@ impl<'a> Run<'a> {
                         self.schedule.named(name, address, now);
                     }
                     let kept = self.keeper.at_line(&mut *self.machine, &line)?;
-                    self.kept(kept);
+                    self.kept(&kept);
                 }
                 Seen::MemoryError { report, outcome } => {
                     self.schedule.consumed(place(&outcome.error));
@@ -198,9 +206,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Notes that a snapshot was written to this file.
-    fn kept(&mut self, path: Option<&Path>) {
-        if let Some(path) = path {
+    /// Notes that a snapshot was written to each of these files.
+    fn kept(&mut self, paths: &[&Path]) {
+        for path in paths {
             let now = self.instructions();
             self.output.note(format!("a snapshot after {now} instructions is in {}", path.display()));
         }
@@ -243,8 +251,8 @@ impl<'a> Run<'a> {
     fn show_rest(&mut self) -> Result<(), Failure> {
         self.show()?;
         let kept = self.keeper.at_end(&mut *self.machine)?;
-        self.kept(kept);
-        if let Some(path) = self.keeper.missed() {
+        self.kept(&kept);
+        for path in self.keeper.missed() {
             self.output.note(format_args!(
                 "no snapshot is in {}: the guest ended before the moment for it came",
                 path.display()

@@ -11,11 +11,13 @@
 //! - [`traps`]: the accesses of EL1 and EL0 that EL2 sees first
 //! - [`routing`]: which Exception level takes an exception
 //! - [`maintenance`]: TLBI and AT
+//! - [`exits`]: a record of what leaves a guest for EL2
 //!
 //! Stage 2 is in [`walk`](crate::walk), the list registers are in [`gic`](crate::gic).
 //!
 //! Source: DDI 0487, D8 (regimes), D24.2 (registers, by name).
 
+pub(crate) mod exits;
 pub(crate) mod hcr;
 mod maintenance;
 mod registers;
@@ -35,6 +37,7 @@ use crate::sysreg::SysRegs;
 use crate::tlb::Tlb;
 use crate::walk::{Regime, Stage2};
 
+use exits::ExitLog;
 pub(crate) use maintenance::translate_address;
 pub(crate) use registers::is_el2_register;
 
@@ -61,6 +64,8 @@ pub(crate) struct El2 {
     filled_by: Option<Stage2>,
     pub(crate) registers: Registers,
     pub(crate) interface: VirtualInterface,
+    /// A record of exits, while somebody wants one.
+    exits: Option<Box<ExitLog>>,
 }
 
 /// The registers that EL2 alone has.
@@ -173,12 +178,14 @@ impl El2 {
             filled_by: None,
             registers: Registers::new(mpidr),
             interface: VirtualInterface::new(),
+            exits: None,
         }
     }
 
     pub(crate) fn save(&self) -> Saved {
         // All fields by name: whoever adds one must decide here what becomes of it.
-        let Self { host, parked, parked_sp, parked_tlb: _, filled_by: _, registers, interface } = self;
+        let Self { host, parked, parked_sp, parked_tlb: _, filled_by: _, registers, interface, exits: _ } =
+            self;
         // What is there once is that of the registers in place.
         let parked = parked.without_shared();
         let (registers, interface) = (registers.clone(), interface.clone());
@@ -231,11 +238,20 @@ impl Cpu {
 
     /// Has the registers in place that this PSTATE's mode uses. SP is saved.
     pub(crate) fn enter_mode(&mut self, pstate: u64) {
-        let Some(el2) = &self.el2 else { return };
-        let host = match pstate >> 2 & 3 {
+        let (steps, time) = (self.steps.wrapping_add(self.elapsed), self.time());
+        let Some(el2) = &mut self.el2 else { return };
+        let level = pstate >> 2 & 3;
+        let host = match level {
             0 => el2.host && el2.registers.has(hcr::TGE),
             level => level == 2,
         };
+        if let Some(log) = &mut el2.exits {
+            match (el2.host, host) {
+                (true, false) => log.enters(steps, time),
+                (true, true) if level == 0 => log.user_space(),
+                _ => {}
+            }
+        }
         self.set_host(host);
     }
 

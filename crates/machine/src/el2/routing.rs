@@ -68,7 +68,11 @@ impl Cpu {
     /// The CPU takes an exception at its PC.
     pub(crate) fn take_exception(&mut self, exception: &Exception) {
         let span_at_el2 = self.el2.as_ref().is_some_and(|el2| el2.registers.has(hcr::TGE));
+        let leaves_guest = exception.target == Target::El2 && self.hypervisor().is_some();
         take_exception(self, exception, EntryContext { span_at_el2, ..EntryContext::default() });
+        if leaves_guest {
+            self.note_guest_exit(exception);
+        }
     }
 
     fn take_synchronous(&mut self, target: Target, class: ExceptionClass, iss: u32, far: Option<u64>) {

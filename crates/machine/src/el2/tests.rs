@@ -119,6 +119,46 @@ fn hvc_goes_to_el2_unless_it_is_disabled() {
     assert_eq!((machine.cpu().exception_level(), machine.cpu().reg(Reg::EsrEl1)), (1, 0x0200_0000));
 }
 
+/// The record of exits: HVC #0x17 and a load that stage 2 does not map, with a handler that steps over it by user space's help.
+#[test]
+fn an_exit_is_recorded_with_its_cost_and_changes_nothing() {
+    const ERET: u32 = 0xd69f_03e0;
+    let run = |is_recorded: bool| {
+        let mut machine = Machine::new();
+        machine.cpu().set_slot(1, UNMAPPED + 0x18);
+        // nop; hvc #0x17; ldr w3, [x1]
+        machine.guest(&[0xd503_201f, 0xd400_02e2, 0xb940_0023]);
+        // nop; nop; eret
+        machine.code(VECTORS + 0x400, &[0xd503_201f, 0xd503_201f, ERET]);
+        if is_recorded {
+            machine.vm.begin_exit_trace();
+        }
+        machine.run(40);
+        (machine.vm.take_exits(), machine.vm.state_hash())
+    };
+    let (exits, hash) = run(true);
+    let (none, plain) = run(false);
+    assert_eq!((none.len(), hash), (0, plain));
+    let seen: Vec<_> = exits
+        .iter()
+        .map(|exit| {
+            let esr = exit.esr.map(seawall_arm::Esr::bits);
+            (exit.instructions, exit.guest_steps, exit.host_steps, esr, exit.pc - GUEST, exit.hpfar)
+        })
+        .take(3)
+        .collect();
+    let page = Some(UNMAPPED >> 12 << 4);
+    assert_eq!(
+        seen,
+        [
+            (2, 1, 4, Some(0x5a00_0017), 8, None),
+            (6, 0, 4, Some(0x9383_0007), 8, page),
+            (10, 0, 4, Some(0x9383_0007), 8, page),
+        ]
+    );
+    assert!(exits.iter().all(|exit| exit.cpu == 0 && !exit.to_user_space));
+}
+
 /// `AArch64.FaultSyndrome`: a data abort from a lower level, ISV with the access; HPFAR_EL2 has the page.
 #[test]
 fn a_load_that_stage_2_does_not_map_is_described_to_el2() {

@@ -39,7 +39,7 @@ use crate::vm::{Config, NoSyndrome, RAM_BASE, StorePolicy};
 /// The first bytes of a snapshot. As with PNG's, a transfer that changes line ends or clears bit 7 shows.
 const MAGIC: [u8; 8] = *b"\x89SWSN\r\n\x1a";
 /// The version of the format of snapshot files, which changes with the machine's state.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 /// Pages in a section.
 const PAGES_PER_SECTION: usize = 64;
 /// As many bytes at most does a section's payload have: the poison of 16 TiB fits.

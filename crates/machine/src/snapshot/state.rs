@@ -320,6 +320,7 @@ impl State {
             cpu.attention = false;
             cpu.budget = *budget;
         }
+        vm.restart_exit_trace();
     }
 
     /// True if a machine created with `config` can be in this state.

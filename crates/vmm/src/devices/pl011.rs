@@ -120,6 +120,11 @@ impl<L: InterruptLine, W: Write> Pl011<L, W> {
         &mut self.output
     }
 
+    /// The same, to look at.
+    pub(crate) fn writes_to(&self) -> &W {
+        &self.output
+    }
+
     /// The UART after reset. What the guest sends goes to `output`; an error of that is the host's business
     /// and is not seen by the guest.
     pub fn new(line: L, output: W) -> Self {

@@ -10,7 +10,7 @@ use seawall::apei::hest;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::aml;
+use super::{aml, einj};
 use crate::fdt::Platform;
 use crate::layout;
 
@@ -24,12 +24,16 @@ const ALIGN: usize = 64;
 const FIRST_SPI: u32 = 32;
 /// GSIs of the secure, physical, virtual and hypervisor timers.
 const TIMERS: [u32; 4] = [29, 30, 27, 26];
+/// GSIs of EL2's virtual timer, and of the maintenance interrupt of the GIC's virtual interface.
+const HYPERVISOR_VIRTUAL_TIMER: u32 = 28;
+const MAINTENANCE: u32 = 25;
 /// GSI of the PMU.
 const PMU: u32 = 23;
 /// Level-sensitive, active high, and it goes on while the CPU sleeps.
 const TIMER_FLAGS: u32 = 1 << 2;
-/// Of the FADT: there is PSCI, and one calls it by HVC.
-const PSCI_BY_HVC: u16 = 1 | 1 << 1;
+/// Of the FADT: there is PSCI, and one calls it by HVC, or else by SMC.
+const PSCI: u16 = 1;
+const BY_HVC: u16 = 1 << 1;
 /// There is no register.
 const NO_REGISTER: u64 = u64::MAX;
 
@@ -171,8 +175,11 @@ const _: () = assert!(size_of::<Gicd>() == 24 && size_of::<Gicc>() == 82 && size
 pub fn tables(base: u64, platform: &Platform<'_>, records: &GhesRegion) -> (Vec<u8>, u64) {
     let mut tables = Tables { base, bytes: Vec::new() };
     let dsdt = tables.put(&dsdt(platform));
-    let fadt = tables.put(&fadt(dsdt));
-    let others = [madt(platform), gtdt(), spcr(), hest::table(&records.sources())];
+    let fadt = tables.put(&fadt(dsdt, platform));
+    let mut others = vec![madt(platform), gtdt(platform), spcr(), hest::table(&records.sources())];
+    if platform.el2 {
+        others.push(with_header(*b"EINJ", 2, &einj::body(size_of::<Header>())));
+    }
     let mut entries = vec![fadt];
     entries.extend(others.iter().map(|table| tables.put(table)));
     let entries: Vec<u8> = entries.into_iter().flat_map(u64::to_le_bytes).collect();
@@ -236,12 +243,12 @@ fn rsdp(xsdt: u64) -> Rsdp {
     rsdp
 }
 
-fn fadt(dsdt: u64) -> Vec<u8> {
+fn fadt(dsdt: u64, platform: &Platform<'_>) -> Vec<u8> {
     let fadt = Fadt {
         of_full_hardware: [0; 76],
         flags: (1 << 20).into(), // HW_REDUCED_ACPI
         reset: [0; 13],
-        arm_boot: PSCI_BY_HVC.into(),
+        arm_boot: if platform.el2 { PSCI } else { PSCI | BY_HVC }.into(),
         minor_version: 5,
         firmware_control: 0.into(),
         dsdt: dsdt.into(),
@@ -276,7 +283,7 @@ fn madt(platform: &Platform<'_>) -> Vec<u8> {
             parking_version: 0.into(),
             performance_gsi: if platform.pmu { PMU } else { 0 }.into(),
             of_gicv2: [0.into(); 4],
-            maintenance_gsi: 0.into(),
+            maintenance_gsi: if platform.el2 { MAINTENANCE } else { 0 }.into(),
             redistributor: 0.into(),
             mpidr: u64::from(layout::affinity(cpu)).into(),
             efficiency_class: 0,
@@ -297,7 +304,8 @@ fn madt(platform: &Platform<'_>) -> Vec<u8> {
     with_header(*b"APIC", 1, &rest)
 }
 
-fn gtdt() -> Vec<u8> {
+fn gtdt(platform: &Platform<'_>) -> Vec<u8> {
+    let virtual_el2 = if platform.el2 { [HYPERVISOR_VIRTUAL_TIMER, TIMER_FLAGS] } else { [0; 2] };
     let gtdt = Gtdt {
         counter_control: NO_REGISTER.into(),
         reserved: 0.into(),
@@ -305,7 +313,7 @@ fn gtdt() -> Vec<u8> {
         counter_read: NO_REGISTER.into(),
         platform_timers: 0.into(),
         platform_timer_offset: 0.into(),
-        virtual_el2: [0.into(); 2],
+        virtual_el2: virtual_el2.map(U32::new),
     };
     with_header(*b"GTDT", 3, gtdt.as_bytes())
 }
@@ -337,6 +345,8 @@ fn spcr() -> Vec<u8> {
 /// CPUs, UART and virtio transports; `_OSC`.
 fn dsdt(platform: &Platform<'_>) -> Vec<u8> {
     let uart = device("COM0", "ARMH0011", 0, Some((&layout::UART, layout::UART_SPI)));
+    let second = (&layout::SECOND_UART, layout::SECOND_UART_SPI);
+    let second = platform.el2.then(|| device("COM1", "ARMH0011", 1, Some(second)));
     let cpus = (0..platform.cpus).map(|cpu| device(&format!("C{cpu:03X}"), "ACPI0007", cpu, None));
     let virtio = (0..layout::VIRTIO_TRANSPORTS).map(|number| {
         let spi = layout::VIRTIO_SPI + number;
@@ -344,7 +354,8 @@ fn dsdt(platform: &Platform<'_>) -> Vec<u8> {
     });
     // Whatever the guest asks to be in control of, it is: Linux wants to hear that of APEI.
     let granted = aml::method_that_returns("_OSC", 4, 3);
-    let content: Vec<Vec<u8>> = std::iter::once(granted).chain(cpus).chain([uart]).chain(virtio).collect();
+    let content: Vec<Vec<u8>> =
+        std::iter::once(granted).chain(cpus).chain([uart]).chain(second).chain(virtio).collect();
     with_header(*b"DSDT", 2, &aml::scope("\\_SB_", &content))
 }
 

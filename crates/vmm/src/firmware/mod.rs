@@ -6,6 +6,7 @@
 
 pub mod acpi;
 mod aml;
+pub(crate) mod einj;
 
 use std::ops::Range;
 

@@ -20,7 +20,7 @@ const MOST: usize = 1 << 20;
 
 /// What became of the last write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-enum Status {
+pub(super) enum Status {
     #[default]
     Done = 0,
     NoSuchSize = 1,
@@ -36,9 +36,13 @@ pub(super) struct PoisonRegister {
     /// Size of the next range, bytes.
     size: u64,
     status: Status,
-    /// The bad ranges: where each begins, and its size.
+    /// The bad ranges: where each begins, and its size. In a snapshot: [`PoisonRegister::ranges_as_bytes`].
+    #[serde(skip)]
     ranges: BTreeMap<u64, u64>,
 }
+
+/// Bytes of a range in a snapshot: where it begins, and the logarithm of its size.
+const RANGE_BYTES: usize = 9;
 
 impl Default for PoisonRegister {
     fn default() -> Self {
@@ -47,6 +51,40 @@ impl Default for PoisonRegister {
 }
 
 impl PoisonRegister {
+    /// The bad ranges, in rising order, [`RANGE_BYTES`] each.
+    pub(super) fn ranges_as_bytes(&self) -> Vec<u8> {
+        let entry = |(start, size): (&u64, &u64)| {
+            start.to_le_bytes().into_iter().chain([size.trailing_zeros() as u8])
+        };
+        self.ranges.iter().flat_map(entry).collect()
+    }
+
+    /// The ranges of [`Self::ranges_as_bytes`]; `None` if these bytes are others.
+    pub(super) fn set_ranges(&mut self, bytes: &[u8]) -> Option<()> {
+        let entries = bytes.chunks_exact(RANGE_BYTES);
+        if !entries.remainder().is_empty() || entries.len() > MOST {
+            return None;
+        }
+        let mut ranges = BTreeMap::new();
+        for entry in entries {
+            let (start, size) = entry.split_first_chunk()?;
+            let start = u64::from_le_bytes(*start);
+            let size = 1_u64.checked_shl(u32::from(*size.first()?)).filter(|size| *size >= LINE)?;
+            let is_next = ranges.last_key_value().is_none_or(|(last, _)| *last < start);
+            if !is_next || start % size != 0 || start.checked_add(size).is_none() {
+                return None;
+            }
+            ranges.insert(start, size);
+        }
+        self.ranges = ranges;
+        Some(())
+    }
+
+    /// True if these are registers that it can come to.
+    pub(super) fn is_sound(&self) -> bool {
+        self.size >= LINE && self.size.is_power_of_two()
+    }
+
     /// A load from the register at this offset.
     pub(super) fn read(&self, offset: u64) -> u64 {
         match offset {
@@ -76,11 +114,19 @@ impl PoisonRegister {
         Status::Done
     }
 
+    /// A line goes bad, whatever size was set.
+    pub(super) fn poison_line(&mut self, address: u64, vm: &mut Vm) -> Status {
+        self.poison_range(address, LINE, vm)
+    }
+
     fn poison(&mut self, address: u64, vm: &mut Vm) -> Status {
-        let start = address & !(self.size - 1);
+        self.poison_range(address, self.size, vm)
+    }
+
+    fn poison_range(&mut self, address: u64, size: u64, vm: &mut Vm) -> Status {
+        let start = address & !(size - 1);
         let ram = vm.memory().range();
-        let Some(range) =
-            end(start, self.size).filter(|range| ram.start <= range.start && range.end <= ram.end)
+        let Some(range) = end(start, size).filter(|range| ram.start <= range.start && range.end <= ram.end)
         else {
             return Status::NotRam;
         };
@@ -93,7 +139,7 @@ impl PoisonRegister {
         if vm.poison(range).is_err() {
             return Status::NotRam;
         }
-        self.ranges.insert(start, self.size);
+        self.ranges.insert(start, size);
         Status::Done
     }
 

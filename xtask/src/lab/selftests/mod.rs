@@ -5,20 +5,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::apt::Apt;
+mod all;
+
 use super::cache::Cached;
 use super::error::{Error, Result};
 use super::initramfs::Guest;
 use super::machine::{Ended, Machine};
 use super::progress::{Step, indented};
 use super::source::{Parts, Source};
-use super::{Folders, Lab, UNAVAILABLE, files, host, preload};
+use super::{Folders, Lab, UNAVAILABLE, einj, files, host, preload};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Instead of these, Linux's other selftests of KVM for arm64, as many as build; or those that are named
+    #[arg(long, value_name = "NAME", num_args = 0..)]
+    all: Option<Vec<String>>,
+}
 
 /// A test in the lab's /bin.
 struct Test {
     name: &'static str,
-    /// Run before it, in the lab.
-    setup: &'static str,
+    /// It has the firmware inject errors, by Linux's einj driver: QEMU's lab has a stand-in.
+    injects: bool,
     /// How it is run, each time in a lab of its own.
     ways: &'static [Way],
 }
@@ -40,13 +48,12 @@ const TRAILING: Way = Way {
 
 /// Linux's, of tools/testing/selftests/kvm/arm64.
 const OF_LINUX: [Test; 2] = [
-    Test { name: "external_aborts", setup: "", ways: &[PLAIN, PRELOADED] },
-    // It was written for firmware that injects errors.
-    Test { name: "sea_to_user", setup: "fake-einj && ", ways: &[PLAIN, PRELOADED] },
+    Test { name: "external_aborts", injects: false, ways: &[PLAIN, PRELOADED] },
+    Test { name: "sea_to_user", injects: true, ways: &[PLAIN, PRELOADED] },
 ];
 /// Ours: the proposal's rules, by raw ioctls.
 const OURS: [Test; 1] =
-    [Test { name: "seawall-lab-raw-ioctls", setup: "", ways: &[PLAIN, PRELOADED, TRAILING] }];
+    [Test { name: "seawall-lab-raw-ioctls", injects: false, ways: &[PLAIN, PRELOADED, TRAILING] }];
 const PACKAGES: [&str; 4] = ["bison", "build-essential", "flex", "xz-utils"];
 /// What the tests are built from.
 const PARTS: [&str; 9] =
@@ -72,10 +79,17 @@ impl Counts {
             _ => 1,
         }
     }
+
+    fn line(&self) -> String {
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
 }
 
 /// Runs all. The last line is `N passed, N failed, N skipped`. The exit code is 1 if one failed, 77 if one was skipped.
-pub(crate) fn run(lab: &Lab, machine: &Machine, timeout: Duration) -> Result<u8> {
+pub(crate) fn run(lab: &Lab, machine: &Machine, timeout: Duration, options: &Options) -> Result<u8> {
+    if let Some(names) = &options.all {
+        return all::run(lab, machine, timeout, names);
+    }
     some(lab, machine, timeout, &[&OF_LINUX, &OURS], &|_| true)
 }
 
@@ -94,15 +108,18 @@ fn some(
     let mut counts = Counts::default();
     let preload = preload::prepare(lab);
     let of_linux = preload.as_ref().map_err(Error::clone).and_then(|_| prepare(lab));
+    let injecting = Injecting::prepare(lab, machine)?;
     for (tests, programs) in suites.iter().zip([&of_linux, &preload]) {
         for test in *tests {
             for way in test.ways.iter().filter(|way| wanted(way)) {
                 let name = format!("{}{}", test.name, way.about);
                 match (&preload, programs) {
                     (Ok(shared), Ok(own)) => {
-                        let guests: Vec<Guest> = shared.iter().chain(own).cloned().collect();
-                        let line = format!("{}{}/bin/{} 2>&1", test.setup, way.environment, test.name);
-                        one(lab, machine, timeout, &name, &line, &guests, &mut counts)?;
+                        let guests = shared.iter().chain(own).chain(&injecting.driver);
+                        let guests: Vec<Guest> = guests.cloned().collect();
+                        let (setup, machine) = injecting.of(test, machine);
+                        let line = format!("{setup}{}/bin/{} 2>&1", way.environment, test.name);
+                        one(lab, &machine, timeout, &name, &line, &guests, &mut counts)?;
                     }
                     (Err(error), _) | (_, Err(error)) if error.is_unavailable() => {
                         println!("skipped: {name}: {error}");
@@ -113,8 +130,29 @@ fn some(
             }
         }
     }
-    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    println!("{}", counts.line());
     Ok(counts.code())
+}
+
+/// How a lab injects errors for a test that was written for firmware that does.
+struct Injecting {
+    /// Linux's own, for a machine that has EINJ.
+    driver: Option<Guest>,
+}
+
+impl Injecting {
+    fn prepare(lab: &Lab, machine: &Machine) -> Result<Self> {
+        Ok(Self { driver: machine.ours.then(|| einj::prepare(lab)).transpose()? })
+    }
+
+    /// The shell's words before a test, and the machine for it.
+    fn of(&self, test: &Test, machine: &Machine) -> (String, Machine) {
+        match (test.injects, &self.driver) {
+            (false, _) => (String::new(), machine.clone()),
+            (true, None) => ("fake-einj && ".into(), machine.clone()),
+            (true, Some(_)) => (format!("{} && ", einj::LOAD), Machine { acpi: true, ..machine.clone() }),
+        }
+    }
 }
 
 /// Boots the lab for one test: what it poisoned is gone with the machine.
@@ -168,44 +206,63 @@ fn verdicts(output: &str) -> String {
 fn prepare(lab: &Lab) -> Result<Vec<Guest>> {
     let (folders, release) = (&lab.folders, &lab.kernel.release);
     let tests = Cached::new(folders.target.join("selftests"), format!("{KEY} {release}"));
-    folders.alone(|| {
-        if !tests.is_made() {
-            host::need(
-                &PACKAGES,
-                "building Linux's selftests",
-                &folders.logs.join("selftests-packages.log"),
-            )?;
-        }
-        tests.make(|folder| build(folder, folders, &lab.apt, release))
-    })?;
+    folders.alone(|| tests.make(|folder| build(folder, lab)))?;
     let guest = |test: &Test| Guest { host: tests.folder.join(test.name), lab: format!("bin/{}", test.name) };
     Ok(OF_LINUX.iter().map(guest).collect())
 }
 
-fn build(folder: &Path, folders: &Folders, apt: &Apt, release: &str) -> Result<()> {
-    let step = Step::begin("source of Linux's selftests (160 MB)");
-    let package = Source::of(release, apt)?;
-    let source = folder.join("linux");
-    package.unpack(&step, apt, folders, &Parts::These(&PARTS), &source)?;
-    step.done(&package.package());
-
+fn build(folder: &Path, lab: &Lab) -> Result<()> {
+    let linux = Linux::unpack(folder, lab)?;
     let step = Step::begin("Linux's selftests");
-    let make = |place: &Path, goals: &[String]| {
-        let mut make = Command::new("make");
-        make.args(["-j2", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]).args(goals).current_dir(place);
-        make.env_remove("MAKEFLAGS");
-        step.run(&mut make, &folders.logs.join("selftests.log"))
-    };
-    make(&source, &["headers".into()])?;
-    let place = source.join("tools/testing/selftests/kvm");
-    let built: Vec<PathBuf> = OF_LINUX.iter().map(|test| place.join("arm64").join(test.name)).collect();
+    let place = linux.selftests().join("arm64");
+    let built: Vec<PathBuf> = OF_LINUX.iter().map(|test| place.join(test.name)).collect();
     let goals: Vec<String> = built.iter().map(|path| path.display().to_string()).collect();
-    make(&place, &goals)?;
+    linux.make_selftests(&step, &goals)?;
     for path in &built {
         files::copy(path, &folder.join(path.file_name().unwrap_or_default()))?;
     }
     step.done("");
-    files::remove_folder(&source)
+    linux.remove()
+}
+
+/// Linux's source, as far as its selftests take it, in a folder that is there while they are built.
+struct Linux<'a> {
+    folders: &'a Folders,
+    source: PathBuf,
+}
+
+impl<'a> Linux<'a> {
+    fn unpack(folder: &Path, lab: &'a Lab) -> Result<Self> {
+        let folders = &lab.folders;
+        host::need(&PACKAGES, "building Linux's selftests", &folders.logs.join("selftests-packages.log"))?;
+        let step = Step::begin("source of Linux's selftests (160 MB)");
+        let package = Source::of(&lab.kernel.release, &lab.apt)?;
+        let source = folder.join("linux");
+        package.unpack(&step, &lab.apt, folders, &Parts::These(&PARTS), &source)?;
+        step.done(&package.package());
+        Ok(Self { folders, source })
+    }
+
+    fn selftests(&self) -> PathBuf {
+        self.source.join("tools/testing/selftests/kvm")
+    }
+
+    /// Makes goals of the selftests, and before that the headers that they include.
+    fn make_selftests(&self, step: &Step, goals: &[String]) -> Result<()> {
+        self.make(step, &self.source, &["headers".into()])?;
+        self.make(step, &self.selftests(), goals)
+    }
+
+    fn make(&self, step: &Step, place: &Path, goals: &[String]) -> Result<()> {
+        let mut make = Command::new("make");
+        make.args(["-j2", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]).args(goals).current_dir(place);
+        make.env_remove("MAKEFLAGS");
+        step.run(&mut make, &self.folders.logs.join("selftests.log"))
+    }
+
+    fn remove(self) -> Result<()> {
+        files::remove_folder(&self.source)
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,112 @@
+//! Linux's other selftests of KVM for arm64, as many as build: each in a lab of its own, which all have the same programs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Counts, KEY, Linux, one};
+use crate::lab::cache::Cached;
+use crate::lab::error::{Error, Result};
+use crate::lab::initramfs::Guest;
+use crate::lab::machine::Machine;
+use crate::lab::progress::Step;
+use crate::lab::{Lab, files, preload};
+
+/// Below `kvm`: where programs are built.
+const FOLDERS: [&str; 2] = ["arm64", "."];
+/// The first bytes of a program, and where its type is.
+const ELF: &[u8; 4] = b"\x7fELF";
+const TYPE: std::ops::Range<usize> = 16..18;
+/// ET_EXEC and ET_DYN: no object file is one.
+const PROGRAMS: [[u8; 2]; 2] = [[2, 0], [3, 0]];
+
+/// Runs those that are named, or all: `N passed, N failed, N skipped` is the last line.
+pub(super) fn run(lab: &Lab, machine: &Machine, timeout: Duration, names: &[String]) -> Result<u8> {
+    let libraries = preload::libraries(lab)?;
+    let programs = prepare(lab)?;
+    if let Some(unknown) = names.iter().find(|name| !programs.iter().any(|program| is_named(program, name))) {
+        let known: Vec<_> = programs.iter().map(|program| name(program)).collect();
+        return Err(Error::failed(format!("expected one of {}, got {unknown}", known.join(", "))));
+    }
+    let guest = |program: &PathBuf| Guest { host: program.clone(), lab: format!("bin/{}", name(program)) };
+    let guests: Vec<Guest> = libraries.into_iter().chain(programs.iter().map(guest)).collect();
+    let wanted =
+        |program: &&PathBuf| names.is_empty() || names.iter().any(|wanted| is_named(program, wanted));
+    let mut counts = Counts::default();
+    for program in programs.iter().filter(wanted) {
+        let name = name(program);
+        one(lab, machine, timeout, &name, &format!("/bin/{name} 2>&1"), &guests, &mut counts)?;
+    }
+    println!("{}", counts.line());
+    Ok(counts.code())
+}
+
+fn name(program: &Path) -> String {
+    program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn is_named(program: &Path, wanted: &str) -> bool {
+    name(program) == wanted
+}
+
+/// The programs, built once per kernel.
+fn prepare(lab: &Lab) -> Result<Vec<PathBuf>> {
+    let tests =
+        Cached::new(lab.folders.target.join("selftests-all"), format!("{KEY} {}", lab.kernel.release));
+    lab.folders.alone(|| tests.make(|folder| build(folder, lab)))?;
+    let mut programs = files::list(&tests.folder)?;
+    programs.retain(|path| is_program(path));
+    Ok(programs)
+}
+
+fn build(folder: &Path, lab: &Lab) -> Result<()> {
+    let linux = Linux::unpack(folder, lab)?;
+    let step = Step::begin("all of Linux's selftests of KVM");
+    // Those that do not build are left out.
+    if let Err(error) = linux.make_selftests(&step, &["--keep-going".into(), "all".into()]) {
+        eprintln!("lab: {error}");
+    }
+    let mut count = 0;
+    for place in FOLDERS {
+        for path in files::list(&linux.selftests().join(place))?.into_iter().filter(|path| is_program(path)) {
+            let stripped = folder.join(path.file_name().unwrap_or_default());
+            let mut strip = Command::new("aarch64-linux-gnu-strip");
+            strip.arg("-o").arg(&stripped).arg(&path);
+            step.run(&mut strip, &lab.folders.logs.join("selftests-strip.log"))?;
+            count += 1;
+        }
+    }
+    step.done(&format!("{count} programs"));
+    if count == 0 {
+        return Err(Error::failed(
+            "none of Linux's selftests of KVM was built; see target/lab/logs/selftests.log",
+        ));
+    }
+    linux.remove()
+}
+
+fn is_program(path: &Path) -> bool {
+    let head = files::read(path).unwrap_or_default();
+    head.starts_with(ELF) && head.get(TYPE).is_some_and(|kind| PROGRAMS.iter().any(|program| program == kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_told_from_an_object_file_and_a_script() {
+        let folder = std::env::temp_dir().join(format!("seawall-selftests-{}", std::process::id()));
+        let check = |kind: u8, magic: &[u8]| {
+            let path = folder.join("file");
+            let head = [magic, &[2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, kind, 0]].concat();
+            files::create_folder(&folder).and_then(|()| files::write(&path, head)).expect("a file");
+            is_program(&path)
+        };
+        assert_eq!(
+            [check(1, ELF), check(2, ELF), check(3, ELF), check(2, b"#!/b")],
+            [false, true, true, false]
+        );
+        assert_eq!(files::remove_folder(&folder), Ok(()));
+    }
+}
