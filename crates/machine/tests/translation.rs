@@ -11,6 +11,20 @@ use support::arbitrary::{value, word};
 use support::{AF, CODE, DATA, EL0, Guest, HARDWARE_UPDATE, LOOP, READ_ONLY, TCR, VECTORS};
 
 const NOP: u32 = 0xd503_201f;
+/// MRS of TCR_EL1, ESR_EL1, FAR_EL1, ELR_EL1, SPSR_EL1, DAIF, CTR_EL0, DCZID_EL0; DC ZVA.
+const SYSTEM: [u32; 11] = [
+    0xd538_2040,
+    0xd538_5201,
+    0xd538_6002,
+    0xd538_4023,
+    0xd538_4000,
+    0xd53b_4221,
+    0xd53b_0022,
+    0xd53b_00e3,
+    0xd50b_7420,
+    0xd50b_7421,
+    0xd50b_7422,
+];
 
 /// Data processing, loads and stores of all widths and modes, and branches within a few instructions, on few registers: what
 /// is translated, and close together.
@@ -150,6 +164,7 @@ fn common() -> impl Strategy<Value = u32> {
         }),
         2 => branch,
         1 => prop::sample::select(vec![0xd65f_00c0_u32, 0xd61f_00a0, 0xd63f_0080, 0xd538_4100, 0xd538_d081, 0xd53b_d042]),
+        1 => prop::sample::select(SYSTEM.to_vec()),
         1 => word(),
     ]
 }
@@ -437,6 +452,33 @@ fn code_that_writes_over_itself_in_a_loop_is_executed_as_written() {
         },
         34,
     );
+}
+
+#[test]
+fn dc_zva_clears_a_line_and_its_poison_whether_or_not_the_tlb_has_the_page() {
+    for at_el0 in [false, true] {
+        lockstep(
+            || {
+                // str x2, [x1]; dc zva, x1; dc zva, x3; dc zva, x4; mrs x5, dczid_el0; b .
+                let code = [0xf900_0022, 0xd50b_7421, 0xd50b_7423, 0xd50b_7424, 0xd53b_00e5, LOOP];
+                let mut guest = Guest::mapped(&code);
+                guest.code_at(DATA, &code);
+                guest.change_page(DATA, EL0, 0);
+                guest.change_page(DATA + 0x1000, EL0, 0);
+                for (n, va) in [(1, DATA + 0x1048), (3, DATA + 0x1fff), (4, CODE + 0x100)] {
+                    guest.set(Reg::X(n), va);
+                }
+                guest.set(Reg::X(2), u64::MAX);
+                guest.vm.poison(DATA + 0x1fc0..DATA + 0x1fc1).expect("RAM");
+                if at_el0 {
+                    guest.set(Reg::Pstate, 0);
+                    guest.set(Reg::Pc, DATA);
+                }
+                guest
+            },
+            8,
+        );
+    }
 }
 
 #[test]

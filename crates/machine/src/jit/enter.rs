@@ -34,6 +34,8 @@ pub(crate) struct Context {
     pub(super) read: u64,
     pub(super) write: u64,
     pub(super) ram: u64,
+    /// The flags of RAM's pages, a byte each.
+    pub(super) page_flags: u64,
     /// The CPU's steps when nothing is left of the budget.
     pub(super) steps_end: u64,
     /// An [`Exit`].
@@ -157,6 +159,7 @@ pub(super) fn enter(
         read: cpu.tlb.read[view].address(),
         write: cpu.tlb.write[view].address(),
         ram: memory.ram_mut().as_mut_ptr().expose_provenance() as u64,
+        page_flags: memory.all_flags().as_ptr().expose_provenance() as u64,
         steps_end: cpu.steps.wrapping_add(left),
         exit: Exit::Attention as u64,
         memory: std::ptr::from_mut(memory).expose_provenance() as u64,

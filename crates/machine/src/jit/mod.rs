@@ -30,6 +30,8 @@
 //!   to the context; and to RAM at the offset that a TLB entry gives. An entry is only made for a whole page inside RAM
 //!   ([`Fill`](crate::tlb::Fill), checked where it is made), an access is compared with it by its first and last byte,
 //!   and whatever replaces RAM clears the TLBs of all CPUs before any of them runs.
+//! - It reads, beside these, system registers of the CPU by constant offsets, and the flags of the page of RAM that a TLB
+//!   entry gave: there are as many as pages.
 //! - It jumps to its own labels, to stubs, and to what the entries of pages hold: addresses that the arena gave. Indices
 //!   into the entries are below 1024 by a mask; page numbers come from the fetch TLB, whose numbers are below the length
 //!   of the tables, which never get shorter.
@@ -173,8 +175,8 @@ impl Jit {
     /// snapshot, the snapshot's translations are its.
     pub(crate) fn attach(&mut self, memory: &Memory, slot: usize, ram_page: u32) {
         let Some(host) = self.host else { return };
-        let Some(shared) = memory.translations_of(ram_page) else { return };
-        let found = shared.page(ram_page, host.unknown(), || Arena::new(ARENA_BYTES));
+        let Some(shared) = memory.shared_code(ram_page) else { return };
+        let found = shared.translations.page(ram_page, host.unknown(), || Arena::new(ARENA_BYTES));
         if let Some(found) = found {
             self.set(slot, Translations::Shared(found));
         }

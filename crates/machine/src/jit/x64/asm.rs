@@ -280,6 +280,12 @@ impl Asm {
         self.bytes.push(value);
     }
 
+    /// Bits of a byte of memory.
+    pub(super) fn test_byte(&mut self, mem: Mem, bits: u8) {
+        self.rm(&[], false, &[0xf6], 0, mem, false);
+        self.bytes.push(bits);
+    }
+
     pub(super) fn test(&mut self, wide: bool, a: Reg, b: Reg) {
         self.rr(wide, &[0x85], a, b);
     }
@@ -402,6 +408,10 @@ impl Asm {
     pub(super) fn bind_here(&mut self, jump: Jump) {
         let here = self.here();
         self.bind(jump, here);
+    }
+
+    pub(super) fn zero_xmm(&mut self, xmm: Reg) {
+        self.rr(false, &[0x0f, 0x57], xmm, xmm);
     }
 
     /// XMM register and memory: `opcode` behind its mandatory prefix.

@@ -232,7 +232,7 @@ impl Translator<'_> {
     }
 
     /// The virtual address in RAX becomes an offset in RAM. Gives the jump that is taken if the TLB does not have it.
-    fn translate_rax(&mut self, write: bool, bytes: i32) -> super::Jump {
+    pub(super) fn translate_rax(&mut self, write: bool, bytes: i32) -> super::Jump {
         tlb_index(&mut self.asm);
         // The page of the last byte must be that of the first, whose entry this is.
         if bytes == 1 {
@@ -330,7 +330,7 @@ impl Translator<'_> {
 }
 
 const MOVUPS_LOAD: &[u8] = &[0x0f, 0x10];
-const MOVUPS_STORE: &[u8] = &[0x0f, 0x11];
+pub(super) const MOVUPS_STORE: &[u8] = &[0x0f, 0x11];
 
 /// Where a V register is.
 fn vector_at(v: u8) -> Mem {

@@ -17,6 +17,7 @@ mod bits;
 mod branch;
 mod data;
 mod memory;
+mod system;
 
 use std::mem::offset_of;
 
@@ -521,6 +522,14 @@ impl<'a> Translator<'a> {
         self.asm.alu(Alu::Sub, true, LEFT, RAX);
         self.asm.jmp_mem(context!(leave));
         self.asm.bind_here(go_on);
+    }
+
+    /// The last slow path comes back here.
+    pub(super) fn go_on_here(&mut self) {
+        let (back, after) = (self.asm.here(), self.pool);
+        if let Some(slow) = self.slow.last_mut() {
+            (slow.back, slow.after) = (back, after);
+        }
     }
 
     /// The whole instruction by the interpreter, always.
