@@ -226,7 +226,8 @@ impl SharedCode {
         }
         let mut page = Arc::new([Insn::PENDING; INSNS_PER_PAGE]);
         let insns = Arc::make_mut(&mut page);
-        (0..INSNS_PER_PAGE / INSNS_PER_LINE).try_for_each(|line| decode_into(insns, memory, ram_page, line))?;
+        (0..INSNS_PER_PAGE / INSNS_PER_LINE)
+            .try_for_each(|line| decode_into(insns, memory, ram_page, line))?;
         decoded.insert(ram_page, page.clone());
         Some(page)
     }

@@ -158,7 +158,9 @@ impl Figure {
     fn ratio(&self, peer: &Result<Spread, String>) -> Option<Cost> {
         let (ours, peer) = (self.ours.as_ref().ok()?.median, peer.as_ref().ok()?.median);
         Some(match self.promise {
-            Promise::AtLeast(_) | Promise::RateOfPeers(_) => Cost { cpu: ours.cpu / peer.cpu, wall: ours.wall / peer.wall },
+            Promise::AtLeast(_) | Promise::RateOfPeers(_) => {
+                Cost { cpu: ours.cpu / peer.cpu, wall: ours.wall / peer.wall }
+            }
             Promise::AtMost(_) | Promise::TimeOfPeers(_) => {
                 Cost { cpu: peer.cpu / ours.cpu, wall: peer.wall / ours.wall }
             }
@@ -282,7 +284,10 @@ mod tests {
         let ratio = |promise, peer| figure(Ok(2.0), promise, &[]).ratio(&Ok(spread(peer)));
         assert_eq!(ratio(Promise::AtLeast(1.0), 1.0), Some(Cost { cpu: 2.0, wall: 2.0 }));
         assert_eq!(ratio(Promise::AtMost(9.0), 6.0), Some(Cost { cpu: 3.0, wall: 3.0 }));
-        assert_eq!(ratio(Promise::TimeOfPeers(Times::of_cpu_time(9.0)), 6.0), Some(Cost { cpu: 3.0, wall: 3.0 }));
+        assert_eq!(
+            ratio(Promise::TimeOfPeers(Times::of_cpu_time(9.0)), 6.0),
+            Some(Cost { cpu: 3.0, wall: 3.0 })
+        );
     }
 
     #[test]

@@ -118,7 +118,8 @@ fn rates(snapshot: &Snapshot, threads: u32) -> Result<Measure<'static>, String> 
         std::thread::scope(|scope| {
             let runs: Vec<_> =
                 machines.iter_mut().map(|vm| scope.spawn(|| many_runs(vm, &snapshot))).collect();
-            runs.into_iter().try_for_each(|run| run.join().unwrap_or_else(|_| Err("a thread failed".to_owned())))
+            runs.into_iter()
+                .try_for_each(|run| run.join().unwrap_or_else(|_| Err("a thread failed".to_owned())))
         })?;
         let Cost { cpu, wall } = start.stop();
         let runs = f64::from(RUNS * threads);

@@ -65,6 +65,7 @@ impl Cc {
     pub(super) const AT_LEAST: Cc = Cc(3);
     pub(super) const ZERO: Cc = Cc(4);
     pub(super) const NOT_ZERO: Cc = Cc(5);
+    pub(super) const PARITY: Cc = Cc(10);
 
     pub(super) fn inverted(self) -> Cc {
         Cc(self.0 ^ 1)
@@ -412,6 +413,12 @@ impl Asm {
 
     pub(super) fn zero_xmm(&mut self, xmm: Reg) {
         self.rr(false, &[0x0f, 0x57], xmm, xmm);
+    }
+
+    /// An XMM register and another, or a general one: `opcode` behind its mandatory prefix.
+    pub(super) fn xmm(&mut self, prefix: &[u8], wide: bool, opcode: &[u8], reg: Reg, rm: Reg) {
+        self.raw(prefix);
+        self.rr(wide, opcode, reg, rm);
     }
 
     /// XMM register and memory: `opcode` behind its mandatory prefix.

@@ -18,6 +18,7 @@ mod branch;
 mod data;
 mod memory;
 mod system;
+mod vector;
 
 use std::mem::offset_of;
 
@@ -221,7 +222,7 @@ struct SideExit {
 /// An instruction that the interpreter does if it must.
 #[derive(Debug)]
 struct Slow {
-    jumps: [Option<Jump>; 4],
+    jumps: [Option<Jump>; 6],
     /// Where to go on.
     back: usize,
     before: Pool,
@@ -390,6 +391,7 @@ impl<'a> Translator<'a> {
         let is_done = self.conditional_branch(insn, k)
             || self.data_processing(insn, k)
             || self.load_store(insn, k)
+            || self.vector(insn, k)
             || self.system(insn, k);
         if !is_done {
             self.by_interpreter(k);
@@ -522,6 +524,16 @@ impl<'a> Translator<'a> {
         self.asm.alu(Alu::Sub, true, LEFT, RAX);
         self.asm.jmp_mem(context!(leave));
         self.asm.bind_here(go_on);
+    }
+
+    /// What is in the way goes to the interpreter, from before the instruction.
+    pub(super) fn unless(&mut self, reasons: &[Jump], k: usize) {
+        let mut jumps = [None; 6];
+        for (jump, reason) in jumps.iter_mut().zip(reasons) {
+            *jump = Some(*reason);
+        }
+        let (before, index) = (self.pool, self.block.start + k);
+        self.slow.push(Slow { jumps, back: 0, before, after: before, index, done: k });
     }
 
     /// The last slow path comes back here.

@@ -11,7 +11,7 @@ use seawall_arm::sysreg::{
 
 use super::asm::{Alu, Cc, Extend, Mem, R15, RAX, RBX, RCX, RDX, Shift};
 use super::memory::MOVUPS_STORE;
-use super::{Context, Jump, Slow, Translator, context};
+use super::{Context, Jump, Translator, context};
 use crate::cpu::{Cpu, State};
 use crate::decode::insn::SINK;
 use crate::decode::{Insn, Op};
@@ -76,27 +76,18 @@ impl Translator<'_> {
         let Some((value, readable)) = register(insn.imm as u16) else { return false };
         let to = self.destination(insn.rd);
         // A destination that was not in the pool is not dirty.
-        let before = self.pool;
-        let jumps = match readable {
-            Readable::Always => [None; 2],
+        match readable {
+            Readable::Always => {}
             Readable::WithSpEl1 => {
                 let other_el = self.unless_at_el1();
                 self.asm.cmp_byte(state(offset_of!(State, sp_el1)), 1);
-                [Some(other_el), Some(self.asm.jcc(Cc::NOT_ZERO))]
+                let other_sp = self.asm.jcc(Cc::NOT_ZERO);
+                self.unless(&[other_el, other_sp], k);
             }
-            Readable::WithoutEl2 => [Some(self.unless_at_el1()), Some(self.if_there_is_el2())],
-        };
-        if readable != Readable::Always {
-            let [first, second] = jumps;
-            let (index, after) = (self.block.start + k, self.pool);
-            self.slow.push(Slow {
-                jumps: [first, second, None, None],
-                back: 0,
-                before,
-                after,
-                index,
-                done: k,
-            });
+            Readable::WithoutEl2 => {
+                let reasons = [self.unless_at_el1(), self.if_there_is_el2()];
+                self.unless(&reasons, k);
+            }
         }
         match value {
             Value::Field(field) => self.asm.load(Extend::U64, to, Mem::at(RBX, field as i32)),
@@ -116,7 +107,6 @@ impl Translator<'_> {
     /// A line of a page that the TLB has for stores, and that has no poison, which this would heal.
     fn zero_line(&mut self, insn: &Insn, k: usize) {
         let address = self.source(insn.rd);
-        let before = self.pool;
         let (other_el, el2) = (self.unless_at_el1(), self.if_there_is_el2());
         self.asm.mov(true, RAX, address);
         self.asm.alu_imm(Alu::And, true, RAX, -(LINE_SIZE as i32));
@@ -126,8 +116,7 @@ impl Translator<'_> {
         self.asm.load(Extend::U64, RDX, context!(page_flags));
         self.asm.test_byte(Mem::indexed(RDX, RCX, 0, 0), page_flags::HAS_POISON);
         let poison = self.asm.jcc(Cc::NOT_ZERO);
-        let jumps = [Some(other_el), Some(el2), Some(miss), Some(poison)];
-        self.slow.push(Slow { jumps, back: 0, before, after: before, index: self.block.start + k, done: k });
+        self.unless(&[other_el, el2, miss, poison], k);
         self.asm.zero_xmm(0);
         for offset in (0..LINE_SIZE as i32).step_by(16) {
             self.asm.xmm_mem(&[], MOVUPS_STORE, 0, Mem::indexed(R15, RAX, 0, offset));
