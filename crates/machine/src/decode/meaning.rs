@@ -1,7 +1,7 @@
 //! The meaning of the operations that come in many forms, each once: for the interpreter, which makes code of each form, and
 //! for the translator, which asks for an instruction's form.
 //!
-//! A table calls the macro that it is given with a row for each operation. Operations that are no rows have one form, and stand
+//! A table calls the macro that it is given with what it is given, and a row for each operation in parentheses. Operations that are no rows have one form, and stand
 //! in the interpreter's and the back end's file of the same name.
 
 use super::{Kind, Op};
@@ -52,7 +52,7 @@ pub(crate) struct Arithmetic {
 /// Operation: what it does, on how many bits, with which second operand, and if it sets flags.
 macro_rules! arithmetic {
     ($with:ident! $($arguments:tt)*) => {
-        $with! { ($($arguments)*)
+        $with! { $($arguments)* (
             // A subtraction of an immediate that sets no flags is an addition.
             AddImm64: Add W64 Immediate false,
             AddImm32: Add W32 Immediate false,
@@ -84,7 +84,7 @@ macro_rules! arithmetic {
             Eor32: Eor W32 Shifted false,
             Ands64: And W64 Shifted true,
             Ands32: And W32 Shifted true,
-        }
+        ) }
     };
 }
 pub(crate) use arithmetic;
@@ -105,7 +105,7 @@ pub(crate) enum Mode {
 /// Operation: what it moves, and its addressing mode.
 macro_rules! accesses {
     ($with:ident! $($arguments:tt)*) => {
-        $with! { ($($arguments)*)
+        $with! { $($arguments)* (
             StrB: StrB Offset,
             StrH: StrH Offset,
             StrW: StrW Offset,
@@ -148,13 +148,13 @@ macro_rules! accesses {
             LdrWLit: LdrW Literal,
             LdrXLit: LdrX Literal,
             LdrSwLit: LdrSw64 Literal,
-        }
+        ) }
     };
 }
 pub(crate) use accesses;
 
 macro_rules! arithmetic_of {
-    (($op:expr) $($name:ident: $operation:ident $width:ident $operand:ident $sets_flags:ident,)*) => {
+    ($op:ident ($($name:ident: $operation:ident $width:ident $operand:ident $sets_flags:ident,)*)) => {
         match $op {
             $(Op::$name => Some(Arithmetic {
                 operation: Operation::$operation,
@@ -168,7 +168,7 @@ macro_rules! arithmetic_of {
 }
 
 macro_rules! access_of {
-    (($op:expr) $($name:ident: $kind:ident $mode:ident,)*) => {
+    ($op:ident ($($name:ident: $kind:ident $mode:ident,)*)) => {
         match $op {
             $(Op::$name => Some((Kind::$kind, Mode::$mode)),)*
             _ => None,

@@ -2,36 +2,29 @@
 
 use super::alu;
 use crate::cpu::Cpu;
-use crate::decode::meaning::{Arithmetic, Operand, Operation, Width, arithmetic};
+use crate::decode::meaning::{Arithmetic, Operand, Operation, Width};
 use crate::decode::{Insn, Op};
 
-macro_rules! by_table {
-    (($cpu:ident, $insn:ident, $op:expr, $other:expr) $($name:ident: $operation:ident $width:ident $operand:ident $sets_flags:ident,)*) => {
-        match $op {
-            $(Op::$name => {
-                let form = Arithmetic {
-                    operation: Operation::$operation,
-                    width: Width::$width,
-                    operand: Operand::$operand,
-                    sets_flags: $sets_flags,
-                };
-                execute_form($cpu, $insn, form);
-            })*
-            _ => return $other,
+/// Data processing that has one form.
+macro_rules! single_forms {
+    ($with:ident! $($arguments:tt)*) => {
+        $with! { $($arguments)*
+            (
+                Nop, Bti, Adr, Adrp, MovImm, Movk64, Movk32, Mov64, AluGen64, AluGen32, Adc64, Adc32, Ubfm64,
+                Ubfm32, Bfm64, Bfm32, Sbfm64, Sbfm32, Sbfiz64, Sbfiz32, Extr64, Extr32, Ccmp64, Ccmp32, Ccmn64,
+                Ccmn32, Csel64, Csel32, Rbit64, Rbit32, Rev16x64, Rev16x32, Rev32x64, Rev64, Rev32, Clz64,
+                Clz32, Cls64, Cls32, Udiv64, Udiv32, Sdiv64, Sdiv32, Lslv64, Lslv32, Lsrv64, Lsrv32, Asrv64,
+                Asrv32, Rorv64, Rorv32, Crc32, Madd64, Madd32, Msub64, Msub32, Smaddl, Smsubl, Umaddl, Umsubl,
+                Smulh, Umulh, Cfinv, Rmif, Setf,
+            )
         }
     };
 }
-
-/// Execute an instruction as if its operation were `op`. Whether it is data processing; `pc` gives its address.
-#[inline(always)]
-pub(super) fn execute(cpu: &mut Cpu, insn: &Insn, op: Op, page_va: u64, pc: impl FnOnce() -> u64) -> bool {
-    arithmetic!(by_table! cpu, insn, op, execute_other(cpu, insn, op, page_va, pc));
-    true
-}
+pub(super) use single_forms;
 
 /// One that is in the table. `form` is a constant where this is inlined.
 #[inline(always)]
-fn execute_form(cpu: &mut Cpu, insn: &Insn, form: Arithmetic) {
+pub(super) fn by_form(cpu: &mut Cpu, insn: &Insn, form: Arithmetic) {
     let a = cpu.slot(insn.rn);
     let (value, flags) = match form.width {
         Width::W64 => {
@@ -78,9 +71,9 @@ fn inversion(insn: &Insn, form: Arithmetic) -> u64 {
     if form.operation.may_invert() { insn.imm } else { 0 }
 }
 
-/// Those that have one form.
+/// One that has one form. `op` is a constant where this is inlined; `pc` gives the instruction's address.
 #[inline(always)]
-fn execute_other(cpu: &mut Cpu, insn: &Insn, op: Op, page_va: u64, pc: impl FnOnce() -> u64) -> bool {
+pub(super) fn single(cpu: &mut Cpu, insn: &Insn, op: Op, page_va: u64, pc: impl FnOnce() -> u64) {
     macro_rules! r {
         ($slot:expr) => {
             cpu.slot($slot)
@@ -247,7 +240,6 @@ fn execute_other(cpu: &mut Cpu, insn: &Insn, op: Op, page_va: u64, pc: impl FnOn
         Op::Cfinv => cpu.state.nzcv ^= 0b0010,
         Op::Rmif => cpu.state.nzcv = alu::rmif(insn, r!(insn.rn), cpu.state.nzcv),
         Op::Setf => cpu.state.nzcv = alu::setf(insn, r!(insn.rn), cpu.state.nzcv),
-        _ => return false,
+        _ => debug_assert!(false, "{op:?} is in the list"),
     }
-    true
 }

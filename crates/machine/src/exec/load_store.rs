@@ -2,8 +2,8 @@
 
 use super::access::{base, load_hit, load_pair_slow, load_slow, store_hit, store_slow};
 use crate::cpu::Cpu;
-use crate::decode::meaning::{Mode, accesses};
-use crate::decode::{Insn, Kind, Op};
+use crate::decode::meaning::Mode;
+use crate::decode::{Insn, Kind};
 use crate::memory::Memory;
 
 /// What came of an instruction.
@@ -15,28 +15,11 @@ pub(super) enum Done {
     Slow,
     /// It did not complete: see the CPU's trap.
     Trap,
-    /// It is none of these.
-    Other,
-}
-
-macro_rules! by_table {
-    (($cpu:ident, $memory:ident, $insn:ident, $pc:ident, $other:expr) $($name:ident: $kind:ident $mode:ident,)*) => {
-        match $insn.op {
-            $(Op::$name => one($cpu, $memory, $insn, Kind::$kind, Mode::$mode, $pc),)*
-            _ => $other,
-        }
-    };
-}
-
-/// Execute an instruction; `pc` gives its address.
-#[inline(always)]
-pub(super) fn execute(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, pc: impl FnOnce() -> u64) -> Done {
-    accesses!(by_table! cpu, memory, insn, pc, pair(cpu, memory, insn))
 }
 
 /// A load or store of one register. `kind` and `mode` are constants where this is inlined.
 #[inline(always)]
-fn one(
+pub(super) fn one(
     cpu: &mut Cpu,
     memory: &mut Memory,
     insn: &Insn,
@@ -80,7 +63,7 @@ fn one_of<const N: usize>(
     let mut done = Done::Hit;
     if kind.is_store() {
         let Some(bytes) = cpu.slot(insn.rd).to_le_bytes().first_chunk::<N>().copied() else {
-            return Done::Other;
+            return Done::Trap;
         };
         if store_hit(cpu, memory, va, bytes).is_none() {
             if store_slow(cpu, memory, va, bytes, N as u64).is_none() {
@@ -127,27 +110,19 @@ fn change(insn: &Insn) -> u64 {
     (insn.imm as i64 >> 32) as u64
 }
 
-/// Loads and stores of two registers.
-#[inline(always)]
-fn pair(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn) -> Done {
-    match insn.op {
-        Op::StpW => store_two::<8>(cpu, memory, insn, 4),
-        Op::StpX => store_two::<16>(cpu, memory, insn, 8),
-        Op::LdpW => load_two::<8>(cpu, memory, insn, Kind::LdrW),
-        Op::LdpX => load_two::<16>(cpu, memory, insn, Kind::LdrX),
-        Op::LdpSw => load_two::<8>(cpu, memory, insn, Kind::LdrSw64),
-        _ => Done::Other,
-    }
-}
-
 /// `N` bytes from registers of `element` bytes.
 #[inline(always)]
-fn store_two<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, element: u32) -> Done {
+pub(super) fn store_two<const N: usize>(
+    cpu: &mut Cpu,
+    memory: &mut Memory,
+    insn: &Insn,
+    element: u32,
+) -> Done {
     let Some(base) = base(cpu, insn) else { return Done::Trap };
     let va = base.wrapping_add(first_offset(insn));
     let mask = u64::MAX >> (64 - 8 * element);
     let both = u128::from(cpu.slot(insn.rd) & mask) | u128::from(cpu.slot(insn.ra) & mask) << (8 * element);
-    let Some(bytes) = both.to_le_bytes().first_chunk::<N>().copied() else { return Done::Other };
+    let Some(bytes) = both.to_le_bytes().first_chunk::<N>().copied() else { return Done::Trap };
     let mut done = Done::Hit;
     if store_hit(cpu, memory, va, bytes).is_none() {
         if store_slow(cpu, memory, va, bytes, element.into()).is_none() {
@@ -161,7 +136,7 @@ fn store_two<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, el
 
 /// `N` bytes to two registers, each as `kind` has it.
 #[inline(always)]
-fn load_two<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, kind: Kind) -> Done {
+pub(super) fn load_two<const N: usize>(cpu: &mut Cpu, memory: &mut Memory, insn: &Insn, kind: Kind) -> Done {
     let Some(base) = base(cpu, insn) else { return Done::Trap };
     let va = base.wrapping_add(first_offset(insn));
     let mut done = Done::Hit;

@@ -7,13 +7,14 @@ use std::ptr::with_exposed_provenance_mut;
 
 use super::backend::{self, Stubs};
 use super::code::Arena;
+use super::entry::Entry;
 use crate::cpu::{Cpu, State};
 use crate::exec::{Code, Leave, run_page};
 use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::Memory;
 
 /// The entries of a page: for each instruction the address of its translation, or of the stub that says there is none.
-pub(super) type Entries = [std::sync::atomic::AtomicU64; INSNS_PER_PAGE];
+pub(super) type Entries = [Entry; INSNS_PER_PAGE];
 
 /// What translated code needs beside the registers. Addresses are good from [`enter`] to its return.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,7 +127,7 @@ impl Host {
 
 /// Entries of a page without translations.
 pub(super) fn no_entries(unknown: u64) -> Box<Entries> {
-    Box::new(std::array::from_fn(|_| unknown.into()))
+    Box::new(std::array::from_fn(|_| Entry::new(unknown)))
 }
 
 /// The address of entries, for translated code to read.

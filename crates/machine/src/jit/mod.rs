@@ -6,7 +6,7 @@
 //! - [`block`]: what is translated together: a superblock of at most 64 instructions in a page
 //! - the back end ([`x64`]): a block to machine code, and a few stubs; everything about the host's instruction set
 //! - [`code`], [`enter`]: memory that is executed; into it and out again
-//! - [`shared`]: what machines of one snapshot have in common
+//! - [`entry`], [`shared`]: where the translations are; those that machines of one snapshot have in common
 //!
 //! # Invariants
 //!
@@ -37,12 +37,16 @@
 //!   of the tables, which never get shorter.
 //! - Code outlives its use: a machine holds the arenas of all entries that its tables have, and entries are dropped only
 //!   when no translated code runs, which is inside [`enter::enter`] alone.
-//! - Nothing is shared between threads but arenas, which are appended to under a lock, and entries, which are atomic.
+//! - Nothing is shared between threads but arenas, which are appended to under a lock, entries, which are atomic, and
+//!   decoded pages, which never change.
 
 mod block;
 mod code;
 mod enter;
+mod entry;
 mod shared;
+#[cfg(test)]
+mod under_loom;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod x64;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -52,7 +56,7 @@ mod none;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 use none as backend;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use block::{Block, straight};
@@ -207,7 +211,7 @@ impl Jit {
             Translations::None => {}
             Translations::Own(entries) => {
                 for entry in entries.get(from..end).unwrap_or_default() {
-                    entry.store(host.unknown(), Ordering::Relaxed);
+                    entry.publish(host.unknown());
                 }
             }
             Translations::Shared(_) => self.set(slot, Translations::None),
@@ -244,7 +248,7 @@ impl Jit {
             Translations::Own(entries) => entries,
             Translations::Shared(page) => &page.entries,
         };
-        let entry = entries.get(index)?.load(Ordering::Acquire);
+        let entry = entries.get(index)?.address();
         (entry != host.unknown()).then_some(entry)
     }
 
@@ -298,7 +302,7 @@ impl Jit {
         }
         if let Some(Translations::Own(entries)) = self.pages.get(slot_index).map(|page| &page.translations) {
             if let Some(entry) = entries.get(index) {
-                entry.store(address, Ordering::Relaxed);
+                entry.publish(address);
             }
         }
     }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::code::Arena;
@@ -24,7 +23,7 @@ impl SharedPage {
     /// sees the code.
     pub(super) fn publish(&self, index: usize, address: u64) {
         if let Some(entry) = self.entries.get(index) {
-            AtomicU64::store(entry, address, Ordering::Release);
+            entry.publish(address);
         }
     }
 }
