@@ -2,9 +2,15 @@
 //!
 //! A line is 64 bytes, as poison is: reading a line that is poisoned is an abort, so no other line
 //! may be read along with it. Writes to a decoded line, and IC instructions, drop it.
+//!
+//! A page that is as in the machine's snapshot, and has no poison, is decoded once for all machines of the snapshot, and
+//! whole: no guest can tell, as none of its lines can abort and a store to any of them is noticed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::decode::{Insn, Op, decode};
-use crate::jit::Jit;
+use crate::jit::{self, Jit};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SHIFT, PAGE_SIZE};
 
 /// Instructions in a page.
@@ -12,8 +18,8 @@ pub(crate) const INSNS_PER_PAGE: usize = 1024;
 /// Instructions in a line.
 const INSNS_PER_LINE: usize = 16;
 /// Decoded pages kept, 16 KiB each, 48 MiB: when there are more all are dropped. A boot of Debian's kernel with its
-/// first processes takes 1850.
-const MAX_PAGES: usize = 3072;
+/// first processes takes 1850. As many are shared by the machines of a snapshot.
+pub(crate) const MAX_PAGES: usize = 3072;
 /// A page of RAM that has no decoded page.
 const ABSENT: u32 = u32::MAX;
 
@@ -23,7 +29,10 @@ pub(crate) type Page = [Insn; INSNS_PER_PAGE];
 /// All decoded pages.
 #[derive(Debug)]
 pub(crate) struct ICache {
-    pages: Vec<Box<Page>>,
+    /// One that is not the machine's own is copied before it changes.
+    pages: Vec<Arc<Page>>,
+    /// A page without a decoded line.
+    pending: Arc<Page>,
     /// Which lines of each decoded page are decoded, one bit each.
     lines: Vec<u64>,
     /// The page of RAM that each decoded page is of.
@@ -39,6 +48,7 @@ impl ICache {
     pub(crate) fn new(ram_size: u64) -> Self {
         Self {
             pages: Vec::new(),
+            pending: Arc::new([Insn::PENDING; INSNS_PER_PAGE]),
             lines: Vec::new(),
             owner: Vec::new(),
             by_ram_page: vec![ABSENT; (ram_size / PAGE_SIZE) as usize],
@@ -65,7 +75,7 @@ impl ICache {
             self.clear(memory);
         }
         let slot = self.pages.len() as u32;
-        self.pages.push(Box::new([Insn::PENDING; INSNS_PER_PAGE]));
+        self.pages.push(self.pending.clone());
         self.lines.push(0);
         self.owner.push(ram_page as u32);
         self.jit.add_page(slot as usize);
@@ -81,27 +91,19 @@ impl ICache {
         let slot = slot as usize;
         let line = (va & (PAGE_SIZE - 1)) / LINE_SIZE;
         let ram_page = *self.owner.get(slot)?;
-        let start = ((ram_page as usize) << PAGE_SHIFT) + (line * LINE_SIZE) as usize;
-        let bytes: [u8; LINE_SIZE as usize] = memory.read(start)?;
-        let first = line as usize * INSNS_PER_LINE;
-        let target = self.pages.get_mut(slot)?.get_mut(first..first + INSNS_PER_LINE)?;
-        for (insn, word) in target.iter_mut().zip(bytes.chunks_exact(4)) {
-            *insn = word.first_chunk().map_or(Insn::PENDING, |word| decode(u32::from_le_bytes(*word)));
-        }
-        for n in 1..target.len() {
-            if let [.., first, second] = target.get_mut(..=n)? {
-                if second.op == Op::BCond {
-                    first.op = first.op.with_branch();
-                }
-            }
-        }
-        let lines = self.lines.get_mut(slot)?;
+        let (page, lines) = (self.pages.get_mut(slot)?, self.lines.get_mut(slot)?);
         let was_empty = *lines == 0;
-        *lines |= 1 << line;
+        let shared = memory.shared_code(ram_page).filter(|_| was_empty);
+        if let Some(shared) = shared.and_then(|code| code.page(memory, ram_page)) {
+            (*page, *lines) = (shared, u64::MAX);
+        } else {
+            decode_into(Arc::make_mut(page), memory, ram_page, line as usize)?;
+            *lines |= 1 << line;
+        }
         if !was_empty {
             return None;
         }
-        memory.set_has_code(start);
+        memory.set_has_code((ram_page as usize) << PAGE_SHIFT);
         self.jit.attach(memory, slot, ram_page);
         Some(ram_page)
     }
@@ -129,7 +131,8 @@ impl ICache {
             return;
         }
         *lines &= !(1 << line);
-        if let Some(insns) = page.get_mut(line * INSNS_PER_LINE..(line + 1) * INSNS_PER_LINE) {
+        let insns = line * INSNS_PER_LINE..(line + 1) * INSNS_PER_LINE;
+        if let Some(insns) = Arc::make_mut(page).get_mut(insns) {
             insns.fill(Insn::PENDING);
         }
         if *lines == 0 {
@@ -143,7 +146,7 @@ impl ICache {
         let slot = slot as usize;
         if let (Some(lines), Some(page)) = (self.lines.get_mut(slot), self.pages.get_mut(slot)) {
             *lines = 0;
-            page.fill(Insn::PENDING);
+            *page = self.pending.clone();
         }
         self.jit.drop_page(slot);
     }
@@ -182,5 +185,50 @@ impl ICache {
         self.pages.clear();
         self.lines.clear();
         self.owner.clear();
+    }
+}
+
+/// Decode a line of a page, by its number there. `None`: RAM has no such page.
+fn decode_into(page: &mut Page, memory: &Memory, ram_page: u32, line: usize) -> Option<()> {
+    let start = ((ram_page as usize) << PAGE_SHIFT) + line * LINE_SIZE as usize;
+    let bytes: [u8; LINE_SIZE as usize] = memory.read(start)?;
+    let first = line * INSNS_PER_LINE;
+    let target = page.get_mut(first..first + INSNS_PER_LINE)?;
+    for (insn, word) in target.iter_mut().zip(bytes.chunks_exact(4)) {
+        *insn = word.first_chunk().map_or(Insn::PENDING, |word| decode(u32::from_le_bytes(*word)));
+    }
+    for n in 1..target.len() {
+        if let [.., first, second] = target.get_mut(..=n)? {
+            if second.op == Op::BCond {
+                first.op = first.op.with_branch();
+            }
+        }
+    }
+    Some(())
+}
+
+/// What all machines of a snapshot have in common of its pages' code.
+#[derive(Debug, Default)]
+pub(crate) struct SharedCode {
+    decoded: Mutex<HashMap<u32, Arc<Page>>>,
+    pub(crate) translations: jit::Shared,
+}
+
+impl SharedCode {
+    /// A page of RAM, all of it decoded; `memory` has it as the snapshot has. `None`: there are as many as are kept.
+    fn page(&self, memory: &Memory, ram_page: u32) -> Option<Arc<Page>> {
+        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(page) = decoded.get(&ram_page) {
+            return Some(page.clone());
+        }
+        if decoded.len() >= MAX_PAGES {
+            return None;
+        }
+        let mut page = Arc::new([Insn::PENDING; INSNS_PER_PAGE]);
+        let insns = Arc::make_mut(&mut page);
+        (0..INSNS_PER_PAGE / INSNS_PER_LINE)
+            .try_for_each(|line| decode_into(insns, memory, ram_page, line))?;
+        decoded.insert(ram_page, page.clone());
+        Some(page)
     }
 }

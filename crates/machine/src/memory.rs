@@ -15,7 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::jit::Shared;
+use crate::icache::SharedCode;
 use crate::pages::{self, Contents};
 use crate::poison::Poison;
 pub use crate::poison::{LINE_SIZE, PAGE_SIZE};
@@ -236,11 +236,11 @@ impl Memory {
         &self.clean
     }
 
-    /// The translations that the page's snapshot has, if the page is as it was then and has no poison.
-    pub(crate) fn translations_of(&self, page: u32) -> Option<&Shared> {
+    /// What the page's snapshot knows of its code, if the page is as it was then and has no poison.
+    pub(crate) fn shared_code(&self, page: u32) -> Option<&SharedCode> {
         let flags = self.flags.get(page as usize)?;
         let is_clean = flags & (page_flags::DIRTY | page_flags::HAS_POISON) == 0;
-        is_clean.then(|| self.clean.translations())
+        is_clean.then(|| self.clean.code())
     }
 
     /// The pages that may have been written to since they were last clean.
@@ -308,6 +308,11 @@ impl Memory {
     pub(crate) fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
         *self.ram.get_mut(offset..)?.first_chunk_mut()? = bytes;
         Some(())
+    }
+
+    /// The flags of all pages, by their number.
+    pub(crate) fn all_flags(&self) -> &[u8] {
+        &self.flags
     }
 
     /// All of RAM, for the CPU's own fast paths.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use crate::jit::Shared;
+use crate::icache::SharedCode;
 use crate::memory::PAGE_SIZE;
 use crate::ram::{Image, ImageWriter, Page, Ram};
 
@@ -27,8 +27,8 @@ pub(crate) struct Contents {
     changed: BTreeMap<u32, Arc<Page>>,
     /// See [`Contents::hashes`].
     hashes: OnceLock<Vec<(u32, [u8; 32])>>,
-    /// Translations of the pages' code.
-    translations: Shared,
+    /// The pages' code, decoded and translated.
+    code: SharedCode,
 }
 
 impl Contents {
@@ -39,7 +39,7 @@ impl Contents {
             image: None,
             changed: BTreeMap::new(),
             hashes: OnceLock::new(),
-            translations: Shared::default(),
+            code: SharedCode::default(),
         }
     }
 
@@ -48,9 +48,9 @@ impl Contents {
         Self { image: Some(Arc::new(image)), ..Self::zeroed(size) }
     }
 
-    /// Translations of code that is in these pages.
-    pub(crate) fn translations(&self) -> &Shared {
-        &self.translations
+    /// The code that is in these pages, decoded and translated.
+    pub(crate) fn code(&self) -> &SharedCode {
+        &self.code
     }
 
     /// A page by its number.

@@ -11,6 +11,74 @@ use support::arbitrary::{value, word};
 use support::{AF, CODE, DATA, EL0, Guest, HARDWARE_UPDATE, LOOP, READ_ONLY, TCR, VECTORS};
 
 const NOP: u32 = 0xd503_201f;
+/// FP and AdvSIMD that is translated, without register numbers: FADD, FSUB, FMUL, FDIV, FSQRT, FABS, FNEG, FCMP, FCMPE of both
+/// precisions; FMOV of all kinds; MOVI, DUP, UMOV, INS; AND, BIC, ORR, EOR, ADD, SUB, CMEQ, UMAX, UMIN; MSR of FPSR and FPCR.
+const VECTOR: [u32; 50] = [
+    0x1e60_2800,
+    0x1e20_2800,
+    0x1e60_3800,
+    0x1e20_3800,
+    0x1e60_0800,
+    0x1e20_0800,
+    0x1e60_1800,
+    0x1e20_1800,
+    0x1e61_c000,
+    0x1e21_c000,
+    0x1e60_c000,
+    0x1e20_c000,
+    0x1e61_4000,
+    0x1e21_4000,
+    0x1e60_2000,
+    0x1e20_2000,
+    0x1e60_2010,
+    0x1e20_2018,
+    0x1e60_4000,
+    0x1e20_4000,
+    0x9e66_0000,
+    0x9e67_0000,
+    0x1e26_0000,
+    0x1e27_0000,
+    0x9eae_0000,
+    0x1e6c_1000,
+    0x4f03_e400,
+    0x6f05_e400,
+    0x0f02_e400,
+    0x4e04_0c00,
+    0x4e01_0c00,
+    0x0e01_0c00,
+    0x4e08_0c00,
+    0x0e07_3c00,
+    0x4e18_3c00,
+    0x4e0c_1c00,
+    0x6e05_2c00,
+    0x4e20_1c00,
+    0x0e60_1c00,
+    0x4e60_1c00,
+    0x4ea0_1c00,
+    0x2e20_1c00,
+    0x4e20_8400,
+    0x0e60_8400,
+    0x5ee0_8400,
+    0x6ea0_8400,
+    0x6ee0_8400,
+    0x2e60_8c00,
+    0x6e20_6400,
+    0x6e20_6c00,
+];
+/// MRS of TCR_EL1, ESR_EL1, FAR_EL1, ELR_EL1, SPSR_EL1, DAIF, CTR_EL0, DCZID_EL0; DC ZVA.
+const SYSTEM: [u32; 11] = [
+    0xd538_2040,
+    0xd538_5201,
+    0xd538_6002,
+    0xd538_4023,
+    0xd538_4000,
+    0xd53b_4221,
+    0xd53b_0022,
+    0xd53b_00e3,
+    0xd50b_7420,
+    0xd50b_7421,
+    0xd50b_7422,
+];
 
 /// Data processing, loads and stores of all widths and modes, and branches within a few instructions, on few registers: what
 /// is translated, and close together.
@@ -150,6 +218,13 @@ fn common() -> impl Strategy<Value = u32> {
         }),
         2 => branch,
         1 => prop::sample::select(vec![0xd65f_00c0_u32, 0xd61f_00a0, 0xd63f_0080, 0xd538_4100, 0xd538_d081, 0xd53b_d042]),
+        1 => prop::sample::select(SYSTEM.to_vec()),
+        2 => (prop::sample::select(VECTOR.to_vec()), [0..8_u32, 0..8, 0..8]).prop_map(|(word, [d, n, m])| {
+            // Of FCMP and those with one source the fields that are no registers stay.
+            let two = word & 0x0020_0400 == 0x0020_0400 || word & 0xff20_0c00 == 0x1e20_0800;
+            word | n << 5 | if word & 0xff20_fc07 == 0x1e20_2000 { 0 } else { d } | if two { m << 16 } else { 0 }
+        }),
+        1 => prop::sample::select(vec![0xd51b_4420_u32, 0xd51b_4401, 0xd53b_4422]),
         1 => word(),
     ]
 }
@@ -237,7 +312,9 @@ fn guest(plan: &Plan, cpus: usize, translation: Translation) -> Guest {
         }
         if let Some(vregs) = vregs {
             vcpu.set_reg(Reg::CpacrEl1, 3 << 20).expect("CPACR_EL1");
-            vcpu.set_fp_simd(&FpSimdState { vregs, ..FpSimdState::default() }).expect("any state");
+            // Inexact is set, after which the host's arithmetic may answer, or not.
+            let fpsr = (vregs[0] as u32 & 1) << 4;
+            vcpu.set_fp_simd(&FpSimdState { vregs, fpsr, ..FpSimdState::default() }).expect("any state");
         }
     }
     for pa in &plan.poison {
@@ -437,6 +514,33 @@ fn code_that_writes_over_itself_in_a_loop_is_executed_as_written() {
         },
         34,
     );
+}
+
+#[test]
+fn dc_zva_clears_a_line_and_its_poison_whether_or_not_the_tlb_has_the_page() {
+    for at_el0 in [false, true] {
+        lockstep(
+            || {
+                // str x2, [x1]; dc zva, x1; dc zva, x3; dc zva, x4; mrs x5, dczid_el0; b .
+                let code = [0xf900_0022, 0xd50b_7421, 0xd50b_7423, 0xd50b_7424, 0xd53b_00e5, LOOP];
+                let mut guest = Guest::mapped(&code);
+                guest.code_at(DATA, &code);
+                guest.change_page(DATA, EL0, 0);
+                guest.change_page(DATA + 0x1000, EL0, 0);
+                for (n, va) in [(1, DATA + 0x1048), (3, DATA + 0x1fff), (4, CODE + 0x100)] {
+                    guest.set(Reg::X(n), va);
+                }
+                guest.set(Reg::X(2), u64::MAX);
+                guest.vm.poison(DATA + 0x1fc0..DATA + 0x1fc1).expect("RAM");
+                if at_el0 {
+                    guest.set(Reg::Pstate, 0);
+                    guest.set(Reg::Pc, DATA);
+                }
+                guest
+            },
+            8,
+        );
+    }
 }
 
 #[test]

@@ -42,8 +42,28 @@ pub(crate) struct Options {
 enum Promise {
     AtLeast(f64),
     AtMost(f64),
-    /// At most so many times the time of the best peer.
-    TimesPeer(f64),
+    /// A rate that is so many times the best peer's.
+    RateOfPeers(Times),
+    /// A time of which the best peer takes so many times as much.
+    TimeOfPeers(Times),
+}
+
+/// So many times as good as the best peer, at least.
+#[derive(Clone, Copy)]
+struct Times {
+    cpu: f64,
+    /// By wall time, if that is promised as well.
+    wall: Option<f64>,
+}
+
+impl Times {
+    const fn of_cpu_time(cpu: f64) -> Self {
+        Self { cpu, wall: None }
+    }
+
+    fn are_kept_by(self, ratio: Cost) -> bool {
+        ratio.cpu >= self.cpu && self.wall.is_none_or(|wall| ratio.wall >= wall)
+    }
 }
 
 /// What one contestant of a figure took, in its unit.
@@ -127,22 +147,21 @@ impl Figure {
         match self.promise {
             Promise::AtLeast(least) => ours.median.cpu >= least,
             Promise::AtMost(most) => ours.median.cpu <= most,
-            Promise::TimesPeer(times) => self.best_peer().is_some_and(|best| ours.median.cpu <= times * best),
+            Promise::RateOfPeers(times) | Promise::TimeOfPeers(times) => {
+                let mut ratios = self.peers.iter().filter_map(|(_, spread)| self.ratio(spread)).peekable();
+                ratios.peek().is_some() && ratios.all(|ratio| times.are_kept_by(ratio))
+            }
         }
-    }
-
-    /// The least that a peer took.
-    fn best_peer(&self) -> Option<f64> {
-        let peers = self.peers.iter().filter_map(|(_, spread)| spread.as_ref().ok());
-        peers.map(|spread| spread.median.cpu).min_by(f64::total_cmp)
     }
 
     /// How many times better than a peer: more of a rate, less of a time.
     fn ratio(&self, peer: &Result<Spread, String>) -> Option<Cost> {
         let (ours, peer) = (self.ours.as_ref().ok()?.median, peer.as_ref().ok()?.median);
         Some(match self.promise {
-            Promise::AtLeast(_) => Cost { cpu: ours.cpu / peer.cpu, wall: ours.wall / peer.wall },
-            Promise::AtMost(_) | Promise::TimesPeer(_) => {
+            Promise::AtLeast(_) | Promise::RateOfPeers(_) => {
+                Cost { cpu: ours.cpu / peer.cpu, wall: ours.wall / peer.wall }
+            }
+            Promise::AtMost(_) | Promise::TimeOfPeers(_) => {
                 Cost { cpu: peer.cpu / ours.cpu, wall: peer.wall / ours.wall }
             }
         })
@@ -152,13 +171,15 @@ impl Figure {
 /// A figure that can be measured: its name, and how; or why this host lacks what it takes.
 type Measurement = (&'static str, for<'a> fn(&'a [peer::Qemu]) -> Result<Trial<'a>, String>);
 
-const MEASUREMENTS: [Measurement; 11] = [
+const MEASUREMENTS: [Measurement; 13] = [
     (guest::ALU, guest::alu),
     (guest::LOAD_STORE, guest::load_store),
     (guest::SEA, |qemus| Ok(guest::sea(qemus))),
     (snapshot::RESTORE, |_| snapshot::restore()),
     (snapshot::RATE, |_| snapshot::rate()),
+    (snapshot::THREADS, |_| snapshot::threads()),
     (linux::BOOT, linux::boot),
+    (linux::WORKLOAD, |_| linux::workload()),
     (linux::MEMORY, |_| linux::memory()),
     (events::SET_EVENTS, |_| Ok(events::set_events())),
     (events::DECODE, |_| Ok(events::decode())),
@@ -233,9 +254,20 @@ mod tests {
 
     #[test]
     fn a_promise_beside_peers_is_measured_by_the_best_of_them_and_needs_one() {
-        assert!(figure(Ok(6.0), Promise::TimesPeer(3.0), &[4.0, 2.0]).is_kept());
-        assert!(!figure(Ok(6.1), Promise::TimesPeer(3.0), &[4.0, 2.0]).is_kept());
-        assert!(!figure(Ok(6.0), Promise::TimesPeer(3.0), &[]).is_kept());
+        let (time, rate) = (Promise::TimeOfPeers, Promise::RateOfPeers);
+        let half = Times::of_cpu_time(0.5);
+        assert!(figure(Ok(4.0), time(half), &[4.0, 2.0]).is_kept());
+        assert!(!figure(Ok(4.1), time(half), &[4.0, 2.0]).is_kept());
+        assert!(!figure(Ok(4.0), time(half), &[]).is_kept());
+        assert!(figure(Ok(2.0), rate(half), &[4.0, 2.0]).is_kept());
+        assert!(!figure(Ok(1.9), rate(half), &[4.0, 2.0]).is_kept());
+    }
+
+    #[test]
+    fn a_promise_of_wall_time_is_one_more() {
+        let twice_as_fast = |wall| Promise::TimeOfPeers(Times { cpu: 2.0, wall: Some(wall) });
+        assert!(figure(Ok(1.0), twice_as_fast(2.0), &[2.0]).is_kept());
+        assert!(!figure(Ok(1.0), twice_as_fast(2.1), &[2.0]).is_kept());
     }
 
     #[test]
@@ -252,7 +284,10 @@ mod tests {
         let ratio = |promise, peer| figure(Ok(2.0), promise, &[]).ratio(&Ok(spread(peer)));
         assert_eq!(ratio(Promise::AtLeast(1.0), 1.0), Some(Cost { cpu: 2.0, wall: 2.0 }));
         assert_eq!(ratio(Promise::AtMost(9.0), 6.0), Some(Cost { cpu: 3.0, wall: 3.0 }));
-        assert_eq!(ratio(Promise::TimesPeer(9.0), 6.0), Some(Cost { cpu: 3.0, wall: 3.0 }));
+        assert_eq!(
+            ratio(Promise::TimeOfPeers(Times::of_cpu_time(9.0)), 6.0),
+            Some(Cost { cpu: 3.0, wall: 3.0 })
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Figure, Promise, Spread};
+use super::{Figure, Promise, Spread, Times};
 
 /// The table: a line for ours, and one for each peer.
 pub(super) fn text(figures: &[Figure]) -> String {
@@ -15,7 +15,10 @@ pub(super) fn text(figures: &[Figure]) -> String {
         let promise = match figure.promise {
             Promise::AtLeast(least) => format!("at least {least}"),
             Promise::AtMost(most) => format!("at most {most}"),
-            Promise::TimesPeer(times) => format!("at most {times} times the best peer's"),
+            Promise::RateOfPeers(Times { cpu, wall }) | Promise::TimeOfPeers(Times { cpu, wall }) => {
+                let by_wall_time = wall.map(|wall| format!(", {wall} by wall time")).unwrap_or_default();
+                format!("at least {cpu} times as good as the best peer{by_wall_time}")
+            }
         };
         let kept = if figure.is_kept() { "kept" } else { "MISSED" };
         line(&mut table, "seawall", &figure.ours, &format!("{kept}: {promise}"));
@@ -54,10 +57,12 @@ pub(super) fn json(figures: &[Figure]) -> Value {
 }
 
 fn figure_json(figure: &Figure) -> Value {
-    let (kind, bound) = match figure.promise {
-        Promise::AtLeast(least) => ("at_least", least),
-        Promise::AtMost(most) => ("at_most", most),
-        Promise::TimesPeer(times) => ("at_most_times_the_best_peer", times),
+    let promise = match figure.promise {
+        Promise::AtLeast(least) => json!({ "at_least": least }),
+        Promise::AtMost(most) => json!({ "at_most": most }),
+        Promise::RateOfPeers(Times { cpu, wall }) | Promise::TimeOfPeers(Times { cpu, wall }) => {
+            json!({ "times_as_good_as_the_best_peer": { "cpu": cpu, "wall": wall } })
+        }
     };
     let peer = |(name, spread): &(String, Result<Spread, String>)| {
         json!({
@@ -72,7 +77,7 @@ fn figure_json(figure: &Figure) -> Value {
         "unit": figure.unit,
         "value": spread_json(&figure.ours),
         "error": figure.ours.as_ref().err(),
-        "promise": { kind: bound },
+        "promise": promise,
         "kept": figure.is_kept(),
         "peers": figure.peers.iter().map(peer).collect::<Vec<_>>(),
     })

@@ -271,6 +271,19 @@ pub(crate) enum Op {
 const _: () = assert!(size_of::<Insn>() == 16);
 
 impl Op {
+    /// The same without the branch behind it.
+    pub(crate) const fn without_branch(self) -> Op {
+        match self {
+            Op::SubsImm64B => Op::SubsImm64,
+            Op::SubsImm32B => Op::SubsImm32,
+            Op::Subs64B => Op::Subs64,
+            Op::Subs32B => Op::Subs32,
+            Op::AndsImm64B => Op::AndsImm64,
+            Op::AndsImm32B => Op::AndsImm32,
+            other => other,
+        }
+    }
+
     /// What does this and goes on with the [`Op::BCond`] behind it, where there is such an operation. It is two
     /// steps all the same, and the second instruction stays where it is for who branches to it.
     pub(crate) fn with_branch(self) -> Op {

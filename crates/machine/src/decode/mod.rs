@@ -8,6 +8,7 @@ pub(crate) mod data_register;
 pub(crate) mod fp_simd;
 pub(crate) mod insn;
 mod load_store;
+pub(crate) mod meaning;
 
 pub(crate) use insn::{Insn, Kind, Op, Rmw};
 

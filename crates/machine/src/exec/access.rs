@@ -400,18 +400,32 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     if write {
         memory.mark_dirty(offset);
     }
-    if cpu.watches_in_page(va) {
-        return Some(At::Ram(offset));
-    }
+    fill(cpu, memory, &translation, va, offset, view, write);
+    Some(At::Ram(offset))
+}
+
+/// The page of RAM at `offset`, which `va` translates to, goes into the TLB if accesses to it need not be looked at. To be
+/// written to, it must be marked dirty.
+pub(super) fn fill(
+    cpu: &mut Cpu,
+    memory: &Memory,
+    translation: &walk::Translation,
+    va: u64,
+    offset: usize,
+    view: View,
+    write: bool,
+) {
     let page = offset as u64 / PAGE_SIZE;
     // Translated code rests on it: a page in the TLB is a whole page of RAM.
-    if page >= memory.size() / PAGE_SIZE {
-        return Some(At::Ram(offset));
+    if cpu.watches_in_page(va) || page >= memory.size() / PAGE_SIZE {
+        return;
     }
+    let flags = memory.flags(offset);
+    let has_poison = flags & page_flags::HAS_POISON != 0;
     let fill = Fill {
         va,
         page: page as u32,
-        strict: is_device || cpu.sys.sctlr & SCTLR_A != 0,
+        strict: translation.attributes.is_device() || cpu.sys.sctlr & SCTLR_A != 0,
         shift: translation.shift,
         global: translation.asid.is_none(),
     };
@@ -422,5 +436,4 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     } else if !has_poison {
         cpu.tlb.fill_read(view, fill);
     }
-    Some(At::Ram(offset))
 }

@@ -3,7 +3,7 @@
 
 use seawall_arm::{ExceptionClass, FaultStatus, Pstate};
 
-use super::access::zero_on_bus;
+use super::access::{fill, zero_on_bus};
 use crate::cpu::{Cpu, Invalidation, Maintenance};
 use crate::el2;
 use crate::memory::{LINE_SIZE, Memory};
@@ -19,7 +19,7 @@ const DC_IVAC: u16 = id(1, 0, 7, 6, 1);
 const DC_ISW: u16 = id(1, 0, 7, 6, 2);
 const DC_CSW: u16 = id(1, 0, 7, 10, 2);
 const DC_CISW: u16 = id(1, 0, 7, 14, 2);
-const DC_ZVA: u16 = id(1, 3, 7, 4, 1);
+pub(crate) const DC_ZVA: u16 = id(1, 3, 7, 4, 1);
 const DC_CVAC: u16 = id(1, 3, 7, 10, 1);
 const DC_CVAU: u16 = id(1, 3, 7, 11, 1);
 const DC_CVAP: u16 = id(1, 3, 7, 12, 1);
@@ -113,6 +113,14 @@ fn maintain(cpu: &mut Cpu, memory: &mut Memory, va: u64, kind: AccessKind) -> Op
 
 /// DC ZVA: the whole line is overwritten, which cleans it of poison.
 fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
+    let line = va & !(LINE_SIZE - 1);
+    let entry = cpu.tlb.write[cpu.view as usize & 3].entry(line);
+    if entry.covers(line, LINE_SIZE) && !entry.is_strict() {
+        let offset = entry.offset(line);
+        if !memory.page_has_poison(offset) {
+            return memory.write(offset, [0; LINE_SIZE as usize]);
+        }
+    }
     let access = Access::data(true, cpu.view != View::El0, cpu.view == View::El1Pan);
     let translation = match walk::translate(memory, &cpu.regime(), va, access) {
         Ok(translation) => translation,
@@ -125,11 +133,11 @@ fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
         cpu.raise_abort(FaultStatus::Alignment, va, Intent::STORE);
         return None;
     }
-    cpu.check_watchpoints(va & !63, 64, Intent::STORE, access.privileged)?;
+    cpu.check_watchpoints(line, LINE_SIZE, Intent::STORE, access.privileged)?;
     let pa = translation.pa;
     if memory.clean_line(pa).is_none() {
         if cpu.serves_all {
-            return zero_on_bus(cpu, pa & !(LINE_SIZE - 1), va & !(LINE_SIZE - 1));
+            return zero_on_bus(cpu, pa & !(LINE_SIZE - 1), line);
         }
         let intent = Intent::STORE;
         cpu.trap =
@@ -138,6 +146,9 @@ fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
     }
     if memory.has_stale_code() {
         cpu.call_attention();
+    }
+    if let Some(offset) = memory.offset(pa) {
+        fill(cpu, memory, &translation, va, offset, cpu.view, true);
     }
     Some(())
 }

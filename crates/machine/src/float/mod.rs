@@ -139,11 +139,11 @@ mod control {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Env {
     fpcr: u64,
-    fpsr: u64,
+    pub(crate) fpsr: u64,
     /// FPCR.RMode.
-    rounding: Rounding,
+    pub(crate) rounding: Rounding,
     /// FPCR.FZ.
-    flush: bool,
+    pub(crate) flush: bool,
     /// FPCR.DN.
     default_nan: bool,
     /// FPCR.AHP.

@@ -6,6 +6,7 @@ use super::{Env, Format, flag};
 
 /// How a number that does not fit is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Rounding {
     TieEven,
     Up,

@@ -86,6 +86,9 @@ pub(super) fn is_left_to_the_interpreter(op: Op) -> bool {
 
 /// Reads and writes general registers and nothing else: no flags, no memory, and it always completes.
 pub(super) fn is_pure(op: Op) -> bool {
+    if let Some(form) = op.arithmetic() {
+        return !form.sets_flags;
+    }
     matches!(
         op,
         Op::Nop
@@ -96,23 +99,6 @@ pub(super) fn is_pure(op: Op) -> bool {
             | Op::Movk64
             | Op::Movk32
             | Op::Mov64
-            | Op::AddImm64
-            | Op::AddImm32
-            | Op::Add64
-            | Op::Add32
-            | Op::Sub64
-            | Op::Sub32
-            | Op::AndImm
-            | Op::OrrImm64
-            | Op::OrrImm32
-            | Op::EorImm64
-            | Op::EorImm32
-            | Op::And64
-            | Op::And32
-            | Op::Orr64
-            | Op::Orr32
-            | Op::Eor64
-            | Op::Eor32
             | Op::Ubfm64
             | Op::Ubfm32
             | Op::Bfm64
@@ -133,25 +119,10 @@ pub(super) fn is_pure(op: Op) -> bool {
 /// Sets all four flags, reads none, and does nothing else but to general registers.
 pub(super) fn sets_all_flags(insn: &Insn) -> bool {
     use crate::decode::data_register::{GEN_ADDS, GEN_ANDS, GEN_SUBS};
+    if let Some(form) = insn.op.without_branch().arithmetic() {
+        return form.sets_flags;
+    }
     match insn.op {
-        Op::AddsImm64
-        | Op::AddsImm32
-        | Op::SubsImm64
-        | Op::SubsImm32
-        | Op::SubsImm64B
-        | Op::SubsImm32B
-        | Op::Subs64B
-        | Op::Subs32B
-        | Op::AndsImm64B
-        | Op::AndsImm32B
-        | Op::Adds64
-        | Op::Adds32
-        | Op::Subs64
-        | Op::Subs32
-        | Op::AndsImm64
-        | Op::AndsImm32
-        | Op::Ands64
-        | Op::Ands32 => true,
         Op::AluGen64 | Op::AluGen32 => matches!(insn.x >> 8, GEN_ADDS | GEN_SUBS | GEN_ANDS),
         _ => false,
     }

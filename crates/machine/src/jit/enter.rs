@@ -7,13 +7,14 @@ use std::ptr::with_exposed_provenance_mut;
 
 use super::backend::{self, Stubs};
 use super::code::Arena;
+use super::entry::Entry;
 use crate::cpu::{Cpu, State};
 use crate::exec::{Code, Leave, run_page};
 use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::Memory;
 
 /// The entries of a page: for each instruction the address of its translation, or of the stub that says there is none.
-pub(super) type Entries = [std::sync::atomic::AtomicU64; INSNS_PER_PAGE];
+pub(super) type Entries = [Entry; INSNS_PER_PAGE];
 
 /// What translated code needs beside the registers. Addresses are good from [`enter`] to its return.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     pub(super) read: u64,
     pub(super) write: u64,
     pub(super) ram: u64,
+    /// The flags of RAM's pages, a byte each.
+    pub(super) page_flags: u64,
     /// The CPU's steps when nothing is left of the budget.
     pub(super) steps_end: u64,
     /// An [`Exit`].
@@ -124,7 +127,7 @@ impl Host {
 
 /// Entries of a page without translations.
 pub(super) fn no_entries(unknown: u64) -> Box<Entries> {
-    Box::new(std::array::from_fn(|_| unknown.into()))
+    Box::new(std::array::from_fn(|_| Entry::new(unknown)))
 }
 
 /// The address of entries, for translated code to read.
@@ -157,6 +160,7 @@ pub(super) fn enter(
         read: cpu.tlb.read[view].address(),
         write: cpu.tlb.write[view].address(),
         ram: memory.ram_mut().as_mut_ptr().expose_provenance() as u64,
+        page_flags: memory.all_flags().as_ptr().expose_provenance() as u64,
         steps_end: cpu.steps.wrapping_add(left),
         exit: Exit::Attention as u64,
         memory: std::ptr::from_mut(memory).expose_provenance() as u64,

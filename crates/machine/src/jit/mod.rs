@@ -6,7 +6,7 @@
 //! - [`block`]: what is translated together: a superblock of at most 64 instructions in a page
 //! - the back end ([`x64`]): a block to machine code, and a few stubs; everything about the host's instruction set
 //! - [`code`], [`enter`]: memory that is executed; into it and out again
-//! - [`shared`]: what machines of one snapshot have in common
+//! - [`entry`], [`shared`]: where the translations are; those that machines of one snapshot have in common
 //!
 //! # Invariants
 //!
@@ -30,17 +30,23 @@
 //!   to the context; and to RAM at the offset that a TLB entry gives. An entry is only made for a whole page inside RAM
 //!   ([`Fill`](crate::tlb::Fill), checked where it is made), an access is compared with it by its first and last byte,
 //!   and whatever replaces RAM clears the TLBs of all CPUs before any of them runs.
+//! - It reads, beside these, system registers of the CPU by constant offsets, and the flags of the page of RAM that a TLB
+//!   entry gave: there are as many as pages.
 //! - It jumps to its own labels, to stubs, and to what the entries of pages hold: addresses that the arena gave. Indices
 //!   into the entries are below 1024 by a mask; page numbers come from the fetch TLB, whose numbers are below the length
 //!   of the tables, which never get shorter.
 //! - Code outlives its use: a machine holds the arenas of all entries that its tables have, and entries are dropped only
 //!   when no translated code runs, which is inside [`enter::enter`] alone.
-//! - Nothing is shared between threads but arenas, which are appended to under a lock, and entries, which are atomic.
+//! - Nothing is shared between threads but arenas, which are appended to under a lock, entries, which are atomic, and
+//!   decoded pages, which never change.
 
 mod block;
 mod code;
 mod enter;
+mod entry;
 mod shared;
+#[cfg(test)]
+mod under_loom;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod x64;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -50,7 +56,7 @@ mod none;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 use none as backend;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use block::{Block, straight};
@@ -173,8 +179,8 @@ impl Jit {
     /// snapshot, the snapshot's translations are its.
     pub(crate) fn attach(&mut self, memory: &Memory, slot: usize, ram_page: u32) {
         let Some(host) = self.host else { return };
-        let Some(shared) = memory.translations_of(ram_page) else { return };
-        let found = shared.page(ram_page, host.unknown(), || Arena::new(ARENA_BYTES));
+        let Some(shared) = memory.shared_code(ram_page) else { return };
+        let found = shared.translations.page(ram_page, host.unknown(), || Arena::new(ARENA_BYTES));
         if let Some(found) = found {
             self.set(slot, Translations::Shared(found));
         }
@@ -205,7 +211,7 @@ impl Jit {
             Translations::None => {}
             Translations::Own(entries) => {
                 for entry in entries.get(from..end).unwrap_or_default() {
-                    entry.store(host.unknown(), Ordering::Relaxed);
+                    entry.publish(host.unknown());
                 }
             }
             Translations::Shared(_) => self.set(slot, Translations::None),
@@ -242,7 +248,7 @@ impl Jit {
             Translations::Own(entries) => entries,
             Translations::Shared(page) => &page.entries,
         };
-        let entry = entries.get(index)?.load(Ordering::Acquire);
+        let entry = entries.get(index)?.address();
         (entry != host.unknown()).then_some(entry)
     }
 
@@ -296,7 +302,7 @@ impl Jit {
         }
         if let Some(Translations::Own(entries)) = self.pages.get(slot_index).map(|page| &page.translations) {
             if let Some(entry) = entries.get(index) {
-                entry.store(address, Ordering::Relaxed);
+                entry.publish(address);
             }
         }
     }

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::code::Arena;
 use super::enter::{Entries, no_entries};
+use crate::icache::MAX_PAGES;
 
 /// The translations of a page.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl SharedPage {
     /// sees the code.
     pub(super) fn publish(&self, index: usize, address: u64) {
         if let Some(entry) = self.entries.get(index) {
-            AtomicU64::store(entry, address, Ordering::Release);
+            entry.publish(address);
         }
     }
 }
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Those of a page of RAM. `None`: there is no memory for code.
+    /// Those of a page of RAM. `None`: there is no memory for code, or there are as many as are kept.
     pub(super) fn page(
         &self,
         page: u32,
@@ -46,6 +46,9 @@ impl Shared {
     ) -> Option<Arc<SharedPage>> {
         let arena = self.arena.get_or_init(|| arena().ok().map(Arc::new)).as_ref()?;
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.len() >= MAX_PAGES && !pages.contains_key(&page) {
+            return None;
+        }
         let new = || Arc::new(SharedPage { entries: no_entries(unknown), arena: arena.clone() });
         Some(pages.entry(page).or_insert_with(new).clone())
     }

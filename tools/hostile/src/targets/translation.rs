@@ -3,7 +3,7 @@
 
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
-use seawall_machine::{Config, RAM_BASE, Translation, Vm};
+use seawall_machine::{Config, FpSimdState, RAM_BASE, Translation, Vm};
 
 const RAM_SIZE: u64 = 0x1_0000;
 const VECTORS: u64 = RAM_BASE;
@@ -55,6 +55,20 @@ const TEMPLATES: &[(u32, u32)] = &[
     (0xd538_4100, 0x0000_0007),
     (0xd518_4200, 0x0000_02e7),
     (0xd50b_7420, 0x0000_0007),
+    (0xd50b_7428, 0x0000_0007),
+    (0xd538_2040, 0x0000_0007),
+    (0xd538_5200, 0x0000_0007),
+    (0xd53b_0020, 0x0000_00c7),
+    // FP and AdvSIMD: two sources and one, comparisons, moves from and to general registers, three vectors, copies,
+    // immediates; FPSR and FPCR.
+    (0x1e20_0800, 0x0047_f0e7),
+    (0x1e20_4000, 0x0041_80e7),
+    (0x1e20_2000, 0x0047_00f8),
+    (0x1e26_0000, 0x8041_00e7),
+    (0x0e20_0400, 0x60c7_f8e7),
+    (0x0e00_0400, 0x601f_78e7),
+    (0x0f00_0400, 0x6007_f8e7),
+    (0xd51b_4400, 0x0020_0027),
     (0x0000_0000, 0xffff_ffff),
 ];
 
@@ -94,6 +108,18 @@ impl Side {
             };
             cpu.set_reg(Reg::X(n), value).expect("a register");
         }
+        // Numbers, and any bits; inexact, after which the host's arithmetic may answer, is set or not.
+        let vregs = std::array::from_fn(|n| {
+            let number = f64::from(head[4]) * 1.1 - f64::from(n as u8);
+            let single = u128::from((number as f32).to_bits()) << 64;
+            if n % 3 == 0 {
+                u128::from(head[5]).wrapping_mul(u128::MAX / 0x1235) << n
+            } else {
+                single | u128::from(number.to_bits())
+            }
+        });
+        let fpsr = u32::from(head[7] & 1) << 4;
+        cpu.set_fp_simd(&FpSimdState { vregs, fpsr, ..FpSimdState::default() }).expect("any state");
         for (reg, value) in
             [(Reg::SpEl1, DATA + 0x800), (Reg::VbarEl1, VECTORS), (Reg::CpacrEl1, 3 << 20), (Reg::Pc, CODE)]
         {

@@ -65,6 +65,7 @@ impl Cc {
     pub(super) const AT_LEAST: Cc = Cc(3);
     pub(super) const ZERO: Cc = Cc(4);
     pub(super) const NOT_ZERO: Cc = Cc(5);
+    pub(super) const PARITY: Cc = Cc(10);
 
     pub(super) fn inverted(self) -> Cc {
         Cc(self.0 ^ 1)
@@ -280,6 +281,12 @@ impl Asm {
         self.bytes.push(value);
     }
 
+    /// Bits of a byte of memory.
+    pub(super) fn test_byte(&mut self, mem: Mem, bits: u8) {
+        self.rm(&[], false, &[0xf6], 0, mem, false);
+        self.bytes.push(bits);
+    }
+
     pub(super) fn test(&mut self, wide: bool, a: Reg, b: Reg) {
         self.rr(wide, &[0x85], a, b);
     }
@@ -402,6 +409,16 @@ impl Asm {
     pub(super) fn bind_here(&mut self, jump: Jump) {
         let here = self.here();
         self.bind(jump, here);
+    }
+
+    pub(super) fn zero_xmm(&mut self, xmm: Reg) {
+        self.rr(false, &[0x0f, 0x57], xmm, xmm);
+    }
+
+    /// An XMM register and another, or a general one: `opcode` behind its mandatory prefix.
+    pub(super) fn xmm(&mut self, prefix: &[u8], wide: bool, opcode: &[u8], reg: Reg, rm: Reg) {
+        self.raw(prefix);
+        self.rr(wide, opcode, reg, rm);
     }
 
     /// XMM register and memory: `opcode` behind its mandatory prefix.

@@ -1,19 +1,13 @@
-//! Branches, and the system registers that a kernel reads all the time.
+//! Branches.
 
 use std::mem::offset_of;
 
 use super::asm::{Alu, Cc, Extend, Mem, RAX, RBX};
-use super::{Context, Deferred, LEFT, Reg, SideExit, Slow, Translator, at, context, x86_condition};
-use crate::cpu::{Cpu, State};
-use crate::decode::insn::SINK;
+use super::{Context, Deferred, LEFT, Reg, SideExit, Translator, at, context, x86_condition};
 use crate::decode::{Insn, Op};
-use crate::sysreg::{SysRegs, id};
 
 /// The link register.
 const LR: u8 = 30;
-const SP_EL0: u16 = id(3, 0, 4, 1, 0);
-const TPIDR_EL1: u16 = id(3, 0, 13, 0, 4);
-const TPIDR_EL0: u16 = id(3, 3, 13, 0, 2);
 
 impl Translator<'_> {
     /// An instruction that always ends the block. Whether it is one.
@@ -140,46 +134,5 @@ impl Translator<'_> {
         let cc = if matches!(cc, Cc::BELOW | Cc::AT_LEAST) { cc.inverted() } else { cc };
         self.branch_if(cc, target, k);
         self.save_flags(true);
-    }
-
-    /// True if it is a system instruction that is translated.
-    pub(super) fn system(&mut self, insn: &Insn, k: usize) -> bool {
-        if insn.op != Op::Mrs || insn.rd == SINK {
-            return false;
-        }
-        let sys = |field| (offset_of!(Cpu, sys) + field) as i32;
-        let (from, is_of_el1) = match insn.imm as u16 {
-            SP_EL0 => (offset_of!(Cpu, banked_sp) as i32, true),
-            TPIDR_EL1 => (sys(offset_of!(SysRegs, tpidr_el1)), true),
-            TPIDR_EL0 => (sys(offset_of!(SysRegs, tpidr_el0)), false),
-            _ => return false,
-        };
-        let to = self.destination(insn.rd);
-        if is_of_el1 {
-            // At EL1 with SP_EL1 only: at EL0 it is UNDEFINED, and with SP_EL0 that is in use itself.
-            // A destination that was not in the pool is not dirty.
-            let before = self.pool;
-            self.asm.cmp_byte(Mem::at(RBX, (offset_of!(Cpu, state) + offset_of!(State, el)) as i32), 1);
-            let other_el = self.asm.jcc(Cc::NOT_ZERO);
-            self.asm.cmp_byte(Mem::at(RBX, (offset_of!(Cpu, state) + offset_of!(State, sp_el1)) as i32), 1);
-            let other_sp = self.asm.jcc(Cc::NOT_ZERO);
-            let jumps = [Some(other_el), Some(other_sp), None, None];
-            let (index, after) = (self.block.start + k, self.pool);
-            self.slow.push(Slow { jumps, back: 0, before, after, index, done: k });
-        }
-        self.asm.load(Extend::U64, to, Mem::at(RBX, from));
-        self.written(insn.rd);
-        if is_of_el1 {
-            self.go_on_here();
-        }
-        true
-    }
-
-    /// The last slow path comes back here.
-    pub(super) fn go_on_here(&mut self) {
-        let (back, after) = (self.asm.here(), self.pool);
-        if let Some(slow) = self.slow.last_mut() {
-            (slow.back, slow.after) = (back, after);
-        }
     }
 }

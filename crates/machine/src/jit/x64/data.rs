@@ -4,6 +4,7 @@ use super::asm::{Alu, Extend, Mem, RAX, RBX, RCX, RDX, Shift, Unary};
 use super::{Context, Reg, Translator, context, flags_of, x86_condition};
 use crate::decode::data_register::{EXTEND, GEN_ADD, GEN_ADDS, GEN_AND, GEN_ANDS, GEN_EOR, GEN_ORR, GEN_SUB};
 use crate::decode::insn::{SINK, ZR};
+use crate::decode::meaning::{Arithmetic, Operand, Operation, Width};
 use crate::decode::{Insn, Op};
 use std::mem::offset_of;
 
@@ -19,6 +20,10 @@ enum Sets {
 impl Translator<'_> {
     /// True if it is one that is translated.
     pub(super) fn data_processing(&mut self, insn: &Insn, k: usize) -> bool {
+        if let Some(form) = insn.op.without_branch().arithmetic() {
+            self.arithmetic(insn, k, form);
+            return true;
+        }
         match insn.op {
             Op::Nop | Op::Bti => {}
             Op::Adr | Op::Adrp => self.address(insn, k),
@@ -34,35 +39,6 @@ impl Translator<'_> {
                 self.asm.mov(true, to, from);
                 self.written(insn.rd);
             }
-            Op::AddImm64 | Op::AddImm32 => self.add_immediate(insn),
-            Op::AddsImm64 => self.immediate(Alu::Add, true, insn, k, Sets::Flags),
-            Op::AddsImm32 => self.immediate(Alu::Add, false, insn, k, Sets::Flags),
-            Op::SubsImm64 | Op::SubsImm64B => self.immediate(Alu::Sub, true, insn, k, Sets::FlagsOfSub),
-            Op::SubsImm32 | Op::SubsImm32B => self.immediate(Alu::Sub, false, insn, k, Sets::FlagsOfSub),
-            Op::AndImm => self.immediate(Alu::And, insn.imm > u64::from(u32::MAX), insn, k, Sets::Nothing),
-            Op::OrrImm64 => self.immediate(Alu::Or, true, insn, k, Sets::Nothing),
-            Op::OrrImm32 => self.immediate(Alu::Or, false, insn, k, Sets::Nothing),
-            Op::EorImm64 => self.immediate(Alu::Xor, true, insn, k, Sets::Nothing),
-            Op::EorImm32 => self.immediate(Alu::Xor, false, insn, k, Sets::Nothing),
-            Op::AndsImm64 | Op::AndsImm64B => self.immediate(Alu::And, true, insn, k, Sets::Flags),
-            Op::AndsImm32 | Op::AndsImm32B => self.immediate(Alu::And, false, insn, k, Sets::Flags),
-            Op::Add64 if insn.x <= 3 && insn.rd != SINK => self.add_scaled(insn),
-            Op::Add64 => self.shifted(Alu::Add, true, insn, k, Sets::Nothing),
-            Op::Add32 => self.shifted(Alu::Add, false, insn, k, Sets::Nothing),
-            Op::Sub64 => self.shifted(Alu::Sub, true, insn, k, Sets::Nothing),
-            Op::Sub32 => self.shifted(Alu::Sub, false, insn, k, Sets::Nothing),
-            Op::Adds64 => self.shifted(Alu::Add, true, insn, k, Sets::Flags),
-            Op::Adds32 => self.shifted(Alu::Add, false, insn, k, Sets::Flags),
-            Op::Subs64 | Op::Subs64B => self.shifted(Alu::Sub, true, insn, k, Sets::FlagsOfSub),
-            Op::Subs32 | Op::Subs32B => self.shifted(Alu::Sub, false, insn, k, Sets::FlagsOfSub),
-            Op::And64 => self.shifted(Alu::And, true, insn, k, Sets::Nothing),
-            Op::And32 => self.shifted(Alu::And, false, insn, k, Sets::Nothing),
-            Op::Orr64 => self.shifted(Alu::Or, true, insn, k, Sets::Nothing),
-            Op::Orr32 => self.shifted(Alu::Or, false, insn, k, Sets::Nothing),
-            Op::Eor64 => self.shifted(Alu::Xor, true, insn, k, Sets::Nothing),
-            Op::Eor32 => self.shifted(Alu::Xor, false, insn, k, Sets::Nothing),
-            Op::Ands64 => self.shifted(Alu::And, true, insn, k, Sets::Flags),
-            Op::Ands32 => self.shifted(Alu::And, false, insn, k, Sets::Flags),
             Op::AluGen64 => self.general(true, insn, k),
             Op::AluGen32 => self.general(false, insn, k),
             Op::Adc64 => self.carry(true, insn, k),
@@ -74,6 +50,30 @@ impl Translator<'_> {
             _ => return self.bits(insn) || self.multiply_divide(insn),
         }
         true
+    }
+
+    /// What is in the table.
+    fn arithmetic(&mut self, insn: &Insn, k: usize, form: Arithmetic) {
+        let Arithmetic { operation, width, operand, sets_flags } = form;
+        // An AND whose immediate is zero-extended needs no 64 bits.
+        let is_narrow = insn.op == Op::AndImm && u32::try_from(insn.imm).is_ok();
+        let wide = width == Width::W64 && !is_narrow;
+        let (alu, flags) = match operation {
+            Operation::Add => (Alu::Add, Sets::Flags),
+            Operation::Sub => (Alu::Sub, Sets::FlagsOfSub),
+            Operation::And => (Alu::And, Sets::Flags),
+            Operation::Orr => (Alu::Or, Sets::Flags),
+            Operation::Eor => (Alu::Xor, Sets::Flags),
+        };
+        let sets = if sets_flags { flags } else { Sets::Nothing };
+        match operand {
+            Operand::Immediate if operation == Operation::Add && !sets_flags => self.add_immediate(insn),
+            Operand::Immediate => self.immediate(alu, wide, insn, k, sets),
+            Operand::Shifted if insn.op == Op::Add64 && insn.x <= 3 && insn.rd != SINK => {
+                self.add_scaled(insn);
+            }
+            Operand::Shifted => self.shifted(alu, wide, insn, k, sets),
+        }
     }
 
     fn address(&mut self, insn: &Insn, k: usize) {

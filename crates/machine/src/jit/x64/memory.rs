@@ -4,11 +4,11 @@
 use std::mem::offset_of;
 
 use super::asm::{Alu, Cc, Extend, Mem, RAX, RBX, RCX, RDX, Reg};
-use super::{Context, RAM, READ, Slow, Translator, context, tlb_index};
+use super::{Context, RAM, READ, Translator, context, tlb_index};
 use crate::cpu::Cpu;
 use crate::decode::fp_simd::op::VectorAccess;
 use crate::decode::insn::SP;
-use crate::decode::{Insn, Kind, Op};
+use crate::decode::{Insn, Kind, Op, meaning};
 use crate::tlb::layout;
 
 /// Where an address comes from.
@@ -85,53 +85,16 @@ impl Access {
 
     /// `None`: it is none, or not translated.
     fn of(insn: &Insn) -> Option<Self> {
-        let offset = |kind| Some(Self::plain(kind, Mode::Offset));
-        let register = |kind| Some(Self::plain(kind, Mode::Register(insn.x as u8 & 3)));
-        let writeback = |kind| Some(Self::plain(kind, Mode::Writeback));
-        let literal = |kind| Some(Self::plain(kind, Mode::Literal));
+        if let Some((kind, mode)) = insn.op.access() {
+            let mode = match mode {
+                meaning::Mode::Offset => Mode::Offset,
+                meaning::Mode::Register => Mode::Register(insn.x as u8 & 3),
+                meaning::Mode::Writeback => Mode::Writeback,
+                meaning::Mode::Literal => Mode::Literal,
+            };
+            return Some(Self::plain(kind, mode));
+        }
         match insn.op {
-            Op::StrB => offset(Kind::StrB),
-            Op::StrH => offset(Kind::StrH),
-            Op::StrW => offset(Kind::StrW),
-            Op::StrX => offset(Kind::StrX),
-            Op::LdrB => offset(Kind::LdrB),
-            Op::LdrH => offset(Kind::LdrH),
-            Op::LdrW => offset(Kind::LdrW),
-            Op::LdrX => offset(Kind::LdrX),
-            Op::LdrSb64 => offset(Kind::LdrSb64),
-            Op::LdrSh64 => offset(Kind::LdrSh64),
-            Op::LdrSw64 => offset(Kind::LdrSw64),
-            Op::LdrSb32 => offset(Kind::LdrSb32),
-            Op::LdrSh32 => offset(Kind::LdrSh32),
-            Op::StrBReg => register(Kind::StrB),
-            Op::StrHReg => register(Kind::StrH),
-            Op::StrWReg => register(Kind::StrW),
-            Op::StrXReg => register(Kind::StrX),
-            Op::LdrBReg => register(Kind::LdrB),
-            Op::LdrHReg => register(Kind::LdrH),
-            Op::LdrWReg => register(Kind::LdrW),
-            Op::LdrXReg => register(Kind::LdrX),
-            Op::LdrSb64Reg => register(Kind::LdrSb64),
-            Op::LdrSh64Reg => register(Kind::LdrSh64),
-            Op::LdrSw64Reg => register(Kind::LdrSw64),
-            Op::LdrSb32Reg => register(Kind::LdrSb32),
-            Op::LdrSh32Reg => register(Kind::LdrSh32),
-            Op::StrBWb => writeback(Kind::StrB),
-            Op::StrHWb => writeback(Kind::StrH),
-            Op::StrWWb => writeback(Kind::StrW),
-            Op::StrXWb => writeback(Kind::StrX),
-            Op::LdrBWb => writeback(Kind::LdrB),
-            Op::LdrHWb => writeback(Kind::LdrH),
-            Op::LdrWWb => writeback(Kind::LdrW),
-            Op::LdrXWb => writeback(Kind::LdrX),
-            Op::LdrSb64Wb => writeback(Kind::LdrSb64),
-            Op::LdrSh64Wb => writeback(Kind::LdrSh64),
-            Op::LdrSw64Wb => writeback(Kind::LdrSw64),
-            Op::LdrSb32Wb => writeback(Kind::LdrSb32),
-            Op::LdrSh32Wb => writeback(Kind::LdrSh32),
-            Op::LdrWLit => literal(Kind::LdrW),
-            Op::LdrXLit => literal(Kind::LdrX),
-            Op::LdrSwLit => literal(Kind::LdrSw64),
             Op::StpW => Some(Self::pair(Data::StorePair, 2)),
             Op::StpX => Some(Self::pair(Data::StorePair, 3)),
             Op::LdpW => Some(Self::pair(Data::LoadPair(Extend::U32), 2)),
@@ -175,23 +138,21 @@ impl Translator<'_> {
         let base = (access.mode != Mode::Literal).then(|| self.source(insn.rn));
         let offset = matches!(access.mode, Mode::Register(_)).then(|| self.source(insn.rm));
         let data = self.data_registers(access.data, insn);
-        let before = self.pool;
-        let mut jumps = [None; 4];
+        let mut reasons = Vec::with_capacity(4);
         if access.data.is_vector() {
-            self.asm.cmp_byte(Mem::at(RBX, offset_of!(Cpu, fp_enabled) as i32), 0);
-            jumps[0] = Some(self.asm.jcc(Cc::ZERO));
+            reasons.push(self.if_fp_traps());
         }
         if let Some(base) = base.filter(|_| insn.rn == SP) {
             self.asm.test_imm(false, base, 15);
-            jumps[1] = Some(self.asm.jcc(Cc::NOT_ZERO));
+            reasons.push(self.asm.jcc(Cc::NOT_ZERO));
         }
         self.address_to_rax(insn, access.mode, k, base, offset);
         if access.aligned && access.size != 0 {
             self.asm.test_imm(false, RAX, access.bytes() - 1);
-            jumps[2] = Some(self.asm.jcc(Cc::NOT_ZERO));
+            reasons.push(self.asm.jcc(Cc::NOT_ZERO));
         }
-        jumps[3] = Some(self.translate_rax(access.data.is_store(), access.bytes()));
-        self.slow.push(Slow { jumps, back: 0, before, after: before, index: self.block.start + k, done: k });
+        reasons.push(self.translate_rax(access.data.is_store(), access.bytes()));
+        self.unless(&reasons, k);
         self.transfer(access, insn, data, base);
         self.go_on_here();
         true
@@ -232,7 +193,7 @@ impl Translator<'_> {
     }
 
     /// The virtual address in RAX becomes an offset in RAM. Gives the jump that is taken if the TLB does not have it.
-    fn translate_rax(&mut self, write: bool, bytes: i32) -> super::Jump {
+    pub(super) fn translate_rax(&mut self, write: bool, bytes: i32) -> super::Jump {
         tlb_index(&mut self.asm);
         // The page of the last byte must be that of the first, whose entry this is.
         if bytes == 1 {
@@ -329,10 +290,10 @@ impl Translator<'_> {
     }
 }
 
-const MOVUPS_LOAD: &[u8] = &[0x0f, 0x10];
-const MOVUPS_STORE: &[u8] = &[0x0f, 0x11];
+pub(super) const MOVUPS_LOAD: &[u8] = &[0x0f, 0x10];
+pub(super) const MOVUPS_STORE: &[u8] = &[0x0f, 0x11];
 
 /// Where a V register is.
-fn vector_at(v: u8) -> Mem {
+pub(super) fn vector_at(v: u8) -> Mem {
     Mem::at(RBX, offset_of!(Cpu, v) as i32 + 16 * i32::from(v & 31))
 }
