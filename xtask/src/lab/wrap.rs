@@ -7,7 +7,7 @@ use clap::Parser as _;
 use seawall_lab::options::{Wrap, WrapScenario};
 
 use super::binaries::Built;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::initramfs::Guest;
 use super::machine::Machine;
 use super::{Lab, Options, code, peer, preload, stranger};
@@ -39,17 +39,17 @@ pub(crate) fn run(
     eprintln!("lab: Linux {} on {}", lab.booted.release, machine.name());
     // It was read before, when there was no lab yet.
     let wrap = Wrap::try_parse_from([PROGRAM.to_owned()].iter().chain(arguments));
+    let wrap = wrap.map_err(|error| Error::failed(error.to_string()))?;
     let (counted, timed): (Vec<_>, Vec<_>) =
-        wrap.iter().flat_map(Wrap::scenarios).partition(|scenario| *scenario == WrapScenario::Cost);
+        wrap.scenarios().partition(|scenario| *scenario == WrapScenario::Cost);
     let counting = Machine { counts_instructions: true, smp: 1, ..machine.clone() };
     let mut codes = Vec::new();
     for (machine, scenarios) in [(&machine, timed), (&counting, counted)] {
         if scenarios.is_empty() {
             continue;
         }
-        let flags = arguments.iter().filter(|argument| argument.starts_with('-')).cloned();
-        let names = scenarios.iter().map(|scenario| scenario.name());
-        let command: Vec<String> = std::iter::once(PROGRAM.to_owned()).chain(flags).chain(names).collect();
+        let command: Vec<String> =
+            std::iter::once(PROGRAM.to_owned()).chain(wrap.words(&scenarios)).collect();
         let timeout = Duration::from_secs(options.timeout);
         let ended = lab.run(machine, programs, &guests, &command, timeout, &mut stdout().lock())?;
         codes.push(code(&ended, options.timeout));

@@ -90,6 +90,16 @@ impl Wrap {
         requested(&self.only)
     }
 
+    /// The arguments that ask for these scenarios, with the same options.
+    pub fn words(&self, scenarios: &[WrapScenario]) -> Vec<String> {
+        let Self { only: _, list: _, console, errors, vms, starts } = self;
+        let mut words =
+            vec![format!("--errors={errors}"), format!("--vms={vms}"), format!("--starts={starts}")];
+        words.extend(console.then(|| "--console".to_owned()));
+        words.extend(scenarios.iter().map(|scenario| scenario.name()));
+        words
+    }
+
     /// The output of `--list`: a line for each scenario.
     pub fn list() -> String {
         list::<WrapScenario>()
@@ -110,6 +120,15 @@ mod tests {
         };
         assert_eq!(named(&["small", "bare"]), ["bare", "small"]);
         assert_eq!(named(&[]).len(), Wrap::list().lines().count());
+    }
+
+    /// The table is split over two machines.
+    #[test]
+    fn the_words_for_some_scenarios_keep_the_options() {
+        let asked = ["seawall-lab-wrap", "--errors", "7", "small", "--console", "cost"];
+        let asked = Wrap::try_parse_from(asked).expect("options");
+        let words = asked.words(&[WrapScenario::Cost]);
+        assert_eq!(words, ["--errors=7", "--vms=30", "--starts=20", "--console", "cost"]);
     }
 
     /// The table of lab/README.md says more of each.
