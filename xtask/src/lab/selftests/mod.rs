@@ -196,7 +196,7 @@ fn verdicts(output: &str) -> String {
     if let Some(summary) = output.lines().next_back().filter(|line| line.ends_with(" skipped")) {
         return indented(summary, 1);
     }
-    let starts = ["ok ", "not ok ", "# Totals", "# kvm_run", "# From guest", "Bail out!"];
+    let starts = ["ok ", "not ok ", "# Totals", "# kvm_run", "# From guest", "Bail out!", "shadow:"];
     let is_verdict = |line: &&str| starts.iter().any(|start| line.starts_with(start));
     let lines: Vec<&str> = output.lines().filter(is_verdict).collect();
     indented(&if lines.is_empty() { output.to_owned() } else { lines.join("\n") }, 20)
