@@ -311,7 +311,7 @@ fn figures(
 }
 
 fn results(tried: u64, rows: &[Option<&Row>], names: &mut Names) -> Results {
-    let outcome = |row: &Option<&Row>| {
+    let outcome = |row: Option<&Row>| {
         let place = Outcome::ALL.iter().position(|outcome| row.is_some_and(|row| row.outcome == *outcome));
         place.map_or(-1, |place| place as i8)
     };
@@ -319,7 +319,7 @@ fn results(tried: u64, rows: &[Option<&Row>], names: &mut Names) -> Results {
         |of: fn(&Row) -> &str| rows.iter().map(|row| names.place(row.map_or("", of))).collect::<Vec<usize>>();
     Results {
         tried,
-        outcome: rows.iter().map(outcome).collect(),
+        outcome: rows.iter().copied().map(outcome).collect(),
         lost: text(|row| &row.lost_services),
         words: text(|row| &row.words),
     }

@@ -1,6 +1,7 @@
 //! A guest with its root on a disk, for campaigns: Debian's own sqlite3 and bzip2 with their shared libraries, busybox's web
 //! server, and the five processes of the usual workload.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,8 @@ const PROGRAMS_OF_DEBIAN: [&str; 2] = ["sqlite3", "bzip2"];
 const SUITE: &str = "trixie";
 /// Bytes of the disk.
 const DISK: u64 = 48 << 20;
+/// Of all files on it, seconds since 1970.
+const TIME: &str = "1700000000";
 /// Changed when this file makes something else of the packages.
 const VERSION: &str = "1";
 /// Folders of a package that no program needs to run.
@@ -109,21 +112,56 @@ fn make_disk(unpacked: &Path, busybox: &Path, disk: &Path, near: &Path, note: No
     let image = stage.join("disk");
     let mut make = Command::new("mke2fs");
     // The same bytes each time: no time of now, no random names.
-    make.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
-        .env("SOURCE_DATE_EPOCH", "1700000000")
-        .env("E2FSPROGS_FAKE_TIME", "1700000000")
+    make.env("PATH", path_of_root())
+        .env("SOURCE_DATE_EPOCH", TIME)
+        .env("E2FSPROGS_FAKE_TIME", TIME)
         .args(["-q", "-t", "ext4", "-b", "4096", "-m", "0", "-U", "5ea5ea11-0000-4000-8000-000000000001"])
         .args(["-E", "hash_seed=5ea5ea11-0000-4000-8000-000000000002,root_owner=0:0"])
         .arg("-d")
         .arg(&root)
         .arg(&image)
         .arg(format!("{}k", DISK >> 10));
-    let made = process::run(&mut make, &log, note);
+    let made = process::run(&mut make, &log, note).and_then(|()| set_times(&root, &image, &log, note));
     if made.is_ok() {
         std::fs::rename(&image, disk).map_err(|error| Error::file(disk, error))?;
     }
     files::remove_folder(&stage)?;
     made
+}
+
+fn path_of_root() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// Gives all files of an image the same times: mke2fs copies those of the host's files, and nobody can choose a file's ctime.
+fn set_times(root: &Path, image: &Path, log: &Path, note: Note<'_>) -> Result<()> {
+    // Inode 2 is the root, 11 lost+found, and the files follow.
+    let last = 11 + entries(root)?;
+    let mut commands = String::new();
+    for inode in [2].into_iter().chain(11..=last) {
+        for field in ["atime", "ctime", "mtime", "crtime"] {
+            let _ = writeln!(commands, "sif <{inode}> {field} @{TIME}\nsif <{inode}> {field}_extra 0");
+        }
+    }
+    let list = image.with_extension("times");
+    files::write(&list, commands)?;
+    let mut set = Command::new("debugfs");
+    set.env("PATH", path_of_root()).env("E2FSPROGS_FAKE_TIME", TIME).arg("-w").arg("-f").arg(list).arg(image);
+    process::run(&mut set, log, note)
+}
+
+/// How many files and folders there are below this one.
+fn entries(folder: &Path) -> Result<usize> {
+    let failed = |error| Error::file(folder, error);
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        count += 1;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            count += entries(&entry.path())?;
+        }
+    }
+    Ok(count)
 }
 
 /// Lehmer's generator: 5000 numbers, as the workload `stress` makes them.
@@ -136,6 +174,34 @@ fn numbers() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A file's ctime is the host's time of now.
+    #[test]
+    fn images_of_the_same_files_are_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = ["one", "other"].map(|name| {
+            let root = folder.path().join(name);
+            std::fs::create_dir_all(root.join("bin")).unwrap();
+            std::fs::write(root.join("bin/a"), "a").unwrap();
+            let image = folder.path().join(format!("{name}.ext4"));
+            let make = Command::new("mke2fs")
+                .env("PATH", path_of_root())
+                .env("E2FSPROGS_FAKE_TIME", TIME)
+                .args(["-q", "-t", "ext4", "-U", "5ea5ea11-0000-4000-8000-000000000001"])
+                .args(["-E", "hash_seed=5ea5ea11-0000-4000-8000-000000000002,root_owner=0:0", "-d"])
+                .args([&root, &image])
+                .arg("1M")
+                .output();
+            if make.is_err() {
+                println!("skipped: there is no mke2fs here");
+                return Vec::new();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1100));
+            set_times(&root, &image, &folder.path().join("log"), &|_| ()).unwrap();
+            std::fs::read(&image).unwrap()
+        });
+        assert!(made[0] == made[1]);
+    }
 
     /// The first numbers of the minimal standard generator (Park and Miller, CACM 31(10), 1988): seed 1.
     #[test]
