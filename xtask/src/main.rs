@@ -33,7 +33,7 @@ enum Task {
     #[command(disable_help_flag = true)]
     KernelFit(tool::Arguments),
     /// An Arm server in software with real KVM and poisonable memory: runs a command, a shell, the suites
-    Lab(lab::Options),
+    Lab(Box<lab::Options>),
 }
 
 fn main() -> ExitCode {

@@ -71,6 +71,6 @@ mod tests {
         assert_eq!(without_a_lab(&Run::Contain(arguments(&["data"]))), None);
         assert_eq!(without_a_lab(&Run::Bench(arguments(&["--peer"]))), None);
         assert_eq!(without_a_lab(&Run::Diff(arguments(&["--sequences", "3"]))), None);
-        assert_eq!(without_a_lab(&Run::Selftests), None);
+        assert_eq!(without_a_lab(&Run::Compare), None);
     }
 }

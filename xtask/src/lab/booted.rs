@@ -58,8 +58,8 @@ mod tests {
     fn a_snapshot_is_found_by_all_that_its_lab_is_made_of() {
         let folder = std::env::temp_dir().join(format!("seawall-booted-{}", std::process::id()));
         let (a, b) = (folder.join("a"), folder.join("b"));
-        files::write(&a, b"1".to_vec()).expect("a file");
-        files::write(&b, b"2".to_vec()).expect("a file");
+        files::write(&a, b"1").expect("a file");
+        files::write(&b, b"2").expect("a file");
         let of = |made_of: &[&Path], words: &[&str]| {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
             place(&folder, made_of, &words).expect("a place")
@@ -69,7 +69,7 @@ mod tests {
         for other in [of(&[&b, &a], &["x"]), of(&[&a, &b], &["y"]), of(&[&a, &b], &["x", ""])] {
             assert_ne!(first, other);
         }
-        files::write(&a, b"3".to_vec()).expect("a file");
+        files::write(&a, b"3").expect("a file");
         assert_ne!(first, of(&[&a, &b], &["x"]));
         let _ = std::fs::remove_dir_all(&folder);
     }
@@ -79,7 +79,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("seawall-booted-kept-{}", std::process::id()));
         let name = |n: u64| folder.join(format!("{n}.snapshot"));
         for n in 0..8 {
-            files::write(&name(n), Vec::new()).expect("a file");
+            files::write(&name(n), "").expect("a file");
             let file = std::fs::File::options().append(true).open(name(n)).expect("it");
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(100 - n)).expect("its time");
         }

@@ -1,6 +1,7 @@
 //! The two emulators of the lab side by side: the conformance suite on the KVM of each, scenario by scenario.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -36,7 +37,7 @@ pub(crate) fn run(machine: &Machine, timeout: Duration) -> Result<u8> {
     let [theirs, own] = &sides[..] else { return Err(Error::failed("two runs were expected")) };
     let (lines, is_equal) = differences(theirs, own);
     print!("{lines}");
-    Ok(if is_equal { 0 } else { 1 })
+    Ok(u8::from(!is_equal))
 }
 
 fn outcomes(output: &[u8]) -> Outcomes {
@@ -58,7 +59,7 @@ fn counts(name: &str, outcomes: &Outcomes) -> String {
 fn differences(theirs: &Outcomes, own: &Outcomes) -> (String, bool) {
     let mut text = String::new();
     let (mut equal, mut known, mut other) = (0, 0, 0);
-    let names: std::collections::BTreeSet<_> = theirs.keys().chain(own.keys()).collect();
+    let names: BTreeSet<_> = theirs.keys().chain(own.keys()).collect();
     for name in names {
         let of = |side: &Outcomes| side.get(name).map_or("missing", String::as_str).to_owned();
         let (theirs, own) = (of(theirs), of(own));
@@ -70,10 +71,10 @@ fn differences(theirs: &Outcomes, own: &Outcomes) -> (String, bool) {
         }
         if theirs != own || own == "fail" {
             let word = if is_known { "known" } else { "DIFFERS" };
-            text += &format!("{word}  {name}: QEMU {theirs}, Seawall's machine {own}\n");
+            let _ = writeln!(text, "{word}  {name}: QEMU {theirs}, Seawall's machine {own}");
         }
     }
-    text += &format!("{equal} equal, {known} known to differ, {other} wrong\n");
+    let _ = writeln!(text, "{equal} equal, {known} known to differ, {other} wrong");
     (text, other == 0)
 }
 

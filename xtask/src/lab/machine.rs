@@ -261,6 +261,7 @@ impl Machine {
 }
 
 /// Where a run begins.
+#[derive(Clone, Copy)]
 pub(crate) enum Start<'a> {
     /// The machine is turned on; the command is in the initramfs.
     PowerOn,

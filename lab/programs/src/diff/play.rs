@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use seawall_arm::{Pstate, Reg, Registers as _};
+use seawall_arm::{ExceptionClass, Pstate, Reg, Registers as _};
 use seawall_events::{Abi, NisvExit};
 use seawall_inject::{Delivery, Exit};
 
@@ -179,12 +179,20 @@ impl<S: Subject> Both<'_, S> {
             self.what.push(format!("errno: model {}, kernel {}", ours.errno, theirs.errno));
         }
         // The limit that `Injector` states: an SError whose vector is where the vCPU was already is taken for the one that
-        // is pending beside it.
+        // is pending beside it. With EASE an abort of the same SET has brought the vCPU there.
         let waits = self.model.vcpu.serror.pending || self.model.vcpu.serror.held_for_el2;
-        let is_unseen = self.place() == before
-            && waits
-            && matches!(ours.delivery, Some(Delivery::AtVector { .. }))
-            && theirs.delivery == Some(Delivery::SErrorPending);
+        let is_unseen = match (ours.delivery, theirs.delivery) {
+            (Some(Delivery::AtVector { .. }), Some(Delivery::SErrorPending)) => self.place() == before,
+            (
+                Some(Delivery::AtVector { pc, esr, .. }),
+                Some(Delivery::AtVector { pc: abort, esr: seen, .. }),
+            ) => {
+                pc == abort
+                    && esr.ec() == ExceptionClass::SERROR
+                    && matches!(seen.ec(), ExceptionClass::DATA_ABORT_SAME | ExceptionClass::DATA_ABORT_LOWER)
+            }
+            _ => false,
+        } && waits;
         // The kernel itself says none: the registers are compared.
         let is_said = theirs.delivery.is_some() || theirs.errno != 0 || self.sequence.abi != Abi::Mainline;
         if is_said && ours.delivery != theirs.delivery && !is_unseen {
