@@ -232,3 +232,46 @@ impl SharedCode {
         Some(page)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use seawall_arm::Reg;
+    use seawall_inject::{Exit, Inject as _};
+
+    use crate::vm::{Config, RAM_BASE, Vm};
+
+    /// Where the page of code is that the CPU runs.
+    fn decoded(vm: &mut Vm) -> *const super::Page {
+        vm.set_budget(Some(4));
+        assert_eq!(vm.run().expect("a run that ends").1, Exit::Intr);
+        std::ptr::from_ref(vm.icache.page(0).expect("a page that was decoded"))
+    }
+
+    #[test]
+    fn machines_of_a_snapshot_share_decoded_pages_until_one_writes_to_them() {
+        let mut origin = Vm::new(Config { memory_size: 0x1_0000, ..Config::default() }).expect("64 KiB");
+        // b .
+        origin.memory_mut().store(RAM_BASE, &0x1400_0000_u32.to_le_bytes()).expect("in RAM");
+        origin.vcpu(0).expect("CPU 0").set_reg(Reg::Pc, RAM_BASE).expect("PC");
+        let snapshot = origin.snapshot().expect("room for it");
+        let [mut one, mut other] = [(); 2].map(|()| snapshot.machine().expect("room for it"));
+        let shared = decoded(&mut one);
+        assert_eq!(decoded(&mut other), shared);
+        other.memory_mut().store(RAM_BASE + 0x800, &[0]).expect("in RAM");
+        assert_ne!(decoded(&mut other), shared);
+        assert_eq!(decoded(&mut one), shared);
+        other.restore(&snapshot).expect("room for it");
+        assert_eq!(decoded(&mut other), shared);
+    }
+
+    #[test]
+    fn a_page_with_poison_is_a_machines_own() {
+        let mut origin = Vm::new(Config { memory_size: 0x1_0000, ..Config::default() }).expect("64 KiB");
+        origin.memory_mut().store(RAM_BASE, &0x1400_0000_u32.to_le_bytes()).expect("in RAM");
+        origin.vcpu(0).expect("CPU 0").set_reg(Reg::Pc, RAM_BASE).expect("PC");
+        let snapshot = origin.snapshot().expect("room for it");
+        let [mut clean, mut bad] = [(); 2].map(|()| snapshot.machine().expect("room for it"));
+        bad.poison(RAM_BASE + 0x800..RAM_BASE + 0x801).expect("in RAM");
+        assert_ne!(decoded(&mut bad), decoded(&mut clean));
+    }
+}

@@ -183,6 +183,7 @@ impl Op {
     }
 
     /// Its row among loads and stores of one register.
+    #[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
     pub(crate) const fn access(self) -> Option<(Kind, Mode)> {
         accesses!(access_of! self)
     }
