@@ -49,7 +49,7 @@ enum Command {
     Decode(decode::Args),
     Run(Box<run::Args>),
     #[cfg(unix)]
-    Wrap(wrap::Args),
+    Wrap(Box<wrap::Args>),
     Campaign(campaign::Args),
     Guest(guest::Args),
     Ledger(ledger::Args),
