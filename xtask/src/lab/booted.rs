@@ -57,6 +57,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_found_by_all_that_its_lab_is_made_of() {
         let folder = std::env::temp_dir().join(format!("seawall-booted-{}", std::process::id()));
+        files::create_folder(&folder).expect("a folder");
         let (a, b) = (folder.join("a"), folder.join("b"));
         files::write(&a, b"1").expect("a file");
         files::write(&b, b"2").expect("a file");
@@ -77,6 +78,7 @@ mod tests {
     #[test]
     fn those_that_were_used_last_are_kept() {
         let folder = std::env::temp_dir().join(format!("seawall-booted-kept-{}", std::process::id()));
+        files::create_folder(&folder).expect("a folder");
         let name = |n: u64| folder.join(format!("{n}.snapshot"));
         for n in 0..8 {
             files::write(&name(n), "").expect("a file");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Counts, KEY, Linux, one};
+use super::{Counts, KEY, Linux, OF_LINUX, one};
 use crate::lab::cache::Cached;
 use crate::lab::error::{Error, Result};
 use crate::lab::initramfs::Guest;
@@ -55,7 +55,8 @@ fn prepare(lab: &Lab) -> Result<Vec<PathBuf>> {
         Cached::new(lab.folders.target.join("selftests-all"), format!("{KEY} {}", lab.kernel.release));
     lab.folders.alone(|| tests.make(|folder| build(folder, lab)))?;
     let mut programs = files::list(&tests.folder)?;
-    programs.retain(|path| is_program(path));
+    let is_other = |path: &Path| OF_LINUX.iter().all(|test| test.name != name(path));
+    programs.retain(|path| is_program(path) && is_other(path));
     Ok(programs)
 }
 
