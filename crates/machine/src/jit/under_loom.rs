@@ -3,6 +3,8 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 
+// Once more, with loom's atomics.
+#[allow(clippy::duplicate_mod)]
 #[path = "entry.rs"]
 mod entry;
 
