@@ -16,7 +16,7 @@
 //! | `plan.parquet` | each page that something consumes, with the access that does so first |
 //! | `moment-NAME.snapshot`, `disk-N` | where experiments begin |
 //! | `results/I-of-N.parquet` | a shard's results |
-//! | `results/*.journal` | results of a run that goes on, or was killed |
+//! | `results/*.journal` | results of a run that goes on, was killed, or was asked for a part of its shard |
 //! | `results.parquet` | all results |
 //! | `report.html`, `report.json` | what they come to |
 //!
