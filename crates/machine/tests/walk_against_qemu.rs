@@ -5,8 +5,11 @@
 //! Skipped, and said so, where `qemu-system-aarch64` is not installed.
 
 mod qemu;
+#[path = "support/random.rs"]
+mod random;
 mod virt;
 
+use random::Random;
 use seawall_machine::memory::Memory;
 use seawall_machine::walk::{Access, AccessKind, FaultKind, Regime, probe};
 
@@ -96,26 +99,6 @@ const ACCESSES: [Access; 6] = [
     Access { kind: AccessKind::AddressTranslationRead, privileged: true, pan: true },
     Access { kind: AccessKind::AddressTranslationWrite, privileged: true, pan: true },
 ];
-
-/// `SplitMix64`: the same numbers for the same seed everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 struct Record {
     tcr: u64,
