@@ -173,7 +173,7 @@ pub(crate) struct Cpu {
     /// Accesses without a syndrome are served ([`NoSyndrome::Serve`]).
     pub(crate) serves_all: bool,
     /// Stores to poisoned lines abort.
-    pub(crate) stores_abort: bool,
+    pub(crate) store_policy: StorePolicy,
     /// The CPU has FEAT_RAS.
     pub(crate) ras: bool,
     /// Steps that the host still allows.
@@ -221,7 +221,7 @@ impl Cpu {
             mmio: None,
             replay: Replay::default(),
             serves_all: config.el2 || config.no_syndrome == NoSyndrome::Serve,
-            stores_abort: config.store_policy == StorePolicy::Abort,
+            store_policy: config.store_policy,
             ras: config.ras,
             budget: None,
             host_touched_memory: true,

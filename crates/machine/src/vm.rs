@@ -21,12 +21,15 @@ use crate::vcpu::{Stopped, Vcpu};
 /// Physical address at which RAM begins, as on QEMU's `virt`.
 pub const RAM_BASE: u64 = 0x4000_0000;
 
-/// What a store to a poisoned line does.
+/// Effect of a store to a poisoned line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum StorePolicy {
-    /// Nothing: as with a deferred error the line stays poisoned, only a load consumes it.
+    /// None: as with a deferred error the line stays poisoned, only a load consumes it. DC ZVA overwrites the whole line, and
+    /// heals it.
     #[default]
     Defer,
+    /// As `Defer`, but the error is in the cells, not in what they hold: DC ZVA does not heal the line.
+    Persist,
     /// It aborts, with WnR = 1.
     Abort,
 }
@@ -60,7 +63,7 @@ pub struct Config {
     pub sea_to_user: bool,
     /// What becomes of an access outside RAM that no syndrome describes.
     pub no_syndrome: NoSyndrome,
-    /// What a store to a poisoned line does.
+    /// Effect of a store to a poisoned line.
     pub store_policy: StorePolicy,
     /// ISS.SET of an SEA: in what state the error left the CPU.
     pub error_state: ErrorState,

@@ -124,6 +124,19 @@ fn dc_zva_cleans_the_whole_line() {
     assert_eq!(guest.vm.memory().poisoned_lines(), 0);
 }
 
+/// lab/README.md, "The poison register": a store to a bad line is dropped, one of the whole line too.
+#[test]
+fn an_error_that_persists_outlives_dc_zva() {
+    // str x0, [x1]; dc zva, x1; ldr x0, [x1]
+    let config = Config { store_policy: StorePolicy::Persist, ..Config::default() };
+    let mut guest = Guest::with(&[STR, 0xd50b_7421, LDR], config).map();
+    guest.set(Reg::X(1), DATA + 0x48);
+    guest.poison(DATA + 0x40);
+    guest.steps(2);
+    assert_eq!(guest.vm.memory().poisoned_lines(), 1);
+    assert_eq!(sea(&mut guest).gva, DATA + 0x48);
+}
+
 #[test]
 fn stores_abort_if_the_policy_says_so_but_not_on_the_clean_lines_of_the_page() {
     let config = Config { store_policy: StorePolicy::Abort, ..Config::default() };

@@ -11,7 +11,7 @@ use seawall::ledger::Keeper;
 use seawall::{Containment, Now};
 use seawall_events::Reg;
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
-use seawall_machine::{Config as MachineConfig, Kicker, StateHash, Translation, Vm};
+use seawall_machine::{Config as MachineConfig, Kicker, StateHash, StorePolicy, Translation, Vm};
 
 use crate::board::{Board, BoardState, End, Served};
 use crate::console::Observer;
@@ -107,8 +107,15 @@ impl SoftwareMachine {
     pub fn new(config: Config, guest: &Guest, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let (cpus, size) = (config.checked_cpus()?, config.checked_memory()?);
         let (heal, el2) = (config.heal, config.el2);
-        let machine =
-            MachineConfig { cpus: cpus as usize, memory_size: size, el2, ..MachineConfig::default() };
+        // The server's poison register is of broken cells.
+        let store_policy = if el2 { StorePolicy::Persist } else { StorePolicy::Defer };
+        let machine = MachineConfig {
+            cpus: cpus as usize,
+            memory_size: size,
+            store_policy,
+            el2,
+            ..MachineConfig::default()
+        };
         let vm = Vm::new(machine)?;
         let (levels, clock) = (Levels::default(), GuestClock::default());
         let mut config = config;

@@ -10,6 +10,7 @@ use crate::decode::{Insn, Kind};
 use crate::memory::{LINE_SIZE, Memory, PAGE_SIZE, page_flags};
 use crate::tlb::{Fill, View};
 use crate::trap::{HostAbort, Intent, Trap};
+use crate::vm::StorePolicy;
 use crate::walk::{self, Access, WalkStage};
 
 /// SCTLR_EL1.A: every unaligned access faults.
@@ -391,7 +392,7 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
         return None;
     };
     let flags = memory.flags(offset);
-    let consumes = !write || cpu.stores_abort;
+    let consumes = !write || cpu.store_policy == StorePolicy::Abort;
     let has_poison = flags & page_flags::HAS_POISON != 0;
     if consumes && has_poison && memory.stops(pa, len) {
         cpu.trap = Trap::Poison(abort);
@@ -430,7 +431,7 @@ pub(super) fn fill(
         global: translation.asid.is_none(),
     };
     if write {
-        if flags & page_flags::HAS_CODE == 0 && !(has_poison && cpu.stores_abort) {
+        if flags & page_flags::HAS_CODE == 0 && !(has_poison && cpu.store_policy == StorePolicy::Abort) {
             cpu.tlb.fill_write(view, fill);
         }
     } else if !has_poison {

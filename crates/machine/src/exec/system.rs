@@ -10,6 +10,7 @@ use crate::memory::{LINE_SIZE, Memory};
 use crate::sysreg::{id, sctlr};
 use crate::tlb::View;
 use crate::trap::{HostAbort, Intent, Trap};
+use crate::vm::StorePolicy;
 use crate::walk::{self, Access, AccessKind, WalkStage};
 
 const IC_IALLUIS: u16 = id(1, 0, 7, 1, 0);
@@ -111,7 +112,7 @@ fn maintain(cpu: &mut Cpu, memory: &mut Memory, va: u64, kind: AccessKind) -> Op
     }
 }
 
-/// DC ZVA: the whole line is overwritten, which cleans it of poison.
+/// DC ZVA: the whole line is overwritten, which cleans it of poison unless the error persists.
 fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
     let line = va & !(LINE_SIZE - 1);
     let entry = cpu.tlb.write[cpu.view as usize & 3].entry(line);
@@ -135,6 +136,9 @@ fn zero_line(cpu: &mut Cpu, memory: &mut Memory, va: u64) -> Option<()> {
     }
     cpu.check_watchpoints(line, LINE_SIZE, Intent::STORE, access.privileged)?;
     let pa = translation.pa;
+    if cpu.store_policy == StorePolicy::Persist && memory.poisoned(pa & !(LINE_SIZE - 1), LINE_SIZE) {
+        return Some(());
+    }
     if memory.clean_line(pa).is_none() {
         if cpu.serves_all {
             return zero_on_bus(cpu, pa & !(LINE_SIZE - 1), line);

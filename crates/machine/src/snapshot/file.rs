@@ -156,7 +156,8 @@ pub(super) struct SavedConfig {
     sea_to_user: bool,
     /// 0: served; 1: an exit; 2: the run fails.
     no_syndrome: u8,
-    stores_abort: bool,
+    /// 0: deferred; 1: aborts; 2: deferred, and the error persists.
+    store_policy: u8,
     error_state: u8,
     el2: bool,
 }
@@ -180,14 +181,18 @@ impl SavedConfig {
                 NoSyndrome::Exit => 1,
                 NoSyndrome::Fail => 2,
             },
-            stores_abort: store_policy == StorePolicy::Abort,
+            store_policy: match store_policy {
+                StorePolicy::Defer => 0,
+                StorePolicy::Abort => 1,
+                StorePolicy::Persist => 2,
+            },
             error_state: error_state.bits(),
             el2,
         }
     }
 
     fn config(&self) -> Result<Config, SnapshotError> {
-        let &Self { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, stores_abort, error_state, el2 } =
+        let &Self { cpus, memory_size, abi, ras, sea_to_user, no_syndrome, store_policy, error_state, el2 } =
             self;
         if !(1..=gic::MAX_CPUS).contains(&(cpus as usize)) {
             return Err(Impossible("its number of CPUs"));
@@ -212,7 +217,12 @@ impl SavedConfig {
                 2 => NoSyndrome::Fail,
                 _ => return Err(Impossible("what it does without a syndrome")),
             },
-            store_policy: if stores_abort { StorePolicy::Abort } else { StorePolicy::Defer },
+            store_policy: match store_policy {
+                0 => StorePolicy::Defer,
+                1 => StorePolicy::Abort,
+                2 => StorePolicy::Persist,
+                _ => return Err(Impossible("what a store to bad memory does")),
+            },
             error_state: ErrorState::from_bits(error_state),
             el2,
         })

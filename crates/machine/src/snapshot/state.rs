@@ -142,7 +142,7 @@ impl CpuState {
             timers_changed: _,
             signals: _,
             serves_all: _,
-            stores_abort: _,
+            store_policy: _,
             ras: _,
             // Dropped, or done.
             replay: _,

@@ -92,7 +92,7 @@ fn a_configuration_that_no_machine_has_is_refused() {
     let refusal = |config: &[u8]| {
         Snapshot::load(&*file(&[(CONFIG, config), (STATE, &state), (END, &[])])).err().map(|e| e.to_string())
     };
-    // cpus, memory_size (a varint), abi, ras, sea_to_user, no_syndrome, stores_abort, error_state, el2
+    // cpus, memory_size (a varint), abi, ras, sea_to_user, no_syndrome, store_policy, error_state, el2
     let good = [2, 0x80, 0x80, 4, 1, 1, 1, 0, 0, 0, 0];
     assert_eq!(refusal(&good), None);
     for (at, value, expected) in [
@@ -106,6 +106,7 @@ fn a_configuration_that_no_machine_has_is_refused() {
         ),
         (4, 3, "the snapshot is not one of a machine, by its ABI"),
         (7, 3, "the snapshot is not one of a machine, by what it does without a syndrome"),
+        (8, 3, "the snapshot is not one of a machine, by what a store to bad memory does"),
         (9, 4, "the snapshot is not one of a machine, by its SET"),
         (10, 1, "the snapshot is not one of a machine, by the number of CPUs with EL2"),
     ] {
