@@ -130,7 +130,7 @@ impl Setup {
             Program::Alioth => (self.alioth(), None),
         };
         // alioth wants a terminal. Nobody types.
-        let (_terminal, stdin) = terminal()?;
+        let (ours, stdin) = terminal()?;
         let mut child = command.stdin(stdin).spawn().map_err(text)?;
         let (console, notes) = (Lines::default(), Lines::default());
         if let Some(stdout) = child.stdout.take() {
@@ -142,7 +142,7 @@ impl Setup {
         let name = self.program.name();
         let ram = ram.map_or_else(|| Ram::of_process(&mut child, "memfd:ram-low", MEMORY), Ok);
         let ram = ram.map_err(|error| format!("{name}: {error}: {:?}", notes.all()))?;
-        Ok(Vmm { name, child, console, notes, ram, _terminal })
+        Ok(Vmm { name, child, console, notes, ram, _terminal: ours })
     }
 }
 
