@@ -11,6 +11,9 @@ mod kernel;
 mod lab;
 mod tool;
 
+/// This program, also after cargo has built it again. Linux, proc_pid_exe(5).
+const OWN: &str = "/proc/self/exe";
+
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer tasks of Seawall")]
 struct Arguments {

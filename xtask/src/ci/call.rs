@@ -6,6 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::process::{Command, Stdio};
 
 use super::tools;
+use crate::OWN;
 
 /// A program to run from the workspace's folder. It succeeds if it exits with 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +30,6 @@ pub(super) enum Ended {
 
 /// Exit code of a program that could not do its work here for want of something. As of automake's tests.
 const UNAVAILABLE: i32 = 77;
-
-/// This program, also after cargo has built it again. Linux, proc_pid_exe(5).
-const OWN: &str = "/proc/self/exe";
 
 impl Call {
     pub(super) fn new(program: &str, arguments: &[&str]) -> Self {

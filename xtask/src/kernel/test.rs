@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::OWN;
 use crate::lab::error::Result;
 use crate::lab::initramfs::Guest;
 use crate::lab::machine::{Ended, Machine};
@@ -157,8 +158,8 @@ fn compared(line: &str) -> u32 {
 /// By this same program. Its lines are shown as they come.
 fn subcommand(arguments: &[&str]) -> std::result::Result<String, String> {
     let text = |error: std::io::Error| format!("    cargo xtask lab: {error}");
-    let program = std::env::current_exe().map_err(text)?;
-    let status = Command::new(program).args(["lab", "--kernel", "seawall"]).args(arguments).status();
+    let lab = &["lab", "--kernel", "seawall"];
+    let status = Command::new(OWN).args(lab).args(arguments).status();
     match status.map_err(text)? {
         status if status.success() => Ok("see above".to_owned()),
         status => Err(format!("    {status}")),
