@@ -236,7 +236,7 @@ impl Memory {
         &self.clean
     }
 
-    /// What the page's snapshot knows of its code, if the page is as it was then and has no poison.
+    /// The code of the page as its snapshot knows it, if the page is as it was then and has no poison.
     pub(crate) fn shared_code(&self, page: u32) -> Option<&SharedCode> {
         let flags = self.flags.get(page as usize)?;
         let is_clean = flags & (page_flags::DIRTY | page_flags::HAS_POISON) == 0;

@@ -38,7 +38,7 @@ impl Guest {
     }
 }
 
-/// What the lab does once it is up. `terminal` is the size (rows, columns) of the terminal that the output goes to, if it is
+/// The lab's task once it is up. `terminal` is the size (rows, columns) of the terminal that the output goes to, if it is
 /// one.
 pub(crate) enum Task<'a> {
     /// Runs a command between marks with this word.

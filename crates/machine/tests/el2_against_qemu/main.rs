@@ -2,7 +2,7 @@
 //! EL1, and prints what came of it, on `qemu-system-aarch64 -M virt,virtualization=on` and on the machine. Both must say
 //! the same of stage 2, of trap syndromes, of list registers and of timers. A difference names seed and case.
 //!
-//! What is left out is QEMU 7.2's: identification registers as such (another CPU), TIDCP, small tables (FEAT_TTST),
+//! The cases leave out, because of QEMU 7.2: identification registers as such (another CPU), TIDCP, small tables (FEAT_TTST),
 //! hardware's updates of stage 2, ICH_HCR_EL2.VGrp0DIE (it looks at the enable of group 1), EOIcount in EOI mode 1, and
 //! MDCR_EL2.TPMCR.
 //!

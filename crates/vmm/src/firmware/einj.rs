@@ -89,7 +89,7 @@ const ENTRIES: [(u8, u8, u64, u64); 9] = [
     (SET_ERROR_TYPE_WITH_ADDRESS, WRITE_REGISTER, PARAMETERS, 0),
 ];
 
-/// What follows the header of an ACPI table, which has `header` bytes.
+/// The body of an ACPI table behind its header, which has `header` bytes.
 pub(super) fn body(header: usize) -> Vec<u8> {
     let entry = |(action, instruction, register, value): (u8, u8, u64, u64)| Entry {
         action,

@@ -32,7 +32,7 @@ const ENQUIRY: u8 = 0x05;
 pub struct SecondUart {
     /// Where its output goes: nowhere, if nobody asked for it.
     pub output: Option<Box<dyn Write + Send>>,
-    /// What is typed on it once the guest asked for it by ENQ (0x05), which is no output: as fast as the guest takes it.
+    /// Input typed on it once the guest asked for it by ENQ (0x05), which is no output: as fast as the guest takes it.
     pub input: Vec<u8>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Server {
     einj: Einj,
 }
 
-/// What a snapshot holds of it. Output and input are the host's.
+/// Its part of a snapshot. Output and input are the host's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     uart: pl011::Registers,
@@ -149,7 +149,8 @@ impl Server {
         self.uart.output().host.input = input;
     }
 
-    /// An access that is the server's: what a load reads. `None`: it is not. EINJ is there with `acpi`.
+    /// Serves an access to the server's devices and gives the value of a load. `None`: the access is not theirs. EINJ is
+    /// there with `acpi`.
     pub(crate) fn access(&mut self, mmio: &MmioExit, vm: &mut Vm, acpi: bool) -> Option<[u8; 8]> {
         let MmioExit { phys_addr, mut data, len, is_write } = *mmio;
         if layout::SECOND_UART.contains(&phys_addr) {

@@ -259,7 +259,7 @@ impl Translator<'_> {
     }
 }
 
-/// Whether numbers are doubles; the prefix of operations on them that are packed, and of those on one.
+/// True if numbers are doubles; the prefix of operations on them that are packed, and of those on one.
 fn precision(shape: Shape) -> (bool, &'static [u8], &'static [u8]) {
     if shape.size == 3 { (true, &[0x66], &[0xf2]) } else { (false, &[], &[0xf3]) }
 }
