@@ -36,7 +36,7 @@ pub(crate) const ROUND: u64 = 240;
 /// and policy.
 pub(crate) fn all<'a>(manifest: &'a Manifest, pages: &'a [PlannedPage]) -> Vec<Experiment<'a>> {
     let mut chosen: Vec<&PlannedPage> = pages.iter().filter(|page| page.chosen).collect();
-    chosen.sort_by_key(|page| (page.draw / ROUND, page.moment, page.checkpoint, page.page));
+    chosen.sort_by_key(|page| (page.draw / ROUND, page.place()));
     let experiments = chosen.into_iter().flat_map(|page| {
         let moment = manifest.moments.get(page.moment);
         let policies = manifest.policies.iter();

@@ -6,7 +6,8 @@
 //! - [`run`] lets each of the other pages go bad under each policy and judges the guest by what its services say; on all
 //!   cores, and from where an earlier run was stopped
 //! - [`merge`] puts the results of all shards into one table, [`report`] makes a page for people and JSON of it
-//! - [`replay`] runs one experiment again, with its console
+//! - [`replay`] runs one experiment again, with its console; [`verify`] a draw of them, and of the pages that the plan left
+//!   out, and compares
 //!
 //! # A campaign's directory
 //!
@@ -42,6 +43,7 @@ mod seen;
 pub mod statistics;
 mod table;
 mod tried;
+mod verify;
 
 pub use error::{Error, Result};
 pub use manifest::{Campaign, Firmware, Golden, Kept, Manifest, Moment, POLICIES, PageCount};
@@ -51,3 +53,4 @@ pub use plan::{Planned, Request, plan};
 pub use report::{Cell, Group, Guest, MomentFigures, Pair, Report, Results, Share, report, write_report};
 pub use results::{Outcome, Row};
 pub use run::{Only, Progress, Replay, Shard, replay, run};
+pub use verify::{Again, Verified, verify};

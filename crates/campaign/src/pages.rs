@@ -37,6 +37,11 @@ pub struct PlannedPage {
 }
 
 impl PlannedPage {
+    /// Moment, checkpoint and address: the order in which one machine gets to the pages.
+    pub(crate) fn place(&self) -> (usize, usize, u64) {
+        (self.moment, self.checkpoint, self.page)
+    }
+
     /// One that nothing consumes.
     pub(crate) fn unused(moment: usize, page: u64) -> Self {
         Self {

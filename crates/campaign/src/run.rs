@@ -137,8 +137,7 @@ pub fn run(
             tell(Progress { done: before + writer.1, new: writer.1, all }, &row);
             Ok((index, row))
         };
-        let threads = threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
-        let new = in_parallel(threads.min(left.len()), || work.until_done(&note))?;
+        let new = in_parallel(threads_for(threads, left.len()), || work.until_done(&note))?;
         let (done, _) = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (index, row) in new {
             found.entry(index).or_insert((row, table.clone()));
@@ -156,8 +155,17 @@ pub fn run(
     Ok(Some(table))
 }
 
+/// As many threads as were asked for, or one for each core; no more than there are experiments.
+pub(crate) fn threads_for(asked: Option<NonZero<usize>>, experiments: usize) -> usize {
+    let threads = asked.or_else(|| std::thread::available_parallelism().ok());
+    threads.map_or(1, NonZero::get).min(experiments)
+}
+
 /// The same on several threads: what all of them gave, or the first failure.
-fn in_parallel<T: Send>(threads: usize, work: impl Fn() -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
+pub(crate) fn in_parallel<T: Send>(
+    threads: usize,
+    work: impl Fn() -> Result<Vec<T>> + Sync,
+) -> Result<Vec<T>> {
     let parts: Vec<Result<Vec<T>>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
         let dead =
@@ -168,7 +176,7 @@ fn in_parallel<T: Send>(threads: usize, work: impl Fn() -> Result<Vec<T>> + Sync
 }
 
 /// Experiments to be done in their order, and the golden machine that walks beside them.
-struct Work<'a> {
+pub(crate) struct Work<'a> {
     campaign: &'a Campaign,
     experiments: &'a [Experiment<'a>],
     queue: Mutex<Queue<'a>>,
@@ -188,15 +196,15 @@ struct At {
 }
 
 /// Takes a row, and gives it on with its place in the plan.
-type Note<'a> = dyn Fn(usize, Row) -> Result<(usize, Row)> + Sync + 'a;
+pub(crate) type Note<'a> = dyn Fn(usize, Row) -> Result<(usize, Row)> + Sync + 'a;
 
 impl<'a> Work<'a> {
-    fn new(campaign: &'a Campaign, experiments: &'a [Experiment<'a>], left: &'a [usize]) -> Self {
+    pub(crate) fn new(campaign: &'a Campaign, experiments: &'a [Experiment<'a>], left: &'a [usize]) -> Self {
         let queue = Queue { left: left.iter(), golden: None, failed: false };
         Self { campaign, experiments, queue: Mutex::new(queue) }
     }
 
-    fn until_done(&self, note: &Note<'_>) -> Result<Vec<(usize, Row)>> {
+    pub(crate) fn until_done(&self, note: &Note<'_>) -> Result<Vec<(usize, Row)>> {
         let mut worker = Worker::new(self.campaign);
         let mut rows = Vec::new();
         while let Some((index, experiment, checkpoint)) = self.next()? {

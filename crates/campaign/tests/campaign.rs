@@ -6,8 +6,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use seawall_campaign::{
-    Campaign, Error, Firmware, Only, Outcome, POLICIES, Request, Shard, merge, plan, replay, run,
-    write_report,
+    Again, Campaign, Error, Firmware, Only, Outcome, POLICIES, Request, Row, Shard, Verified, merge, plan,
+    replay, run, verify, write_report,
 };
 use seawall_guest::{SERVICE_PAGES, services};
 
@@ -103,16 +103,27 @@ fn plans_and_results_are_the_same_bytes_each_time_and_on_any_number_of_threads()
 fn three_hundred_drawn_pages_that_nothing_uses_survive_one_by_one() {
     let folder = tempfile::tempdir().unwrap();
     let campaign = planned(folder.path());
-    let used: Vec<u64> =
-        campaign.pages().unwrap().iter().filter(|page| page.moment == 1).map(|page| page.page).collect();
-    let unused = (0x4000_0000..0x4020_0000_u64).step_by(0x1000).filter(|page| !used.contains(page));
-    let mut drawn: Vec<u64> = unused.collect();
-    drawn.sort_by_key(|page| *blake3::hash(&page.to_le_bytes()).as_bytes());
-    let tried = drawn.into_iter().take(300).enumerate().map(|(n, page)| {
-        let replay = replay(&campaign, &format!("dt-1-{page:#x}-{}", POLICIES[n % 3])).unwrap();
-        assert_eq!((replay.row.outcome, replay.row.errors), (Outcome::AllAlive, 0), "{page:#x}");
-    });
-    assert_eq!(tried.count(), 300);
+    let tried = verify(&campaign, &Again { results: 300, unused: 300, seed: 1 }, None, &|_| ()).unwrap();
+    assert_eq!(tried, Verified { unused: 300, ..Verified::default() });
+}
+
+#[test]
+fn results_that_are_not_what_the_guest_does_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    whole(&campaign, 2);
+    let every = Again { results: usize::MAX, unused: 0, seed: 1 };
+    let verified = |campaign: &Campaign| verify(campaign, &every, NonZero::new(2), &|_| ()).unwrap();
+    let rows = campaign.rows().unwrap().0;
+    assert_eq!(verified(&campaign), Verified { results: rows.len(), ..Verified::default() });
+    let told = copy(&campaign, &folder.path().join("told"));
+    let results = told.directory().join("results");
+    std::fs::create_dir(&results).unwrap();
+    let (right, wrong) = (rows[0].clone(), Row { outcome: Outcome::AllAlive, ..rows[3].clone() });
+    let lines = [&right, &wrong].map(|row| serde_json::to_string(row).unwrap());
+    std::fs::write(results.join("1-0.journal"), format!("{}\n{}\n", told.id, lines.join("\n"))).unwrap();
+    let differing = vec![(wrong, rows[3].clone())];
+    assert_eq!(verified(&told), Verified { results: 2, differing, ..Verified::default() });
 }
 
 #[test]

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use wait4::{ResUse, Wait4 as _};
 
+/// Between two looks at how much memory a process has taken.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// CPU time (user and system, of all threads) and wall time, in seconds; or a figure computed from each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cost {
@@ -98,7 +101,34 @@ pub(crate) fn to_line(command: &mut Command, line: &str) -> Result<Cost, String>
     if is_said { Ok(Cost { cpu, wall }) } else { Err(format!("it did not say {line:?}")) }
 }
 
-pub(crate) fn spawn(command: &mut Command) -> Result<Child, String> {
+/// How much memory a program took at most, bytes, and its stdout; it must end well.
+///
+/// This is not what wait4 says: there a program begins with the memory of the one that starts it.
+pub(crate) fn peak_memory(command: &mut Command) -> Result<(u64, String), String> {
+    let mut child = spawn(command)?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let ended = loop {
+        match child.try_wait().map_err(|error| error.to_string())? {
+            Some(ended) => break ended,
+            None => std::thread::sleep(LOOK),
+        }
+        peak = std::fs::read_to_string(&status).ok().and_then(|text| high_water_mark(&text)).unwrap_or(peak);
+    };
+    let mut said = String::new();
+    let mut stdout = child.stdout.take().ok_or("no stdout")?;
+    stdout.read_to_string(&mut said).map_err(|error| error.to_string())?;
+    if ended.success() { Ok((peak, said)) } else { Err(format!("it ended with {ended}")) }
+}
+
+/// VmHWM of `/proc/PID/status`, bytes.
+fn high_water_mark(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+fn spawn(command: &mut Command) -> Result<Child, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let name = command.get_program().to_string_lossy().into_owned();
     command.spawn().map_err(|error| format!("cannot start {name}: {error}"))
@@ -115,6 +145,14 @@ fn seconds(used: &ResUse) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_peak_of_a_process_is_read_from_its_status() {
+        let status = "Name:\tseawall\nVmPeak:\t  900000 kB\nVmHWM:\t  149716 kB\nVmRSS:\t   1000 kB\n";
+        assert_eq!(high_water_mark(status), Some(149_716 * 1024));
+        // A process that has ended has none.
+        assert_eq!(high_water_mark("Name:\tseawall\nState:\tZ (zombie)\n"), None);
+    }
 
     fn sh(script: &str) -> Command {
         let mut command = Command::new("sh");

@@ -1,9 +1,7 @@
 //! Debian's kernel on the software machine: how long it boots, and how much memory of the host's that takes.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use seawall_linux::{COMMAND_LINE, Fetch, Guest, cache_directory};
 
@@ -19,8 +17,6 @@ pub(crate) const MEMORY: &str = "memory beside what Linux touched";
 const FIRST_LINE: &str = "seawall: init";
 /// What the initramfs says after all of its processes.
 const LAST_LINE: &str = "kernel: no complaint";
-/// Between two looks at how much memory a process has taken.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// The guest of `seawall guest fetch debian`.
 ///
@@ -101,40 +97,13 @@ pub(super) fn memory() -> Result<Trial<'static>, String> {
 }
 
 fn beside_the_guest(binary: &Path, guest: &Guest) -> Result<f64, String> {
-    // Not what wait4 says: there a program begins with the memory that we have.
-    let mut child = cost::spawn(seawall(binary, guest).arg("--json"))?;
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    while child.try_wait().map_err(|error| error.to_string())?.is_none() {
-        peak = std::fs::read_to_string(&status).ok().and_then(|text| high_water_mark(&text)).unwrap_or(peak);
-        std::thread::sleep(LOOK);
-    }
-    let mut report = String::new();
-    let mut stdout = child.stdout.take().ok_or("no report")?;
-    stdout.read_to_string(&mut report).map_err(|error| error.to_string())?;
+    let (peak, report) = cost::peak_memory(seawall(binary, guest).arg("--json"))?;
     let report: serde_json::Value = serde_json::from_str(&report).map_err(|error| error.to_string())?;
     let touched =
         report["guest_memory_touched"].as_u64().ok_or("the report does not say what was touched")?;
     if report["outcome"] != "power-off" {
         return Err(format!("the guest ended with {}", report["outcome"]));
     }
-    let beside = (peak * 1024).checked_sub(touched).ok_or("the guest touched more than there was")?;
+    let beside = peak.checked_sub(touched).ok_or("the guest touched more than there was")?;
     Ok(f64::from((beside >> 10) as u32) / 1024.0)
-}
-
-/// VmHWM of `/proc/PID/status`, KiB.
-fn high_water_mark(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_peak_of_a_process_is_read_from_its_status() {
-        let status = "Name:\tseawall\nVmPeak:\t  900000 kB\nVmHWM:\t  149716 kB\nVmRSS:\t   1000 kB\n";
-        assert_eq!(super::high_water_mark(status), Some(149_716));
-        // A process that has ended has none.
-        assert_eq!(super::high_water_mark("Name:\tseawall\nState:\tZ (zombie)\n"), None);
-    }
 }

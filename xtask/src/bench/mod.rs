@@ -9,6 +9,7 @@
 
 use std::process::{Command, ExitCode};
 
+mod campaign;
 mod cost;
 mod demo;
 mod events;
@@ -171,7 +172,7 @@ impl Figure {
 /// A figure that can be measured: its name, and how; or why this host lacks what it takes.
 type Measurement = (&'static str, for<'a> fn(&'a [peer::Qemu]) -> Result<Trial<'a>, String>);
 
-const MEASUREMENTS: [Measurement; 13] = [
+const MEASUREMENTS: [Measurement; 15] = [
     (guest::ALU, guest::alu),
     (guest::LOAD_STORE, guest::load_store),
     (guest::SEA, |qemus| Ok(guest::sea(qemus))),
@@ -181,6 +182,8 @@ const MEASUREMENTS: [Measurement; 13] = [
     (linux::BOOT, linux::boot),
     (linux::WORKLOAD, |_| linux::workload()),
     (linux::MEMORY, |_| linux::memory()),
+    (campaign::RATE, |_| campaign::rate()),
+    (campaign::MEMORY, |_| campaign::memory()),
     (events::SET_EVENTS, |_| Ok(events::set_events())),
     (events::DECODE, |_| Ok(events::decode())),
     (events::TEXT, |_| Ok(events::text())),

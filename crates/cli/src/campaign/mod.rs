@@ -3,6 +3,7 @@
 mod plan;
 mod run;
 mod submit;
+mod verify;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ Examples:
   seawall campaign run map                              all experiments, on all cores; again after a stop
   seawall campaign report map                           map/report.html, map/report.json
   seawall campaign replay map acpi-0-0x40a3f000-full    one experiment, with its console
+  seawall campaign verify map                           300 results and 300 pages that nothing uses, again
   seawall campaign submit map --engine slurm            the same as a job array, on hosts that share the directory
   seawall campaign run map --shard 3/16                 a part, on any host that has the directory";
 
@@ -44,6 +46,7 @@ enum Action {
     Merge(MergeArgs),
     Report(ReportArgs),
     Replay(ReplayArgs),
+    Verify(verify::Args),
 }
 
 /// Show how far a campaign is.
@@ -100,11 +103,20 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         Action::Merge(args) => merged(args, quiet),
         Action::Report(args) => reported(args, quiet),
         Action::Replay(args) => replayed(args, quiet),
+        Action::Verify(args) => verify::main(args, quiet),
     }
 }
 
 fn open(directory: &Path) -> Result<Campaign, Failure> {
     Campaign::open(directory).map_err(|error| failure(&error))
+}
+
+/// Another program's results may be compared with, and it is said.
+fn say_whose_plan_it_is(campaign: &Campaign, quiet: bool) {
+    if !quiet && campaign.check_program(VERSION).is_err() {
+        let planned = &campaign.manifest.program;
+        out::stderr(format!("seawall: {planned} planned this campaign; this is {VERSION}"));
+    }
 }
 
 fn failure(error: &Error) -> Failure {
@@ -169,9 +181,7 @@ fn reported(args: &ReportArgs, quiet: bool) -> Result<u8, Failure> {
 fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
     let planned = &campaign.manifest.program;
-    if !quiet && campaign.check_program(VERSION).is_err() {
-        out::stderr(format!("seawall: {planned} planned this campaign; this is {VERSION}"));
-    }
+    say_whose_plan_it_is(&campaign, quiet);
     let replay = replay(&campaign, &args.id).map_err(|error| failure(&error))?;
     let differs = replay.before.as_ref().is_some_and(|before| *before != replay.row);
     let row = &replay.row;

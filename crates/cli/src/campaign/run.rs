@@ -76,7 +76,7 @@ fn processor_time() -> Duration {
 }
 
 /// A bar for a person, a line now and then for anybody else.
-struct Screen {
+pub(super) struct Screen {
     bar: ProgressBar,
     began: Instant,
     /// Processor time before.
@@ -86,7 +86,7 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         let is_seen = !quiet && std::io::stderr().is_terminal();
         let bar = if is_seen { ProgressBar::new(0) } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of {len}, {msg}, {eta} left") {
@@ -102,7 +102,7 @@ impl Screen {
         }
     }
 
-    fn show(&self, progress: Progress) {
+    pub(super) fn show(&self, progress: Progress) {
         let elapsed = self.began.elapsed().as_secs_f64().max(1e-3);
         let (rate, cores) = (f64::from(progress.new as u32) / elapsed, self.cores(elapsed));
         self.bar.set_length(progress.all as u64);
@@ -129,7 +129,7 @@ impl Screen {
         used.as_secs_f64() / elapsed
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
 }

@@ -42,4 +42,9 @@ fn a_sample_of_linuxs_pages_is_tried_and_each_result_can_be_replayed() {
     let again: Value = serde_json::from_str(&succeeds(&["replay", path, &id, "--json"])).unwrap();
     let outcome = report["outcomes"][outcomes[tried].as_u64().unwrap() as usize].clone();
     assert_eq!(again["result"]["outcome"], outcome);
+    let verified = succeeds(&["verify", path, "--results", "6", "--unused", "40", "--json"]);
+    assert_eq!(
+        verified, "{\"differing\":[],\"not_survived\":[],\"results\":6,\"unused\":40}\n",
+        "40 of the pages that the plan left out"
+    );
 }

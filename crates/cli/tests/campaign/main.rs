@@ -100,6 +100,25 @@ fn a_run_that_is_killed_ten_times_gives_the_bytes_of_one_that_is_not() {
 }
 
 #[test]
+fn a_verification_says_which_result_is_another_and_ends_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = planned(folder.path(), "1");
+    let path = map.to_str().unwrap();
+    succeeds(&["run", path, "--pages", "2", "--policy", "full"]);
+    let all_same = succeeds(&["verify", path, "--unused", "2"]);
+    assert_eq!(all_same, "tried 2 results and 2 pages that nothing uses\n");
+    let journal = std::fs::read_dir(map.join("results")).unwrap().flatten().next().unwrap().path();
+    let text = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(&journal, text.replace("\"lost\":1", "\"lost\":0")).unwrap();
+    std::fs::remove_file(map.join("results.parquet")).unwrap();
+    let output = campaign(&["verify", path, "--unused", "0"]);
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("-full was some-lost"), "{said}");
+    assert!(said.contains("came out another way than the campaign says"), "{said}");
+}
+
+#[test]
 fn what_went_wrong_is_said_with_an_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let map = planned(folder.path(), "1");
