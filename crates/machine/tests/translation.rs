@@ -8,7 +8,7 @@ use seawall_events::VcpuEvents;
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
 use seawall_machine::{Config, FpSimdState, Snapshot, StorePolicy, Translation};
 use support::arbitrary::{value, word};
-use support::{AF, CODE, DATA, EL0, Guest, HARDWARE_UPDATE, LOOP, READ_ONLY, TCR, VECTORS};
+use support::{AF, CODE, DATA, EL0, GUARDED, Guest, HARDWARE_UPDATE, LOOP, READ_ONLY, TCR, VECTORS};
 
 const NOP: u32 = 0xd503_201f;
 /// FP and AdvSIMD that is translated, without register numbers: FADD, FSUB, FMUL, FDIV, FSQRT, FABS, FNEG, FCMP, FCMPE of both
@@ -217,7 +217,12 @@ fn common() -> impl Strategy<Value = u32> {
             word | d | n << 5 | if word & 0x0020_0c00 == 0x0020_0800 { m << 16 } else { bits & 0x0007_0000 | bits & 0x1000 }
         }),
         2 => branch,
-        1 => prop::sample::select(vec![0xd65f_00c0_u32, 0xd61f_00a0, 0xd63f_0080, 0xd538_4100, 0xd538_d081, 0xd53b_d042]),
+        // RET X6, BR X5, BLR X4, BR X16; MRS.
+        1 => prop::sample::select(vec![
+            0xd65f_00c0_u32, 0xd61f_00a0, 0xd63f_0080, 0xd61f_0200, 0xd538_4100, 0xd538_d081, 0xd53b_d042,
+        ]),
+        // BTI, BTI C, BTI J, BTI JC, PACIASP.
+        1 => prop::sample::select(vec![0xd503_241f_u32, 0xd503_245f, 0xd503_249f, 0xd503_24df, 0xd503_233f]),
         1 => prop::sample::select(SYSTEM.to_vec()),
         2 => (prop::sample::select(VECTOR.to_vec()), [0..8_u32, 0..8, 0..8]).prop_map(|(word, [d, n, m])| {
             // Of FCMP and those with one source the fields that are no registers stay.
@@ -237,6 +242,8 @@ struct Plan {
     vectors: Option<[u64; 2]>,
     at_el0: bool,
     mapped: bool,
+    /// The first page of data is guarded (FEAT_BTI).
+    guarded: bool,
     stores_abort: bool,
     /// What is different about the second page of data: set and cleared in its descriptor.
     page: (u64, u64),
@@ -265,19 +272,31 @@ fn plan() -> impl Strategy<Value = Plan> {
             [target(), target(), target()],
             prop::option::of(any::<[u64; 2]>()),
         ),
-        (any::<bool>(), any::<bool>(), any::<bool>(), page),
+        (any::<[bool; 4]>(), page),
         prop::collection::vec(value(), 0..3),
         prop::collection::vec(prop_oneof![1..8_u64, 1..200_u64, 1..2000_u64], 1..12),
     )
         .prop_map(
             |(
                 (code, mut registers, targets, vectors),
-                (at_el0, mapped, stores_abort, page),
+                ([at_el0, mapped, guarded, stores_abort], page),
                 poison,
                 budgets,
             )| {
                 registers[4..7].copy_from_slice(&targets);
-                Plan { code, registers, vectors, at_el0, mapped, stores_abort, page, poison, budgets }
+                registers[16] = targets[0];
+                Plan {
+                    code,
+                    registers,
+                    vectors,
+                    at_el0,
+                    mapped,
+                    guarded,
+                    stores_abort,
+                    page,
+                    poison,
+                    budgets,
+                }
             },
         )
 }
@@ -290,7 +309,7 @@ fn guest(plan: &Plan, cpus: usize, translation: Translation) -> Guest {
     if plan.mapped {
         guest = guest.map();
         guest.set(Reg::TcrEl1, TCR | HARDWARE_UPDATE);
-        guest.change_page(DATA, EL0, 0);
+        guest.change_page(DATA, if plan.guarded { EL0 | GUARDED } else { EL0 }, 0);
         guest.change_page(DATA + 0x1000, plan.page.0, plan.page.1);
     }
     if plan.at_el0 {
@@ -466,6 +485,33 @@ fn a_branch_with_the_last_step_of_a_budget_has_landed() {
         },
         6,
     );
+}
+
+/// Arm ARM, BTypeCompatible_BTI.
+#[test]
+fn branches_land_in_guarded_pages_on_landing_pads_alone_and_leave_them_freely() {
+    // blr x1; subs x4, x4, #1; b.ne .-8; br x2; at DATA, which is guarded: bti c; add x0, x0, #1; ret; br x3; bti j; br x1.
+    let code = [0xd63f_0020, 0xf100_0484, 0x54ff_ffc1, 0xd61f_0040];
+    let guarded = [0xd503_245f, 0x9100_0400, 0xd65f_03c0, 0xd61f_0060, 0xd503_249f, 0xd61f_0020];
+    let make = |pad: u64| {
+        let mut guest = Guest::mapped(&code);
+        guest.code_at(DATA, &guarded);
+        guest.change_page(DATA, GUARDED, 0);
+        guest.set(Reg::X(1), DATA);
+        guest.set(Reg::X(2), DATA + pad);
+        guest.set(Reg::X(4), 3);
+        guest
+    };
+    // BR from a page that is not guarded lands on BTI J, and BR in a guarded one, with BTYPE 11, not on BTI C.
+    lockstep(|| make(16), 25);
+    let mut guest = make(16);
+    guest.steps(22);
+    assert_eq!((guest.x(0), guest.get(Reg::EsrEl1), guest.get(Reg::ElrEl1)), (3, 0x3600_0003, DATA));
+    // BR, with BTYPE 01, does not land on another instruction.
+    lockstep(|| make(12), 25);
+    let mut guest = make(12);
+    guest.steps(20);
+    assert_eq!((guest.x(0), guest.get(Reg::EsrEl1), guest.get(Reg::ElrEl1)), (3, 0x3600_0001, DATA + 12));
 }
 
 #[test]

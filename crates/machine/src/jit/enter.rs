@@ -3,13 +3,14 @@
 //! One of the two modules of the translator with `unsafe`; see [the safety argument](super#safety).
 
 use std::mem::offset_of;
-use std::ptr::with_exposed_provenance_mut;
+use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 
 use super::backend::{self, Stubs};
 use super::code::Arena;
 use super::entry::Entry;
 use crate::cpu::{Cpu, State};
-use crate::exec::{Code, Leave, run_page};
+use crate::decode::Op;
+use crate::exec::{Code, Leave, is_landing_pad, run_page};
 use crate::icache::{ICache, INSNS_PER_PAGE};
 use crate::memory::Memory;
 
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(super) page_va: u64,
     /// Its number.
     pub(super) slot: u64,
+    /// 1 if it is guarded (FEAT_BTI), else 0.
+    pub(super) guarded: u8,
     /// The fetch TLB, the entries of all pages by number, and how many numbers there are.
     pub(super) fetch: u64,
     pub(super) tables: u64,
@@ -50,6 +53,8 @@ pub(crate) struct Context {
     pub(super) unknown: u64,
     /// [`run_one`].
     pub(super) one: u64,
+    /// [`lands`].
+    pub(super) lands: u64,
 }
 
 impl Context {
@@ -135,7 +140,7 @@ pub(super) fn address(entries: &Entries) -> u64 {
     entries.as_ptr().expose_provenance() as u64
 }
 
-/// Run the translation at `entry`, which is that of the CPU's PC in page `slot`, for at most `left` instructions. Gives why
+/// Run the translation at `entry`, which is that of the CPU's PC in page `slot`, guarded or not, for at most `left` instructions. Gives why
 /// it came back and what is left.
 #[allow(unsafe_code)]
 pub(super) fn enter(
@@ -143,7 +148,7 @@ pub(super) fn enter(
     cpu: &mut Cpu,
     memory: &mut Memory,
     icache: &ICache,
-    slot: u32,
+    (slot, guarded): (u32, bool),
     entry: u64,
     left: u64,
 ) -> (Exit, u64) {
@@ -155,6 +160,7 @@ pub(super) fn enter(
         entries,
         page_va: cpu.pc & !0xfff,
         slot: slot.into(),
+        guarded: guarded.into(),
         fetch: cpu.tlb.fetch[fetch].address(),
         tables,
         read: cpu.tlb.read[view].address(),
@@ -170,6 +176,7 @@ pub(super) fn enter(
         lookup_typed,
         unknown,
         one: run_one as *const () as usize as u64,
+        lands: lands as *const () as usize as u64,
     };
     let steps = cpu.steps;
     let enter = std::ptr::with_exposed_provenance::<()>(enter as usize);
@@ -207,7 +214,7 @@ extern "C" fn run_one(cpu: *mut Cpu, index: u64, left: u64) -> u64 {
         cpu.jit.exit = Exit::Interpret as u64;
         return 1;
     };
-    let (leave, done) = run_page(cpu, memory, icache, Code { page, guarded: false }, 1);
+    let (leave, done) = run_page(cpu, memory, icache, Code { page, guarded: cpu.jit.guarded != 0 }, 1);
     cpu.elapsed = 0;
     cpu.jit.flags = backend::flags_of(cpu.state.nzcv);
     if leave == Leave::Trap {
@@ -220,4 +227,22 @@ extern "C" fn run_one(cpu: *mut Cpu, index: u64, left: u64) -> u64 {
     }
     cpu.jit.exit = Exit::Attention as u64;
     u64::from(cpu.attention || cpu.view != view || cpu.state.el != el) * 2
+}
+
+/// 1 if a branch with the CPU's BTYPE may land at its PC, which the fetch TLB has in a guarded page. Nothing is changed.
+///
+/// Like [`run_one`], it may not panic.
+#[allow(unsafe_code)]
+extern "C" fn lands(cpu: *const Cpu) -> u64 {
+    // SAFETY: as in `run_one`; and nothing is written to while this function runs.
+    let cpu = unsafe { &*cpu };
+    // SAFETY: as in `run_one`.
+    let icache = unsafe { &*with_exposed_provenance::<ICache>(cpu.jit.icache as usize) };
+    u64::from(may_land(cpu, icache) == Some(true))
+}
+
+fn may_land(cpu: &Cpu, icache: &ICache) -> Option<bool> {
+    let entry = cpu.tlb.fetch[cpu.state.el as usize & 1].entry(cpu.pc);
+    let insn = icache.page(entry.page())?.get((cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1))?;
+    Some(insn.op != Op::Pending && is_landing_pad(cpu, insn, cpu.state.btype))
 }

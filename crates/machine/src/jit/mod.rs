@@ -18,7 +18,8 @@
 //!   attention or changed the Exception level or the [`View`](crate::tlb::View).
 //! - An access goes by a TLB entry or by the interpreter. So poison, watchpoints, alignment faults, decoded code and
 //!   devices, whose pages are in no TLB or in one with a tag that no address equals, cost clean memory nothing.
-//! - Pages that are guarded (FEAT_BTI), software step and breakpoints are the interpreter's.
+//! - A branch lands in a guarded page (FEAT_BTI) where the interpreter lets it. Software step and breakpoints are the
+//!   interpreter's.
 //!
 //! # Safety
 //!
@@ -77,8 +78,6 @@ const ARENA_BYTES: usize = 64 << 20;
 const HOT: u8 = 12;
 /// Heat of an instruction that no block can begin at.
 const NEVER: u8 = u8::MAX;
-/// Steps in a guarded page before somebody looks where the CPU is.
-const GUARDED_STRETCH: u64 = 256;
 
 /// True if guest code is translated to the host's. No guest can tell, nor can a state hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -388,9 +387,6 @@ fn translated(
     (slot, guarded): (u32, bool),
     left: &mut u64,
 ) -> Option<Exit> {
-    if guarded {
-        return None;
-    }
     let index = (cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1);
     let entry = match icache.jit.entry(host, slot, index) {
         Some(entry) => entry,
@@ -400,7 +396,7 @@ fn translated(
         }
         None => return None,
     };
-    let (exit, rest) = enter::enter(host, cpu, memory, icache, slot, entry, *left);
+    let (exit, rest) = enter::enter(host, cpu, memory, icache, (slot, guarded), entry, *left);
     *left = rest;
     Some(exit)
 }
@@ -415,8 +411,7 @@ fn interpreted(
 ) -> (Leave, u64) {
     let Some(page) = icache.page(slot) else { return (Leave::Resume, 0) };
     let index = (cpu.pc >> 2) as usize & (INSNS_PER_PAGE - 1);
-    let stretch = if guarded { GUARDED_STRETCH } else { straight(page, index) };
-    let result = run_page(cpu, memory, icache, Code { page, guarded }, left.min(stretch));
+    let result = run_page(cpu, memory, icache, Code { page, guarded }, left.min(straight(page, index)));
     cpu.elapsed = 0;
     result
 }

@@ -2,9 +2,17 @@
 
 use std::mem::offset_of;
 
-use super::asm::{Alu, Cc, Extend, Mem, RAX, RBX};
+use super::asm::{Alu, Cc, Extend, Mem, RAX, RBX, RCX};
 use super::{Context, Deferred, LEFT, Reg, SideExit, Translator, at, context, x86_condition};
 use crate::decode::{Insn, Op};
+
+/// PSTATE.BTYPE of an indirect branch.
+#[derive(Clone, Copy, Debug)]
+enum Btype {
+    Is(u8),
+    /// BR through any register but X16 and X17: 11 from a guarded page, else 01.
+    OfJump,
+}
 
 /// The link register.
 const LR: u8 = 30;
@@ -21,9 +29,12 @@ impl Translator<'_> {
                 self.always(target, k);
             }
             Op::Ret => self.indirect(insn, k, None),
-            // In a guarded page, where it could be 3, there are no translations.
-            Op::Br => self.indirect(insn, k, Some(1)),
-            Op::Blr => self.indirect(insn, k, Some(2)),
+            Op::Br => self.indirect(
+                insn,
+                k,
+                Some(if matches!(insn.rn, 16 | 17) { Btype::Is(1) } else { Btype::OfJump }),
+            ),
+            Op::Blr => self.indirect(insn, k, Some(Btype::Is(2))),
             _ => return false,
         }
         true
@@ -67,7 +78,7 @@ impl Translator<'_> {
     }
 
     /// To the address in a register; `btype` goes to PSTATE and is done with where the branch lands.
-    fn indirect(&mut self, insn: &Insn, k: usize, btype: Option<u8>) {
+    fn indirect(&mut self, insn: &Insn, k: usize, btype: Option<Btype>) {
         let target = self.source(insn.rn);
         self.asm.mov(true, RAX, target);
         if insn.op == Op::Blr {
@@ -77,7 +88,15 @@ impl Translator<'_> {
         self.give_back(k + 1);
         match btype {
             Some(btype) => {
-                self.asm.store_imm8(Mem::at(RBX, at::BTYPE), btype);
+                let place = Mem::at(RBX, at::BTYPE);
+                match btype {
+                    Btype::Is(btype) => self.asm.store_imm8(place, btype),
+                    Btype::OfJump => {
+                        self.asm.load(Extend::U8, RCX, context!(guarded));
+                        self.asm.lea(false, RCX, Mem::indexed(RCX, RCX, 0, 1));
+                        self.asm.store(1, RCX, place);
+                    }
+                }
                 self.asm.jmp_mem(context!(lookup_typed));
             }
             None => self.asm.jmp_mem(context!(lookup)),

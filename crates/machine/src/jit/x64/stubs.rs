@@ -75,7 +75,7 @@ pub(super) fn leave_with(a: &mut Asm, exit: Exit) {
     a.jmp_mem(context!(leave));
 }
 
-/// To the virtual address in RAX, if the fetch TLB has its page, and the page is not guarded.
+/// To the virtual address in RAX, if the fetch TLB has its page, and the branch may land there.
 fn lookup_stub(a: &mut Asm, is_typed: bool) -> u64 {
     let start = a.here() as u64;
     tlb_index(a);
@@ -84,7 +84,10 @@ fn lookup_stub(a: &mut Asm, is_typed: bool) -> u64 {
     // One bit of the tag says "guarded"; two of the address must be clear.
     a.alu_mem(Alu::Xor, true, RDX, Mem::at(RCX, layout::TAG));
     a.test_imm(true, RDX, !0xffc);
-    let missed = a.jcc(Cc::NOT_ZERO);
+    let differs = a.jcc(Cc::NOT_ZERO);
+    a.mov_imm(RDX, 0);
+    let hit = a.here();
+    a.store(1, RDX, context!(guarded));
     a.load(Extend::U32, RDI, Mem::at(RCX, layout::WORD));
     a.load(Extend::U64, RCX, context!(tables));
     a.load(Extend::U64, RCX, Mem::indexed(RCX, RDI, 3, 0));
@@ -111,9 +114,28 @@ fn lookup_stub(a: &mut Asm, is_typed: bool) -> u64 {
     a.store(8, RAX, context!(page_va));
     a.mov(false, RAX, RSI);
     a.jmp_reg(RDX);
-    a.bind_here(missed);
-    if let Some(unknown) = unknown {
-        a.bind_here(unknown);
+    a.bind_here(differs);
+    a.test_imm(true, RDX, !0xffd);
+    let missed = a.jcc(Cc::NOT_ZERO);
+    a.test_imm(true, RAX, 1);
+    let misaligned = a.jcc(Cc::NOT_ZERO);
+    // A guarded page.
+    let mut refused = None;
+    if is_typed {
+        a.store(8, RAX, Mem::at(RBX, at::PC));
+        a.mov(true, RDI, RBX);
+        a.call_mem(context!(lands));
+        a.test(false, RAX, RAX);
+        a.load(Extend::U64, RAX, Mem::at(RBX, at::PC));
+        refused = Some(a.jcc(Cc::ZERO));
+        tlb_index(a);
+        a.alu_mem(Alu::Add, true, RCX, context!(fetch));
+    }
+    a.mov_imm(RDX, 1);
+    let jump = a.jmp();
+    a.bind(jump, hit);
+    for jump in [Some(missed), Some(misaligned), refused, unknown].into_iter().flatten() {
+        a.bind_here(jump);
     }
     leave_with(a, Exit::Branch);
     start
