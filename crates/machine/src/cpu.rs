@@ -387,6 +387,7 @@ impl Cpu {
 }
 
 impl Registers for Cpu {
+    #[inline(always)]
     fn reg(&self, reg: Reg) -> u64 {
         let sys = self.registers_of(Banked::El10);
         match reg {
@@ -415,6 +416,7 @@ impl Registers for Cpu {
         }
     }
 
+    #[inline(always)]
     fn set_reg(&mut self, reg: Reg, value: u64) {
         match reg {
             Reg::X(n @ 0..=30) => self.set_slot(n, value),
@@ -432,6 +434,7 @@ impl Registers for Cpu {
 
 impl Cpu {
     /// The registers of which EL1 and EL2 each have their own.
+    #[inline]
     fn set_banked_reg(&mut self, reg: Reg, value: u64) {
         let sys = self.registers_of_mut(Banked::El10);
         match reg {

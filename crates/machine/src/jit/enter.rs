@@ -20,8 +20,9 @@ pub(super) type Entries = [Entry; INSNS_PER_PAGE];
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct Context {
-    /// The flags as the host has them: see the back end.
-    pub(super) flags: u64,
+    /// The flags as the host has them: see the back end. As wide as translated code stores them: a host's load of more
+    /// would wait for the store.
+    pub(super) flags: u16,
     /// The entries of the page that runs.
     pub(super) entries: u64,
     /// Its virtual address.

@@ -181,6 +181,9 @@ impl Translator<'_> {
                 };
                 self.asm.lea(true, RAX, Mem::indexed(base, offset, shift, 0));
             }
+            (Mode::Offset | Mode::Writeback, Some(base), _) if insn.imm as i32 == 0 => {
+                self.asm.mov(true, RAX, base);
+            }
             (Mode::Offset | Mode::Writeback, Some(base), _) => {
                 self.asm.lea(true, RAX, Mem::at(base, insn.imm as i32));
             }
@@ -202,14 +205,15 @@ impl Translator<'_> {
             self.asm.lea(true, RDX, Mem::at(RAX, bytes - 1));
         }
         self.asm.alu_imm(Alu::And, true, RDX, -4096);
-        if write {
+        let tag = if write {
             self.asm.alu_mem(Alu::Add, true, RCX, context!(write));
+            Mem::at(RCX, layout::TAG)
         } else {
-            self.asm.alu(Alu::Add, true, RCX, READ);
-        }
-        self.asm.alu_mem(Alu::Cmp, true, RDX, Mem::at(RCX, layout::TAG));
+            Mem::indexed(READ, RCX, 0, layout::TAG)
+        };
+        self.asm.alu_mem(Alu::Cmp, true, RDX, tag);
         let miss = self.asm.jcc(Cc::NOT_ZERO);
-        self.asm.alu_mem(Alu::Add, true, RAX, Mem::at(RCX, layout::WORD));
+        self.asm.alu_mem(Alu::Add, true, RAX, tag.plus(layout::WORD - layout::TAG));
         miss
     }
 

@@ -51,7 +51,7 @@ use context;
 
 /// The host has all that translations use.
 pub(super) fn is_supported() -> bool {
-    std::arch::is_x86_feature_detected!("lzcnt")
+    std::arch::is_x86_feature_detected!("lzcnt") && std::arch::is_x86_feature_detected!("bmi2")
 }
 
 /// The machine code of a block. It can be put anywhere.

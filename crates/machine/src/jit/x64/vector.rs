@@ -210,10 +210,10 @@ impl Translator<'_> {
         self.asm.xmm(prefix, false, &[0x0f, 0x2e], 0, 1);
         let unordered = self.asm.jcc(Cc::PARITY);
         self.unless(&[traps, flushes, unordered], k);
-        self.asm.mov_imm(RAX, flags_of(GREATER));
-        self.asm.mov_imm(RCX, flags_of(EQUAL));
+        self.asm.mov_imm(RAX, flags_of(GREATER).into());
+        self.asm.mov_imm(RCX, flags_of(EQUAL).into());
         self.asm.cmov(Cc::ZERO, false, RAX, RCX);
-        self.asm.mov_imm(RCX, flags_of(LESS));
+        self.asm.mov_imm(RCX, flags_of(LESS).into());
         self.asm.cmov(Cc::BELOW, false, RAX, RCX);
         self.asm.store(2, RAX, context!(flags));
         self.go_on_here();
