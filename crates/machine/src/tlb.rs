@@ -323,6 +323,17 @@ impl Tlb {
         self.fetch[el as usize & 1].insert(fill.va, fill.page.into(), fill.strict.into(), scope);
     }
 
+    /// Where in RAM the pages of loads and stores are, by offset.
+    #[cfg(test)]
+    pub(crate) fn data_pages(&self) -> impl Iterator<Item = u64> {
+        let held = |array: &Array, set: usize| array.upkeep.filled[set / 64] >> (set % 64) & 1 == 1;
+        let pages = move |array: &Array| -> Vec<u64> {
+            let entries = (0..SETS).filter(|set| held(array, *set)).map(|set| array.entries.get(set));
+            entries.map(|entry| entry.va().wrapping_add(entry.word)).collect()
+        };
+        self.read.iter().chain(&self.write).flat_map(pages)
+    }
+
     /// Drop everything.
     pub(crate) fn clear(&mut self) {
         self.arrays().for_each(Array::clear);

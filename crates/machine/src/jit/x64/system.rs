@@ -98,9 +98,6 @@ impl Translator<'_> {
             Value::Constant(value) => self.asm.mov_imm(to, value),
         }
         self.written(insn.rd);
-        if place != Where::Always {
-            self.go_on_here();
-        }
         true
     }
 
@@ -109,9 +106,6 @@ impl Translator<'_> {
         let from = self.source(insn.rd);
         self.unless_at(place, k);
         self.asm.store(8, from, Mem::at(RBX, field));
-        if place != Where::Always {
-            self.go_on_here();
-        }
         true
     }
 
@@ -149,7 +143,6 @@ impl Translator<'_> {
         for offset in (0..LINE_SIZE as i32).step_by(16) {
             self.asm.xmm_mem(&[], MOVUPS_STORE, 0, Mem::indexed(R15, RAX, 0, offset));
         }
-        self.go_on_here();
     }
 
     fn unless_at_el1(&mut self) -> Jump {
