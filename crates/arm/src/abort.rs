@@ -134,6 +134,7 @@ impl DataAbort {
     }
 
     /// Decodes `ISS[24:0]`; bits `[31:25]` are ignored.
+    #[inline]
     pub const fn from_iss(iss: u32) -> Self {
         let iss = iss as u64;
         Self {
@@ -155,6 +156,7 @@ impl DataAbort {
     }
 
     /// `ISS[24:0]`.
+    #[inline]
     pub const fn iss(&self) -> u32 {
         (set_bit(24, self.isv)
             | (self.sas.bits() as u64) << 22
@@ -203,6 +205,7 @@ impl InstructionAbort {
     }
 
     /// Decodes `ISS[24:0]`; bits `[31:25]` are ignored.
+    #[inline]
     pub const fn from_iss(iss: u32) -> Self {
         Self {
             pfv: bit(iss as u64, 14),
@@ -216,6 +219,7 @@ impl InstructionAbort {
     }
 
     /// `ISS[24:0]`.
+    #[inline]
     pub const fn iss(&self) -> u32 {
         (set_bit(14, self.pfv)
             | (self.set.bits() as u64) << 11

@@ -83,8 +83,16 @@ pub const fn synchronous_abort_vector(sctlr2: u64) -> Vector {
 ///
 /// Source: DDI 0487, `AArch64.TakeException`.
 pub fn take_exception(cpu: &mut impl Registers, exception: &Exception, context: EntryContext) {
+    // Each with its registers as constants, so that a CPU in software finds them without a search.
+    match exception.target {
+        Target::El1 => enter(cpu, exception, &Bank::EL1, context),
+        Target::El2 => enter(cpu, exception, &Bank::EL2, context),
+    }
+}
+
+#[inline(always)]
+fn enter(cpu: &mut impl Registers, exception: &Exception, bank: &Bank, context: EntryContext) {
     let old = Pstate::from_bits(cpu.reg(Reg::Pstate));
-    let bank = Bank::of(exception.target);
     let sctlr = cpu.reg(bank.sctlr);
     let group = vector_group(old, exception.target, context);
     let span = exception.target == Target::El1 || context.span_at_el2;
@@ -113,26 +121,22 @@ struct Bank {
 }
 
 impl Bank {
-    const fn of(target: Target) -> Self {
-        match target {
-            Target::El1 => Self {
-                elr: Reg::ElrEl1,
-                spsr: Reg::SpsrEl1,
-                esr: Reg::EsrEl1,
-                far: Reg::FarEl1,
-                vbar: Reg::VbarEl1,
-                sctlr: Reg::SctlrEl1,
-            },
-            Target::El2 => Self {
-                elr: Reg::ElrEl2,
-                spsr: Reg::SpsrEl2,
-                esr: Reg::EsrEl2,
-                far: Reg::FarEl2,
-                vbar: Reg::VbarEl2,
-                sctlr: Reg::SctlrEl2,
-            },
-        }
-    }
+    const EL1: Self = Self {
+        elr: Reg::ElrEl1,
+        spsr: Reg::SpsrEl1,
+        esr: Reg::EsrEl1,
+        far: Reg::FarEl1,
+        vbar: Reg::VbarEl1,
+        sctlr: Reg::SctlrEl1,
+    };
+    const EL2: Self = Self {
+        elr: Reg::ElrEl2,
+        spsr: Reg::SpsrEl2,
+        esr: Reg::EsrEl2,
+        far: Reg::FarEl2,
+        vbar: Reg::VbarEl2,
+        sctlr: Reg::SctlrEl2,
+    };
 }
 
 /// The offset of the group of four vectors, which depends on the source of the exception.

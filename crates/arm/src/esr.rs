@@ -87,6 +87,7 @@ impl Esr {
     }
 
     /// The ISS, decoded by class.
+    #[inline]
     pub const fn syndrome(self) -> Syndrome {
         match self.ec() {
             ExceptionClass::DATA_ABORT_LOWER | ExceptionClass::DATA_ABORT_SAME => {

@@ -67,10 +67,25 @@ pub enum FaultStatus {
     Reserved(u8),
 }
 
+/// The meanings of all codes.
+const ALL: [FaultStatus; 64] = {
+    let mut all = [FaultStatus::External; 64];
+    let mut bits = 0;
+    while bits < all.len() {
+        all[bits] = FaultStatus::decoded(bits as u8);
+        bits += 1;
+    }
+    all
+};
+
 impl FaultStatus {
     /// The meaning of a 6-bit code; bits `[7:6]` are ignored.
+    #[inline]
     pub const fn from_bits(bits: u8) -> Self {
-        let bits = bits & 0x3f;
+        ALL[bits as usize & 0x3f]
+    }
+
+    const fn decoded(bits: u8) -> Self {
         let low = (bits & 3) as i8;
         match bits {
             0x00..=0x03 => Self::AddressSize { level: low },

@@ -94,6 +94,7 @@ impl VcpuEvents {
     ///
     /// # Errors
     /// [`Refusal::NotInMainline`] if [`Abi::Mainline`] cannot express the events.
+    #[inline]
     pub fn to_bytes(&self, abi: Abi) -> Result<[u8; VCPU_EVENTS_SIZE], Refusal> {
         self.to_words(abi).map(|words| transmute!(words))
     }
@@ -102,6 +103,7 @@ impl VcpuEvents {
     ///
     /// # Errors
     /// As [`VcpuEvents::to_bytes`].
+    #[inline]
     pub fn to_words(&self, abi: Abi) -> Result<Words, Refusal> {
         Ok(match abi {
             Abi::Mainline => transmute!(MainlineEvents::new(self)?),

@@ -30,6 +30,7 @@ impl SeaExit {
     /// `far` is `FAR_EL2`. `ipa` is the page of `HPFAR_EL2`, or of a translation of the FAR, if there is one;
     /// it is not valid for an abort on a table walk, nor for fault status 0x10 with FnV. For 0x18 KVM passes
     /// on its value, FnV or not, so a VMM should not trust the `gpa` of any exit with FnV.
+    #[inline]
     pub const fn from_hardware(esr: Esr, far: u64, ipa: Option<u64>, guest_has_ras: bool) -> Self {
         let mask = if guest_has_ras { Self::ESR_MASK | Self::ESR_SET_MASK } else { Self::ESR_MASK };
         let fnv = esr.bits() >> 10 & 1 != 0;

@@ -112,6 +112,8 @@ pub(crate) struct Cpu {
     pub(crate) regs: [u64; 64],
     /// The state of translated code while it runs.
     pub(crate) jit: jit::Context,
+    /// Offsets in RAM that translated code keeps from one access to another.
+    pub(crate) kept: [u64; jit::KEPT],
     /// Address of the instruction to execute next.
     pub(crate) pc: u64,
     pub(crate) state: State,
@@ -188,6 +190,7 @@ impl Cpu {
         let mut cpu = Self {
             regs: [0; 64],
             jit: jit::Context::default(),
+            kept: [0; jit::KEPT],
             pc: 0,
             state: State { nzcv: 0, el: 1, sp_el1: true, btype: 0, rest: Pstate::DAIF },
             banked_sp: [0; 2],
@@ -387,6 +390,7 @@ impl Cpu {
 }
 
 impl Registers for Cpu {
+    #[inline(always)]
     fn reg(&self, reg: Reg) -> u64 {
         let sys = self.registers_of(Banked::El10);
         match reg {
@@ -415,6 +419,7 @@ impl Registers for Cpu {
         }
     }
 
+    #[inline(always)]
     fn set_reg(&mut self, reg: Reg, value: u64) {
         match reg {
             Reg::X(n @ 0..=30) => self.set_slot(n, value),
@@ -432,6 +437,7 @@ impl Registers for Cpu {
 
 impl Cpu {
     /// The registers of which EL1 and EL2 each have their own.
+    #[inline]
     fn set_banked_reg(&mut self, reg: Reg, value: u64) {
         let sys = self.registers_of_mut(Banked::El10);
         match reg {

@@ -82,6 +82,10 @@ impl Poison {
     /// Whether a line that the byte range `[start, end)` touches is poisoned.
     pub(crate) fn touches(&self, start: u64, end: u64) -> bool {
         let Some(span) = page_span(start, end) else { return false };
+        if span.start() == span.end() {
+            let mask = self.masks.get(span.start());
+            return mask.is_some_and(|mask| mask & mask_in_page(*span.start(), start, end) != 0);
+        }
         self.masks.range(span).any(|(&page, &mask)| mask & mask_in_page(page, start, end) != 0)
     }
 

@@ -1,9 +1,9 @@
 //! The software TLB: direct-mapped, one 4 KiB page an entry.
 //!
 //! There is one array per kind of access (load, store, fetch) and per [`View`]: the rights are in
-//! which array holds the page, so that a hit is one comparison. A page with poison is never in
-//! an array of loads, a page with decoded instructions never in one of stores, so neither costs
-//! clean memory anything.
+//! which array holds the page, so that a hit is one comparison. A page with poison is in an array
+//! of loads by a tag that no address has, a page with decoded instructions never in one of stores,
+//! so neither costs clean memory anything.
 //!
 //! An entry may go at any time; it may stay only as long as the architecture lets a TLB keep it.
 //! Entries of another ASID never are in here: changing the ASID drops those that are not global.
@@ -32,9 +32,8 @@ pub(crate) enum View {
     El1Pan,
 }
 
-/// One page. 16 bytes, which translated code reads.
+/// One page.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
 pub(crate) struct Entry {
     /// The virtual address of the page, tag byte included. Bit 0, which makes it differ from that of any page: data, unaligned
     /// accesses fault (Device memory, SCTLR_EL1.A); fetch, the page is guarded.
@@ -43,17 +42,29 @@ pub(crate) struct Entry {
     word: u64,
 }
 
-/// The layout of an array and its entries, for translated code.
+/// The entries of an array: all their tags, then all their words, which makes a lookup by translated code two host
+/// instructions shorter than entries side by side.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+struct Entries {
+    tags: [u64; SETS],
+    words: [u64; SETS],
+}
+
+/// The layout of an array, for translated code.
 #[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
 pub(crate) mod layout {
-    use super::{Entry, PAGE_SHIFT, SETS};
+    use super::{Entries, PAGE_SHIFT, SETS};
 
-    pub(crate) const TAG: i32 = std::mem::offset_of!(Entry, tag) as i32;
-    pub(crate) const WORD: i32 = std::mem::offset_of!(Entry, word) as i32;
-    /// An address shifted right by this and masked is the offset of its entry in an array.
-    pub(crate) const INDEX_SHIFT: u8 = (PAGE_SHIFT - size_of::<Entry>().ilog2()) as u8;
-    pub(crate) const INDEX_MASK: i32 = ((SETS - 1) * size_of::<Entry>()) as i32;
+    pub(crate) const TAG: i32 = std::mem::offset_of!(Entries, tags) as i32;
+    pub(crate) const WORD: i32 = std::mem::offset_of!(Entries, words) as i32;
+    /// An address shifted right by this and masked is where its tag is among the tags, and its word among the words.
+    pub(crate) const INDEX_SHIFT: u8 = (PAGE_SHIFT - size_of::<u64>().ilog2()) as u8;
+    pub(crate) const INDEX_MASK: i32 = ((SETS - 1) * size_of::<u64>()) as i32;
 }
+
+/// What makes the tag of a page that is [looked at](Entry::looked_at) one that no address has.
+const LOOKED_AT: u64 = 1 << PAGE_SHIFT | 0b11;
 
 impl Entry {
     /// No page, at this place of an array: the number is not that of any page, and no address that is looked for at this
@@ -88,9 +99,23 @@ impl Entry {
         self.tag & 1 != 0
     }
 
+    /// Loads: the offset in RAM of the `size` bytes at `va`, if they are aligned and in a page that each access looks at.
+    /// What that is goes by the page's flags; the entry saves the walk alone.
+    #[inline]
+    pub(crate) fn looked_at(&self, va: u64, size: u64) -> Option<usize> {
+        let is_here = self.tag == va & !PAGE_MASK ^ LOOKED_AT && va & (size - 1) == 0;
+        is_here.then(|| self.offset(va))
+    }
+
+    /// The virtual address of the page.
+    fn va(&self) -> u64 {
+        let is_looked_at = self.tag & LOOKED_AT & PAGE_MASK == LOOKED_AT & PAGE_MASK;
+        (if is_looked_at { self.tag ^ LOOKED_AT } else { self.tag }) & !PAGE_MASK
+    }
+
     /// Data: the page's number in RAM.
     fn ram_page(&self) -> u32 {
-        ((self.tag & !PAGE_MASK).wrapping_add(self.word) >> PAGE_SHIFT) as u32
+        (self.va().wrapping_add(self.word) >> PAGE_SHIFT) as u32
     }
 }
 
@@ -106,7 +131,7 @@ struct Scope {
 /// One array.
 #[derive(Clone, Debug)]
 pub(crate) struct Array {
-    entries: Box<[Entry; SETS]>,
+    entries: Box<Entries>,
     /// Apart, so that an array is two words and found by a shift.
     upkeep: Box<Upkeep>,
 }
@@ -119,10 +144,26 @@ struct Upkeep {
     filled: [u64; SETS / 64],
 }
 
+impl Entries {
+    /// The mask is SETS - 1, so the index is in bounds, which the compiler sees.
+    #[inline(always)]
+    fn get(&self, set: usize) -> Entry {
+        Entry { tag: self.tags[set & (SETS - 1)], word: self.words[set & (SETS - 1)] }
+    }
+
+    fn set(&mut self, set: usize, Entry { tag, word }: Entry) {
+        self.tags[set & (SETS - 1)] = tag;
+        self.words[set & (SETS - 1)] = word;
+    }
+}
+
 impl Array {
     fn new() -> Self {
         Self {
-            entries: Box::new(std::array::from_fn(Entry::none)),
+            entries: Box::new(Entries {
+                tags: std::array::from_fn(|set| Entry::none(set).tag),
+                words: std::array::from_fn(|set| Entry::none(set).word),
+            }),
             upkeep: Box::new(Upkeep {
                 scopes: [Scope { shift: 12, global: true }; SETS],
                 filled: [0; SETS / 64],
@@ -132,19 +173,18 @@ impl Array {
 
     /// The entry that would hold `va`.
     #[inline(always)]
-    pub(crate) fn entry(&self, va: u64) -> &Entry {
-        // The mask is SETS - 1, so the index is in bounds, which the compiler sees.
-        &self.entries[(va >> PAGE_SHIFT) as usize & (SETS - 1)]
+    pub(crate) fn entry(&self, va: u64) -> Entry {
+        self.entries.get((va >> PAGE_SHIFT) as usize)
     }
 
     /// Where the entries are, for translated code.
     pub(crate) fn address(&self) -> u64 {
-        self.entries.as_ptr().expose_provenance() as u64
+        std::ptr::from_ref(&*self.entries).expose_provenance() as u64
     }
 
-    fn insert(&mut self, va: u64, word: u64, strict: bool, scope: Scope) {
+    fn insert(&mut self, va: u64, word: u64, marks: u64, scope: Scope) {
         let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
-        self.entries[set] = Entry { tag: va & !PAGE_MASK | u64::from(strict), word };
+        self.entries.set(set, Entry { tag: va & !PAGE_MASK ^ marks, word });
         self.upkeep.scopes[set] = scope;
         self.upkeep.filled[set / 64] |= 1 << (set % 64);
     }
@@ -164,8 +204,8 @@ impl Array {
                 let set = word * 64 + bit;
                 #[cfg(test)]
                 work::count();
-                if !keep(&self.entries[set], scopes[set]) {
-                    self.entries[set] = Entry::none(set);
+                if !keep(&self.entries.get(set), scopes[set]) {
+                    self.entries.set(set, Entry::none(set));
                     *filled &= !(1 << bit);
                 }
             }
@@ -264,17 +304,34 @@ impl Tlb {
 
     pub(crate) fn fill_read(&mut self, view: View, fill: Fill) {
         let scope = self.scope(&fill);
-        self.read[view as usize & 3].insert(fill.va, fill.delta(), fill.strict, scope);
+        self.read[view as usize & 3].insert(fill.va, fill.delta(), fill.strict.into(), scope);
+    }
+
+    /// Loads from the page are looked at, but need no walk: it has poison.
+    pub(crate) fn fill_looked_at(&mut self, view: View, fill: Fill) {
+        let scope = self.scope(&fill);
+        self.read[view as usize & 3].insert(fill.va, fill.delta(), LOOKED_AT, scope);
     }
 
     pub(crate) fn fill_write(&mut self, view: View, fill: Fill) {
         let scope = self.scope(&fill);
-        self.write[view as usize & 3].insert(fill.va, fill.delta(), fill.strict, scope);
+        self.write[view as usize & 3].insert(fill.va, fill.delta(), fill.strict.into(), scope);
     }
 
     pub(crate) fn fill_fetch(&mut self, el: u8, fill: Fill) {
         let scope = self.scope(&fill);
-        self.fetch[el as usize & 1].insert(fill.va, fill.page.into(), fill.strict, scope);
+        self.fetch[el as usize & 1].insert(fill.va, fill.page.into(), fill.strict.into(), scope);
+    }
+
+    /// Where in RAM the pages of loads and stores are, by offset.
+    #[cfg(test)]
+    pub(crate) fn data_pages(&self) -> impl Iterator<Item = u64> {
+        let held = |array: &Array, set: usize| array.upkeep.filled[set / 64] >> (set % 64) & 1 == 1;
+        let pages = move |array: &Array| -> Vec<u64> {
+            let entries = (0..SETS).filter(|set| held(array, *set)).map(|set| array.entries.get(set));
+            entries.map(|entry| entry.va().wrapping_add(entry.word)).collect()
+        };
+        self.read.iter().chain(&self.write).flat_map(pages)
     }
 
     /// Drop everything.
@@ -298,7 +355,7 @@ impl Tlb {
     /// half of the address space.
     pub(crate) fn drop_address_space(&mut self) {
         self.arrays().for_each(|array| {
-            array.retain(|entry, scope| scope.global && half(entry.tag) == 1);
+            array.retain(|entry, scope| scope.global && half(entry.va()) == 1);
         });
     }
 
@@ -312,8 +369,8 @@ impl Tlb {
         }
         let set = (va >> PAGE_SHIFT) as usize & (SETS - 1);
         for array in self.arrays() {
-            if untagged(array.entries[set].tag ^ va) >> PAGE_SHIFT == 0 {
-                array.entries[set] = Entry::none(set);
+            if untagged(array.entries.get(set).va() ^ va) >> PAGE_SHIFT == 0 {
+                array.entries.set(set, Entry::none(set));
                 array.upkeep.filled[set / 64] &= !(1 << (set % 64));
             }
         }
@@ -323,7 +380,7 @@ impl Tlb {
     pub(crate) fn drop_addresses(&mut self, addresses: &[u64]) {
         let keep = |entry: &Entry, scope: Scope| {
             // What the translation spans, as far as addresses go that have no tag byte.
-            let first = untagged(entry.tag) >> scope.shift;
+            let first = untagged(entry.va()) >> scope.shift;
             let from = addresses.partition_point(|va| va >> scope.shift < first);
             addresses.get(from).is_none_or(|va| va >> scope.shift != first)
         };
@@ -363,6 +420,25 @@ mod tests {
         assert!(entry.covers(0x1ffc, 4));
         assert!(!entry.covers(0x1ffd, 4));
         assert_eq!(entry.offset(0x1ffc), 0x7ffc);
+    }
+
+    #[test]
+    fn a_page_that_is_looked_at_covers_nothing_gives_aligned_accesses_its_place_and_is_dropped_by_its_address()
+     {
+        let mut tlb = Tlb::new();
+        tlb.fill_looked_at(View::El1, fill(0x3000, 7, 12, false));
+        let entry = |tlb: &Tlb, va| tlb.read[View::El1 as usize].entry(va);
+        assert!(!entry(&tlb, 0x3008).covers(0x3008, 8) && !entry(&tlb, 0x2008).covers(0x2008, 8));
+        assert_eq!(entry(&tlb, 0x3008).looked_at(0x3008, 8), Some(0x7008));
+        assert_eq!(entry(&tlb, 0x3004).looked_at(0x3004, 8), None, "not aligned");
+        assert_eq!(entry(&tlb, 0x10_3008).looked_at(0x10_3008, 8), None, "another page of that set");
+        tlb.drop_address(0x2000);
+        assert!(entry(&tlb, 0x3008).looked_at(0x3008, 8).is_some());
+        tlb.drop_address(0x3000);
+        assert_eq!(entry(&tlb, 0x3008).looked_at(0x3008, 8), None);
+        tlb.fill_looked_at(View::El1, fill(0x3000, 7, 12, false));
+        tlb.drop_addresses(&[0x3000]);
+        assert_eq!(entry(&tlb, 0x3008).looked_at(0x3008, 8), None);
     }
 
     #[test]

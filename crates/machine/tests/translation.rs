@@ -65,8 +65,9 @@ const VECTOR: [u32; 50] = [
     0x6e20_6400,
     0x6e20_6c00,
 ];
-/// MRS of TCR_EL1, ESR_EL1, FAR_EL1, ELR_EL1, SPSR_EL1, DAIF, CTR_EL0, DCZID_EL0; DC ZVA.
-const SYSTEM: [u32; 11] = [
+/// MRS of TCR_EL1, ESR_EL1, FAR_EL1, ELR_EL1, SPSR_EL1, DAIF, CTR_EL0, DCZID_EL0; DC ZVA; MSR of ELR_EL1, SPSR_EL1, SP_EL0,
+/// TPIDR_EL0, TPIDR_EL1.
+const SYSTEM: [u32; 16] = [
     0xd538_2040,
     0xd538_5201,
     0xd538_6002,
@@ -78,6 +79,11 @@ const SYSTEM: [u32; 11] = [
     0xd50b_7420,
     0xd50b_7421,
     0xd50b_7422,
+    0xd518_4023,
+    0xd518_401f,
+    0xd518_4101,
+    0xd51b_d042,
+    0xd518_d080,
 ];
 
 /// Data processing, loads and stores of all widths and modes, and branches within a few instructions, on few registers: what
@@ -231,6 +237,50 @@ fn common() -> impl Strategy<Value = u32> {
         }),
         1 => prop::sample::select(vec![0xd51b_4420_u32, 0xd51b_4401, 0xd53b_4422]),
         1 => word(),
+    ]
+}
+
+/// Loads and stores by the same few bases, some of which move, with a little arithmetic between them: LDR, STR, LDUR, STUR, LDP,
+/// STP of all kinds, pre- and post-indexed ones, and of V registers.
+fn near() -> impl Strategy<Value = u32> {
+    let scaled = prop::sample::select(vec![
+        0xf940_0000_u32,
+        0xf900_0000,
+        0xb940_0000,
+        0xb900_0000,
+        0x7940_0000,
+        0x3900_0000,
+        0xfd40_0000,
+        0x3d80_0000,
+    ]);
+    let other = prop::sample::select(vec![
+        0xf840_0000_u32,
+        0xf800_0000,
+        0xf840_0400,
+        0xf800_0c00,
+        0xb880_0000,
+        0x3800_0400,
+    ]);
+    let pair = prop::sample::select(vec![
+        0xa940_0000_u32,
+        0xa900_0000,
+        0xa9c0_0000,
+        0xa980_0000,
+        0xa8c0_0000,
+        0x2940_0000,
+        0xad00_0000,
+        0xacc0_0000,
+    ]);
+    // Now and then a base is loaded, or is SP.
+    let target = || prop_oneof![12 => 0..8_u32, 1 => 8..11_u32];
+    let base = || prop_oneof![6 => 8..11_u32, 1 => Just(31_u32)];
+    prop_oneof![
+        4 => (scaled, target(), base(), 0..10_u32).prop_map(|(word, d, n, at)| word | d | n << 5 | at << 10),
+        2 => (other, target(), base(), -40..40_i32).prop_map(|(word, d, n, at)| word | d | n << 5 | (at as u32 & 0x1ff) << 12),
+        3 => (pair, target(), target(), base(), -6..6_i32)
+            .prop_map(|(word, d, a, n, at)| word | d | n << 5 | a << 10 | (at as u32 & 0x7f) << 15),
+        1 => (8..11_u32, 0..64_u32).prop_map(|(n, more)| 0x9100_0000 | n | n << 5 | more << 10),
+        1 => common(),
     ]
 }
 
@@ -406,6 +456,33 @@ fn through_a_snapshot(guest: &mut Guest, translation: Translation) -> Snapshot {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn accesses_near_to_each_other_and_to_the_end_of_a_page_are_equal_after_every_budget(
+        mut plan in plan(),
+        code in prop::collection::vec(near(), 4..60),
+        bases in [-0xa0..0xa0_i64, -0xa0..0xa0_i64, -0xa0..0xa0_i64, -0xa0..0xa0_i64],
+        (step, poison) in (prop::sample::select(vec![1, 8, 16]), prop::option::of(-2..2_i64)),
+    ) {
+        let near = |bytes: i64| (DATA + 0x1000).wrapping_add_signed(bytes);
+        plan.code = code;
+        for (n, base) in bases[..3].iter().enumerate() {
+            plan.registers[8 + n] = near(base & -step);
+        }
+        plan.poison.extend(poison.map(|line| near(64 * line)));
+        let with_sp = |translation| {
+            let mut guest = guest(&plan, 1, translation);
+            let sp = near(bases[3] & -step);
+            guest.set(Reg::SpEl1, sp);
+            guest.set(Reg::SpEl0, sp);
+            guest
+        };
+        let (mut interpreted, mut translated) = (with_sp(Translation::Off), with_sp(Translation::AtFirstUse));
+        for budget in &plan.budgets {
+            prop_assert_eq!(go(&mut interpreted, *budget), go(&mut translated, *budget));
+            same(&mut interpreted, &mut translated)?;
+        }
+    }
 
     #[test]
     fn translated_code_and_the_interpreter_are_equal_after_every_budget(plan in plan()) {

@@ -335,6 +335,16 @@ pub(super) fn probe(cpu: &mut Cpu, memory: &mut Memory, request: &Request) -> Op
     if entry.covers(va, size) && va & (size - 1) == 0 {
         return Some(Place::in_ram(va, entry.offset(va), size as usize));
     }
+    if let Some(offset) = entry.looked_at(va, size) {
+        let pa = memory.base() + offset as u64;
+        if memory.flags(offset) & page_flags::HAS_POISON != 0 {
+            if memory.stops(pa, size) {
+                cpu.trap = Trap::Poison(host_abort(request, va, pa));
+                return None;
+            }
+            return Some(Place::in_ram(va, offset, size as usize));
+        }
+    }
     if va & (element - 1) != 0 && misalignment_faults(cpu, request) {
         cpu.raise_abort(FaultStatus::Alignment, va, intent);
         return None;
@@ -347,6 +357,12 @@ pub(super) fn probe(cpu: &mut Cpu, memory: &mut Memory, request: &Request) -> Op
         At::Ram(0)
     };
     Some(Place { va, first, first_len: first_len as usize, second, len: size as usize, element })
+}
+
+/// What the host is told of an access whose byte at `va` is at `pa`.
+fn host_abort(request: &Request, va: u64, pa: u64) -> HostAbort {
+    let intent = if request.write { Intent::STORE } else { Intent::LOAD };
+    HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size: request.size }
 }
 
 /// True if an access that is not aligned to its element faults whatever the memory.
@@ -383,19 +399,21 @@ fn probe_page(cpu: &mut Cpu, memory: &mut Memory, request: &Request, va: u64, le
     }
     cpu.check_watchpoints(va, len, intent, access.privileged)?;
     let pa = translation.pa;
-    let abort = HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size };
     let Some(offset) = memory.offset(pa) else {
         if cpu.serves_all {
             return Some(At::Bus(pa));
         }
-        cpu.trap = Trap::Hole(abort);
+        cpu.trap = Trap::Hole(host_abort(request, va, pa));
         return None;
     };
     let flags = memory.flags(offset);
     let consumes = !write || cpu.store_policy == StorePolicy::Abort;
     let has_poison = flags & page_flags::HAS_POISON != 0;
     if consumes && has_poison && memory.stops(pa, len) {
-        cpu.trap = Trap::Poison(abort);
+        cpu.trap = Trap::Poison(host_abort(request, va, pa));
+        if !write {
+            fill(cpu, memory, &translation, va, offset, view, false);
+        }
         return None;
     }
     if write {
@@ -434,7 +452,9 @@ pub(super) fn fill(
         if flags & page_flags::HAS_CODE == 0 && !(has_poison && cpu.store_policy == StorePolicy::Abort) {
             cpu.tlb.fill_write(view, fill);
         }
-    } else if !has_poison {
+    } else if has_poison {
+        cpu.tlb.fill_looked_at(view, fill);
+    } else {
         cpu.tlb.fill_read(view, fill);
     }
 }

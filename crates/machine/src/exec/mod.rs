@@ -10,6 +10,8 @@ pub(crate) mod access;
 mod alu;
 mod atomic;
 mod data;
+#[cfg(test)]
+mod fills;
 mod fp_simd;
 mod load_store;
 mod page;

@@ -17,12 +17,16 @@ use crate::memory::Memory;
 /// The entries of a page: for each instruction the address of its translation, or of the stub that says there is none.
 pub(super) type Entries = [Entry; INSNS_PER_PAGE];
 
+/// How many places in RAM a block can keep from one access to another.
+pub(crate) const KEPT: usize = 8;
+
 /// What translated code needs beside the registers. Addresses are good from [`enter`] to its return.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct Context {
-    /// The flags as the host has them: see the back end.
-    pub(super) flags: u64,
+    /// The flags as the host has them: see the back end. As wide as translated code stores them: a host's load of more
+    /// would wait for the store.
+    pub(super) flags: u16,
     /// The entries of the page that runs.
     pub(super) entries: u64,
     /// Its virtual address.
@@ -51,8 +55,8 @@ pub(crate) struct Context {
     pub(super) lookup: u64,
     pub(super) lookup_typed: u64,
     pub(super) unknown: u64,
-    /// [`run_one`].
-    pub(super) one: u64,
+    /// [`run_some`].
+    pub(super) some: u64,
     /// [`lands`].
     pub(super) lands: u64,
 }
@@ -175,7 +179,7 @@ pub(super) fn enter(
         lookup,
         lookup_typed,
         unknown,
-        one: run_one as *const () as usize as u64,
+        some: run_some as *const () as usize as u64,
         lands: lands as *const () as usize as u64,
     };
     let steps = cpu.steps;
@@ -191,12 +195,15 @@ pub(super) fn enter(
     (Exit::from_number(cpu.jit.exit), rest)
 }
 
-/// One instruction of the page that runs, by the interpreter; `left` is what of the budget is left before it. 0: go on
-/// behind it; 1: it did not complete; 2: it did, and translated code must be left.
+/// [`run_some`] gets the first instruction's index below this bit, and from it on how many they are.
+pub(super) const COUNT_SHIFT: u32 = 16;
+
+/// Instructions of the page that runs, one after the other, by the interpreter; `left` is what of the budget is left before
+/// them. 0: go on behind them; else translated code must be left, and it is one more than the instructions that completed.
 ///
 /// Nothing here may panic: there is no way to unwind through translated code, so a panic ends the process.
 #[allow(unsafe_code)]
-extern "C" fn run_one(cpu: *mut Cpu, index: u64, left: u64) -> u64 {
+extern "C" fn run_some(cpu: *mut Cpu, which: u64, left: u64) -> u64 {
     // SAFETY: translated code passes on the pointer that `enter` got as a `&mut Cpu`, and which nothing else uses until
     // translated code has returned.
     let cpu = unsafe { &mut *cpu };
@@ -208,35 +215,33 @@ extern "C" fn run_one(cpu: *mut Cpu, index: u64, left: u64) -> u64 {
     };
     cpu.steps = cpu.jit.steps_end.wrapping_sub(left);
     cpu.state.nzcv = backend::nzcv_of(cpu.jit.flags);
+    let (index, count) = (which & ((1 << COUNT_SHIFT) - 1), which >> COUNT_SHIFT);
     cpu.pc = cpu.jit.page_va.wrapping_add(index * 4);
     let (el, view) = (cpu.state.el, cpu.view);
     let Some(page) = icache.page(cpu.jit.slot as u32) else {
         cpu.jit.exit = Exit::Interpret as u64;
         return 1;
     };
-    let (leave, done) = run_page(cpu, memory, icache, Code { page, guarded: cpu.jit.guarded != 0 }, 1);
+    let (leave, done) = run_page(cpu, memory, icache, Code { page, guarded: cpu.jit.guarded != 0 }, count);
     cpu.elapsed = 0;
     cpu.jit.flags = backend::flags_of(cpu.state.nzcv);
-    if leave == Leave::Trap {
-        cpu.jit.exit = Exit::Trap as u64;
-        return 1;
-    }
-    if done == 0 {
-        cpu.jit.exit = Exit::Interpret as u64;
-        return 1;
-    }
-    cpu.jit.exit = Exit::Attention as u64;
-    u64::from(cpu.attention || cpu.view != view || cpu.state.el != el) * 2
+    cpu.jit.exit = match leave {
+        Leave::Trap => Exit::Trap,
+        _ if done == 0 => Exit::Interpret,
+        _ => Exit::Attention,
+    } as u64;
+    let goes_on = done == count && !cpu.attention && cpu.view == view && cpu.state.el == el;
+    if goes_on { 0 } else { 1 + done }
 }
 
 /// 1 if a branch with the CPU's BTYPE may land at its PC, which the fetch TLB has in a guarded page. Nothing is changed.
 ///
-/// Like [`run_one`], it may not panic.
+/// Like [`run_some`], it may not panic.
 #[allow(unsafe_code)]
 extern "C" fn lands(cpu: *const Cpu) -> u64 {
-    // SAFETY: as in `run_one`; and nothing is written to while this function runs.
+    // SAFETY: as in `run_some`; and nothing is written to while this function runs.
     let cpu = unsafe { &*cpu };
-    // SAFETY: as in `run_one`.
+    // SAFETY: as in `run_some`.
     let icache = unsafe { &*with_exposed_provenance::<ICache>(cpu.jit.icache as usize) };
     u64::from(may_land(cpu, icache) == Some(true))
 }

@@ -62,7 +62,7 @@ use std::sync::{Arc, OnceLock};
 
 use block::{Block, straight};
 use code::Arena;
-pub(crate) use enter::Context;
+pub(crate) use enter::{Context, KEPT};
 use enter::{Entries, Exit, Host, address, no_entries};
 pub(crate) use shared::Shared;
 use shared::SharedPage;

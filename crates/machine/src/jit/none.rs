@@ -26,11 +26,11 @@ pub(super) fn stubs() -> (Vec<u8>, Stubs) {
     (Vec::new(), Stubs { enter: 0, leave: 0, lookup: 0, lookup_typed: 0, unknown: 0 })
 }
 
-pub(super) fn flags_of(nzcv: u8) -> u64 {
+pub(super) fn flags_of(nzcv: u8) -> u16 {
     nzcv.into()
 }
 
-pub(super) fn nzcv_of(flags: u64) -> u8 {
+pub(super) fn nzcv_of(flags: u16) -> u8 {
     flags as u8 & 15
 }
 

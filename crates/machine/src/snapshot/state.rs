@@ -147,6 +147,7 @@ impl CpuState {
             // Dropped, or done.
             replay: _,
             jit: _,
+            kept: _,
             tlb: _,
             elapsed: _,
             attention: _,

@@ -309,6 +309,13 @@ impl Asm {
         }
     }
 
+    /// RORX: the low 32 bits, rotated; changes no flag.
+    pub(super) fn rotate_right(&mut self, to: Reg, from: Reg, count: u8) {
+        // VEX.LZ.F2.0F3A.W0; R and B are inverted.
+        let inverted = (to >> 3 ^ 1) << 7 | 1 << 6 | (from >> 3 ^ 1) << 5;
+        self.raw(&[0xc4, inverted | 0b0_0011, 0x7b, 0xf0, 0xc0 | (to & 7) << 3 | from & 7, count]);
+    }
+
     /// By CL.
     pub(super) fn shift_cl(&mut self, op: Shift, wide: bool, reg: Reg) {
         self.rr(wide, &[0xd3], op as u8, reg);

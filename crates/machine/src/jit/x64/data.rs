@@ -302,7 +302,7 @@ impl Translator<'_> {
         self.save_flags(subtracts);
         let end = self.asm.jmp();
         self.asm.bind_here(fails);
-        self.asm.store_imm16(context!(flags), flags_of(insn.ra) as u16);
+        self.asm.store_imm16(context!(flags), flags_of(insn.ra));
         self.asm.bind_here(end);
         self.host_flags = false;
     }

@@ -8,13 +8,13 @@ use crate::decode::Op;
 use crate::jit::block::{is_pure, sets_all_flags};
 
 /// NZCV as the context has it.
-pub(in crate::jit) fn flags_of(nzcv: u8) -> u64 {
-    let bit = |n: u8| u64::from(nzcv >> n & 1);
+pub(in crate::jit) fn flags_of(nzcv: u8) -> u16 {
+    let bit = |n: u8| u16::from(nzcv >> n & 1);
     bit(3) << 15 | bit(2) << 14 | bit(1) << 8 | bit(0)
 }
 
 /// The inverse; other bits are whatever LAHF gave.
-pub(in crate::jit) fn nzcv_of(flags: u64) -> u8 {
+pub(in crate::jit) fn nzcv_of(flags: u16) -> u8 {
     let bit = |n: u8| (flags >> n & 1) as u8;
     bit(15) << 3 | bit(14) << 2 | bit(8) << 1 | bit(0)
 }

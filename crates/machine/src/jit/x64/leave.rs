@@ -6,7 +6,7 @@ use super::asm::{Alu, Cc, Extend, Jump, Mem, RAX, RBX, RCX, RDI, RDX, RSI};
 use super::stubs::leave_with;
 use super::{Context, LEFT, POOL, Slow, Translator, context};
 use crate::icache::INSNS_PER_PAGE;
-use crate::jit::enter::Exit;
+use crate::jit::enter::{COUNT_SHIFT, Exit};
 
 impl Translator<'_> {
     /// Of the budget that was taken for the whole block, all but what `done` instructions used.
@@ -40,16 +40,18 @@ impl Translator<'_> {
         }
     }
 
-    /// The interpreter does the instruction; all is written back before and nothing in registers after it.
-    pub(super) fn interpret(&mut self, index: usize, done: usize) {
-        let rest = self.max() - done as i32;
+    /// The interpreter does the instructions from this place of the block to the last; all is written back before
+    /// and nothing in registers after it.
+    pub(super) fn interpret(&mut self, k: usize, last: usize) {
+        let rest = self.max() - k as i32;
+        let count = (last - k + 1) as u64;
         self.asm.mov(true, RDI, RBX);
-        self.asm.mov_imm(RSI, index as u64);
+        self.asm.mov_imm(RSI, count << COUNT_SHIFT | (self.block.start + k) as u64);
         self.asm.lea(true, RDX, Mem::at(LEFT, rest));
-        self.asm.call_mem(context!(one));
+        self.asm.call_mem(context!(some));
         self.asm.test(false, RAX, RAX);
         let go_on = self.asm.jcc(Cc::ZERO);
-        // It is 1 if the instruction is not done, else 2: what is left is less by one then.
+        // It is one more than the instructions that are done: what is left is less by those.
         self.asm.lea(true, LEFT, Mem::at(LEFT, rest + 1));
         self.asm.alu(Alu::Sub, true, LEFT, RAX);
         self.asm.jmp_mem(context!(leave));
@@ -58,27 +60,28 @@ impl Translator<'_> {
 
     /// What is in the way goes to the interpreter, from before the instruction.
     pub(super) fn unless(&mut self, reasons: &[Jump], k: usize) {
+        if reasons.is_empty() {
+            return;
+        }
         let mut jumps = [None; 6];
         for (jump, reason) in jumps.iter_mut().zip(reasons) {
             *jump = Some(*reason);
         }
-        let (before, index) = (self.pool, self.block.start + k);
-        self.slow.push(Slow { jumps, back: 0, before, after: before, index, done: k });
+        self.slow.push(Slow { jumps, back: None, before: self.pool, k });
     }
 
-    /// The last slow path comes back here.
-    pub(super) fn go_on_here(&mut self) {
-        let (back, after) = (self.asm.here(), self.pool);
-        if let Some(slow) = self.slow.last_mut() {
-            (slow.back, slow.after) = (back, after);
-        }
+    /// The slow paths that go on behind this place of the block come back here.
+    pub(super) fn go_on_behind(&mut self, k: usize) {
+        let back = Some((self.asm.here(), self.pool));
+        let those = |slow: &&mut Slow| slow.back.is_none() && self.plan.last(slow.k) == k;
+        self.slow.iter_mut().rev().take_while(those).for_each(|slow| slow.back = back);
     }
 
     /// The whole instruction by the interpreter, always.
     pub(super) fn by_interpreter(&mut self, k: usize) {
         let pool = self.pool;
         self.write_back(pool);
-        self.interpret(self.block.start + k, k);
+        self.interpret(k, k);
         if self.head.is_some() {
             self.reload(pool);
         } else {

@@ -4,6 +4,7 @@
 use std::mem::offset_of;
 
 use super::asm::{Alu, Cc, Extend, Mem, RAX, RBX, RCX, RDX, Reg};
+use super::near::Check;
 use super::{Context, RAM, READ, Translator, context, tlb_index};
 use crate::cpu::Cpu;
 use crate::decode::fp_simd::op::VectorAccess;
@@ -13,7 +14,7 @@ use crate::tlb::layout;
 
 /// Where an address comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     /// Base and immediate.
     Offset,
     /// Base and a register, extended and shifted by this.
@@ -26,7 +27,7 @@ enum Mode {
 
 /// What is moved between registers and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Data {
+pub(super) enum Data {
     Load(Extend),
     Store,
     LoadPair(Extend),
@@ -38,7 +39,7 @@ enum Data {
 }
 
 impl Data {
-    fn is_store(self) -> bool {
+    pub(super) fn is_store(self) -> bool {
         matches!(self, Data::Store | Data::StorePair | Data::VectorStore | Data::VectorStorePair)
     }
 
@@ -53,8 +54,8 @@ impl Data {
 
 /// An access.
 #[derive(Clone, Copy, Debug)]
-struct Access {
-    data: Data,
+pub(super) struct Access {
+    pub(super) data: Data,
     /// Log2 of the bytes of one register.
     size: u32,
     mode: Mode,
@@ -84,7 +85,7 @@ impl Access {
     }
 
     /// `None`: it is none, or not translated.
-    fn of(insn: &Insn) -> Option<Self> {
+    pub(super) fn of(insn: &Insn) -> Option<Self> {
         if let Some((kind, mode)) = insn.op.access() {
             let mode = match mode {
                 meaning::Mode::Offset => Mode::Offset,
@@ -125,8 +126,27 @@ impl Access {
         Some(Self { data, size, mode, aligned: false })
     }
 
-    fn bytes(self) -> i32 {
+    pub(super) fn bytes(self) -> i32 {
         1 << (self.size + u32::from(self.data.is_pair()))
+    }
+
+    /// Its address is that of a base and a constant, and any will do.
+    pub(super) fn has_near_address(self) -> bool {
+        matches!(self.mode, Mode::Offset | Mode::Writeback) && !self.aligned
+    }
+
+    /// What it adds to its base.
+    pub(super) fn change(self, insn: &Insn) -> i32 {
+        if self.mode == Mode::Writeback { (insn.imm as i64 >> 32) as i32 } else { 0 }
+    }
+
+    /// The general registers that it loads.
+    pub(super) fn loads(self, insn: &Insn) -> [Option<u8>; 2] {
+        match self.data {
+            Data::Load(_) => [Some(insn.rd), None],
+            Data::LoadPair(_) => [Some(insn.rd), Some(insn.ra)],
+            _ => [None, None],
+        }
     }
 }
 
@@ -138,23 +158,39 @@ impl Translator<'_> {
         let base = (access.mode != Mode::Literal).then(|| self.source(insn.rn));
         let offset = matches!(access.mode, Mode::Register(_)).then(|| self.source(insn.rm));
         let data = self.data_registers(access.data, insn);
+        let check = self.plan.check(k);
         let mut reasons = Vec::with_capacity(4);
         if access.data.is_vector() {
             reasons.push(self.if_fp_traps());
         }
-        if let Some(base) = base.filter(|_| insn.rn == SP) {
+        if let Some(base) = base.filter(|_| insn.rn == SP && !matches!(check, Check::Later { .. })) {
             self.asm.test_imm(false, base, 15);
             reasons.push(self.asm.jcc(Cc::NOT_ZERO));
         }
-        self.address_to_rax(insn, access.mode, k, base, offset);
-        if access.aligned && access.size != 0 {
-            self.asm.test_imm(false, RAX, access.bytes() - 1);
-            reasons.push(self.asm.jcc(Cc::NOT_ZERO));
-        }
-        reasons.push(self.translate_rax(access.data.is_store(), access.bytes()));
+        let is_store = access.data.is_store();
+        let distance = match (check, base) {
+            (Check::First { lowest, bytes, kept }, Some(base)) => {
+                self.add_to_rax(base, lowest);
+                reasons.push(self.translate_rax(is_store, bytes));
+                self.asm.store(8, RAX, kept_at(kept));
+                insn.imm as i32 - lowest
+            }
+            (Check::Later { distance, kept }, _) => {
+                self.asm.load(Extend::U64, RAX, kept_at(kept));
+                distance
+            }
+            _ => {
+                self.address_to_rax(insn, access.mode, k, base, offset);
+                if access.aligned && access.size != 0 {
+                    self.asm.test_imm(false, RAX, access.bytes() - 1);
+                    reasons.push(self.asm.jcc(Cc::NOT_ZERO));
+                }
+                reasons.push(self.translate_rax(is_store, access.bytes()));
+                0
+            }
+        };
         self.unless(&reasons, k);
-        self.transfer(access, insn, data, base);
-        self.go_on_here();
+        self.transfer(access, insn, data, base, distance);
         true
     }
 
@@ -181,14 +217,21 @@ impl Translator<'_> {
                 };
                 self.asm.lea(true, RAX, Mem::indexed(base, offset, shift, 0));
             }
-            (Mode::Offset | Mode::Writeback, Some(base), _) => {
-                self.asm.lea(true, RAX, Mem::at(base, insn.imm as i32));
-            }
+            (Mode::Offset | Mode::Writeback, Some(base), _) => self.add_to_rax(base, insn.imm as i32),
             _ => {
                 let index = (self.block.start + k) as i32;
                 self.asm.load(Extend::U64, RAX, context!(page_va));
                 self.asm.lea(true, RAX, Mem::at(RAX, index * 4 + insn.imm as i32));
             }
+        }
+    }
+
+    /// RAX = a register and a constant. A host renames a register faster than it adds.
+    fn add_to_rax(&mut self, base: Reg, displacement: i32) {
+        if displacement == 0 {
+            self.asm.mov(true, RAX, base);
+        } else {
+            self.asm.lea(true, RAX, Mem::at(base, displacement));
         }
     }
 
@@ -202,22 +245,23 @@ impl Translator<'_> {
             self.asm.lea(true, RDX, Mem::at(RAX, bytes - 1));
         }
         self.asm.alu_imm(Alu::And, true, RDX, -4096);
-        if write {
+        let tag = if write {
             self.asm.alu_mem(Alu::Add, true, RCX, context!(write));
+            Mem::at(RCX, layout::TAG)
         } else {
-            self.asm.alu(Alu::Add, true, RCX, READ);
-        }
-        self.asm.alu_mem(Alu::Cmp, true, RDX, Mem::at(RCX, layout::TAG));
+            Mem::indexed(READ, RCX, 0, layout::TAG)
+        };
+        self.asm.alu_mem(Alu::Cmp, true, RDX, tag);
         let miss = self.asm.jcc(Cc::NOT_ZERO);
-        self.asm.alu_mem(Alu::Add, true, RAX, Mem::at(RCX, layout::WORD));
+        self.asm.alu_mem(Alu::Add, true, RAX, tag.plus(layout::WORD - layout::TAG));
         miss
     }
 
-    /// Between the registers and the offset in RAX; and the base's change. Nothing of it can fail.
-    fn transfer(&mut self, access: Access, insn: &Insn, data: [Reg; 2], base: Option<Reg>) {
-        let place = Mem::indexed(RAM, RAX, 0, 0);
+    /// Between the registers and the offset in RAX and `distance`; and the base's change. Nothing of it can fail.
+    fn transfer(&mut self, access: Access, insn: &Insn, data: [Reg; 2], base: Option<Reg>, distance: i32) {
+        let place = Mem::indexed(RAM, RAX, 0, distance);
         let second = place.plus(1 << access.size);
-        let change = if access.mode == Mode::Writeback { (insn.imm as i64 >> 32) as i32 } else { 0 };
+        let change = access.change(insn);
         if access.data.is_store() {
             self.store_data(access, insn, data, place, second);
             self.change_base(insn, base, change);
@@ -292,6 +336,11 @@ impl Translator<'_> {
 
 pub(super) const MOVUPS_LOAD: &[u8] = &[0x0f, 0x10];
 pub(super) const MOVUPS_STORE: &[u8] = &[0x0f, 0x11];
+
+/// Where the place of a group's page is kept.
+fn kept_at(n: usize) -> Mem {
+    Mem::at(RBX, (offset_of!(Cpu, kept) + 8 * n) as i32)
+}
 
 /// Where a V register is.
 pub(super) fn vector_at(v: u8) -> Mem {

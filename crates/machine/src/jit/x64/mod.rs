@@ -19,6 +19,7 @@ mod data;
 mod flags;
 mod leave;
 mod memory;
+mod near;
 mod registers;
 mod stubs;
 mod system;
@@ -27,6 +28,7 @@ mod vector;
 use self::asm::{Alu, Asm, Cc, Extend, Jump, Mem, R13, R14, R15, RAX, RBP, RDI, RSI, Reg};
 pub(super) use self::flags::{flags_of, nzcv_of};
 use self::flags::{reads_flags, x86_condition};
+use self::near::Plan;
 use self::registers::{Held, Pool, Registers, slot_at};
 use self::stubs::tlb_index;
 pub(super) use self::stubs::{Stubs, stubs};
@@ -51,7 +53,7 @@ use context;
 
 /// The host has all that translations use.
 pub(super) fn is_supported() -> bool {
-    std::arch::is_x86_feature_detected!("lzcnt")
+    std::arch::is_x86_feature_detected!("lzcnt") && std::arch::is_x86_feature_detected!("bmi2")
 }
 
 /// The machine code of a block. It can be put anywhere.
@@ -75,16 +77,14 @@ struct SideExit {
     target: i64,
 }
 
-/// An instruction that the interpreter does if it must.
+/// An instruction that the interpreter does if it must, with those behind it that depend on its not having done so.
 #[derive(Debug)]
 struct Slow {
     jumps: [Option<Jump>; 6],
-    /// Where to go on.
-    back: usize,
+    /// Where to go on, and what the registers hold there.
+    back: Option<(usize, Pool)>,
     before: Pool,
-    after: Pool,
-    index: usize,
-    done: usize,
+    k: usize,
 }
 
 /// A comparison whose flags are saved where somebody may look.
@@ -115,6 +115,7 @@ struct Translator<'a> {
     deferred: Option<Deferred>,
     exits: Vec<SideExit>,
     slow: Vec<Slow>,
+    plan: Plan,
     out_of_budget: Vec<Jump>,
 }
 
@@ -137,6 +138,7 @@ impl<'a> Translator<'a> {
             deferred: None,
             exits: Vec::new(),
             slow: Vec::new(),
+            plan: Plan::of(insns),
             out_of_budget: Vec::new(),
         };
         let len = translator.max();
@@ -184,6 +186,7 @@ impl<'a> Translator<'a> {
                 self.host_flags = false;
             }
             ended = self.instruction(insn, k);
+            self.go_on_behind(k);
         }
         if !ended {
             self.write_back(self.pool);
@@ -216,10 +219,11 @@ impl<'a> Translator<'a> {
         for slow in std::mem::take(&mut self.slow) {
             slow.jumps.into_iter().flatten().for_each(|jump| self.asm.bind_here(jump));
             self.write_back(slow.before);
-            self.interpret(slow.index, slow.done);
-            self.reload(slow.after);
+            self.interpret(slow.k, self.plan.last(slow.k));
+            let Some((back, after)) = slow.back else { continue };
+            self.reload(after);
             let jump = self.asm.jmp();
-            self.asm.bind(jump, slow.back);
+            self.asm.bind(jump, back);
         }
         let mut out_of_budget = std::mem::take(&mut self.out_of_budget).into_iter();
         let at_start = out_of_budget.next();

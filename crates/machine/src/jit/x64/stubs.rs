@@ -141,9 +141,8 @@ fn lookup_stub(a: &mut Asm, is_typed: bool) -> u64 {
     start
 }
 
-/// RCX = where in a TLB the entry for the address in RAX is.
+/// RCX = where among the tags of a TLB that for the address in RAX is.
 pub(super) fn tlb_index(a: &mut Asm) {
-    a.mov(false, RCX, RAX);
-    a.shift(asm::Shift::Shr, false, RCX, layout::INDEX_SHIFT);
+    a.rotate_right(RCX, RAX, layout::INDEX_SHIFT);
     a.alu_imm(Alu::And, false, RCX, layout::INDEX_MASK);
 }

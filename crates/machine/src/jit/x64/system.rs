@@ -20,9 +20,9 @@ use crate::idregs;
 use crate::memory::{LINE_SIZE, PAGE_SHIFT, page_flags};
 use crate::sysreg::SysRegs;
 
-/// Where a register can be read without a look at anything else.
+/// Where a register can be accessed without a look at anything else.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Readable {
+enum Where {
     Always,
     /// At EL1 with SP_EL1: at EL0 it is UNDEFINED, and with SP_EL0 that is in use itself.
     WithSpEl1,
@@ -41,22 +41,33 @@ enum Value {
 }
 
 /// A register that is read here.
-fn register(id: u16) -> Option<(Value, Readable)> {
+fn readable(id: u16) -> Option<(Value, Where)> {
     let sys = |field| Value::Field(offset_of!(Cpu, sys) + field);
     Some(match id {
-        TPIDR_EL0 => (sys(offset_of!(SysRegs, tpidr_el0)), Readable::Always),
-        TPIDR_EL1 => (sys(offset_of!(SysRegs, tpidr_el1)), Readable::WithSpEl1),
-        SP_EL0 => (Value::Field(offset_of!(Cpu, banked_sp)), Readable::WithSpEl1),
-        TCR_EL1 => (sys(offset_of!(SysRegs, tcr)), Readable::WithoutEl2),
-        ESR_EL1 => (sys(offset_of!(SysRegs, esr)), Readable::WithoutEl2),
-        FAR_EL1 => (sys(offset_of!(SysRegs, far)), Readable::WithoutEl2),
-        ELR_EL1 => (sys(offset_of!(SysRegs, elr)), Readable::WithoutEl2),
-        SPSR_EL1 => (sys(offset_of!(SysRegs, spsr)), Readable::WithoutEl2),
-        DAIF => (Value::Pstate(Pstate::DAIF as i32), Readable::WithoutEl2),
-        CTR_EL0 => (Value::Constant(idregs::CTR), Readable::WithoutEl2),
-        DCZID_EL0 => (Value::Constant(idregs::DCZID), Readable::WithoutEl2),
+        TPIDR_EL0 => (sys(offset_of!(SysRegs, tpidr_el0)), Where::Always),
+        TPIDR_EL1 => (sys(offset_of!(SysRegs, tpidr_el1)), Where::WithSpEl1),
+        SP_EL0 => (Value::Field(offset_of!(Cpu, banked_sp)), Where::WithSpEl1),
+        TCR_EL1 => (sys(offset_of!(SysRegs, tcr)), Where::WithoutEl2),
+        ESR_EL1 => (sys(offset_of!(SysRegs, esr)), Where::WithoutEl2),
+        FAR_EL1 => (sys(offset_of!(SysRegs, far)), Where::WithoutEl2),
+        ELR_EL1 => (sys(offset_of!(SysRegs, elr)), Where::WithoutEl2),
+        SPSR_EL1 => (sys(offset_of!(SysRegs, spsr)), Where::WithoutEl2),
+        DAIF => (Value::Pstate(Pstate::DAIF as i32), Where::WithoutEl2),
+        CTR_EL0 => (Value::Constant(idregs::CTR), Where::WithoutEl2),
+        DCZID_EL0 => (Value::Constant(idregs::DCZID), Where::WithoutEl2),
         _ => return None,
     })
+}
+
+/// A register that is written here: one that holds what was written to it, and that nothing depends on.
+fn writable(id: u16) -> Option<(i32, Where)> {
+    if !matches!(id, TPIDR_EL0 | TPIDR_EL1 | SP_EL0 | ELR_EL1 | SPSR_EL1) {
+        return None;
+    }
+    match readable(id)? {
+        (Value::Field(field), place) => Some((field as i32, place)),
+        _ => None,
+    }
 }
 
 impl Translator<'_> {
@@ -64,6 +75,7 @@ impl Translator<'_> {
     pub(super) fn system(&mut self, insn: &Insn, k: usize) -> bool {
         match insn.op {
             Op::Mrs if insn.rd != SINK => self.read_register(insn, k),
+            Op::Msr => self.write_register(insn, k),
             Op::Sys if insn.imm as u16 == DC_ZVA => {
                 self.zero_line(insn, k);
                 true
@@ -73,22 +85,10 @@ impl Translator<'_> {
     }
 
     fn read_register(&mut self, insn: &Insn, k: usize) -> bool {
-        let Some((value, readable)) = register(insn.imm as u16) else { return false };
+        let Some((value, place)) = readable(insn.imm as u16) else { return false };
         let to = self.destination(insn.rd);
         // A destination that was not in the pool is not dirty.
-        match readable {
-            Readable::Always => {}
-            Readable::WithSpEl1 => {
-                let other_el = self.unless_at_el1();
-                self.asm.cmp_byte(state(offset_of!(State, sp_el1)), 1);
-                let other_sp = self.asm.jcc(Cc::NOT_ZERO);
-                self.unless(&[other_el, other_sp], k);
-            }
-            Readable::WithoutEl2 => {
-                let reasons = [self.unless_at_el1(), self.if_there_is_el2()];
-                self.unless(&reasons, k);
-            }
-        }
+        self.unless_at(place, k);
         match value {
             Value::Field(field) => self.asm.load(Extend::U64, to, Mem::at(RBX, field as i32)),
             Value::Pstate(bits) => {
@@ -98,10 +98,32 @@ impl Translator<'_> {
             Value::Constant(value) => self.asm.mov_imm(to, value),
         }
         self.written(insn.rd);
-        if readable != Readable::Always {
-            self.go_on_here();
-        }
         true
+    }
+
+    fn write_register(&mut self, insn: &Insn, k: usize) -> bool {
+        let Some((field, place)) = writable(insn.imm as u16) else { return false };
+        let from = self.source(insn.rd);
+        self.unless_at(place, k);
+        self.asm.store(8, from, Mem::at(RBX, field));
+        true
+    }
+
+    /// Elsewhere the interpreter does it.
+    fn unless_at(&mut self, place: Where, k: usize) {
+        match place {
+            Where::Always => {}
+            Where::WithSpEl1 => {
+                let other_el = self.unless_at_el1();
+                self.asm.cmp_byte(state(offset_of!(State, sp_el1)), 1);
+                let other_sp = self.asm.jcc(Cc::NOT_ZERO);
+                self.unless(&[other_el, other_sp], k);
+            }
+            Where::WithoutEl2 => {
+                let reasons = [self.unless_at_el1(), self.if_there_is_el2()];
+                self.unless(&reasons, k);
+            }
+        }
     }
 
     /// A line of a page that the TLB has for stores, and that has no poison, which this would heal.
@@ -121,7 +143,6 @@ impl Translator<'_> {
         for offset in (0..LINE_SIZE as i32).step_by(16) {
             self.asm.xmm_mem(&[], MOVUPS_STORE, 0, Mem::indexed(R15, RAX, 0, offset));
         }
-        self.go_on_here();
     }
 
     fn unless_at_el1(&mut self) -> Jump {

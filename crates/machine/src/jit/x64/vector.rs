@@ -92,7 +92,6 @@ impl Translator<'_> {
             self.asm.xmm(&[0xf3], false, &[0x0f, 0x7e], 0, 0);
         }
         self.asm.xmm_mem(&[], MOVUPS_STORE, 0, vector_at(insn.rd));
-        self.go_on_here();
         true
     }
 
@@ -145,7 +144,6 @@ impl Translator<'_> {
                 self.set_vector(insn.rd, false);
             }
         }
-        self.go_on_here();
         true
     }
 
@@ -189,7 +187,6 @@ impl Translator<'_> {
             self.asm.alu(Alu::And, true, RAX, RCX);
         }
         self.set_vector(insn.rd, false);
-        self.go_on_here();
     }
 
     /// FCMP, FCMPE. Whatever is not ordered may raise a flag.
@@ -210,13 +207,12 @@ impl Translator<'_> {
         self.asm.xmm(prefix, false, &[0x0f, 0x2e], 0, 1);
         let unordered = self.asm.jcc(Cc::PARITY);
         self.unless(&[traps, flushes, unordered], k);
-        self.asm.mov_imm(RAX, flags_of(GREATER));
-        self.asm.mov_imm(RCX, flags_of(EQUAL));
+        self.asm.mov_imm(RAX, flags_of(GREATER).into());
+        self.asm.mov_imm(RCX, flags_of(EQUAL).into());
         self.asm.cmov(Cc::ZERO, false, RAX, RCX);
-        self.asm.mov_imm(RCX, flags_of(LESS));
+        self.asm.mov_imm(RCX, flags_of(LESS).into());
         self.asm.cmov(Cc::BELOW, false, RAX, RCX);
         self.asm.store(2, RAX, context!(flags));
-        self.go_on_here();
     }
 
     /// Where FPCR asks for rounding to nearest and no flushing, and inexact is set, a result that is normal and not the
@@ -250,7 +246,6 @@ impl Translator<'_> {
         let is_special = self.asm.jcc(Cc::AT_LEAST);
         self.unless(&[traps, flushes, rounds_otherwise, is_exact_so_far, is_special], k);
         self.set_vector(insn.rd, false);
-        self.go_on_here();
     }
 
     fn if_flushing(&mut self) -> Jump {
