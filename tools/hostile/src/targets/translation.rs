@@ -3,12 +3,22 @@
 
 use seawall_events::{Reg, VcpuEvents};
 use seawall_inject::{Exit, Inject as _, Vcpu as _};
+use seawall_machine::memory::Memory;
 use seawall_machine::{Config, FpSimdState, RAM_BASE, Translation, Vm};
 
 const RAM_SIZE: u64 = 0x1_0000;
 const VECTORS: u64 = RAM_BASE;
 const CODE: u64 = RAM_BASE + 0x1000;
 const DATA: u64 = RAM_BASE + 0x4000;
+/// Translation tables of levels 1 to 3, which map RAM to itself.
+const TABLES: u64 = RAM_BASE + 0x8000;
+/// TCR_EL1: 39 bits, EPD1, write-back; SCTLR_EL1: RES1, and M, C, I.
+const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1 << 32;
+const SCTLR: u64 = 0x30d0_0980 | 1 | 1 << 2 | 1 << 12;
+/// A page of Normal memory, with its access flag.
+const PAGE: u64 = 3 << 8 | 1 << 10 | 3;
+/// GP, of a guarded page (FEAT_BTI).
+const GUARDED: u64 = 1 << 50;
 /// Goes on behind the instruction that trapped: mrs x0, elr_el1; add x0, x0, #4; msr elr_el1, x0; eret.
 const SKIP: [u32; 4] = [0xd538_4020, 0x9100_1000, 0xd518_4020, 0xd69f_03e0];
 
@@ -51,6 +61,11 @@ const TEMPLATES: &[(u32, u32)] = &[
     (0x3600_0000, 0x81f8_01e7),
     (0x3607_fe00, 0x81f8_01e7),
     (0xd61f_0100, 0x0060_00e0),
+    (0xd61f_0200, 0x0060_0020),
+    // BTI of all kinds, and PACIASP.
+    (0xd503_241f, 0x0000_00c0),
+    (0xd503_241f, 0x0000_00c0),
+    (0xd503_233f, 0x0000_0000),
     // Flags, system registers, and whatever else.
     (0xd538_4100, 0x0000_0007),
     (0xd518_4200, 0x0000_02e7),
@@ -72,6 +87,18 @@ const TEMPLATES: &[(u32, u32)] = &[
     (0x0000_0000, 0xffff_ffff),
 ];
 
+/// Tables for RAM, whose first two pages of code are guarded or not.
+fn map(memory: &mut Memory, guarded: bool) {
+    let mut entry = |address: u64, value: u64| memory.store(address, &value.to_le_bytes()).expect("in RAM");
+    entry(TABLES + 8 * (RAM_BASE >> 30), TABLES + 0x1000 | 3);
+    entry(TABLES + 0x1000, TABLES + 0x2000 | 3);
+    for n in 0..RAM_SIZE >> 12 {
+        let page = RAM_BASE + (n << 12);
+        let is_guarded = guarded && (CODE..CODE + 0x2000).contains(&page);
+        entry(TABLES + 0x2000 + 8 * n, page | PAGE | if is_guarded { GUARDED } else { 0 });
+    }
+}
+
 /// A machine, and what the input makes of it.
 struct Side {
     vm: Vm,
@@ -92,6 +119,7 @@ impl Side {
             let word = template ^ bits & chosen;
             memory.store(CODE + 4 * n as u64, &word.to_le_bytes()).expect("in RAM");
         }
+        map(memory, head[7] & 4 != 0);
         if head[0] & 1 != 0 {
             let line = DATA + u64::from(head[1]) * 64 % 0x1000;
             vm.poison(line..line + 1).expect("in RAM");
@@ -100,7 +128,7 @@ impl Side {
         for n in 0..=30 {
             let value = match n {
                 8..=14 => DATA + u64::from(head[2].wrapping_mul(n)) * 8,
-                15 => CODE + u64::from(head[3] & 63) * 4,
+                15..=17 => CODE + u64::from(head[3] & 63) * 4,
                 _ => {
                     u64::from(head[4]).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(n.into())
                         >> (head[5] & 63)
@@ -124,6 +152,13 @@ impl Side {
             [(Reg::SpEl1, DATA + 0x800), (Reg::VbarEl1, VECTORS), (Reg::CpacrEl1, 3 << 20), (Reg::Pc, CODE)]
         {
             cpu.set_reg(reg, value).expect("a register");
+        }
+        if head[7] & 2 != 0 {
+            let regs =
+                [(Reg::MairEl1, 0xff), (Reg::TcrEl1, TCR), (Reg::Ttbr0El1, TABLES), (Reg::SctlrEl1, SCTLR)];
+            for (reg, value) in regs {
+                cpu.set_reg(reg, value).expect("a register");
+            }
         }
         Side { vm }
     }
