@@ -279,7 +279,7 @@ fn lab() -> Plan {
 }
 
 fn lab_diff() -> Plan {
-    let arguments = ["lab", "diff", "--seed", "1", "--sequences", "3000"];
+    let arguments = ["lab", "diff", "--seed", "1", "--sequences", "20000"];
     Plan::Run(vec![Call::xtask(&arguments).if_available()])
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Options {
 
 #[derive(clap::Subcommand)]
 enum Task {
-    /// Builds a kernel of Debian's source, for the lab: `cargo xtask lab --kernel seawall`
+    /// Builds a kernel of Debian's source, for the lab: `cargo xtask lab --qemu --kernel seawall`
     Build,
     /// Changes a Linux tree of your own (7.3 or newer); nothing, if anything in it is not what is expected
     Apply {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::OWN;
 use crate::lab::error::Result;
 use crate::lab::initramfs::Guest;
-use crate::lab::machine::{Ended, Machine};
+use crate::lab::machine::Machine;
 use crate::lab::progress::indented;
+use crate::lab::session::Ended;
 use crate::lab::{HostKernel, Lab, binaries, preload, selftests};
 
 use super::{build, folders};
@@ -64,7 +65,7 @@ const ROWS: [Row; 15] = [
 const SHADOW: &str = "kvm.seawall=shadow";
 /// So many compared calls say that any were.
 const LEAST: u32 = 100;
-/// Subcommands of `cargo xtask lab --kernel seawall`, each with its own labs. They pass if they exit with 0.
+/// Subcommands of `cargo xtask lab --qemu --kernel seawall`, each with its own labs. They pass if they exit with 0.
 const SUBCOMMANDS: [(&str, &[&str]); 3] = [
     ("memory errors under Debian guests", &["contain", "data", "code"]),
     ("shadow: Debian guests that migrate", &["--append", SHADOW, "contain", "migrate", "migrate-linux"]),
@@ -96,7 +97,7 @@ impl Counts {
 
 /// Runs all. The last line is `N passed, N failed`; 1 if one failed.
 pub(super) fn run(only: &str) -> Result<u8> {
-    let lab = Lab::prepare(&Machine::default(), HostKernel::Seawall)?;
+    let lab = Lab::prepare(&Machine { qemu: true, ..Machine::default() }, HostKernel::Seawall)?;
     let mut programs = binaries::build(&lab.folders, &lab.toolchain)?;
     programs.retain(|program| program.name != "seawall-lab-victim");
     let guests = preload::prepare(&lab)?;
@@ -112,7 +113,7 @@ pub(super) fn run(only: &str) -> Result<u8> {
         [("Linux's own selftests, unmodified", ""), ("shadow: Linux's own selftests, unmodified", SHADOW)]
     {
         if name.contains(only) {
-            let machine = Machine { append: words.into(), ..Machine::default() };
+            let machine = Machine { qemu: true, append: words.into(), ..Machine::default() };
             let code = selftests::run_of_linux(&lab, &machine, LIMIT)?;
             let result = if code == 0 { Ok("see above".to_owned()) } else { Err("    see above".to_owned()) };
             counts.add(name, result);
@@ -132,7 +133,7 @@ fn one(
     programs: &[binaries::Built],
     guests: &[Guest],
 ) -> Result<std::result::Result<String, String>> {
-    let machine = Machine { cpu: row.cpu.into(), append: row.words.into(), ..Machine::default() };
+    let machine = Machine { cpu: Some(row.cpu.into()), append: row.words.into(), ..Machine::default() };
     let mut output = Vec::new();
     let ended = lab.run(&machine, programs, guests, &[row.line.to_owned()], LIMIT, &mut output)?;
     let output = String::from_utf8_lossy(&output);
@@ -158,7 +159,7 @@ fn compared(line: &str) -> u32 {
 /// By this same program. Its lines are shown as they come.
 fn subcommand(arguments: &[&str]) -> std::result::Result<String, String> {
     let text = |error: std::io::Error| format!("    cargo xtask lab: {error}");
-    let lab = &["lab", "--kernel", "seawall"];
+    let lab = &["lab", "--qemu", "--kernel", "seawall"];
     let status = Command::new(OWN).args(lab).args(arguments).status();
     match status.map_err(text)? {
         status if status.success() => Ok("see above".to_owned()),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::error::{Error, Result};
-use super::machine::{Ended, Machine};
+use super::machine::Machine;
+use super::session::Ended;
 use super::{HostKernel, Lab, binaries, code};
 
 /// What Seawall's machine does not have and so skips: AArch32 state at EL0.
@@ -20,8 +21,8 @@ type Outcomes = BTreeMap<String, String>;
 /// Runs both. The exit code is 1 if any scenario fails, or has another outcome than it has on the other, unless that is known.
 pub(crate) fn run(machine: &Machine, timeout: Duration) -> Result<u8> {
     let mut sides = Vec::new();
-    for ours in [false, true] {
-        let machine = Machine { ours, ..machine.clone() };
+    for qemu in [true, false] {
+        let machine = Machine { qemu, cpu: machine.cpu.clone().filter(|_| qemu), ..machine.clone() };
         let lab = Lab::prepare(&machine, HostKernel::Debian)?;
         let programs = binaries::build(&lab.folders, &lab.toolchain)?;
         let command = ["seawall", "check", "--backend", "kvm", "--json"].map(str::to_owned);

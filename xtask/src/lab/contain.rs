@@ -11,7 +11,8 @@ use super::binaries::Built;
 use super::error::Result;
 use super::initramfs::Guest;
 use super::kernel::Kernel;
-use super::machine::{Ended, Machine};
+use super::machine::Machine;
+use super::session::Ended;
 use super::{Lab, Options, code};
 
 const PROGRAM: &str = "seawall-lab-contain";
@@ -45,7 +46,7 @@ pub(crate) fn run(
     mut guests: Vec<Guest>,
 ) -> Result<u8> {
     guests.extend(files(&lab.kernel));
-    let machine = Machine { smp: options.machine.smp.max(CPUS), ..options.machine.clone() };
+    let machine = options.machine.or_cpus(CPUS);
     eprintln!("lab: Linux {} on {}", lab.booted.release, machine.name());
     // It was read before, when there was no lab yet.
     let contain = Contain::try_parse_from([PROGRAM.to_owned()].iter().chain(arguments));

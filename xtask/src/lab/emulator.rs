@@ -20,10 +20,10 @@ pub(crate) enum Emulator {
 impl Emulator {
     /// The one that is asked for: QEMU is built once, our own each time, by cargo.
     pub(crate) fn prepare(machine: &Machine, folders: &Folders, apt: &Apt) -> Result<Self> {
-        if machine.ours {
-            return Ok(Self::Machine(binaries::build_for_host(folders)?));
+        if machine.is_qemu() {
+            return Ok(Self::Qemu(qemu::prepare(folders, apt)?));
         }
-        Ok(Self::Qemu(qemu::prepare(folders, apt)?))
+        Ok(Self::Machine(binaries::build_for_host(folders)?))
     }
 
     fn program(&self) -> &PathBuf {

@@ -1,16 +1,14 @@
-//! The lab's machine: the command line of what it runs on, and a run from power-on to power-off.
+//! The lab's machine: the command line of what it runs on.
 
-use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use super::emulator::Emulator;
 use super::error::{Error, Result};
-use super::stream::{State, Stream};
+use super::session::{Ended, Session, follow};
+use super::stream::Stream;
 
 /// How much memory the kernel's selftests want, with their one huge page of 1 GiB.
 const HUGE_PAGE_FROM_MIB: u32 = 3072;
@@ -25,39 +23,41 @@ const INSTRUCTIONS: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift
 const BOOTED: &str = "seawall.lab: booted";
 /// Instructions that no run comes to.
 const NO_END: &str = "1_000_000_000_000_000";
-/// From power-on to the command. A free host takes 3 to 6 s.
-const BOOT_TIME: Duration = Duration::from_secs(180);
-/// From the command's end to power-off.
-const STOP_TIME: Duration = Duration::from_secs(20);
-/// How much of the console is kept to be shown if the lab is lost.
-const CONSOLE_KEPT: usize = 8192;
+
+/// The options that ask for QEMU.
+const OF_QEMU: [&str; 2] = ["qemu", "cpu"];
+/// QEMU's CPU where none is asked for.
+const CPU: &str = "neoverse-n2";
 
 /// What machine to boot.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Machine {
-    /// The CPU: neoverse-n2; or max, with which KVM has AArch32 guests and nested ones; with QEMU's options, if any
-    #[arg(long, default_value = "neoverse-n2", value_name = "MODEL")]
-    pub(crate) cpu: String,
-    /// On Seawall's own machine instead of QEMU: no QEMU is built, and each run is the same; without AArch32, nested
-    /// virtualization and SVE
-    #[arg(long = "machine", conflicts_with = "cpu")]
-    pub(crate) ours: bool,
+    /// On QEMU with the lab's changes, which is built from source once: ten minutes
+    #[arg(long)]
+    pub(crate) qemu: bool,
+    /// On QEMU, with this CPU: neoverse-n2; or max, with which KVM has AArch32 guests and nested ones; with QEMU's options, if
+    /// any
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) cpu: Option<String>,
     /// Seawall's machine has ACPI instead of a device tree, and an EINJ table by which Linux's einj driver turns memory bad
-    #[arg(long, requires = "ours")]
+    #[arg(long, conflicts_with_all = OF_QEMU)]
     pub(crate) acpi: bool,
     /// Writes a snapshot of Seawall's machine, and goes on: after so many instructions, when the lab's console has a line with
     /// this text, or when it ends; may be given several times
-    #[arg(long, requires = "ours", value_name = "FILE[@COUNT|@TEXT]")]
+    #[arg(long, conflicts_with_all = OF_QEMU, value_name = "FILE[@COUNT|@TEXT]")]
     pub(crate) snapshot: Vec<String>,
     /// Goes on from a snapshot of a running command, as often as you like: to the bit as it went on then
-    #[arg(long, requires = "ours", value_name = "FILE")]
+    #[arg(long, conflicts_with_all = OF_QEMU, value_name = "FILE")]
     pub(crate) restore: Option<PathBuf>,
     /// Writes each exit of the KVM inside to FILE: reason, ESR, FAR, HPFAR, PC, instructions; as JSON if it ends in .json
-    #[arg(long, requires = "ours", value_name = "FILE")]
+    #[arg(long, conflicts_with_all = OF_QEMU, value_name = "FILE")]
     pub(crate) trace_exits: Option<PathBuf>,
-    /// Number of CPUs; one is fastest
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) smp: u32,
+    /// Seawall's machine executes all code by its interpreter, and translates none
+    #[arg(long, conflicts_with_all = OF_QEMU)]
+    pub(crate) interpreter: bool,
+    /// Number of CPUs; by default one, which is fastest, and two for contain, wrap and selftests --all
+    #[arg(long, value_name = "N")]
+    pub(crate) smp: Option<u32>,
     /// Memory in MiB; from 3072 on there is a huge page of 1 GiB
     #[arg(long, default_value_t = 3072, value_name = "MIB")]
     pub(crate) memory: u32,
@@ -76,30 +76,18 @@ pub(crate) struct Images {
     pub(crate) initramfs: PathBuf,
 }
 
-/// How a run ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// The command ended with this code.
-    Exited(i32),
-    /// The command did not end within its time.
-    TimedOut { console: String },
-    /// The lab never came to the command.
-    NotBooted { console: String },
-    /// The lab went down under the command.
-    Lost { console: String },
-}
-
 /// What the command line gives where nothing is asked for.
 impl Default for Machine {
     fn default() -> Self {
         Self {
-            cpu: "neoverse-n2".into(),
-            ours: false,
+            qemu: false,
+            cpu: None,
             acpi: false,
             snapshot: Vec::new(),
             restore: None,
             trace_exits: None,
-            smp: 1,
+            interpreter: false,
+            smp: None,
             memory: HUGE_PAGE_FROM_MIB,
             append: String::new(),
             counts_instructions: false,
@@ -110,7 +98,25 @@ impl Default for Machine {
 impl Machine {
     /// What the lab runs on, for people.
     pub(crate) fn name(&self) -> &str {
-        if self.ours { "Seawall's machine" } else { &self.cpu }
+        if self.is_qemu() { self.qemu_cpu() } else { "Seawall's machine" }
+    }
+
+    /// If it is QEMU: asked for by its name, or by that of a CPU that it has.
+    pub(crate) fn is_qemu(&self) -> bool {
+        self.qemu || self.cpu.is_some()
+    }
+
+    fn cpus(&self) -> u32 {
+        self.smp.unwrap_or(1)
+    }
+
+    /// With so many CPUs, unless the number was asked for.
+    pub(crate) fn or_cpus(&self, cpus: u32) -> Self {
+        Self { smp: self.smp.or(Some(cpus)), ..self.clone() }
+    }
+
+    fn qemu_cpu(&self) -> &str {
+        self.cpu.as_deref().unwrap_or(CPU)
     }
 
     /// Adds what machine it is and what it boots, but for the serial ports: the first is the console, the second the command's.
@@ -123,7 +129,8 @@ impl Machine {
                     .arg("--kernel")
                     .arg(&images.kernel)
                     .arg("--initrd")
-                    .arg(&images.initramfs);
+                    .arg(&images.initramfs)
+                    .args(self.interpreter.then_some("--interpreter"));
                 return;
             }
         }
@@ -141,7 +148,7 @@ impl Machine {
         let words = ["run", "--el2", "--backend", "machine", "--max-insns", NO_END];
         let words = words.into_iter().map(str::to_owned);
         words
-            .chain(["--cpus".into(), self.smp.to_string(), "--memory".into(), memory])
+            .chain(["--cpus".into(), self.cpus().to_string(), "--memory".into(), memory])
             .chain(["--append".into(), self.kernel_words()])
             .chain(self.acpi.then(|| "--acpi".into()))
             .collect()
@@ -153,7 +160,8 @@ impl Machine {
             .args(["run", "--backend", "machine", "--max-insns", NO_END])
             .args(["--memory", &format!("{}M", self.memory)])
             .arg("--restore")
-            .arg(snapshot);
+            .arg(snapshot)
+            .args(self.interpreter.then_some("--interpreter"));
     }
 
     /// The command's port of Seawall's machine, and what is to be kept of its run.
@@ -172,14 +180,15 @@ impl Machine {
             .args(["-machine", "virt,virtualization=on,gic-version=3"])
             .args(if self.counts_instructions { INSTRUCTIONS } else { PARALLEL })
             .args(["-cpu", &self.cpu_model()])
-            .args(["-smp", &self.smp.to_string(), "-m", &self.memory.to_string()])
+            .args(["-smp", &self.cpus().to_string(), "-m", &self.memory.to_string()])
             .args(["-nodefaults", "-nographic", "-monitor", "none", "-no-reboot"]);
     }
 
     /// The CPU as QEMU is told, with what our patch adds to it.
     fn cpu_model(&self) -> String {
-        let options = if self.cpu == CPU_WITH_ALL { CPU_WITH_ALL_OPTIONS } else { "" };
-        format!("{}{options},lab-double-fault2=on", self.cpu)
+        let cpu = self.qemu_cpu();
+        let options = if cpu == CPU_WITH_ALL { CPU_WITH_ALL_OPTIONS } else { "" };
+        format!("{cpu}{options},lab-double-fault2=on")
     }
 
     /// The kernel's command line. `seawall.lab` tells programs where they are.
@@ -190,7 +199,7 @@ impl Machine {
         if self.memory >= HUGE_PAGE_FROM_MIB {
             words += " hugepagesz=1G hugepages=1";
         }
-        if !self.ours && self.cpu.starts_with(CPU_WITH_ALL) {
+        if self.qemu_cpu().starts_with(CPU_WITH_ALL) {
             words += " kvm-arm.mode=nested";
         }
         if !self.append.is_empty() {
@@ -270,129 +279,6 @@ pub(crate) enum Start<'a> {
     Booted { snapshot: &'a Path, input: &'a Path },
 }
 
-/// Runs an emulator to its end.
-fn follow(
-    mut command: Command,
-    session: Session,
-    output: &mut dyn Write,
-    errors: &mut dyn Write,
-) -> Result<Ended> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().map_err(|error| Error::failed(format!("the emulator: {error}")))?;
-    let mut emulator = Running { child };
-    let events = emulator.events();
-    session.follow(&events, output, errors)
-}
-
-/// An emulator that is killed and waited for when it is let go.
-struct Running {
-    child: Child,
-}
-
-/// What comes from it.
-enum Event {
-    Port(Vec<u8>),
-    Console(Vec<u8>),
-}
-
-impl Running {
-    /// Both its pipes in one channel, which is closed when both are.
-    fn events(&mut self) -> Receiver<Event> {
-        let (sender, receiver) = channel();
-        if let Some(port) = self.child.stdout.take() {
-            pump(port, sender.clone(), Event::Port);
-        }
-        if let Some(console) = self.child.stderr.take() {
-            pump(console, sender, Event::Console);
-        }
-        receiver
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn pump(mut from: impl Read + Send + 'static, to: Sender<Event>, event: fn(Vec<u8>) -> Event) {
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(length @ 1..) = from.read(&mut buffer) {
-            if to.send(event(buffer[..length].to_vec())).is_err() {
-                return;
-            }
-        }
-    });
-}
-
-/// A run as it is seen through its two ports.
-struct Session {
-    stream: Stream,
-    console: VecDeque<u8>,
-    start: Instant,
-    timeout: Duration,
-}
-
-impl Session {
-    fn new(stream: Stream, timeout: Duration) -> Self {
-        Self { stream, console: VecDeque::new(), start: Instant::now(), timeout }
-    }
-
-    fn follow(
-        mut self,
-        events: &Receiver<Event>,
-        output: &mut dyn Write,
-        errors: &mut dyn Write,
-    ) -> Result<Ended> {
-        let runs_already = self.stream.state() == State::Running;
-        let mut deadline = self.start + if runs_already { self.timeout } else { BOOT_TIME };
-        loop {
-            let before = self.stream.state();
-            match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Event::Port(bytes)) => forward(output, &self.stream.take(&bytes))?,
-                Ok(Event::Console(bytes)) => {
-                    self.keep(&bytes);
-                    // Before the command it is of no interest, and after it there is only the kernel's farewell.
-                    if before == State::Running {
-                        forward(errors, &bytes)?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => return Ok(self.ended(true)),
-                Err(RecvTimeoutError::Disconnected) => return Ok(self.ended(false)),
-            }
-            deadline = match (before, self.stream.state()) {
-                (State::Booting, State::Running) => Instant::now() + self.timeout,
-                (State::Booting | State::Running, State::Ended(_)) => Instant::now() + STOP_TIME,
-                _ => deadline,
-            };
-        }
-    }
-
-    /// What it came to, when nothing comes any more, or its time is over.
-    fn ended(self, time_is_over: bool) -> Ended {
-        let console = String::from_utf8_lossy(&Vec::from(self.console)).into_owned();
-        match self.stream.state() {
-            State::Ended(code) => Ended::Exited(code),
-            State::Running if time_is_over => Ended::TimedOut { console },
-            State::Running => Ended::Lost { console },
-            State::Booting => Ended::NotBooted { console },
-        }
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        self.console.extend(bytes);
-        let excess = self.console.len().saturating_sub(CONSOLE_KEPT);
-        self.console.drain(..excess);
-    }
-}
-
-fn forward(to: &mut dyn Write, bytes: &[u8]) -> Result<()> {
-    let written = to.write_all(bytes).and_then(|()| to.flush());
-    written.map_err(|error| Error::failed(format!("the output cannot be written: {error}")))
-}
-
 /// Whether a program is on the PATH.
 pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -401,75 +287,16 @@ pub(crate) fn on_path(program: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
     use super::*;
 
     fn machine(cpu: &str, memory: u32, append: &str) -> Machine {
-        Machine { cpu: cpu.into(), memory, append: append.into(), smp: 2, ..Machine::default() }
+        Machine { cpu: Some(cpu.into()), memory, append: append.into(), smp: Some(2), ..Machine::default() }
     }
 
     fn words(cpu: &str, memory: u32, append: &str) -> String {
         machine(cpu, memory, append).kernel_words()
-    }
-
-    /// What a run with these events comes to, with the command's output and errors.
-    fn check(events: Vec<Event>, open: bool) -> (Ended, String, String) {
-        let (sender, receiver) = channel();
-        for event in events {
-            assert!(sender.send(event).is_ok());
-        }
-        let held = open.then_some(sender);
-        let (mut output, mut errors) = (Vec::new(), Vec::new());
-        let session = Session::new(Stream::new("w"), Duration::from_millis(50));
-        let ended = session.follow(&receiver, &mut output, &mut errors).unwrap_or(Ended::Exited(-1));
-        drop(held);
-        let text = |bytes| String::from_utf8(bytes).unwrap_or_default();
-        (ended, text(output), text(errors))
-    }
-
-    fn port(text: &str) -> Event {
-        Event::Port(text.into())
-    }
-
-    fn console(text: &str) -> Event {
-        Event::Console(text.into())
-    }
-
-    #[test]
-    fn a_run_gives_output_errors_and_code_apart() {
-        let events = vec![
-            console("EFI stub\n"),
-            port("w-begin\nout"),
-            console("complaint\n"),
-            port("put\nw-end 7\n"),
-            console("Power down\n"),
-        ];
-        let (ended, output, errors) = check(events, false);
-        assert_eq!(ended, Ended::Exited(7));
-        assert_eq!(output, "output\n");
-        assert_eq!(errors, "complaint\n");
-    }
-
-    #[test]
-    fn a_lab_that_goes_down_is_lost_and_its_console_is_kept() {
-        let (ended, ..) = check(vec![console("Kernel panic\n")], false);
-        assert_eq!(ended, Ended::NotBooted { console: "Kernel panic\n".into() });
-        let (ended, output, _) = check(vec![port("w-begin\nhalf"), console("Oops\n")], false);
-        assert_eq!((ended, output.as_str()), (Ended::Lost { console: "Oops\n".into() }, "half"));
-    }
-
-    #[test]
-    fn a_command_that_does_not_end_in_its_time_is_timed_out() {
-        let (ended, output, _) = check(vec![port("w-begin\nstill here\n")], true);
-        assert_eq!((ended, output.as_str()), (Ended::TimedOut { console: String::new() }, "still here\n"));
-    }
-
-    #[test]
-    fn the_end_of_the_console_is_kept() {
-        let mut session = Session::new(Stream::new("w"), Duration::ZERO);
-        session.keep(&[b'a'; 5000]);
-        session.keep(&[b'b'; 5000]);
-        assert_eq!(session.console.len(), 8192);
-        assert_eq!((session.console.front(), session.console.back()), (Some(&b'a'), Some(&b'b')));
     }
 
     #[test]
@@ -477,6 +304,30 @@ mod tests {
         assert_eq!(machine("neoverse-n2", 1, "").cpu_model(), "neoverse-n2,lab-double-fault2=on");
         assert_eq!(machine("max", 1, "").cpu_model(), "max,lpa2=off,lab-double-fault2=on");
         assert_eq!(machine("max,sve=off", 1, "").cpu_model(), "max,sve=off,lab-double-fault2=on");
+    }
+
+    /// As the command line is read: whether it is QEMU, and how many CPUs; `None` if it is refused.
+    fn read(line: &str) -> Option<(bool, u32)> {
+        let command = Machine::augment_args(clap::Command::new("lab").no_binary_name(true));
+        let matches = command.try_get_matches_from(line.split_whitespace()).ok()?;
+        let machine = Machine::from_arg_matches(&matches).ok()?;
+        Some((machine.is_qemu(), machine.or_cpus(2).cpus()))
+    }
+
+    #[test]
+    fn it_is_ours_unless_qemu_or_a_cpu_of_qemus_is_asked_for() {
+        assert_eq!(read(""), Some((false, 2)));
+        assert_eq!(read("--smp 1 --acpi --interpreter"), Some((false, 1)));
+        assert_eq!(read("--qemu"), Some((true, 2)));
+        assert_eq!(read("--cpu max --smp 4"), Some((true, 4)));
+    }
+
+    #[test]
+    fn qemu_is_refused_what_seawalls_machine_alone_has() {
+        for option in ["--acpi", "--interpreter", "--restore f", "--snapshot f", "--trace-exits f"] {
+            assert_eq!(read(&format!("--qemu {option}")), None, "{option}");
+            assert_eq!(read(&format!("--cpu max {option}")), None, "{option}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(crate) mod preload;
 pub(crate) mod progress;
 mod qemu;
 pub(crate) mod selftests;
+pub(crate) mod session;
 pub(crate) mod source;
 mod stranger;
 mod stream;
@@ -46,8 +47,9 @@ use emulator::Emulator;
 use error::{Error, Result};
 use initramfs::{Guest, Task};
 use kernel::Kernel;
-use machine::{Ended, Images, Machine, Start};
+use machine::{Images, Machine, Start};
 use progress::indented;
+use session::Ended;
 
 use crate::kernel::Built as OwnKernel;
 

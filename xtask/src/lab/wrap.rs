@@ -35,14 +35,14 @@ pub(crate) fn run(
     guests.push(stranger::prepare(lab)?);
     guests.push(Guest { host: lab.kernel.image.clone(), lab: "guest/vmlinuz".into() });
     guests.push(Guest { host: lab.kernel.initrd.clone(), lab: "guest/initrd".into() });
-    let machine = Machine { smp: options.machine.smp.max(CPUS), ..options.machine.clone() };
+    let machine = options.machine.or_cpus(CPUS);
     eprintln!("lab: Linux {} on {}", lab.booted.release, machine.name());
     // It was read before, when there was no lab yet.
     let wrap = Wrap::try_parse_from([PROGRAM.to_owned()].iter().chain(arguments));
     let wrap = wrap.map_err(|error| Error::failed(error.to_string()))?;
     let (counted, timed): (Vec<_>, Vec<_>) =
         wrap.scenarios().partition(|scenario| *scenario == WrapScenario::Cost);
-    let counting = Machine { counts_instructions: true, smp: 1, ..machine.clone() };
+    let counting = Machine { counts_instructions: true, smp: Some(1), ..machine.clone() };
     let mut codes = Vec::new();
     for (machine, scenarios) in [(&machine, timed), (&counting, counted)] {
         if scenarios.is_empty() {

@@ -10,8 +10,9 @@ mod all;
 use super::cache::Cached;
 use super::error::{Error, Result};
 use super::initramfs::Guest;
-use super::machine::{Ended, Machine};
+use super::machine::Machine;
 use super::progress::{Step, indented};
+use super::session::Ended;
 use super::source::{Parts, Source};
 use super::{Folders, Lab, UNAVAILABLE, einj, files, host, preload};
 
@@ -142,7 +143,7 @@ struct Injecting {
 
 impl Injecting {
     fn prepare(lab: &Lab, machine: &Machine) -> Result<Self> {
-        Ok(Self { driver: machine.ours.then(|| einj::prepare(lab)).transpose()? })
+        Ok(Self { driver: (!machine.is_qemu()).then(|| einj::prepare(lab)).transpose()? })
     }
 
     /// The shell's words before a test, and the machine for it.
