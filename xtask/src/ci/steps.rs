@@ -93,7 +93,11 @@ pub(super) const STEPS: &[Step] = &[
     Step::lab("lab-wrap", "memory errors under Debian's QEMU as it is, by `seawall wrap`", lab_wrap),
     Step::lab("selftests", "Linux's own selftests of external aborts", lab_selftests),
     Step::lab("kernel", "Linux with the kernel half in it: built, and all suites on it", kernel),
-    Step::host("miri", "no undefined behaviour in arm and events", miri),
+    Step::host(
+        "miri",
+        "no undefined behaviour in arm and events; no data race in translations that machines share",
+        miri,
+    ),
     Step::host("fuzz", "each fuzz target for some seconds", fuzz),
 ];
 
@@ -333,7 +337,37 @@ fn miri() -> Plan {
     let call =
         Call::cargo(&["+nightly", "miri", "test", "--package", "seawall-arm", "--package", "seawall-events"]);
     // proptest reads the clock and the environment.
-    Plan::Run(vec![call.with("MIRIFLAGS", "-Zmiri-disable-isolation")])
+    let mut calls = vec![call.with("MIRIFLAGS", "-Zmiri-disable-isolation")];
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        calls.push(thread_sanitizer());
+    }
+    Plan::Run(calls)
+}
+
+/// Machines of one snapshot on several threads, under Thread Sanitizer. It has to see the standard library's code, too, which is
+/// built for it.
+fn thread_sanitizer() -> Call {
+    let call = Call::cargo(&[
+        "+nightly",
+        "test",
+        "-Zbuild-std",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+        "--locked",
+        "--package",
+        "seawall-machine",
+        "--test",
+        "translation",
+        "several",
+    ]);
+    let target_dir = target_dir("tsan");
+    call.with("RUSTFLAGS", "-Zsanitizer=thread").with("CARGO_TARGET_DIR", &target_dir)
+}
+
+/// A folder beside those of cargo's profiles, for what is built in another way.
+fn target_dir(name: &str) -> String {
+    let target_dir = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+    target_dir.join(name).display().to_string()
 }
 
 /// The folder with the fuzz targets, and how long each target runs.
@@ -348,9 +382,7 @@ fn fuzz() -> Plan {
     if !nightly_has("fuzz") {
         return Plan::Skip("the nightly toolchain, or cargo-fuzz, is missing".into());
     }
-    let target_dir =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into).join("fuzz");
-    let target_dir = target_dir.display().to_string();
+    let target_dir = target_dir("fuzz");
     let mut calls = Vec::new();
     for target in file_stems(&root().join(FUZZED).join("fuzz_targets")) {
         calls.push(Call::cargo(&[

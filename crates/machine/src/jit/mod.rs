@@ -27,10 +27,13 @@
 //!
 //! - It is made of a fixed set of templates, whose only variable parts are register numbers that are masked or chosen by
 //!   the translator, and constants that are operands, never addresses: no byte of guest memory is ever executed.
-//! - It writes to the registers and the few other fields of the [`Cpu`] that [`enter::at`] names, by constant offsets;
-//!   to the context; and to RAM at the offset that a TLB entry gives. An entry is only made for a whole page inside RAM
-//!   ([`Fill`](crate::tlb::Fill), checked where it is made), an access is compared with it by its first and last byte,
-//!   and whatever replaces RAM clears the TLBs of all CPUs before any of them runs.
+//! - It writes to the registers and the few other fields of the [`Cpu`] that [`enter::at`] and the back end name, by
+//!   constant offsets; to the context; and to RAM at the offset that a TLB entry gives. An entry is only made for a whole
+//!   page inside RAM: `exec::access::fill`, which alone makes them, compares the page with RAM's size, and the test
+//!   `no_map_puts_a_page_that_is_not_a_whole_page_of_ram_into_a_tlb` looks at all entries after accesses under random
+//!   tables, in both worlds of a machine with EL2. An access is compared with an entry by its first and last byte, or by
+//!   those of all accesses near to it, which then use the offset too; it is kept in the CPU, and never over an exit from
+//!   the block or a call. Whatever replaces RAM clears the TLBs of all CPUs before any of them runs.
 //! - It reads, beside these, system registers of the CPU by constant offsets, and the flags of the page of RAM that a TLB
 //!   entry gave: there are as many as pages.
 //! - It jumps to its own labels, to stubs, and to what the entries of pages hold: addresses that the arena gave. Indices

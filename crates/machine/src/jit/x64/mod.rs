@@ -13,6 +13,7 @@
 //! Between two instructions the host's flags may have the same.
 
 mod asm;
+mod atomic;
 mod bits;
 mod branch;
 mod data;
@@ -251,6 +252,7 @@ impl<'a> Translator<'a> {
         let is_done = self.conditional_branch(insn, k)
             || self.data_processing(insn, k)
             || self.load_store(insn, k)
+            || self.atomic(insn, k)
             || self.vector(insn, k)
             || self.system(insn, k);
         if !is_done {

@@ -55,7 +55,7 @@ fn element_at(v: u8, size: u32, index: u32) -> Mem {
     vector_at(v).plus(((index << size) & 15) as i32)
 }
 
-fn zero_extend(size: u32) -> Extend {
+pub(super) fn zero_extend(size: u32) -> Extend {
     [Extend::U8, Extend::U16, Extend::U32, Extend::U64][size as usize & 3]
 }
 
