@@ -204,8 +204,8 @@ pub fn translate(
     va: u64,
     access: Access,
 ) -> Result<Translation, Fault> {
+    let Some(stage2) = &regime.stage2 else { return translate_stage1(memory, regime, va, access) };
     let first = translate_stage1(memory, regime, va, access)?;
-    let Some(stage2) = &regime.stage2 else { return Ok(first) };
     let (translation, update) = second_stage(memory, regime, stage2, first, access)?;
     if let Some(update) = update {
         update.apply(memory);
@@ -223,8 +223,15 @@ pub(crate) fn translate_stage1(
     va: u64,
     access: Access,
 ) -> Result<Translation, Fault> {
+    let Some(stage2) = &regime.stage2 else {
+        let (translation, update) = walk(memory, regime, va, access, |pa, _| Ok(pa))?;
+        if let Some(update) = update {
+            update.apply(memory);
+        }
+        return Ok(translation);
+    };
     loop {
-        match walk(memory, regime, va, access) {
+        match walk_below(memory, regime, stage2, va, access) {
             Ok((translation, update)) => {
                 if let Some(update) = update {
                     update.apply(memory);
@@ -243,21 +250,18 @@ pub(crate) fn translate_stage1(
 /// # Errors
 /// As [`translate`].
 pub fn probe(memory: &Memory, regime: &Regime, va: u64, access: Access) -> Result<Translation, Fault> {
-    let mut pending = regime.stage2;
+    let Some(stage2) = &regime.stage2 else {
+        return walk(memory, regime, va, access, |pa, _| Ok(pa)).map(|(translation, _)| translation);
+    };
+    let mut of_walk = *stage2;
     let first = loop {
-        let regime = Regime { stage2: pending, ..*regime };
-        match walk(memory, &regime, va, access) {
+        match walk_below(memory, regime, &of_walk, va, access) {
             Ok((translation, _)) => break translation,
             Err(Interruption::Fault(fault)) => return Err(fault),
-            Err(Interruption::Update(_)) => pending = pending.map(Stage2::without_updates),
+            Err(Interruption::Update(_)) => of_walk = of_walk.without_updates(),
         }
     };
-    match &regime.stage2 {
-        None => Ok(first),
-        Some(stage2) => {
-            second_stage(memory, regime, stage2, first, access).map(|(translation, _)| translation)
-        }
-    }
+    second_stage(memory, regime, stage2, first, access).map(|(translation, _)| translation)
 }
 
 /// Sends what stage 1 gave through stage 2.
@@ -357,38 +361,43 @@ impl From<Fault> for Interruption {
     }
 }
 
-impl From<FaultStatus> for Interruption {
-    fn from(status: FaultStatus) -> Self {
-        Self::Fault(Fault::stage1(status))
-    }
-}
-
-/// `AArch64.S1Translate` up to the descriptor update, which the caller does or leaves.
-fn walk(
+/// `AArch64.S1Translate` up to the descriptor update, which the caller does or leaves. `place` says where a descriptor is: a
+/// guest without stage 2 walks often, and pays nothing for one.
+fn walk<E: From<Fault>>(
     memory: &Memory,
     regime: &Regime,
     va: u64,
     access: Access,
-) -> Result<(Translation, Option<Update>), Interruption> {
+    place: impl Fn(u64, Asks) -> Result<u64, E>,
+) -> Result<(Translation, Option<Update>), E> {
+    let stage1 = |status| E::from(Fault::stage1(status));
     if !regime.mmu_on() {
-        return Ok(mmu_off(regime, va, access).map(|translation| (translation, None))?);
+        return mmu_off(regime, va, access).map(|translation| (translation, None)).map_err(stage1);
     }
-    let mut lookup = Lookup::start(regime, va)?;
+    let mut lookup = Lookup::start(regime, va).map_err(stage1)?;
     loop {
         let ipa = lookup.descriptor_pa;
-        let pa = match &regime.stage2 {
-            None => ipa,
-            Some(stage2) => descriptor_pa(memory, regime, stage2, ipa, Asks::Walk)?,
-        };
+        let pa = place(ipa, Asks::Walk)?;
         let (offset, descriptor) = read_descriptor(memory, pa, lookup.level, WalkStage::First)?;
-        if let Some(leaf) = lookup.resolve(descriptor)? {
-            let (translation, update) = leaf.grant(regime, access, offset)?;
-            if let (Some(stage2), Some(_)) = (&regime.stage2, &update) {
-                descriptor_pa(memory, regime, stage2, ipa, Asks::Update)?;
+        if let Some(leaf) = lookup.resolve(descriptor).map_err(stage1)? {
+            let (translation, update) = leaf.grant(regime, access, offset).map_err(stage1)?;
+            if update.is_some() {
+                place(ipa, Asks::Update)?;
             }
             return Ok((translation, update));
         }
     }
+}
+
+/// [`walk`], whose descriptors are where stage 2 says.
+fn walk_below(
+    memory: &Memory,
+    regime: &Regime,
+    stage2: &Stage2,
+    va: u64,
+    access: Access,
+) -> Result<(Translation, Option<Update>), Interruption> {
+    walk(memory, regime, va, access, |ipa, asks| descriptor_pa(memory, regime, stage2, ipa, asks))
 }
 
 /// Where a descriptor of stage 1 is.
