@@ -90,6 +90,8 @@ pub fn take_exception(cpu: &mut impl Registers, exception: &Exception, context: 
     }
 }
 
+// Only then are they constants.
+#[allow(clippy::inline_always)]
 #[inline(always)]
 fn enter(cpu: &mut impl Registers, exception: &Exception, bank: &Bank, context: EntryContext) {
     let old = Pstate::from_bits(cpu.reg(Reg::Pstate));

@@ -113,6 +113,7 @@ pub(crate) struct Cpu {
     /// The state of translated code while it runs.
     pub(crate) jit: jit::Context,
     /// Offsets in RAM that translated code keeps from one access to another.
+    #[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
     pub(crate) kept: [u64; jit::KEPT],
     /// Address of the instruction to execute next.
     pub(crate) pc: u64,

@@ -87,13 +87,14 @@ proptest! {
         if has_el2 {
             // HCR_EL2: RW, and VM; VTCR_EL2: 4 KiB, from T0SZ 24 to 39; VTTBR_EL2.
             cpu.write_el2_register(id(3, 4, 1, 1, 0), 1 << 31 | u64::from(stage2)).expect("HCR_EL2");
-            let vtcr = vtcr & 0x0060_0000 | 24 + vtcr % 16 | 1 << 6 | 5 << 16;
+            let vtcr = vtcr & 0x0060_0000 | (24 + vtcr % 16) | 1 << 6 | 5 << 16;
             cpu.write_el2_register(id(3, 4, 2, 1, 2), vtcr).expect("VTCR_EL2");
             cpu.write_el2_register(id(3, 4, 2, 1, 0), RAM_BASE + table2 * PAGE_SIZE).expect("VTTBR_EL2");
             cpu.set_pstate(if at_el2 { 0x3c9 } else { 0x3c5 });
         }
         // Of TCR_EL1 the sizes, so that walks begin at level 0, 1 or 2, and TBI, HA and HD.
-        cpu.sys.tcr = tcr & 0x1e0_0000_0000 | 16 + tcr % 20 | (16 + tcr % 20) << 16 | 2 << 30;
+        let size = 16 + tcr % 20;
+        cpu.sys.tcr = tcr & 0x1e0_0000_0000 | size | size << 16 | 2 << 30;
         (cpu.sys.ttbr0, cpu.sys.ttbr1) = (RAM_BASE + table * PAGE_SIZE, RAM_BASE + table2 * PAGE_SIZE);
         (cpu.sys.sctlr, cpu.sys.mair) = (u64::from(mmu), 0xff44_0804_00ff_bb00);
         cpu.context_changed();

@@ -137,3 +137,46 @@ fn written(open: &mut Vec<Group>, groups: &mut Vec<Group>, insn: &Insn, access: 
         n += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Check::{First, Later, Own};
+    use super::*;
+    use crate::decode::decode;
+
+    fn checks(words: &[u32]) -> (Vec<Check>, Vec<usize>) {
+        let insns: Vec<Insn> = words.iter().map(|word| decode(*word)).collect();
+        let Plan { checks, last } = Plan::of(&insns);
+        (checks, last)
+    }
+
+    #[test]
+    fn loads_by_one_base_with_arithmetic_between_ask_once_and_go_to_the_interpreter_together() {
+        // ldr x1, [x0, #16]; add x2, x2, x1; ldr w3, [x0]; nop
+        let (checks, last) = checks(&[0xf940_0801, 0x8b01_0042, 0xb940_0003, 0xd503_201f]);
+        let first = First { lowest: 0, bytes: 24, kept: 0 };
+        assert_eq!(checks, [first, Own, Later { distance: 0, kept: 0 }, Own]);
+        assert_eq!(last, [2, 2, 2, 3]);
+    }
+
+    #[test]
+    fn a_base_that_is_written_back_stays_the_same_and_one_that_is_loaded_or_computed_is_another() {
+        // stp x29, x30, [sp, #-32]!; stp x19, x20, [sp, #16]
+        let first = First { lowest: -32, bytes: 32, kept: 0 };
+        assert_eq!(checks(&[0xa9be_7bfd, 0xa901_53f3]).0, [first, Later { distance: 16, kept: 0 }]);
+        // ldr x0, [x0]; ldr x1, [x0]
+        assert_eq!(checks(&[0xf940_0000, 0xf940_0001]).0, [Own, Own]);
+        // ldr x1, [x0]; add x0, x0, x2; ldr x1, [x0]
+        assert_eq!(checks(&[0xf940_0001, 0x8b02_0000, 0xf940_0001]).0, [Own, Own, Own]);
+    }
+
+    #[test]
+    fn loads_and_stores_places_far_apart_and_those_around_a_system_register_are_not_one_group() {
+        // ldr x1, [x0]; str x1, [x0]
+        assert_eq!(checks(&[0xf940_0001, 0xf900_0001]).0, [Own, Own]);
+        // ldr x1, [x0]; ldr x1, [x0, #128]
+        assert_eq!(checks(&[0xf940_0001, 0xf940_4001]).0, [Own, Own]);
+        // ldr x1, [x0]; mrs x2, tcr_el1; ldr x1, [x0]
+        assert_eq!(checks(&[0xf940_0001, 0xd538_2042, 0xf940_0001]).0, [Own, Own, Own]);
+    }
+}
