@@ -63,7 +63,7 @@ impl Planned {
     }
 
     fn peak(&self, threads: u32) -> Result<u64, String> {
-        cost::peak_memory(&mut self.run(threads, PAGES[1])?).map(|(peak, _)| peak)
+        cost::peak_memory(&mut self.run(threads, PAGES[1])?, cost::PROPORTIONAL).map(|(peak, _)| peak)
     }
 }
 

@@ -101,19 +101,32 @@ pub(crate) fn to_line(command: &mut Command, line: &str) -> Result<Cost, String>
     if is_said { Ok(Cost { cpu, wall }) } else { Err(format!("it did not say {line:?}")) }
 }
 
-/// How much memory a program took at most, bytes, and its stdout; it must end well.
+/// A count of a process's memory, as a file of its folder in `/proc` has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Count {
+    file: &'static str,
+    field: &'static str,
+}
+
+/// The most that was resident up to now. A page counts as often as it is mapped.
 ///
 /// This is not what wait4 says: there a program begins with the memory of the one that starts it.
-pub(crate) fn peak_memory(command: &mut Command) -> Result<(u64, String), String> {
+pub(crate) const RESIDENT: Count = Count { file: "status", field: "VmHWM:" };
+/// All that is resident. A page that is mapped more than once counts once.
+pub(crate) const PROPORTIONAL: Count = Count { file: "smaps_rollup", field: "Pss:" };
+
+/// How much memory a program took at most, bytes, and its stdout; it must end well.
+pub(crate) fn peak_memory(command: &mut Command, count: Count) -> Result<(u64, String), String> {
     let mut child = spawn(command)?;
-    let status = format!("/proc/{}/status", child.id());
+    let path = format!("/proc/{}/{}", child.id(), count.file);
     let mut peak = 0;
     let ended = loop {
         match child.try_wait().map_err(|error| error.to_string())? {
             Some(ended) => break ended,
             None => std::thread::sleep(LOOK),
         }
-        peak = std::fs::read_to_string(&status).ok().and_then(|text| high_water_mark(&text)).unwrap_or(peak);
+        let now = std::fs::read_to_string(&path).ok().and_then(|text| count.of(&text));
+        peak = peak.max(now.unwrap_or(0));
     };
     let mut said = String::new();
     let mut stdout = child.stdout.take().ok_or("no stdout")?;
@@ -121,11 +134,13 @@ pub(crate) fn peak_memory(command: &mut Command) -> Result<(u64, String), String
     if ended.success() { Ok((peak, said)) } else { Err(format!("it ended with {ended}")) }
 }
 
-/// VmHWM of `/proc/PID/status`, bytes.
-fn high_water_mark(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
+impl Count {
+    /// Bytes, by the file's text. A process that has ended has none.
+    fn of(self, text: &str) -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(self.field))?;
+        let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kibibytes * 1024)
+    }
 }
 
 fn spawn(command: &mut Command) -> Result<Child, String> {
@@ -149,9 +164,9 @@ mod tests {
     #[test]
     fn the_peak_of_a_process_is_read_from_its_status() {
         let status = "Name:\tseawall\nVmPeak:\t  900000 kB\nVmHWM:\t  149716 kB\nVmRSS:\t   1000 kB\n";
-        assert_eq!(high_water_mark(status), Some(149_716 * 1024));
-        // A process that has ended has none.
-        assert_eq!(high_water_mark("Name:\tseawall\nState:\tZ (zombie)\n"), None);
+        assert_eq!(RESIDENT.of(status), Some(149_716 * 1024));
+        assert_eq!(RESIDENT.of("Name:\tseawall\nState:\tZ (zombie)\n"), None);
+        assert_eq!(PROPORTIONAL.of("Rss:    2000 kB\nPss:     150 kB\n"), Some(150 * 1024));
     }
 
     fn sh(script: &str) -> Command {

@@ -97,7 +97,7 @@ pub(super) fn memory() -> Result<Trial<'static>, String> {
 }
 
 fn beside_the_guest(binary: &Path, guest: &Guest) -> Result<f64, String> {
-    let (peak, report) = cost::peak_memory(seawall(binary, guest).arg("--json"))?;
+    let (peak, report) = cost::peak_memory(seawall(binary, guest).arg("--json"), cost::RESIDENT)?;
     let report: serde_json::Value = serde_json::from_str(&report).map_err(|error| error.to_string())?;
     let touched =
         report["guest_memory_touched"].as_u64().ok_or("the report does not say what was touched")?;

@@ -22,7 +22,7 @@ const TOUCHED: usize = 100 << 20;
 /// Restores in one measurement.
 const RESTORES: u32 = 20;
 /// Runs of 10,000 instructions in one measurement.
-const RUNS: u32 = 10_000;
+const RUNS: u32 = 50_000;
 
 /// Milliseconds that a restore takes; the peer copies as many pages, and does nothing else.
 pub(super) fn restore() -> Result<Trial<'static>, String> {
