@@ -13,7 +13,7 @@ const DATA: u64 = RAM_BASE + 0x4000;
 /// Translation tables of levels 1 to 3, which map RAM to itself.
 const TABLES: u64 = RAM_BASE + 0x8000;
 /// TCR_EL1: 39 bits, EPD1, write-back; SCTLR_EL1: RES1, and M, C, I.
-const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1 << 32;
+const TCR: u64 = 0x19 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1 << 32;
 const SCTLR: u64 = 0x30d0_0980 | 1 | 1 << 2 | 1 << 12;
 /// A page of Normal memory, with its access flag.
 const PAGE: u64 = 3 << 8 | 1 << 10 | 3;
@@ -90,8 +90,8 @@ const TEMPLATES: &[(u32, u32)] = &[
 /// Tables for RAM, whose first two pages of code are guarded or not.
 fn map(memory: &mut Memory, guarded: bool) {
     let mut entry = |address: u64, value: u64| memory.store(address, &value.to_le_bytes()).expect("in RAM");
-    entry(TABLES + 8 * (RAM_BASE >> 30), TABLES + 0x1000 | 3);
-    entry(TABLES + 0x1000, TABLES + 0x2000 | 3);
+    entry(TABLES + 8 * (RAM_BASE >> 30), (TABLES + 0x1000) | 3);
+    entry(TABLES + 0x1000, (TABLES + 0x2000) | 3);
     for n in 0..RAM_SIZE >> 12 {
         let page = RAM_BASE + (n << 12);
         let is_guarded = guarded && (CODE..CODE + 0x2000).contains(&page);
