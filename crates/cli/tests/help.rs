@@ -158,6 +158,7 @@ fn the_manual_has_a_page_for_each_command() {
             "seawall-campaign-run.1",
             "seawall-campaign-status.1",
             "seawall-campaign-submit.1",
+            "seawall-campaign-verify.1",
             "seawall-campaign.1",
             "seawall-check.1",
             "seawall-completions.1",
