@@ -290,12 +290,12 @@ mod tests {
         assert_eq!(demanded(of("tests", without)).outcome, Outcome::Failed);
         let entry = step(without);
         assert_eq!((entry.outcome, entry.note.as_str()), (Outcome::Passed, "in part: no QEMU"));
-        for name in ["aarch64", "deny", "advisories", "kernel", "miri", "fuzz"] {
+        for name in ["aarch64", "deny", "advisories", "kernel", "miri", "races", "fuzz"] {
             assert_eq!(demanded(of(name, missing)).outcome, Outcome::Skipped, "{name}");
         }
         assert_eq!(
             MAY_SKIP.map(|(name, _)| name),
-            ["aarch64", "deny", "advisories", "kernel", "miri", "fuzz"]
+            ["aarch64", "deny", "advisories", "kernel", "miri", "races", "fuzz"]
         );
     }
 

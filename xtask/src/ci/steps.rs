@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use seawall_linux::{Fetch, Flavour};
 
-use super::tools::{QEMU_SYSTEM, QEMU_USER, cargo_has, file_stems, lacking, nightly_has, root, works};
+use super::tools::{
+    QEMU_SYSTEM, QEMU_USER, cargo_has, file_stems, lacking, nightly_has, nightly_has_source, root, works,
+};
 use super::{Call, Plan, msrv};
 use crate::lab::cross;
 
@@ -47,7 +49,7 @@ impl Step {
 }
 
 /// The steps that may be skipped where `CI=true` demands everything, each with its reason. Any other skip fails.
-pub(super) const MAY_SKIP: [(&str, &str); 6] = [
+pub(super) const MAY_SKIP: [(&str, &str); 7] = [
     ("aarch64", "it takes a compiler with that target's standard library; the lab makes one of its own"),
     ("deny", "cargo-deny is in no package of Debian, and takes five minutes to build"),
     ("advisories", "the same, and its database is not on every network"),
@@ -56,6 +58,7 @@ pub(super) const MAY_SKIP: [(&str, &str); 6] = [
         "its first build takes ten minutes: it runs for a day after each change of what it is made of",
     ),
     ("miri", "it takes a nightly toolchain with miri and rust-src"),
+    ("races", "it takes a nightly toolchain with rust-src, and an x86-64 host with Linux"),
     ("fuzz", "it takes a nightly toolchain and cargo-fuzz"),
 ];
 
@@ -93,11 +96,8 @@ pub(super) const STEPS: &[Step] = &[
     Step::lab("lab-wrap", "memory errors under Debian's QEMU as it is, by `seawall wrap`", lab_wrap),
     Step::lab("selftests", "Linux's own selftests of external aborts", lab_selftests),
     Step::lab("kernel", "Linux with the kernel half in it: built, and all suites on it", kernel),
-    Step::host(
-        "miri",
-        "no undefined behaviour in arm and events; no data race in translations that machines share",
-        miri,
-    ),
+    Step::host("miri", "no undefined behaviour in arm and events", miri),
+    Step::host("races", "no data race in translations that machines share, by Thread Sanitizer", races),
     Step::host("fuzz", "each fuzz target for some seconds", fuzz),
 ];
 
@@ -337,16 +337,18 @@ fn miri() -> Plan {
     let call =
         Call::cargo(&["+nightly", "miri", "test", "--package", "seawall-arm", "--package", "seawall-events"]);
     // proptest reads the clock and the environment.
-    let mut calls = vec![call.with("MIRIFLAGS", "-Zmiri-disable-isolation")];
-    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        calls.push(thread_sanitizer());
-    }
-    Plan::Run(calls)
+    Plan::Run(vec![call.with("MIRIFLAGS", "-Zmiri-disable-isolation")])
 }
 
 /// Machines of one snapshot on several threads, under Thread Sanitizer. It has to see the standard library's code, too, which is
 /// built for it.
-fn thread_sanitizer() -> Call {
+fn races() -> Plan {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return Plan::Skip("there are no translations on this host".into());
+    }
+    if !nightly_has_source() {
+        return Plan::Skip("the nightly toolchain, or its rust-src, is missing".into());
+    }
     let call = Call::cargo(&[
         "+nightly",
         "test",
@@ -361,7 +363,7 @@ fn thread_sanitizer() -> Call {
         "several",
     ]);
     let target_dir = target_dir("tsan");
-    call.with("RUSTFLAGS", "-Zsanitizer=thread").with("CARGO_TARGET_DIR", &target_dir)
+    Plan::Run(vec![call.with("RUSTFLAGS", "-Zsanitizer=thread").with("CARGO_TARGET_DIR", &target_dir)])
 }
 
 /// A folder beside those of cargo's profiles, for what is built in another way.

@@ -57,6 +57,14 @@ pub(super) fn nightly_has(subcommand: &str) -> bool {
     works("cargo", &["+nightly", subcommand, "--version"])
 }
 
+/// The nightly toolchain has the source of the standard library.
+pub(super) fn nightly_has_source() -> bool {
+    let output = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).output();
+    let Ok(output) = output else { return false };
+    let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success() && Path::new(&sysroot).join("lib/rustlib/src/rust/library/Cargo.lock").is_file()
+}
+
 /// Whether a program is on the PATH.
 pub(super) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
