@@ -63,7 +63,7 @@ pub(crate) mod layout {
     pub(crate) const INDEX_MASK: i32 = ((SETS - 1) * size_of::<u64>()) as i32;
 }
 
-/// What makes the tag of a page that is [looked at](Entry::looked_at) one that no address has.
+/// Bits that make the tag of a page that is [looked at](Entry::looked_at) one that no address has.
 const LOOKED_AT: u64 = 1 << PAGE_SHIFT | 0b11;
 
 impl Entry {
@@ -100,7 +100,7 @@ impl Entry {
     }
 
     /// Loads: the offset in RAM of the `size` bytes at `va`, if they are aligned and in a page that each access looks at.
-    /// What that is goes by the page's flags; the entry saves the walk alone.
+    /// The page's flags say what that is; the entry saves the walk alone.
     #[inline]
     pub(crate) fn looked_at(&self, va: u64, size: u64) -> Option<usize> {
         let is_here = self.tag == va & !PAGE_MASK ^ LOOKED_AT && va & (size - 1) == 0;

@@ -359,7 +359,7 @@ pub(super) fn probe(cpu: &mut Cpu, memory: &mut Memory, request: &Request) -> Op
     Some(Place { va, first, first_len: first_len as usize, second, len: size as usize, element })
 }
 
-/// What the host is told of an access whose byte at `va` is at `pa`.
+/// The host's view of an access whose byte at `va` is at `pa`.
 fn host_abort(request: &Request, va: u64, pa: u64) -> HostAbort {
     let intent = if request.write { Intent::STORE } else { Intent::LOAD };
     HostAbort { intent, va, pa, walk_level: None, stage: WalkStage::First, size: request.size }

@@ -42,7 +42,7 @@ fn address() -> impl Strategy<Value = u64> {
     (page, inside, sign).prop_map(|(page, inside, sign)| page << 12 | inside | sign)
 }
 
-/// What is in RAM: a few descriptors over and over, with a stride that spreads them over every index.
+/// The content of RAM: a few descriptors over and over, with a stride that spreads them over every index.
 fn fill_ram(memory: &mut Memory, descriptors: &[u64]) {
     for (n, pa) in (RAM_BASE..END).step_by(8).enumerate() {
         let descriptor = descriptors[(n * 7 + n / 512) % descriptors.len()];

@@ -1,4 +1,4 @@
-//! What the arrays hold, and what invalidation leaves of it.
+//! The content of the arrays, and what invalidation leaves of it.
 
 use super::*;
 

@@ -135,7 +135,7 @@ impl Access {
         matches!(self.mode, Mode::Offset | Mode::Writeback) && !self.aligned
     }
 
-    /// What it adds to its base.
+    /// The change of its base.
     pub(super) fn change(self, insn: &Insn) -> i32 {
         if self.mode == Mode::Writeback { (insn.imm as i64 >> 32) as i32 } else { 0 }
     }

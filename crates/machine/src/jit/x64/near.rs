@@ -24,7 +24,7 @@ pub(super) enum Check {
     Later { distance: i32, kept: usize },
 }
 
-/// What is known of a block's accesses before it is translated.
+/// A block's accesses, as known before it is translated.
 #[derive(Debug)]
 pub(super) struct Plan {
     checks: Vec<Check>,
@@ -36,7 +36,7 @@ pub(super) struct Plan {
 struct Group {
     base: u8,
     is_store: bool,
-    /// What was added to the base since the first.
+    /// The change of the base since the first.
     moved: i32,
     members: Vec<(usize, i32, i32)>,
 }
@@ -115,7 +115,7 @@ fn join(open: &mut Vec<Group>, groups: &mut Vec<Group>, (k, insn, access): (usiz
     open.push(Group { base, is_store, moved: 0, members: vec![(k, displacement, bytes)] });
 }
 
-/// What the instruction does to the bases.
+/// The instruction's effect on the bases.
 fn written(open: &mut Vec<Group>, groups: &mut Vec<Group>, insn: &Insn, access: Option<Access>) {
     let change = access.map_or(0, |access| access.change(insn));
     let loads = |access: Access, slot| access.loads(insn).contains(&Some(slot));
