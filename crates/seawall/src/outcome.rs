@@ -19,7 +19,9 @@ pub enum Contained {
     /// The host found this range of the guest's memory bad before the guest touched it. It is in the ledger,
     /// and a guest that looks for records was told.
     Found(Range<u64>),
-    /// The bad memory is the VMM's own, not the guest's.
+    /// The bad memory is not this guest's: it is the VMM's own, or of another VM of the same process. An early warning
+    /// (`BUS_MCEERR_AO`) goes to the process, so any VM's run may take it: a VMM of several VMs gives it to the containment
+    /// of each, with one of its vCPUs, until one knows the memory.
     NotGuests(SigbusExit),
 }
 

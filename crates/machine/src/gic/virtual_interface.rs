@@ -48,7 +48,7 @@ mod misr {
 /// ICH_VMCR_EL2.VFIQEn: RES1 with system registers.
 const VFIQEN: u64 = 1 << 3;
 
-/// ICH_LR<n>_EL2.
+/// `ICH_LR<n>_EL2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct ListRegister(u64);
 
