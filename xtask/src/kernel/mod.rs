@@ -29,9 +29,9 @@ pub(crate) struct Options {
 
 #[derive(clap::Subcommand)]
 enum Task {
-    /// Builds a kernel of Debian's source, for the lab: `cargo xtask lab --qemu --kernel seawall`
+    /// Builds a kernel of Debian's source, for the lab: `cargo xtask lab --kernel seawall`
     Build,
-    /// Changes a Linux tree of your own (7.3 or newer); nothing, if anything in it is not what is expected
+    /// Changes a Linux tree of your own (7.2 or newer); nothing, if anything in it is not what is expected
     Apply {
         /// The source, without these changes
         tree: PathBuf,
@@ -41,8 +41,11 @@ enum Task {
         /// Only what has this in its name
         #[arg(long, default_value = "", value_name = "TEXT")]
         only: String,
+        /// All of it on QEMU, not only what Seawall's machine lacks: AArch32 guests, nested ones, nVHE
+        #[arg(long)]
+        qemu: bool,
     },
-    /// Instructions of each ioctl, ours beside C's, under QEMU's icount
+    /// Instructions of each ioctl, ours beside C's, on Seawall's machine
     Bench,
 }
 
@@ -53,7 +56,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             println!("Linux {}: {}", built.release, built.image.display());
             0
         }),
-        Task::Test { only } => test::run(only),
+        Task::Test { only, qemu } => test::run(only, *qemu),
         Task::Bench => bench::run(),
         Task::Apply { tree } => apply::run(tree).map(|()| 0),
     })

@@ -17,37 +17,41 @@ use super::{build, folders};
 /// What is run on a boot of its own. It passes if it exits with 0; its last line is shown.
 struct Row {
     name: &'static str,
-    cpu: &'static str,
+    /// QEMU's CPU, where Seawall's machine is none: it has AArch64 alone, and E2H.
+    cpu: Option<&'static str>,
     /// Words for the kernel's command line.
     words: &'static str,
     /// A line for the shell.
     line: &'static str,
 }
 
-const N2: &str = "neoverse-n2";
-const MAX: &str = "max";
+/// Seawall's machine, unless QEMU is asked for.
+const ANY: Option<&str> = None;
+const N2: Option<&str> = Some("neoverse-n2");
+const MAX: Option<&str> = Some("max");
 const CHECK: &str = "seawall check --backend kvm";
 /// Of pKVM neither kernel says in GET that an SError was taken, and neither maps what the host has no memory behind.
 const CHECK_OF_PKVM: &str =
     "seawall check --backend kvm abort:: errno:: esr:: get:: mainline:: mmio:: sigbus:: walk::";
-const fn row(name: &'static str, cpu: &'static str, words: &'static str, line: &'static str) -> Row {
+const fn row(name: &'static str, cpu: Option<&'static str>, words: &'static str, line: &'static str) -> Row {
     Row { name, cpu, words, line }
 }
 
-const ROWS: [Row; 15] = [
-    row("probe says native", N2, "", "seawall probe --json | grep -q native-posted && echo native-posted"),
-    row("conformance, as posted", N2, "", CHECK),
-    row("conformance, ext_abt_esr last", N2, "kvm.seawall_abi=trailing", CHECK),
-    row("conformance, mainline's ABI", N2, "kvm.seawall_abi=mainline", CHECK),
+const ROWS: [Row; 16] = [
+    row("probe says native", ANY, "", "seawall probe --json | grep -q native-posted && echo native-posted"),
+    row("conformance, as posted", ANY, "", CHECK),
+    row("conformance, ext_abt_esr last", ANY, "kvm.seawall_abi=trailing", CHECK),
+    row("conformance, mainline's ABI", ANY, "kvm.seawall_abi=mainline", CHECK),
     row("conformance, as posted, with AArch32 and nested guests", MAX, "", CHECK),
     row("conformance, ext_abt_esr last, the same guests", MAX, "kvm.seawall_abi=trailing", CHECK),
     row("conformance, as posted, nVHE", N2, "kvm-arm.mode=nvhe", CHECK),
     row("conformance, as posted, pKVM", N2, "kvm-arm.mode=protected", CHECK_OF_PKVM),
+    row("conformance, as posted, pKVM by hVHE", ANY, "kvm-arm.mode=protected", CHECK_OF_PKVM),
     row("raw ioctls, as posted, pKVM", N2, "kvm-arm.mode=protected", "seawall-lab-raw-ioctls native-posted"),
-    row("raw ioctls, as posted", N2, "", "seawall-lab-raw-ioctls native-posted"),
+    row("raw ioctls, as posted", ANY, "", "seawall-lab-raw-ioctls native-posted"),
     row(
         "raw ioctls, ext_abt_esr last",
-        N2,
+        ANY,
         "kvm.seawall_abi=trailing",
         "seawall-lab-raw-ioctls native-trailing",
     ),
@@ -59,13 +63,13 @@ const ROWS: [Row; 15] = [
     ),
     row("raw ioctls, mainline's ABI", MAX, "kvm.seawall_abi=mainline", "seawall-lab-raw-ioctls"),
     row("shadow: conformance", MAX, SHADOW, CHECK),
-    row("shadow: the model's random sequences", N2, SHADOW, "seawall-lab-diff --seed 1 --sequences 3000"),
+    row("shadow: the model's random sequences", ANY, SHADOW, "seawall-lab-diff --seed 1 --sequences 3000"),
 ];
 /// C acts, by mainline's ABI, and Rust is beside it. The lab fails the command if they differ, and says how many calls it was.
 const SHADOW: &str = "kvm.seawall=shadow";
 /// So many compared calls say that any were.
 const LEAST: u32 = 100;
-/// Subcommands of `cargo xtask lab --qemu --kernel seawall`, each with its own labs. They pass if they exit with 0.
+/// Subcommands of `cargo xtask lab --kernel seawall`, each with its own labs. They pass if they exit with 0.
 const SUBCOMMANDS: [(&str, &[&str]); 3] = [
     ("memory errors under Debian guests", &["contain", "data", "code"]),
     ("shadow: Debian guests that migrate", &["--append", SHADOW, "contain", "migrate", "migrate-linux"]),
@@ -96,8 +100,9 @@ impl Counts {
 }
 
 /// Runs all. The last line is `N passed, N failed`; 1 if one failed.
-pub(super) fn run(only: &str) -> Result<u8> {
-    let lab = Lab::prepare(&Machine { qemu: true, ..Machine::default() }, HostKernel::Seawall)?;
+pub(super) fn run(only: &str, qemu: bool) -> Result<u8> {
+    let default = Machine { qemu, ..Machine::default() };
+    let lab = Lab::prepare(&default, HostKernel::Seawall)?;
     let mut programs = binaries::build(&lab.folders, &lab.toolchain)?;
     programs.retain(|program| program.name != "seawall-lab-victim");
     let guests = preload::prepare(&lab)?;
@@ -106,21 +111,25 @@ pub(super) fn run(only: &str) -> Result<u8> {
         let folders = folders()?;
         counts.add("the objects are fit for a kernel", fit(&build::objects(&folders), &folders.target));
     }
-    for row in ROWS.iter().filter(|row| row.name.contains(only)) {
-        counts.add(row.name, one(&lab, row, &programs, &guests)?);
+    let rows = || ROWS.iter().filter(|row| row.name.contains(only));
+    let on_qemu = || Lab::prepare(&Machine { qemu: true, ..Machine::default() }, HostKernel::Seawall);
+    let on_qemu = rows().any(|row| row.cpu.is_some()).then(on_qemu).transpose()?;
+    for row in rows() {
+        let lab = on_qemu.as_ref().filter(|_| row.cpu.is_some()).unwrap_or(&lab);
+        counts.add(row.name, one(lab, &default, row, &programs, &guests)?);
     }
     for (name, words) in
         [("Linux's own selftests, unmodified", ""), ("shadow: Linux's own selftests, unmodified", SHADOW)]
     {
         if name.contains(only) {
-            let machine = Machine { qemu: true, append: words.into(), ..Machine::default() };
+            let machine = Machine { append: words.into(), ..default.clone() };
             let code = selftests::run_of_linux(&lab, &machine, LIMIT)?;
             let result = if code == 0 { Ok("see above".to_owned()) } else { Err("    see above".to_owned()) };
             counts.add(name, result);
         }
     }
     for (name, arguments) in SUBCOMMANDS.into_iter().filter(|(name, _)| name.contains(only)) {
-        counts.add(name, subcommand(arguments));
+        counts.add(name, subcommand(qemu, arguments));
     }
     println!("{} passed, {} failed", counts.passed, counts.failed);
     Ok(u8::from(counts.failed > 0))
@@ -129,11 +138,12 @@ pub(super) fn run(only: &str) -> Result<u8> {
 /// The last line of its output, or the end of it.
 fn one(
     lab: &Lab,
+    default: &Machine,
     row: &Row,
     programs: &[binaries::Built],
     guests: &[Guest],
 ) -> Result<std::result::Result<String, String>> {
-    let machine = Machine { cpu: Some(row.cpu.into()), append: row.words.into(), ..Machine::default() };
+    let machine = Machine { cpu: row.cpu.map(Into::into), append: row.words.into(), ..default.clone() };
     let mut output = Vec::new();
     let ended = lab.run(&machine, programs, guests, &[row.line.to_owned()], LIMIT, &mut output)?;
     let output = String::from_utf8_lossy(&output);
@@ -157,10 +167,10 @@ fn compared(line: &str) -> u32 {
 }
 
 /// By this same program. Its lines are shown as they come.
-fn subcommand(arguments: &[&str]) -> std::result::Result<String, String> {
+fn subcommand(qemu: bool, arguments: &[&str]) -> std::result::Result<String, String> {
     let text = |error: std::io::Error| format!("    cargo xtask lab: {error}");
-    let lab = &["lab", "--qemu", "--kernel", "seawall"];
-    let status = Command::new(OWN).args(lab).args(arguments).status();
+    let lab = ["lab", "--kernel", "seawall"];
+    let status = Command::new(OWN).args(lab).args(qemu.then_some("--qemu")).args(arguments).status();
     match status.map_err(text)? {
         status if status.success() => Ok("see above".to_owned()),
         status => Err(format!("    {status}")),

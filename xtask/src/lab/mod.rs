@@ -249,6 +249,11 @@ impl Lab {
         machine.interact(&self.images(&initramfs.0))
     }
 
+    /// If its kernel is Debian's, whose modules can be had.
+    fn boots_debian(&self) -> bool {
+        self.booted.release == self.kernel.release
+    }
+
     fn images(&self, initramfs: &Path) -> Images {
         let (emulator, kernel) = (self.emulator.clone(), self.booted.image.clone());
         Images { emulator, kernel, initramfs: initramfs.to_owned() }

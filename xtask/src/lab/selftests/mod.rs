@@ -26,7 +26,7 @@ pub(crate) struct Options {
 /// A test in the lab's /bin.
 struct Test {
     name: &'static str,
-    /// It has the firmware inject errors, by Linux's einj driver: QEMU's lab has a stand-in.
+    /// It has the firmware inject errors, by Linux's einj driver, or by a stand-in.
     injects: bool,
     /// How it is run, each time in a lab of its own.
     ways: &'static [Way],
@@ -137,13 +137,14 @@ fn some(
 
 /// How a lab injects errors for a test that was written for firmware that does.
 struct Injecting {
-    /// Linux's own, for a machine that has EINJ.
+    /// Linux's own, for a machine that has EINJ and a kernel that has the driver: Debian's. Without it there is a stand-in.
     driver: Option<Guest>,
 }
 
 impl Injecting {
     fn prepare(lab: &Lab, machine: &Machine) -> Result<Self> {
-        Ok(Self { driver: (!machine.is_qemu()).then(|| einj::prepare(lab)).transpose()? })
+        let has_driver = !machine.is_qemu() && lab.boots_debian();
+        Ok(Self { driver: has_driver.then(|| einj::prepare(lab)).transpose()? })
     }
 
     /// The shell's words before a test, and the machine for it.
