@@ -52,7 +52,8 @@ pub(super) fn system(root: &Path) -> System {
     System {
         architecture: read("proc/sys/kernel/arch").unwrap_or_else(|| std::env::consts::ARCH.into()),
         os: std::env::consts::OS.into(),
-        kernel: read("proc/sys/kernel/osrelease"),
+        // A kernel without CONFIG_SYSCTL has it there alone.
+        kernel: field(root, "proc/version", "Linux version "),
         page_kib: field(root, "proc/self/smaps", "KernelPageSize:").and_then(|kib| kib.parse().ok()),
         is_admin: is_admin(root),
     }
@@ -156,7 +157,7 @@ mod tests {
     fn a_server_s_files_are_read() {
         let tree = Tree::new(&[
             ("proc/sys/kernel/arch", "aarch64\n"),
-            ("proc/sys/kernel/osrelease", "7.2.12+deb13-cloud-arm64\n"),
+            ("proc/version", "Linux version 7.2.12+deb13-cloud-arm64 (a builder) #1 SMP\n"),
             ("proc/self/smaps", "aaaa-bbbb r-xp\nSize:  4 kB\nKernelPageSize:       64 kB\n"),
             ("proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n"),
             ("proc/meminfo", "MemTotal: 1 kB\nHardwareCorrupted:     8 kB\n"),

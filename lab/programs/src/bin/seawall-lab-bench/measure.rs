@@ -98,7 +98,7 @@ pub(crate) fn report(batches: u32, repeat: u32, peer: &Peer<'_>) -> Result<Repor
     ways.extend(way::shares(&mut guest, AFTER_SIGBUS, Last::Any, (batches, repeat))?);
     ways.extend(seen);
     ways.sort_by_key(|way| [AFTER_SEA, AFTER_SIGBUS].iter().position(|after| *after == way.after));
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     Ok(Report { kernel, way, batches, repeat, figures, ways })
 }
 
