@@ -74,6 +74,8 @@ pub struct Planned {
     pub steps: u64,
     /// The processor's time for the golden run, without the trace and with it, once its code is translated.
     pub took: (Duration, Duration),
+    /// The services that experiments are judged by: those that lived between the moment and the horizon.
+    pub services: Vec<String>,
     /// True if the guest said what its pages are used for.
     pub has_uses: bool,
 }
@@ -176,14 +178,8 @@ fn moments(
     let guest = Guest::read(&request.kernel, initrd, &request.command_line, request.memory)?;
     let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
     watch.seen().awaited = Some(request.begin.clone());
-    if !golden::advance_until(&mut machine, &watch, MOST_BOOT, |seen| seen.has_come)? {
-        let text = format!(
-            "did not come to say {:?} (--begin) when it was booted with {}",
-            request.begin,
-            firmware.word()
-        );
-        return Err(Error::Guest(text));
-    }
+    golden::advance_until(&mut machine, &watch, MOST_BOOT, |seen| seen.has_come || seen.panic.is_some())?;
+    refuse_silent(&watch.seen(), &request.begin, firmware)?;
     refuse_ended(&watch.seen())?;
     watch.begin(false);
     let begin = machine.time();
@@ -200,6 +196,29 @@ fn moments(
         moments.push((Snapshot::load(std::io::BufReader::new(file))?, hash));
     }
     Ok((moments, matches!(guest.kernel, Kernel::Linux(_))))
+}
+
+/// A guest that never comes to where memory may go bad.
+fn refuse_silent(seen: &Seen, begin: &str, firmware: Firmware) -> Result<()> {
+    if seen.has_come {
+        return Ok(());
+    }
+    let last = seen.panic.as_ref().unwrap_or(&seen.last);
+    let last = if last.is_empty() { "it said nothing" } else { &format!("its last words: {last:?}") };
+    let firmware = firmware.word();
+    Err(Error::Guest(format!(
+        "did not come to say {begin:?} (--begin) when it was booted with {firmware}; {last}"
+    )))
+}
+
+/// A guest cannot be judged by services that do not speak.
+fn refuse_without_services(seen: &Seen) -> Result<()> {
+    if !seen.services.is_empty() {
+        return Ok(());
+    }
+    let text = "has no service to judge it by: from the moment to the horizon no line `NAME: alive N` came, with a NAME of \
+                ASCII letters, digits, `-`, `_` and `.`; let the services say it more often, or give a longer --horizon";
+    Err(Error::Guest(text.to_owned()))
 }
 
 /// A guest whose services end without an error cannot be judged by them.
@@ -297,6 +316,7 @@ impl Place<'_> {
             touched: pages.len() as u64,
             steps: moment.golden.steps,
             took: (plain.took, traced.took),
+            services: moment.golden.services.keys().cloned().collect(),
             has_uses,
         };
         Ok((moment, pages, planned))
@@ -333,6 +353,7 @@ impl Place<'_> {
             return Err(Error::Guest(format!("fails without an error, too: {wrong}")));
         }
         refuse_ended(&seen)?;
+        refuse_without_services(&seen)?;
         let golden = Golden {
             steps: machine.instructions() - from,
             time: machine.time() - begin,

@@ -1,6 +1,6 @@
 //! Whole campaigns of a bare-metal guest with two services, `a` and `b`: see `seawall_guest::services`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use seawall_campaign::{
     Again, Campaign, Error, Firmware, Only, Outcome, POLICIES, Request, Row, Shard, Verified, merge, plan,
     replay, run, verify, write_report,
 };
-use seawall_guest::{SERVICE_PAGES, services};
+use seawall_guest::asm::{Asm, DynasmApi as _};
+use seawall_guest::{SERVICE_PAGES, UART, services};
 
 fn request(folder: &Path) -> Request {
     let kernel = folder.join("services.bin");
@@ -107,6 +108,31 @@ fn three_hundred_drawn_pages_that_nothing_uses_survive_one_by_one() {
     assert_eq!(tried, Verified { unused: 300, ..Verified::default() });
 }
 
+/// The plan of one moment under the manifest of two: it lacks all that the guest uses from the second on.
+#[test]
+fn a_page_that_a_plan_left_out_though_something_uses_it_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = Request { horizon: 100_000, ..request(folder.path()) };
+    let two = plan(&small, &folder.path().join("two"), &mut |_| ()).unwrap();
+    let one = Request { moments: 1, ..small };
+    let one = plan(&one, &folder.path().join("one"), &mut |_| ()).unwrap();
+    let planned = |campaign: &Campaign| {
+        let pages = campaign.pages().unwrap().into_iter();
+        pages.map(|planned| (planned.moment, planned.page)).collect::<BTreeSet<_>>()
+    };
+    let left_out: BTreeSet<_> = planned(&two).difference(&planned(&one)).copied().collect();
+    assert!(left_out.contains(&(1, SERVICE_PAGES.start)), "{left_out:?}");
+    std::fs::copy(one.directory().join("plan.parquet"), two.directory().join("plan.parquet")).unwrap();
+    let mut manifest = serde_json::to_value(&two.manifest).unwrap();
+    manifest["plan"] = one.manifest.plan.clone().into();
+    std::fs::write(two.directory().join("manifest.json"), manifest.to_string()).unwrap();
+    let wrong = Campaign::open(two.directory()).unwrap();
+    let again = Again { results: 0, unused: usize::MAX, seed: 1 };
+    let verified = verify(&wrong, &again, None, &|_| ()).unwrap();
+    let found = verified.not_survived.iter().map(|row| (row.moment as usize, row.page));
+    assert_eq!(found.collect::<BTreeSet<_>>(), left_out);
+}
+
 #[test]
 fn results_that_are_not_what_the_guest_does_are_found() {
     let folder = tempfile::tempdir().unwrap();
@@ -140,6 +166,36 @@ fn a_replay_is_the_row_that_the_campaign_has_and_shows_the_console() {
         ["dt-7-0x40100000-full", "dt-1-0x40100001-full", "dt-1-0x80000000-full", "dt-1-0x40100000-none"]
     {
         assert!(matches!(replay(&campaign, wrong), Err(Error::NoExperiment(_))), "{wrong}");
+    }
+}
+
+/// A guest that says this, and then nothing.
+fn says(words: &str) -> Vec<u8> {
+    let mut asm = Asm::new();
+    asm.say(words);
+    asm.ops.push_u32(0x1400_0000); // b .
+    asm.console(UART);
+    asm.finish(0x1000)
+}
+
+#[test]
+fn a_guest_that_cannot_be_judged_is_refused_with_its_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |words: &str| {
+        let request = request(folder.path());
+        std::fs::write(&request.kernel, says(words)).unwrap();
+        plan(&request, &folder.path().join("map"), &mut |_| ()).unwrap_err().to_string()
+    };
+    let panicked = refused("Kernel panic - not syncing: no root\n---[ end ]---\n");
+    assert_eq!(
+        panicked,
+        "the guest did not come to say \"campaign: begin\" (--begin) when it was booted with dt; \
+         its last words: \"Kernel panic - not syncing: no root\""
+    );
+    // No service, or one whose name is none: it would survive whatever happens.
+    for words in ["campaign: begin\n", "a: alive 1\ncampaign: begin\n<b>: alive 2\n"] {
+        let silent = refused(words);
+        assert!(silent.starts_with("the guest has no service to judge it by"), "{silent}");
     }
 }
 

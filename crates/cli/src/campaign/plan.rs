@@ -140,13 +140,14 @@ pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
 }
 
 fn line(planned: &Planned) -> String {
-    let Planned { moment, pages, touched, steps, took, has_uses } = planned;
+    let Planned { moment, pages, touched, steps, took, services, has_uses } = planned;
+    let services = services.join(", ");
     let uses = if *has_uses { "" } else { "; the guest does not say what its pages are used for" };
     format!(
         "{} {touched} of {pages} pages are used; the others were all bad at once, and nothing changed\n  {}\n",
         head(format!("{moment:<7}")),
         dim(format!(
-            "{steps} instructions, {:.2} s, {:.2} s with the trace{uses}",
+            "{steps} instructions, {:.2} s, {:.2} s with the trace; judged by {services}{uses}",
             took.0.as_secs_f64(),
             took.1.as_secs_f64()
         )),
