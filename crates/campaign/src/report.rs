@@ -58,7 +58,8 @@ pub struct Cell {
     pub survived: Share,
     /// The kernel and at least one service live.
     pub kept: Share,
-    /// The share of all of RAM whose loss every service survives: pages that nothing uses, and of the others the share above.
+    /// The share of all of RAM whose loss every service survives: pages that nothing uses, and of the others the share
+    /// above; at moments with a draw.
     pub of_ram: f64,
     /// `survived` at each moment.
     pub moments: Vec<Share>,
@@ -94,6 +95,8 @@ pub struct Pair {
     pub what: &'static str,
     /// Pages that were tried under both.
     pub of: u64,
+    /// Pages in use. If all were tried, the difference is no matter of the draw, and the test says nothing.
+    pub all: u64,
     /// Only under the one.
     pub only_one: u64,
     /// Only under the other.

@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use seawall_campaign::{
     Again, Campaign, Error, Firmware, Only, Outcome, POLICIES, Request, Row, Shard, Verified, merge, plan,
-    replay, run, verify, write_report,
+    replay, report, run, verify, write_report,
 };
 use seawall_guest::asm::{Asm, DynasmApi as _};
 use seawall_guest::{SERVICE_PAGES, UART, services};
@@ -244,6 +244,21 @@ fn a_run_of_some_experiments_leaves_the_others_to_the_next_run() {
     let refused = run(&campaign, Shard::WHOLE, &foreign, None, &|_, _| ()).unwrap_err().to_string();
     assert_eq!(refused, "expected one of serror, mainline, full, got none");
     assert_eq!(whole(&campaign, 2), expected);
+}
+
+/// 19 of 512 pages are in use at either moment, and this guest survives the loss of none.
+#[test]
+fn a_share_of_ram_is_of_the_moments_that_were_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    let some = Only { moments: vec!["dt-1".into()], policies: vec!["full".into()], pages: None };
+    run(&campaign, Shard::WHOLE, &some, None, &|_, _| ()).unwrap();
+    let report = report(&campaign).unwrap();
+    let full = report.cells.iter().find(|cell| cell.policy == "full").unwrap();
+    assert_eq!((full.survived.hits, full.survived.of, full.survived.all), (0, 19, 19));
+    assert_eq!(full.of_ram, 1.0 - 19.0 / 512.0);
+    let none = report.cells.iter().find(|cell| cell.policy == "serror").unwrap();
+    assert_eq!((none.survived.of, none.survived.low, none.survived.high), (0, 0.0, 1.0));
 }
 
 #[test]
