@@ -175,11 +175,19 @@ impl Campaign {
     /// [`Error::File`] without a plan, [`Error::Content`] if it is one of another version of this program.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = directory.join("manifest.json");
+        if !path.exists() {
+            let expected =
+                "a campaign, which `seawall campaign plan` makes, with a manifest.json as its last file";
+            return Err(Error::content(directory, expected, "no manifest.json"));
+        }
         let bytes = seawall_files::read(&path, LARGEST).map_err(|error| Error::file(&path, error))?;
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::content(&path, "the manifest of a campaign", error.to_string()))?;
         if manifest.format != FORMAT {
-            let got = format!("format {}", manifest.format);
+            let got = format!(
+                "format {}; plan again with this program, or use the one that planned",
+                manifest.format
+            );
             return Err(Error::content(&path, format!("format {FORMAT}"), got));
         }
         let nameless = Manifest { program: String::new(), ..manifest.clone() };
@@ -202,7 +210,9 @@ impl Campaign {
         }
         let path = self.directory.join("manifest.json");
         let planned = format!("the plan of this program, {program}");
-        Err(Error::content(&path, planned, format!("that of {}", self.manifest.program)))
+        let got =
+            format!("that of {}; run that program, or plan again in a new directory", self.manifest.program);
+        Err(Error::content(&path, planned, got))
     }
 
     fn check(path: &Path, hash: &str, what: &str) -> Result<()> {
@@ -210,7 +220,8 @@ impl Campaign {
         if found == hash {
             return Ok(());
         }
-        Err(Error::content(path, format!("{what} (BLAKE3 {hash})"), found))
+        let got = format!("another file ({found}); copy it again from where the campaign was planned");
+        Err(Error::content(path, format!("{what} (BLAKE3 {hash})"), got))
     }
 
     /// Where it is.

@@ -125,18 +125,24 @@ pub fn plan(request: &Request, directory: &Path, tell: &mut dyn FnMut(&Planned))
 
 fn check(request: &Request) -> Result<()> {
     let wrong = |expected: &str, got: String| Err(Error::Option { expected: expected.to_owned(), got });
-    for policy in &request.policies {
+    for (n, policy) in request.policies.iter().enumerate() {
         if policy.parse::<Rules>().is_err() {
             return wrong("policies among serror, mainline, full, or rules", policy.clone());
         }
+        if request.policies.iter().take(n).any(|other| other == policy) {
+            return wrong("each policy once", format!("{policy} twice"));
+        }
     }
-    let counts =
-        [request.moments, request.checkpoints, request.firmware.len() as u32, request.policies.len() as u32];
-    if counts.contains(&0) || request.horizon == 0 {
-        return wrong(
-            "at least one moment, checkpoint, firmware and policy, and a horizon",
-            "none".to_owned(),
-        );
+    let counts = [
+        ("moment", u64::from(request.moments)),
+        ("checkpoint", u64::from(request.checkpoints)),
+        ("firmware", request.firmware.len() as u64),
+        ("policy", request.policies.len() as u64),
+        ("page of a sample", request.sample.unwrap_or(1)),
+        ("nanosecond to the horizon", request.horizon),
+    ];
+    if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
+        return wrong(&format!("at least one {what}"), "none".to_owned());
     }
     Ok(())
 }
@@ -185,8 +191,10 @@ fn moments(
     let begin = machine.time();
     let mut moments = Vec::new();
     for number in 0..request.moments {
-        if let Some(end) = golden::advance_to_time(&mut machine, begin + request.spacing * u64::from(number))?
-        {
+        if let Some(end) = golden::advance_to_time(
+            &mut machine,
+            begin.saturating_add(request.spacing.saturating_mul(u64::from(number))),
+        )? {
             return Err(Error::Guest(format!("ended before moment {number}: {end}")));
         }
         let name = format!("{}-{number}", firmware.word());
@@ -326,7 +334,9 @@ impl Place<'_> {
     fn stride(&self, snapshot: &Snapshot, request: &Request) -> Result<u64> {
         let mut machine = self.machine(snapshot, &Watch::default())?;
         let from = machine.instructions();
-        if let Some(end) = golden::advance_to_time(&mut machine, snapshot.time() + request.horizon)? {
+        if let Some(end) =
+            golden::advance_to_time(&mut machine, snapshot.time().saturating_add(request.horizon))?
+        {
             return Err(Error::Guest(format!("ended before the horizon: {end}; give it more rounds")));
         }
         Ok((machine.instructions() - from).div_ceil(u64::from(request.checkpoints)).max(1))

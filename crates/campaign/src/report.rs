@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::engine::quoted;
 use crate::error::{Error, Result};
 use crate::manifest::{Campaign, Manifest, Moment};
 use crate::pages::{PlannedPage, consumer_word};
@@ -226,7 +227,7 @@ pub fn report(campaign: &Campaign) -> Result<Report> {
         losses_by_use: columns().flat_map(|column| tried.groups(column, |page| &page.page_use)).collect(),
         losses_by_symbol: columns().flat_map(|column| tried.groups(column, |page| &page.symbol)).collect(),
         pairs: firmware.iter().flat_map(|firmware| tried.pairs(firmware)).collect(),
-        replay: format!("seawall campaign replay {}", campaign.directory.display()),
+        replay: format!("seawall campaign replay {}", quoted(&campaign.directory)),
     })
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use seawall_campaign::engine::quoted;
 use seawall_campaign::{Firmware, POLICIES, Planned, Request, plan};
 use seawall_linux::services::{self, services};
 use seawall_linux::{Fetch, cache_directory};
@@ -122,15 +123,18 @@ pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
             request.command_line = format!("{} seawall.rounds={ROUNDS}", services::COMMAND_LINE);
         }
     }
+    if !quiet {
+        out::stderr(format!("seawall: the guest boots, until it says {:?}", args.begin));
+    }
     let mut tell = |planned: &Planned| {
         if !quiet {
             let _ = out::stdout(&line(planned));
         }
     };
-    let campaign = plan(&request, &args.directory, &mut tell).map_err(|error| failure(&error))?;
+    let campaign = plan(&request, &args.directory, &mut tell).map_err(failure)?;
     if !quiet {
-        let (_, status) = campaign.rows().map_err(|error| failure(&error))?;
-        let directory = args.directory.display();
+        let (_, status) = campaign.rows().map_err(failure)?;
+        let directory = quoted(&args.directory);
         out::stdout(&format!(
             "{}\n  seawall campaign run {directory}\n",
             dim(format!("{} experiments:", status.all))
