@@ -127,7 +127,7 @@ pub fn slurm_states(campaign: &Campaign) -> Option<String> {
 
 fn said(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let expected = || format!("{name} to take the job");
+    let expected = || format!("{name} to take the job, on a host that has it (`--print` shows the script)");
     let output =
         command.output().map_err(|error| Error::content(Path::new(&name), expected(), error.to_string()))?;
     if output.status.success() {

@@ -87,4 +87,10 @@ impl Error {
     pub(crate) fn content(path: &Path, expected: impl Into<String>, got: impl Into<String>) -> Self {
         Self::Content { path: path.to_owned(), expected: expected.into(), got: got.into() }
     }
+
+    /// Of a snapshot's file, with the reason of the reason.
+    pub(crate) fn snapshot(path: &Path, expected: &str, error: &seawall_vmm::Error) -> Self {
+        let reason = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        Self::content(path, format!("a snapshot {expected}"), format!("{error}{reason}"))
+    }
 }

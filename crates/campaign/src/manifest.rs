@@ -6,6 +6,7 @@ use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use seawall::{Policy, Rules};
+use seawall_machine::memory::PAGE_SIZE;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::{Config, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,12 @@ impl Moment {
     /// As ids begin.
     pub fn name(&self) -> String {
         format!("{}-{}", self.firmware.word(), self.number)
+    }
+
+    /// Bytes of RAM, by its pages.
+    fn memory(&self) -> Option<u64> {
+        let pages = self.pages.values().try_fold(0_u64, |sum, count| sum.checked_add(count.pages));
+        pages?.checked_mul(PAGE_SIZE)
     }
 }
 
@@ -190,6 +197,11 @@ impl Campaign {
             );
             return Err(Error::content(&path, format!("format {FORMAT}"), got));
         }
+        if let Some(moment) = manifest.moments.iter().find(|moment| moment.memory() != Some(manifest.memory))
+        {
+            let expected = format!("{} to have {} bytes of RAM", moment.name(), manifest.memory);
+            return Err(Error::content(&path, expected, "another number of pages"));
+        }
         let nameless = Manifest { program: String::new(), ..manifest.clone() };
         let text = serde_json::to_vec(&nameless)
             .map_err(|error| Error::content(&path, "the manifest of a campaign", error.to_string()))?;
@@ -246,8 +258,7 @@ impl Campaign {
     pub(crate) fn snapshot(&self, moment: &Moment) -> Result<Snapshot> {
         let path = snapshot_path(&self.directory, &moment.name());
         Self::check(&path, &moment.snapshot, "the snapshot that this campaign was planned with")?;
-        let file = File::open(&path).map_err(|error| Error::file(&path, error))?;
-        Ok(Snapshot::load(BufReader::new(file))?)
+        read_snapshot(&path)
     }
 
     /// Refuses a disk that was changed.
@@ -262,18 +273,29 @@ pub(crate) fn snapshot_path(directory: &Path, moment: &str) -> PathBuf {
     directory.join(format!("moment-{moment}.snapshot"))
 }
 
+/// The snapshot in a file.
+pub(crate) fn read_snapshot(path: &Path) -> Result<Snapshot> {
+    let file = File::open(path).map_err(|error| Error::file(path, error))?;
+    Snapshot::load(BufReader::new(file))
+        .map_err(|error| Error::snapshot(path, "that this program reads", &error))
+}
+
 /// Writes a snapshot: its hash.
 pub(crate) fn keep_snapshot(directory: &Path, moment: &str, snapshot: &Snapshot) -> Result<String> {
     let path = snapshot_path(directory, moment);
     let file = File::create(&path).map_err(|error| Error::file(&path, error))?;
-    snapshot.save(BufWriter::new(file))?;
+    let saved = snapshot.save(BufWriter::new(file));
+    saved.map_err(|error| Error::snapshot(&path, "that can be written", &error))?;
     hash_file(&path)
 }
 
 /// Keeps a copy of a file in the directory.
 pub(crate) fn keep(directory: &Path, file: &Path, name: &str) -> Result<Kept> {
     let to = directory.join(name);
-    fs::copy(file, &to).map_err(|error| Error::file(file, error))?;
+    fs::copy(file, &to).map_err(|error| {
+        let is_full = error.kind() == std::io::ErrorKind::StorageFull;
+        Error::file(if is_full { &to } else { file }, error)
+    })?;
     Ok(Kept { name: name.to_owned(), blake3: hash_file(&to)? })
 }
 

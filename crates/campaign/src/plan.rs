@@ -200,8 +200,7 @@ fn moments(
         let name = format!("{}-{number}", firmware.word());
         let hash = manifest::keep_snapshot(directory, &name, &machine.snapshot()?)?;
         let path = manifest::snapshot_path(directory, &name);
-        let file = std::fs::File::open(&path).map_err(|error| Error::file(&path, error))?;
-        moments.push((Snapshot::load(std::io::BufReader::new(file))?, hash));
+        moments.push((manifest::read_snapshot(&path)?, hash));
     }
     Ok((moments, matches!(guest.kernel, Kernel::Linux(_))))
 }

@@ -220,6 +220,13 @@ fn what_does_not_belong_to_a_campaign_is_refused_by_name() {
     std::fs::copy(&table, campaign.directory().join("results/x.parquet")).unwrap();
     let refused = merge(&campaign, true).unwrap_err().to_string();
     assert!(refused.contains("expected results of campaign"), "{refused}");
+    // A manifest that was changed.
+    let changed = copy(&campaign, &folder.path().join("changed"));
+    let mut manifest = serde_json::to_value(&changed.manifest).unwrap();
+    manifest["memory"] = (1_u64 << 62).into();
+    std::fs::write(changed.directory().join("manifest.json"), manifest.to_string()).unwrap();
+    let refused = error(Campaign::open(changed.directory()));
+    assert!(refused.contains("expected dt-0 to have 4611686018427387904 bytes of RAM"), "{refused}");
     // A plan that was changed.
     std::fs::write(foreign.directory().join("plan.parquet"), b"PAR1").unwrap();
     let refused = error(Campaign::open(foreign.directory()));
