@@ -258,7 +258,7 @@ impl Campaign {
     pub(crate) fn snapshot(&self, moment: &Moment) -> Result<Snapshot> {
         let path = snapshot_path(&self.directory, &moment.name());
         Self::check(&path, &moment.snapshot, "the snapshot that this campaign was planned with")?;
-        read_snapshot(&path)
+        read_snapshot(&path, self.manifest.memory)
     }
 
     /// Refuses a disk that was changed.
@@ -273,10 +273,10 @@ pub(crate) fn snapshot_path(directory: &Path, moment: &str) -> PathBuf {
     directory.join(format!("moment-{moment}.snapshot"))
 }
 
-/// The snapshot in a file.
-pub(crate) fn read_snapshot(path: &Path) -> Result<Snapshot> {
+/// The snapshot in a file, of a machine with so many bytes of RAM.
+pub(crate) fn read_snapshot(path: &Path, memory: u64) -> Result<Snapshot> {
     let file = File::open(path).map_err(|error| Error::file(path, error))?;
-    Snapshot::load(BufReader::new(file))
+    Snapshot::load_within(BufReader::new(file), &Snapshot::limits(memory, true))
         .map_err(|error| Error::snapshot(path, "that this program reads", &error))
 }
 

@@ -200,7 +200,7 @@ fn moments(
         let name = format!("{}-{number}", firmware.word());
         let hash = manifest::keep_snapshot(directory, &name, &machine.snapshot()?)?;
         let path = manifest::snapshot_path(directory, &name);
-        moments.push((manifest::read_snapshot(&path)?, hash));
+        moments.push((manifest::read_snapshot(&path, request.memory)?, hash));
     }
     Ok((moments, matches!(guest.kernel, Kernel::Linux(_))))
 }
