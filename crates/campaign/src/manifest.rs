@@ -329,3 +329,26 @@ pub(crate) fn config(directory: &Path, manifest: &Manifest, policy: Box<dyn Poli
 pub(crate) const fn format() -> u32 {
     FORMAT
 }
+
+#[cfg(test)]
+mod tests {
+    use seawall_vmm::{Guest, SoftwareMachine};
+
+    use super::*;
+
+    #[test]
+    fn a_moment_of_a_guest_that_wrote_17_mib_to_its_disk_is_kept_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (kernel, image) = (folder.path().join("kernel"), folder.path().join("disk"));
+        fs::write(&kernel, seawall_guest::services()).unwrap();
+        File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        let mut disk = Disk::open(&image, Writes::InMemory).unwrap();
+        disk.write(0, &vec![1; 17 << 20]).unwrap();
+        let mut config = Config::new(2 << 20);
+        config.disks.push(disk);
+        let guest = Guest::read(&kernel, None, "", 2 << 20).unwrap();
+        let snapshot = SoftwareMachine::new(config, &guest, Box::new(())).unwrap().snapshot().unwrap();
+        keep_snapshot(folder.path(), "dt-0", &snapshot).unwrap();
+        read_snapshot(&snapshot_path(folder.path(), "dt-0"), 2 << 20).unwrap();
+    }
+}

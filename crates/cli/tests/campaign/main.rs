@@ -187,5 +187,10 @@ fn the_report_shows_maps_bars_and_replays_in_a_browser() {
     }
     assert!(dom.contains("campaign replay"), "a command that replays");
     assert!(dom.contains("b (SIGBUS)"), "a lost service");
+    // All 38 pages in use, of two moments of 512, were tried: 34 of them cost one service of two, and nothing was drawn.
+    let figures = "<td>full, without records</td><td class=\"n\">0.0 % (0 of 38)</td>\
+                   <td class=\"n\">89.5 % (34 of 38)</td><td class=\"n\">96.3 %</td>";
+    assert!(dom.contains(figures), "figures of a census");
+    assert!(dom.contains("<td class=\"n\">34</td><td class=\"n\">–</td>"), "no p of a census");
     assert!(!dom.contains("http://") || dom.contains("http://www.w3.org/2000/svg"), "no network");
 }
