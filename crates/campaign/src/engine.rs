@@ -127,7 +127,7 @@ pub fn slurm_states(campaign: &Campaign) -> Option<String> {
 
 fn said(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let expected = || format!("{name} to take the job");
+    let expected = || format!("{name} to take the job, on a host that has it (`--print` shows the script)");
     let output =
         command.output().map_err(|error| Error::content(Path::new(&name), expected(), error.to_string()))?;
     if output.status.success() {
@@ -137,9 +137,14 @@ fn said(command: &mut Command) -> Result<String> {
     Err(Error::content(Path::new(&name), expected(), format!("{}: {words}", output.status)))
 }
 
-/// A path as a shell, and Slurm's directives, take it.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+/// A path as a shell, and Slurm's directives, take it: in quotes if it needs them.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -167,7 +172,7 @@ mod tests {
         let script = job(Engine::Hq).script(Path::new("/maps"), "0123456789", 3);
         assert_eq!(
             script,
-            "#!/bin/sh\nexec '/opt/sea wall' --quiet campaign run '/maps' --shard \"$HQ_TASK_ID/3\" --threads 2\n"
+            "#!/bin/sh\nexec '/opt/sea wall' --quiet campaign run /maps --shard \"$HQ_TASK_ID/3\" --threads 2\n"
         );
     }
 

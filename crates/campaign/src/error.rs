@@ -48,7 +48,8 @@ pub enum Error {
     NoExperiment(String),
     /// The same experiment had two results.
     #[error(
-        "{} and {} disagree about {id}: {first} and {second}; one of them was made by another program or on a broken host",
+        "{} and {} disagree about {id}: {first} in the one, {second} in the other; one was made by another program, edited, or made on a \
+         broken host: `replay` shows which is right, remove the file that is not",
         paths.0.display(), paths.1.display()
     )]
     Disagree {
@@ -56,9 +57,9 @@ pub enum Error {
         id: String,
         /// The files.
         paths: (PathBuf, PathBuf),
-        /// The first one's value.
+        /// The first one's values that differ.
         first: String,
-        /// The second one's value.
+        /// The second one's values that differ.
         second: String,
     },
     /// A merge lacks results.
@@ -85,5 +86,11 @@ impl Error {
 
     pub(crate) fn content(path: &Path, expected: impl Into<String>, got: impl Into<String>) -> Self {
         Self::Content { path: path.to_owned(), expected: expected.into(), got: got.into() }
+    }
+
+    /// Of a snapshot's file, with the reason of the reason.
+    pub(crate) fn snapshot(path: &Path, expected: &str, error: &seawall_vmm::Error) -> Self {
+        let reason = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        Self::content(path, format!("a snapshot {expected}"), format!("{error}{reason}"))
     }
 }

@@ -71,9 +71,9 @@ impl Experiment<'_> {
         }
         let golden = &self.moment.golden;
         let from = machine.instructions();
-        let done = golden.stride * self.page.checkpoint as u64;
-        let most_steps = golden.steps + golden.steps / 10 + SLACK_STEPS.min(golden.steps) - done;
-        let most_time = self.moment.time + golden.time + golden.time / 10 + SLACK_TIME.min(golden.time);
+        let done = golden.stride.saturating_mul(self.page.checkpoint as u64);
+        let most_steps = and_a_tenth(golden.steps, SLACK_STEPS).saturating_sub(done);
+        let most_time = self.moment.time.saturating_add(and_a_tenth(golden.time, SLACK_TIME));
         let mut end = None;
         while end.is_none() && machine.instructions() - from < most_steps && machine.time() < most_time {
             end = machine.run(Some(SLICE))?;
@@ -144,6 +144,11 @@ impl Experiment<'_> {
             steps,
         }
     }
+}
+
+/// So much and a tenth more, and the slack, which is no more than that.
+fn and_a_tenth(much: u64, slack: u64) -> u64 {
+    much.saturating_add(much / 10).saturating_add(slack.min(much))
 }
 
 /// Of a service that says nothing any more.

@@ -82,7 +82,8 @@ impl Walk {
 
     /// To where the next checkpoint is, without one there.
     pub(crate) fn run_on(&mut self) -> Result<()> {
-        match advance(&mut self.machine, self.from + self.stride * self.next as u64)? {
+        let to = self.from.saturating_add(self.stride.saturating_mul(self.next as u64));
+        match advance(&mut self.machine, to)? {
             None => Ok(()),
             Some(end) => Err(Error::Guest(format!("ended before the horizon of the campaign: {end}"))),
         }

@@ -42,6 +42,7 @@ mod run;
 mod seen;
 pub mod statistics;
 mod table;
+mod touched;
 mod tried;
 mod verify;
 

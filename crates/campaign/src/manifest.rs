@@ -6,6 +6,7 @@ use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use seawall::{Policy, Rules};
+use seawall_machine::memory::PAGE_SIZE;
 use seawall_vmm::devices::disk::{Disk, Writes};
 use seawall_vmm::{Config, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,12 @@ impl Moment {
     pub fn name(&self) -> String {
         format!("{}-{}", self.firmware.word(), self.number)
     }
+
+    /// Bytes of RAM, by its pages.
+    fn memory(&self) -> Option<u64> {
+        let pages = self.pages.values().try_fold(0_u64, |sum, count| sum.checked_add(count.pages));
+        pages?.checked_mul(PAGE_SIZE)
+    }
 }
 
 /// A file that the campaign keeps.
@@ -175,12 +182,25 @@ impl Campaign {
     /// [`Error::File`] without a plan, [`Error::Content`] if it is one of another version of this program.
     pub fn open(directory: &Path) -> Result<Self> {
         let path = directory.join("manifest.json");
+        if !path.exists() {
+            let expected =
+                "a campaign, which `seawall campaign plan` makes, with a manifest.json as its last file";
+            return Err(Error::content(directory, expected, "no manifest.json"));
+        }
         let bytes = seawall_files::read(&path, LARGEST).map_err(|error| Error::file(&path, error))?;
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::content(&path, "the manifest of a campaign", error.to_string()))?;
         if manifest.format != FORMAT {
-            let got = format!("format {}", manifest.format);
+            let got = format!(
+                "format {}; plan again with this program, or use the one that planned",
+                manifest.format
+            );
             return Err(Error::content(&path, format!("format {FORMAT}"), got));
+        }
+        if let Some(moment) = manifest.moments.iter().find(|moment| moment.memory() != Some(manifest.memory))
+        {
+            let expected = format!("{} to have {} bytes of RAM", moment.name(), manifest.memory);
+            return Err(Error::content(&path, expected, "another number of pages"));
         }
         let nameless = Manifest { program: String::new(), ..manifest.clone() };
         let text = serde_json::to_vec(&nameless)
@@ -202,7 +222,9 @@ impl Campaign {
         }
         let path = self.directory.join("manifest.json");
         let planned = format!("the plan of this program, {program}");
-        Err(Error::content(&path, planned, format!("that of {}", self.manifest.program)))
+        let got =
+            format!("that of {}; run that program, or plan again in a new directory", self.manifest.program);
+        Err(Error::content(&path, planned, got))
     }
 
     fn check(path: &Path, hash: &str, what: &str) -> Result<()> {
@@ -210,7 +232,8 @@ impl Campaign {
         if found == hash {
             return Ok(());
         }
-        Err(Error::content(path, format!("{what} (BLAKE3 {hash})"), found))
+        let got = format!("another file ({found}); copy it again from where the campaign was planned");
+        Err(Error::content(path, format!("{what} (BLAKE3 {hash})"), got))
     }
 
     /// Where it is.
@@ -235,8 +258,7 @@ impl Campaign {
     pub(crate) fn snapshot(&self, moment: &Moment) -> Result<Snapshot> {
         let path = snapshot_path(&self.directory, &moment.name());
         Self::check(&path, &moment.snapshot, "the snapshot that this campaign was planned with")?;
-        let file = File::open(&path).map_err(|error| Error::file(&path, error))?;
-        Ok(Snapshot::load(BufReader::new(file))?)
+        read_snapshot(&path, self.manifest.memory)
     }
 
     /// Refuses a disk that was changed.
@@ -251,18 +273,29 @@ pub(crate) fn snapshot_path(directory: &Path, moment: &str) -> PathBuf {
     directory.join(format!("moment-{moment}.snapshot"))
 }
 
+/// The snapshot in a file, of a machine with so many bytes of RAM.
+pub(crate) fn read_snapshot(path: &Path, memory: u64) -> Result<Snapshot> {
+    let file = File::open(path).map_err(|error| Error::file(path, error))?;
+    Snapshot::load_within(BufReader::new(file), &Snapshot::limits(memory, true))
+        .map_err(|error| Error::snapshot(path, "that this program reads", &error))
+}
+
 /// Writes a snapshot: its hash.
 pub(crate) fn keep_snapshot(directory: &Path, moment: &str, snapshot: &Snapshot) -> Result<String> {
     let path = snapshot_path(directory, moment);
     let file = File::create(&path).map_err(|error| Error::file(&path, error))?;
-    snapshot.save(BufWriter::new(file))?;
+    let saved = snapshot.save(BufWriter::new(file));
+    saved.map_err(|error| Error::snapshot(&path, "that can be written", &error))?;
     hash_file(&path)
 }
 
 /// Keeps a copy of a file in the directory.
 pub(crate) fn keep(directory: &Path, file: &Path, name: &str) -> Result<Kept> {
     let to = directory.join(name);
-    fs::copy(file, &to).map_err(|error| Error::file(file, error))?;
+    fs::copy(file, &to).map_err(|error| {
+        let is_full = error.kind() == std::io::ErrorKind::StorageFull;
+        Error::file(if is_full { &to } else { file }, error)
+    })?;
     Ok(Kept { name: name.to_owned(), blake3: hash_file(&to)? })
 }
 
@@ -295,4 +328,27 @@ pub(crate) fn config(directory: &Path, manifest: &Manifest, policy: Box<dyn Poli
 
 pub(crate) const fn format() -> u32 {
     FORMAT
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_vmm::{Guest, SoftwareMachine};
+
+    use super::*;
+
+    #[test]
+    fn a_moment_of_a_guest_that_wrote_17_mib_to_its_disk_is_kept_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (kernel, image) = (folder.path().join("kernel"), folder.path().join("disk"));
+        fs::write(&kernel, seawall_guest::services()).unwrap();
+        File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        let mut disk = Disk::open(&image, Writes::InMemory).unwrap();
+        disk.write(0, &vec![1; 17 << 20]).unwrap();
+        let mut config = Config::new(2 << 20);
+        config.disks.push(disk);
+        let guest = Guest::read(&kernel, None, "", 2 << 20).unwrap();
+        let snapshot = SoftwareMachine::new(config, &guest, Box::new(())).unwrap().snapshot().unwrap();
+        keep_snapshot(folder.path(), "dt-0", &snapshot).unwrap();
+        read_snapshot(&snapshot_path(folder.path(), "dt-0"), 2 << 20).unwrap();
+    }
 }

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use seawall::Rules;
-use seawall_machine::memory::{LINE_SIZE, PAGE_SIZE};
-use seawall_machine::{Fate, FirstUse, Grain, Trace};
+use seawall_machine::memory::PAGE_SIZE;
+use seawall_machine::{Grain, Trace};
 use seawall_vmm::kernel::Kernel;
 use seawall_vmm::{Guest, Snapshot, SoftwareMachine};
 
 use crate::error::{Error, Result};
 use crate::golden::{self, Walk};
-use crate::manifest::{self, Campaign, Firmware, Golden, Kept, Manifest, Moment, PageCount};
+use crate::manifest::{self, Campaign, Firmware, Golden, Kept, Manifest, Moment};
 use crate::page_use::{PageUses, Symbols};
 use crate::pages::{self, PlannedPage};
 use crate::seen::{Seen, Watch};
+use crate::touched::{choose, count, touched};
 
 /// Instructions for a boot, for the beginning of an answer, for one about pages, and for one about symbols.
 const MOST_BOOT: u64 = 40_000_000_000;
@@ -74,6 +75,8 @@ pub struct Planned {
     pub steps: u64,
     /// The processor's time for the golden run, without the trace and with it, once its code is translated.
     pub took: (Duration, Duration),
+    /// The services that experiments are judged by: those that lived between the moment and the horizon.
+    pub services: Vec<String>,
     /// True if the guest said what its pages are used for.
     pub has_uses: bool,
 }
@@ -123,18 +126,24 @@ pub fn plan(request: &Request, directory: &Path, tell: &mut dyn FnMut(&Planned))
 
 fn check(request: &Request) -> Result<()> {
     let wrong = |expected: &str, got: String| Err(Error::Option { expected: expected.to_owned(), got });
-    for policy in &request.policies {
+    for (n, policy) in request.policies.iter().enumerate() {
         if policy.parse::<Rules>().is_err() {
             return wrong("policies among serror, mainline, full, or rules", policy.clone());
         }
+        if request.policies.iter().take(n).any(|other| other == policy) {
+            return wrong("each policy once", format!("{policy} twice"));
+        }
     }
-    let counts =
-        [request.moments, request.checkpoints, request.firmware.len() as u32, request.policies.len() as u32];
-    if counts.contains(&0) || request.horizon == 0 {
-        return wrong(
-            "at least one moment, checkpoint, firmware and policy, and a horizon",
-            "none".to_owned(),
-        );
+    let counts = [
+        ("moment", u64::from(request.moments)),
+        ("checkpoint", u64::from(request.checkpoints)),
+        ("firmware", request.firmware.len() as u64),
+        ("policy", request.policies.len() as u64),
+        ("page of a sample", request.sample.unwrap_or(1)),
+        ("nanosecond to the horizon", request.horizon),
+    ];
+    if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
+        return wrong(&format!("at least one {what}"), "none".to_owned());
     }
     Ok(())
 }
@@ -176,30 +185,48 @@ fn moments(
     let guest = Guest::read(&request.kernel, initrd, &request.command_line, request.memory)?;
     let mut machine = SoftwareMachine::new(config, &guest, Box::new(watch.clone()))?;
     watch.seen().awaited = Some(request.begin.clone());
-    if !golden::advance_until(&mut machine, &watch, MOST_BOOT, |seen| seen.has_come)? {
-        let text = format!(
-            "did not come to say {:?} (--begin) when it was booted with {}",
-            request.begin,
-            firmware.word()
-        );
-        return Err(Error::Guest(text));
-    }
+    golden::advance_until(&mut machine, &watch, MOST_BOOT, |seen| seen.has_come || seen.panic.is_some())?;
+    refuse_silent(&watch.seen(), &request.begin, firmware)?;
     refuse_ended(&watch.seen())?;
     watch.begin(false);
     let begin = machine.time();
     let mut moments = Vec::new();
     for number in 0..request.moments {
-        if let Some(end) = golden::advance_to_time(&mut machine, begin + request.spacing * u64::from(number))?
-        {
+        if let Some(end) = golden::advance_to_time(
+            &mut machine,
+            begin.saturating_add(request.spacing.saturating_mul(u64::from(number))),
+        )? {
             return Err(Error::Guest(format!("ended before moment {number}: {end}")));
         }
         let name = format!("{}-{number}", firmware.word());
         let hash = manifest::keep_snapshot(directory, &name, &machine.snapshot()?)?;
         let path = manifest::snapshot_path(directory, &name);
-        let file = std::fs::File::open(&path).map_err(|error| Error::file(&path, error))?;
-        moments.push((Snapshot::load(std::io::BufReader::new(file))?, hash));
+        moments.push((manifest::read_snapshot(&path, request.memory)?, hash));
     }
     Ok((moments, matches!(guest.kernel, Kernel::Linux(_))))
+}
+
+/// A guest that never comes to where memory may go bad.
+fn refuse_silent(seen: &Seen, begin: &str, firmware: Firmware) -> Result<()> {
+    if seen.has_come {
+        return Ok(());
+    }
+    let last = seen.panic.as_ref().unwrap_or(&seen.last);
+    let last = if last.is_empty() { "it said nothing" } else { &format!("its last words: {last:?}") };
+    let firmware = firmware.word();
+    Err(Error::Guest(format!(
+        "did not come to say {begin:?} (--begin) when it was booted with {firmware}; {last}"
+    )))
+}
+
+/// A guest cannot be judged by services that do not speak.
+fn refuse_without_services(seen: &Seen) -> Result<()> {
+    if !seen.services.is_empty() {
+        return Ok(());
+    }
+    let text = "has no service to judge it by: from the moment to the horizon no line `NAME: alive N` came, with a NAME of \
+                ASCII letters, digits, `-`, `_` and `.`; let the services say it more often, or give a longer --horizon";
+    Err(Error::Guest(text.to_owned()))
 }
 
 /// A guest whose services end without an error cannot be judged by them.
@@ -297,6 +324,7 @@ impl Place<'_> {
             touched: pages.len() as u64,
             steps: moment.golden.steps,
             took: (plain.took, traced.took),
+            services: moment.golden.services.keys().cloned().collect(),
             has_uses,
         };
         Ok((moment, pages, planned))
@@ -306,7 +334,9 @@ impl Place<'_> {
     fn stride(&self, snapshot: &Snapshot, request: &Request) -> Result<u64> {
         let mut machine = self.machine(snapshot, &Watch::default())?;
         let from = machine.instructions();
-        if let Some(end) = golden::advance_to_time(&mut machine, snapshot.time() + request.horizon)? {
+        if let Some(end) =
+            golden::advance_to_time(&mut machine, snapshot.time().saturating_add(request.horizon))?
+        {
             return Err(Error::Guest(format!("ended before the horizon: {end}; give it more rounds")));
         }
         Ok((machine.instructions() - from).div_ceil(u64::from(request.checkpoints)).max(1))
@@ -333,6 +363,7 @@ impl Place<'_> {
             return Err(Error::Guest(format!("fails without an error, too: {wrong}")));
         }
         refuse_ended(&seen)?;
+        refuse_without_services(&seen)?;
         let golden = Golden {
             steps: machine.instructions() - from,
             time: machine.time() - begin,
@@ -380,79 +411,4 @@ impl Place<'_> {
         let text = "did not run as without an error when all pages were bad that nothing consumes: a bug of this program";
         Err(Error::Guest(text.to_owned()))
     }
-}
-
-/// The pages that something consumes, by address.
-fn touched(
-    trace: &Trace,
-    begin: u64,
-    moment: usize,
-    golden: &Golden,
-    uses: &PageUses,
-    symbols: Option<&Symbols>,
-) -> Vec<PlannedPage> {
-    let mut by_page: BTreeMap<u64, Vec<(u64, Fate)>> = BTreeMap::new();
-    for (line, fate) in trace.fates() {
-        by_page.entry(line & !(PAGE_SIZE - 1)).or_default().push((line, fate));
-    }
-    let of_page = |(page, fates): (u64, Vec<(u64, Fate)>)| {
-        let first: FirstUse = fates.iter().find_map(|(_, fate)| match fate {
-            Fate::Consumed(first) => Some(*first),
-            Fate::Overwritten { .. } => None,
-        })?;
-        let time = first.time.saturating_sub(begin);
-        let checkpoint = golden.checkpoints.partition_point(|at| *at < time).saturating_sub(1);
-        let at = golden.checkpoints.get(checkpoint).copied().unwrap_or_default();
-        let overwritten = fates.iter().filter_map(|(line, fate)| match fate {
-            Fate::Overwritten { time } if time.saturating_sub(begin) <= at => {
-                Some(1 << (line % PAGE_SIZE / LINE_SIZE))
-            }
-            _ => None,
-        });
-        let symbol = symbols.filter(|_| first.el == 1).and_then(|symbols| symbols.name(first.pc));
-        Some(PlannedPage {
-            moment,
-            page,
-            checkpoint,
-            lines: !overwritten.fold(0_u64, |lines, line| lines | line),
-            time,
-            pc: first.pc,
-            symbol: symbol.unwrap_or(if first.el == 0 { "a process" } else { "unknown" }).to_owned(),
-            el: first.el,
-            consumer: first.consumer,
-            page_use: uses.of_page(page).to_owned(),
-            draw: 0,
-            chosen: false,
-        })
-    };
-    by_page.into_iter().filter_map(of_page).collect()
-}
-
-/// Draws the pages one after the other, by a hash of seed, moment and page; those that come first are the sample.
-fn choose(pages: &mut [PlannedPage], request: &Request, moment: &str) {
-    let most = request.sample.unwrap_or(u64::MAX);
-    let key = |page: &PlannedPage| {
-        *blake3::hash(format!("{} {moment} {:#x}", request.seed, page.page).as_bytes()).as_bytes()
-    };
-    let mut order: Vec<([u8; 32], usize)> =
-        pages.iter().enumerate().map(|(n, page)| (key(page), n)).collect();
-    order.sort_unstable();
-    for (draw, (_, n)) in (0..).zip(order) {
-        if let Some(page) = pages.get_mut(n) {
-            (page.draw, page.chosen) = (draw, draw < most);
-        }
-    }
-}
-
-fn count(touched: &[PlannedPage], uses: &PageUses, ram: u64) -> BTreeMap<String, PageCount> {
-    let mut counts: BTreeMap<String, PageCount> = BTreeMap::new();
-    for page in (seawall_machine::RAM_BASE..seawall_machine::RAM_BASE + ram).step_by(PAGE_SIZE as usize) {
-        counts.entry(uses.of_page(page).to_owned()).or_default().pages += 1;
-    }
-    for page in touched {
-        let count = counts.entry(page.page_use.clone()).or_default();
-        count.touched += 1;
-        count.chosen += u64::from(page.chosen);
-    }
-    counts
 }

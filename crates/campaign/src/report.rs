@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::engine::quoted;
 use crate::error::{Error, Result};
 use crate::manifest::{Campaign, Manifest, Moment};
 use crate::pages::{PlannedPage, consumer_word};
@@ -58,7 +59,8 @@ pub struct Cell {
     pub survived: Share,
     /// The kernel and at least one service live.
     pub kept: Share,
-    /// The share of all of RAM whose loss every service survives: pages that nothing uses, and of the others the share above.
+    /// The share of all of RAM whose loss every service survives: pages that nothing uses, and of the others the share
+    /// above; at moments with a draw.
     pub of_ram: f64,
     /// `survived` at each moment.
     pub moments: Vec<Share>,
@@ -94,6 +96,8 @@ pub struct Pair {
     pub what: &'static str,
     /// Pages that were tried under both.
     pub of: u64,
+    /// Pages in use. If all were tried, the difference is no matter of the draw, and the test says nothing.
+    pub all: u64,
     /// Only under the one.
     pub only_one: u64,
     /// Only under the other.
@@ -223,7 +227,7 @@ pub fn report(campaign: &Campaign) -> Result<Report> {
         losses_by_use: columns().flat_map(|column| tried.groups(column, |page| &page.page_use)).collect(),
         losses_by_symbol: columns().flat_map(|column| tried.groups(column, |page| &page.symbol)).collect(),
         pairs: firmware.iter().flat_map(|firmware| tried.pairs(firmware)).collect(),
-        replay: format!("seawall campaign replay {}", campaign.directory.display()),
+        replay: format!("seawall campaign replay {}", quoted(&campaign.directory)),
     })
 }
 

@@ -276,6 +276,14 @@ impl Campaign {
     }
 }
 
+/// The columns of a row that another row has otherwise.
+fn differing(row: &Row, other: &Row) -> String {
+    let columns = |row: &Row| columns(std::slice::from_ref(row));
+    let of = columns(row).into_iter().zip(columns(other)).filter(|(own, other)| own != other);
+    let texts = of.map(|((name, column), _)| format!("{name} {column}"));
+    texts.collect::<Vec<_>>().join(", ")
+}
+
 /// Adds a row, which must be what another file says.
 pub(crate) fn add(found: &mut Found, row: Row, path: &Path, ids: &BTreeMap<String, usize>) -> Result<()> {
     let index = *ids.get(&row.id).ok_or_else(|| {
@@ -285,8 +293,8 @@ pub(crate) fn add(found: &mut Found, row: Row, path: &Path, ids: &BTreeMap<Strin
         Some((known, first)) if *known != row => Err(Error::Disagree {
             id: row.id.clone(),
             paths: (first.clone(), path.to_owned()),
-            first: format!("{known:?}"),
-            second: format!("{row:?}"),
+            first: differing(known, &row),
+            second: differing(&row, known),
         }),
         Some(_) => Ok(()),
         None => {

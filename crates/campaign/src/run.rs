@@ -329,6 +329,8 @@ pub struct Replay {
     pub lines: Vec<String>,
     /// Of each CPU PC and PSTATE at the end.
     pub cpus: Vec<(u64, u64)>,
+    /// True if the page is in the plan: something uses it.
+    pub planned: bool,
     /// The result of an earlier run, if there was one.
     pub before: Option<Row>,
 }
@@ -351,7 +353,7 @@ pub fn replay(campaign: &Campaign, id: &str) -> Result<Replay> {
     let row = worker.run(&experiment, &at.snapshot, true)?;
     let lines = std::mem::take(&mut worker.watch.seen().lines);
     let before = campaign.rows()?.0.into_iter().find(|before| before.id == row.id);
-    Ok(Replay { row, lines, cpus: worker.cpus()?, before })
+    Ok(Replay { row, lines, cpus: worker.cpus()?, planned: planned.is_some(), before })
 }
 
 /// The parts of an id.

@@ -57,6 +57,8 @@ pub(crate) struct Seen {
     /// A line with this text is waited for.
     pub(crate) awaited: Option<String>,
     pub(crate) has_come: bool,
+    /// The last line that says something.
+    pub(crate) last: String,
     /// Keep all that is said.
     pub(crate) keeps: bool,
     pub(crate) lines: Vec<String>,
@@ -66,6 +68,9 @@ impl Seen {
     fn line(&mut self, line: &str) {
         if self.keeps && self.lines.len() < MOST_LINES {
             self.lines.push(line.to_owned());
+        }
+        if !line.trim().is_empty() {
+            line.clone_into(&mut self.last);
         }
         self.has_come |= self.awaited.as_ref().is_some_and(|text| line.contains(text));
         self.printed.line(line);

@@ -10,13 +10,7 @@ pub fn share(hits: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { hits as f64 / of as f64 }
 }
 
-/// The 95 % interval of a share by Wilson's score (JASA 22, 1927): `of` draws, of which `hits` hit. All that there is
-/// when there was no draw.
-pub fn wilson(hits: u64, of: u64) -> (f64, f64) {
-    if of == 0 { (0.0, 1.0) } else { score(share(hits, of), of as f64) }
-}
-
-/// Wilson's interval of a share that so many draws gave, or that is worth as much as so many.
+/// The 95 % interval by Wilson's score (JASA 22, 1927) of a share that so many draws gave, or that is worth as much as so many.
 fn score(share: f64, draws: f64) -> (f64, f64) {
     let z2 = Z * Z;
     let center = (share + z2 / (2.0 * draws)) / (1.0 + z2 / draws);
@@ -36,8 +30,8 @@ pub struct Stratum {
 }
 
 /// The share in all strata that were drawn from, each with its size as weight, and its 95 % interval: Wilson's with the
-/// number of draws that has the same variance (Kish, Survey Sampling, 1965, with the finite population correction). A census
-/// has no interval.
+/// number of draws with repetition that has the same variance (Kish, Survey Sampling, 1965), each stratum with the finite
+/// population correction (all - of) / (all - 1) (Cochran, Sampling Techniques, 1977, section 3.2). A census has no interval.
 pub fn stratified(strata: &[Stratum]) -> (f64, f64, f64) {
     let drawn = || strata.iter().filter(|stratum| stratum.of != 0);
     let all: u64 = drawn().map(|stratum| stratum.all).sum();
@@ -46,7 +40,8 @@ pub fn stratified(strata: &[Stratum]) -> (f64, f64, f64) {
     }
     let weight = |stratum: &Stratum| stratum.all as f64 / all as f64;
     let estimate: f64 = drawn().map(|stratum| weight(stratum) * share(stratum.hits, stratum.of)).sum();
-    let left = |stratum: &Stratum| 1.0 - share(stratum.of, stratum.all);
+    let left =
+        |stratum: &Stratum| share(stratum.all.saturating_sub(stratum.of), stratum.all.saturating_sub(1));
     let variance: f64 =
         drawn().map(|stratum| weight(stratum).powi(2) * left(stratum) / stratum.of as f64).sum();
     if variance <= 0.0 {
@@ -73,12 +68,6 @@ pub fn mcnemar(one: u64, other: u64) -> f64 {
     (2.0 * sum).min(1.0)
 }
 
-/// How many of a population must be drawn for a margin of error at 95 %, whatever the share (Leveugle, DATE 2009).
-pub fn sample_size(all: u64, margin: f64) -> u64 {
-    let n = all as f64;
-    (n / (1.0 + margin * margin * (n - 1.0) / (Z * Z * 0.25))).ceil() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,13 +79,12 @@ mod tests {
     /// 29 of 400: 5.1 to 10.2 %. 0 of 29: 0 to 11.7 % (R's prop.test without continuity correction).
     #[test]
     fn wilsons_intervals_are_those_of_the_tables() {
-        let (low, high) = wilson(29, 400);
+        let (low, high) = score(0.0725, 400.0);
         near(low, 0.0510);
         near(high, 0.1021);
-        let (low, high) = wilson(0, 29);
+        let (low, high) = score(0.0, 29.0);
         near(low, 0.0);
         near(high, 0.1170);
-        assert_eq!(wilson(0, 0), (0.0, 1.0));
     }
 
     #[test]
@@ -104,12 +92,14 @@ mod tests {
         let stratum = |all, of, hits| Stratum { all, of, hits };
         assert_eq!(stratified(&[stratum(4, 4, 3)]), (0.75, 0.75, 0.75));
         assert_eq!(stratified(&[stratum(4, 4, 3), stratum(12, 12, 0)]), (0.1875, 0.1875, 0.1875));
+        assert_eq!(stratified(&[stratum(1, 1, 1)]), (1.0, 1.0, 1.0));
         assert_eq!(stratified(&[stratum(9, 0, 0)]), (0.0, 0.0, 1.0));
         let (share, low, high) = stratified(&[stratum(1000, 4, 3)]);
         assert!(low < share && share < high);
     }
 
-    /// 29 of 400 as above, from a population without end; half of 100 is worth 100 draws.
+    /// 29 of 400 as above, from a population without end. 50 of 100 have the variance of 50 * 99 / 50 = 99 draws with
+    /// repetition, and one of two that of one: 1 of 1 is 20.7 to 100 % (prop.test).
     #[test]
     fn strata_count_by_their_size_and_not_by_their_draws() {
         let (share, low, high) = stratified(&[Stratum { all: 1 << 40, of: 400, hits: 29 }]);
@@ -117,8 +107,12 @@ mod tests {
         near(low, 0.0510);
         near(high, 0.1021);
         let (_, low, high) = stratified(&[Stratum { all: 100, of: 50, hits: 25 }]);
-        near(low, wilson(50, 100).0);
-        near(high, wilson(50, 100).1);
+        near(low, 0.4033);
+        near(high, 0.5967);
+        let (share, low, high) = stratified(&[Stratum { all: 2, of: 1, hits: 1 }]);
+        near(share, 1.0);
+        near(low, 0.2065);
+        near(high, 1.0);
         let (share, ..) =
             stratified(&[Stratum { all: 300, of: 10, hits: 10 }, Stratum { all: 100, of: 100, hits: 0 }]);
         near(share, 0.75);
@@ -132,12 +126,5 @@ mod tests {
         near(mcnemar(5, 5), 1.0);
         near(mcnemar(0, 0), 1.0);
         assert!(mcnemar(0, 2000) < 1e-300);
-    }
-
-    /// Leveugle et al., DATE 2009, equation 1 with p = 0.5: of 100,000 at 5 %: 383.
-    #[test]
-    fn sample_sizes_are_leveugles() {
-        assert_eq!(sample_size(100_000, 0.05), 383);
-        assert_eq!(sample_size(100, 0.05), 80);
     }
 }

@@ -27,6 +27,17 @@ pub(crate) enum Column {
     Flag(Vec<bool>),
 }
 
+impl std::fmt::Display for Column {
+    /// The values, for a message.
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(values) => write!(to, "{}", values.join(" ")),
+            Self::Number(values) => values.iter().try_for_each(|value| write!(to, "{value}")),
+            Self::Flag(values) => values.iter().try_for_each(|value| write!(to, "{value}")),
+        }
+    }
+}
+
 /// Columns of the same length.
 pub(crate) type Columns = Vec<(&'static str, Column)>;
 
@@ -81,6 +92,12 @@ fn put<T: DataType>(
 
 /// Reads a table of these columns, which give names and kinds, and must belong to this campaign.
 pub(crate) fn read(path: &Path, campaign: &str, columns: Columns) -> Result<Columns> {
+    // The crate panics on some damaged files.
+    let read = std::panic::catch_unwind(|| decode(path, campaign, columns));
+    read.unwrap_or_else(|_| Err(Error::content(path, "a Parquet file", "one that is damaged")))
+}
+
+fn decode(path: &Path, campaign: &str, columns: Columns) -> Result<Columns> {
     let file = File::open(path).map_err(|error| Error::file(path, error))?;
     let bad = |error: ParquetError| Error::content(path, "a Parquet file", error.to_string());
     let reader = SerializedFileReader::new(file).map_err(bad)?;
@@ -146,5 +163,22 @@ mod tests {
         assert!(read(&path, "c", vec![("other", Column::Text(vec![]))]).is_err());
         std::fs::write(&path, b"PAR1 and nothing").unwrap();
         assert!(read(&path, "c", empty()).is_err());
+    }
+
+    #[test]
+    fn a_table_with_any_byte_damaged_is_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        let right = encode("c", &table()).unwrap();
+        for (at, flips) in (0..right.len()).flat_map(|at| [1, 0xff].map(|flips| (at, flips))) {
+            let mut damaged = right.clone();
+            damaged[at] ^= flips;
+            std::fs::write(&path, damaged).unwrap();
+            let _ = read(&path, "c", empty());
+        }
+        for length in 0..right.len() {
+            std::fs::write(&path, &right[..length]).unwrap();
+            assert!(read(&path, "c", empty()).is_err(), "{length} of {} bytes", right.len());
+        }
     }
 }

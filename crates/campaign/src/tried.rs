@@ -115,7 +115,9 @@ impl<'a> Tried<'a> {
         let share_of =
             |outcome: Outcome| self.share(self.pages_of(firmware), policy, |other| other == outcome).share;
         let survived = self.share(self.pages_of(firmware), policy, Outcome::is_survived);
-        let pages = self.moments(firmware).filter_map(|moment| self.manifest.moments.get(moment));
+        // As `survived.all`: of the moments with a draw.
+        let drawn = self.moments(firmware).filter(|moment| self.count(*moment, policy) > 0);
+        let pages = drawn.filter_map(|moment| self.manifest.moments.get(moment));
         let pages = pages.flat_map(|moment| moment.pages.values()).map(|count| count.pages).sum();
         let of_moment = |moment| {
             let pages = self.pages.iter().filter(move |page| page.moment == moment);
@@ -168,6 +170,7 @@ impl<'a> Tried<'a> {
             .flat_map(|(n, one)| policies.iter().skip(n + 1).map(move |other| (one, other)));
         let compared: [(&'static str, Judged); 2] =
             [("survived", Outcome::is_survived), ("kept", Outcome::keeps_guest)];
+        let all = self.pages_of(firmware).count() as u64;
         let pair = |(one, other): (&String, &String)| {
             let both: Vec<(Outcome, Outcome)> = self
                 .pages_of(firmware)
@@ -184,6 +187,7 @@ impl<'a> Tried<'a> {
                     other: other.clone(),
                     what,
                     of: both.len() as u64,
+                    all,
                     only_one,
                     only_other,
                     p: mcnemar(only_one, only_other),

@@ -1,15 +1,16 @@
 //! Whole campaigns of a bare-metal guest with two services, `a` and `b`: see `seawall_guest::services`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::Path;
 
 use proptest::prelude::*;
 use seawall_campaign::{
     Again, Campaign, Error, Firmware, Only, Outcome, POLICIES, Request, Row, Shard, Verified, merge, plan,
-    replay, run, verify, write_report,
+    replay, report, run, verify, write_report,
 };
-use seawall_guest::{SERVICE_PAGES, services};
+use seawall_guest::asm::{Asm, DynasmApi as _};
+use seawall_guest::{SERVICE_PAGES, UART, services};
 
 fn request(folder: &Path) -> Request {
     let kernel = folder.join("services.bin");
@@ -107,6 +108,31 @@ fn three_hundred_drawn_pages_that_nothing_uses_survive_one_by_one() {
     assert_eq!(tried, Verified { unused: 300, ..Verified::default() });
 }
 
+/// The plan of one moment under the manifest of two: it lacks all that the guest uses from the second on.
+#[test]
+fn a_page_that_a_plan_left_out_though_something_uses_it_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = Request { horizon: 100_000, ..request(folder.path()) };
+    let two = plan(&small, &folder.path().join("two"), &mut |_| ()).unwrap();
+    let one = Request { moments: 1, ..small };
+    let one = plan(&one, &folder.path().join("one"), &mut |_| ()).unwrap();
+    let planned = |campaign: &Campaign| {
+        let pages = campaign.pages().unwrap().into_iter();
+        pages.map(|planned| (planned.moment, planned.page)).collect::<BTreeSet<_>>()
+    };
+    let left_out: BTreeSet<_> = planned(&two).difference(&planned(&one)).copied().collect();
+    assert!(left_out.contains(&(1, SERVICE_PAGES.start)), "{left_out:?}");
+    std::fs::copy(one.directory().join("plan.parquet"), two.directory().join("plan.parquet")).unwrap();
+    let mut manifest = serde_json::to_value(&two.manifest).unwrap();
+    manifest["plan"] = one.manifest.plan.clone().into();
+    std::fs::write(two.directory().join("manifest.json"), manifest.to_string()).unwrap();
+    let wrong = Campaign::open(two.directory()).unwrap();
+    let again = Again { results: 0, unused: usize::MAX, seed: 1 };
+    let verified = verify(&wrong, &again, None, &|_| ()).unwrap();
+    let found = verified.not_survived.iter().map(|row| (row.moment as usize, row.page));
+    assert_eq!(found.collect::<BTreeSet<_>>(), left_out);
+}
+
 #[test]
 fn results_that_are_not_what_the_guest_does_are_found() {
     let folder = tempfile::tempdir().unwrap();
@@ -143,6 +169,36 @@ fn a_replay_is_the_row_that_the_campaign_has_and_shows_the_console() {
     }
 }
 
+/// A guest that says this, and then nothing.
+fn says(words: &str) -> Vec<u8> {
+    let mut asm = Asm::new();
+    asm.say(words);
+    asm.ops.push_u32(0x1400_0000); // b .
+    asm.console(UART);
+    asm.finish(0x1000)
+}
+
+#[test]
+fn a_guest_that_cannot_be_judged_is_refused_with_its_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |words: &str| {
+        let request = request(folder.path());
+        std::fs::write(&request.kernel, says(words)).unwrap();
+        plan(&request, &folder.path().join("map"), &mut |_| ()).unwrap_err().to_string()
+    };
+    let panicked = refused("Kernel panic - not syncing: no root\n---[ end ]---\n");
+    assert_eq!(
+        panicked,
+        "the guest did not come to say \"campaign: begin\" (--begin) when it was booted with dt; \
+         its last words: \"Kernel panic - not syncing: no root\""
+    );
+    // No service, or one whose name is none: it would survive whatever happens.
+    for words in ["campaign: begin\n", "a: alive 1\ncampaign: begin\n<b>: alive 2\n"] {
+        let silent = refused(words);
+        assert!(silent.starts_with("the guest has no service to judge it by"), "{silent}");
+    }
+}
+
 #[test]
 fn what_does_not_belong_to_a_campaign_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -164,6 +220,13 @@ fn what_does_not_belong_to_a_campaign_is_refused_by_name() {
     std::fs::copy(&table, campaign.directory().join("results/x.parquet")).unwrap();
     let refused = merge(&campaign, true).unwrap_err().to_string();
     assert!(refused.contains("expected results of campaign"), "{refused}");
+    // A manifest that was changed.
+    let changed = copy(&campaign, &folder.path().join("changed"));
+    let mut manifest = serde_json::to_value(&changed.manifest).unwrap();
+    manifest["memory"] = (1_u64 << 62).into();
+    std::fs::write(changed.directory().join("manifest.json"), manifest.to_string()).unwrap();
+    let refused = error(Campaign::open(changed.directory()));
+    assert!(refused.contains("expected dt-0 to have 4611686018427387904 bytes of RAM"), "{refused}");
     // A plan that was changed.
     std::fs::write(foreign.directory().join("plan.parquet"), b"PAR1").unwrap();
     let refused = error(Campaign::open(foreign.directory()));
@@ -190,6 +253,21 @@ fn a_run_of_some_experiments_leaves_the_others_to_the_next_run() {
     assert_eq!(whole(&campaign, 2), expected);
 }
 
+/// 19 of 512 pages are in use at either moment, and this guest survives the loss of none.
+#[test]
+fn a_share_of_ram_is_of_the_moments_that_were_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let campaign = planned(folder.path());
+    let some = Only { moments: vec!["dt-1".into()], policies: vec!["full".into()], pages: None };
+    run(&campaign, Shard::WHOLE, &some, None, &|_, _| ()).unwrap();
+    let report = report(&campaign).unwrap();
+    let full = report.cells.iter().find(|cell| cell.policy == "full").unwrap();
+    assert_eq!((full.survived.hits, full.survived.of, full.survived.all), (0, 19, 19));
+    assert!((full.of_ram - 0.962_890_625).abs() < 1e-9, "{}", full.of_ram);
+    let none = report.cells.iter().find(|cell| cell.policy == "serror").unwrap();
+    assert_eq!((none.survived.of, none.survived.low, none.survived.high), (0, 0.0, 1.0));
+}
+
 #[test]
 fn a_journal_of_a_killed_run_is_gone_on_from_and_its_half_line_is_done_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -210,7 +288,12 @@ fn a_journal_of_a_killed_run_is_gone_on_from_and_its_half_line_is_done_again() {
     let mut changed: serde_json::Value = serde_json::from_str(&row(0)).unwrap();
     changed["lost"] = 7.into();
     std::fs::write(results.join("2-0.journal"), format!("{}\n{changed}\n", killed.id)).unwrap();
-    assert!(matches!(merge(&killed, false), Err(Error::Disagree { .. })));
+    let disagree = merge(&killed, false).unwrap_err().to_string();
+    let says = format!(
+        "disagree about {}: lost 2 in the one, lost 7 in the other; ",
+        campaign.rows().unwrap().0[0].id
+    );
+    assert!(disagree.contains(&says), "{disagree}");
 }
 
 proptest! {

@@ -77,7 +77,20 @@ impl Devices {
     }
 }
 
+/// The largest attachment of a snapshot with disks, in bytes: it holds the sectors that the guest wrote.
+const WITH_DISKS: u64 = 1 << 30;
+
 impl Snapshot {
+    /// Limits for the file of a machine with so many bytes of RAM: the default ones, or more. With disks the file holds what
+    /// the guest wrote to them, up to 1 GiB.
+    pub fn limits(memory: u64, has_disks: bool) -> SnapshotLimits {
+        let default = SnapshotLimits::default();
+        SnapshotLimits {
+            memory: default.memory.max(memory),
+            attachment: if has_disks { WITH_DISKS } else { default.attachment },
+        }
+    }
+
     /// Writes the snapshot as a file: the machine's (see [`seawall_machine::Snapshot::save`]) with the devices attached.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use seawall_campaign::engine::slurm_states;
-use seawall_campaign::{Campaign, Error, Status, merge, replay, write_report};
+use seawall_campaign::{Campaign, Error, Row, Status, merge, replay, write_report};
 use serde_json::json;
 
 use crate::style::{bad, dim, head};
@@ -108,7 +108,7 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
 }
 
 fn open(directory: &Path) -> Result<Campaign, Failure> {
-    Campaign::open(directory).map_err(|error| failure(&error))
+    Campaign::open(directory).map_err(failure)
 }
 
 /// Another program's results may be compared with, and it is said.
@@ -119,8 +119,9 @@ fn say_whose_plan_it_is(campaign: &Campaign, quiet: bool) {
     }
 }
 
-fn failure(error: &Error) -> Failure {
+fn failure(error: Error) -> Failure {
     let code = match error {
+        Error::Machine(error) => return error.into(),
         Error::Option { .. } | Error::NoExperiment(_) => exit::USAGE,
         Error::Guest(_) | Error::Disagree { .. } | Error::Missing { .. } => exit::UNEXPECTED,
         _ => exit::FILE,
@@ -130,7 +131,7 @@ fn failure(error: &Error) -> Failure {
 
 fn status(args: &StatusArgs) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
-    let (_, status) = campaign.rows().map_err(|error| failure(&error))?;
+    let (_, status) = campaign.rows().map_err(failure)?;
     if args.json {
         let mut status = json!(status);
         status["campaign"] = json!(campaign.id);
@@ -153,7 +154,7 @@ fn line(Status { done, all, next, not_as_planned }: &Status) -> String {
 
 fn merged(args: &MergeArgs, quiet: bool) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
-    let (path, status) = merge(&campaign, args.partial).map_err(|error| failure(&error))?;
+    let (path, status) = merge(&campaign, args.partial).map_err(failure)?;
     if !quiet {
         out::stdout(&format!(
             "{} {}: {} of {} experiments\n",
@@ -168,7 +169,7 @@ fn merged(args: &MergeArgs, quiet: bool) -> Result<u8, Failure> {
 
 fn reported(args: &ReportArgs, quiet: bool) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
-    let paths = write_report(&campaign).map_err(|error| failure(&error))?;
+    let paths = write_report(&campaign).map_err(failure)?;
     if !quiet {
         let text = paths
             .iter()
@@ -178,11 +179,18 @@ fn reported(args: &ReportArgs, quiet: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
+fn first_use(row: &Row, planned: bool) -> String {
+    if !planned {
+        return "not in the plan: nothing uses it before the horizon".to_owned();
+    }
+    format!("first used by {} at {} ({}, EL{})", row.consumer, row.pc, row.symbol, row.el)
+}
+
 fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
     let planned = &campaign.manifest.program;
     say_whose_plan_it_is(&campaign, quiet);
-    let replay = replay(&campaign, &args.id).map_err(|error| failure(&error))?;
+    let replay = replay(&campaign, &args.id).map_err(failure)?;
     let differs = replay.before.as_ref().is_some_and(|before| *before != replay.row);
     let row = &replay.row;
     if args.json {
@@ -198,7 +206,7 @@ fn replayed(args: &ReplayArgs, quiet: bool) -> Result<u8, Failure> {
             head(&row.id),
             row.page_use,
             row.outcome.word(),
-            dim(format!("first used by {} at {} ({}, EL{})", row.consumer, row.pc, row.symbol, row.el)),
+            dim(first_use(row, replay.planned)),
         );
         for (number, (pc, pstate)) in replay.cpus.iter().enumerate() {
             let _ = writeln!(text, "at the end: CPU {number} at PC {pc:#x}, PSTATE {pstate:#x}");

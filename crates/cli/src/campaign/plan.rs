@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use seawall_campaign::engine::quoted;
 use seawall_campaign::{Firmware, POLICIES, Planned, Request, plan};
 use seawall_linux::services::{self, services};
 use seawall_linux::{Fetch, cache_directory};
@@ -122,15 +123,18 @@ pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
             request.command_line = format!("{} seawall.rounds={ROUNDS}", services::COMMAND_LINE);
         }
     }
+    if !quiet {
+        out::stderr(format!("seawall: the guest boots, until it says {:?}", args.begin));
+    }
     let mut tell = |planned: &Planned| {
         if !quiet {
             let _ = out::stdout(&line(planned));
         }
     };
-    let campaign = plan(&request, &args.directory, &mut tell).map_err(|error| failure(&error))?;
+    let campaign = plan(&request, &args.directory, &mut tell).map_err(failure)?;
     if !quiet {
-        let (_, status) = campaign.rows().map_err(|error| failure(&error))?;
-        let directory = args.directory.display();
+        let (_, status) = campaign.rows().map_err(failure)?;
+        let directory = quoted(&args.directory);
         out::stdout(&format!(
             "{}\n  seawall campaign run {directory}\n",
             dim(format!("{} experiments:", status.all))
@@ -140,13 +144,14 @@ pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
 }
 
 fn line(planned: &Planned) -> String {
-    let Planned { moment, pages, touched, steps, took, has_uses } = planned;
+    let Planned { moment, pages, touched, steps, took, services, has_uses } = planned;
+    let services = services.join(", ");
     let uses = if *has_uses { "" } else { "; the guest does not say what its pages are used for" };
     format!(
         "{} {touched} of {pages} pages are used; the others were all bad at once, and nothing changed\n  {}\n",
         head(format!("{moment:<7}")),
         dim(format!(
-            "{steps} instructions, {:.2} s, {:.2} s with the trace{uses}",
+            "{steps} instructions, {:.2} s, {:.2} s with the trace; judged by {services}{uses}",
             took.0.as_secs_f64(),
             took.1.as_secs_f64()
         )),

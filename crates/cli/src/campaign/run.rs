@@ -47,19 +47,22 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
-    campaign.check_program(VERSION).map_err(|error| failure(&error))?;
+    campaign.check_program(VERSION).map_err(failure)?;
     let shard = args.shard.unwrap_or(Shard::WHOLE);
     let only = Only { moments: args.moment.clone(), policies: args.policy.clone(), pages: args.pages };
     let screen = Screen::new(quiet);
     let table = run(&campaign, shard, &only, args.threads, &|progress, _: &Row| screen.show(progress));
     screen.end();
-    let table = table.map_err(|error| failure(&error))?;
+    let table = table.map_err(|error| {
+        let Failure { code, message } = failure(error);
+        Failure::new(code, format!("{message}; finished results are kept, the next run goes on from them"))
+    })?;
     if args.shard.is_none() {
-        merge(&campaign, true).map_err(|error| failure(&error))?;
-        write_report(&campaign).map_err(|error| failure(&error))?;
+        merge(&campaign, true).map_err(failure)?;
+        write_report(&campaign).map_err(failure)?;
     }
     if !quiet {
-        let (_, status) = campaign.rows().map_err(|error| failure(&error))?;
+        let (_, status) = campaign.rows().map_err(failure)?;
         let next = match (args.shard, table) {
             (Some(_), Some(table)) => format!("{} {}", head("shard"), table.display()),
             (Some(_), None) => format!("{} is not complete", head("shard")),

@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use seawall_campaign::engine::{Engine, Job};
+use seawall_campaign::engine::{Engine, Job, quoted};
 
 use super::{failure, open};
 use crate::style::{dim, head};
@@ -47,7 +47,7 @@ enum Which {
 
 pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let campaign = open(&args.directory)?;
-    campaign.check_program(VERSION).map_err(|error| failure(&error))?;
+    campaign.check_program(VERSION).map_err(failure)?;
     let own =
         std::env::current_exe().map_err(|error| Failure::new(exit::FILE, format!("this program: {error}")));
     let program = args.program.clone().map_or_else(|| own, Ok)?;
@@ -61,16 +61,16 @@ pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         threads: args.threads.get(),
         options: &args.option,
     };
-    let (_, status) = campaign.rows().map_err(|error| failure(&error))?;
+    let (_, status) = campaign.rows().map_err(failure)?;
     if args.print {
         let directory = std::path::absolute(&args.directory)
             .map_err(|error| Failure::new(exit::FILE, format!("{}: {error}", args.directory.display())))?;
         out::stdout(&job.script(&directory, &campaign.id, job.shards(status.all)))?;
         return Ok(0);
     }
-    let said = job.submit(&campaign, status.all).map_err(|error| failure(&error))?;
+    let said = job.submit(&campaign, status.all).map_err(failure)?;
     if !quiet {
-        let directory = args.directory.display();
+        let directory = quoted(&args.directory);
         let next = dim("how far it is, and the results when it is done:");
         out::stdout(&format!(
             "{} {said}, {} tasks\n{next}\n  seawall campaign status {directory}\n  seawall campaign merge {directory}\n",

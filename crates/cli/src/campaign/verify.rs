@@ -47,7 +47,7 @@ pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     let screen = Screen::new(quiet);
     let verified = verify(&campaign, &again, args.threads, &|progress| screen.show(progress));
     screen.end();
-    let verified = verified.map_err(|error| failure(&error))?;
+    let verified = verified.map_err(failure)?;
     if args.json {
         out::stdout(&format!("{}\n", json!(verified)))?;
     } else {

@@ -4,7 +4,7 @@ use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
 use seawall_files::Replacement;
-use seawall_vmm::{Snapshot, SnapshotLimits};
+use seawall_vmm::Snapshot;
 
 use super::machine::Machine;
 use crate::parse::{Keep, Moment};
@@ -77,9 +77,6 @@ fn write<'a>(machine: &mut dyn Machine, keep: &'a Keep) -> Result<&'a Path, Fail
     Ok(&keep.path)
 }
 
-/// The largest attachment of a snapshot with disks, in bytes: it holds the sectors that the guest wrote.
-const WITH_DISKS: u64 = 1 << 30;
-
 /// Reads the snapshot from which a run continues: of a machine with as much RAM as the default limit, or as
 /// `memory`.
 pub(super) fn load(path: &Path, memory: u64, has_disks: bool) -> Result<Snapshot, Failure> {
@@ -87,11 +84,7 @@ pub(super) fn load(path: &Path, memory: u64, has_disks: bool) -> Result<Snapshot
         Failure::new(exit::FILE, format!("--restore {}: {error}", path.display()))
     };
     let file = seawall_files::open_regular(path).map_err(|error| failure(&error))?;
-    let default = SnapshotLimits::default();
-    let limits = SnapshotLimits {
-        memory: default.memory.max(memory),
-        attachment: if has_disks { WITH_DISKS } else { default.attachment },
-    };
+    let limits = Snapshot::limits(memory, has_disks);
     Snapshot::load_within(BufReader::new(file), &limits).map_err(|error| failure(&with_source(&error)))
 }
 
