@@ -126,15 +126,16 @@ pub fn slurm_states(campaign: &Campaign) -> Option<String> {
 }
 
 fn said(command: &mut Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let expected = || format!("{name} to take the job, on a host that has it (`--print` shows the script)");
-    let output =
-        command.output().map_err(|error| Error::content(Path::new(&name), expected(), error.to_string()))?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return Err(Error::Batch { program, got: error.to_string() }),
+    };
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::content(Path::new(&name), expected(), format!("{}: {words}", output.status)))
+    Err(Error::Batch { program, got: format!("{}: {words}", output.status) })
 }
 
 /// A path as a shell, and Slurm's directives, take it: in quotes if it needs them.

@@ -27,6 +27,16 @@ pub enum Error {
         /// The actual value.
         got: String,
     },
+    /// The batch system did not take the job: its program is not here, or refused.
+    #[error(
+        "expected {program} to take the job, on a host that has it (`--print` shows the script), got {got}"
+    )]
+    Batch {
+        /// The program.
+        program: String,
+        /// The reason.
+        got: String,
+    },
     /// The guest does not do what a campaign needs of it.
     #[error("the guest {0}")]
     Guest(String),

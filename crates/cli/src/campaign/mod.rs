@@ -123,6 +123,7 @@ fn failure(error: Error) -> Failure {
     let code = match error {
         Error::Machine(error) => return error.into(),
         Error::Option { .. } | Error::NoExperiment(_) => exit::USAGE,
+        Error::Batch { .. } => exit::UNAVAILABLE,
         Error::Guest(_) | Error::Disagree { .. } | Error::Missing { .. } => exit::UNEXPECTED,
         _ => exit::FILE,
     };

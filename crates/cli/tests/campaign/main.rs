@@ -12,8 +12,14 @@ use serde_json::Value;
 
 pub(crate) const SEAWALL: &str = env!("CARGO_BIN_EXE_seawall");
 
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(SEAWALL);
+    command.arg("campaign").args(args);
+    command
+}
+
 pub(crate) fn campaign(args: &[&str]) -> Output {
-    Command::new(SEAWALL).arg("campaign").args(args).output().unwrap()
+    command(args).output().unwrap()
 }
 
 pub(crate) fn succeeds(args: &[&str]) -> String {
@@ -157,6 +163,16 @@ fn what_went_wrong_is_said_with_an_exit_code() {
     );
     let script = succeeds(&["submit", path, "--engine", "slurm", "--shards", "4", "--print"]);
     assert!(script.contains("#SBATCH --array=1-4\n"), "{script}");
+    for (engine, program) in [("slurm", "sbatch"), ("hq", "hq")] {
+        let arguments = ["submit", path, "--engine", engine, "--shards", "4"];
+        let output = command(&arguments).env("PATH", "/nonexistent").output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(9), "{stderr}");
+        assert!(
+            stderr.contains(&format!("expected {program} to take the job, on a host that has it")),
+            "{stderr}"
+        );
+    }
 }
 
 #[test]
