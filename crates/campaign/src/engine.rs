@@ -141,7 +141,7 @@ fn said(command: &mut Command) -> Result<String> {
 /// A path as a shell, and Slurm's directives, take it: in quotes if it needs them.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:=@%".contains(&byte);
     if !text.is_empty() && text.bytes().all(is_plain) {
         return text;
     }
@@ -166,6 +166,13 @@ mod tests {
              #SBATCH --cpus-per-task=2\n#SBATCH --open-mode=append\n#SBATCH --output='/maps/it'\\''s/jobs/%a.log'\n\
              exec '/opt/sea wall' --quiet campaign run '/maps/it'\\''s' --shard \"$SLURM_ARRAY_TASK_ID/3\" --threads 2\n"
         );
+    }
+
+    #[test]
+    fn a_path_is_quoted_where_a_shell_would_take_it_apart() {
+        assert_eq!(quoted(Path::new("/root/.cache/a-1/vmlinuz")), "/root/.cache/a-1/vmlinuz");
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+        assert_eq!(quoted(Path::new("")), "''");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::ProgressBar;
+use seawall_campaign::engine::quoted;
 use seawall_linux::services::{self, Services, services};
 use seawall_linux::{COMMAND_LINE, Error, Fetch, Flavour, Guest, by_hand, cache_directory};
 use serde_json::json;
@@ -91,24 +92,21 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     // Absolute paths, which are valid wherever the printed command is run.
     let directory = std::path::absolute(&directory)
         .map_err(|error| Failure::new(exit::FILE, format!("--dir {}: {error}", directory.display())))?;
-    let progress = Progress::default();
-    let note = |text: &str| {
-        if !quiet {
-            progress.note(text);
-        }
-    };
     let fetched = if let (Some(kernel), Some(busybox)) = (&fetch.kernel, &fetch.busybox) {
         by_hand(&directory, kernel, busybox).map(Fetched::Guest)
     } else {
         let what = Fetch { directory, suite: fetch.suite.clone(), flavour: fetch.flavour };
         if fetch.services {
-            services(&what, &note).map(Fetched::Services)
+            fetch_services(&what, quiet).map(Fetched::Services)
         } else {
-            what.guest(&note).map(Fetched::Guest)
+            with_progress(quiet, |note| what.guest(note)).map(Fetched::Guest)
         }
     };
-    progress.end();
-    let fetched = fetched.map_err(|error| failure(&error))?;
+    let fetched = fetched.map_err(|error| {
+        let Failure { code, message } = failure(&error);
+        let by_hand = if error.is_unavailable() { " (--kernel FILE --busybox FILE)" } else { "" };
+        Failure::new(code, format!("{message}{by_hand}"))
+    })?;
     out::stdout(&match (&fetched, fetch.json) {
         (Fetched::Guest(guest), true) => format!("{}\n", as_json(guest)),
         (Fetched::Guest(guest), false) => screen(guest),
@@ -116,6 +114,22 @@ pub(crate) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
         (Fetched::Services(services), false) => services_screen(services),
     })?;
     Ok(0)
+}
+
+/// The guest with services, fetched or found.
+pub(crate) fn fetch_services(what: &Fetch, quiet: bool) -> Result<Services, Error> {
+    with_progress(quiet, |note| services(what, note))
+}
+
+fn with_progress<T>(quiet: bool, fetch: impl FnOnce(&dyn Fn(&str)) -> Result<T, Error>) -> Result<T, Error> {
+    let progress = Progress::default();
+    let fetched = fetch(&|text| {
+        if !quiet {
+            progress.note(text);
+        }
+    });
+    progress.end();
+    fetched
 }
 
 /// The fetched files.
@@ -149,10 +163,9 @@ fn services_screen(Services { guest, initrd, disk }: &Services) -> String {
     )
 }
 
-fn failure(error: &Error) -> Failure {
-    let by_hand = if error.is_unavailable() { " (--kernel FILE --busybox FILE)" } else { "" };
+pub(crate) fn failure(error: &Error) -> Failure {
     let code = if error.is_unavailable() { exit::UNAVAILABLE } else { exit::FILE };
-    Failure::new(code, format!("no guest: {error}{by_hand}"))
+    Failure::new(code, format!("no guest: {error}"))
 }
 
 fn as_json(guest: &Guest) -> serde_json::Value {
@@ -187,13 +200,6 @@ fn screen(guest: &Guest) -> String {
     text
 }
 
-/// A path quoted for a shell.
-fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:=@%".contains(&byte);
-    if path.bytes().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
-}
-
 /// A spinner at a terminal; otherwise a single line.
 #[derive(Default)]
 struct Progress(RefCell<Option<ProgressBar>>);
@@ -205,7 +211,7 @@ impl Progress {
             if std::io::stderr().is_terminal() {
                 return ProgressBar::new_spinner();
             }
-            out::stderr("seawall: fetching Debian's packages");
+            out::stderr("seawall: making a guest of Debian's packages");
             ProgressBar::hidden()
         });
         // The names of packages matter; apt's own figures do not.
@@ -217,16 +223,5 @@ impl Progress {
         if let Some(bar) = self.0.borrow().as_ref() {
             bar.finish_and_clear();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_quoted_where_a_shell_would_take_it_apart() {
-        assert_eq!(quoted(Path::new("/root/.cache/a-1/vmlinuz")), "/root/.cache/a-1/vmlinuz");
-        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

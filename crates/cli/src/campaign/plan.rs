@@ -6,12 +6,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use seawall_campaign::engine::quoted;
 use seawall_campaign::{Firmware, POLICIES, Planned, Request, plan};
-use seawall_linux::services::{self, services};
-use seawall_linux::{Fetch, cache_directory};
+use seawall_linux::{Fetch, cache_directory, services};
 
 use super::failure;
 use crate::style::{dim, head};
-use crate::{Failure, VERSION, exit, out, parse};
+use crate::{Failure, VERSION, exit, guest, out, parse};
 
 /// Rounds of the services that do not end before any horizon.
 const ROUNDS: u32 = 1_000_000;
@@ -114,8 +113,8 @@ pub(super) fn main(args: &Args, quiet: bool) -> Result<u8, Failure> {
     if args.services {
         let directory = cache_directory()
             .ok_or_else(|| Failure::new(exit::FILE, "there is no home to keep a guest in"))?;
-        let found = services(&Fetch::new(directory), &|_| ())
-            .map_err(|error| Failure::new(exit::UNAVAILABLE, format!("no guest: {error}")))?;
+        let found =
+            guest::fetch_services(&Fetch::new(directory), quiet).map_err(|error| guest::failure(&error))?;
         request.kernel = found.guest.kernel;
         request.initrd = Some(found.initrd);
         request.disks = vec![found.disk];
